@@ -1,0 +1,87 @@
+"""The one abstraction: a conditional distribution is a module that returns a distribution."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ppl_vae.errors import describe
+
+
+class ConditionalDistribution(nn.Module, ABC):
+    """A distribution p(v | context) whose parameters are computed from the context.
+
+    Calling the module returns a Pyro distribution over v. The same object gives ``log_prob``,
+    ``sample`` and KL, so training and generation cannot disagree. A prior is the case with no
+    context.
+
+    Context tensors have shape ``(..., features)``; the distribution has batch shape ``(...)`` for
+    *any* leading dimensions, because particles and enumerated values arrive there.
+    """
+
+    @abstractmethod
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return the distribution of v given the context."""
+
+
+class NeuralConditional(ConditionalDistribution, ABC):
+    """A conditional distribution whose parameters are the output of a network.
+
+    Args:
+        net: any module ``(..., features_in) -> (..., features_out)``. Several contexts (x and y, z
+            and y) are broadcast and concatenated on the last dimension, unless ``net.forward`` has
+            as many required positional arguments as there are contexts: it then gets each on its
+            own.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(
+                f"{type(self).__name__}: net must be a torch.nn.Module "
+                f"(..., features_in) -> (..., features_out), got {describe(net)}"
+            )
+        self.net = net
+        self._net_inputs = _required_inputs(net)
+
+    def outputs(self, *context: Tensor) -> Tensor:
+        """Return the network's output for the context, shape ``(..., features_out)``."""
+        apart = len(context) == self._net_inputs
+        inputs = context if apart else (concatenate(*context),)
+        try:
+            return self.net(*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
+            raise ValueError(
+                f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
+                f"input of shape {shapes}: {error}. A network must accept (..., features_in) with "
+                f"any number of leading dimensions (batch, particles, enumerated values) and the "
+                f"features it was built for"
+            ) from error
+
+
+def concatenate(*context: Tensor) -> Float[Tensor, "*batch features"]:
+    """Broadcast the leading dimensions of ``(..., d_i)`` and concatenate: ``(..., sum d_i)``.
+
+    Example:
+        >>> concatenate(torch.zeros(5, 3), torch.zeros(2, 1, 4)).shape
+        torch.Size([2, 5, 7])
+    """
+    if len(context) == 1:
+        return context[0]
+    leading = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
+    return torch.cat([c.expand(*leading, c.shape[-1]) for c in context], dim=-1)
+
+
+def _required_inputs(net: nn.Module) -> int:
+    """Count the required positional arguments of ``net.forward``."""
+    parameters = inspect.signature(net.forward).parameters.values()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)

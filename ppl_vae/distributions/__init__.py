@@ -1,0 +1,1 @@
+"""What Pyro's and torch's distributions lack."""

@@ -1,0 +1,121 @@
+"""Bounds on log p(x) of a data set and what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl_vae.errors import positive_int
+from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.models import Pair
+
+MAX_ROWS = 20_000
+"""How many rows (data times particles) go through the networks at once; bounds the memory."""
+
+
+@dataclass(frozen=True)
+class ELBOTerms:
+    """NELBO = reconstruction + KL, in nats per datum, as means over data.
+
+    Args:
+        nelbo: -E_q [log p(x, z) - log q(z | x)].
+        reconstruction: -E_q [log p(x | z)].
+        kl: E_q [log q(z | x) - log p(z)], with the KL of y where y is latent.
+    """
+
+    nelbo: Estimate
+    reconstruction: Estimate
+    kl: Estimate
+
+
+@torch.no_grad()
+def elbo_terms(pair: Pair, x: Tensor, *, num_samples: int = 1, progress: bool = False) -> ELBOTerms:
+    """Estimate the ELBO and its terms by Monte Carlo, latent labels summed exactly.
+
+    Args:
+        pair: any model/guide pair.
+        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        num_samples: draws z ~ q(z | x) per datum.
+        progress: show a progress bar.
+
+    Returns:
+        The terms in nats per datum; ``nelbo`` is the mean of what ``Trace_ELBO``, or
+        ``TraceEnum_ELBO``, estimates.
+
+    Raises:
+        ValueError: if x does not suit the pair.
+        NotImplementedError: if the pair enumerates a latent in the model alone.
+    """
+    estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
+    nelbo, reconstruction = [], []
+    with evaluating(pair):
+        for batch in _batches(x, num_samples, "ELBO" if progress else None):
+            weights = estimator.log_weights(pair.model, pair.guide, batch)
+            if weights.log_likelihood is None:
+                raise NotImplementedError(
+                    "elbo_terms: a latent is enumerated in the model alone, so that the likelihood "
+                    "and the KL cannot be told apart; sample it in the guide"
+                )
+            nelbo.append(-weights.elbo())
+            reconstruction.append(-weights.mean_over_particles(weights.log_likelihood))
+    loss, error = torch.cat(nelbo), torch.cat(reconstruction)
+    return ELBOTerms(Estimate.of(loss), Estimate.of(error), Estimate.of(loss - error))
+
+
+@torch.no_grad()
+def importance_bounds(
+    pair: Pair,
+    x: Tensor,
+    *,
+    num_particles: Sequence[int] = (1, 10, 100, 1000),
+    progress: bool = False,
+) -> dict[int, Estimate]:
+    """Estimate the importance-weighted bound -L_K for several K, in nats per datum.
+
+    -L_K falls with K towards -log p(x) (Burda et al. 2016, arXiv 1509.00519, theorem 1).
+
+    Args:
+        pair: any model/guide pair.
+        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        num_particles: the values of K.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if x does not suit the pair, or a K is below 1.
+    """
+    bounds = {}
+    with evaluating(pair):
+        for k in num_particles:
+            estimator = ImportanceWeightedELBO(k)
+            values = [
+                -estimator.per_datum(pair.model, pair.guide, batch)
+                for batch in _batches(x, k, f"IWAE-{k}" if progress else None)
+            ]
+            bounds[k] = Estimate.of(torch.cat(values))
+    return bounds
+
+
+@contextmanager
+def evaluating(pair: Pair) -> Iterator[None]:
+    """Switch the pair to evaluation mode, and back to the modes it was in."""
+    modes = [(module, module.training) for module in pair.modules()]
+    try:
+        pair.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _batches(x: Tensor, rows_per_datum: int, label: str | None) -> Iterator[Tensor]:
+    size = max(1, MAX_ROWS // rows_per_datum)
+    with tqdm(total=len(x), desc=label, disable=label is None, leave=False, unit="x") as bar:
+        for batch in x.split(size):
+            yield batch
+            bar.update(len(batch))

@@ -1,0 +1,31 @@
+"""How well q(y | x) predicts labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ppl_vae.evaluation.bounds import evaluating
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.models import SemiSupervisedVAE
+
+
+def accuracy(pair: SemiSupervisedVAE, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> Estimate:
+    """Return the fraction of data whose most probable label under q(y | x) is y.
+
+    Args:
+        pair: a pair with ``classify``.
+        x: the data, shape ``(N, *event)``.
+        y: integer labels, shape ``(N,)``.
+        batch_size: data at a time.
+
+    Raises:
+        ValueError: if x and y differ in length.
+    """
+    if len(x) != len(y):
+        raise ValueError(
+            f"accuracy: x has {len(x)} data and y {len(y)} labels; give one label each"
+        )
+    with evaluating(pair):
+        likeliest = torch.cat([pair.classify(b).argmax(-1) for b in x.split(batch_size)])
+    return Estimate.of((likeliest == y.to(likeliest.device)).float())

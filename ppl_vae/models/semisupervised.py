@@ -1,0 +1,305 @@
+"""The semi-supervised variational autoencoder, Kingma's M2."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.observation import Observation
+from ppl_vae.models.pair import Pair
+from ppl_vae.models.registration import register
+from ppl_vae.models.shapes import agree, distribution, probing, zeros_for
+from ppl_vae.posteriors import Categorical
+
+
+class SemiSupervisedVAE(Pair):
+    """Kingma's M2: p(y) p(z) p(x | z, y) with y uniform, and the guide q(y | x) q(z | x, y).
+
+    ``model(x, y=None)`` and ``guide(x, y=None)``: y is a ``(batch,)`` tensor of integer labels,
+    ``None`` when none is observed, -1 for a datum without its label. Unobserved y is enumerated in
+    parallel under ``TraceEnum_ELBO`` and ``estimators.ImportanceWeightedELBO``, giving per datum
+
+        observed:    E_q(z|x,y) [ log p(y) p(z) p(x|z,y) / q(z|x,y) ] + α log q(y|x)
+        unobserved:  Σ_y q(y|x) { E_q(z|x,y) [ log p(y) p(z) p(x|z,y) / q(z|x,y) ] - log q(y|x) }
+
+    The classification term α log q(y|x) is a site ``classification`` of the model, present where y
+    is observed and α > 0: any estimator then trains q(y|x) on labels. It is no part of the bound on
+    log p(x, y): set α = 0, or leave y out, when evaluating.
+
+    Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6, 7 and 9.
+
+    Args:
+        prior: p(z), from :mod:`ppl_vae.priors`.
+        classifier: q(y | x), a network ``(..., D) -> (..., num_classes)`` that returns logits.
+        posterior: q(z | x, y), from :mod:`ppl_vae.posteriors`; its network takes x and the one-hot
+            y concatenated, or apart (see :class:`ppl_vae.conditional.NeuralConditional`).
+        likelihood: p(x | z, y), from :mod:`ppl_vae.likelihoods`; likewise for z and y.
+        num_classes: number of values of y.
+        classification_weight: α, at least 0.
+
+    Raises:
+        TypeError: if a part is not a module of the right kind.
+        ValueError: if the parts disagree in shape.
+
+    Example:
+        >>> from ppl_vae import likelihoods, nets, posteriors, priors
+        >>> ssvae = SemiSupervisedVAE(
+        ...     prior=priors.StandardNormal(16),
+        ...     classifier=nets.MLP(784, 10),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(784 + 10, 2 * 16)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(16 + 10, 784)),
+        ...     num_classes=10,
+        ... )
+        >>> ssvae.classify(torch.zeros(3, 784)).shape
+        torch.Size([3, 10])
+    """
+
+    model: SemiSupervisedModel
+    guide: SemiSupervisedGuide
+
+    def __init__(
+        self,
+        *,
+        prior: nn.Module,
+        classifier: nn.Module,
+        posterior: nn.Module,
+        likelihood: nn.Module,
+        num_classes: int,
+        classification_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        positive_int("SemiSupervisedVAE", "num_classes", num_classes)
+        if not 0 <= classification_weight < float("inf"):
+            raise ValueError(
+                f"SemiSupervisedVAE: classification_weight must be finite and at least 0, "
+                f"got {describe(classification_weight)}"
+            )
+        observation = agree("SemiSupervisedVAE", prior, posterior, likelihood, num_classes)
+        labels = Labels(num_classes)
+        q_y = _as_classifier(classifier, observation, num_classes)
+        self.model = SemiSupervisedModel(
+            prior, likelihood, q_y, observation, labels, float(classification_weight)
+        )
+        self.guide = SemiSupervisedGuide(q_y, posterior, observation, labels)
+
+    def parts(self) -> dict[str, object]:
+        """Return the constructor's arguments by name."""
+        return {
+            "prior": self.prior,
+            "classifier": self.classifier,
+            "posterior": self.posterior,
+            "likelihood": self.likelihood,
+            "num_classes": self.num_classes,
+            "classification_weight": self.model.classification_weight,
+        }
+
+    @property
+    def prior(self) -> nn.Module:
+        """``prior()`` is p(z)."""
+        return self.model.prior
+
+    @property
+    def classifier(self) -> nn.Module:
+        """``classifier(x)`` is q(y | x)."""
+        return self.guide.classifier
+
+    @property
+    def posterior(self) -> nn.Module:
+        """``posterior(x, y)`` is q(z | x, y), y one-hot."""
+        return self.guide.posterior
+
+    @property
+    def likelihood(self) -> nn.Module:
+        """``likelihood(z, y)`` is p(x | z, y), y one-hot."""
+        return self.model.likelihood
+
+    @property
+    def num_classes(self) -> int:
+        """The number of values of y."""
+        return self.guide.labels.num_classes
+
+    @torch.no_grad()
+    def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
+        """Return the probabilities q(y | x).
+
+        Only the shape of x is checked: accuracy is customarily measured on grey values, which a
+        Bernoulli likelihood refuses.
+        """
+        self.guide.observation.check_shape(x)
+        return self.classifier(x).probs
+
+    @torch.no_grad()
+    def generate(
+        self, n: int, y: Tensor | None = None, *, mean: bool = False
+    ) -> Float[Tensor, "n *event"]:
+        """Draw n data: y ~ p(y) unless given, z ~ p(z), x ~ p(x | z, y), or its mean."""
+        z = self.prior().sample((n,))
+        if y is None:
+            y = torch.randint(self.num_classes, (n,), device=z.device)
+        self.guide.labels.check(y, n)
+        if (y < 0).any():
+            raise ValueError("generate: y must hold a label for each datum, got -1 among them")
+        likelihood = self.likelihood(z, self.guide.labels.one_hot(y, z.dtype))
+        return likelihood.mean if mean else likelihood.sample()
+
+    @torch.no_grad()
+    def encode(
+        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+    ) -> Float[Tensor, "batch latent"]:
+        """Return E_q(z|x,y)[z]; y is the most probable label under q(y | x) where not given."""
+        return self.posterior(x, self._observed_or_likeliest(x, y)).mean
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
+        one_hot = self._observed_or_likeliest(x, y)
+        return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
+
+    def _observed_or_likeliest(self, x: Tensor, y: Tensor | None) -> Tensor:
+        self.guide.observation.check(x)
+        likeliest = self.classifier(x).probs.argmax(-1)
+        if y is not None:
+            self.guide.labels.check(y, x.shape[0])
+            likeliest = torch.where(y < 0, likeliest, y)
+        return self.guide.labels.one_hot(likeliest, x.dtype)
+
+
+class Labels:
+    """What a batch of labels may be, and how networks see it; model and guide share one."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def check(self, y: Tensor | None, batch: int) -> None:
+        """Raise an error that names y, what came and what was expected, if y does not suit."""
+        if y is None:
+            return
+        expected = (
+            f"y of shape ({batch},), integer labels from 0 to {self.num_classes - 1}, "
+            f"-1 where unobserved"
+        )
+        if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
+            raise TypeError(f"expected {expected}, got {describe(y)}")
+        if y.dtype == torch.bool:
+            raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
+        if y.shape != (batch,):
+            raise ValueError(f"expected {expected}, got {describe(y)}")
+        if y.min() < -1 or y.max() >= self.num_classes:
+            raise ValueError(f"expected {expected}, got values from {y.min()} to {y.max()}")
+
+    def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return y one-hot, shape ``(..., num_classes)``."""
+        return F.one_hot(y.long(), self.num_classes).to(dtype)
+
+    @staticmethod
+    def log_agreement(y: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return log 1[label = y] where y is observed and 0 elsewhere, y and label broadcast.
+
+        Minus infinity is a large finite number here: its exponential is exactly 0, and 0 times it
+        is 0 and not NaN, in values and in gradients.
+        """
+        return ((y >= 0) & (label != y)).to(dtype) * (torch.finfo(dtype).min / 16)
+
+    def point_masses(self, y: Tensor, q_y: dist.Categorical) -> dist.Categorical:
+        """Return q(y | x) where y, shape ``(batch,)``, is unobserved and a point mass elsewhere."""
+        y = y.unsqueeze(-1)
+        classes = torch.arange(self.num_classes, device=y.device)
+        certain = self.log_agreement(y, classes, q_y.logits.dtype)
+        return dist.Categorical(logits=torch.where(y >= 0, certain, q_y.logits))
+
+
+class SemiSupervisedModel(nn.Module):
+    """The generative program: y ~ uniform, z ~ p(z), x ~ p(x | z, y)."""
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        classifier: nn.Module,
+        observation: Observation,
+        labels: Labels,
+        classification_weight: float,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.likelihood = likelihood
+        # The classifier is the guide's; it is a part of the model only where it scores labels.
+        self.classifier = classifier if classification_weight > 0 else None
+        self.observation = observation
+        self.labels = labels
+        self.classification_weight = classification_weight
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
+        self.observation.check(x)
+        self.labels.check(y, x.shape[0])
+        register(self)
+        p_y = dist.Categorical(logits=x.new_zeros(self.labels.num_classes))
+        with pyro.plate("data", x.shape[0]):
+            if y is not None and self.classifier is not None:
+                observed = y >= 0
+                with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
+                    pyro.sample("classification", self.classifier(x), obs=y.clamp(min=0))
+            if y is not None and (y >= 0).all():
+                label = pyro.sample("y", p_y, obs=y)
+            else:
+                label = pyro.sample("y", p_y, infer={"enumerate": "parallel"})
+                if y is not None:
+                    # Labels are evidence on y, whether or not the guide looks at them.
+                    pyro.factor("y_observed", self.labels.log_agreement(y, label, x.dtype))
+            z = pyro.sample("z", self.prior())
+            pyro.sample("x", self.likelihood(z, self.labels.one_hot(label, x.dtype)), obs=x)
+
+
+class SemiSupervisedGuide(nn.Module):
+    """The variational program: y ~ q(y | x) where unobserved, z ~ q(z | x, y)."""
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        posterior: nn.Module,
+        observation: Observation,
+        labels: Labels,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.posterior = posterior
+        self.observation = observation
+        self.labels = labels
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
+        self.observation.check(x)
+        self.labels.check(y, x.shape[0])
+        register(self)
+        with pyro.plate("data", x.shape[0]):
+            if y is None or (y < 0).any():
+                q_y = self.classifier(x)
+                if y is not None:
+                    q_y = self.labels.point_masses(y, q_y)
+                y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", self.posterior(x, self.labels.one_hot(y, x.dtype)))
+
+
+def _as_classifier(classifier: nn.Module, observation: Observation, num_classes: int) -> nn.Module:
+    """Return q(y | x) as a conditional distribution, checked on zeros."""
+    if isinstance(classifier, nn.Module) and not isinstance(classifier, ConditionalDistribution):
+        classifier = Categorical(classifier)
+    with probing(classifier):
+        x = zeros_for(classifier, 1, *observation.event_shape)
+        q_y = distribution("SemiSupervisedVAE", "classifier", classifier, x)
+    if not isinstance(q_y, dist.Categorical) or q_y.logits.shape != (1, num_classes):
+        raise ValueError(
+            f"SemiSupervisedVAE: classifier must give logits of shape (batch, {num_classes}), "
+            f"num_classes being {num_classes}, got {q_y} for x of shape {tuple(x.shape)}"
+        )
+    return classifier

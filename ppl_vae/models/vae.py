@@ -1,0 +1,132 @@
+"""The variational autoencoder."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ppl_vae.models.observation import Observation
+from ppl_vae.models.pair import Pair
+from ppl_vae.models.registration import register
+from ppl_vae.models.shapes import agree
+
+
+class VAE(Pair):
+    """The variational autoencoder: p(z) p(x | z), with the guide q(z | x).
+
+    Source: Kingma & Welling 2014 (arXiv 1312.6114); Rezende et al. 2014 (arXiv 1401.4082).
+
+    Args:
+        prior: p(z), from :mod:`ppl_vae.priors`.
+        posterior: q(z | x), from :mod:`ppl_vae.posteriors`.
+        likelihood: p(x | z), from :mod:`ppl_vae.likelihoods`.
+
+    Any module that returns a ``pyro.distributions`` object serves as a part.
+
+    Raises:
+        TypeError: if a part is not a module that returns a distribution.
+        ValueError: if the parts disagree in shape.
+
+    Example:
+        >>> from ppl_vae import likelihoods, nets, posteriors, priors
+        >>> vae = VAE(
+        ...     prior=priors.StandardNormal(10),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(784, 2 * 10)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(10, 784)),
+        ... )
+        >>> vae.generate(3).shape
+        torch.Size([3, 784])
+    """
+
+    model: VAEModel
+    guide: VAEGuide
+
+    def __init__(
+        self,
+        *,
+        prior: nn.Module,
+        posterior: nn.Module,
+        likelihood: nn.Module,
+    ) -> None:
+        super().__init__()
+        observation = agree("VAE", prior, posterior, likelihood)
+        self.model = VAEModel(prior, likelihood, observation)
+        self.guide = VAEGuide(posterior, observation)
+
+    def parts(self) -> dict[str, object]:
+        """Return the constructor's arguments by name."""
+        return {"prior": self.prior, "posterior": self.posterior, "likelihood": self.likelihood}
+
+    @property
+    def prior(self) -> nn.Module:
+        """``prior()`` is p(z)."""
+        return self.model.prior
+
+    @property
+    def posterior(self) -> nn.Module:
+        """``posterior(x)`` is q(z | x)."""
+        return self.guide.posterior
+
+    @property
+    def likelihood(self) -> nn.Module:
+        """``likelihood(z)`` is p(x | z)."""
+        return self.model.likelihood
+
+    @torch.no_grad()
+    def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+        """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
+        likelihood = self.likelihood(self.prior().sample((n,)))
+        return likelihood.mean if mean else likelihood.sample()
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        """Return the posterior mean E_q(z|x)[z]."""
+        self.guide.observation.check(x)
+        return self.posterior(x).mean
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z] at one draw z ~ q(z | x)."""
+        self.guide.observation.check(x)
+        return self.likelihood(self.posterior(x).sample()).mean
+
+
+class VAEModel(nn.Module):
+    """The generative program: z ~ p(z), x ~ p(x | z)."""
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        observation: Observation,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.likelihood = likelihood
+        self.observation = observation
+
+    def forward(self, x: Tensor) -> None:
+        """Run the program on a batch x, shape ``(batch, *event)``."""
+        self.observation.check(x)
+        register(self)
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", self.prior())
+            pyro.sample("x", self.likelihood(z), obs=x)
+
+
+class VAEGuide(nn.Module):
+    """The variational program: z ~ q(z | x)."""
+
+    def __init__(self, posterior: nn.Module, observation: Observation) -> None:
+        super().__init__()
+        self.posterior = posterior
+        self.observation = observation
+
+    def forward(self, x: Tensor) -> None:
+        """Run the program on a batch x, shape ``(batch, *event)``."""
+        self.observation.check(x)
+        register(self)
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", self.posterior(x))

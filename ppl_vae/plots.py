@@ -1,0 +1,143 @@
+"""Pictures: arrays in, matplotlib Axes out. Saving and showing is the caller's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+
+def images(
+    x: ArrayLike,
+    *,
+    columns: int | None = None,
+    shape: tuple[int, ...] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Tile images in a grid, row by row.
+
+    Args:
+        x: values in [0, 1], shape ``(N, D)``, ``(N, H, W)`` or ``(N, C, H, W)`` with C 1 or 3.
+        columns: images per row; about √N if not given.
+        shape: ``(H, W)`` or ``(C, H, W)`` of one image; a square if x is flat and it is not given.
+        ax: where to draw; the current Axes if not given.
+
+    Raises:
+        ValueError: if a datum is no image of that shape.
+    """
+    tiles = _as_images(np.asarray(x, dtype=float), shape)
+    count, height, width, channels = tiles.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    # One pixel between tiles; missing tiles and gaps are white.
+    sheet = np.ones((rows * (height + 1) + 1, columns * (width + 1) + 1, channels))
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = tile
+    ax = ax or plt.gca()
+    sheet = np.clip(sheet, 0, 1)
+    ax.imshow(sheet[..., 0] if channels == 1 else sheet, cmap="gray", vmin=0, vmax=1)
+    ax.set_axis_off()
+    return ax
+
+
+def reconstructions(
+    x: ArrayLike,
+    reconstructed: ArrayLike,
+    *,
+    columns: int = 10,
+    shape: tuple[int, ...] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Show data in odd rows and their reconstructions right below, in even rows.
+
+    Args:
+        x: the data, as for :func:`images`.
+        reconstructed: of the same shape.
+        columns: data per row.
+        shape: shape of one image.
+        ax: where to draw; the current Axes if not given.
+    """
+    x, reconstructed = np.asarray(x), np.asarray(reconstructed)
+    if x.shape != reconstructed.shape:
+        raise ValueError(
+            f"reconstructions: x has shape {x.shape} and reconstructed {reconstructed.shape}; "
+            f"they must be the same"
+        )
+    full = len(x) // columns * columns
+    x, reconstructed = x[: full or None], reconstructed[: full or None]
+    columns = min(columns, len(x))
+    rows = zip(
+        np.split(x, len(x) // columns), np.split(reconstructed, len(x) // columns), strict=True
+    )
+    return images(
+        np.concatenate([part for row in rows for part in row]), columns=columns, shape=shape, ax=ax
+    )
+
+
+def latents(
+    z: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    prior_draws: ArrayLike | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Scatter latents by label, over draws from the prior in grey.
+
+    More than two dimensions are projected on the first two principal components of z.
+
+    Args:
+        z: shape ``(N, latent_dim)``.
+        labels: integers, shape ``(N,)``, for the colours.
+        prior_draws: draws from p(z), shape ``(M, latent_dim)``.
+        ax: where to draw; the current Axes if not given.
+    """
+    z = np.asarray(z, dtype=float)
+    ax = ax or plt.gca()
+    centre = np.zeros(z.shape[1])
+    axes, names = np.eye(z.shape[1])[:, :2], ("$z_1$", "$z_2$")
+    if z.shape[1] > 2:
+        centre = z.mean(0)
+        axes = np.linalg.svd(z - centre, full_matrices=False)[2][:2].T
+        names = ("first principal component", "second")
+    points = (z - centre) @ axes
+    if points.shape[1] == 1:
+        points = np.column_stack([points, np.zeros(len(points))])
+    if prior_draws is not None:
+        draws = (np.asarray(prior_draws, dtype=float) - centre) @ axes
+        draws = draws if draws.shape[1] > 1 else np.column_stack([draws, np.zeros(len(draws))])
+        ax.scatter(draws[:, 0], draws[:, 1], s=4, c="0.85", linewidths=0, label="draws of p(z)")
+    labels = np.zeros(len(points), int) if labels is None else np.asarray(labels)
+    for label in np.unique(labels):
+        chosen = points[labels == label]
+        colour = plt.get_cmap("tab10")(int(label) % 10)
+        ax.scatter(chosen[:, 0], chosen[:, 1], s=6, color=colour, linewidths=0, label=str(label))
+    if len(np.unique(labels)) > 1:
+        ax.legend(fontsize="x-small", markerscale=2, loc="upper right")
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    return ax
+
+
+def _as_images(x: NDArray, shape: tuple[int, ...] | None) -> NDArray:
+    """Return images as ``(N, H, W, C)``."""
+    event = shape or x.shape[1:]
+    if shape is None and x.ndim == 2:
+        side = math.isqrt(x.shape[1])
+        if side * side != x.shape[1]:
+            raise ValueError(
+                f"images: {x.shape[1]} values per datum are no square image; give shape=(H, W), or "
+                f"plot data that are no images otherwise"
+            )
+        event = (side, side)
+    if len(event) == 2:
+        event = (1, *event)
+    if len(event) != 3 or event[0] not in (1, 3) or math.prod(event) != math.prod(x.shape[1:]):
+        raise ValueError(
+            f"images: x of shape {x.shape} holds no images of shape {shape or event}; expected "
+            f"(N, D), (N, H, W) or (N, C, H, W) with C 1 or 3"
+        )
+    return x.reshape(-1, *event).transpose(0, 2, 3, 1)
