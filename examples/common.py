@@ -45,9 +45,8 @@ class Run:
         pyro.clear_param_store()
         self.name = Path(sys.argv[0]).stem
         self.out = _writable(flags.out or Path("runs") / f"{self.name}-{flags.dataset_name}")
-        self.device = torch.device(flags.device)
-        self.train = data.load(flags.dataset, root=flags.data_root, split="train")
-        self.test = data.load(flags.dataset, root=flags.data_root, split="test")
+        self.device = _device(flags.device)
+        self.train, self.test = (_load(flags, split) for split in ("train", "test"))
         if flags.smoke:
             self.train = self.train.subset(range(min(200, len(self.train))))
             self.test = self.test.subset(range(min(50, len(self.test))))
@@ -120,6 +119,20 @@ def _writable(folder: Path) -> Path:
     except OSError as error:
         sys.exit(f"--out: cannot write to {folder} ({error.strerror}); give another folder")
     return folder
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        sys.exit(f"--device: cannot use {name!r} ({str(error).splitlines()[0]}); try cpu")
+
+
+def _load(flags: argparse.Namespace, split: str) -> data.Dataset:
+    try:
+        return data.load(flags.dataset, root=flags.data_root, split=split)
+    except (OSError, ValueError) as error:
+        sys.exit(f"--dataset {flags.dataset}: {error}")
 
 
 def _endless(batches) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -1,7 +1,8 @@
 """The semi-supervised VAE (Kingma's M2) with 100 labels: y is enumerated where it is not observed.
 
-Each step sees a batch without labels and the labelled images, all binarised anew, as one batch in
-which y is -1 where unobserved. Accuracy is measured on the grey values of the test set.
+Each step sees, as one batch, 100 images without labels (y = -1) and 20 with, all binarised anew.
+The classification term has the weight of Stanford CS236, problem set 2: 100 times the mean
+cross-entropy beside the mean NELBO. Accuracy is measured on the grey values of the test set.
 """
 
 import torch
@@ -14,29 +15,26 @@ from torch import nn
 from ppl_vae import SemiSupervisedVAE, evaluation, likelihoods, nets, plots, posteriors, priors
 
 LATENT = 64
-PER_CLASS = 10
+LABELLED_PER_STEP = 20
 
 run = Run(__doc__)
 classes = run.train.num_classes
-if run.flags.smoke:
-    PER_CLASS = 2
-labelled = run.train.subset(run.train.labelled_subset(PER_CLASS, seed=run.flags.seed))
+chosen = run.train.labelled_subset(2 if run.flags.smoke else 100 // classes, seed=run.flags.seed)
+labelled = run.train.subset(chosen).to(run.device)
 ssvae = SemiSupervisedVAE(
     prior=priors.StandardNormal(LATENT),
     classifier=nets.MLP(run.pixels, classes, activation=nn.ReLU),
     posterior=posteriors.DiagonalNormal(nets.MLP(run.pixels + classes, 2 * LATENT)),
     likelihood=likelihoods.Bernoulli(nets.MLP(LATENT + classes, run.pixels)),
     num_classes=classes,
-    classification_weight=100.0,
+    classification_weight=100.0 * run.batch_size / LABELLED_PER_STEP,
 ).to(run.device)
-labels = torch.cat([torch.full((run.batch_size,), -1), labelled.labels]).to(run.device)
 
 svi = SVI(ssvae.model, ssvae.guide, Adam({"lr": 1e-3}), TraceEnum_ELBO(max_plate_nesting=1))
-everything = torch.arange(len(labelled))
-for x, _ in run.batches():
-    x_labelled = labelled.draw(everything, device=run.device)
-    y = labels[run.batch_size - len(x) :]  # the last batch of an epoch may be short
-    loss = svi.step(torch.cat([x, x_labelled]), y)  # nats per batch
+for x, labels in run.batches():
+    some = torch.randint(len(labelled), (LABELLED_PER_STEP,), device=run.device)
+    y = torch.cat([torch.full_like(labels, -1), labelled.labels[some]])  # labels of x are not seen
+    loss = svi.step(torch.cat([x, labelled.draw(some)]), y)  # nats per batch
     run.show(loss / len(y))
 
 grey = run.test.draw(torch.arange(len(run.test)), binarise="none", device=run.device)

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.models import Pair
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
+
+
+@runtime_checkable
+class ModelAndGuide(Protocol):
+    """Anything with a model and a guide that are modules: this package's pairs, or your own."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The generative program."""
+
+    @property
+    def guide(self) -> nn.Module:
+        """The variational program."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class ELBOTerms:
 
 
 @torch.no_grad()
-def elbo_terms(pair: Pair, x: Tensor, *, num_samples: int = 1, progress: bool = False) -> ELBOTerms:
+def elbo_terms(pair: ModelAndGuide, x: Tensor, *, num_samples: int = 1, progress: bool = False) -> ELBOTerms:
     """Estimate the ELBO and its terms by Monte Carlo, latent labels summed exactly.
 
     Args:
@@ -70,7 +83,7 @@ def elbo_terms(pair: Pair, x: Tensor, *, num_samples: int = 1, progress: bool = 
 
 @torch.no_grad()
 def importance_bounds(
-    pair: Pair,
+    pair: ModelAndGuide,
     x: Tensor,
     *,
     num_particles: Sequence[int] = (1, 10, 100, 1000),
@@ -102,11 +115,12 @@ def importance_bounds(
 
 
 @contextmanager
-def evaluating(pair: Pair) -> Iterator[None]:
+def evaluating(pair: ModelAndGuide) -> Iterator[None]:
     """Switch the pair to evaluation mode, and back to the modes it was in."""
-    modes = [(module, module.training) for module in pair.modules()]
+    modes = [(m, m.training) for program in (pair.model, pair.guide) for m in program.modules()]
     try:
-        pair.eval()
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
         for module, mode in modes:

@@ -1,0 +1,87 @@
+"""Imports point one way, and importing the package has no side effects."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ppl_vae
+
+ROOT = Path(ppl_vae.__file__).parent
+# What each room may import from the package, besides itself.
+ROOMS = {
+    "errors": set(),
+    "distributions": {"errors"},
+    "nets": {"errors"},
+    "conditional": {"errors"},
+    "priors": {"conditional", "distributions", "errors"},
+    "posteriors": {"conditional", "distributions", "errors"},
+    "likelihoods": {"conditional", "distributions", "errors"},
+    "models": {"conditional", "errors", "posteriors"},
+    "estimators": {"errors"},
+    "oracles": set(),
+    "data": {"errors"},
+    "evaluation": {"errors", "estimators", "models"},
+    "plots": {"errors"},
+}
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "ppl_vae" and len(parts) > 1:
+                yield parts[1]
+
+
+def files(room):
+    folder = ROOT / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]
+
+
+def test_every_room_is_listed():
+    rooms = {p.stem for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room):
+    for file in files(room):
+        assert set(imports(file)) <= ROOMS[room] | {room}, file
+
+
+def test_only_models_and_oracles_sample():
+    sampling = {
+        room
+        for room in ROOMS
+        for file in files(room)
+        if {"pyro.sample(", "pyro.plate("} & set(file.read_text().replace("(", "(\n").split())
+    }
+    assert sampling <= {"models", "oracles", "estimators"}
+
+
+def test_importing_the_package_changes_nothing():
+    code = """
+import torch, pyro
+before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
+import ppl_vae, sys
+assert torch.equal(before[0], torch.get_rng_state())
+assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
+assert not list(pyro.get_param_store().keys())
+assert "torchvision" not in sys.modules and "matplotlib" not in sys.modules
+assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_objects_have_docstrings_with_what_is_public():
+    for name in ppl_vae.__all__:
+        assert getattr(ppl_vae, name).__doc__, name

@@ -1,0 +1,271 @@
+"""Pairs under Pyro's own estimators, against hand-written mathematics in float64."""
+
+import copy
+import math
+
+import pyro
+import pytest
+import torch
+from pairs import LIKELIHOODS, POSTERIORS, PRIORS, D, Z, binary, observations, ssvae, vae
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+
+from ppl_vae import VAE, estimators, likelihoods, posteriors, priors
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def normal_log_density(z, loc, scale):
+    return (-0.5 * ((z - loc) / scale) ** 2 - scale.log() - 0.5 * LOG_2PI).sum(-1)
+
+
+def noise(pair, x, seed=1):
+    """The standard normal draws that an estimator makes of z at this seed."""
+    torch.manual_seed(seed)
+    site = poutine.trace(pair.guide).get_trace(x).nodes["z"]
+    q = site["fn"].base_dist
+    return ((site["value"] - q.loc) / q.scale).detach()
+
+
+def hand_written(pair, x, eps, *, analytic_kl):
+    """-ELBO of a VAE with standard prior and Bernoulli likelihood, written without Pyro."""
+    loc, raw = pair.posterior.net(x).chunk(2, -1)
+    scale = torch.log1p(raw.exp()) + 1e-4
+    z = loc + scale * eps
+    logits = pair.likelihood.net(z)
+    log_likelihood = (x * logits - torch.log1p(logits.exp())).sum(-1)
+    if analytic_kl:
+        kl = 0.5 * (scale**2 + loc**2 - 1 - 2 * scale.log()).sum(-1)
+    else:
+        zero, one = torch.zeros(Z), torch.ones(Z)
+        kl = normal_log_density(z, loc, scale) - normal_log_density(z, zero, one)
+    return -(log_likelihood - kl).sum()
+
+
+def gradients(pair, loss):
+    parameters = dict(pair.named_parameters())
+    return dict(zip(parameters, torch.autograd.grad(loss, parameters.values()), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 33])
+@pytest.mark.parametrize(
+    ("elbo", "analytic_kl"),
+    [
+        (Trace_ELBO(), False),
+        (TraceMeanField_ELBO(), True),
+        (estimators.ImportanceWeightedELBO(1), False),
+    ],
+)
+def test_elbo_and_gradients_equal_the_hand_written_ones(elbo, analytic_kl, batch, float64):
+    pair, x = vae(), binary(batch)
+    expected = hand_written(pair, x, noise(pair, x), analytic_kl=analytic_kl)
+    torch.manual_seed(1)
+    assert elbo.loss(pair.model, pair.guide, x) == pytest.approx(expected.item(), rel=1e-12)
+    torch.manual_seed(1)
+    loss = elbo(pair.model, pair.guide)(x)
+    torch.testing.assert_close(
+        gradients(pair, loss), gradients(pair, expected), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_monte_carlo_kl_is_unbiased(float64):
+    pair, x = vae(), binary(5)
+    samples = 20_000
+    torch.manual_seed(2)
+    q, p = pair.posterior(x), pair.prior()
+    z = q.sample((samples,))
+    kl = q.log_prob(z) - p.log_prob(z)
+    loc, scale = q.base_dist.loc, q.base_dist.scale
+    exact = 0.5 * (scale**2 + loc**2 - 1 - 2 * scale.log()).sum(-1)
+    assert ((kl.mean(0) - exact).abs() < 5 * kl.std(0) / math.sqrt(samples)).all()
+
+
+def test_mixture_elbo_equals_the_hand_written_one(float64):
+    pair, x = vae("mixture"), binary()
+    eps = noise(pair, x)
+    loc, raw = pair.posterior.net(x).chunk(2, -1)
+    scale = torch.log1p(raw.exp()) + 1e-4
+    z = loc + scale * eps
+    component_scale = torch.log1p(pair.prior.unconstrained_scale.exp()) + 1e-4
+    components = normal_log_density(z.unsqueeze(1), pair.prior.loc, component_scale)
+    log_prior = components.exp().mean(1).log()
+    logits = pair.likelihood.net(z)
+    log_likelihood = (x * logits - torch.log1p(logits.exp())).sum(-1)
+    expected = -(log_likelihood + log_prior - normal_log_density(z, loc, scale)).sum()
+    torch.manual_seed(1)
+    loss = Trace_ELBO()(pair.model, pair.guide)(x)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(
+        gradients(pair, loss), gradients(pair, expected), rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    "estimator", [Trace_ELBO, lambda: estimators.ImportanceWeightedELBO(3)], ids=["elbo", "iw"]
+)
+@pytest.mark.parametrize("route", ["svi", "module"])
+def test_every_parameter_gets_a_gradient_and_moves(prior, likelihood, estimator, route):
+    pair, x = vae(prior, likelihood=likelihood), observations(likelihood)
+    before = copy.deepcopy(dict(pair.named_parameters()))
+    if route == "svi":
+        svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), estimator())
+        losses = [svi.step(x) for _ in range(3)]
+    else:
+        loss = estimator()(pair.model, pair.guide)
+        optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+        losses = []
+        for _ in range(3):
+            optimiser.zero_grad()
+            value = loss(x)
+            value.backward()
+            optimiser.step()
+            losses.append(value.item())
+    assert all(map(math.isfinite, losses))
+    still = [n for n, p in pair.named_parameters() if torch.equal(p, before[n])]
+    assert not still
+
+
+@pytest.mark.parametrize("labels", [None, "some", "all"])
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda: TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+        lambda: estimators.ImportanceWeightedELBO(3),
+    ],
+    ids=["enum", "iw"],
+)
+def test_every_parameter_moves_with_labels(prior, estimator, labels):
+    pair, x = ssvae(prior, alpha=2.0), binary()
+    y = None if labels is None else torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    if labels == "some":
+        y[::2] = -1
+    before = copy.deepcopy(dict(pair.named_parameters()))
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), estimator())
+    assert all(math.isfinite(svi.step(x, y)) for _ in range(3))
+    assert not [n for n, p in pair.named_parameters() if torch.equal(p, before[n])]
+
+
+def test_training_improves_the_bound_with_short_last_batches():
+    pair, x = vae("mixture"), binary(23)
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    epochs = [sum(svi.step(batch) for batch in x.split(10)) for _ in range(60)]
+    assert sum(epochs[-5:]) < 0.95 * sum(epochs[:5])
+
+
+@pytest.mark.parametrize("pair", [vae, ssvae], ids=["vae", "ssvae"])
+def test_replacing_the_prior_shares_everything_else(pair):
+    first = pair()
+    second = first.replace(prior=priors.GaussianMixture(Z, components=5))
+    assert isinstance(second.prior, priors.GaussianMixture)
+    assert isinstance(first.prior, priors.StandardNormal)
+    assert second.posterior is first.posterior
+    assert second.likelihood is first.likelihood
+    svi = SVI(
+        second.model,
+        second.guide,
+        pyro.optim.Adam({"lr": 0.01}),
+        TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+    )
+    weights = [p.clone() for p in first.parameters()]
+    svi.step(binary())
+    assert not any(torch.equal(p, w) for p, w in zip(first.parameters(), weights, strict=True))
+
+
+@pytest.mark.parametrize("pair", [vae, ssvae], ids=["vae", "ssvae"])
+def test_generation_samples_the_prior_that_was_trained(pair):
+    # A prior far from the origin, and a decoder that shows where z is.
+    class Show(torch.nn.Module):
+        def forward(self, z):
+            return z[..., :1].expand(*z.shape[:-1], D)
+
+    prior = priors.GaussianMixture(Z, components=2)
+    with torch.no_grad():
+        prior.loc.fill_(50.0)
+    shown = pair().replace(likelihood=likelihoods.Normal(Show(), 0.1), prior=prior)
+    x = shown.generate(200)
+    assert x.shape == (200, D)
+    assert abs(x.mean().item() - 50) < 1
+    assert shown.generate(20, mean=True).std(1).max() < 1e-4
+
+
+def test_encode_and_reconstruct():
+    pair, x = vae(), binary()
+    torch.testing.assert_close(pair.encode(x), pair.posterior(x).mean)
+    torch.manual_seed(3)
+    z = pair.posterior(x).sample()
+    torch.manual_seed(3)
+    torch.testing.assert_close(pair.reconstruct(x), torch.sigmoid(pair.likelihood.net(z)))
+
+
+def test_image_shaped_data():
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(16, 2 * Z)
+
+        def forward(self, x):
+            return self.linear(x.flatten(-3))
+
+    class Decoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(Z, 16)
+
+        def forward(self, z):
+            return self.linear(z).unflatten(-1, (1, 4, 4))
+
+    pair = VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(Encoder()),
+        likelihood=likelihoods.Bernoulli(Decoder(), event_dim=3),
+    )
+    x = torch.rand(5, 1, 4, 4).bernoulli()
+    for elbo in (Trace_ELBO(), estimators.ImportanceWeightedELBO(4)):
+        assert math.isfinite(elbo.loss(pair.model, pair.guide, x))
+    assert pair.generate(3).shape == (3, 1, 4, 4)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_pairs_can_be_copied_and_saved(name, tmp_path):
+    pair, x = vae("mixture", name), binary()
+    Trace_ELBO().loss(pair.model, pair.guide, x)
+    twin = copy.deepcopy(pair)
+    torch.save(pair.state_dict(), tmp_path / "pair.pt")
+    fresh = vae("mixture", name)
+    fresh.load_state_dict(torch.load(tmp_path / "pair.pt", weights_only=True))
+    torch.manual_seed(5)
+    expected = Trace_ELBO().loss(pair.model, pair.guide, x)
+    for other in (twin, fresh):
+        torch.manual_seed(5)
+        assert Trace_ELBO().loss(other.model, other.guide, x) == expected
+
+
+def test_construction_leaves_random_state_and_modes_alone():
+    encoder = torch.nn.Sequential(
+        torch.nn.Linear(D, 2 * Z), torch.nn.BatchNorm1d(2 * Z), torch.nn.Dropout()
+    )
+    state = torch.get_rng_state()
+    parts = vae().parts()
+    torch.set_rng_state(state)
+    pair = VAE(**{**parts, "posterior": posteriors.DiagonalNormal(encoder)})
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(m.training for m in pair.modules())
+    assert encoder[1].num_batches_tracked == 0
+
+
+def test_autoguides_and_users_own_guides_keep_working():
+    pair, x = vae(), binary()
+    guide = pyro.infer.autoguide.AutoNormal(pair.model)
+    svi = SVI(pair.model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    assert math.isfinite(svi.step(x))
+
+    def own_guide(x):
+        loc = pyro.param("loc", torch.zeros(Z))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(loc, 1.0).to_event(1))
+
+    svi = SVI(pair.model, own_guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    assert math.isfinite(svi.step(x))
