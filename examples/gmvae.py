@@ -31,13 +31,12 @@ terms = evaluation.elbo_terms(vae, run.test_x)
 print(f"test set of {len(run.test_x)}, nats per datum (seed {run.flags.seed}, {run.steps} steps)")
 print(f"NELBO {terms.nelbo}   KL {terms.kl}   reconstruction {terms.reconstruction}")
 
-# One row per component: which images does each stand for? The ten that hold most test data.
-share = vae.prior.responsibilities(vae.encode(run.test_x)).mean(0)
-largest = share.topk(10).indices
-component = vae.prior().component_distribution
+# One row per component: which images does each stand for? Ten among those that hold most data.
 with torch.no_grad():
-    z = component.sample((10,))[:, largest].transpose(0, 1).flatten(0, 1)
-    rows = vae.likelihood(z).mean
+    share = vae.prior.responsibilities(vae.encode(run.test_x)).mean(0)
+    shown = share.argsort(descending=True)[: components // 2 : components // 20]
+    z = vae.prior().component_distribution.sample((10,))[:, shown]
+    rows = vae.likelihood(z.transpose(0, 1).flatten(0, 1)).mean
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5))
 plots.images(vae.generate(100, mean=True).cpu(), columns=10, ax=left).set_title("samples")

@@ -13,7 +13,7 @@ from pyro.optim import Adam
 
 from ppl_vae import VAE, evaluation, likelihoods, nets, plots, posteriors, priors
 
-LATENT = 4
+LATENT = 8
 
 run = Run(__doc__)
 
@@ -28,7 +28,7 @@ def standard_vae():
 
 choices = {
     "standard normal": lambda: priors.StandardNormal(LATENT),
-    "mixture of 100": lambda: priors.GaussianMixture(LATENT, components=100),
+    "mixture of 50": lambda: priors.GaussianMixture(LATENT, components=50),
 }
 particles = (1, 10, 100, 1000)
 figure, axes = plt.subplots(len(choices), 3, figsize=(12, 4 * len(choices)), squeeze=False)

@@ -116,7 +116,7 @@ def latents(
         colour = plt.get_cmap("tab10")(int(label) % 10)
         ax.scatter(chosen[:, 0], chosen[:, 1], s=6, color=colour, linewidths=0, label=str(label))
     if len(np.unique(labels)) > 1:
-        ax.legend(fontsize="x-small", markerscale=2, loc="upper right")
+        ax.legend(fontsize="x-small", markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
     return ax

@@ -48,7 +48,9 @@ class ELBOTerms:
 
 
 @torch.no_grad()
-def elbo_terms(pair: ModelAndGuide, x: Tensor, *, num_samples: int = 1, progress: bool = False) -> ELBOTerms:
+def elbo_terms(
+    pair: ModelAndGuide, x: Tensor, *, num_samples: int = 1, progress: bool = False
+) -> ELBOTerms:
     """Estimate the ELBO and its terms by Monte Carlo, latent labels summed exactly.
 
     Args:

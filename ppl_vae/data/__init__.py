@@ -1,0 +1,37 @@
+"""Datasets held in memory, and batches drawn from them by index.
+
+A `Dataset` keeps the values as they came (one byte per grey pixel) with a ``scale``: the pixel that
+a model sees is ``value / scale``. Nothing about the scale is guessed from the content.
+
+Example:
+    >>> from ppl_vae import data
+    >>> digits = data.load("digits")
+    >>> digits
+    Dataset('digits', 1437 x (1, 8, 8), torch.uint8 / 16, 10 classes)
+    >>> for x, y in digits.batches(500, seed=0):
+    ...     print(tuple(x.shape), tuple(y.shape))
+    (500, 64) (500,)
+    (500, 64) (500,)
+    (437, 64) (437,)
+"""
+
+from ppl_vae.data.binarise import BINARISE
+from ppl_vae.data.dataset import Batches, Dataset
+from ppl_vae.data.images import IMAGE_SUFFIXES
+from ppl_vae.data.loading import SPLITS, load
+from ppl_vae.data.named import LOADERS
+from ppl_vae.data.sources import from_file, from_folder, from_numpy, from_tensor
+
+__all__ = [
+    "BINARISE",
+    "IMAGE_SUFFIXES",
+    "LOADERS",
+    "SPLITS",
+    "Batches",
+    "Dataset",
+    "from_file",
+    "from_folder",
+    "from_numpy",
+    "from_tensor",
+    "load",
+]

@@ -1,0 +1,255 @@
+"""Values and labels in memory, and their epochs of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor
+
+from ppl_vae.data.binarise import check_mode, drawn
+from ppl_vae.data.checks import check_values, checked_labels
+from ppl_vae.data.splits import held_out, per_class_indices
+from ppl_vae.errors import positive_int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Values and labels in memory. Immutable: every method returns a new dataset.
+
+    Args:
+        values: shape ``(N, *event)``, uint8 or floating, images ``(N, channels, height, width)``;
+            held, not copied.
+        labels: integers 0, 1, ... of shape ``(N,)``, kept as int64; None if there are none.
+        name: for messages and reports.
+        scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1 or for
+            real values that are to stay as they are.
+
+    Raises:
+        TypeError: the dtype of values or labels cannot be used.
+        ValueError: no data; NaN or infinite values; uint8 values above ``scale``; labels of another
+            length or negative.
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+    name: str = "data"
+    _: KW_ONLY
+    scale: int | float = 1.0
+
+    def __post_init__(self) -> None:
+        check_values(self.values, self.scale)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __repr__(self) -> str:
+        size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
+        classes = "no labels" if self.labels is None else f"{self.num_classes} classes"
+        return f"Dataset({self.name!r}, {size}, {classes})"
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one item, before flattening."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """The largest label plus one. Raises ValueError without labels."""
+        return int(self._required_labels("num_classes").max()) + 1
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Hold values and labels on ``device``; batches are then drawn and binarised there."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, values=self.values.to(device), labels=labels)
+
+    def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
+        """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
+        dtype = None if len(indices) else torch.int64
+        index = torch.as_tensor(indices, dtype=dtype, device=self.values.device)
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, values=self.values[index], labels=labels)
+
+    def labelled_subset(self, per_class: int, seed: int = 0) -> Int64[Tensor, " labelled"]:
+        """Choose ``per_class`` random items of every class that occurs; return their indices.
+
+        Raises ValueError without labels, or where a class has fewer items.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> chosen = load("digits").labelled_subset(10, seed=0)  # 100 labels, the rest hidden
+            >>> len(chosen)
+            100
+        """
+        positive_int("labelled_subset", "per_class", per_class)
+        labels = self._required_labels("labelled_subset")
+        return per_class_indices(labels, per_class, seed, self.name)
+
+    def split(self, test_fraction: int | float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Split at random into ``(train, test)``, each class in proportion if there are labels.
+
+        Depends on the seed, the labels and N alone. Raises ValueError where a side would be empty.
+        """
+        held = held_out(len(self), test_fraction, self.labels, seed)
+        if held is None:
+            raise ValueError(
+                f"split: test_fraction must leave items on both sides of {self.name!r} "
+                f"({len(self)} items), got {test_fraction}; give a fraction such as 0.1"
+            )
+        return self.subset(~held), self.subset(held)
+
+    def binarised(self, seed: int = 0) -> Dataset:
+        """Draw every pixel once: a dataset of 0 and 1, the same for the same seed.
+
+        Raises ValueError where ``value / scale`` leaves [0, 1].
+        """
+        generator = self._generator(seed)
+        parts = torch.arange(len(self)).split(4096)  # bounds the memory of the float draws
+        draws = (self.draw(i, generator=generator, flat=False).to(torch.uint8) for i in parts)
+        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+
+    def draw(
+        self,
+        index: Integer[Tensor, " batch"],
+        *,
+        binarise: str = "dynamic",
+        generator: torch.Generator | None = None,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Float[Tensor, " batch *event"]:
+        """Return the items at ``index`` as float32, ``(B, D)`` if flat, else ``(B, *event)``.
+
+        Args:
+            index: integers, shape ``(B,)``.
+            binarise: what to do with the grey value p = value / scale.
+                ``"dynamic"``: a Bernoulli(p) draw, anew at every call.
+                ``"static"``: drawn once, as ``binarised(seed=0)``, whatever the batch; for another
+                seed, call `binarised` yourself. Binarise first, take subsets after.
+                ``"threshold"``: p > 0.5. ``"none"``: p itself.
+            generator: for the dynamic draw, on the values' device; None is torch's global one.
+            flat: flatten the event.
+            device: where the result goes; None leaves it where the values are.
+
+        Raises:
+            ValueError: unknown mode, or values to be binarised outside [0, 1].
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> load("digits").draw(torch.arange(3), binarise="threshold", flat=False).shape
+            torch.Size([3, 1, 8, 8])
+        """
+        check_mode(binarise, *self._range, self.name)
+        if binarise == "static":
+            return self._static.draw(index, binarise="none", flat=flat, device=device)
+        grey = self.values[index.to(self.values.device)].to(torch.float32) / self.scale
+        x = drawn(grey, binarise, generator)
+        return (x.flatten(1) if flat else x).to(device=device)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        binarise: str = "dynamic",
+        shuffle: bool = True,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Batches:
+        """Return the epochs of this dataset: ``for x, labels in dataset.batches(100): ...``.
+
+        Every iteration is a new epoch that goes on where the generator stands, so the order and the
+        dynamic draws differ from epoch to epoch and all follow from one seed. torch's global
+        generator is not touched.
+
+        Args:
+            batch_size: items per batch; the last batch is shorter if N is no multiple.
+            binarise: as in `draw`.
+            shuffle: a new order in each epoch, else the order of the data.
+            seed: of the order and the dynamic draws.
+            generator: used in place of ``seed`` if given; on the device of the values.
+            drop_last: leave a short last batch out.
+            flat: as in `draw`.
+            device: as in `draw`, for the labels too.
+        """
+        check_mode(binarise, *self._range, self.name)
+        return Batches(
+            dataset=self,
+            batch_size=batch_size,
+            binarise=binarise,
+            shuffle=shuffle,
+            generator=self._generator(seed) if generator is None else generator,
+            drop_last=drop_last,
+            flat=flat,
+            device=device,
+        )
+
+    @cached_property
+    def _static(self) -> Dataset:
+        return self.binarised(seed=0)
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        low, high = self.values.aminmax()
+        return low.item() / self.scale, high.item() / self.scale
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.values.device).manual_seed(seed)
+
+    def _required_labels(self, owner: str) -> Tensor:
+        if self.labels is None:
+            raise ValueError(f"{owner}: {self.name!r} must have labels, got None; give labels=")
+        return self.labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """The epochs of a dataset, from `Dataset.batches`; ``len()`` is the number of batches in one.
+
+    Saving and restoring ``generator.get_state()`` between epochs resumes them exactly.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    binarise: str
+    shuffle: bool
+    generator: torch.Generator = field(repr=False)
+    drop_last: bool
+    flat: bool
+    device: torch.device | str | None
+
+    def __post_init__(self) -> None:
+        positive_int("batches", "batch_size", self.batch_size)
+        if not len(self):
+            raise ValueError(
+                f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "
+                f"{len(self.dataset)} items; lower batch_size or keep the last batch"
+            )
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(
+        self,
+    ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
+        labels, device = self.dataset.labels, self.dataset.values.device
+        order = torch.arange(len(self.dataset), device=device)
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=self.generator, device=device)
+        for index in order.split(self.batch_size)[: len(self)]:
+            x = self.dataset.draw(
+                index,
+                binarise=self.binarise,
+                generator=self.generator,
+                flat=self.flat,
+                device=self.device,
+            )
+            yield x, None if labels is None else labels[index].to(device=self.device)

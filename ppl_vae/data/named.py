@@ -1,0 +1,101 @@
+"""Datasets by name: the bundled digits, and those that torchvision reads and downloads."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.images import labelled_files, read_images
+
+
+def _digits(root: Path, split: str) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    values = torch.tensor(bundle.images, dtype=torch.uint8).unsqueeze(1)
+    dataset = Dataset(values, torch.tensor(bundle.target), "digits", scale=16)
+    train, test = dataset.split(360 / 1797, seed=0)
+    return train if split == "train" else test
+
+
+def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:
+    source = getattr(_torchvision_datasets(), class_name)
+    prefix = "train" if split == "train" else "t10k"
+    expected = f"{class_name}/raw/{prefix}-images-idx3-ubyte and so on"
+    found = _fetch(name, root, expected, partial(source, train=split == "train"))
+    return Dataset(found.data.unsqueeze(1), found.targets, name, scale=255)
+
+
+def _omniglot(root: Path, split: str) -> Dataset:
+    source = _torchvision_datasets().Omniglot
+    part = "images_background" if split == "train" else "images_evaluation"
+    expected = f"omniglot-py/{part}.zip and, unpacked, omniglot-py/{part}"
+    found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
+    # torchvision numbers the characters in the order of os.listdir, which differs between machines.
+    files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
+    return Dataset(255 - read_images(files, size=28, grey=True), labels, "omniglot", scale=255)
+
+
+LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
+    "digits": _digits,
+    "mnist": partial(_mnist_like, "mnist", "MNIST"),
+    "fashion-mnist": partial(_mnist_like, "fashion-mnist", "FashionMNIST"),
+    "kmnist": partial(_mnist_like, "kmnist", "KMNIST"),
+    "omniglot": _omniglot,
+}
+
+
+def _torchvision_datasets() -> ModuleType:
+    try:
+        from torchvision import datasets
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        raise ImportError(
+            "torchvision does not match torch: the two come from different builds (for example "
+            "CPU-only torch beside the registry's torchvision). Install both in one command: "
+            "pip install --force-reinstall torch torchvision"
+        ) from error
+    return datasets
+
+
+def _fetch(name: str, root: Path, expected: str, source: Callable[..., Any]) -> Any:
+    """Build the torchvision dataset ``source`` from ``root``, downloaded first if absent."""
+    try:
+        return source(root, download=False)
+    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if "download=True" not in str(error):  # torchvision's words for files that are not there
+            raise ValueError(
+                f"the files of {name!r} in '{root}' must be whole, got: {error}; delete them and "
+                f"load again"
+            ) from error
+    try:
+        _download(root, source)
+    except (HTTPException, OSError, RuntimeError) as error:
+        lines = str(error).strip().split("\n")  # what failed, every mirror tried, the last failure
+        reason = " ".join(dict.fromkeys((lines[0], lines[-1])))
+        raise FileNotFoundError(
+            f"dataset {name!r} must be in '{root}' (as {expected}) or be downloadable, got "
+            f"neither: {reason}. Set root= or the environment variable PPL_VAE_DATA to the folder "
+            f"that holds {expected.split('/')[0]}/, or load it once with a network"
+        ) from error
+    return source(root, download=False)
+
+
+def _download(root: Path, source: Callable[..., Any]) -> None:
+    """Download beside ``root`` and move in what is complete: a broken download leaves nothing."""
+    existing = next(p for p in (root, *root.parents) if p.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".ppl_vae-", dir=existing) as staging:
+        source(Path(staging), download=True)
+        for file in [p for p in Path(staging).rglob("*") if p.is_file()]:
+            target = root / file.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)

@@ -1,0 +1,123 @@
+"""Datasets of your own values: tensors, arrays, NumPy files, folders of images."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
+
+
+def from_tensor(
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    scale: int | float | None = None,
+    name: str = "tensor",
+) -> Dataset:
+    """Make a dataset of tensors: ``x`` of shape ``(N, *event)``, ``labels`` of shape ``(N,)``.
+
+    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for bool and floating
+    values; for uint8 with nothing above 1 it must be given, since both are common there.
+
+    Example:
+        >>> from_tensor(torch.rand(100, 784))
+        Dataset('tensor', 100 x (784,), torch.float32 / 1, no labels)
+    """
+    if scale is None:
+        grey = x.dtype == torch.uint8
+        if grey and x.numel() and x.max() <= 1:
+            raise ValueError(
+                f"scale must be given for uint8 values with nothing above 1, got None for "
+                f"{name!r}; scale=1 if they are 0/1, scale=255 if they are 8-bit grey values"
+            )
+        scale = 255.0 if grey else 1.0
+    values = x.to(torch.uint8) if x.dtype == torch.bool else x
+    return Dataset(values, labels, name, scale=scale)
+
+
+def from_numpy(
+    x: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    scale: int | float | None = None,
+    name: str = "array",
+) -> Dataset:
+    """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
+    target = None if labels is None else _as_tensor("labels", labels)
+    return from_tensor(_as_tensor("x", x), target, scale=scale, name=name)
+
+
+def from_file(path: str | Path, *, scale: int | float | None = None) -> Dataset:
+    """Read a ``.npy`` file (values) or a ``.npz`` file (``x``: values, ``y``: labels, optional).
+
+    Raises FileNotFoundError, or ValueError for a damaged file or one without ``x``.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be an existing .npy or .npz file, got '{path}'")
+    try:
+        arrays, keys = _read_arrays(path)
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"path must be a NumPy file without pickled objects, got '{path}', which cannot be "
+            f"read: {error}; write it again with np.save or np.savez"
+        ) from error
+    if "x" not in arrays:
+        raise ValueError(
+            f"'{path}' must have the key x (values) and may have y (labels), got "
+            f"{', '.join(keys) or 'no keys'}; write it with np.savez(path, x=..., y=...)"
+        )
+    return from_numpy(arrays["x"], arrays.get("y"), scale=scale, name=path.stem)
+
+
+def from_folder(
+    path: str | Path, *, size: int | tuple[int, int] | None = None, grey: bool = True
+) -> Dataset:
+    """Read a folder of 8-bit images. Subfolders, in sorted order, are classes if there are any.
+
+    Args:
+        path: the folder. Names that start with a dot are passed over; transparency is ignored.
+        size: resize to ``(height, width)``, or to a square; None if all images have one size.
+        grey: shape ``(N, 1, height, width)`` if True, else RGB, ``(N, 3, height, width)``.
+
+    Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
+    """
+    path = Path(path).expanduser()
+    classes, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
+    if classes and loose:
+        raise ValueError(
+            f"'{path}' must hold either images or subfolders, got both '{loose[0].name}' and "
+            f"'{classes[0].name}'; move the images into a subfolder"
+        )
+    files, labels = labelled_files(classes) if classes else (loose, None)
+    if not files:
+        raise FileNotFoundError(
+            f"'{path}' must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in its subfolders, "
+            f"got none"
+        )
+    return Dataset(read_images(files, size, grey), labels, path.name, scale=255)
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays x and y of a file, and all the keys that it has."""
+    with path.open("rb") as file:  # opened here: np.load leaves a damaged file open
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}, ["x"]
+        return {key: loaded[key] for key in ("x", "y") if key in loaded.files}, loaded.files
+
+
+def _as_tensor(argument: str, array: np.ndarray) -> Tensor:
+    try:
+        return torch.tensor(array)
+    except (TypeError, ValueError) as error:  # objects, strings, foreign byte order
+        raise TypeError(
+            f"{argument} must be a numeric array, got dtype {array.dtype}; convert it with .astype"
+        ) from error

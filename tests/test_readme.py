@@ -1,0 +1,54 @@
+"""README's Python runs as it stands, and its commands exist."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import ppl_vae
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    for page in PAGES:
+        for i, code in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)):
+            yield pytest.param(code, id=f"{page.stem}-{i}")
+
+
+@pytest.mark.parametrize("code", list(blocks("python")))
+def test_python_snippets_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("commands", list(blocks("bash")))
+def test_commands_name_what_exists(commands):
+    makefile = (ROOT / "Makefile").read_text()
+    for line in commands.splitlines():
+        for target in re.findall(r"^make (\w+)", line):
+            assert re.search(rf"^{target}:", makefile, re.M), line
+        for script in re.findall(r"examples/\w+\.py", line):
+            assert (ROOT / script).exists(), line
+
+
+def test_every_relative_link_leads_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+MODULES = [
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+    for path in sorted(Path(ppl_vae.__file__).parent.rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    module = __import__(name, fromlist=["_"])
+    namespace = {"torch": __import__("torch"), **vars(module)}
+    result = doctest.testmod(module, extraglobs=namespace)
+    assert result.failed == 0
