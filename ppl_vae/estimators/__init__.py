@@ -1,5 +1,21 @@
 """Estimators of bounds on log p(x): ``pyro.infer.ELBO`` subclasses that know Pyro and no model."""
 
+from ppl_vae.estimators.analytic import AnalyticKLELBO
 from ppl_vae.estimators.importance import ImportanceWeightedELBO
+from ppl_vae.estimators.kl_weight import (
+    KLWeight,
+    KLWeighted,
+    constant,
+    cyclical_warm_up,
+    linear_warm_up,
+)
 
-__all__ = ["ImportanceWeightedELBO"]
+__all__ = [
+    "AnalyticKLELBO",
+    "ImportanceWeightedELBO",
+    "KLWeight",
+    "KLWeighted",
+    "constant",
+    "cyclical_warm_up",
+    "linear_warm_up",
+]

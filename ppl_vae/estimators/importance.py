@@ -1,21 +1,23 @@
-"""The importance-weighted bound."""
+"""The importance-weighted bound and its family."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
-from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
-from ppl_vae.estimators.traces import PlateNesting, TracePair, trace_pair
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.estimators.objective import Objective
+from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
+from ppl_vae.estimators.traces import Program
 from ppl_vae.estimators.weights import LogWeights, log_weights
 
+Gradient = Literal["iwae", "dreg", "stl", "wake"]
 
-class ImportanceWeightedELBO(ELBO):
+
+class ImportanceWeightedELBO(PerDatumELBO):
     r"""The importance-weighted bound of Burda et al., per datum and right under subsampling.
 
     For a batch plate of size B out of N and K particles, with per-datum log weights
@@ -27,18 +29,40 @@ class ImportanceWeightedELBO(ELBO):
     (``poutine.scale``), masks and inner plates are inside. Pyro's ``RenyiELBO(alpha=0)`` keeps N/B
     inside, so that its value under subsampling is no bound. K = 1 is ``Trace_ELBO``.
 
-    A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly,
-    Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; enumerated only in the model it is summed out
-    inside the weight.
+    A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
+    before what the guide samples, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; after it, inside
+    each weight, Σ_y q(y|x,z_k) [log p(x,y,z_k) - log q(y|x,z_k)] - log q(z_k|x). Enumerated only in
+    the model, y is summed out inside the weight.
 
-    ``loss``, ``loss_and_grads`` and ``differentiable_loss`` agree, under ``SVI`` and as a module,
-    ``ImportanceWeightedELBO(50)(model, guide)(x).backward()``.
+    The gradient, with ν_k = w_k / Σ w and θ, φ the parameters of the model's and guide's densities
+    (a tensor in both gets both):
 
-    Source: Burda et al. 2016 (arXiv 1509.00519), equation 8.
+    ==========  ==========================  ==================================================
+    gradient    θ                           φ
+    ==========  ==========================  ==================================================
+    ``"iwae"``  Σ_k ν_k ∂log p_k            Σ_k ν_k ∂log w_k, path and direct
+    ``"dreg"``  the same                    Σ_k ν_k² ∂log w_k/∂z_k ∂z_k/∂φ, path only; unbiased
+    ``"stl"``   the same                    Σ_k ν_k ∂log w_k/∂z_k ∂z_k/∂φ, path only; biased, K > 1
+    ``"wake"``  the same                    Σ_k ν_k ∂log q_k, direct only: ascends -KL(p(z|x) ‖ q),
+                                            not the bound; discrete samples welcome
+    ==========  ==========================  ==================================================
+
+    The parameters of a q(y|x) enumerated first get the exact derivative of the outer sum in all.
+
+    Sources: Burda et al. 2016 (arXiv 1509.00519), equation 8; ``"dreg"`` Tucker et al. 2018 (arXiv
+    1810.04152), equation 8; ``"stl"`` Roeder et al. 2017 (arXiv 1703.09194); ``"wake"`` Bornschein
+    & Bengio 2015 (arXiv 1406.2751). The family: :class:`ppl_vae.estimators.objective.Objective`.
 
     Args:
         num_particles: K, at least 1; one vectorised dimension, left of all plates.
-        gradient: ``"iwae"``, the pathwise gradient of the bound itself.
+        gradient: ``"iwae"``, ``"dreg"``, ``"stl"`` or ``"wake"``.
+        num_groups: M, for the mean of M independent bounds of K particles each (MIWAE).
+        pool_model: with M groups, give θ (and the value) the bound of all M·K particles and φ that
+            of the groups (PIWAE, Rainforth et al. 2018, arXiv 1802.04537, section 6).
+        alpha: the Rényi bound's α, at most 1; 0 is the importance-weighted bound, 1 the ELBO.
+        elbo_weight: weight of the ELBO in a mix with the bound (CIWAE), 0 to 1.
+        chunk_size: run the model on so many particles at a time, and once more when
+            differentiating: bounds the memory, changes neither value nor gradient.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions the program's plates take; found by running the
             program once if not given.
@@ -46,7 +70,7 @@ class ImportanceWeightedELBO(ELBO):
     Raises:
         ValueError: if a site lies outside the batch plate; the message names it.
         NotImplementedError: when differentiating, if a guide's site is neither reparameterised nor
-            enumerated.
+            enumerated (but for ``"wake"``); the message names it.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -55,88 +79,106 @@ class ImportanceWeightedELBO(ELBO):
         ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
         ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
         ... )
-        >>> elbo = ImportanceWeightedELBO(num_particles=50)(vae.model, vae.guide)
+        >>> elbo = ImportanceWeightedELBO(num_particles=50, gradient="dreg")(vae.model, vae.guide)
         >>> elbo(torch.ones(8, 64)).backward()
     """
 
     def __init__(
         self,
         num_particles: int,
-        gradient: Literal["iwae"] = "iwae",
+        gradient: Gradient = "iwae",
         *,
+        num_groups: int = 1,
+        pool_model: bool = False,
+        alpha: int | float = 0.0,
+        elbo_weight: int | float = 0.0,
+        chunk_size: int | None = None,
         plate: str = "data",
         max_plate_nesting: int | None = None,
     ) -> None:
-        positive_int("ImportanceWeightedELBO", "num_particles", num_particles)
-        if gradient != "iwae":
+        super().__init__(num_particles, plate=plate, max_plate_nesting=max_plate_nesting)
+        name = "ImportanceWeightedELBO"
+        if gradient not in get_args(Gradient):
             raise ValueError(
-                f"ImportanceWeightedELBO: gradient must be one of 'iwae', got {gradient!r}"
+                f"{name}: gradient must be one of {get_args(Gradient)}, got {gradient!r}"
             )
-        super().__init__(num_particles=num_particles)
+        positive_int(name, "num_groups", num_groups)
+        if chunk_size is not None:
+            positive_int(name, "chunk_size", chunk_size)
+        if not alpha <= 1:
+            raise ValueError(f"{name}: alpha must be at most 1, got {describe(alpha)}")
+        if not 0 <= elbo_weight <= 1:
+            raise ValueError(f"{name}: elbo_weight must be from 0 to 1, got {elbo_weight}")
+        if gradient == "wake" and (alpha != 0 or elbo_weight != 0):
+            raise ValueError(
+                f"{name}: gradient='wake' is not the gradient of a bound and goes with alpha=0 "
+                f"and elbo_weight=0 alone, got alpha={alpha} and elbo_weight={elbo_weight}"
+            )
         self.gradient = gradient
-        self.plate = plate
-        self._given_nesting = max_plate_nesting
-        self._found_nesting = PlateNesting()
+        self.chunk_size = chunk_size
+        self.total_particles = num_groups * num_particles
+        self.guide_objective = Objective(num_groups, alpha, elbo_weight)
+        self.model_objective = Objective(1 if pool_model else num_groups, alpha, elbo_weight)
 
     def log_weights(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> LogWeights:
-        """Run the pair on the arguments and return the weights of ``num_particles`` particles."""
-        return log_weights(self._get_trace(model, guide, args, kwargs), self.plate)
+        """Run the pair on the arguments and return the weights of all particles."""
+        return self._weigh(self._program(model, guide, args, kwargs), leaves=False)
 
-    def per_datum(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, " batch"]:
-        """Return the bound for each datum, in nats, without N/B; differentiable."""
-        return self.log_weights(model, guide, *args, **kwargs).bound()
-
-    def differentiable_loss(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
-        """Return -L_K in nats per batch, whose gradient trains model and guide."""
-        traces = self._get_trace(model, guide, args, kwargs)
-        _check_reparameterised(traces)
-        weights = log_weights(traces, self.plate)
-        return -weights.scale * weights.bound().sum()
-
-    def loss_and_grads(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
-        """Return -L_K in nats per batch, as a tensor, and accumulate gradients."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        return loss.detach()
-
-    @torch.no_grad()
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return -L_K in nats per batch."""
-        weights = self.log_weights(model, guide, *args, **kwargs)
-        return (-weights.scale * weights.bound().sum()).item()
-
-    def _get_trace(
-        self, model: Callable, guide: Callable, args: tuple, kwargs: dict[str, Any]
-    ) -> TracePair:
-        nesting = self._given_nesting
-        if nesting is None:
-            nesting = self._found_nesting(model, guide, args, kwargs)
-        return trace_pair(
-            model,
-            guide,
-            args,
-            kwargs,
-            num_particles=self.num_particles,
-            max_plate_nesting=nesting,
+    def _weigh(self, program: Program, *, leaves: bool) -> LogWeights:
+        return log_weights(
+            program,
+            num_particles=self.total_particles,
+            plate=self.plate,
+            chunk_size=self.chunk_size,
+            leaves=leaves,
         )
 
+    def _bound(self, program: Program) -> Bound:
+        differentiate = torch.is_grad_enabled()
+        own_gradient = self.gradient == "iwae" and self.model_objective == self.guide_objective
+        weights = self._weigh(program, leaves=differentiate and not own_gradient)
+        if differentiate and self.gradient != "wake":
+            weights.check_reparameterised()
+        log_w, dim = weights.log_w, weights.datum.particle_dim
+        bound = self.model_objective.bound(log_w, dim)
+        per_datum = weights.datum.flat(weights.outer.expectation(bound, entropy=True))
+        surrogate = None
+        if differentiate and not own_gradient:
+            surrogate = self._surrogate(weights, log_w, bound)
+        return Bound(per_datum, weights.datum.scale, surrogate)
 
-def _check_reparameterised(traces: TracePair) -> None:
-    for name, site in traces.guide.nodes.items():
-        if site["type"] != "sample" or site["infer"].get("_enumerate_dim") is not None:
-            continue
-        if not site["fn"].has_rsample and torch.is_grad_enabled():
-            raise NotImplementedError(
-                f"site {name!r} of the guide, {type(site['fn']).__name__}, is neither "
-                f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
-                f"infer={{'enumerate': 'parallel'}} if it is discrete"
+    def _surrogate(self, weights: LogWeights, log_w: Tensor, bound: Tensor) -> Tensor:
+        """Return the scalar whose gradient is the estimator's.
+
+        Densities saw leaves, so that three gradients come apart: θ through log p, φ directly
+        through log q, and φ along the path z(φ), by the derivative at the leaves.
+        """
+        weights.check_inner()
+        dim, objective = weights.datum.particle_dim, self.guide_objective
+        of_model = self.model_objective.counts(log_w, dim)
+        of_guide = objective.counts(log_w, dim)
+        direct, path = {
+            "iwae": (-of_guide, of_guide),
+            "dreg": (None, objective.doubly_reparameterised_counts(log_w, dim)),
+            "stl": (None, of_guide),
+            "wake": (of_guide, None),
+        }[self.gradient]
+
+        def expected(term: Tensor) -> Tensor:
+            return weights.outer.fixed_expectation(term).sum()
+
+        log_p = weights.inner.expectation(weights.log_p, entropy=True)
+        surrogate = expected(of_model * log_p)
+        surrogate = surrogate + weights.outer.expectation(bound.detach(), entropy=True).sum()
+        if direct is not None:
+            surrogate = surrogate + expected(direct * weights.log_q)
+        if path is not None and weights.paths:
+            leaves, attached = zip(*weights.paths, strict=True)
+            slopes = torch.autograd.grad(
+                expected(path * log_w), leaves, retain_graph=True, materialize_grads=True
             )
+            for slope, value in zip(slopes, attached, strict=True):
+                surrogate = surrogate + (slope * value).sum()
+        return surrogate

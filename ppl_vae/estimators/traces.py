@@ -1,11 +1,16 @@
-"""Running a guide, and a model against it, with vectorised particles and parallel enumeration."""
+"""Running a guide, and a model against it, with vectorised particles and parallel enumeration.
+
+Dimensions, from the right: the program's plates, the particles, the enumerated values of the guide
+and, left of them, those of the model.
+"""
 
 from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -13,19 +18,62 @@ from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.util import prune_subsample_sites
+from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
+from torch import Tensor
 
 PARTICLES = "num_particles_vectorized"
 """The name of the particles' plate, as in Pyro's own estimators."""
 
 
-class TracePair(NamedTuple):
-    """The traces of one joint run, log-densities computed, and where the particles are."""
+@dataclass(frozen=True)
+class Program:
+    """A model and a guide with their arguments, ready to run.
 
-    model: Trace
-    guide: Trace
+    Args:
+        model: the generative program.
+        guide: the variational program.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        particle_dim: where the particles are, left of all plates.
+    """
+
+    model: Callable
+    guide: Callable
+    args: tuple
+    kwargs: dict[str, Any]
     particle_dim: int
+
+    def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
+        """Run the guide, at the values of another run if one is given."""
+        return self._run(self.guide, num_particles, self.particle_dim - 1, replay)
+
+    def run_model(self, guide_trace: Trace, num_particles: int, *, whole: bool = True) -> Trace:
+        """Run the model at the guide's values; ``whole`` if they are those of all particles."""
+        taken = [
+            site["infer"]["_enumerate_dim"]
+            for site in sample_sites(guide_trace)
+            if is_enumerated(site)
+        ]
+        first = min([self.particle_dim, *taken]) - 1
+        model_trace = self._run(self.model, num_particles, first, guide_trace)
+        if whole and is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, -self.particle_dim)
+        return model_trace
+
+    def _run(
+        self, fn: Callable, num_particles: int, first_enumeration_dim: int, replay: Trace | None
+    ) -> Trace:
+        fn = pyro.plate(PARTICLES, num_particles, dim=self.particle_dim)(fn)
+        fn = EnumMessenger(first_available_dim=first_enumeration_dim)(fn)
+        if replay is not None:
+            fn = poutine.replay(fn, trace=replay)
+        trace = poutine.trace(fn).get_trace(*self.args, **self.kwargs)
+        trace.compute_log_prob()
+        if is_validation_enabled():
+            for site in sample_sites(trace):
+                check_site_shape(site, -self.particle_dim)
+        return trace
 
 
 class PlateNesting:
@@ -50,41 +98,37 @@ class PlateNesting:
         return self._nesting
 
 
-def trace_pair(
-    model: Callable,
-    guide: Callable,
-    args: tuple,
-    kwargs: dict[str, Any],
-    *,
-    num_particles: int,
-    max_plate_nesting: int,
-) -> TracePair:
-    """Run the guide, then the model replayed against it.
+def sample_sites(trace: Trace) -> Iterator[dict]:
+    """Yield the sites that have a density: no subsampling, nothing deterministic."""
+    for site in trace.nodes.values():
+        if site["type"] == "sample" and not site_is_subsample(site) and site["mask"] is not False:
+            yield site
 
-    Dimensions, from the right: the program's plates, the particles, then the enumerated values of
-    the guide and, left of them, those of the model.
-    """
-    particle_dim = -max_plate_nesting - 1
 
-    def vectorised(fn: Callable, enumeration: EnumMessenger) -> Callable:
-        return enumeration(pyro.plate(PARTICLES, num_particles, dim=particle_dim)(fn))
+def is_enumerated(site: dict) -> bool:
+    """Tell whether all values of the site are tried, in a dimension of their own."""
+    return site["infer"].get("_enumerate_dim") is not None
 
-    guide = vectorised(guide, EnumMessenger(first_available_dim=particle_dim - 1))
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    # The model's enumeration goes on where the guide's ended.
-    model = poutine.replay(vectorised(model, EnumMessenger()), trace=guide_trace)
-    model_trace = poutine.trace(model).get_trace(*args, **kwargs)
-    if is_validation_enabled():
-        check_model_guide_match(model_trace, guide_trace, -particle_dim)
-    guide_trace = prune_subsample_sites(guide_trace)
-    model_trace = prune_subsample_sites(model_trace)
-    for trace in (guide_trace, model_trace):
-        trace.compute_log_prob()
-        if is_validation_enabled():
-            for site in trace.nodes.values():
-                if site["type"] == "sample":
-                    check_site_shape(site, -particle_dim)
-    return TracePair(model_trace, guide_trace, particle_dim)
+
+def with_values(trace: Trace, change: Callable[[dict], Tensor]) -> Trace:
+    """Return a trace with the values that ``change(site)`` gives, log-densities not computed."""
+    changed = trace.copy()
+    for site in sample_sites(trace):
+        kept = {key: item for key, item in site.items() if "log_prob" not in key}
+        changed.nodes[site["name"]] = {**kept, "value": change(site)}
+    return changed
+
+
+def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
+    """Return a trace with the values of some of the particles."""
+
+    def some(site: dict) -> Tensor:
+        value, dim = site["value"], particle_dim - site["fn"].event_dim
+        if value.dim() < -dim or value.shape[dim] == 1:
+            return value
+        return value.narrow(dim, start, length)
+
+    return with_values(trace, some)
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:

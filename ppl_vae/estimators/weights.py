@@ -1,38 +1,49 @@
-"""Importance weights per datum and particle, read off the traces of a model and a guide."""
+"""Importance weights per datum and particle."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from ppl_vae.estimators.traces import PARTICLES, TracePair
+from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.traces import (
+    Program,
+    is_enumerated,
+    narrowed,
+    sample_sites,
+    with_values,
+)
+
+Terms = tuple[Tensor, Tensor | None]
+"""The model's log-densities, and those of its observed sites alone."""
 
 
 @dataclass(frozen=True)
 class LogWeights:
     r"""log w = Σ_model log p - Σ_guide log q of each particle for each datum, and its parts.
 
-    The batch plate's N/B is kept apart, in ``scale``; every other scale (β), every mask and every
-    inner plate is inside. Tensors broadcast to ``(*enumerated, particles, *plates)``, where the
-    only plate of size above 1 is the batch.
+    The batch plate's N/B is kept apart, in ``datum.scale``; every other scale (β), every mask and
+    every inner plate is inside. Tensors broadcast to ``(*enumerated, particles, *plates)``, where
+    the only plate of size above 1 is the batch.
 
     The guide's enumerated values are either *outer*, when they come before anything the guide
     samples (y in q(y|x) q(z|x,y)), or *inner*, when they come after (y in q(z|x) q(y|x,z)).
 
     Args:
         log_p: the model's sites; values enumerated only in the model are summed out.
-        log_likelihood: the observed sites alone, where no value is enumerated in the model.
+        log_likelihood: the observed sites alone; None where the model alone enumerates.
         log_q: the guide's sampled sites.
-        outer: the guide's outer enumerated sites, with ``inner`` likewise.
-        particle_dim: where the particles are.
-        batch_dim: where the batch is.
-        batch_size: its size B.
-        scale: N/B.
+        outer: the guide's outer enumerated sites.
+        inner: the guide's inner enumerated sites.
+        datum: where the batch and the particles are.
+        not_reparameterised: a guide's site that is neither reparameterised nor enumerated, if any.
+        paths: per reparameterised site the leaf that the densities saw and the value it was cut
+            from, where the weights were asked for with ``leaves=True``.
     """
 
     log_p: Tensor
@@ -40,41 +51,51 @@ class LogWeights:
     log_q: Tensor
     outer: Enumerated
     inner: Enumerated
-    particle_dim: int
-    batch_dim: int
-    batch_size: int
-    scale: float
+    datum: Datum
+    not_reparameterised: dict | None = None
+    paths: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def check_inner(self) -> None:
+        """Raise an error if a site is sampled after an inner enumerated one.
+
+        Raises:
+            NotImplementedError: since the guide's gradients do not come apart then.
+        """
+        for dim in self.inner.dims:
+            if self.log_q.dim() >= -dim and self.log_q.shape[dim] > 1:
+                raise NotImplementedError(
+                    "the guide samples a site after an enumerated one that itself comes after a "
+                    "sampled site; this goes with gradient='iwae' alone"
+                )
 
     @property
     def log_w(self) -> Tensor:
         """log w, the expectation over inner enumerated values taken: ``(*outer, K, *plates)``."""
         return self.inner.expectation(self.log_p - self.log_q, entropy=True)
 
+    def elbo(self) -> Tensor:
+        """Return E_q [log w], the entropy of outer values included: the ELBO, ``(batch,)``."""
+        log_w = self.log_w.mean(self.datum.particle_dim, keepdim=True)
+        return self.datum.flat(self.outer.expectation(log_w, entropy=True))
+
+    def check_reparameterised(self) -> None:
+        """Raise an error if differentiating the weights would miss a term.
+
+        Raises:
+            NotImplementedError: naming the site that is neither reparameterised nor enumerated.
+        """
+        site = self.not_reparameterised
+        if site is not None:
+            raise NotImplementedError(
+                f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
+                f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
+                f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
+            )
+
     def mean_over_particles(self, term: Tensor) -> Tensor:
         """Return E_q of a term of each particle, per datum, shape ``(batch,)``."""
-        term = self.inner.expectation(term).mean(self.particle_dim, keepdim=True)
-        return self.per_datum(self.outer.expectation(term))
-
-    def log_mean_exp(self) -> Tensor:
-        """Return log (1/K) Σ_k w_k, shape ``(*outer, 1, *plates)``."""
-        log_w = self.log_w
-        total = log_w.logsumexp(self.particle_dim, keepdim=True)
-        return total - math.log(log_w.shape[self.particle_dim])
-
-    def bound(self) -> Tensor:
-        """Return Σ_y q(y) [log (1/K) Σ_k w_k - log q(y)] over outer y, per datum, ``(batch,)``."""
-        return self.per_datum(self.outer.expectation(self.log_mean_exp(), entropy=True))
-
-    def elbo(self) -> Tensor:
-        """Return E_q [log w] less the outer entropy's cost: the ELBO per datum, ``(batch,)``."""
-        log_w = self.log_w.mean(self.particle_dim, keepdim=True)
-        return self.per_datum(self.outer.expectation(log_w, entropy=True))
-
-    def per_datum(self, term: Tensor) -> Tensor:
-        """Bring a term with nothing left but the batch to shape ``(batch,)``."""
-        shape = [1] * -self.batch_dim
-        shape[0] = self.batch_size
-        return term.expand(torch.broadcast_shapes(term.shape, tuple(shape))).reshape(-1)
+        term = self.inner.expectation(term).mean(self.datum.particle_dim, keepdim=True)
+        return self.datum.flat(self.outer.expectation(term))
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,7 @@ class Enumerated:
     Args:
         log_prob: unscaled and unmasked: the probabilities of the expectation.
         cost: scaled and masked: what enters the bound.
-        dims: the enumeration dimensions.
+        dims: the enumeration dimensions; none where nothing is enumerated.
     """
 
     log_prob: Tensor
@@ -102,140 +123,171 @@ class Enumerated:
         term = torch.where(probability > 0, term, 0.0)
         return (probability * term).sum(self.dims, keepdim=True)
 
+    def fixed_expectation(self, term: Tensor) -> Tensor:
+        """Return Σ_y q(y) term(y), whose gradient goes through the term alone."""
+        fixed = Enumerated(self.log_prob.detach(), self.cost.detach(), self.dims)
+        return fixed.expectation(term)
 
-def log_weights(traces: TracePair, plate: str) -> LogWeights:
-    """Read the log weights off a pair of traces.
+
+def log_weights(
+    program: Program,
+    *,
+    num_particles: int,
+    plate: str,
+    chunk_size: int | None = None,
+    leaves: bool = False,
+) -> LogWeights:
+    """Run a program and weigh its particles.
 
     Args:
-        traces: the guide's run and the model's against it.
+        program: the model and guide with their arguments.
+        num_particles: how many particles.
         plate: name of the batch plate.
+        chunk_size: run the model on so many particles at a time, and again when differentiating:
+            the model's memory is that of one chunk, the draws and all values are the same.
+        leaves: cut the graph at each reparameterised value, see :attr:`LogWeights.paths`.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, so that no per-datum weight exists.
+        ValueError: if a site lies outside the batch plate, or a latent is not in the guide.
         NotImplementedError: if a site is enumerated inside an inner plate.
     """
-    datum = _Datum(plate, traces)
-    zero = torch.zeros(())
-    log_p, log_likelihood, log_q = zero, zero, zero
-    outer: list[dict] = []
-    inner: list[dict] = []
-    sampled = False
-    for site in _sample_sites(traces.guide):
-        if not _is_enumerated(site):
-            sampled = True
-            log_q = log_q + datum.log_prob(site)
-        else:
-            (inner if sampled else outer).append(site)
-    summed_out: list[int] = []
-    for site in _sample_sites(traces.model):
-        in_model_only = site["name"] not in traces.guide.nodes and not site["is_observed"]
-        if in_model_only and not _is_enumerated(site):
+    guide_trace = program.run_guide(num_particles)
+    paths: list[tuple[Tensor, Tensor]] = []
+    if leaves:
+        guide_trace, paths = _cut(program, guide_trace, num_particles)
+    names = set(guide_trace.nodes)
+    # A guide may have no sites, where the model enumerates all there is.
+    has_sites = any(True for _ in sample_sites(guide_trace))
+    traces = [guide_trace] if has_sites else [program.run_model(guide_trace, num_particles)]
+    datum = Datum(plate, traces, program.particle_dim)
+
+    def log_p_of(start: int, length: int) -> Terms:
+        some, whole = guide_trace, length == num_particles
+        if not whole:
+            some = narrowed(guide_trace, program.particle_dim, start, length)
+        return model_terms(program.run_model(some, length, whole=whole), datum, names)
+
+    if chunk_size is None or chunk_size >= num_particles:
+        log_p, log_likelihood = log_p_of(0, num_particles)
+    else:
+        log_p, log_likelihood = _in_chunks(log_p_of, datum, num_particles, chunk_size)
+    log_q, outer, inner = guide_terms(guide_trace, datum)
+    return LogWeights(
+        log_p, log_likelihood, log_q, outer, inner, datum, not_reparameterised(guide_trace), paths
+    )
+
+
+def not_reparameterised(guide_trace: Trace) -> dict | None:
+    """Return a guide's site that is neither reparameterised nor enumerated, if there is one."""
+    sampled = (site for site in sample_sites(guide_trace) if not is_enumerated(site))
+    return next((site for site in sampled if not site["fn"].has_rsample), None)
+
+
+def model_terms(
+    trace: Trace, datum: Datum, guide_names: Collection[str], skip: Collection[str] = ()
+) -> Terms:
+    """Return the model's log-density and that of its observed sites, some sites left out."""
+    log_p, log_likelihood = torch.zeros(()), torch.zeros(())
+    summed_out = []
+    for site in sample_sites(trace):
+        if site["name"] in skip:
+            continue
+        in_model_only = site["name"] not in guide_names and not site["is_observed"]
+        if in_model_only and not is_enumerated(site):
             raise ValueError(
                 f"latent site {site['name']!r} is in the model but not in the guide; sample it in "
                 f"the guide, or mark it infer={{'enumerate': 'parallel'}} in the model"
             )
         if in_model_only:
-            summed_out.append(_enumeration_dim(datum.without_inner_plates(site)))
-            # A masked datum must not count the values of its label: the prior stays normalised.
-            site = {**site, "mask": None}
-        term = datum.log_prob(site)
+            summed_out.append(datum.enumeration_dim(site))
+            term = _summed_out(site, datum)
+        else:
+            term = datum.log_prob(site)
         log_p = log_p + term
         if site["is_observed"]:
             log_likelihood = log_likelihood + term
     for dim in summed_out:
         log_p = log_p.logsumexp(dim, keepdim=True)
-    return LogWeights(
-        log_p=log_p,
-        log_likelihood=None if summed_out else log_likelihood,
-        log_q=log_q,
-        outer=datum.enumerated(outer, first_particle=True),
-        inner=datum.enumerated(inner),
-        particle_dim=traces.particle_dim,
-        batch_dim=datum.frame.dim,
-        batch_size=datum.frame.size,
-        scale=datum.scale,
-    )
+    return log_p, None if summed_out else log_likelihood
 
 
-class _Datum:
-    """Reads log-probabilities of sites per datum: N/B taken out, inner plates summed."""
+def _summed_out(site: dict, datum: Datum) -> Tensor:
+    """Return the log-density of a site whose values are to be summed out.
 
-    def __init__(self, plate: str, traces: TracePair) -> None:
-        self.plate = plate
-        self.particle_dim = traces.particle_dim
-        frames = {
-            frame.name: frame
-            for trace in (traces.guide, traces.model)
-            for site in _sample_sites(trace)
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized
-        }
-        if plate not in frames:
-            found = sorted(frames.keys() - {PARTICLES})
-            raise ValueError(
-                f"no site is in a vectorised plate named {plate!r}, so there is no per-datum "
-                f"weight; the plates are {found}: name the batch plate with plate=..."
-            )
-        self.frame = frames[plate]
-        self.scale = (self.frame.full_size or self.frame.size) / self.frame.size
-
-    def log_prob(self, site: dict) -> Tensor:
-        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-        if self.plate not in (frame.name for frame in frames):
-            raise ValueError(
-                f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "
-                f"all data at once, so no per-datum weight exists; move it into the plate, or use "
-                f"Trace_ELBO"
-            )
-        log_prob = scale_and_mask(
-            site["unscaled_log_prob"], site["scale"] / self.scale, site["mask"]
-        )
-        for frame in self._inner(site):
-            if log_prob.dim() >= -frame.dim:
-                log_prob = log_prob.sum(frame.dim, keepdim=True)
+    Where it is masked it is the plain normalised prior: with 0 instead, summing would count the
+    values, and each masked datum would add log |Y|.
+    """
+    log_prob = datum.log_prob({**site, "mask": None})
+    if site["mask"] is None or site["mask"] is True:
         return log_prob
-
-    def enumerated(self, sites: list[dict], *, first_particle: bool = False) -> Enumerated:
-        log_prob, cost = torch.zeros(()), torch.zeros(())
-        for site in map(self.without_inner_plates, sites):
-            log_prob = log_prob + site["unscaled_log_prob"]
-            cost = cost + self.log_prob(site)
-        if first_particle and sites:
-            # Nothing was sampled before, so all particles agree.
-            log_prob = log_prob.narrow(self.particle_dim, 0, 1)
-            cost = cost.narrow(self.particle_dim, 0, 1)
-        return Enumerated(log_prob, cost, tuple(map(_enumeration_dim, sites)))
-
-    def without_inner_plates(self, site: dict) -> dict:
-        inner = [frame.name for frame in self._inner(site)]
-        if inner:
-            raise NotImplementedError(
-                f"site {site['name']!r} is enumerated inside the inner plate {inner[0]!r}; "
-                f"a per-datum weight would need all joint values of the plate. Enumerate outside "
-                f"inner plates, or use TraceEnum_ELBO"
-            )
-        return site
-
-    def _inner(self, site: dict) -> list:
-        return [
-            frame
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized and frame.name not in (self.plate, PARTICLES)
-        ]
+    return torch.where(site["mask"], log_prob, site["unscaled_log_prob"])
 
 
-def _sample_sites(trace: Trace) -> list[dict]:
-    """Return the sites that have a density; deterministic ones carry ``mask=False``."""
-    return [
-        site
-        for site in trace.nodes.values()
-        if site["type"] == "sample" and site["mask"] is not False
-    ]
+def guide_terms(
+    trace: Trace, datum: Datum, skip: Collection[str] = ()
+) -> tuple[Tensor, Enumerated, Enumerated]:
+    """Return log q of the sampled sites, some left out, and the outer and inner enumerated ones."""
+    log_q = torch.zeros(())
+    outer: list[dict] = []
+    inner: list[dict] = []
+    sampled = False
+    for site in sample_sites(trace):
+        if is_enumerated(site):
+            (inner if sampled else outer).append(site)
+        else:
+            sampled = True
+            if site["name"] not in skip:
+                log_q = log_q + datum.log_prob(site)
+    return log_q, _enumerated(outer, datum, same_for_all=True), _enumerated(inner, datum)
 
 
-def _is_enumerated(site: dict) -> bool:
-    return site["infer"].get("_enumerate_dim") is not None
+def _enumerated(sites: list[dict], datum: Datum, *, same_for_all: bool = False) -> Enumerated:
+    log_prob, cost = torch.zeros(()), torch.zeros(())
+    dims = tuple(map(datum.enumeration_dim, sites))
+    for site in sites:
+        log_prob = log_prob + site["unscaled_log_prob"]
+        cost = cost + datum.log_prob(site)
+    if same_for_all and sites:
+        # Nothing was sampled before, so all particles agree.
+        log_prob = log_prob.narrow(datum.particle_dim, 0, 1)
+        cost = cost.narrow(datum.particle_dim, 0, 1)
+    return Enumerated(log_prob, cost, dims)
 
 
-def _enumeration_dim(site: dict) -> int:
-    return site["infer"]["_enumerate_dim"]
+def _in_chunks(
+    log_p_of: Callable[[int, int], Terms], datum: Datum, num_particles: int, chunk_size: int
+) -> Terms:
+    """Evaluate the model chunk by chunk; each is run again when differentiating."""
+    parts = []
+    for start in range(0, num_particles, chunk_size):
+        length = min(chunk_size, num_particles - start)
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(log_p_of, start, length, use_reentrant=False))
+        else:
+            parts.append(log_p_of(start, length))
+    log_p = torch.cat([log_p for log_p, _ in parts], datum.particle_dim)
+    likelihoods = [term for _, term in parts if term is not None]
+    return log_p, torch.cat(likelihoods, datum.particle_dim) if likelihoods else None
+
+
+def _cut(
+    program: Program, trace: Trace, num_particles: int
+) -> tuple[Trace, list[tuple[Tensor, Tensor]]]:
+    """Replace each reparameterised value by a leaf, and let the guide's densities see the leaves.
+
+    Stopping the gradient site by site would be wrong for q(z2|z1), whose parameters depend on z1:
+    the guide is run again at the leaves where a site follows another.
+    """
+    sites = [site for site in sample_sites(trace) if not is_enumerated(site)]
+    attached = {
+        site["name"]: site["value"]
+        for site in sites
+        if site["fn"].has_rsample and site["value"].requires_grad
+    }
+    detached = {name: value.detach().requires_grad_() for name, value in attached.items()}
+    cut = with_values(trace, lambda site: detached.get(site["name"], site["value"]))
+    last = list(sample_sites(trace))[-1]
+    if sites and last is not sites[0]:
+        cut = program.run_guide(num_particles, replay=cut)
+    cut.compute_log_prob()
+    return cut, [(detached[name], attached[name]) for name in attached]

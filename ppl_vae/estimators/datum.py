@@ -1,0 +1,99 @@
+"""Reading sites per datum: N/B taken out, β and masks in, inner plates summed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppl_vae.estimators.traces import PARTICLES, sample_sites
+
+
+class Datum:
+    """What one datum is in a program: an index of its batch plate.
+
+    Args:
+        plate: name of the batch plate.
+        traces: runs of the program, in which the plate is looked up.
+        particle_dim: where the particles are.
+
+    Raises:
+        ValueError: if no site is in such a plate.
+    """
+
+    def __init__(self, plate: str, traces: Iterable[Trace], particle_dim: int) -> None:
+        frames = {
+            frame.name: frame
+            for trace in traces
+            for site in sample_sites(trace)
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        }
+        if plate not in frames:
+            raise ValueError(
+                f"no site is in a vectorised plate named {plate!r}, so there is no per-datum "
+                f"weight; the plates are {sorted(frames.keys() - {PARTICLES})}: name the batch "
+                f"plate with plate=..."
+            )
+        frame = frames[plate]
+        self.plate = plate
+        self.particle_dim = particle_dim
+        self.batch_dim: int = frame.dim
+        self.batch_size: int = frame.size
+        self.scale: float = (frame.full_size or frame.size) / frame.size
+        """N/B, 1 without subsampling."""
+
+    def log_prob(self, site: dict) -> Tensor:
+        """Return the site's log-density, shape ``(*enumerated, particles, *plates)``."""
+        return self.reduce(site["unscaled_log_prob"], site)
+
+    def reduce(self, term: Tensor, site: dict) -> Tensor:
+        """Scale and mask a term of the site's batch shape and sum its inner plates.
+
+        Raises:
+            ValueError: if the site lies outside the batch plate.
+        """
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        if self.plate not in (frame.name for frame in frames):
+            raise ValueError(
+                f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "
+                f"all data at once, so no per-datum weight exists; move it into the plate, or use "
+                f"Trace_ELBO"
+            )
+        term = scale_and_mask(term, site["scale"] / self.scale, site["mask"])
+        for frame in self.inner_plates(site):
+            if term.dim() >= -frame.dim:
+                term = term.sum(frame.dim, keepdim=True)
+        return term
+
+    def inner_plates(self, site: dict) -> list:
+        """Return the site's plates besides the batch and the particles."""
+        return [
+            frame
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized and frame.name not in (self.plate, PARTICLES)
+        ]
+
+    def enumeration_dim(self, site: dict) -> int:
+        """Return where the site's values are.
+
+        Raises:
+            NotImplementedError: if the site is enumerated inside an inner plate.
+        """
+        inner = self.inner_plates(site)
+        if inner:
+            raise NotImplementedError(
+                f"site {site['name']!r} is enumerated inside the inner plate {inner[0].name!r}; "
+                f"a per-datum weight would need all joint values of the plate. Enumerate outside "
+                f"inner plates, or use TraceEnum_ELBO"
+            )
+        return site["infer"]["_enumerate_dim"]
+
+    def flat(self, term: Tensor) -> Tensor:
+        """Bring a term with nothing left but the batch to shape ``(batch,)``."""
+        shape = [1] * -self.batch_dim
+        shape[0] = self.batch_size
+        return term.expand(torch.broadcast_shapes(term.shape, tuple(shape))).reshape(-1)

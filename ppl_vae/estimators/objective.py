@@ -1,0 +1,69 @@
+"""From log weights to a bound, and how much each particle counts in its gradient."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    r"""A bound on log p(x) made of M groups of K particles.
+
+        L = β ELBO + (1 - β) (1/M) Σ_m 1/(1-α) log (1/K) Σ_k w[m,k]^(1-α)
+
+    M = 1, α = β = 0 is the importance-weighted bound; M > 1 is MIWAE, β > 0 CIWAE (Rainforth et al.
+    2018, arXiv 1802.04537, equations 10 and 11); α is that of the Rényi bound (Li & Turner 2016,
+    arXiv 1602.02311), with α = 1 the ELBO.
+
+    Args:
+        groups: M.
+        alpha: α, at most 1.
+        elbo_weight: β, from 0 to 1.
+    """
+
+    groups: int = 1
+    alpha: float = 0.0
+    elbo_weight: float = 0.0
+
+    def bound(self, log_w: Tensor, dim: int) -> Tensor:
+        """Return L, with size 1 in dimension ``dim`` (negative), where the particles were."""
+        elbo = log_w.mean(dim, keepdim=True)
+        power = 1 - self.alpha
+        if power == 0 or self.elbo_weight == 1:
+            return elbo
+        grouped = power * self._grouped(log_w, dim)
+        size = grouped.shape[dim]
+        bounds = (grouped.logsumexp(dim, keepdim=True) - math.log(size)) / power
+        bound = bounds.mean(dim - 1)
+        return bound if self.elbo_weight == 0 else torch.lerp(bound, elbo, self.elbo_weight)
+
+    def counts(self, log_w: Tensor, dim: int) -> Tensor:
+        """Return ∂L/∂log w of each particle, of the shape of ``log_w``; they sum to 1."""
+        return self._counts(log_w, dim, doubly=False)
+
+    def doubly_reparameterised_counts(self, log_w: Tensor, dim: int) -> Tensor:
+        r"""Return how much the path derivative of each particle's log w counts under DReG.
+
+        With ν the normalised w^(1-α) of a group: β/(MK) + (1-β)/M [α ν + (1-α) ν²]. For the
+        importance-weighted bound this is ν² (Tucker et al. 2018, arXiv 1810.04152, equation 8); the
+        derivation is theirs, with w^(1-α) for w: the direct term -ν ∂log q becomes, by
+        reparameterising once more, -(1-α) ν (1-ν) times the path derivative.
+        """
+        return self._counts(log_w, dim, doubly=True)
+
+    def _counts(self, log_w: Tensor, dim: int, *, doubly: bool) -> Tensor:
+        log_w = log_w.detach()
+        total = log_w.shape[dim]
+        normalised = torch.softmax((1 - self.alpha) * self._grouped(log_w, dim), dim)
+        if doubly:
+            normalised = self.alpha * normalised + (1 - self.alpha) * normalised**2
+        counts = normalised.flatten(dim - 1, dim) / self.groups
+        return (1 - self.elbo_weight) * counts + self.elbo_weight / total
+
+    def _grouped(self, log_w: Tensor, dim: int) -> Tensor:
+        """Split the particles in groups: M in dimension ``dim - 1``, K in dimension ``dim``."""
+        return log_w.unflatten(dim, (self.groups, -1))

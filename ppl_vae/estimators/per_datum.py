@@ -1,0 +1,100 @@
+"""What the estimators of this package have in common: a bound per datum and its gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pyro.infer import ELBO
+from torch import Tensor
+
+from ppl_vae.errors import positive_int
+from ppl_vae.estimators.traces import PlateNesting, Program
+
+
+class Bound(NamedTuple):
+    """A bound and, where its own derivative is not the gradient wanted, what to differentiate.
+
+    Args:
+        per_datum: the bound in nats, shape ``(batch,)``, without N/B.
+        scale: N/B.
+        surrogate: a scalar whose gradient is that of the summed bound's estimator; its value means
+            nothing. None where ``per_datum`` itself is to be differentiated.
+    """
+
+    per_datum: Tensor
+    scale: float
+    surrogate: Tensor | None = None
+
+
+class PerDatumELBO(ELBO, ABC):
+    """A ``pyro.infer.ELBO`` that keeps one term per datum of the batch plate.
+
+    ``loss``, ``loss_and_grads`` and ``differentiable_loss`` return minus N/B times the sum of the
+    bound over the batch, in nats per batch; a gradient surrogate never reaches a value. Nothing
+    reads a number back from the device, but for ``loss``, which returns a float.
+
+    Args:
+        num_particles: how many particles, in one vectorised dimension left of all plates.
+        plate: name of the batch plate.
+        max_plate_nesting: number of dimensions the program's plates take; found by running the
+            program once if not given.
+    """
+
+    def __init__(
+        self, num_particles: int, *, plate: str = "data", max_plate_nesting: int | None = None
+    ) -> None:
+        positive_int(type(self).__name__, "num_particles", num_particles)
+        super().__init__(num_particles=num_particles)
+        self.plate = plate
+        self._given_nesting = max_plate_nesting
+        self._found_nesting = PlateNesting()
+
+    @abstractmethod
+    def _bound(self, program: Program) -> Bound:
+        """Run a program and return its bound, with what to differentiate if gradients are on."""
+
+    def per_datum(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Float[Tensor, " batch"]:
+        """Return the bound for each datum, in nats, without N/B; a value, not differentiable."""
+        with torch.no_grad():
+            return self._bound(self._program(model, guide, args, kwargs)).per_datum
+
+    def differentiable_loss(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Float[Tensor, ""]:
+        """Return minus the bound in nats per batch, whose gradient trains model and guide."""
+        bound = self._bound(self._program(model, guide, args, kwargs))
+        loss = -bound.scale * bound.per_datum.sum()
+        if bound.surrogate is None:
+            return loss
+        surrogate = -bound.scale * bound.surrogate
+        return loss.detach() + (surrogate - surrogate.detach())
+
+    def loss_and_grads(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Float[Tensor, ""]:
+        """Return minus the bound in nats per batch, as a tensor, and accumulate gradients."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Return minus the bound in nats per batch."""
+        bound = self._bound(self._program(model, guide, args, kwargs))
+        return (-bound.scale * bound.per_datum.sum()).item()
+
+    def _program(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Program:
+        nesting = self._given_nesting
+        if nesting is None:
+            nesting = self._found_nesting(model, guide, args, kwargs)
+        return Program(model, guide, args, kwargs, particle_dim=-nesting - 1)
+
+    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
+        raise NotImplementedError("particles are vectorised; there is no single trace")
