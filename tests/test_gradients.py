@@ -4,6 +4,7 @@ import copy
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -121,7 +122,8 @@ def hand_written(oracle, x, z, k, options):
     elif gradient == "stl":
         path = counts(nu_guide, groups)
     elif gradient == "dreg":
-        path = counts(alpha * nu_guide + (1 - alpha) * nu_guide**2, groups)
+        # log q has weight β in log w, and its direct term is reparameterised once more
+        path = counts(nu_guide - oracle.beta * (1 - alpha) * nu_guide * (1 - nu_guide), groups)
     else:
         direct = -counts(nu_guide, groups)
 
@@ -190,9 +192,10 @@ def guide_gradients(oracle, x, k, gradient, repeats, batches):
     return rows.mean(0), rows.std(0) / math.sqrt(batches)
 
 
+@pytest.mark.parametrize("beta", [None, 2.0])
 @pytest.mark.parametrize("name", ["diagonal", "full rank", "hierarchical"])
-def test_dreg_is_unbiased_and_stl_is_not(name, float64):
-    oracle, x = ORACLES[name](), torch.randn(1, D)
+def test_dreg_is_unbiased_and_stl_is_not(name, beta, float64):
+    oracle, x = ORACLES[name](beta=beta), torch.randn(1, D)
     results = {
         gradient: guide_gradients(oracle, x, 5, gradient, repeats=4000, batches=60)
         for gradient in ("iwae", "dreg", "stl")
@@ -215,3 +218,17 @@ def test_dreg_has_lower_variance_for_the_guide(name, float64):
         for gradient in ("iwae", "dreg")
     }
     assert errors["dreg"].square().sum() < 0.5 * errors["iwae"].square().sum()
+
+
+def test_dreg_refuses_sites_of_different_weights():
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc.expand(len(x), 2), 1.0).to_event(1))
+            with poutine.scale(scale=0.5):
+                pyro.sample("later", dist.Normal(z, 1.0).to_event(1))
+
+    loc = torch.zeros(2, requires_grad=True)
+    x = torch.zeros(B, D)
+    with pytest.raises(NotImplementedError, match=r"one scale and mask.*'later'"):
+        ImportanceWeightedELBO(3, "dreg").differentiable_loss(program, program, x)
+    ImportanceWeightedELBO(3).differentiable_loss(program, program, x).backward()

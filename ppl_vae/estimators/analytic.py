@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
+from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
@@ -17,7 +16,8 @@ from ppl_vae.estimators.weights import (
     LogWeights,
     guide_terms,
     model_terms,
-    not_reparameterised,
+    same_weight,
+    sampled_sites,
 )
 
 
@@ -43,7 +43,7 @@ class AnalyticKLELBO(PerDatumELBO):
         num_particles: draws for the likelihood, one vectorised dimension.
         monte_carlo: estimate the terms that have no closed form, in place of an error.
         free_bits: λ in nats per latent dimension: the gradient is that of the ELBO with
-            Σ_d max(λ, mean over the batch of KL_d), so that dimensions whose KL is below λ are not
+            Σ_d max(λ, mean over the data of KL_d), so that dimensions whose KL is below λ are not
             pushed further down. The value returned is the ELBO. 0 is none.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions the program's plates take; found by running the
@@ -84,8 +84,8 @@ class AnalyticKLELBO(PerDatumELBO):
         )
         log_p, _ = model_terms(model_trace, datum, guide_trace.nodes, skip=pairs)
         log_q, outer, inner = guide_terms(guide_trace, datum, skip=pairs)
-        awkward = not_reparameterised(guide_trace)
-        weights = LogWeights(log_p - kl, None, log_q, outer, inner, datum, awkward)
+        sampled = sampled_sites(guide_trace)
+        weights = LogWeights(log_p - kl, None, log_q, outer, inner, datum, sampled)
         differentiate = torch.is_grad_enabled()
         if differentiate:
             weights.check_reparameterised()
@@ -118,19 +118,23 @@ class AnalyticKLELBO(PerDatumELBO):
         return found
 
     def _freed(self, pairs: dict[str, tuple[dict, dict]], weights: LogWeights) -> Tensor:
-        """Return Σ_d B max(λ, mean KL_d) - Σ_d Σ_b KL_d, over all latents."""
+        """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
         total = torch.zeros(())
         datum = weights.datum
         for q, p in pairs.values():
-            if not _factorises(q["fn"], p["fn"]):
+            if not (_factorises(q["fn"], p["fn"]) and same_weight(q, p)):
                 raise NotImplementedError(
                     f"AnalyticKLELBO: free_bits needs a KL that is a sum over latent dimensions, "
-                    f"but at site {q['name']!r} it is KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
+                    f"with one scale and mask on model and guide, but at site {q['name']!r} it is "
+                    f"KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
                 )
             per_dimension = kl_divergence(q["fn"].base_dist, p["fn"].base_dist).unbind(-1)
+            # λ for each datum that counts, and as much as it counts.
+            floor = self.free_bits * datum.reduce(torch.ones_like(per_dimension[0]), p)
+            floor = weights.mean_over_particles(floor).sum()
             for kl in per_dimension:
-                term = replace(weights, paths=[]).mean_over_particles(_weighted(kl, q, p, datum))
-                total = total + (len(term) * self.free_bits - term.sum()).clamp(min=0)
+                kl = weights.mean_over_particles(datum.reduce(kl, p)).sum()
+                total = total + (floor - kl).clamp(min=0)
         return total
 
 
@@ -149,20 +153,23 @@ def _obstacle(q: dict, p: dict, model: Trace, drawn: set[str]) -> str:
                 f"the model draws {earlier['name']!r} before it and the guide after it, so that "
                 f"one may depend on the other"
             )
+    if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
+        return "a point mass has no KL to a density"
     try:
         kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
         return f"none is registered for KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
+    if not same_weight(q, p):
+        try:
+            q["fn"].entropy()
+        except NotImplementedError:
+            return f"its scale or mask differs in the model, and {_name(q['fn'])} has no entropy"
     return ""
 
 
 def _weighted(kl: Tensor, q: dict, p: dict, datum: Datum) -> Tensor:
     """Return E_q [t log q - s log p] for the scales and masks t of the guide, s of the model."""
-    same = q["mask"] is p["mask"] and (
-        q["scale"] is p["scale"]
-        or (not isinstance(q["scale"], Tensor) and q["scale"] == p["scale"])
-    )
-    if same:
+    if same_weight(q, p):
         return datum.reduce(kl, p)
     entropy = q["fn"].entropy()
     return datum.reduce(kl, p) + datum.reduce(entropy, p) - datum.reduce(entropy, q)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -42,6 +43,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
     ==========  ==========================  ==================================================
     ``"iwae"``  Σ_k ν_k ∂log p_k            Σ_k ν_k ∂log w_k, path and direct
     ``"dreg"``  the same                    Σ_k ν_k² ∂log w_k/∂z_k ∂z_k/∂φ, path only; unbiased
+                                            (log q scaled by t: ν - t ν (1-ν) for ν²)
     ``"stl"``   the same                    Σ_k ν_k ∂log w_k/∂z_k ∂z_k/∂φ, path only; biased, K > 1
     ``"wake"``  the same                    Σ_k ν_k ∂log q_k, direct only: ascends -KL(p(z|x) ‖ q),
                                             not the bound; discrete samples welcome
@@ -61,8 +63,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
             of the groups (PIWAE, Rainforth et al. 2018, arXiv 1802.04537, section 6).
         alpha: the Rényi bound's α, at most 1; 0 is the importance-weighted bound, 1 the ELBO.
         elbo_weight: weight of the ELBO in a mix with the bound (CIWAE), 0 to 1.
-        chunk_size: run the model on so many particles at a time, and once more when
-            differentiating: bounds the memory, changes neither value nor gradient.
+        chunk_size: run the model on so many particles at a time, and again for each backward pass
+            (one with ``"iwae"``, two with the others): bounds the memory, changes neither value nor
+            gradient.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions the program's plates take; found by running the
             program once if not given.
@@ -70,7 +73,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
     Raises:
         ValueError: if a site lies outside the batch plate; the message names it.
         NotImplementedError: when differentiating, if a guide's site is neither reparameterised nor
-            enumerated (but for ``"wake"``); the message names it.
+            enumerated (but for ``"wake"``), the message names it; if ``"dreg"`` meets guide's sites
+            of different scales or masks.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -105,8 +109,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         positive_int(name, "num_groups", num_groups)
         if chunk_size is not None:
             positive_int(name, "chunk_size", chunk_size)
-        if not alpha <= 1:
-            raise ValueError(f"{name}: alpha must be at most 1, got {describe(alpha)}")
+        if not -math.inf < alpha <= 1:
+            raise ValueError(f"{name}: alpha must be finite, at most 1, got {describe(alpha)}")
         if not 0 <= elbo_weight <= 1:
             raise ValueError(f"{name}: elbo_weight must be from 0 to 1, got {elbo_weight}")
         if gradient == "wake" and (alpha != 0 or elbo_weight != 0):
@@ -159,12 +163,17 @@ class ImportanceWeightedELBO(PerDatumELBO):
         dim, objective = weights.datum.particle_dim, self.guide_objective
         of_model = self.model_objective.counts(log_w, dim)
         of_guide = objective.counts(log_w, dim)
-        direct, path = {
-            "iwae": (-of_guide, of_guide),
-            "dreg": (None, objective.doubly_reparameterised_counts(log_w, dim)),
-            "stl": (None, of_guide),
-            "wake": (of_guide, None),
-        }[self.gradient]
+        direct: Tensor | None = None
+        path: Tensor | None = None
+        if self.gradient == "iwae":
+            direct, path = -of_guide, of_guide
+        elif self.gradient == "dreg":
+            weight = weights.guide_weight()
+            path = objective.doubly_reparameterised_counts(log_w, dim, weight)
+        elif self.gradient == "stl":
+            path = of_guide
+        else:
+            direct = of_guide
 
         def expected(term: Tensor) -> Tensor:
             return weights.outer.fixed_expectation(term).sum()

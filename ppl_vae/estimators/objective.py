@@ -43,26 +43,28 @@ class Objective:
 
     def counts(self, log_w: Tensor, dim: int) -> Tensor:
         """Return ∂L/∂log w of each particle, of the shape of ``log_w``; they sum to 1."""
-        return self._counts(log_w, dim, doubly=False)
+        return self._counts(log_w, dim)
 
-    def doubly_reparameterised_counts(self, log_w: Tensor, dim: int) -> Tensor:
+    def doubly_reparameterised_counts(
+        self, log_w: Tensor, dim: int, guide_weight: Tensor | float
+    ) -> Tensor:
         r"""Return how much the path derivative of each particle's log w counts under DReG.
 
-        With ν the normalised w^(1-α) of a group: β/(MK) + (1-β)/M [α ν + (1-α) ν²]. For the
-        importance-weighted bound this is ν² (Tucker et al. 2018, arXiv 1810.04152, equation 8); the
-        derivation is theirs, with w^(1-α) for w: the direct term -ν ∂log q becomes, by
-        reparameterising once more, -(1-α) ν (1-ν) times the path derivative.
+        With ν the normalised w^(1-α) of a group and t the weight of log q in log w, 1 but for
+        ``poutine.scale`` and masks: β/(MK) + (1-β)/M [ν - t (1-α) ν (1-ν)]. For the
+        importance-weighted bound this is ν² (Tucker et al. 2018, arXiv 1810.04152, equation 8). The
+        derivation is theirs, with w^(1-α) for w: the direct term -t ν ∂log q becomes, by
+        reparameterising once more, -t ∂ν/∂z ∂z/∂φ = -t (1-α) ν (1-ν) times the path derivative.
         """
-        return self._counts(log_w, dim, doubly=True)
+        return self._counts(log_w, dim, (1 - self.alpha) * guide_weight)
 
-    def _counts(self, log_w: Tensor, dim: int, *, doubly: bool) -> Tensor:
+    def _counts(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
         log_w = log_w.detach()
-        total = log_w.shape[dim]
-        normalised = torch.softmax((1 - self.alpha) * self._grouped(log_w, dim), dim)
-        if doubly:
-            normalised = self.alpha * normalised + (1 - self.alpha) * normalised**2
-        counts = normalised.flatten(dim - 1, dim) / self.groups
-        return (1 - self.elbo_weight) * counts + self.elbo_weight / total
+        grouped = torch.softmax((1 - self.alpha) * self._grouped(log_w, dim), dim)
+        others = (1 - grouped).flatten(dim - 1, dim)
+        counts = grouped.flatten(dim - 1, dim)
+        counts = counts * (1 - correction * others) / self.groups
+        return (1 - self.elbo_weight) * counts + self.elbo_weight / log_w.shape[dim]
 
     def _grouped(self, log_w: Tensor, dim: int) -> Tensor:
         """Split the particles in groups: M in dimension ``dim - 1``, K in dimension ``dim``."""

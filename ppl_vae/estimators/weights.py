@@ -41,7 +41,7 @@ class LogWeights:
         outer: the guide's outer enumerated sites.
         inner: the guide's inner enumerated sites.
         datum: where the batch and the particles are.
-        not_reparameterised: a guide's site that is neither reparameterised nor enumerated, if any.
+        sampled: the guide's sampled sites themselves.
         paths: per reparameterised site the leaf that the densities saw and the value it was cut
             from, where the weights were asked for with ``leaves=True``.
     """
@@ -52,8 +52,26 @@ class LogWeights:
     outer: Enumerated
     inner: Enumerated
     datum: Datum
-    not_reparameterised: dict | None = None
+    sampled: list[dict] = field(default_factory=list)
     paths: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def guide_weight(self) -> Tensor | float:
+        """Return the weight t of log q in log w, from scales (without N/B) and masks.
+
+        Raises:
+            NotImplementedError: if the guide's sampled sites differ in it.
+        """
+        if not self.sampled:
+            return 1.0
+        first, *others = self.sampled
+        inner = first if first["mask"] is not None and self.datum.inner_plates(first) else None
+        for site in filter(None, [inner, *(s for s in others if not same_weight(s, first))]):
+            raise NotImplementedError(
+                f"gradient='dreg' needs one scale and mask for all sampled sites of the guide, but "
+                f"that of {site['name']!r} is its own; use gradient='iwae'"
+            )
+        scale = first["scale"] / self.datum.scale
+        return scale if first["mask"] is None else first["mask"] * scale
 
     def check_inner(self) -> None:
         """Raise an error if a site is sampled after an inner enumerated one.
@@ -84,8 +102,9 @@ class LogWeights:
         Raises:
             NotImplementedError: naming the site that is neither reparameterised nor enumerated.
         """
-        site = self.not_reparameterised
-        if site is not None:
+        for site in self.sampled:
+            if site["fn"].has_rsample:
+                continue
             raise NotImplementedError(
                 f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
                 f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
@@ -172,15 +191,24 @@ def log_weights(
     else:
         log_p, log_likelihood = _in_chunks(log_p_of, datum, num_particles, chunk_size)
     log_q, outer, inner = guide_terms(guide_trace, datum)
-    return LogWeights(
-        log_p, log_likelihood, log_q, outer, inner, datum, not_reparameterised(guide_trace), paths
-    )
+    sampled = sampled_sites(guide_trace)
+    return LogWeights(log_p, log_likelihood, log_q, outer, inner, datum, sampled, paths)
 
 
-def not_reparameterised(guide_trace: Trace) -> dict | None:
-    """Return a guide's site that is neither reparameterised nor enumerated, if there is one."""
-    sampled = (site for site in sample_sites(guide_trace) if not is_enumerated(site))
-    return next((site for site in sampled if not site["fn"].has_rsample), None)
+def sampled_sites(guide_trace: Trace) -> list[dict]:
+    """Return the guide's sites that are sampled, not enumerated."""
+    return [site for site in sample_sites(guide_trace) if not is_enumerated(site)]
+
+
+def same_weight(one: dict, other: dict) -> bool:
+    """Tell whether two sites have the same scale and mask."""
+    return _same(one["scale"], other["scale"]) and _same(one["mask"], other["mask"])
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or torch.equal(one, other)
+    return one is other or (not isinstance(one, Tensor) and one == other)
 
 
 def model_terms(
@@ -278,7 +306,7 @@ def _cut(
     Stopping the gradient site by site would be wrong for q(z2|z1), whose parameters depend on z1:
     the guide is run again at the leaves where a site follows another.
     """
-    sites = [site for site in sample_sites(trace) if not is_enumerated(site)]
+    sites = sampled_sites(trace)
     attached = {
         site["name"]: site["value"]
         for site in sites

@@ -20,6 +20,21 @@ class Pair(nn.Module, ABC):
     model: nn.Module
     guide: nn.Module
 
+    @property
+    def prior(self) -> nn.Module:
+        """``prior()`` is p(z)."""
+        return self.model.get_submodule("prior")
+
+    @property
+    def posterior(self) -> nn.Module:
+        """``posterior(x, ...)`` is q(z | x, ...)."""
+        return self.guide.get_submodule("posterior")
+
+    @property
+    def likelihood(self) -> nn.Module:
+        """``likelihood(z, ...)`` is p(x | z, ...)."""
+        return self.model.get_submodule("likelihood")
+
     @abstractmethod
     def parts(self) -> dict[str, object]:
         """Return the constructor's arguments by name."""

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair
 from ppl_vae.models.registration import register
@@ -101,24 +101,9 @@ class SemiSupervisedVAE(Pair):
         }
 
     @property
-    def prior(self) -> nn.Module:
-        """``prior()`` is p(z)."""
-        return self.model.prior
-
-    @property
     def classifier(self) -> nn.Module:
         """``classifier(x)`` is q(y | x)."""
         return self.guide.classifier
-
-    @property
-    def posterior(self) -> nn.Module:
-        """``posterior(x, y)`` is q(z | x, y), y one-hot."""
-        return self.guide.posterior
-
-    @property
-    def likelihood(self) -> nn.Module:
-        """``likelihood(z, y)`` is p(x | z, y), y one-hot."""
-        return self.model.likelihood
 
     @property
     def num_classes(self) -> int:
@@ -171,50 +156,6 @@ class SemiSupervisedVAE(Pair):
             self.guide.labels.check(y, x.shape[0])
             likeliest = torch.where(y < 0, likeliest, y)
         return self.guide.labels.one_hot(likeliest, x.dtype)
-
-
-class Labels:
-    """What a batch of labels may be, and how networks see it; model and guide share one."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-
-    def check(self, y: Tensor | None, batch: int) -> None:
-        """Raise an error that names y, what came and what was expected, if y does not suit."""
-        if y is None:
-            return
-        expected = (
-            f"y of shape ({batch},), integer labels from 0 to {self.num_classes - 1}, "
-            f"-1 where unobserved"
-        )
-        if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-            raise TypeError(f"expected {expected}, got {describe(y)}")
-        if y.dtype == torch.bool:
-            raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
-        if y.shape != (batch,):
-            raise ValueError(f"expected {expected}, got {describe(y)}")
-        if y.min() < -1 or y.max() >= self.num_classes:
-            raise ValueError(f"expected {expected}, got values from {y.min()} to {y.max()}")
-
-    def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return y one-hot, shape ``(..., num_classes)``."""
-        return F.one_hot(y.long(), self.num_classes).to(dtype)
-
-    @staticmethod
-    def log_agreement(y: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return log 1[label = y] where y is observed and 0 elsewhere, y and label broadcast.
-
-        Minus infinity is a large finite number here: its exponential is exactly 0, and 0 times it
-        is 0 and not NaN, in values and in gradients.
-        """
-        return ((y >= 0) & (label != y)).to(dtype) * (torch.finfo(dtype).min / 16)
-
-    def point_masses(self, y: Tensor, q_y: dist.Categorical) -> dist.Categorical:
-        """Return q(y | x) where y, shape ``(batch,)``, is unobserved and a point mass elsewhere."""
-        y = y.unsqueeze(-1)
-        classes = torch.arange(self.num_classes, device=y.device)
-        certain = self.log_agreement(y, classes, q_y.logits.dtype)
-        return dist.Categorical(logits=torch.where(y >= 0, certain, q_y.logits))
 
 
 class SemiSupervisedModel(nn.Module):

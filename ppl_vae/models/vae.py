@@ -59,21 +59,6 @@ class VAE(Pair):
         """Return the constructor's arguments by name."""
         return {"prior": self.prior, "posterior": self.posterior, "likelihood": self.likelihood}
 
-    @property
-    def prior(self) -> nn.Module:
-        """``prior()`` is p(z)."""
-        return self.model.prior
-
-    @property
-    def posterior(self) -> nn.Module:
-        """``posterior(x)`` is q(z | x)."""
-        return self.guide.posterior
-
-    @property
-    def likelihood(self) -> nn.Module:
-        """``likelihood(z)`` is p(x | z)."""
-        return self.model.likelihood
-
     @torch.no_grad()
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
