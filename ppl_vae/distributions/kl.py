@@ -36,6 +36,11 @@ def _from_diagonal(loc: Tensor, variance: Tensor, log_det: Tensor, p: Independen
     """Return KL from the mean, marginal variances and log-determinant of q."""
     if not isinstance(p.base_dist, Normal) or len(p.event_shape) != 1:
         raise NotImplementedError(f"no closed form of the KL to {p}")
+    if p.event_shape != loc.shape[-1:]:
+        raise ValueError(
+            f"KL of distributions of different event shapes: q {tuple(loc.shape[-1:])}, "
+            f"p {tuple(p.event_shape)}"
+        )
     precision = p.base_dist.scale.square().reciprocal()
     quadratic = (precision * (variance + (loc - p.base_dist.loc).square())).sum(-1)
     log_det_p = 2 * p.base_dist.scale.log().sum(-1)

@@ -43,8 +43,8 @@ class AnalyticKLELBO(PerDatumELBO):
         num_particles: draws for the likelihood, one vectorised dimension.
         monte_carlo: estimate the terms that have no closed form, in place of an error.
         free_bits: λ in nats per latent dimension: the gradient is that of the ELBO with
-            Σ_d max(λ, mean over the data of KL_d), so that dimensions whose KL is below λ are not
-            pushed further down. The value returned is the ELBO. 0 is none.
+            β Σ_d max(λ, mean over the data of KL_d), so that dimensions whose KL is below λ are
+            not pushed further down. The value returned is the ELBO. 0 is none.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions the program's plates take; found by running the
             program once if not given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pyro.infer import ELBO
@@ -20,7 +21,8 @@ Schedule = Callable[[int], float]
 class KLWeight(Messenger):
     """Scale the densities of latent sites by β; to be used on the model and on the guide.
 
-    β log p(z) - β log q(z) is -β KL in expectation; observed sites keep their weight.
+    β log p(z) - β log q(z) is -β KL in expectation; observed sites keep their weight, and so do
+    labels y where a whole batch is observed.
     ``poutine.scale`` scales them too, and refuses 0, with which a warm-up starts.
 
     Args:
@@ -51,7 +53,8 @@ class KLWeighted(ELBO):
     Args:
         estimator: any ``pyro.infer.ELBO``.
         beta: β, or a schedule of it such as :func:`linear_warm_up`.
-        total_steps: the length of the training, if known: a warm-up that is longer is reported.
+        total_steps: the length of the training, if known: a warm-up made by :func:`linear_warm_up`
+            or :func:`cyclical_warm_up` that is longer is reported by a warning.
 
     Example:
         >>> from pyro.infer import Trace_ELBO
@@ -106,22 +109,54 @@ class KLWeighted(ELBO):
         return self._weighted[1]
 
     def _report_unfinished(self, total_steps: int) -> None:
-        last, later = self.schedule(total_steps - 1), self.schedule(10 * total_steps)
-        if last < later:
+        schedule = self.schedule
+        if not isinstance(schedule, WarmUp) or schedule.start == schedule.end:
+            return
+        if schedule.steps > total_steps:
             warnings.warn(
-                f"KLWeighted: the warm-up is longer than the training: at the last of "
-                f"{total_steps} steps beta is {last:.3g}, and it would go on to {later:.3g}",
+                f"KLWeighted: the warm-up of {schedule.steps:g} steps is longer than the training: "
+                f"at the last of {total_steps} steps beta is {schedule(total_steps - 1):.3g}, and "
+                f"it never reaches {schedule.end:.3g}",
                 stacklevel=3,
             )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_weighted": None}  # the programs are not the estimator's own
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         raise NotImplementedError("KLWeighted leaves traces to the estimator it wraps")
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """β in a line from ``start`` to ``end`` over ``steps`` steps, anew every ``period`` if given.
+
+    Args:
+        steps: how long β rises.
+        start: β at the first step.
+        end: β from step ``steps`` on.
+        period: after how many steps it starts again; never if None.
+    """
+
+    steps: float | int
+    start: float | int
+    end: float | int
+    period: int | None = None
+
+    def __post_init__(self) -> None:
+        for beta in (self.start, self.end):
+            KLWeight(beta)  # refuses what is no weight
+
+    def __call__(self, step: int) -> float:
+        """Return β at a step, counted from 0."""
+        if self.period is not None:
+            step = step % self.period
+        return float(self.start + (self.end - self.start) * min(step / self.steps, 1.0))
+
+
 def constant(beta: float | int) -> Schedule:
     """Return the schedule that is β at every step."""
-    KLWeight(beta)  # refuses what is no weight
-    return lambda step: float(beta)
+    return WarmUp(1, beta, beta)
 
 
 def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1.0) -> Schedule:
@@ -130,11 +165,15 @@ def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1
     Source: Sønderby et al. 2016 (arXiv 1602.02282), section 2.3.
     """
     positive_int("linear_warm_up", "steps", steps)
-    return lambda step: start + (end - start) * min(step / steps, 1.0)
+    return WarmUp(steps, start, end)
 
 
 def cyclical_warm_up(
-    period: int, *, rising: float = 0.5, start: float | int = 0.0, end: float | int = 1.0
+    period: int,
+    *,
+    rising: float | int = 0.5,
+    start: float | int = 0.0,
+    end: float | int = 1.0,
 ) -> Schedule:
     """Return the schedule that warms up anew every ``period`` steps, in the first ``rising`` part.
 
@@ -143,4 +182,4 @@ def cyclical_warm_up(
     positive_int("cyclical_warm_up", "period", period)
     if not 0 < rising <= 1:
         raise ValueError(f"cyclical_warm_up: rising must be above 0, at most 1, got {rising}")
-    return lambda step: start + (end - start) * min((step % period) / (period * rising), 1.0)
+    return WarmUp(period * rising, start, end, period)
