@@ -232,3 +232,31 @@ def test_dreg_refuses_sites_of_different_weights():
     with pytest.raises(NotImplementedError, match=r"one scale and mask.*'later'"):
         ImportanceWeightedELBO(3, "dreg").differentiable_loss(program, program, x)
     ImportanceWeightedELBO(3).differentiable_loss(program, program, x).backward()
+
+
+def test_wake_trains_discrete_samples(float64):
+    logits = torch.randn(2, requires_grad=True)
+    weight = torch.randn(2, D, requires_grad=True)
+    x, k = torch.randn(B, D), 6
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((2,), 0.3)).to_event(1))
+            pyro.sample("x", dist.Normal(z @ weight, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(logits=logits).to_event(1))
+
+    torch.manual_seed(1)
+    z = dist.Bernoulli(logits=logits).to_event(1).expand((k, B)).sample()
+    log_q = (z * logits - torch.log1p(logits.exp())).sum(-1)
+    log_p = dist.Bernoulli(torch.tensor(0.3)).log_prob(z).sum(-1)
+    log_p = log_p - 0.5 * ((x - z @ weight) ** 2 + math.log(2 * math.pi)).sum(-1)
+    log_w = (log_p - log_q).detach()
+    nu = torch.softmax(log_w, 0)
+    expected = torch.autograd.grad(-(nu * (log_p + log_q)).sum(), [weight, logits])
+    torch.manual_seed(1)
+    loss = ImportanceWeightedELBO(k, "wake").differentiable_loss(model, guide, x)
+    assert loss.item() == pytest.approx(-log_w.exp().mean(0).log().sum().item(), rel=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(loss, [weight, logits]), expected)

@@ -20,6 +20,9 @@ from ppl_vae.estimators.weights import (
     sampled_sites,
 )
 
+ClosedForm = tuple[dict, dict, Tensor]
+"""A site of the guide, that of the model, and their KL."""
+
 
 class AnalyticKLELBO(PerDatumELBO):
     r"""The ELBO with every KL(q(z|·) ‖ p(z|·)) in closed form, or an error.
@@ -77,13 +80,12 @@ class AnalyticKLELBO(PerDatumELBO):
         guide_trace = program.run_guide(self.num_particles)
         model_trace = program.run_model(guide_trace, self.num_particles)
         datum = Datum(self.plate, [guide_trace, model_trace], program.particle_dim)
-        pairs = self._closed_forms(guide_trace, model_trace)
-        kl = sum(
-            (_weighted(kl_divergence(q["fn"], p["fn"]), q, p, datum) for q, p in pairs.values()),
-            start=torch.zeros(()),
-        )
-        log_p, _ = model_terms(model_trace, datum, guide_trace.nodes, skip=pairs)
-        log_q, outer, inner = guide_terms(guide_trace, datum, skip=pairs)
+        closed = self._closed_forms(guide_trace, model_trace)
+        kl = torch.zeros(())
+        for q, p, divergence in closed.values():
+            kl = kl + _weighted(divergence, q, p, datum)
+        log_p, _ = model_terms(model_trace, datum, guide_trace.nodes, skip=closed)
+        log_q, outer, inner = guide_terms(guide_trace, datum, skip=closed)
         sampled = sampled_sites(guide_trace)
         weights = LogWeights(log_p - kl, None, log_q, outer, inner, datum, sampled)
         differentiate = torch.is_grad_enabled()
@@ -92,11 +94,11 @@ class AnalyticKLELBO(PerDatumELBO):
         elbo = weights.elbo()
         surrogate = None
         if differentiate and self.free_bits > 0:
-            surrogate = elbo.sum() - self._freed(pairs, weights)
+            surrogate = elbo.sum() - self._freed(closed, weights)
         return Bound(elbo, datum.scale, surrogate)
 
-    def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, tuple[dict, dict]]:
-        """Return the sites of guide and model whose KL has a closed form that may be used."""
+    def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, ClosedForm]:
+        """Return the sites whose KL has a closed form that may be used; raise for the others."""
         found = {}
         drawn: set[str] = set()
         for q in sample_sites(guide):
@@ -104,24 +106,22 @@ class AnalyticKLELBO(PerDatumELBO):
             drawn.add(name)
             if is_enumerated(q):
                 continue
-            reason = f"site {name!r} is not in the model"
-            if name in model.nodes:
-                p = model.nodes[name]
-                reason = _obstacle(q, p, model, drawn)
-                if not reason:
-                    found[name] = (q, p)
-            if reason and (not self.monte_carlo or self.free_bits > 0):
+            try:
+                found[name] = _closed_form(q, model, drawn)
+            except NotImplementedError as obstacle:
+                if self.monte_carlo and self.free_bits == 0:
+                    continue
                 raise NotImplementedError(
-                    f"AnalyticKLELBO: no closed form of the KL at site {name!r}: {reason}; pass "
+                    f"AnalyticKLELBO: no closed form of the KL at site {name!r}: {obstacle}; pass "
                     f"monte_carlo=True to estimate this term (without free_bits), or use Trace_ELBO"
-                )
+                ) from None
         return found
 
-    def _freed(self, pairs: dict[str, tuple[dict, dict]], weights: LogWeights) -> Tensor:
+    def _freed(self, closed: dict[str, ClosedForm], weights: LogWeights) -> Tensor:
         """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
         total = torch.zeros(())
         datum = weights.datum
-        for q, p in pairs.values():
+        for q, p, _ in closed.values():
             if not (_factorises(q["fn"], p["fn"]) and same_weight(q, p)):
                 raise NotImplementedError(
                     f"AnalyticKLELBO: free_bits needs a KL that is a sum over latent dimensions, "
@@ -138,33 +138,43 @@ class AnalyticKLELBO(PerDatumELBO):
         return total
 
 
-def _obstacle(q: dict, p: dict, model: Trace, drawn: set[str]) -> str:
-    """Say why the KL of a site may not be used in closed form; nothing if it may."""
+def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
+    """Return a site's KL in closed form; raise a NotImplementedError that says why not."""
+    if q["name"] not in model.nodes:
+        raise NotImplementedError("it is not in the model")
+    p = model.nodes[q["name"]]
     for earlier in sample_sites(model):
         if earlier["name"] == p["name"]:
             break
-        if is_enumerated(earlier) and earlier["name"] not in drawn:
-            dim = earlier["infer"]["_enumerate_dim"]
-            shape = p["fn"].batch_shape
-            if len(shape) < -dim or shape[dim] == 1:
-                continue  # seen from the shape: the density does not depend on the value
-        if not earlier["is_observed"] and earlier["name"] not in drawn:
-            return (
+        if earlier["is_observed"] or earlier["name"] in drawn:
+            continue
+        if not (is_enumerated(earlier) and _does_not_vary(p, earlier)):
+            raise NotImplementedError(
                 f"the model draws {earlier['name']!r} before it and the guide after it, so that "
                 f"one may depend on the other"
             )
     if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
-        return "a point mass has no KL to a density"
+        raise NotImplementedError("a point mass has no KL to a density")
     try:
-        kl_divergence(q["fn"], p["fn"])
+        divergence = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
-        return f"none is registered for KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
+        raise NotImplementedError(
+            f"none is registered for KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
+        ) from None
     if not same_weight(q, p):
         try:
             q["fn"].entropy()
         except NotImplementedError:
-            return f"its scale or mask differs in the model, and {_name(q['fn'])} has no entropy"
-    return ""
+            raise NotImplementedError(
+                f"its scale or mask differs in the model, and {_name(q['fn'])} has no entropy"
+            ) from None
+    return q, p, divergence
+
+
+def _does_not_vary(site: dict, enumerated: dict) -> bool:
+    """Tell from its shape that a site's density does not depend on an enumerated value."""
+    dim, shape = enumerated["infer"]["_enumerate_dim"], site["fn"].batch_shape
+    return len(shape) < -dim or shape[dim] == 1
 
 
 def _weighted(kl: Tensor, q: dict, p: dict, datum: Datum) -> Tensor:

@@ -314,8 +314,8 @@ def _cut(
     }
     detached = {name: value.detach().requires_grad_() for name, value in attached.items()}
     cut = with_values(trace, lambda site: detached.get(site["name"], site["value"]))
-    last = list(sample_sites(trace))[-1]
-    if sites and last is not sites[0]:
+    followed = bool(sites) and list(sample_sites(trace))[-1] is not sites[0]
+    if followed:
         cut = program.run_guide(num_particles, replay=cut)
     cut.compute_log_prob()
     return cut, [(detached[name], attached[name]) for name in attached]

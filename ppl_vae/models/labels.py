@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ppl_vae.errors import describe
 
@@ -35,7 +34,8 @@ class Labels:
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """Return y one-hot, shape ``(..., num_classes)``."""
-        return F.one_hot(y.long(), self.num_classes).to(dtype)
+        # torch's one_hot looks at the values, and so waits for the device.
+        return (y.unsqueeze(-1) == self._classes(y)).to(dtype)
 
     @staticmethod
     def log_agreement(y: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
@@ -49,6 +49,8 @@ class Labels:
     def point_masses(self, y: Tensor, q_y: dist.Categorical) -> dist.Categorical:
         """Return q(y | x) where y, shape ``(batch,)``, is unobserved and a point mass elsewhere."""
         y = y.unsqueeze(-1)
-        classes = torch.arange(self.num_classes, device=y.device)
-        certain = self.log_agreement(y, classes, q_y.logits.dtype)
+        certain = self.log_agreement(y, self._classes(y), q_y.logits.dtype)
         return dist.Categorical(logits=torch.where(y >= 0, certain, q_y.logits))
+
+    def _classes(self, y: Tensor) -> Tensor:
+        return torch.arange(self.num_classes, device=y.device)
