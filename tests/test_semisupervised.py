@@ -203,3 +203,17 @@ def test_generate_classify_reconstruct_encode():
     one_hot = F.one_hot(ALL, C).float()
     torch.testing.assert_close(pair.encode(x, ALL), pair.posterior(x, one_hot).mean)
     torch.testing.assert_close(pair.encode(x), pair.encode(x, pair.classify(x).argmax(-1)))
+
+
+@pytest.mark.parametrize("labels", [None, Y], ids=["none", "some"])
+def test_autoguides_leave_y_to_the_model(labels, float64):
+    # An AutoGuide of z alone: y is summed out of the model.
+    pair, x = ssvae(), binary(7)
+    guide = pyro.infer.autoguide.AutoNormal(poutine.block(pair.model, hide=["y"]))
+    values = []
+    for estimator in ESTIMATORS.values():
+        elbo = estimator()
+        elbo.loss(pair.model, guide, x, labels)  # makes the guide's own sites
+        torch.manual_seed(1)
+        values.append(elbo.loss(pair.model, guide, x, labels))
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
