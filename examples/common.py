@@ -22,7 +22,8 @@ class Run:
 
     Args:
         description: the script's docstring, for ``--help``.
-        steps: training steps on the bundled digits; on larger sets 20,000, as in the papers.
+        steps: training steps on the bundled digits and other small sets.
+        large_steps: training steps on sets of more than 10,000.
         batch_size: data per step.
         binarise: how grey pixels become 0 and 1, or ``"none"``.
     """
@@ -32,6 +33,7 @@ class Run:
         description: str,
         *,
         steps: int = 2000,
+        large_steps: int = 20_000,
         batch_size: int = 100,
         binarise: str = "dynamic",
     ) -> None:
@@ -53,7 +55,7 @@ class Run:
         self.binarise = binarise
         self.batch_size = batch_size
         self.pixels = math.prod(self.train.event_shape)
-        self.steps = 20_000 if len(self.train) > 10_000 else steps
+        self.steps = large_steps if len(self.train) > 10_000 else steps
         if flags.epochs is not None:
             self.steps = flags.epochs * math.ceil(len(self.train) / batch_size)
         if flags.smoke:
@@ -94,7 +96,11 @@ def _flags(description: str) -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", default="digits", help=f"{', '.join(data.LOADERS)}, or a .npy, .npz or folder")
     add("--data-root", help="where the data lie (default: $PPL_VAE_DATA, or ./data)")
-    add("--epochs", type=_positive, help="passes over the data (default: 2,000 to 20,000 steps)")
+    add(
+        "--epochs",
+        type=_positive,
+        help="passes over the data (default: the steps of the script)",
+    )
     add("--seed", type=int, default=0)
     add("--device", default="cpu", help="cpu, cuda, mps, ...")
     add("--out", type=Path, help="folder for the figure (default: runs/<example>-<dataset>)")

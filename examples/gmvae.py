@@ -34,7 +34,8 @@ print(f"NELBO {terms.nelbo}   KL {terms.kl}   reconstruction {terms.reconstructi
 # One row per component: which images does each stand for? Ten among those that hold most data.
 with torch.no_grad():
     share = vae.prior.responsibilities(vae.encode(run.test_x)).mean(0)
-    shown = share.argsort(descending=True)[: components // 2 : components // 20]
+    stride = components // 20
+    shown = share.argsort(descending=True)[: 10 * stride : stride]
     z = vae.prior().component_distribution.sample((10,))[:, shown]
     rows = vae.likelihood(z.transpose(0, 1).flatten(0, 1)).mean
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from pyro.infer import TraceEnum_ELBO
 
 from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO
-from ppl_vae.oracles import DiscreteLinearGaussian, LinearGaussian, TwoLayerLinearGaussian
+from ppl_vae.oracles import (
+    DiscreteLinearGaussian,
+    LinearGaussian,
+    MixturePriorLinearGaussian,
+    TwoLayerLinearGaussian,
+)
 
 D = 3
 GRADIENTS = st.sampled_from(["iwae", "dreg", "stl", "wake"])
@@ -126,6 +131,28 @@ def test_bounds_are_ordered_in_groups_and_alpha(groups, k):
     alphas = [bound(num_particles=total, alpha=a) for a in (-1.0, 0.0, 0.3, 0.9, 1.0)]
     for higher, lower in itertools.pairwise(alphas):
         assert (lower <= higher + 1e-9).all()
+
+
+def test_a_label_of_the_prior_enumerated_in_the_model_is_the_mixture_prior():
+    # y enumerated in the model before z ~ p(z|y): the same as a mixture for p(z).
+    oracle, x = MixturePriorLinearGaussian(D, 2, 3), data(5)
+    mixture = oracle.model.prior()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", mixture.mixture_distribution, infer={"enumerate": "parallel"})
+            components = mixture.component_distribution.base_dist
+            z = pyro.sample("z", dist.Normal(components.loc[y], components.scale[y]).to_event(1))
+            pyro.sample("x", oracle.model.likelihood(z), obs=x)
+
+    for gradient in ("iwae", "dreg"):
+        results = []
+        for program in (model, oracle.model):
+            torch.manual_seed(1)
+            estimator = ImportanceWeightedELBO(4, gradient, max_plate_nesting=1)
+            loss = estimator.differentiable_loss(program, oracle.guide, x)
+            results.append((loss, torch.autograd.grad(loss, list(oracle.guide.parameters()))))
+        torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
 
 
 def late_label(num_classes=3, *, again=False):
