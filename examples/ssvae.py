@@ -17,7 +17,7 @@ from ppl_vae import SemiSupervisedVAE, evaluation, likelihoods, nets, plots, pos
 LATENT = 64
 LABELLED_PER_STEP = 20
 
-run = Run(__doc__)
+run = Run(__doc__, large_steps=30_000)
 classes = run.train.num_classes
 chosen = run.train.labelled_subset(2 if run.flags.smoke else 100 // classes, seed=run.flags.seed)
 labelled = run.train.subset(chosen).to(run.device)
