@@ -244,8 +244,14 @@ def test_pairs_can_be_copied_and_saved(name, tmp_path):
 
 
 def test_construction_leaves_random_state_and_modes_alone():
+    class Noise(torch.nn.Module):
+        """Draws in evaluation mode too."""
+
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
     encoder = torch.nn.Sequential(
-        torch.nn.Linear(D, 2 * Z), torch.nn.BatchNorm1d(2 * Z), torch.nn.Dropout()
+        torch.nn.Linear(D, 2 * Z), torch.nn.BatchNorm1d(2 * Z), torch.nn.Dropout(), Noise()
     )
     state = torch.get_rng_state()
     parts = vae().parts()
