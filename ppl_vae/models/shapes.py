@@ -66,6 +66,12 @@ def distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Di
             f"{owner}: {name} is called with {len(context)} context tensors, which "
             f"{type(part).__name__} does not take: {error}"
         ) from error
+    except ValueError as error:
+        shapes = ", ".join(str(tuple(c.shape)) for c in context)
+        raise ValueError(
+            f"{owner}: {name} {type(part).__name__} does not fit the other parts, which ask it to "
+            f"take context of shape {shapes}: {error}"
+        ) from error
     if not isinstance(result, TorchDistributionMixin):
         raise TypeError(
             f"{owner}: {name} must return a pyro.distributions object, but {type(part).__name__} "
