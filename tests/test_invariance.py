@@ -1,6 +1,7 @@
 """What must not change a bound does not: β, masks, N/B, batches, chunks (property-based)."""
 
 import itertools
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -277,3 +278,58 @@ def test_a_model_that_enumerates_all_there_is_needs_no_latent_in_the_guide():
         for gradient in ("iwae", "dreg"):
             loss = ImportanceWeightedELBO(k, gradient).differentiable_loss(model, guide, x)
             torch.testing.assert_close(loss, -mixture.log_prob(x).sum())
+
+
+def labelled_twice(logits):
+    """Two labels: one enumerated in the guide, with q(y) = softmax(logits), one in the model."""
+    means = torch.arange(6.0).double().reshape(3, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(logits=torch.zeros(3).double()))
+            other = pyro.sample(
+                "other", dist.Bernoulli(torch.tensor(0.3).double()), infer={"enumerate": "parallel"}
+            )
+            z = pyro.sample("z", dist.Normal(other.to(x), 1.0))
+            loc = means[y.long()] + (z + 2 * other).unsqueeze(-1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            q_y = dist.Categorical(logits=logits)
+            pyro.sample("y", q_y, infer={"enumerate": "parallel"})
+            pyro.sample("z", dist.Normal(torch.tensor(0.5).double(), 1.0))
+
+    def by_hand(x, k):
+        torch.manual_seed(1)
+        z = dist.Normal(torch.tensor(0.5).double(), 1.0).sample((k, len(x)))
+        log_q = torch.log_softmax(logits, -1)
+        total = torch.zeros(len(x)).double()
+        for c in range(3):
+            if log_q[c] == -torch.inf:
+                continue
+            joint = []
+            for other, p in ((0.0, 0.7), (1.0, 0.3)):
+                loc = means[c] + (z + 2 * other).unsqueeze(-1)
+                log_p = dist.Normal(loc, 1.0).log_prob(x).sum(-1) + math.log(p / 3)
+                joint.append(log_p + dist.Normal(other, 1.0).log_prob(z))
+            log_w = torch.stack(joint).logsumexp(0) - dist.Normal(0.5, 1.0).log_prob(z)
+            total = total + log_q[c].exp() * (log_w.exp().mean(0).log() - log_q[c])
+        return total
+
+    return model, guide, by_hand
+
+
+@pytest.mark.parametrize("last", [0.7, -torch.inf], ids=["possible", "impossible"])
+@pytest.mark.parametrize("gradient", ["iwae", "dreg"])
+def test_labels_in_guide_and_model_and_labels_of_probability_zero(gradient, last):
+    logits = torch.tensor([0.1, -0.4, last], dtype=torch.float64, requires_grad=True)
+    model, guide, by_hand = labelled_twice(logits)
+    x, k = data(4)[:, :2], 3
+    expected = -by_hand(x, k).sum()
+    torch.manual_seed(1)
+    estimator = ImportanceWeightedELBO(k, gradient, max_plate_nesting=1)
+    loss = estimator.differentiable_loss(model, guide, x)
+    torch.testing.assert_close(loss, expected)
+    got, want = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(got, want)

@@ -69,3 +69,11 @@ def test_data_that_are_no_images_are_refused(ax):
         plots.images(np.zeros((6, 5, 8, 8)), ax=ax)
     with pytest.raises(ValueError, match="must be the same"):
         plots.reconstructions(np.zeros((6, 64)), np.zeros((5, 64)), ax=ax)
+
+
+def test_images_are_neither_turned_nor_mirrored(ax):
+    x = np.arange(12).reshape(2, 2, 3) / 12
+    plots.images(x, columns=2, ax=ax)
+    sheet = np.asarray(ax.images[0].get_array())
+    np.testing.assert_allclose(sheet[1:3, 1:4], x[0])
+    np.testing.assert_allclose(sheet[1:3, 5:8], x[1])
