@@ -34,9 +34,9 @@ class NeuralConditional(ConditionalDistribution, ABC):
 
     Args:
         net: any module ``(..., features_in) -> (..., features_out)``. Several contexts (x and y, z
-            and y) are broadcast and concatenated on the last dimension, unless ``net.forward`` has
-            as many required positional arguments as there are contexts: it then gets each on its
-            own.
+            and y) are broadcast and concatenated on the last dimension, unless ``net.forward``
+            takes them apart: it has as many required positional arguments as there are contexts,
+            or any number of them (``*context``).
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -47,11 +47,11 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 f"(..., features_in) -> (..., features_out), got {describe(net)}"
             )
         self.net = net
-        self._net_inputs = _required_inputs(net)
+        self._apart = _numbers_apart(net)
 
     def outputs(self, *context: Tensor) -> Tensor:
         """Return the network's output for the context, shape ``(..., features_out)``."""
-        apart = len(context) == self._net_inputs
+        apart = self._apart is None or len(context) == self._apart
         inputs = context if apart else (concatenate(*context),)
         try:
             return self.net(*inputs)
@@ -63,7 +63,8 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
                 f"input of shape {shapes}: {error}. A network must accept (..., features_in) with "
                 f"any number of leading dimensions (batch, particles, enumerated values) and the "
-                f"features it was built for"
+                f"features it was built for; nets.KeepLeading(net, event_dim) adapts one that "
+                f"takes a single batch dimension"
             ) from error
 
 
@@ -74,14 +75,29 @@ def concatenate(*context: Tensor) -> Float[Tensor, "*batch features"]:
         >>> concatenate(torch.zeros(5, 3), torch.zeros(2, 1, 4)).shape
         torch.Size([2, 5, 7])
     """
+    if not context:
+        raise TypeError("a conditional distribution needs a context tensor, got none")
     if len(context) == 1:
         return context[0]
     leading = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
     return torch.cat([c.expand(*leading, c.shape[-1]) for c in context], dim=-1)
 
 
-def _required_inputs(net: nn.Module) -> int:
-    """Count the required positional arguments of ``net.forward``."""
-    parameters = inspect.signature(net.forward).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
+def takes_context(part: nn.Module) -> bool:
+    """Tell whether a part's ``forward`` takes context: p(z | y) does, p(z) does not."""
+    return any(p.kind in (*_POSITIONAL, p.VAR_POSITIONAL) for p in _inputs(part))
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _numbers_apart(net: nn.Module) -> int | None:
+    """Return how many contexts the network takes apart; None if any number."""
+    inputs = _inputs(getattr(net, "_orig_mod", net))  # torch.compile hides the signature
+    if any(p.kind is p.VAR_POSITIONAL for p in inputs):
+        return None
+    return sum(p.kind in _POSITIONAL and p.default is p.empty for p in inputs)
+
+
+def _inputs(module: nn.Module) -> list[inspect.Parameter]:
+    return list(inspect.signature(module.forward).parameters.values())

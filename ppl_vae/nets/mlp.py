@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ppl_vae.errors import positive_int
+from ppl_vae.nets.checks import features_of, positive_ints
 
 
 class MLP(nn.Module):
@@ -33,23 +34,16 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] = nn.ELU,
     ) -> None:
         super().__init__()
-        widths = [in_features, *hidden, out_features]
-        names = ["in_features", *("hidden" for _ in hidden), "out_features"]
-        for name, width in zip(names, widths, strict=True):
-            positive_int("MLP", name, width)
+        self.in_features = positive_int("MLP", "in_features", in_features)
+        self.out_features = positive_int("MLP", "out_features", out_features)
+        self.hidden = positive_ints("MLP", "hidden", hidden)
+        self.activation = activation
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
+        for width_in, width_out in pairwise((in_features, *self.hidden, out_features)):
             layers += [nn.Linear(width_in, width_out), activation()]
         self.layers = nn.Sequential(*layers[:-1])
-        self.in_features = in_features
-        self.out_features = out_features
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the output, shape ``(..., out_features)``."""
-        if features.shape[-1] != self.in_features:
-            raise ValueError(
-                f"MLP: expected {self.in_features} features on the last dimension, got an input of "
-                f"shape {tuple(features.shape)}; give MLP(in_features={features.shape[-1]}, ...) "
-                f"or pass data of the width it was built for"
-            )
+        features_of("MLP", features, self.in_features)
         return self.layers(features)

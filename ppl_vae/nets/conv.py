@@ -1,0 +1,278 @@
+"""Convolutional networks of images, with or without residual blocks.
+
+No normalisation layers. Batch normalisation makes q(z | x) of one datum depend on the rest of its
+batch, particles and enumerated values among them, so that log q(z | x) is no longer the density of
+what was sampled. Group normalisation would not, but it is not needed: the weights start at a scale
+that keeps outputs of order one at any depth (:mod:`ppl_vae.nets.initialise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from ppl_vae.conditional import concatenate
+from ppl_vae.errors import positive_int
+from ppl_vae.nets.checks import count, features_of, image, positive_ints
+from ppl_vae.nets.initialise import gain_after, scaled
+from ppl_vae.nets.leading import KeepLeading
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(a(conv(a(x)))), with 3×3 convolutions: ``(..., C, H, W) -> (..., C, H, W)``.
+
+    The last convolution starts small, so that a block starts near the identity and a stack of any
+    depth keeps the scale of its input (Zhang et al. 2019, arXiv 1901.09321, section 3).
+
+    Source: He et al. 2016 (arXiv 1603.05027), figure 4(e), without its normalisation.
+
+    Args:
+        channels: number of channels C.
+        activation: makes the activation a.
+    """
+
+    def __init__(self, channels: int, *, activation: Callable[[], nn.Module] = nn.ELU) -> None:
+        super().__init__()
+        self.channels = positive_int("ResidualBlock", "channels", channels)
+        self.activation = activation
+        gain = gain_after(activation)
+        branch = nn.Sequential(
+            activation(),
+            scaled(nn.Conv2d(channels, channels, 3, padding=1), gain),
+            activation(),
+            scaled(nn.Conv2d(channels, channels, 3, padding=1), 0.1 * gain),
+        )
+        self.branch = KeepLeading(branch, event_dim=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output, of the shape of x."""
+        if x.dim() < 3 or x.shape[-3] != self.channels:
+            raise ValueError(
+                f"ResidualBlock: expected images (..., {self.channels}, height, width), got an "
+                f"input of shape {tuple(x.shape)}; give ResidualBlock(channels=...) that number "
+                f"of channels"
+            )
+        return x + self.branch(x)
+
+
+class ConvEncoder(nn.Module):
+    """A convolutional network ``(..., C, H, W) -> (..., out_features)``.
+
+    One 3×3 convolution of stride 2 per entry of ``channels``, each followed by ``residual_blocks``
+    :class:`ResidualBlock`; then a dense head. A ResNet is ``residual_blocks=2``.
+
+    Contexts, such as a one-hot label, join the flattened features before the head. The
+    convolutions run on the leading dimensions of the image alone; those of the contexts are
+    broadcast after the head's first layer, where enumerating a label on the left costs little.
+
+    Args:
+        image_shape: ``(C, H, W)``, odd and unequal sides too. Each stride rounds up
+            (28 → 14 → 7 → 4); n entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
+        out_features: width of the output, which is linear.
+        channels: width of each stride-2 convolution.
+        hidden: widths of the head's hidden layers. With ``()`` a context enters linearly.
+        residual_blocks: how many after each stride-2 convolution.
+        context_features: width of the contexts together; 0 for none.
+        activation: makes the activations.
+
+    Raises:
+        ValueError: if the image is too small for that many strides.
+
+    Example:
+        >>> ConvEncoder((1, 28, 28), 2 * 10)(torch.zeros(5, 100, 1, 28, 28)).shape
+        torch.Size([5, 100, 20])
+        >>> encoder = ConvEncoder((1, 28, 28), 2 * 10, context_features=10)
+        >>> encoder(torch.zeros(100, 1, 28, 28), torch.zeros(10, 1, 10)).shape
+        torch.Size([10, 100, 20])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        out_features: int,
+        *,
+        channels: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (256,),
+        residual_blocks: int = 0,
+        context_features: int = 0,
+        activation: Callable[[], nn.Module] = nn.ELU,
+    ) -> None:
+        super().__init__()
+        self.image_shape = image("ConvEncoder", image_shape)
+        self.out_features = positive_int("ConvEncoder", "out_features", out_features)
+        self.channels = positive_ints("ConvEncoder", "channels", channels)
+        self.hidden = positive_ints("ConvEncoder", "hidden", hidden)
+        self.residual_blocks = count("ConvEncoder", "residual_blocks", residual_blocks)
+        self.context_features = count("ConvEncoder", "context_features", context_features)
+        self.activation = activation
+        height, width = _sizes("ConvEncoder", self.image_shape, self.channels)[-1]
+        gain = gain_after(activation)
+        layers: list[nn.Module] = []
+        for c_in, c_out in pairwise((self.image_shape[0], *self.channels)):
+            stride = nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
+            layers += [
+                scaled(stride, gain if layers else 1.0),
+                *_blocks(residual_blocks, c_out, activation),
+                activation(),
+            ]
+        self.convolutions = KeepLeading(nn.Sequential(*layers, nn.Flatten()), event_dim=3)
+        # One affine map of (features, context), in two terms: features are never expanded.
+        widths = (*self.hidden, out_features)
+        flat = self.channels[-1] * height * width
+        self.from_image = scaled(nn.Linear(flat, widths[0]), gain)
+        self.from_context: nn.Module | None = None
+        if context_features:
+            self.from_context = scaled(nn.Linear(context_features, widths[0], bias=False), 1.0)
+        self.head = nn.Sequential(*_dense(widths, activation, gain))
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the output, shape ``(..., out_features)``.
+
+        Args:
+            x: images, shape ``(..., *image_shape)``.
+            context: vectors ``(..., c_i)`` whose widths add up to ``context_features``; leading
+                dimensions are broadcast.
+        """
+        if x.shape[-3:] != self.image_shape:
+            raise ValueError(
+                f"ConvEncoder: expected images of shape {self.image_shape} on the last three "
+                f"dimensions, got an input of shape {tuple(x.shape)}; give ConvEncoder that "
+                f"image_shape, or reshape flat data with "
+                f"torch.nn.Unflatten(-1, {self.image_shape})"
+            )
+        came = sum(c.shape[-1] for c in context)
+        if came != self.context_features:
+            shapes = ", ".join(str(tuple(c.shape)) for c in context) or "none"
+            raise ValueError(
+                f"ConvEncoder: expected context of {self.context_features} features in all, "
+                f"context_features being {self.context_features}, got context of {came}: "
+                f"{shapes}; give ConvEncoder(..., context_features={came})"
+            )
+        features = self.from_image(self.convolutions(x))
+        if self.from_context is not None:
+            features = features + self.from_context(concatenate(*context))
+        return self.head(features)
+
+
+class ConvDecoder(nn.Module):
+    """A convolutional network ``(..., in_features) -> (..., C, H, W)``.
+
+    The mirror of :class:`ConvEncoder`: a dense part gives the smallest image; then, per entry of
+    ``channels``, ``residual_blocks`` :class:`ResidualBlock` of that width and a transposed
+    convolution of stride 2 to the encoder's next size, exactly. Its kernel is 4×4, a multiple of
+    the stride, so that every pixel gets as many terms and no checkerboard appears (Odena et al.
+    2016, doi 10.23915/distill.00003).
+
+    At the start the outputs for standard-normal inputs are of order one.
+
+    Args:
+        in_features: width of the input.
+        image_shape: ``(C, H, W)`` of the output, which is linear; C is what the likelihood asks for
+            (its ``net_shape``). n entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
+        channels: widths, from the smallest image on.
+        hidden: widths of the dense part's hidden layers.
+        residual_blocks: how many before each transposed convolution.
+        activation: makes the activations.
+
+    Raises:
+        ValueError: if the image is too small for that many strides.
+
+    Example:
+        >>> ConvDecoder(10, (1, 28, 28))(torch.zeros(5, 100, 10)).shape
+        torch.Size([5, 100, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        image_shape: Sequence[int],
+        *,
+        channels: Sequence[int] = (64, 32),
+        hidden: Sequence[int] = (256,),
+        residual_blocks: int = 0,
+        activation: Callable[[], nn.Module] = nn.ELU,
+    ) -> None:
+        super().__init__()
+        self.in_features = positive_int("ConvDecoder", "in_features", in_features)
+        self.image_shape = image("ConvDecoder", image_shape)
+        self.channels = positive_ints("ConvDecoder", "channels", channels)
+        self.hidden = positive_ints("ConvDecoder", "hidden", hidden)
+        self.residual_blocks = count("ConvDecoder", "residual_blocks", residual_blocks)
+        self.activation = activation
+        smallest, *sizes = reversed(_sizes("ConvDecoder", self.image_shape, self.channels))
+        gain = gain_after(activation)
+        first = (self.channels[0], *smallest)
+        widths = (*self.hidden, first[0] * first[1] * first[2])
+        self.dense = nn.Sequential(
+            scaled(nn.Linear(in_features, widths[0]), 1.0),
+            *_dense(widths, activation, gain),
+            nn.Unflatten(-1, first),
+        )
+        layers: list[nn.Module] = []
+        widths = (*self.channels, self.image_shape[0])
+        for (c_in, c_out), size in zip(pairwise(widths), sizes, strict=True):
+            layers += [
+                *_blocks(residual_blocks, c_in, activation),
+                activation(),
+                scaled(_doubling(c_in, c_out, size), gain),
+            ]
+        self.convolutions = KeepLeading(nn.Sequential(*layers), event_dim=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the images, shape ``(..., *image_shape)``."""
+        features_of("ConvDecoder", features, self.in_features)
+        return self.convolutions(self.dense(features))
+
+
+def _blocks(number: int, channels: int, activation: Callable[[], nn.Module]) -> list[ResidualBlock]:
+    return [ResidualBlock(channels, activation=activation) for _ in range(number)]
+
+
+def _doubling(c_in: int, c_out: int, size: tuple[int, int]) -> nn.ConvTranspose2d:
+    """Map images whose sides are half of ``size``, rounded up, to images of that size."""
+    # n -> 2 (n - 1) - 2 padding + 4 + output_padding, which is 2 n or 2 n - 1
+    odd_height, odd_width = (side % 2 for side in size)
+    return nn.ConvTranspose2d(
+        c_in,
+        c_out,
+        kernel_size=4,
+        stride=2,
+        padding=(1 + odd_height, 1 + odd_width),
+        output_padding=(odd_height, odd_width),
+    )
+
+
+def _dense(
+    widths: Sequence[int], activation: Callable[[], nn.Module], gain: float
+) -> list[nn.Module]:
+    """Return what follows a first layer of width ``widths[0]``."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(widths):
+        layers += [activation(), scaled(nn.Linear(width_in, width_out), gain)]
+    return layers
+
+
+def _sizes(
+    owner: str, image_shape: tuple[int, int, int], channels: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Return (height, width) of the image and after each stride of 2, which rounds up."""
+    _, height, width = image_shape
+    fits = (min(height, width) - 1).bit_length()  # strides until the shorter side is 1
+    if not fits:
+        raise ValueError(
+            f"{owner}: image_shape must have sides of 2 or more, got {image_shape}; "
+            f"use nets.MLP for data that are no images"
+        )
+    if not 1 <= len(channels) <= fits:
+        raise ValueError(
+            f"{owner}: each entry of channels is a stride of 2, and images of shape {image_shape} "
+            f"take 1 to {fits} of them, got {len(channels)}: {channels}; {len(channels)} need "
+            f"sides of {2 ** max(len(channels) - 1, 0) + 1} or more"
+        )
+    sizes = [(height, width)]
+    for _ in channels:
+        height, width = (height + 1) // 2, (width + 1) // 2
+        sizes.append((height, width))
+    return sizes

@@ -1,0 +1,56 @@
+"""Fully connected networks with gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ppl_vae.errors import positive_int
+from ppl_vae.nets.checks import features_of, positive_ints
+
+
+class GatedMLP(nn.Module):
+    """A multilayer perceptron of gated layers, ``(..., in_features) -> (..., out_features)``.
+
+    Each hidden layer is h = (A x + a) ⊙ sigmoid(B x + b); the output is linear. Weights start as
+    N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852), as in the experiments of the source.
+
+    Source: Tomczak & Welling 2018 (arXiv 1705.07120), section 4; Dauphin et al. 2017 (arXiv
+    1612.08083), equation 1.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        hidden: widths of the gated layers; ``()`` gives an affine map.
+
+    Example:
+        >>> GatedMLP(784, 2 * 40)(torch.zeros(5, 100, 784)).shape
+        torch.Size([5, 100, 80])
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, hidden: Sequence[int] = (300, 300)
+    ) -> None:
+        super().__init__()
+        self.in_features = positive_int("GatedMLP", "in_features", in_features)
+        self.out_features = positive_int("GatedMLP", "out_features", out_features)
+        self.hidden = positive_ints("GatedMLP", "hidden", hidden)
+        layers: list[nn.Module] = []
+        width_in = in_features
+        for width in self.hidden:
+            # A and B stacked: one product, whose halves nn.GLU multiplies.
+            layers += [_linear(width_in, 2 * width), nn.GLU(dim=-1)]
+            width_in = width
+        self.layers = nn.Sequential(*layers, _linear(width_in, out_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the output, shape ``(..., out_features)``."""
+        features_of("GatedMLP", features, self.in_features)
+        return self.layers(features)
+
+
+def _linear(width_in: int, width_out: int) -> nn.Linear:
+    layer = nn.Linear(width_in, width_out)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return layer
