@@ -1,5 +1,6 @@
 """One place for seeds and for Pyro's global state."""
 
+import jaxtyping
 import matplotlib as mpl
 import pyro
 import pytest
@@ -22,3 +23,11 @@ def clean_state():
 def float64():
     """Make float64 the default, for comparisons with mathematics."""
     torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def as_users_see_it():
+    """Switch the run-time type checks of the tests off: users do not have them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -151,6 +151,20 @@ def test_labels_are_evidence_even_for_a_guide_without_y(float64):
         assert loss == pytest.approx(-expected.sum().item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("labels", [None, "some", "all"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "normal given y"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_parameter_moves_with_labels(prior, estimator, labels):
+    pair, x = ssvae(prior, alpha=2.0), binary()
+    y = None if labels is None else torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    if labels == "some":
+        y[::2] = -1
+    before = copy.deepcopy(dict(pair.named_parameters()))
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), ESTIMATORS[estimator]())
+    assert all(math.isfinite(svi.step(x, y)) for _ in range(3))
+    assert not [n for n, p in pair.named_parameters() if torch.equal(p, before[n])]
+
+
 def test_float32_labels_contribute_no_nan():
     pair, x = ssvae(alpha=1.0), binary(7)
     for estimator in (*ESTIMATORS.values(), lambda: estimators.ImportanceWeightedELBO(4)):

@@ -49,13 +49,20 @@ class ELBOTerms:
 
 @torch.no_grad()
 def elbo_terms(
-    pair: ModelAndGuide, x: Tensor, *, num_samples: int = 1, progress: bool = False
+    pair: ModelAndGuide,
+    x: Tensor,
+    *context: Tensor,
+    mask: Tensor | None = None,
+    num_samples: int = 1,
+    progress: bool = False,
 ) -> ELBOTerms:
     """Estimate the ELBO and its terms by Monte Carlo, latent labels summed exactly.
 
     Args:
         pair: any model/guide pair.
         x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
         progress: show a progress bar.
 
@@ -69,9 +76,9 @@ def elbo_terms(
     """
     estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
     nelbo, reconstruction = [], []
-    with evaluating(pair):
-        for batch in _batches(x, num_samples, "ELBO" if progress else None):
-            weights = estimator.log_weights(pair.model, pair.guide, batch)
+    with evaluating(pair.model, pair.guide):
+        for args, kwargs in _batches(x, context, mask, num_samples, "ELBO" if progress else None):
+            weights = estimator.log_weights(pair.model, pair.guide, *args, **kwargs)
             if weights.log_likelihood is None:
                 raise NotImplementedError(
                     "elbo_terms: a latent is enumerated in the model alone, so that the likelihood "
@@ -87,7 +94,8 @@ def elbo_terms(
 def importance_bounds(
     pair: ModelAndGuide,
     x: Tensor,
-    *,
+    *context: Tensor,
+    mask: Tensor | None = None,
     num_particles: Sequence[int] = (1, 10, 100, 1000),
     progress: bool = False,
 ) -> dict[int, Estimate]:
@@ -98,6 +106,8 @@ def importance_bounds(
     Args:
         pair: any model/guide pair.
         x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_particles: the values of K.
         progress: show a progress bar.
 
@@ -105,21 +115,21 @@ def importance_bounds(
         ValueError: if x does not suit the pair, or a K is below 1.
     """
     bounds = {}
-    with evaluating(pair):
+    with evaluating(pair.model, pair.guide):
         for k in num_particles:
             estimator = ImportanceWeightedELBO(k)
             values = [
-                -estimator.per_datum(pair.model, pair.guide, batch)
-                for batch in _batches(x, k, f"IWAE-{k}" if progress else None)
+                -estimator.per_datum(pair.model, pair.guide, *args, **kwargs)
+                for args, kwargs in _batches(x, context, mask, k, f"IWAE-{k}" if progress else None)
             ]
             bounds[k] = Estimate.of(torch.cat(values))
     return bounds
 
 
 @contextmanager
-def evaluating(pair: ModelAndGuide) -> Iterator[None]:
-    """Switch the pair to evaluation mode, and back to the modes it was in."""
-    modes = [(m, m.training) for program in (pair.model, pair.guide) for m in program.modules()]
+def evaluating(*programs: nn.Module) -> Iterator[None]:
+    """Switch the programs to evaluation mode, and back to the modes they were in."""
+    modes = [(m, m.training) for program in programs for m in program.modules()]
     try:
         for module, _ in modes:
             module.training = False
@@ -129,9 +139,26 @@ def evaluating(pair: ModelAndGuide) -> Iterator[None]:
             module.training = mode
 
 
-def _batches(x: Tensor, rows_per_datum: int, label: str | None) -> Iterator[Tensor]:
+def _batches(
+    x: Tensor,
+    context: tuple[Tensor, ...],
+    mask: Tensor | None,
+    rows_per_datum: int,
+    label: str | None,
+) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    """Yield the programs' arguments for some of the data at a time."""
+    for tensor in (*context, *([] if mask is None else [mask])):
+        if len(tensor) != len(x):
+            raise ValueError(
+                f"x has {len(x)} data, but a further argument has {len(tensor)}; give one entry "
+                f"for each datum"
+            )
     size = max(1, MAX_ROWS // rows_per_datum)
     with tqdm(total=len(x), desc=label, disable=label is None, leave=False, unit="x") as bar:
-        for batch in x.split(size):
-            yield batch
-            bar.update(len(batch))
+        for start in range(0, max(1, len(x)), size):  # the programs refuse an empty batch
+            some = slice(start, start + size)
+            yield (
+                tuple(t[some] for t in (x, *context)),
+                {} if mask is None else {"mask": mask[some]},
+            )
+            bar.update(len(x[some]))

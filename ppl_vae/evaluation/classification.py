@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ppl_vae.evaluation.bounds import evaluating
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.models import SemiSupervisedVAE, StackedVAE
 
 
-def accuracy(pair: SemiSupervisedVAE, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> Estimate:
+def accuracy(
+    pair: SemiSupervisedVAE | StackedVAE, x: Tensor, y: Tensor, *, batch_size: int = 1000
+) -> Estimate:
     """Return the fraction of data whose most probable label under q(y | x) is y.
 
     Args:

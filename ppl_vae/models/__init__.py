@@ -1,7 +1,10 @@
 """Model/guide pairs: the only room with ``pyro.sample`` and ``pyro.plate``."""
 
+from ppl_vae.models.conditional import ConditionalVAE
+from ppl_vae.models.hierarchical import HierarchicalVAE
 from ppl_vae.models.pair import Pair
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
+from ppl_vae.models.stacked import StackedVAE
 from ppl_vae.models.vae import VAE
 
-__all__ = ["VAE", "Pair", "SemiSupervisedVAE"]
+__all__ = ["VAE", "ConditionalVAE", "HierarchicalVAE", "Pair", "SemiSupervisedVAE", "StackedVAE"]

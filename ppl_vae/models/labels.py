@@ -32,6 +32,14 @@ class Labels:
         if y.min() < -1 or y.max() >= self.num_classes:
             raise ValueError(f"expected {expected}, got values from {y.min()} to {y.max()}")
 
+    def check_observed(self, y: Tensor | None, batch: int) -> None:
+        """Raise an error unless y holds a label for each datum."""
+        if y is None:
+            raise TypeError(f"expected y of shape ({batch},), a label for each datum, got None")
+        self.check(y, batch)
+        if (y < 0).any():
+            raise ValueError("y must hold a label for each datum, got -1 among them")
+
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """Return y one-hot, shape ``(..., num_classes)``."""
         # torch's one_hot looks at the values, and so waits for the device.

@@ -1,22 +1,26 @@
-"""What may be observed: the check that x suits the likelihood, before anything runs."""
+"""What may be observed: the check that x suits the likelihood, and the site ``x`` itself."""
 
 from __future__ import annotations
 
 import weakref
 
+import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Size, Tensor
+from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, positive_int
 
 
 class Observation:
     """The shape and support of one datum; model and guide of a pair share one.
 
-    Shapes are checked at every call. Values are looked at once per tensor, and not at all under
-    ``pyro.enable_validation(False)``, since that reads the whole batch.
+    Shapes are checked at every call. Values are looked at once per tensor, and once per data set
+    for batches drawn by :mod:`ppl_vae.data`; not at all under ``pyro.enable_validation(False)``,
+    since that reads the whole batch.
 
     Args:
         event_shape: shape of one datum.
@@ -28,24 +32,74 @@ class Observation:
         self.event_shape = event_shape
         self.support = support
         self.likelihood = likelihood
+        self.filling = self._inside()
         self._seen: tuple[weakref.ref[Tensor], int] | None = None
+        self._sources: weakref.WeakSet = weakref.WeakSet()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_seen": None}  # weak references cannot be pickled or copied
+        # Weak references cannot be pickled or copied.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_seen", "_sources")}
 
-    def check(self, x: Tensor) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _seen=None, _sources=weakref.WeakSet())
+
+    def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
+        """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
+        if x is not None and mask is not None:
+            p_x, x = self._masked(p_x, mask), self.filled(x, mask)
+        pyro.sample("x", p_x, obs=x)
+
+    def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return x with a harmless value of the support where it is not observed."""
+        return x if mask is None else torch.where(mask, x, self.filling)
+
+    def batch_size(
+        self,
+        x: Tensor | None,
+        mask: Tensor | None = None,
+        size: int | None = None,
+        context: Tensor | None = None,
+    ) -> int:
+        """Check what a model is called with, and return the number of data.
+
+        Where x is not observed it is ``size``, or that of the context, or 1.
+
+        Raises:
+            TypeError: if x or the mask is no tensor of the right kind.
+            ValueError: if a shape is wrong, a value is not finite or outside the support, or both
+                or none of x and size are given.
+        """
+        if x is None:
+            if mask is not None:
+                raise ValueError("a mask says which entries of x are observed; give x with it")
+            if size is None:
+                size = len(context) if isinstance(context, Tensor) and context.dim() else 1
+            return positive_int("model", "size", size)
+        if size is not None:
+            raise ValueError(
+                f"size={size} says how many data to draw where x is not observed, but x is given "
+                f"({describe(x)}); leave one of them out"
+            )
+        self.check(x, mask)
+        return x.shape[0]
+
+    def check(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Raise an error that names x, what came and what was expected, if x does not suit."""
         self.check_shape(x)
+        if mask is not None:
+            self._check_mask(x, mask)
+            x = self.filled(x, mask)
         if is_validation_enabled():
-            self._check_values(x)
+            self._check_once(x)
 
     def check_shape(self, x: Tensor) -> None:
         """Raise an error if x is no floating-point tensor of shape ``(batch, *event_shape)``."""
         expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(
-                f"x must be a floating-point tensor, {expected}, got {describe(x)}; "
-                f"convert integer pixels with x.float() / 255, and binarise them for a Bernoulli"
+                f"x must be a floating-point tensor, {expected}, got {describe(x)}; convert counts "
+                f"with x.float() and pixels with x.float() / 255 (and binarise them for a "
+                f"Bernoulli, dequantise them for a density)"
             )
         if x.dim() != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
             raise ValueError(
@@ -55,20 +109,21 @@ class Observation:
         if x.shape[0] == 0:
             raise ValueError(f"expected {expected} with at least one datum, got {describe(x)}")
 
-    def _check_values(self, x: Tensor) -> None:
-        if self._seen is not None and self._seen[0]() is x and self._seen[1] == x._version:
-            return
+    def check_values(self, x: Tensor) -> None:
+        """Raise an error that says how many values of x are not finite or outside the support."""
         finite = torch.isfinite(x)
         if not finite.all():
             raise ValueError(
                 f"x has {int((~finite).sum())} non-finite values (NaN or infinity) of {x.numel()}; "
-                f"remove or impute them first"
+                f"remove or impute them, or pass mask= with False where x is missing"
             )
         inside = self.support.check(x)
         if not inside.all():
             kind = str(getattr(self.support, "base_constraint", self.support)).removesuffix("()")
             advice = (
-                "; binarise grey values (ppl_vae.data does), or use a likelihood of real values"
+                "; binarise grey values (ppl_vae.data does), or use the likelihood of such values "
+                "(ContinuousBernoulli for grey values, Poisson or NegativeBinomial for counts, "
+                "Normal for real values)"
                 if kind == "Boolean"
                 else ""
             )
@@ -77,4 +132,44 @@ class Observation:
                 f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
                 f"{x.min().item():.4g} to {x.max().item():.4g}{advice}"
             )
+
+    def _check_once(self, x: Tensor) -> None:
+        source = getattr(x, "drawn_from", None)
+        if source is not None:
+            if source not in self._sources:
+                for part in source.in_parts():
+                    self.check_values(part.reshape(-1, *self.event_shape))
+                self._sources.add(source)
+            return
+        if self._seen is not None and self._seen[0]() is x and self._seen[1] == x._version:
+            return
+        self.check_values(x)
         self._seen = (weakref.ref(x), x._version)
+
+    def _check_mask(self, x: Tensor, mask: Tensor) -> None:
+        expected = f"mask of shape {tuple(x.shape)}, as x, True where x is observed"
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
+        if mask.shape != x.shape:
+            raise ValueError(
+                f"expected a {expected}, got {describe(mask)}; give one entry for each entry of x "
+                f"(mask.expand_as(x) repeats one for all data)"
+            )
+
+    def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
+        """Return p(x | z) with the entries that are not observed marginalised out."""
+        elements = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
+        count = len(self.event_shape)
+        if elements.event_shape or elements.batch_shape[-count:] != self.event_shape:
+            raise NotImplementedError(
+                f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, "
+                f"so that missing ones cannot be left out; use one that does, such as Normal"
+            )
+        return elements.mask(mask).to_event(count)
+
+    def _inside(self) -> float:
+        candidates = (0.0, 1.0, 0.5)
+        return next(
+            (v for v in candidates if self.support.check(torch.full(self.event_shape, v)).all()),
+            0.0,
+        )

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
+from collections.abc import Iterable
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ppl_vae.construction import arguments, expression
+from ppl_vae.errors import describe
+from ppl_vae.models.imputation import imputed
+from ppl_vae.models.observation import Observation
 
 P = TypeVar("P", bound="Pair")
 
@@ -14,7 +22,15 @@ class Pair(nn.Module, ABC):
     """A Pyro ``model`` and ``guide`` built from parts that are swapped on their own.
 
     ``model`` holds the generative parameters θ and ``guide`` the variational parameters φ; both are
-    modules, called with the same arguments, with the batch in one plate named ``data``.
+    modules, called with the same arguments, with the batch in one plate named ``data``:
+
+    - ``model(x)``, ``guide(x)``: x observed, shape ``(batch, *event)``;
+    - ``model(x, mask=m)``, ``guide(x, mask=m)``: only the entries where the boolean m, of x's
+      shape, is True are observed; the others may hold anything, NaN too. The model scores
+      log p(x_observed | z), and the guide sees zeros in their place (Mattei & Frellsen 2019, arXiv
+      1812.02633, section 2.2), or a value of the support where 0 is outside it;
+    - ``model(size=n)``: nothing observed, n data are drawn. Condition any site with
+      ``pyro.condition(vae.model, data={"z": z})(size=n)``.
     """
 
     model: nn.Module
@@ -35,12 +51,21 @@ class Pair(nn.Module, ABC):
         """``likelihood(z, ...)`` is p(x | z, ...)."""
         return self.model.get_submodule("likelihood")
 
-    @abstractmethod
+    @property
+    def observation(self) -> Observation:
+        """The shape and support of one datum."""
+        observation = self.model.observation
+        assert isinstance(observation, Observation)
+        return observation
+
     def parts(self) -> dict[str, object]:
         """Return the constructor's arguments by name."""
+        return arguments(self)
 
     def replace(self: P, **changes: object) -> P:
         """Return a new pair with some parts changed and all others shared with this one.
+
+        A prior made of the posterior (:class:`ppl_vae.priors.VampPrior`) follows a new posterior.
 
         Args:
             changes: new values for any of the constructor's arguments, such as
@@ -56,4 +81,96 @@ class Pair(nn.Module, ABC):
                 f"{type(self).__name__}.replace: unknown part {unknown[0]!r}; "
                 f"the parts are {', '.join(parts)}"
             )
-        return type(self)(**{**parts, **changes}).train(self.training)
+        parts.update(changes)
+        prior, posterior = parts["prior"], self._posterior_of_prior(parts)
+        if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
+            parts["prior"] = prior.with_posterior(posterior)
+        return type(self)(**parts).train(self.training)
+
+    def check(self, data: Tensor | Iterable[Tensor]) -> None:
+        """Raise an error if any of the data does not suit the likelihood.
+
+        Args:
+            data: a :class:`ppl_vae.data.Dataset`, whose values are looked at as grey values in
+                [0, 1], or a tensor ``(N, *event)``.
+
+        Raises:
+            TypeError: if the data are no floating-point tensor.
+            ValueError: if a shape is wrong, or values are not finite or outside the support.
+        """
+        parts = data.in_parts() if hasattr(data, "in_parts") else [data]
+        for x in parts:
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"{type(self).__name__}.check: data must be a ppl_vae.data.Dataset or a "
+                    f"tensor, got {describe(x)}"
+                )
+            if x.shape[1:].numel() == self.observation.event_shape.numel():
+                x = x.reshape(-1, *self.observation.event_shape)
+            self.observation.check_shape(x)
+            self.observation.check_values(x)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *context: Tensor,
+        num_samples: int | None = None,
+        num_particles: int = 1000,
+        mean: bool = False,
+    ) -> Tensor:
+        r"""Fill what is missing in x from the posterior predictive p(x_missing | x_observed).
+
+        Sampling importance resampling (Rubin 1987; Mattei & Frellsen 2019, arXiv 1812.02633,
+        section 3): latents of ``num_particles`` draws from the guide are resampled with weights
+        proportional to p(z) p(x_observed | z) / q(z | x_observed), and x_missing drawn from
+        p(x | z). Exact as ``num_particles`` grows.
+
+        Args:
+            x: the data, shape ``(batch, *event)``; missing entries may hold anything, NaN too.
+            mask: boolean, of x's shape, True where x is observed.
+            context: further arguments of the programs, such as labels.
+            num_samples: how many imputations of each datum; one, without a leading dimension, if
+                not given.
+            num_particles: draws from the guide for each datum.
+            mean: fill with E[x | z] of the resampled z instead of a draw.
+
+        Returns:
+            x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``
+            ``(num_samples, batch, *event)``.
+        """
+        return imputed(
+            self,
+            x,
+            mask,
+            *context,
+            num_samples=num_samples,
+            num_particles=num_particles,
+            mean=mean,
+        )
+
+    def __repr__(self) -> str:
+        return expression(self)
+
+    def _posterior_of_prior(self, parts: dict[str, object]) -> object:
+        """Return the posterior that a prior made of it follows."""
+        return parts["posterior"]
+
+
+def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> None:
+    """Raise an error if the prior is made of another posterior than the pair's."""
+    held = getattr(prior, "posterior", posterior)
+    if held is not posterior:
+        raise ValueError(
+            f"{owner}: prior {type(prior).__name__} is made of another posterior than the pair's; "
+            f"make it of the same object, or use prior.with_posterior(posterior)"
+        )
+
+
+def mean_of(distribution: Distribution, draws: int = 100) -> Tensor:
+    """Return the mean, or that of some draws where there is no closed form (flows)."""
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.sample((draws,)).mean(0)

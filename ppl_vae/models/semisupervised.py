@@ -9,18 +9,20 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.registration import register
-from ppl_vae.models.shapes import agree, distribution, probing, zeros_for
+from ppl_vae.models.shapes import agree, probed, zeros_for
 from ppl_vae.posteriors import Categorical
 
 
 class SemiSupervisedVAE(Pair):
     """Kingma's M2: p(y) p(z) p(x | z, y) with y uniform, and the guide q(y | x) q(z | x, y).
+
+    A prior that takes context gives p(z | y) in the place of p(z).
 
     ``model(x, y=None)`` and ``guide(x, y=None)``: y is a ``(batch,)`` tensor of integer labels,
     ``None`` when none is observed, -1 for a datum without its label. Unobserved y is enumerated in
@@ -36,7 +38,8 @@ class SemiSupervisedVAE(Pair):
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6, 7 and 9.
 
     Args:
-        prior: p(z), from :mod:`ppl_vae.priors`.
+        prior: p(z), from :mod:`ppl_vae.priors`, or p(z | y), such as
+            ``priors.ConditionalNormal(net)``, which sees y one-hot.
         classifier: q(y | x), a network ``(..., D) -> (..., num_classes)`` that returns logits.
         posterior: q(z | x, y), from :mod:`ppl_vae.posteriors`; its network takes x and the one-hot
             y concatenated, or apart (see :class:`ppl_vae.conditional.NeuralConditional`).
@@ -81,6 +84,7 @@ class SemiSupervisedVAE(Pair):
                 f"SemiSupervisedVAE: classification_weight must be finite and at least 0, "
                 f"got {describe(classification_weight)}"
             )
+        check_same_posterior("SemiSupervisedVAE", prior, posterior)
         observation = agree("SemiSupervisedVAE", prior, posterior, likelihood, num_classes)
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
@@ -88,17 +92,6 @@ class SemiSupervisedVAE(Pair):
             prior, likelihood, q_y, observation, labels, float(classification_weight)
         )
         self.guide = SemiSupervisedGuide(q_y, posterior, observation, labels)
-
-    def parts(self) -> dict[str, object]:
-        """Return the constructor's arguments by name."""
-        return {
-            "prior": self.prior,
-            "classifier": self.classifier,
-            "posterior": self.posterior,
-            "likelihood": self.likelihood,
-            "num_classes": self.num_classes,
-            "classification_weight": self.model.classification_weight,
-        }
 
     @property
     def classifier(self) -> nn.Module:
@@ -110,6 +103,11 @@ class SemiSupervisedVAE(Pair):
         """The number of values of y."""
         return self.guide.labels.num_classes
 
+    @property
+    def classification_weight(self) -> float:
+        """The weight α of log q(y | x) at observed labels."""
+        return self.model.classification_weight
+
     @torch.no_grad()
     def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
         """Return the probabilities q(y | x).
@@ -117,21 +115,21 @@ class SemiSupervisedVAE(Pair):
         Only the shape of x is checked: accuracy is customarily measured on grey values, which a
         Bernoulli likelihood refuses.
         """
-        self.guide.observation.check_shape(x)
+        self.observation.check_shape(x)
         return self.classifier(x).probs
 
     @torch.no_grad()
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
-        """Draw n data: y ~ p(y) unless given, z ~ p(z), x ~ p(x | z, y), or its mean."""
-        z = self.prior().sample((n,))
+        """Draw n data: y ~ p(y) unless given, z ~ p(z | y), x ~ p(x | z, y), or its mean."""
+        like = zeros_for(self.likelihood, 1)
         if y is None:
-            y = torch.randint(self.num_classes, (n,), device=z.device)
-        self.guide.labels.check(y, n)
-        if (y < 0).any():
-            raise ValueError("generate: y must hold a label for each datum, got -1 among them")
-        likelihood = self.likelihood(z, self.guide.labels.one_hot(y, z.dtype))
+            y = torch.randint(self.num_classes, (n,), device=like.device)
+        self.guide.labels.check_observed(y, n)
+        one_hot = self.guide.labels.one_hot(y, like.dtype)
+        p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
+        likelihood = self.likelihood(p_z.sample(), one_hot)
         return likelihood.mean if mean else likelihood.sample()
 
     @torch.no_grad()
@@ -139,7 +137,7 @@ class SemiSupervisedVAE(Pair):
         self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
         """Return E_q(z|x,y)[z]; y is the most probable label under q(y | x) where not given."""
-        return self.posterior(x, self._observed_or_likeliest(x, y)).mean
+        return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
     @torch.no_grad()
     def reconstruct(
@@ -150,7 +148,7 @@ class SemiSupervisedVAE(Pair):
         return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
 
     def _observed_or_likeliest(self, x: Tensor, y: Tensor | None) -> Tensor:
-        self.guide.observation.check(x)
+        self.observation.check(x)
         likeliest = self.classifier(x).probs.argmax(-1)
         if y is not None:
             self.guide.labels.check(y, x.shape[0])
@@ -159,7 +157,7 @@ class SemiSupervisedVAE(Pair):
 
 
 class SemiSupervisedModel(nn.Module):
-    """The generative program: y ~ uniform, z ~ p(z), x ~ p(x | z, y)."""
+    """The generative program: y ~ uniform, z ~ p(z), or p(z | y), x ~ p(x | z, y)."""
 
     def __init__(
         self,
@@ -173,32 +171,43 @@ class SemiSupervisedModel(nn.Module):
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
+        self._prior_sees_y = takes_context(prior)
         # The classifier is the guide's; it is a part of the model only where it scores labels.
         self.classifier = classifier if classification_weight > 0 else None
         self.observation = observation
         self.labels = labels
         self.classification_weight = classification_weight
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+    def forward(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        size: int | None = None,
+    ) -> None:
         """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
-        self.observation.check(x)
-        self.labels.check(y, x.shape[0])
+        size = self.observation.batch_size(x, mask, size, y)
+        self.labels.check(y, size)
         register(self)
-        p_y = dist.Categorical(logits=x.new_zeros(self.labels.num_classes))
-        with pyro.plate("data", x.shape[0]):
-            if y is not None and self.classifier is not None:
+        p_y = dist.Categorical(logits=zeros_for(self.likelihood, self.labels.num_classes))
+        dtype = p_y.logits.dtype
+        with pyro.plate("data", size):
+            if x is not None and y is not None and self.classifier is not None:
+                seen = self.observation.filled(x, mask)
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
-                    pyro.sample("classification", self.classifier(x), obs=y.clamp(min=0))
+                    pyro.sample("classification", self.classifier(seen), obs=y.clamp(min=0))
             if y is not None and (y >= 0).all():
                 label = pyro.sample("y", p_y, obs=y)
             else:
                 label = pyro.sample("y", p_y, infer={"enumerate": "parallel"})
                 if y is not None:
                     # Labels are evidence on y, whether or not the guide looks at them.
-                    pyro.factor("y_observed", self.labels.log_agreement(y, label, x.dtype))
-            z = pyro.sample("z", self.prior())
-            pyro.sample("x", self.likelihood(z, self.labels.one_hot(label, x.dtype)), obs=x)
+                    pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
+            one_hot = self.labels.one_hot(label, dtype)
+            z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
+            self.observation.sample(self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):
@@ -217,11 +226,12 @@ class SemiSupervisedGuide(nn.Module):
         self.observation = observation
         self.labels = labels
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+    def forward(self, x: Tensor, y: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
-        self.observation.check(x)
+        self.observation.check(x, mask)
         self.labels.check(y, x.shape[0])
         register(self)
+        x = self.observation.filled(x, mask)
         with pyro.plate("data", x.shape[0]):
             if y is None or (y < 0).any():
                 q_y = self.classifier(x)
@@ -235,12 +245,11 @@ def _as_classifier(classifier: nn.Module, observation: Observation, num_classes:
     """Return q(y | x) as a conditional distribution, checked on zeros."""
     if isinstance(classifier, nn.Module) and not isinstance(classifier, ConditionalDistribution):
         classifier = Categorical(classifier)
-    with probing(classifier):
-        x = zeros_for(classifier, 1, *observation.event_shape)
-        q_y = distribution("SemiSupervisedVAE", "classifier", classifier, x)
+    q_y = probed("SemiSupervisedVAE", "classifier", classifier, observation.event_shape)
     if not isinstance(q_y, dist.Categorical) or q_y.logits.shape != (1, num_classes):
         raise ValueError(
             f"SemiSupervisedVAE: classifier must give logits of shape (batch, {num_classes}), "
-            f"num_classes being {num_classes}, got {q_y} for x of shape {tuple(x.shape)}"
+            f"num_classes being {num_classes}, got {q_y} for x of shape "
+            f"{(1, *observation.event_shape)}"
         )
     return classifier

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.registration import register
 from ppl_vae.models.shapes import agree
 
@@ -51,13 +51,10 @@ class VAE(Pair):
         likelihood: nn.Module,
     ) -> None:
         super().__init__()
+        check_same_posterior("VAE", prior, posterior)
         observation = agree("VAE", prior, posterior, likelihood)
         self.model = VAEModel(prior, likelihood, observation)
         self.guide = VAEGuide(posterior, observation)
-
-    def parts(self) -> dict[str, object]:
-        """Return the constructor's arguments by name."""
-        return {"prior": self.prior, "posterior": self.posterior, "likelihood": self.likelihood}
 
     @torch.no_grad()
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
@@ -67,14 +64,14 @@ class VAE(Pair):
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        """Return the posterior mean E_q(z|x)[z]."""
-        self.guide.observation.check(x)
-        return self.posterior(x).mean
+        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws."""
+        self.observation.check(x)
+        return mean_of(self.posterior(x))
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z] at one draw z ~ q(z | x)."""
-        self.guide.observation.check(x)
+        self.observation.check(x)
         return self.likelihood(self.posterior(x).sample()).mean
 
 
@@ -92,13 +89,15 @@ class VAEModel(nn.Module):
         self.likelihood = likelihood
         self.observation = observation
 
-    def forward(self, x: Tensor) -> None:
-        """Run the program on a batch x, shape ``(batch, *event)``."""
-        self.observation.check(x)
+    def forward(
+        self, x: Tensor | None = None, *, mask: Tensor | None = None, size: int | None = None
+    ) -> None:
+        """Run the program on a batch x, shape ``(batch, *event)``, or draw ``size`` data."""
+        size = self.observation.batch_size(x, mask, size)
         register(self)
-        with pyro.plate("data", x.shape[0]):
+        with pyro.plate("data", size):
             z = pyro.sample("z", self.prior())
-            pyro.sample("x", self.likelihood(z), obs=x)
+            self.observation.sample(self.likelihood(z), x, mask)
 
 
 class VAEGuide(nn.Module):
@@ -109,9 +108,9 @@ class VAEGuide(nn.Module):
         self.posterior = posterior
         self.observation = observation
 
-    def forward(self, x: Tensor) -> None:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, shape ``(batch, *event)``."""
-        self.observation.check(x)
+        self.observation.check(x, mask)
         register(self)
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("z", self.posterior(x))
+            pyro.sample("z", self.posterior(self.observation.filled(x, mask)))

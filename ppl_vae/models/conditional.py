@@ -1,0 +1,185 @@
+"""The conditional variational autoencoder."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ppl_vae.conditional import takes_context
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.labels import Labels
+from ppl_vae.models.observation import Observation
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
+from ppl_vae.models.registration import register
+from ppl_vae.models.shapes import agree, zeros_for
+
+
+class ConditionalVAE(Pair):
+    """The conditional VAE: p(z) p(x | z, c), or p(z | c) p(x | z, c), with the guide q(z | x, c).
+
+    ``model(x, c)`` and ``guide(x, c)``; c is always observed, and the bounds are on log p(x | c).
+
+    Source: Sohn et al. 2015, "Learning structured output representation using deep conditional
+    generative models" (NeurIPS); Kingma et al. 2014 (arXiv 1406.5298), equation 6, for labels.
+
+    Args:
+        prior: p(z), from :mod:`ppl_vae.priors`, or p(z | c), such as
+            ``priors.ConditionalNormal(net)``.
+        posterior: q(z | x, c); its network takes x and c concatenated, or apart (see
+            :class:`ppl_vae.conditional.NeuralConditional`).
+        likelihood: p(x | z, c); likewise for z and c.
+        num_classes: c is an integer label, shape ``(batch,)``, and the parts see it one-hot.
+        context_features: c is a vector, shape ``(batch, context_features)``. Give one of the two.
+
+    Raises:
+        TypeError: if a part is not a module of the right kind, or not one of ``num_classes`` and
+            ``context_features`` is given.
+        ValueError: if the parts disagree in shape.
+
+    Example:
+        >>> from ppl_vae import likelihoods, nets, posteriors, priors
+        >>> vae = ConditionalVAE(
+        ...     prior=priors.StandardNormal(8),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(64 + 10, 2 * 8)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(8 + 10, 64)),
+        ...     num_classes=10,
+        ... )
+        >>> vae.generate(torch.arange(10)).shape
+        torch.Size([10, 64])
+    """
+
+    model: ConditionalModel
+    guide: ConditionalGuide
+
+    def __init__(
+        self,
+        *,
+        prior: nn.Module,
+        posterior: nn.Module,
+        likelihood: nn.Module,
+        num_classes: int | None = None,
+        context_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        condition = Condition(num_classes, context_features)
+        check_same_posterior("ConditionalVAE", prior, posterior)
+        observation = agree("ConditionalVAE", prior, posterior, likelihood, condition.features)
+        self.num_classes = num_classes
+        self.context_features = context_features
+        self.model = ConditionalModel(prior, likelihood, observation, condition)
+        self.guide = ConditionalGuide(posterior, observation, condition)
+
+    @torch.no_grad()
+    def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+        """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
+        c = self.model.condition.seen(c, len(c), zeros_for(self.likelihood, 1).dtype)
+        p_x = self.likelihood(self.model.prior_at(c).expand((len(c),)).sample(), c)
+        return p_x.mean if mean else p_x.sample()
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "batch *event"], c: Tensor) -> Float[Tensor, "batch latent"]:
+        """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws."""
+        self.observation.check(x)
+        return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Float[Tensor, "batch *event"], c: Tensor
+    ) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
+        self.observation.check(x)
+        c = self.model.condition.seen(c, len(x), x.dtype)
+        return self.likelihood(self.posterior(x, c).sample(), c).mean
+
+
+class Condition:
+    """What c may be, and how networks see it; model and guide share one."""
+
+    def __init__(self, num_classes: int | None, context_features: int | None) -> None:
+        if (num_classes is None) == (context_features is None):
+            raise TypeError(
+                f"ConditionalVAE: give num_classes where c is a label, or context_features where "
+                f"it is a vector, and not both; got num_classes={num_classes} and "
+                f"context_features={context_features}"
+            )
+        name = "num_classes" if context_features is None else "context_features"
+        width = num_classes if context_features is None else context_features
+        self.features = positive_int("ConditionalVAE", name, width)
+        self._labels = None if num_classes is None else Labels(num_classes)
+
+    def seen(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
+        """Return c as networks see it, ``(batch, features)``; raise an error if it does not suit.
+
+        Raises:
+            TypeError: if c is missing or of the wrong kind.
+            ValueError: if its shape or a value is wrong.
+        """
+        if self._labels is not None:
+            self._labels.check_observed(c, batch)
+            assert c is not None
+            return self._labels.one_hot(c, dtype)
+        expected = f"c of shape ({batch}, {self.features}), floating"
+        if not isinstance(c, Tensor) or not c.is_floating_point():
+            raise TypeError(f"expected {expected}, got {describe(c)}")
+        if c.shape != (batch, self.features):
+            raise ValueError(f"expected {expected}, got {describe(c)}")
+        return c
+
+
+class ConditionalModel(nn.Module):
+    """The generative program: z ~ p(z), or p(z | c), x ~ p(x | z, c)."""
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        observation: Observation,
+        condition: Condition,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.likelihood = likelihood
+        self.observation = observation
+        self.condition = condition
+
+    def prior_at(self, c: Tensor) -> torch.distributions.Distribution:
+        """Return p(z | c), or p(z) where the prior takes no context; c as networks see it."""
+        return self.prior(c) if takes_context(self.prior) else self.prior()
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        c: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        size: int | None = None,
+    ) -> None:
+        """Run the program on a batch x, ``(batch, *event)``, given c."""
+        size = self.observation.batch_size(x, mask, size, c)
+        seen = self.condition.seen(c, size, zeros_for(self.likelihood, 1).dtype)
+        register(self)
+        with pyro.plate("data", size):
+            z = pyro.sample("z", self.prior_at(seen))
+            self.observation.sample(self.likelihood(z, seen), x, mask)
+
+
+class ConditionalGuide(nn.Module):
+    """The variational program: z ~ q(z | x, c)."""
+
+    def __init__(
+        self, posterior: nn.Module, observation: Observation, condition: Condition
+    ) -> None:
+        super().__init__()
+        self.posterior = posterior
+        self.observation = observation
+        self.condition = condition
+
+    def forward(self, x: Tensor, c: Tensor | None = None, *, mask: Tensor | None = None) -> None:
+        """Run the program on a batch x, ``(batch, *event)``, given c."""
+        self.observation.check(x, mask)
+        seen = self.condition.seen(c, x.shape[0], x.dtype)
+        register(self)
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", self.posterior(self.observation.filled(x, mask), seen))

@@ -1,0 +1,249 @@
+"""Variational autoencoders with several stochastic layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ppl_vae.errors import describe
+from ppl_vae.models.observation import Observation
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
+from ppl_vae.models.registration import register
+from ppl_vae.models.shapes import observation_of, probed, same_latents
+
+
+class HierarchicalVAE(Pair):
+    r"""A VAE with L stochastic layers z_1 (next to x) to z_L (the top), sites ``z1`` ... ``zL``.
+
+    The model is p(z_L) Π_l p(z_l | z_{l+1}) p(x | z_1), and the guide
+
+    - ``inference="bottom-up"``: q(z_1 | x) Π_l q(z_{l+1} | z_l), as in Burda et al. 2016 (arXiv
+      1509.00519, section 3);
+    - ``inference="top-down"``: q(z_L | x) Π_l q(z_l | x, z_{l+1}), as in the ladder VAE of Sønderby
+      et al. 2016 (arXiv 1602.02282) with :class:`ppl_vae.posteriors.PrecisionWeighted`, or the
+      two-layer VampPrior model (arXiv 1705.07120, section 4).
+
+    Lists go from the data upwards: entry 0 belongs to z_1.
+
+    Args:
+        prior: p(z_L), from :mod:`ppl_vae.priors`.
+        conditionals: p(z_1 | z_2), ..., p(z_{L-1} | z_L): conditional distributions such as
+            ``priors.ConditionalNormal(net)``; L - 1 of them, at least one.
+        posteriors: bottom-up q(z_1 | x), q(z_2 | z_1), ...; top-down q(z_1 | x, z_2), ...,
+            q(z_L | x). L of them.
+        likelihood: p(x | z_1), from :mod:`ppl_vae.likelihoods`.
+        inference: in which direction the guide goes.
+        skip_connections: the likelihood is p(x | z_1, ..., z_L), and its network sees all layers,
+            z_1 first, concatenated or apart.
+
+    Raises:
+        TypeError: if a part is not a module that returns a distribution.
+        ValueError: if the parts disagree in shape or number.
+
+    Example:
+        >>> from ppl_vae import likelihoods, nets, posteriors, priors
+        >>> vae = HierarchicalVAE(
+        ...     prior=priors.StandardNormal(4),
+        ...     conditionals=[priors.ConditionalNormal(nets.MLP(4, 2 * 8))],
+        ...     posteriors=[
+        ...         posteriors.DiagonalNormal(nets.MLP(64, 2 * 8)),
+        ...         posteriors.DiagonalNormal(nets.MLP(8, 2 * 4)),
+        ...     ],
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(8, 64)),
+        ... )
+        >>> vae.generate(3).shape
+        torch.Size([3, 64])
+    """
+
+    model: HierarchicalModel
+    guide: HierarchicalGuide
+
+    def __init__(
+        self,
+        *,
+        prior: nn.Module,
+        conditionals: Sequence[nn.Module],
+        posteriors: Sequence[nn.Module],
+        likelihood: nn.Module,
+        inference: Literal["bottom-up", "top-down"] = "bottom-up",
+        skip_connections: bool = False,
+    ) -> None:
+        super().__init__()
+        if inference not in ("bottom-up", "top-down"):
+            raise ValueError(
+                f"HierarchicalVAE: inference must be 'bottom-up' or 'top-down', "
+                f"got {describe(inference)}"
+            )
+        if len(conditionals) < 1 or len(posteriors) != len(conditionals) + 1:
+            raise ValueError(
+                f"HierarchicalVAE: L layers need L posteriors and L - 1 conditionals, L being 2 or "
+                f"more, got {len(posteriors)} posteriors and {len(conditionals)} conditionals; "
+                f"with one layer use VAE"
+            )
+        self.inference = inference
+        self.skip_connections = skip_connections
+        for layer, (posterior, conditional) in enumerate(
+            zip(posteriors, conditionals, strict=False)
+        ):
+            if getattr(posterior, "conditional", conditional) is not conditional:
+                raise ValueError(
+                    f"HierarchicalVAE: posteriors[{layer}], {type(posterior).__name__}, holds "
+                    f"another conditional than conditionals[{layer}]; give both the same object"
+                )
+        top_down = inference == "top-down"
+        if top_down:
+            check_same_posterior("HierarchicalVAE", prior, posteriors[-1])
+        observation = _agree(
+            prior, conditionals, posteriors, likelihood, top_down, skip_connections
+        )
+        self.model = HierarchicalModel(
+            prior, conditionals, likelihood, observation, skip_connections
+        )
+        self.guide = HierarchicalGuide(posteriors, observation, top_down)
+
+    @property
+    def conditionals(self) -> tuple[nn.Module, ...]:
+        """p(z_1 | z_2), ..., p(z_{L-1} | z_L)."""
+        return tuple(self.model.conditionals)
+
+    @property
+    def posteriors(self) -> tuple[nn.Module, ...]:
+        """The guide's distributions, that of z_1 first."""
+        return tuple(self.guide.posteriors)
+
+    @property
+    def posterior(self) -> nn.Module:
+        """The guide's distribution that sees x alone: of z_1 bottom-up, of z_L top-down."""
+        return self.posteriors[-1 if self.guide.top_down else 0]
+
+    @torch.no_grad()
+    def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+        """Draw n data from the top down, or E[x | z] at drawn latents with ``mean``."""
+        latents = [self.prior().sample((n,))]
+        for conditional in reversed(self.conditionals):
+            latents.insert(0, conditional(latents[0]).sample())
+        p_x = self.model.likelihood_at(latents)
+        return p_x.mean if mean else p_x.sample()
+
+    @torch.no_grad()
+    def encode(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, ...]:
+        """Return the latents of each layer, z_1 first: each layer's mean given the one before."""
+        self.observation.check(x)
+        return self.guide.latents(x, lambda _, q: mean_of(q))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z] at one draw of the guide's latents."""
+        self.observation.check(x)
+        latents = self.guide.latents(x, lambda _, q: q.sample())
+        return self.model.likelihood_at(list(latents)).mean
+
+    def _posterior_of_prior(self, parts: dict[str, object]) -> object:
+        posteriors = parts["posteriors"]
+        assert isinstance(posteriors, Sequence)
+        return posteriors[-1]
+
+
+class HierarchicalModel(nn.Module):
+    """The generative program: z_L ~ p(z_L), z_l ~ p(z_l | z_{l+1}), x ~ p(x | z_1)."""
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        conditionals: Sequence[nn.Module],
+        likelihood: nn.Module,
+        observation: Observation,
+        skip_connections: bool,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.conditionals = nn.ModuleList(conditionals)
+        self.likelihood = likelihood
+        self.observation = observation
+        self.skip_connections = skip_connections
+
+    def likelihood_at(self, latents: list[Tensor]) -> Distribution:
+        """Return p(x | z), given the latents of all layers, z_1 first."""
+        return self.likelihood(*(latents if self.skip_connections else latents[:1]))
+
+    def forward(
+        self, x: Tensor | None = None, *, mask: Tensor | None = None, size: int | None = None
+    ) -> None:
+        """Run the program on a batch x, shape ``(batch, *event)``, or draw ``size`` data."""
+        size = self.observation.batch_size(x, mask, size)
+        register(self)
+        layer = len(self.conditionals) + 1
+        with pyro.plate("data", size):
+            latents = [pyro.sample(f"z{layer}", self.prior())]
+            for conditional in reversed(self.conditionals):
+                layer -= 1
+                latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
+            self.observation.sample(self.likelihood_at(latents), x, mask)
+
+
+class HierarchicalGuide(nn.Module):
+    """The variational program, bottom-up or top-down."""
+
+    def __init__(
+        self, posteriors: Sequence[nn.Module], observation: Observation, top_down: bool
+    ) -> None:
+        super().__init__()
+        self.posteriors = nn.ModuleList(posteriors)
+        self.observation = observation
+        self.top_down = top_down
+
+    def latents(
+        self, x: Tensor, value: Callable[[str, Distribution], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the latents of all layers, z_1 first; ``value(site, q)`` makes each from its q."""
+        order = list(enumerate(self.posteriors, start=1))
+        if self.top_down:
+            order.reverse()
+        latents: list[Tensor] = []
+        for layer, posterior in order:
+            # Bottom-up, q(z_l | z_{l-1}) does not see x; top-down, q(z_l | x, z_{l+1}) does.
+            below = (x,) if self.top_down or not latents else ()
+            latents.append(value(f"z{layer}", posterior(*below, *latents[-1:])))
+        return tuple(reversed(latents) if self.top_down else latents)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> None:
+        """Run the program on a batch x, shape ``(batch, *event)``."""
+        self.observation.check(x, mask)
+        register(self)
+        with pyro.plate("data", x.shape[0]):
+            self.latents(self.observation.filled(x, mask), pyro.sample)
+
+
+def _agree(
+    prior: nn.Module,
+    conditionals: Sequence[nn.Module],
+    posteriors: Sequence[nn.Module],
+    likelihood: nn.Module,
+    top_down: bool,
+    skip_connections: bool,
+) -> Observation:
+    """Return what may be observed, or raise an error that names the layers that disagree."""
+    owner = "HierarchicalVAE"
+    layers = len(posteriors)
+    p = [probed(owner, "prior", prior)]  # that of z_1 first
+    for layer in range(layers - 1, 0, -1):
+        name = f"conditionals[{layer - 1}]"
+        p.insert(0, probed(owner, name, conditionals[layer - 1], p[0].event_shape))
+    events = [p_z.event_shape for p_z in p]
+    p_x = probed(owner, "likelihood", likelihood, *(events if skip_connections else events[:1]))
+    for layer, posterior in enumerate(posteriors):
+        if top_down:
+            seen = [p_x.event_shape, *events[layer + 1 : layer + 2]]
+        else:
+            seen = [events[layer - 1]] if layer else [p_x.event_shape]
+        name, generative = f"posteriors[{layer}]", [*conditionals, prior][layer]
+        q_z = probed(owner, name, posterior, *seen)
+        its_name = "prior" if generative is prior else f"conditionals[{layer}]"
+        same_latents(owner, its_name, generative, p[layer], name, posterior, q_z)
+    return observation_of(owner, likelihood, p_x)

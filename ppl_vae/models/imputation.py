@@ -1,0 +1,71 @@
+"""Filling what is missing from the posterior predictive, for any pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ppl_vae.errors import positive_int
+
+if TYPE_CHECKING:
+    from ppl_vae.models.pair import Pair
+
+MAX_ROWS = 20_000
+"""How many rows (data times particles) go through the networks at once; bounds the memory."""
+
+
+def imputed(
+    pair: Pair,
+    x: Tensor,
+    mask: Tensor,
+    *context: Tensor,
+    num_samples: int | None,
+    num_particles: int,
+    mean: bool,
+) -> Tensor:
+    """Return x with its missing entries filled; see :meth:`ppl_vae.models.pair.Pair.impute`."""
+    draws = 1 if num_samples is None else positive_int("impute", "num_samples", num_samples)
+    positive_int("impute", "num_particles", num_particles)
+    pair.observation.check(x, mask)
+    size = max(1, MAX_ROWS // max(num_particles, draws))
+    parts = zip(*(t.split(size) for t in (x, mask, *context)), strict=True)
+    filled = torch.cat([_part(pair, draws, num_particles, mean, *part) for part in parts], dim=1)
+    return filled[0] if num_samples is None else filled
+
+
+def _part(
+    pair: Pair,
+    draws: int,
+    num_particles: int,
+    mean: bool,
+    x: Tensor,
+    mask: Tensor,
+    *context: Tensor,
+) -> Tensor:
+    """Return imputations of some of the data, shape ``(draws, batch, *event)``."""
+    particles = pyro.plate("particles", num_particles, dim=-2)
+    guide = poutine.trace(particles(pair.guide)).get_trace(x, *context, mask=mask)
+    model = poutine.trace(poutine.replay(particles(pair.model), trace=guide)).get_trace(
+        x, *context, mask=mask
+    )
+    log_w = x.new_zeros(num_particles, len(x))
+    for trace, sign in ((model, 1), (guide, -1)):
+        trace.compute_log_prob()
+        for site in trace.nodes.values():
+            if site["type"] == "sample" and not site_is_subsample(site):
+                log_w = log_w + sign * site["log_prob"]
+    chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
+    data = torch.arange(len(x), device=x.device)
+    latents = {}
+    for name, site in guide.nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            event = site["value"].shape[site["value"].dim() - site["fn"].event_dim :]
+            latents[name] = site["value"].expand(*log_w.shape, *event)[chosen, data]
+    again = poutine.condition(pyro.plate("draws", draws, dim=-2)(pair.model), data=latents)
+    site = poutine.trace(again).get_trace(None, *context, size=len(x)).nodes["x"]
+    return torch.where(mask, x, site["fn"].mean if mean else site["value"])

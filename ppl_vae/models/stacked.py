@@ -1,0 +1,92 @@
+"""One pair stacked on the latents of another: Kingma's M1+M2."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ppl_vae.errors import describe
+from ppl_vae.models.pair import mean_of
+from ppl_vae.models.semisupervised import SemiSupervisedVAE
+from ppl_vae.models.vae import VAE
+
+
+class StackedVAE(nn.Module):
+    """M1+M2: a semi-supervised VAE of the latents of a VAE.
+
+    ``first`` (M1) is trained on x, with no labels, and kept as it is. ``second`` (M2) is trained on
+    :meth:`latents` of x with labels, its likelihood a density of M1's latents, such as
+    ``likelihoods.Normal(net, "per-pixel")``:
+
+        svi = SVI(stacked.second.model, stacked.second.guide, optimiser, TraceEnum_ELBO(...))
+        svi.step(stacked.latents(x), y)
+
+    The bound is then on log p(z_1, y) of M2, for drawn z_1, not on log p(x).
+
+    Source: Kingma et al. 2014 (arXiv 1406.5298), section 2.1, "Stacked generative semi-supervised
+    model".
+
+    Args:
+        first: M1, with latents of shape ``(latent_dim,)``.
+        second: M2, whose data are of that shape.
+
+    Raises:
+        TypeError: if one is not such a pair.
+        ValueError: if the data of ``second`` are not the latents of ``first``.
+    """
+
+    def __init__(self, *, first: VAE, second: SemiSupervisedVAE) -> None:
+        super().__init__()
+        for name, pair, kind in (("first", first, VAE), ("second", second, SemiSupervisedVAE)):
+            if not isinstance(pair, kind):
+                raise TypeError(
+                    f"StackedVAE: {name} must be a {kind.__name__}, got {describe(type(pair))}"
+                )
+        latents, data = first.prior().event_shape, second.observation.event_shape
+        if latents != data:
+            raise ValueError(
+                f"StackedVAE: the data of second must be the latents of first, but first has "
+                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}; change "
+                f"the width of second's networks"
+            )
+        self.first = first
+        self.second = second
+
+    @torch.no_grad()
+    def latents(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
+        self.first.observation.check(x)
+        return self.first.posterior(x).sample()
+
+    @torch.no_grad()
+    def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
+        """Return q(y | z_1) at the mean z_1 of q(z_1 | x); only the shape of x is checked."""
+        self.first.observation.check_shape(x)
+        return self.second.classify(self._mean_latents(x))
+
+    @torch.no_grad()
+    def encode(
+        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+    ) -> Float[Tensor, "batch latent"]:
+        """Return M2's latents at the mean of M1's; y as for ``SemiSupervisedVAE.encode``."""
+        self.first.observation.check(x)
+        return self.second.encode(self._mean_latents(x), y)
+
+    @torch.no_grad()
+    def generate(
+        self, n: int, y: Tensor | None = None, *, mean: bool = False
+    ) -> Float[Tensor, "n *event"]:
+        """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
+        likelihood = self.first.likelihood(self.second.generate(n, y))
+        return likelihood.mean if mean else likelihood.sample()
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z_1], z_1 being M2's reconstruction of one draw of M1's latents."""
+        return self.first.likelihood(self.second.reconstruct(self.latents(x), y)).mean
+
+    def _mean_latents(self, x: Tensor) -> Tensor:
+        return mean_of(self.first.posterior(x))

@@ -1,0 +1,61 @@
+"""The ladder VAE's posterior of a layer."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ppl_vae.conditional import NeuralConditional
+from ppl_vae.distributions.normal import diagonal_normal
+from ppl_vae.errors import describe
+
+
+class PrecisionWeighted(NeuralConditional):
+    r"""q(z_l | x, z_{l+1}) ∝ N(z_l; μ̂(x), σ̂(x)²) p(z_l | z_{l+1}): what x says, times the prior.
+
+    With p(z_l | z_{l+1}) = N(μ_p, σ_p²), the model's own, the product is normal:
+    1/σ² = 1/σ̂² + 1/σ_p² and μ = σ² (μ̂/σ̂² + μ_p/σ_p²).
+
+    Source: Sønderby et al. 2016, "Ladder variational autoencoders" (arXiv 1602.02282), equations
+    11 to 13.
+
+    Args:
+        net: any module ``(..., D) -> (..., 2 * latent_dim)`` on x: μ̂, then the unconstrained scale,
+            σ̂ = softplus(.) + 1e-4.
+        conditional: the model's p(z_l | z_{l+1}), such as ``priors.ConditionalNormal``; the same
+            object, shared with the model.
+    """
+
+    def __init__(self, net: nn.Module, conditional: nn.Module) -> None:
+        super().__init__(net)
+        if not isinstance(conditional, nn.Module):
+            raise TypeError(
+                f"PrecisionWeighted: conditional must be the model's p(z_l | z_l+1), a module that "
+                f"returns a normal distribution, got {describe(conditional)}"
+            )
+        self.conditional = conditional
+
+    @staticmethod
+    def net_features(latent_dim: int) -> int:
+        """Return how many features the network returns: location and unconstrained scale."""
+        return 2 * latent_dim
+
+    def forward(self, x: Tensor, above: Tensor) -> Distribution:
+        """Return q(z_l | x, z_{l+1}), batch shape ``(...)``, event shape ``(latent_dim,)``."""
+        p = self.conditional(above)
+        normal = getattr(p, "base_dist", p)
+        if not isinstance(normal, torch.distributions.Normal):
+            raise TypeError(
+                f"PrecisionWeighted: conditional must return a diagonal normal distribution, got "
+                f"{p}; use priors.ConditionalNormal"
+            )
+        seen = diagonal_normal(type(self).__name__, self.outputs(x)).base_dist
+        precision_seen, precision = (
+            seen.scale.square().reciprocal(),
+            normal.scale.square().reciprocal(),
+        )
+        variance = (precision_seen + precision).reciprocal()
+        loc = variance * (precision_seen * seen.loc + precision * normal.loc)
+        return dist.Normal(loc, variance.sqrt()).to_event(1)
