@@ -1,7 +1,7 @@
 """Swapping the prior is one argument: the same VAE with each prior, side by side.
 
-Prints the test NELBO, its terms and the importance-weighted bounds in nats per datum, and draws
-samples, reconstructions and the latent space. This is what ``make demo`` runs.
+Prints the test bounds in nats per datum, one row per prior, and draws each prior's density under
+the aggregate posterior in a two-dimensional latent space. This is what ``make demo`` runs.
 """
 
 import pyro
@@ -13,7 +13,7 @@ from pyro.optim import Adam
 
 from ppl_vae import VAE, evaluation, likelihoods, nets, plots, posteriors, priors
 
-LATENT = 8
+LATENT = 2
 
 run = Run(__doc__)
 
@@ -26,16 +26,21 @@ def standard_vae():
     )
 
 
-choices = {
-    "standard normal": lambda: priors.StandardNormal(LATENT),
-    "mixture of 50": lambda: priors.GaussianMixture(LATENT, components=50),
+some_data = run.train.draw(torch.randperm(len(run.train))[:50], binarise="none")
+choices = {  # a function of the pair's posterior, since that is what a VampPrior is made of
+    "standard normal": lambda q: priors.StandardNormal(LATENT),
+    "full-rank normal": lambda q: priors.FullRankNormal(LATENT),
+    "mixture of 50": lambda q: priors.GaussianMixture(LATENT, components=50),
+    "VampPrior of 50": lambda q: priors.VampPrior(q, some_data),
+    "RealNVP": lambda q: priors.Flow(LATENT, "realnvp"),
+    "neural spline": lambda q: priors.Flow(LATENT, "spline"),
 }
-particles = (1, 10, 100, 1000)
-figure, axes = plt.subplots(len(choices), 3, figsize=(12, 4 * len(choices)), squeeze=False)
-rows = []
-for (name, prior), row in zip(choices.items(), axes, strict=True):
+particles = (10, 100)
+trained, rows = {}, []
+for name, prior in choices.items():
     pyro.set_rng_seed(run.flags.seed)  # the same initial networks for each prior
-    vae = standard_vae().replace(prior=prior()).to(run.device)
+    vae = standard_vae()
+    vae = vae.replace(prior=prior(vae.posterior)).to(run.device)
     svi = SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), Trace_ELBO())
     for x, _ in run.batches(name):
         loss = svi.step(x)  # nats per batch
@@ -44,20 +49,23 @@ for (name, prior), row in zip(choices.items(), axes, strict=True):
     terms = evaluation.elbo_terms(vae, run.test_x, num_samples=10)
     bounds = evaluation.importance_bounds(vae, run.test_x, num_particles=particles, progress=True)
     rows.append([name, terms.nelbo, terms.kl, terms.reconstruction, *bounds.values()])
-
-    plots.images(vae.generate(100, mean=True).cpu(), columns=10, ax=row[0])
-    x = run.test_x[:50]
-    plots.reconstructions(x.cpu(), vae.reconstruct(x).cpu(), ax=row[1])
-    with torch.no_grad():
-        draws = vae.prior().sample((2000,)).cpu()
-    plots.latents(vae.encode(run.test_x).cpu(), run.test.labels, prior_draws=draws, ax=row[2])
-    row[0].set_title(f"{name}: samples")
-    row[1].set_title("data and reconstructions")
-    row[2].set_title("latent space, test data by label")
+    trained[name] = vae
 
 print(f"test set of {len(run.test_x)}, nats per datum (seed {run.flags.seed}, {run.steps} steps)")
 header = ["prior", "NELBO", "KL", "reconstruction", *(f"IWAE-{k}" for k in particles)]
 for cells in [header, *rows]:
-    print("".join(f"{cell!s:16}" for cell in cells))
+    print("".join(f"{cell!s:18}" for cell in cells))
+
+figure, axes = plt.subplots(2, 3, figsize=(13, 8))
+for (name, vae), ax in zip(trained.items(), axes.flat, strict=True):
+    with torch.no_grad():
+        z = vae.posterior(run.test_x).sample()  # draws of the aggregate posterior
+        (left, low), (right, high) = z.min(0).values - 0.5, z.max(0).values + 0.5
+        x_axis, y_axis = (torch.linspace(a, b, 200) for a, b in ((left, right), (low, high)))
+        grid = torch.stack(torch.meshgrid(x_axis, y_axis, indexing="xy"), -1).to(run.device)
+        density = vae.prior().log_prob(grid).exp()
+    plots.density(x_axis, y_axis, density.cpu(), ax=ax)
+    plots.latents(z.cpu(), run.test.labels, ax=ax).set_title(name)
+figure.suptitle("each prior's density (grey: 20 to 95 % of its mass), draws of q(z|x) by label")
 figure.tight_layout()
 run.save(figure)

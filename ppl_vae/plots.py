@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -119,6 +120,48 @@ def latents(
         ax.legend(fontsize="x-small", markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
+    return ax
+
+
+def density(
+    x: ArrayLike,
+    y: ArrayLike,
+    values: ArrayLike,
+    *,
+    masses: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 0.95),
+    ax: Axes | None = None,
+) -> Axes:
+    """Shade the regions of highest density in the plane, darker where it is denser.
+
+    Args:
+        x: where along the first axis, equally spaced, shape ``(W,)``.
+        y: where along the second axis, equally spaced, shape ``(H,)``.
+        values: the density at ``(x[j], y[i])``, shape ``(H, W)``.
+        masses: the share of what is on the grid that each contour encloses, ascending.
+        ax: where to draw; the current Axes if not given.
+
+    Raises:
+        ValueError: if the shapes disagree, or a value is negative or not finite.
+    """
+    x, y, values = (np.asarray(a, dtype=float) for a in (x, y, values))
+    if values.shape != (len(y), len(x)):
+        raise ValueError(
+            f"density: values must have shape (len(y), len(x)) = ({len(y)}, {len(x)}), "
+            f"got {values.shape}"
+        )
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() == 0:
+        raise ValueError(
+            "density: values must be finite, at least 0 and not all 0; give the density itself, "
+            "not its logarithm"
+        )
+    ordered = np.sort(values, axis=None)[::-1]
+    enclosed = np.cumsum(ordered) / ordered.sum()
+    thresholds = {ordered[np.searchsorted(enclosed, mass)] for mass in masses}
+    edges = sorted({*thresholds, ordered[0] * (1 + 1e-9)})
+    ax = ax or plt.gca()
+    if len(edges) > 1:
+        shades = plt.get_cmap("Greys")(np.linspace(0.15, 0.6, len(edges) - 1))
+        ax.contourf(x, y, values, levels=edges, colors=shades)
     return ax
 
 

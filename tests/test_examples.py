@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LISTED = ["vae", "gmvae", "iwae", "ssvae", "swap_priors", "custom_networks"]
+LISTED = [
+    "vae",
+    "gmvae",
+    "iwae",
+    "ssvae",
+    "conditional",
+    "hierarchical",
+    "impute",
+    "swap_priors",
+    "custom_networks",
+]
 
 
 def run(name, *flags, cwd, **environment):

@@ -1,5 +1,7 @@
 """Pictures: what lands on the Axes."""
 
+import math
+
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -77,3 +79,29 @@ def test_images_are_neither_turned_nor_mirrored(ax):
     sheet = np.asarray(ax.images[0].get_array())
     np.testing.assert_allclose(sheet[1:3, 1:4], x[0])
     np.testing.assert_allclose(sheet[1:3, 5:8], x[1])
+
+
+def test_density_contours_enclose_the_masses():
+    axis = np.linspace(-6, 6, 241)
+    values = np.exp(-0.5 * (axis[None, :] ** 2 + axis[:, None] ** 2))
+    ax = plots.density(axis, axis, values, masses=(0.5, 0.9), ax=plt.figure().gca())
+    # a standard normal in the plane: the region of mass m has radius sqrt(-2 log(1 - m))
+    radii = [
+        np.linalg.norm(p.vertices, axis=1).max() for p in ax.collections[0].get_paths()
+    ]
+    expected = [math.sqrt(-2 * math.log(1 - mass)) for mass in (0.9, 0.5)]
+    assert radii[:2] == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones((3, 4)), "values must have shape"),
+        (-np.ones((4, 3)), "not its logarithm"),
+        (np.full((4, 3), np.nan), "must be finite"),
+        (np.zeros((4, 3)), "not all 0"),
+    ],
+)
+def test_density_refuses_what_is_none(values, message):
+    with pytest.raises(ValueError, match=message):
+        plots.density(np.arange(3), np.arange(4), values)
