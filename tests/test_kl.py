@@ -8,6 +8,7 @@ import torch
 from torch.distributions import kl_divergence
 
 import ppl_vae  # noqa: F401  (registers the closed forms)
+from ppl_vae.distributions.mixture import MixtureOfDiagonalNormals
 
 D = 4
 
@@ -165,7 +166,9 @@ def matrix():
     return dist.Normal(torch.zeros(D, D), 1.0).to_event(2)
 
 
-def mixture():
+def mixture(reparameterised=False):
+    if reparameterised:
+        return MixtureOfDiagonalNormals(torch.zeros(2), torch.randn(2, D), torch.ones(2, D))
     return dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), diagonal(2))
 
 
@@ -182,6 +185,8 @@ def test_pairs_that_are_not_ours_still_raise():
         (laplace(), full_rank()),
         (diagonal(), mixture()),
         (mixture(), diagonal()),
+        (mixture(reparameterised=True), diagonal()),
+        (full_rank(), mixture(reparameterised=True)),
     ]:
         with pytest.raises(NotImplementedError):
             kl_divergence(q, p)

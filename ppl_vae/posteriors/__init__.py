@@ -1,6 +1,17 @@
 """Posteriors q(z | x): conditional distributions that a network computes from the data."""
 
 from ppl_vae.posteriors.categorical import Categorical
-from ppl_vae.posteriors.normal import DiagonalNormal
+from ppl_vae.posteriors.flow import Flow
+from ppl_vae.posteriors.ladder import PrecisionWeighted
+from ppl_vae.posteriors.mixture import GaussianMixture
+from ppl_vae.posteriors.normal import DiagonalNormal, FullRankNormal, LowRankNormal
 
-__all__ = ["Categorical", "DiagonalNormal"]
+__all__ = [
+    "Categorical",
+    "DiagonalNormal",
+    "Flow",
+    "FullRankNormal",
+    "GaussianMixture",
+    "LowRankNormal",
+    "PrecisionWeighted",
+]

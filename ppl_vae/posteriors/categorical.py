@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
+from ppl_vae.errors import positive_int
 
 
 class Categorical(NeuralConditional):
@@ -15,6 +16,11 @@ class Categorical(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., num_classes)`` that returns logits.
     """
+
+    @staticmethod
+    def net_features(num_classes: int) -> int:
+        """Return how many features the network must return: ``num_classes``."""
+        return positive_int("Categorical", "num_classes", num_classes)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(y | context), batch shape ``(...)``, values 0 to ``num_classes - 1``."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro.distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
+from ppl_vae.distributions.normal import cholesky_factor, diagonal_normal
 from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.errors import positive_int
 
 
 class DiagonalNormal(NeuralConditional):
@@ -25,13 +29,109 @@ class DiagonalNormal(NeuralConditional):
         torch.Size([5])
     """
 
+    @staticmethod
+    def net_features(latent_dim: int) -> int:
+        """Return how many features the network must return: ``2 * latent_dim``."""
+        return 2 * positive_int("DiagonalNormal", "latent_dim", latent_dim)
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
+        return diagonal_normal("DiagonalNormal", self.outputs(*context))
+
+
+class FullRankNormal(NeuralConditional):
+    r"""q(z | x) = N(z; μ(x), L(x) L(x)ᵀ), L lower triangular.
+
+    Source: Kingma & Welling 2019 (arXiv 1906.02691), section 2.5.1.
+
+    Args:
+        net: any module ``(..., D) -> (..., d + d (d + 1) / 2)`` for ``latent_dim`` d, see
+            :meth:`net_features`: the location μ; the unconstrained diagonal s, with
+            L_ii = softplus(s_i) + 1e-4; and row after row a, with L_ij = L_ii a_ij / √d for j < i.
+            With a of unit size the standard deviations are about L_ii, and L is well-conditioned
+            but for its diagonal, whatever d is.
+
+    Raises:
+        ValueError: if the number of features the network returns is that of no d.
+
+    Example:
+        >>> from ppl_vae import nets
+        >>> q = FullRankNormal(nets.MLP(784, FullRankNormal.net_features(10)))
+        >>> q(torch.zeros(5, 784)).covariance_matrix.shape
+        torch.Size([5, 10, 10])
+    """
+
+    @staticmethod
+    def net_features(latent_dim: int) -> int:
+        """Return how many features the network must return: d + d (d + 1) / 2."""
+        d = positive_int("FullRankNormal", "latent_dim", latent_dim)
+        return d + d * (d + 1) // 2
+
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
         outputs = self.outputs(*context)
-        if outputs.shape[-1] % 2:
+        features = outputs.shape[-1]
+        # d² + 3 d - 2 features = 0
+        d = (math.isqrt(9 + 8 * features) - 3) // 2
+        if d < 1 or self.net_features(d) != features:
             raise ValueError(
-                f"DiagonalNormal: net must return location and unconstrained scale, an even number "
-                f"of features on the last dimension, got an output of shape {tuple(outputs.shape)}"
+                f"FullRankNormal: net must return d + d (d + 1) / 2 features for d latent "
+                f"dimensions, got an output of shape {tuple(outputs.shape)}; the widths next to "
+                f"{features} are {self.net_features(max(d, 1))} (d = {max(d, 1)}) and "
+                f"{self.net_features(max(d, 1) + 1)} (d = {max(d, 1) + 1})"
             )
-        loc, unconstrained_scale = outputs.chunk(2, dim=-1)
-        return dist.Normal(loc, positive_scale(unconstrained_scale)).to_event(1)
+        loc, diagonal, below = outputs.split([d, d, features - 2 * d], dim=-1)
+        return dist.MultivariateNormal(loc, scale_tril=cholesky_factor(diagonal, below))
+
+
+class LowRankNormal(NeuralConditional):
+    r"""q(z | x) = N(z; μ(x), diag σ(x)² + W(x) W(x)ᵀ), W of ``rank`` columns.
+
+    Between the diagonal and the full-rank normal: ``latent_dim * rank`` features more than the
+    former.
+
+    Source: Ong et al. 2018 (arXiv 1701.03208); Rezende et al. 2014 (arXiv 1401.4082) have the same
+    for the precision.
+
+    Args:
+        net: any module ``(..., D) -> (..., (2 + rank) * d)`` for ``latent_dim`` d, see
+            :meth:`net_features`: the location μ; the unconstrained scale s, with
+            σ = softplus(s) + 1e-4; and row after row a, with W_ij = σ_i a_ij / √rank. With a of
+            unit size the standard deviations are about σ, and what Woodbury's identity subtracts
+            does not cancel, however small σ is.
+        rank: number of columns of W.
+
+    Raises:
+        ValueError: if the number of features the network returns is no multiple of ``2 + rank``.
+
+    Example:
+        >>> from ppl_vae import nets
+        >>> q = LowRankNormal(nets.MLP(784, LowRankNormal.net_features(10, rank=2)), rank=2)
+        >>> q(torch.zeros(5, 784)).batch_shape
+        torch.Size([5])
+    """
+
+    def __init__(self, net: nn.Module, rank: int) -> None:
+        super().__init__(net)
+        self.rank = positive_int("LowRankNormal", "rank", rank, "DiagonalNormal is that of rank 0")
+
+    @staticmethod
+    def net_features(latent_dim: int, *, rank: int) -> int:
+        """Return how many features the network must return: (2 + rank) d."""
+        d = positive_int("LowRankNormal", "latent_dim", latent_dim)
+        return (2 + positive_int("LowRankNormal", "rank", rank)) * d
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
+        outputs = self.outputs(*context)
+        d, rest = divmod(outputs.shape[-1], 2 + self.rank)
+        if rest:
+            raise ValueError(
+                f"LowRankNormal: net must return (2 + rank) * latent_dim features, a multiple of "
+                f"{2 + self.rank} for rank {self.rank}, got an output of shape "
+                f"{tuple(outputs.shape)}"
+            )
+        loc, unconstrained_scale, factor = outputs.split([d, d, d * self.rank], dim=-1)
+        scale = positive_scale(unconstrained_scale)
+        factor = factor.unflatten(-1, (d, self.rank)) / math.sqrt(self.rank)
+        return dist.LowRankMultivariateNormal(loc, scale.unsqueeze(-1) * factor, scale.square())

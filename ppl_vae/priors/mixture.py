@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import ConditionalDistribution
-from ppl_vae.distributions.scale import inverse_softplus, positive_scale
-from ppl_vae.errors import positive_int
+from ppl_vae.distributions.normal import unconstrained
+from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.errors import describe, positive_int
 
 
 class GaussianMixture(ConditionalDistribution):
@@ -27,10 +28,12 @@ class GaussianMixture(ConditionalDistribution):
         latent_dim: number of latent dimensions.
         components: number of mixture components.
         learn_weights: learn the weights w; uniform if not.
+        spread: standard deviation of the means at the start. :meth:`initialise_from` sets all
+            from latents instead.
 
-    Parameters: ``loc`` μ, shape ``(components, latent_dim)``, drawn from N(0, I) at the start;
-    ``unconstrained_scale``, with σ = softplus(.) + 1e-4, σ = 1 at the start; ``logits`` of the
-    weights, shape ``(components,)``, zeros at the start.
+    Parameters: ``loc`` μ, shape ``(components, latent_dim)``, drawn from N(0, spread² I) at the
+    start; ``unconstrained_scale``, with σ = softplus(.) + 1e-4, σ = 1 at the start; ``logits`` of
+    the weights, shape ``(components,)``, zeros at the start.
 
     Example:
         >>> GaussianMixture(10, components=500)().log_prob(torch.zeros(3, 10)).shape
@@ -39,19 +42,40 @@ class GaussianMixture(ConditionalDistribution):
 
     logits: Tensor
 
-    def __init__(self, latent_dim: int, components: int, *, learn_weights: bool = False) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        components: int,
+        *,
+        learn_weights: bool = False,
+        spread: int | float = 1.0,
+    ) -> None:
         super().__init__()
         positive_int("GaussianMixture", "latent_dim", latent_dim)
         positive_int("GaussianMixture", "components", components, "one component is one normal")
-        self.loc = nn.Parameter(torch.randn(components, latent_dim))
-        self.unconstrained_scale = nn.Parameter(
-            inverse_softplus(torch.ones(components, latent_dim))
-        )
+        if isinstance(spread, bool) or not isinstance(spread, (int, float)):
+            raise TypeError(
+                f"GaussianMixture: spread must be a positive number, got {describe(spread)}"
+            )
+        if not 0 < spread < float("inf"):
+            raise ValueError(
+                f"GaussianMixture: spread must be a positive number, got {describe(spread)}; "
+                f"components that start as one stay one"
+            )
+        self.learn_weights = learn_weights
+        self.spread = spread
+        self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))
+        self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(components, latent_dim)))
         logits = torch.zeros(components)
         if learn_weights:
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of latent dimensions."""
+        return self.loc.shape[1]
 
     @property
     def components(self) -> int:
@@ -73,3 +97,50 @@ class GaussianMixture(ConditionalDistribution):
         prior = self()
         log_joint = prior.component_distribution.log_prob(z.unsqueeze(-2))
         return torch.softmax(log_joint + prior.mixture_distribution.logits, dim=-1)
+
+    @torch.no_grad()
+    def initialise_from(self, z: Float[Tensor, "n latent"], *, seed: int = 0) -> None:
+        r"""Set the means to the k-means of latents, the scales to the spread of the clusters.
+
+        σ_cd² = (n_c v_cd + v_d) / (n_c + 1), where n_c and v_cd are the size and the variances of a
+        cluster and v_d is the variance within all clusters, so that a cluster of one has a scale
+        too; never below 1 % of the latents' standard deviation, nor below 1e-3. Learned weights
+        become (n_c + 1) / (N + components). Torch's random state is not touched.
+
+        Args:
+            z: N latents, shape ``(N, latent_dim)``, N at least ``components``, such as posterior
+                means of training data.
+            seed: of the k-means++ start.
+
+        Raises:
+            ValueError: if z has another shape, is not finite or has fewer distinct rows than there
+                are components; nothing has changed then.
+        """
+        from sklearn.cluster import KMeans  # slow to import, and needed here alone
+
+        k = self.components
+        if z.dim() != 2 or z.shape[1] != self.latent_dim or len(z) < k:
+            raise ValueError(
+                f"GaussianMixture.initialise_from: z must have shape (N, {self.latent_dim}) with N "
+                f"at least {k}, the number of components, got {describe(z)}"
+            )
+        if not z.isfinite().all():
+            raise ValueError("GaussianMixture.initialise_from: z must be finite")
+        distinct = len(z.unique(dim=0))
+        if distinct < k:
+            raise ValueError(
+                f"GaussianMixture.initialise_from: z must have at least {k} distinct rows, one per "
+                f"component, got {distinct}; give more latents, or fewer components"
+            )
+        z = z.detach().to(self.loc)
+        found = KMeans(k, n_init=1, max_iter=100, random_state=seed).fit(z.cpu().numpy())
+        label = torch.from_numpy(found.labels_).to(z.device, torch.long)
+        loc = torch.from_numpy(found.cluster_centers_).to(z)
+        n = torch.bincount(label, minlength=k).to(z).unsqueeze(-1)
+        squares = torch.zeros_like(loc).index_add(0, label, (z - loc[label]).square())
+        variance = (squares + squares.sum(0) / len(z)) / (n + 1)
+        floor = (0.01 * z.std(0, correction=0)).clamp(min=1e-3)
+        self.loc.copy_(loc)
+        self.unconstrained_scale.copy_(unconstrained(torch.maximum(variance.sqrt(), floor)))
+        if self.learn_weights:
+            self.logits.copy_(((n + 1) / (len(z) + k)).log().squeeze(-1))

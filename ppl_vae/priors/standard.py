@@ -25,7 +25,7 @@ class StandardNormal(ConditionalDistribution):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        positive_int("StandardNormal", "latent_dim", latent_dim)
+        self.latent_dim = positive_int("StandardNormal", "latent_dim", latent_dim)
         # Constants are buffers, so that the prior follows the pair's device and dtype.
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)

@@ -1,0 +1,128 @@
+"""Normalising-flow priors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ppl_vae.conditional import ConditionalDistribution, concatenate
+from ppl_vae.distributions.flow import Constructor, FlowDistribution, build
+from ppl_vae.errors import positive_int
+
+
+class Flow(ConditionalDistribution):
+    r"""p(z) = N(f(z); 0, I) \|det ∂f/∂z\|, with a learned invertible f: a normalising flow.
+
+    ================  ==================================  ==========  ==========  =================
+    kind              f                                   density     sampling    source
+    ================  ==================================  ==========  ==========  =================
+    ``"spline"``      couplings by rational-quadratic     1           2           Durkan et al.
+                      splines on [-5, 5]                                          2019 (1906.04032)
+    ``"realnvp"``     affine couplings                    1           2           Dinh et al. 2017
+                                                                                  (1605.08803)
+    ``"maf"``         autoregressive affine               1           latent_dim  Papamakarios et al.
+                                                                                  2017 (1705.07057)
+    ``"iaf"``         the inverse of one                  latent_dim  1           Kingma et al. 2016
+                                                                                  (1606.04934)
+    ================  ==================================  ==========  ==========  =================
+
+    where the numbers count evaluations of each transformation's network; training a VAE takes the
+    density alone, generation takes sampling. The flows are zuko's.
+
+    At the start f is near the identity and p(z) near N(0, I): the last layer of each network is
+    scaled by 0.01. A spline is the identity outside its box, so that the tails stay those of
+    N(0, I) and the latents are drawn into the box; a wider one is had by
+    ``functools.partial(ppl_vae.distributions.flow.spline, bound=8.0)``. In one dimension all
+    affine kinds are normal distributions.
+
+    Args:
+        latent_dim: number of latent dimensions.
+        kind: a name in the table, or a constructor of zuko, such as ``zuko.flows.NAF``, called as
+            ``kind(features, context, transforms=..., hidden_features=...)``; what it makes is left
+            as it starts.
+        transforms: number of transformations that f is composed of.
+        hidden: widths of the hidden layers of each transformation's network.
+
+    Raises:
+        NotImplementedError: by the distribution's ``mean``, which has no closed form.
+
+    Example:
+        >>> Flow(10, "maf")().log_prob(torch.zeros(3, 10)).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        kind: str | Constructor = "spline",
+        *,
+        transforms: int = 3,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.kind = kind
+        self.transforms = transforms
+        self.hidden = tuple(hidden)
+        self.flow = build("Flow", kind, latent_dim, 0, transforms, self.hidden)
+
+    def forward(self) -> Distribution:
+        """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
+        return FlowDistribution(self.flow())
+
+
+class ConditionalFlow(ConditionalDistribution):
+    r"""p(z | c) = N(f(z; c); 0, I) \|det ∂f/∂z\|: the flow of :class:`Flow` with a context.
+
+    Each transformation's network sees the context besides z: a label y for p(z | y).
+
+    Source: Papamakarios et al. 2017 (arXiv 1705.07057), section 3.4, for flows with a context;
+    Sohn et al. 2015 (NeurIPS) for a prior that is given the condition.
+
+    Args:
+        latent_dim: number of latent dimensions.
+        context_features: features of the context, all contexts together.
+        kind: as for :class:`Flow`.
+        transforms: number of transformations that f is composed of.
+        hidden: widths of the hidden layers of each transformation's network.
+
+    Raises:
+        ValueError: when called, if the context has another number of features.
+
+    Example:
+        >>> ConditionalFlow(10, 3)(torch.eye(3)).batch_shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        context_features: int,
+        kind: str | Constructor = "spline",
+        *,
+        transforms: int = 3,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        super().__init__()
+        name = "ConditionalFlow"
+        self.latent_dim = latent_dim
+        self.context_features = positive_int(
+            name, "context_features", context_features, "a prior with no context is priors.Flow"
+        )
+        self.kind = kind
+        self.transforms = transforms
+        self.hidden = tuple(hidden)
+        self.flow = build(name, kind, latent_dim, context_features, transforms, self.hidden)
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
+        together = concatenate(*context)
+        if together.shape[-1] != self.context_features:
+            raise ValueError(
+                f"ConditionalFlow: built for context_features={self.context_features}, got "
+                f"{together.shape[-1]} features in contexts of shape "
+                f"{', '.join(str(tuple(c.shape)) for c in context)}"
+            )
+        return FlowDistribution(self.flow(together))
