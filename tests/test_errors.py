@@ -12,6 +12,7 @@ from torch import nn
 from ppl_vae import (
     VAE,
     SemiSupervisedVAE,
+    data,
     estimators,
     evaluation,
     likelihoods,
@@ -241,3 +242,64 @@ def test_a_network_that_flattens_wrongly_is_named():
 def test_accuracy_wants_as_many_labels_as_data():
     with pytest.raises(ValueError, match="7 data and y 6 labels"):
         evaluation.accuracy(ssvae(), binary(), torch.zeros(6, dtype=torch.long))
+
+
+def counting(pair):
+    """Count how often the values of x are looked at."""
+    seen = []
+    check = pair.observation.check_values
+    pair.observation.check_values = lambda x: (seen.append(len(x)), check(x))
+    return seen
+
+
+@pytest.mark.parametrize("binarise", ["dynamic", "static", "threshold"])
+def test_values_drawn_from_a_data_set_are_looked_at_once(binarise):
+    pair, state = vae(), torch.get_rng_state()
+    dataset = data.from_tensor(torch.rand(23, D))
+    seen = counting(pair)
+    for _ in range(3):
+        for x, _ in dataset.batches(10, binarise=binarise):
+            pair.model(x)
+    assert seen == [23]
+    pair.model(x.clone())  # from nowhere that is known
+    assert seen == [23, 3]
+    x[0, 0] = 0.5
+    with pytest.raises(ValueError, match="outside the support"):
+        pair.model(x)
+    torch.set_rng_state(state)
+
+
+def test_a_data_set_outside_the_support_is_refused_at_the_first_batch():
+    values = torch.zeros(23, D)
+    values[22, 3] = 3.0
+    counts = data.from_tensor(values)
+    with pytest.raises(ValueError, match=r"outside the support of the Bernoulli.*for 1 of 23 data"):
+        for x, _ in counts.batches(5, binarise="none", shuffle=False):
+            vae().model(x)
+            pytest.fail("the first batch alone is fine")
+    vae(likelihood="poisson").model(x)
+
+
+CHECKS = {
+    "grey values, to be binarised": ("bernoulli", torch.rand(9, D), None),
+    "counts under a Bernoulli": ("bernoulli", 3 * torch.ones(9, D), "Poisson or NegativeBinomial"),
+    "counts": ("poisson", 3 * torch.ones(9, D), None),
+    "real values as counts": ("poisson", torch.rand(9, D) + 0.1, "outside the support"),
+    "grey values": ("continuous bernoulli", torch.rand(9, D), None),
+    "off the grid of levels": ("categorical", torch.rand(9, D), r"k / 4 for k = 0"),
+    "another width": ("normal", torch.rand(9, D + 1), r"expected x of shape \(batch, 6\)"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKS)
+def test_checking_a_data_set(case):
+    likelihood, values, message = CHECKS[case]
+    pair = vae(likelihood=likelihood)
+    if message is None:
+        pair.check(data.from_tensor(values))
+    else:
+        with pytest.raises(ValueError, match=message):
+            pair.check(data.from_tensor(values))
+    if case == "grey values, to be binarised":
+        with pytest.raises(ValueError, match="outside the support"):
+            pair.check(values)  # a tensor is what it is

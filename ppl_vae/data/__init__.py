@@ -1,7 +1,9 @@
 """Datasets held in memory, and batches drawn from them by index.
 
 A `Dataset` keeps the values as they came (one byte per grey pixel) with a ``scale``: the pixel that
-a model sees is ``value / scale``. Nothing about the scale is guessed from the content.
+a model sees is ``value / scale``. Nothing about the scale is guessed from the content. Grey values
+are binarised for a Bernoulli likelihood, taken as they are (``binarise="none"``) for one of grey
+levels, and dequantised for a density.
 
 Example:
     >>> from ppl_vae import data

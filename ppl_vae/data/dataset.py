@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels
+from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.drawn import Source
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.errors import positive_int
 
@@ -64,6 +66,14 @@ class Dataset:
         """The largest label plus one. Raises ValueError without labels."""
         return int(self._required_labels("num_classes").max()) + 1
 
+    @cached_property
+    def levels(self) -> int:
+        """The number of grey levels of integer data, scale + 1.
+
+        Raises ValueError unless the values are integers 0, ..., scale.
+        """
+        return levels_of(self.values, self.scale, self.name)
+
     def to(self, device: torch.device | str) -> Dataset:
         """Hold values and labels on ``device``; batches are then drawn and binarised there."""
         labels = None if self.labels is None else self.labels.to(device)
@@ -114,11 +124,46 @@ class Dataset:
         draws = (self.draw(i, generator=generator, flat=False).to(torch.uint8) for i in parts)
         return replace(self, values=torch.cat(list(draws)), scale=1.0)
 
+    def dequantised(self, seed: int = 0) -> Dataset:
+        r"""Add uniform noise once: real values v = (k + u) / levels in (0, 1), with scale 1.
+
+        k are the integers of the dataset, and u ~ U[0, 1) at every element; the same seed gives
+        the same noise. A density p of v gives the mass P(k) = ∫ p((k + u) / levels) du / levels^D
+        of the D integers of an item, and by Jensen's inequality, in nats,
+
+            log P(k) ≥ E_u[log p(v)] - D log levels:
+
+        what a model of v reaches, less D log levels, can be compared with the log-mass of integers
+        under `ppl_vae.likelihoods.Categorical` or `DiscretisedLogisticMixture`. Without the noise,
+        a density can be made as large as one likes by concentrating it on the levels.
+
+        Source: Uria et al. 2013 (arXiv 1306.0186); Theis et al. 2016 (arXiv 1511.01844), section
+        3.1.
+
+        Raises ValueError unless the values are integers 0, ..., scale.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> digits = load("digits")
+            >>> digits.levels
+            17
+            >>> digits.dequantised(seed=0)
+            Dataset('digits', 1437 x (1, 8, 8), torch.float32 / 1, 10 classes)
+        """
+        generator = self._generator(seed)
+        parts = torch.arange(len(self)).split(4096)
+        draws = (
+            self.draw(i, binarise="none", dequantise=True, generator=generator, flat=False)
+            for i in parts
+        )
+        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+
     def draw(
         self,
         index: Integer[Tensor, " batch"],
         *,
         binarise: str = "dynamic",
+        dequantise: bool = False,
         generator: torch.Generator | None = None,
         flat: bool = True,
         device: torch.device | str | None = None,
@@ -132,30 +177,44 @@ class Dataset:
                 ``"static"``: drawn once, as ``binarised(seed=0)``, whatever the batch; for another
                 seed, call `binarised` yourself. Binarise first, take subsets after.
                 ``"threshold"``: p > 0.5. ``"none"``: p itself.
-            generator: for the dynamic draw, on the values' device; None is torch's global one.
+            dequantise: with ``binarise="none"``, return (k + u) / levels for the integers k, with
+                u ~ U[0, 1) anew at every call, for a likelihood that is a density; see
+                `dequantised`.
+            generator: for the dynamic draw and the noise, on the values' device; None is torch's
+                global one.
             flat: flatten the event.
             device: where the result goes; None leaves it where the values are.
 
         Raises:
-            ValueError: unknown mode, or values to be binarised outside [0, 1].
+            ValueError: unknown mode, or values to be binarised outside [0, 1]; values to be
+                dequantised that are no integers, or are to be binarised too.
 
         Example:
             >>> from ppl_vae.data import load
             >>> load("digits").draw(torch.arange(3), binarise="threshold", flat=False).shape
             torch.Size([3, 1, 8, 8])
         """
-        check_mode(binarise, *self._range, self.name)
+        self._check_modes(binarise, dequantise)
         if binarise == "static":
             return self._static.draw(index, binarise="none", flat=flat, device=device)
-        grey = self.values[index.to(self.values.device)].to(torch.float32) / self.scale
-        x = drawn(grey, binarise, generator)
-        return (x.flatten(1) if flat else x).to(device=device)
+        values = self.values[index.to(self.values.device)].to(torch.float32)
+        if dequantise:
+            x = noisy(values, self.levels, generator)
+        else:
+            x = drawn(values / self.scale, binarise, generator)
+        x = (x.flatten(1) if flat else x).to(device=device)
+        return self._source(binarise, dequantise).mark(x)
+
+    def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
+        """Yield all grey values, value / scale, a few thousand items at a time."""
+        return self._source("none", False).in_parts()
 
     def batches(
         self,
         batch_size: int,
         *,
         binarise: str = "dynamic",
+        dequantise: bool = False,
         shuffle: bool = True,
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -166,24 +225,26 @@ class Dataset:
         """Return the epochs of this dataset: ``for x, labels in dataset.batches(100): ...``.
 
         Every iteration is a new epoch that goes on where the generator stands, so the order and the
-        dynamic draws differ from epoch to epoch and all follow from one seed. torch's global
-        generator is not touched.
+        dynamic draws and the noise differ from epoch to epoch and all follow from one seed. torch's
+        global generator is not touched.
 
         Args:
             batch_size: items per batch; the last batch is shorter if N is no multiple.
             binarise: as in `draw`.
+            dequantise: as in `draw`.
             shuffle: a new order in each epoch, else the order of the data.
-            seed: of the order and the dynamic draws.
+            seed: of the order, the dynamic draws and the noise.
             generator: used in place of ``seed`` if given; on the device of the values.
             drop_last: leave a short last batch out.
             flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
-        check_mode(binarise, *self._range, self.name)
+        self._check_modes(binarise, dequantise)
         return Batches(
             dataset=self,
             batch_size=batch_size,
             binarise=binarise,
+            dequantise=dequantise,
             shuffle=shuffle,
             generator=self._generator(seed) if generator is None else generator,
             drop_last=drop_last,
@@ -196,9 +257,24 @@ class Dataset:
         return self.binarised(seed=0)
 
     @cached_property
+    def _sources(self) -> dict[tuple[str, bool], Source]:
+        return {}
+
+    def _source(self, binarise: str, dequantise: bool) -> Source:
+        """Return what says that batches were drawn so; always the same object."""
+        key = binarise, dequantise
+        return self._sources.setdefault(key, Source(self, binarise, dequantise))
+
+    @cached_property
     def _range(self) -> tuple[float, float]:
         low, high = self.values.aminmax()
         return low.item() / self.scale, high.item() / self.scale
+
+    def _check_modes(self, binarise: str, dequantise: bool) -> None:
+        check_mode(binarise, *self._range, self.name)
+        if dequantise:
+            check_alone(binarise)
+            _ = self.levels  # raises where the values are no integers
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.values.device).manual_seed(seed)
@@ -219,6 +295,7 @@ class Batches:
     dataset: Dataset
     batch_size: int
     binarise: str
+    dequantise: bool
     shuffle: bool
     generator: torch.Generator = field(repr=False)
     drop_last: bool
@@ -248,6 +325,7 @@ class Batches:
             x = self.dataset.draw(
                 index,
                 binarise=self.binarise,
+                dequantise=self.dequantise,
                 generator=self.generator,
                 flat=self.flat,
                 device=self.device,

@@ -182,7 +182,7 @@ def inverse_affine(
     Source: Kingma et al. 2016 (arXiv 1606.04934).
     """
     flow = affine(features, context, transforms=transforms, hidden_features=hidden_features)
-    flow.transform = flow.transform.inv
+    flow.transform = zuko.lazy.LazyInverse(flow.transform)
     return flow
 
 
@@ -234,11 +234,12 @@ def near_identity(flow: nn.Module) -> nn.Module:
     """
     with torch.no_grad():
         for module in flow.modules():
-            if hasattr(module, "hyper"):
-                parameters: Sequence[Tensor] = list(module.hyper[-1].parameters())
-            else:  # in one dimension without context there is no network
-                parameters = list(getattr(module, "phi", ()))
-            for parameter in parameters:
+            # In one dimension without context there is no network, but its outputs.
+            outputs = getattr(module, "phi", nn.ParameterList())
+            network = getattr(module, "hyper", None)
+            if network is not None:
+                outputs = network[-1]
+            for parameter in outputs.parameters():
                 parameter.mul_(INITIAL_SCALE)
     return flow
 

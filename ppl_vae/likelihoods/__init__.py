@@ -1,6 +1,31 @@
-"""Likelihoods p(x | z): conditional distributions that a network computes from the latents."""
+"""Likelihoods p(x | z): conditional distributions that a network computes from the latents.
+
+=========================================== ================================================
+`Bernoulli`                                 values 0 and 1
+`ContinuousBernoulli`                       a density of grey values in [0, 1]
+`Normal`, `Laplace`                         a density of real values
+`Categorical`, `DiscretisedLogisticMixture` a mass for each grey level k / (levels - 1) in [0, 1]
+`Poisson`, `NegativeBinomial`               counts 0, 1, 2, ..., as floating-point numbers
+=========================================== ================================================
+
+``net_shape(event_shape, ...)`` of each is the shape that its network must return per datum. A mass
+(nats of the data themselves) cannot be compared with a density (nats of real values) unless the
+data are dequantised, see `ppl_vae.data.Dataset.dequantised`.
+"""
 
 from ppl_vae.likelihoods.bernoulli import Bernoulli
-from ppl_vae.likelihoods.normal import Normal
+from ppl_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson
+from ppl_vae.likelihoods.grey import Categorical, DiscretisedLogisticMixture
+from ppl_vae.likelihoods.normal import Laplace, Normal
 
-__all__ = ["Bernoulli", "Normal"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogisticMixture",
+    "Laplace",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -14,7 +16,7 @@ class Bernoulli(NeuralConditional):
     """p(x | z) = Π_d Bernoulli(x_d; sigmoid(net(z)_d)), for data that are exactly 0 or 1.
 
     Grey values under a Bernoulli are no likelihood (the "soft-target" loss does not normalise):
-    binarise the data, see :mod:`ppl_vae.data`.
+    binarise the data, see :mod:`ppl_vae.data`, or take `ContinuousBernoulli`, which does.
 
     Args:
         net: any module ``(..., latent_dim) -> (..., *event)`` that returns logits.
@@ -24,6 +26,11 @@ class Bernoulli(NeuralConditional):
     def __init__(self, net: nn.Module, *, event_dim: int = 1) -> None:
         super().__init__(net)
         self.event_dim = positive_int("Bernoulli", "event_dim", event_dim)
+
+    @staticmethod
+    def net_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return what the network must return per datum: one logit per element."""
+        return tuple(event_shape)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the logits."""

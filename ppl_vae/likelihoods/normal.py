@@ -1,18 +1,16 @@
-"""The normal likelihood of real-valued data."""
+"""Likelihoods of real-valued data: normal and Laplace."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from collections.abc import Sequence
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions.scale import inverse_softplus, positive_scale
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import positive_int
+from ppl_vae.likelihoods.parameters import Positive, count_with, declare, location_and, widened
 
 
 class Normal(NeuralConditional):
@@ -32,46 +30,48 @@ class Normal(NeuralConditional):
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
     """
 
-    _fixed_scale: Tensor
-
-    def __init__(
-        self,
-        net: nn.Module,
-        scale: int | float | Literal["learned", "per-pixel"] = 1.0,
-        *,
-        event_dim: int = 1,
-    ) -> None:
+    def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
         super().__init__(net)
         self.event_dim = positive_int("Normal", "event_dim", event_dim)
         self.scale = scale
-        if scale == "learned":
-            self.unconstrained_scale = nn.Parameter(inverse_softplus(torch.ones(())))
-        elif scale != "per-pixel" and not _is_positive(scale):
-            raise ValueError(
-                f"Normal: scale must be a positive number (fixed), 'learned' (one for all pixels) "
-                f"or 'per-pixel' (from the network), got {describe(scale)}"
-            )
-        fixed = torch.tensor(1.0 if isinstance(scale, str) else float(scale))
-        self.register_buffer("_fixed_scale", fixed, persistent=False)
+        declare(self, "scale", scale)
+
+    @staticmethod
+    def net_shape(event_shape: Sequence[int], *, scale: Positive = 1.0) -> tuple[int, ...]:
+        """Return what the network must return per datum: means, and scales if per pixel."""
+        return widened(event_shape, count_with(scale))
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
-        mean, scale = self.outputs(*context), self._fixed_scale
-        if self.scale == "per-pixel":
-            if mean.shape[-self.event_dim] % 2:
-                raise ValueError(
-                    f"Normal: with scale='per-pixel' net must return mean and unconstrained scale, "
-                    f"an even size of dimension {-self.event_dim}, got an output of shape "
-                    f"{tuple(mean.shape)}"
-                )
-            mean, unconstrained_scale = mean.chunk(2, dim=-self.event_dim)
-            scale = positive_scale(unconstrained_scale)
-        elif self.scale == "learned":
-            scale = positive_scale(self.unconstrained_scale)
+        mean, scale = location_and(self, "scale", self.outputs(*context), self.event_dim)
         return dist.Normal(mean, scale).to_event(self.event_dim)
 
 
-def _is_positive(scale: object) -> bool:
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        return False
-    return 0 < scale < math.inf
+class Laplace(NeuralConditional):
+    """p(x | z) = Π_d exp(-|x_d - net(z)_d| / b) / 2b, for real-valued data with outliers.
+
+    The absolute error is to this likelihood what the squared error is to `Normal`. Its mean and
+    median are net(z); its standard deviation is √2 b.
+
+    Args:
+        net: any module ``(..., latent_dim) -> (..., *event)`` that returns the location, and with
+            ``scale="per-pixel"`` the unconstrained scale after it, as in `Normal`.
+        scale: b: a number (fixed), ``"learned"`` or ``"per-pixel"``, as in `Normal`.
+        event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
+    """
+
+    def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
+        super().__init__(net)
+        self.event_dim = positive_int("Laplace", "event_dim", event_dim)
+        self.scale = scale
+        declare(self, "scale", scale)
+
+    @staticmethod
+    def net_shape(event_shape: Sequence[int], *, scale: Positive = 1.0) -> tuple[int, ...]:
+        """Return what the network must return per datum: locations, and scales if per pixel."""
+        return widened(event_shape, count_with(scale))
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return p(x | context), batch shape ``(...)``, event shape that of the location."""
+        location, scale = location_and(self, "scale", self.outputs(*context), self.event_dim)
+        return dist.Laplace(location, scale).to_event(self.event_dim)

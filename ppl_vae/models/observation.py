@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Size, Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.errors import describe, positive_int
@@ -42,6 +43,15 @@ class Observation:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _seen=None, _sources=weakref.WeakSet())
+
+    @property
+    def is_boolean(self) -> bool:
+        """Whether the likelihood is one of 0 and 1."""
+        return self._element is constraints.boolean
+
+    @property
+    def _element(self) -> Constraint:
+        return getattr(self.support, "base_constraint", self.support)
 
     def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
         """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
@@ -119,12 +129,12 @@ class Observation:
             )
         inside = self.support.check(x)
         if not inside.all():
-            kind = str(getattr(self.support, "base_constraint", self.support)).removesuffix("()")
+            kind = str(self._element).removesuffix("()")
             advice = (
                 "; binarise grey values (ppl_vae.data does), or use the likelihood of such values "
                 "(ContinuousBernoulli for grey values, Poisson or NegativeBinomial for counts, "
                 "Normal for real values)"
-                if kind == "Boolean"
+                if self.is_boolean
                 else ""
             )
             raise ValueError(
@@ -134,8 +144,8 @@ class Observation:
             )
 
     def _check_once(self, x: Tensor) -> None:
-        source = getattr(x, "drawn_from", None)
-        if source is not None:
+        source, version = getattr(x, "drawn_from", (None, None))
+        if source is not None and version == x._version:
             if source not in self._sources:
                 for part in source.in_parts():
                     self.check_values(part.reshape(-1, *self.event_shape))
@@ -158,7 +168,7 @@ class Observation:
 
     def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
         """Return p(x | z) with the entries that are not observed marginalised out."""
-        elements = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
+        elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)
         if elements.event_shape or elements.batch_shape[-count:] != self.event_shape:
             raise NotImplementedError(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import arguments, expression
-from ppl_vae.errors import describe
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.observation import Observation
 
 P = TypeVar("P", bound="Pair")
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """Data that come a part at a time, such as :class:`ppl_vae.data.Dataset`."""
+
+    def in_parts(self) -> Iterator[Tensor]:
+        """Yield tensors ``(batch, *event)``."""
 
 
 class Pair(nn.Module, ABC):
@@ -82,32 +89,33 @@ class Pair(nn.Module, ABC):
                 f"the parts are {', '.join(parts)}"
             )
         parts.update(changes)
-        prior, posterior = parts["prior"], self._posterior_of_prior(parts)
+        prior: Any = parts["prior"]
+        posterior = self._posterior_of_prior(parts)
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
         return type(self)(**parts).train(self.training)
 
-    def check(self, data: Tensor | Iterable[Tensor]) -> None:
+    def check(self, data: HasParts | Tensor) -> None:
         """Raise an error if any of the data does not suit the likelihood.
 
         Args:
-            data: a :class:`ppl_vae.data.Dataset`, whose values are looked at as grey values in
-                [0, 1], or a tensor ``(N, *event)``.
+            data: a :class:`ppl_vae.data.Dataset`, whose grey values may be binarised where the
+                likelihood is of 0 and 1, or a tensor ``(N, *event)``.
 
         Raises:
             TypeError: if the data are no floating-point tensor.
             ValueError: if a shape is wrong, or values are not finite or outside the support.
         """
-        parts = data.in_parts() if hasattr(data, "in_parts") else [data]
-        for x in parts:
-            if not isinstance(x, Tensor):
-                raise TypeError(
-                    f"{type(self).__name__}.check: data must be a ppl_vae.data.Dataset or a "
-                    f"tensor, got {describe(x)}"
-                )
-            if x.shape[1:].numel() == self.observation.event_shape.numel():
+        if isinstance(data, Tensor):
+            self.observation.check_shape(data)
+            self.observation.check_values(data)
+            return
+        for x in data.in_parts():
+            if x[0].numel() == self.observation.event_shape.numel():
                 x = x.reshape(-1, *self.observation.event_shape)
             self.observation.check_shape(x)
+            if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
+                continue  # these are binarised when drawn
             self.observation.check_values(x)
 
     @torch.no_grad()

@@ -1,0 +1,47 @@
+"""How an integer 0, ..., scale becomes a real number in [0, 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_LEVELS = 2**16
+"""The most levels between which float32 has room for noise (7 bits of it)."""
+
+
+def levels_of(values: Tensor, scale: int | float, name: str) -> int:
+    """Return scale + 1; raise ValueError unless the values are integers 0, ..., scale."""
+    problem = ""
+    if scale != int(scale) or scale >= MAX_LEVELS:
+        problem = f"scale={scale:g}; give the largest integer, at most {MAX_LEVELS - 1}"
+    elif values.is_floating_point():  # uint8 values are at most scale already
+        low, high = (v.item() for v in values.aminmax())
+        if low < 0 or high > scale or not (values == values.round()).all():
+            problem = (
+                f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; leave real "
+                f"values as they are (binarise='none'), or give the integers and their scale"
+            )
+    if problem:
+        raise ValueError(f"levels: {name!r} must hold integers 0, ..., scale, got {problem}")
+    return int(scale) + 1
+
+
+def check_alone(binarise: str) -> None:
+    """Raise ValueError unless the data are not binarised as well as dequantised."""
+    if binarise != "none":
+        raise ValueError(
+            f"dequantise=True must come with binarise='none', got binarise={binarise!r}; data are "
+            f"binarised for a Bernoulli or dequantised for a density, not both"
+        )
+
+
+def noisy(level: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:
+    """Return v = (level + u) / levels, u ~ U[0, 1), for float32 integers; v is in (0, 1).
+
+    u is the middle of one of 2^b equal steps, with the b bits that float32 has left beside the
+    integer (15 for 256 levels): nothing rounds to another level, and floor(levels * v), in float64,
+    is the integer again.
+    """
+    steps = 2 ** (23 - (levels - 1).bit_length())
+    u = torch.rand(level.shape, generator=generator, device=level.device)
+    return (level + ((u * steps).floor() + 0.5) / steps) / levels

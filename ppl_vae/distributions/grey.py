@@ -1,0 +1,104 @@
+"""Grey levels: a grid of values in [0, 1], and the distribution with a mass for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Categorical, constraints
+
+
+class GreyGrid(constraints.Constraint):
+    """The values k / (levels - 1), k = 0, ..., levels - 1, to the rounding of float32."""
+
+    is_discrete = True
+    event_dim = 0
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """Tell for each value whether it is on the grid."""
+        level = value * (self.levels - 1)
+        # float32 throughout: values of another dtype were often float32 once.
+        tolerance = 4 * self.levels * torch.finfo(torch.float32).eps
+        inside = (value > -0.5 / self.levels) & (value < 1 + 0.5 / self.levels)
+        return inside & ((level - level.round()).abs() <= tolerance)
+
+    def __repr__(self) -> str:
+        return f"k / {self.levels - 1} for k = 0, ..., {self.levels - 1}"
+
+
+def level_of(value: Tensor, levels: int) -> Tensor:
+    """Return the integer k of the grid value nearest to ``value``, as int64."""
+    # Clamped last, so that no value, not even NaN, makes an index outside the table.
+    return (value * (levels - 1)).round().long().clamp(0, levels - 1)
+
+
+class GreyLevels(TorchDistribution):
+    """P(x = k / (L - 1)) = softmax(logits)_k for k = 0, ..., L - 1: any mass on L grey levels.
+
+    Args:
+        logits: shape ``(..., L)`` with L of 2 or more; the batch shape is ``(...)``.
+        validate_args: check logits and values; None is torch's global setting.
+
+    Example:
+        >>> GreyLevels(torch.zeros(5)).log_prob(torch.tensor(0.25)).exp()
+        tensor(0.2000)
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012  (as torch writes it)
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.logits = logits
+        super().__init__(logits.shape[:-1], validate_args=validate_args)
+
+    @property
+    def levels(self) -> int:
+        """The number L of grey levels."""
+        return self.logits.shape[-1]
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """The grid of L values in [0, 1]."""
+        return GreyGrid(self.levels)
+
+    def expand(self, batch_shape: Sequence[int], _instance: GreyLevels | None = None) -> GreyLevels:
+        """Return the distribution with its batch shape broadcast."""
+        new = self._get_checked_instance(GreyLevels, _instance)
+        new.logits = self.logits.expand(*batch_shape, self.levels)
+        super(GreyLevels, new).__init__(new.logits.shape[:-1], validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(value), in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        level = level_of(value, self.levels).unsqueeze(-1)
+        level, log_mass = torch.broadcast_tensors(level, self.logits.log_softmax(-1))
+        return log_mass.gather(-1, level[..., :1]).squeeze(-1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw grid values."""
+        with torch.no_grad():
+            level = Categorical(logits=self.logits).sample(sample_shape)
+            return level.to(self.logits.dtype) / (self.levels - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x] = Σ_k P(k) k / (L - 1)."""
+        return (self.logits.softmax(-1) * self._values()).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[x] = Σ_k P(k) [k / (L - 1) - E[x]]²."""
+        deviation = self._values() - self.mean.unsqueeze(-1)
+        return (self.logits.softmax(-1) * deviation.square()).sum(-1)
+
+    def _values(self) -> Tensor:
+        levels = torch.arange(self.levels, dtype=self.logits.dtype, device=self.logits.device)
+        return levels / (self.levels - 1)

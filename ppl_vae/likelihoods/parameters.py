@@ -1,0 +1,105 @@
+"""How the output of a network becomes the parameters of a likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.distributions.scale import inverse_softplus, positive_scale
+from ppl_vae.errors import describe, positive_int
+
+Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
+"""A positive parameter: a fixed number, one learned for all elements, or one from the network."""
+
+
+def widened(event_shape: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return the shape with room for ``count`` parameters per element: the first size times it."""
+    first, *rest = event_shape
+    return (count * first, *rest)
+
+
+def grouped(owner: str, outputs: Tensor, event_dim: int, count: int, meaning: str) -> Tensor:
+    """Split parameters on the first event dimension and move them to the last.
+
+    Args:
+        owner: the likelihood's class, for messages.
+        outputs: shape ``(..., count * first, *rest)``, parameter-major: the first parameter of
+            every element, then the second.
+        event_dim: number of dimensions of one datum.
+        count: number of parameters per element.
+        meaning: what they are, for messages.
+
+    Returns:
+        Shape ``(..., first, *rest, count)``.
+    """
+    if outputs.dim() < event_dim or outputs.shape[-event_dim] % count:
+        raise ValueError(
+            f"{owner}: net must return {meaning}, a multiple of {count} in dimension {-event_dim}, "
+            f"got an output of shape {tuple(outputs.shape)}; {owner}.net_shape gives the shape"
+        )
+    apart = outputs.unflatten(-event_dim, (count, -1))
+    return apart.movedim(-event_dim - 1, -1)
+
+
+def declare(likelihood: nn.Module, name: str, value: Positive) -> None:
+    """Give a likelihood the buffer or the parameter of a positive parameter.
+
+    A fixed number is a buffer, ``"learned"`` the parameter ``unconstrained_<name>``, 1 at the
+    start, and ``"per-pixel"`` needs neither.
+
+    Raises:
+        ValueError: if the value is none of these.
+    """
+    if value == "learned":
+        start = nn.Parameter(inverse_softplus(torch.ones(())))
+        likelihood.register_parameter(f"unconstrained_{name}", start)
+    elif value != "per-pixel" and not _is_positive(value):
+        raise ValueError(
+            f"{type(likelihood).__name__}: {name} must be a positive number (fixed), 'learned' "
+            f"(one for all pixels) or 'per-pixel' (from the network), got {describe(value)}"
+        )
+    fixed = torch.tensor(1.0 if isinstance(value, str) else float(value))
+    likelihood.register_buffer(f"_fixed_{name}", fixed, persistent=False)
+
+
+def count_with(value: Positive) -> int:
+    """Return how many numbers per element the network returns: 2 where it gives the parameter."""
+    return 2 if value == "per-pixel" else 1
+
+
+def location_and(
+    likelihood: nn.Module, name: str, outputs: Tensor, event_dim: int
+) -> tuple[Tensor, Tensor]:
+    """Return the location's outputs and the positive parameter that `declare` declared.
+
+    Raises:
+        ValueError: if the network must give both and its output cannot be halved.
+    """
+    value = getattr(likelihood, name)
+    if value == "per-pixel":
+        owner = type(likelihood).__name__
+        meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
+        location, unconstrained = grouped(owner, outputs, event_dim, 2, meaning).unbind(-1)
+        return location, positive_scale(unconstrained)
+    if value == "learned":
+        return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"))
+    return outputs, getattr(likelihood, f"_fixed_{name}")
+
+
+def at_least_two(owner: str, levels: int) -> int:
+    """Return the number of grey levels; raise an error that names it if it is below 2."""
+    if positive_int(owner, "levels", levels) < 2:
+        raise ValueError(
+            f"{owner}: levels must be 2 or more, got {levels}; it is 256 for 8-bit grey values"
+        )
+    return levels
+
+
+def _is_positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 < value < math.inf
