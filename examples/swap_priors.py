@@ -57,7 +57,7 @@ for cells in [header, *rows]:
     print("".join(f"{cell!s:18}" for cell in cells))
 
 figure, axes = plt.subplots(2, 3, figsize=(13, 8))
-for (name, vae), ax in zip(trained.items(), axes.flat, strict=True):
+for i, ((name, vae), ax) in enumerate(zip(trained.items(), axes.flat, strict=True)):
     with torch.no_grad():
         z = vae.posterior(run.test_x).sample()  # draws of the aggregate posterior
         (left, low), (right, high) = z.min(0).values - 0.5, z.max(0).values + 0.5
@@ -66,6 +66,8 @@ for (name, vae), ax in zip(trained.items(), axes.flat, strict=True):
         density = vae.prior().log_prob(grid).exp()
     plots.density(x_axis, y_axis, density.cpu(), ax=ax)
     plots.latents(z.cpu(), run.test.labels, ax=ax).set_title(name)
+    if i % 3 < 2:
+        ax.get_legend().remove()  # one at the end of each row
 figure.suptitle("each prior's density (grey: 20 to 95 % of its mass), draws of q(z|x) by label")
 figure.tight_layout()
 run.save(figure)

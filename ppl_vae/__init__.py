@@ -4,8 +4,9 @@ A VAE is five independent choices (prior, posterior, likelihood, networks, estim
 its own. See :class:`ppl_vae.VAE` for the shortest example.
 """
 
-from ppl_vae import estimators, evaluation, likelihoods, nets, posteriors, priors
+from ppl_vae import config, estimators, evaluation, likelihoods, nets, posteriors, priors
 from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.config import from_config, to_config
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, Pair, SemiSupervisedVAE, StackedVAE
 
 __all__ = [
@@ -16,11 +17,14 @@ __all__ = [
     "Pair",
     "SemiSupervisedVAE",
     "StackedVAE",
+    "config",
     "estimators",
     "evaluation",
+    "from_config",
     "likelihoods",
     "nets",
     "posteriors",
     "priors",
+    "to_config",
 ]
 __version__ = "0.1.0"

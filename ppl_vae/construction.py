@@ -27,8 +27,8 @@ def arguments(module: nn.Module) -> dict[str, object]:
 
     Example:
         >>> from ppl_vae import priors
-        >>> arguments(priors.GaussianMixture(10, components=500, learn_weights=True))
-        {'latent_dim': 10, 'components': 500, 'learn_weights': True}
+        >>> arguments(priors.Flow(10, "maf", transforms=5))
+        {'latent_dim': 10, 'kind': 'maf', 'transforms': 5, 'hidden': (64, 64)}
     """
     return {p.name: _kept(module, p.name) for p in parameters(type(module))}
 

@@ -13,18 +13,29 @@ ROOT = Path(ppl_vae.__file__).parent
 # What each room may import from the package, besides itself.
 ROOMS = {
     "errors": set(),
+    "construction": {"errors"},
     "distributions": {"errors"},
-    "nets": {"errors"},
+    "nets": {"conditional", "errors"},
     "conditional": {"errors"},
     "priors": {"conditional", "distributions", "errors"},
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
-    "models": {"conditional", "errors", "posteriors"},
+    "models": {"conditional", "construction", "errors", "posteriors"},
     "estimators": {"errors"},
     "oracles": set(),
     "data": {"errors"},
     "evaluation": {"errors", "estimators", "models"},
     "plots": {"errors"},
+    "config": {
+        "conditional",
+        "construction",
+        "errors",
+        "likelihoods",
+        "models",
+        "nets",
+        "posteriors",
+        "priors",
+    },
 }
 
 
