@@ -98,7 +98,7 @@ class FlowDistribution(ZukoToPyro):
         known = self.cache.get(value)
         if known is not None and not torch.is_grad_enabled():
             return known.detach()
-        if known is not None and known.requires_grad and value.grad_fn is not None:
+        if known is not None and value.grad_fn is not None:
             return known
         # A coupling writes into a tensor of the value's shape, which is to hold the batch's.
         leading = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)

@@ -15,18 +15,18 @@ from ppl_vae.errors import positive_int
 class Flow(ConditionalDistribution):
     r"""p(z) = N(f(z); 0, I) \|det ∂f/∂z\|, with a learned invertible f: a normalising flow.
 
-    ================  ==================================  ==========  ==========  =================
-    kind              f                                   density     sampling    source
-    ================  ==================================  ==========  ==========  =================
-    ``"spline"``      couplings by rational-quadratic     1           2           Durkan et al.
-                      splines on [-5, 5]                                          2019 (1906.04032)
-    ``"realnvp"``     affine couplings                    1           2           Dinh et al. 2017
-                                                                                  (1605.08803)
-    ``"maf"``         autoregressive affine               1           latent_dim  Papamakarios et al.
-                                                                                  2017 (1705.07057)
-    ``"iaf"``         the inverse of one                  latent_dim  1           Kingma et al. 2016
-                                                                                  (1606.04934)
-    ================  ==================================  ==========  ==========  =================
+    =============  ================================  ==========  ==========  =====================
+    kind           f                                 density     sampling    source
+    =============  ================================  ==========  ==========  =====================
+    ``"spline"``   couplings by rational-quadratic   1           2           Durkan et al. 2019
+                   splines on [-5, 5]                                        (arXiv 1906.04032)
+    ``"realnvp"``  affine couplings                  1           2           Dinh et al. 2017
+                                                                             (arXiv 1605.08803)
+    ``"maf"``      autoregressive affine             1           latent_dim  Papamakarios et al.
+                                                                             2017 (1705.07057)
+    ``"iaf"``      the inverse of ``"maf"``          latent_dim  1           Kingma et al. 2016
+                                                                             (arXiv 1606.04934)
+    =============  ================================  ==========  ==========  =====================
 
     where the numbers count evaluations of each transformation's network; training a VAE takes the
     density alone, generation takes sampling. The flows are zuko's.
