@@ -84,7 +84,7 @@ def from_config(
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
         if isinstance(data, Tensor) or hasattr(data, "in_parts"):
-            pair.check(data)  # type: ignore[arg-type]
+            pair.check(data)
     return pair
 
 
