@@ -1,17 +1,84 @@
-"""The contract of every prior, posterior, likelihood and network."""
+"""The contract of every prior, posterior and likelihood: one suite over the names in ``pairs``."""
 
 import copy
+import functools
+import inspect
 import math
+import pickle
+from collections.abc import Mapping
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import LIKELIHOODS, POSTERIORS, PRIORS, D, Z, net
+from pairs import (
+    CONDITIONAL_PRIORS,
+    LEVELS,
+    LIKELIHOODS,
+    POSTERIORS,
+    PRIORS,
+    C,
+    D,
+    Z,
+    net,
+    observations,
+    ssvae,
+    vae,
+)
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
 from ppl_vae import conditional, likelihoods, nets, posteriors, priors
 
 LEADING = [(), (1,), (7,), (3, 7), (2, 1, 7)]
+# Context features and event size of each axis.
+AXES = {
+    **dict.fromkeys(PRIORS, (0, Z)),
+    **dict.fromkeys(CONDITIONAL_PRIORS, (C, Z)),
+    **dict.fromkeys(POSTERIORS, (D, Z)),
+    **dict.fromkeys(LIKELIHOODS, (Z, D)),
+}
+OVER_LATENTS = [*PRIORS, *CONDITIONAL_PRIORS, *POSTERIORS]
+GIVEN_CONTEXT = [*CONDITIONAL_PRIORS, *POSTERIORS, *LIKELIHOODS]
+
+
+# A part, a context for it, and the quadrature of its density.
+
+
+def make(name):
+    """Return a part with all that it is made of: a prior may hold the pair's posterior."""
+    if name in POSTERIORS:
+        return nn.ModuleDict({"part": POSTERIORS[name]()})
+    if name in LIKELIHOODS:
+        return nn.ModuleDict({"part": LIKELIHOODS[name]()})
+    posterior = POSTERIORS["diagonal"]()
+    part = (PRIORS | CONDITIONAL_PRIORS)[name](posterior)
+    return nn.ModuleDict({"part": part, "posterior": posterior})
+
+
+def context_of(name, *leading, **options):
+    """Return the arguments of the part's forward."""
+    features = AXES[name][0]
+    return (torch.randn(*leading, features, **options),) if features else ()
+
+
+def distribution_of(name, *leading):
+    """Return a part's distribution, its parameters some way from where they start."""
+    return randomise(make(name))["part"](*context_of(name, *leading))
+
+
+def randomise(module):
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return module
+
+
+def trapezoid(low, high, points):
+    nodes = torch.linspace(float(low), float(high), points)
+    weights = (nodes[1] - nodes[0]).repeat(points)
+    weights[[0, -1]] /= 2
+    return nodes, weights
 
 
 def grid(half_width, points, dim):
@@ -20,43 +87,518 @@ def grid(half_width, points, dim):
     return mesh.reshape(-1, dim), (axis[1] - axis[0]) ** dim
 
 
-@pytest.fixture(params=PRIORS)
-def prior(request, float64):
-    return PRIORS[request.param]()
+def latent_quadrature(p, half_points):
+    """Return nodes and weights over R², and the weights of a rule with a quarter of the nodes.
+
+    The nodes are a lattice around the distribution's samples, as wide as they are, and turned: the
+    kinks of autoregressive flows follow the axes, and then no row of nodes follows a kink.
+    """
+    draws = p.sample((5_000,))
+    factor = torch.linalg.cholesky(draws.T.cov())
+    index = torch.arange(-half_points, half_points + 1)
+    index = torch.cartesian_prod(index, index)
+    index = index[index.square().sum(-1) <= half_points**2]
+    step = 12.0 / half_points
+    turn = torch.tensor([[math.cos(1), math.sin(1)], [-math.sin(1), math.cos(1)]])
+    nodes = draws.mean(0) + step * index.to(draws.dtype) @ turn @ factor.T
+    weights = (step**2 * factor.diagonal().prod()).repeat(len(nodes))
+    return nodes, weights, 4 * weights * (index % 2 == 0).all(-1)
 
 
-def randomise(module):
+def element_quadrature(support):
+    """Return nodes and weights over the support of one element of x."""
+    if support.is_discrete:
+        candidates = torch.arange(4_000) / (LEVELS - 1.0)
+        nodes = candidates[support.check(candidates)]
+        return nodes, torch.ones_like(nodes)
+    ends = [p for p in (0.0, 1.0, -30.0, 30.0) if support.check(torch.tensor(p))]
+    return trapezoid(min(ends), max(ends), 200_001)
+
+
+def expectation(f, log_prob, nodes, weights):
+    return torch.einsum("n...,n->...", f(nodes) * log_prob(nodes).exp(), weights)
+
+
+def elements_of(p):
+    """Return the distribution of the elements of x; likelihoods factorise over them."""
+    assert isinstance(p, dist.Independent)
+    assert (p.base_dist.event_shape, p.base_dist.batch_shape) == ((), (D,))
+    return p.base_dist
+
+
+def bounded(z):
+    return torch.sin(z[..., 0] + 0.3) * torch.cos(0.7 * z[..., 1]) + torch.tanh(z[..., 1])
+
+
+def assert_mean(draws, exact, exact_to=1e-12):
+    """Compare means over the first dimension with exact values, within 5 standard errors."""
+    error = 5 * draws.std(0) / math.sqrt(len(draws)) + exact_to
+    off = draws.mean(0) - exact
+    assert (off.abs() <= error).all(), f"off by {off}, where {error} is 5 standard errors"
+
+
+def tensors_of(thing):
+    """Return every tensor that an object reaches: registered, hidden in a list or a closure."""
+    found, seen, left = [], set(), [thing]
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or inspect.isclass(thing) or inspect.ismodule(thing):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            found.append(thing)
+        elif isinstance(thing, Mapping):
+            left += thing.values()
+        elif isinstance(thing, (list, tuple, set)):
+            left += thing
+        elif inspect.isfunction(thing):
+            left += [cell.cell_contents for cell in thing.__closure__ or ()]
+        elif isinstance(thing, functools.partial):
+            left += [thing.func, thing.args, thing.keywords]
+        elif inspect.ismethod(thing):
+            left += [thing.__self__, thing.__func__]
+        else:
+            left += getattr(thing, "__dict__", {}).values()
+    return found
+
+
+# Densities, samples, shapes.
+
+
+@pytest.mark.parametrize("name", OVER_LATENTS)
+def test_density_over_latents_integrates_to_one(name, float64):
+    p = distribution_of(name)
+    nodes, weights, coarse = latent_quadrature(p, 200)
     with torch.no_grad():
-        for p in module.parameters():
-            p.add_(0.5 * torch.randn_like(p))
-    return module
+        density = p.log_prob(nodes).exp()
+    # Exact to rounding for smooth densities; for those with kinks the two rules tell how far off.
+    total, error = density @ weights, (density @ (weights - coarse)).abs()
+    assert error < 2e-3
+    assert (total - 1).abs() < 1e-6 + 10 * error
 
 
-def test_prior_density_integrates_to_one(prior):
-    points, volume = grid(12.0, 801, 2)
-    density = randomise(prior)().log_prob(points).exp()
-    assert (density.sum() * volume).item() == pytest.approx(1.0, abs=1e-9)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_density_of_each_element_integrates_to_one(name, float64):
+    p = elements_of(distribution_of(name))
+    nodes, weights = element_quadrature(p.support)
+    total = expectation(torch.ones_like, p.log_prob, nodes.unsqueeze(-1), weights)
+    torch.testing.assert_close(total, torch.ones(D), rtol=0, atol=1e-8)
 
 
-def test_prior_samples_match_density(prior):
-    # E_p[f] by sampling and by quadrature, for a bounded f; 5 standard errors.
-    points, volume = grid(12.0, 801, 2)
-    p = randomise(prior)()
-
-    def f(z):
-        return torch.sin(z[..., 0] + 0.3) * torch.cos(0.7 * z[..., 1]) + torch.tanh(z[..., 1])
-
-    exact = (f(points) * p.log_prob(points).exp()).sum() * volume
-    draws = f(p.sample((100_000,)))
-    assert abs(draws.mean() - exact) < 5 * draws.std() / math.sqrt(len(draws))
+@pytest.mark.parametrize("name", OVER_LATENTS)
+def test_samples_match_the_density(name, float64):
+    p = distribution_of(name)
+    with torch.no_grad():
+        exact = expectation(bounded, p.log_prob, *latent_quadrature(p, 130)[:2])
+        draws = bounded(p.sample((50_000,)))
+    assert_mean(draws, exact)
 
 
-@pytest.mark.parametrize("leading", LEADING)
-def test_prior_shapes(prior, leading):
-    p = prior()
-    assert (p.batch_shape, p.event_shape) == ((), (Z,))
-    assert p.log_prob(torch.randn(*leading, Z)).shape == leading
-    assert p.expand(leading).sample().shape == (*leading, Z)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_of_each_element_match_the_density(name, float64):
+    p = elements_of(distribution_of(name))
+    nodes, weights = element_quadrature(p.support)
+    with torch.no_grad():
+        exact = expectation(torch.sin, p.log_prob, nodes.unsqueeze(-1), weights)
+    assert_mean(torch.sin(p.sample((50_000,))), exact)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_mean_is_that_of_samples(name, float64):
+    p = distribution_of(name, 3)
+    try:
+        mean = p.mean
+    except NotImplementedError:  # flows have none in closed form
+        return
+    assert mean.shape == p.shape()
+    assert_mean(p.sample((20_000,)), mean)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_samples_lie_in_the_declared_support(name):
+    p = distribution_of(name, 3)
+    value = p.sample((1_000,))
+    assert p.support.event_dim == 1
+    assert p.support.check(value).shape == (1_000, *p.batch_shape)
+    assert p.support.check(value).all()
+    assert torch.isfinite(p.log_prob(value)).all()
+
+
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+@pytest.mark.parametrize("name", GIVEN_CONTEXT)
+def test_any_leading_dimensions_and_one_at_a_time_equals_batched(name, leading, float64):
+    part, (context,) = randomise(make(name))["part"], context_of(name, *leading)
+    p, event = part(context), AXES[name][1]
+    assert (p.batch_shape, p.event_shape) == (leading, (event,))
+    value = p.sample()
+    assert value.shape == (*leading, event)
+    flat = zip(context.reshape(-1, context.shape[-1]), value.reshape(-1, event), strict=True)
+    singly = torch.stack([part(c).log_prob(v) for c, v in flat])
+    torch.testing.assert_close(p.log_prob(value), singly.reshape(leading))
+
+
+@pytest.mark.parametrize("leading", LEADING, ids=str)
+@pytest.mark.parametrize("name", AXES)
+def test_draws_and_expanded_distributions(name, leading, float64):
+    p = distribution_of(name, *(leading if AXES[name][0] else ()))
+    assert p.event_shape == (AXES[name][1],)
+    wide = p.expand((4, *leading))
+    value = wide.sample()
+    assert (wide.batch_shape, wide.event_shape) == ((4, *leading), p.event_shape)
+    assert value.shape == wide.shape()
+    torch.testing.assert_close(wide.log_prob(value), p.log_prob(value))
+    assert p.sample((5, 2)).shape == (5, 2, *p.shape())
+
+
+@pytest.mark.parametrize("name", OVER_LATENTS)
+def test_gradients_through_rsample_are_those_of_the_density(name, float64):
+    # Derivatives of E[f(z)] along random directions of all parameters: by rsample and autograd,
+    # and as difference quotients of integrals.
+    part, context = randomise(make(name))["part"], context_of(name)
+    p = part(*context)
+    if not p.has_rsample:
+        assert name not in POSTERIORS, "estimators differentiate through the posterior's draws"
+        with pytest.raises(NotImplementedError):
+            p.rsample()
+        return
+    parameters = list(part.parameters())
+    assert p.rsample().requires_grad == bool(parameters)
+    if not parameters:
+        return
+    directions = [[torch.randn_like(t) for t in parameters] for _ in range(2)]
+    nodes, *rules = latent_quadrature(p, 130)
+
+    @torch.no_grad()
+    def integrals(step, direction):
+        for t, d in zip(parameters, direction, strict=True):
+            t.add_(step * d)
+        terms = bounded(nodes) * part(*context).log_prob(nodes).exp()
+        for t, d in zip(parameters, direction, strict=True):
+            t.sub_(step * d)
+        return torch.stack([terms @ weights for weights in rules])
+
+    def quotient(direction, h=0.01):
+        one, two = (integrals(k * h, direction) - integrals(-k * h, direction) for k in (1, 2))
+        return (8 * one - two) / (12 * h)
+
+    def slopes(value):
+        gradients = torch.autograd.grad(value, parameters)
+        return torch.stack(
+            [sum((g * d).sum() for g, d in zip(gradients, ds, strict=True)) for ds in directions]
+        )
+
+    fine, coarse = torch.stack([quotient(direction) for direction in directions], -1)
+    draws = [slopes(bounded(part(*context).rsample((2_000,))).mean()) for _ in range(50)]
+    assert_mean(torch.stack(draws), fine, (fine - coarse).abs() + 1e-5)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_gradients_of_the_density_are_its_derivatives(name, float64):
+    # Along a random direction of each parameter, and of z, by autograd and difference quotients.
+    part, context = randomise(make(name))["part"], context_of(name, 3)
+    value = part(*context).sample().requires_grad_(name in OVER_LATENTS)
+    variables = [v for v in (*part.parameters(), value) if v.requires_grad]
+
+    def log_prob():
+        return part(*context).log_prob(value).sum()
+
+    @torch.no_grad()
+    def difference(variable, change):
+        variable.add_(change)
+        after = log_prob()
+        variable.sub_(2 * change)
+        before = log_prob()
+        variable.add_(change)
+        return after - before
+
+    h = 1e-5
+    for variable, gradient in zip(
+        variables, torch.autograd.grad(log_prob(), variables), strict=True
+    ):
+        direction = torch.randn_like(variable)
+        quotient = difference(variable, h * direction) / (2 * h)
+        torch.testing.assert_close((gradient * direction).sum(), quotient, rtol=1e-5, atol=1e-6)
+
+
+def through(p):
+    return p()
+
+
+def held_fixed(p):
+    return p().detach()
+
+
+@torch.no_grad()
+def without_gradients(p):
+    return p()
+
+
+@pytest.mark.parametrize("draw", [through, held_fixed, without_gradients])
+@pytest.mark.parametrize("name", AXES)
+def test_what_was_just_drawn_has_the_density_of_any_value(name, draw, float64):
+    # Pyro draws by calling the distribution, and a flow may then remember the density: value and
+    # gradient are to be those of a fresh distribution.
+    part, context = randomise(make(name))["part"], context_of(name, 3)
+    p = part(*context)
+    value = draw(p)
+    log_prob, expected = p.log_prob(value), part(*context).log_prob(value)
+    torch.testing.assert_close(log_prob, expected)
+    parameters = list(part.parameters())
+    if parameters:
+        gradients = torch.autograd.grad(log_prob.sum(), parameters, retain_graph=True)
+        torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), parameters))
+
+
+# Modules: parameters, constants, copies, devices, dtypes.
+
+
+def test_no_class_is_left_out():
+    rooms = (priors, posteriors, likelihoods)
+    public = {getattr(room, name) for room in rooms for name in room.__all__}
+    tested = {type(make(name)["part"]) for name in AXES}
+    # One is of a label and one of two layers: they are tested with the pairs they belong to.
+    assert public - tested == {posteriors.Categorical, posteriors.PrecisionWeighted}
+
+
+def pair_with(name):
+    """Return a pair with the part, data for it, and the plain ELBO."""
+    if name in CONDITIONAL_PRIORS:
+        return ssvae(name), observations("bernoulli"), enumerating_elbo()
+    if name in LIKELIHOODS:
+        return vae(likelihood=name), observations(name), Trace_ELBO()
+    pair = vae(posterior=name) if name in POSTERIORS else vae(name)
+    return pair, observations("bernoulli"), Trace_ELBO()
+
+
+def enumerating_elbo():
+    return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+
+
+@pytest.mark.parametrize("route", ["svi", "module"])
+@pytest.mark.parametrize("name", AXES)
+def test_every_parameter_gets_a_gradient_at_the_start_and_moves(name, route):
+    pair, x, elbo = pair_with(name)
+    before = {n: p.detach().clone() for n, p in pair.named_parameters()}
+    if route == "svi":
+        svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), elbo)
+        svi.loss_and_grads(pair.model, pair.guide, x)
+    else:
+        loss = elbo(pair.model, pair.guide)
+        loss(x).backward()
+    gradients = {n: p.grad for n, p in pair.named_parameters()}
+    assert not [n for n, g in gradients.items() if g is None or not torch.isfinite(g).all()]
+    assert not [n for n, g in gradients.items() if not g.any()]
+    if route == "svi":
+        svi.step(x)
+    else:
+        torch.optim.Adam(loss.parameters(), lr=0.01).step()
+    assert not [n for n, p in pair.named_parameters() if torch.equal(p, before[n])]
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_what_is_constant_is_a_buffer(name):
+    part = make(name)["part"]
+    assert all(p.requires_grad for p in part.parameters())
+    assert not any(b.requires_grad for b in part.buffers())
+    registered = {id(t) for t in (*part.parameters(), *part.buffers())}
+    assert all(id(t) in registered for t in tensors_of(part))
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_forward_draws_nothing_and_keeps_nothing(name):
+    whole, context = make(name), context_of(name, 3)
+    random, state = torch.get_rng_state(), copy.deepcopy(whole.state_dict())
+    held = [id(t) for t in tensors_of(whole)]
+    value = whole["part"](*context).sample()
+    torch.set_rng_state(random)
+    first = whole["part"](*context)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(first.log_prob(value), whole["part"](*context).log_prob(value))
+    assert [id(t) for t in tensors_of(whole)] == held
+    assert all(torch.equal(t, state[k]) for k, t in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_save_and_load_round_trip(name, tmp_path):
+    first, second, context = randomise(make(name)), randomise(make(name)), context_of(name, 3)
+    value = first["part"](*context).sample((2,))
+    exact = first["part"](*context).log_prob(value)
+    if list(first["part"].parameters()):
+        assert not torch.equal(second["part"](*context).log_prob(value), exact)
+    torch.save(first.state_dict(), tmp_path / "part.pt")
+    second.load_state_dict(torch.load(tmp_path / "part.pt", weights_only=True))
+    assert torch.equal(second["part"](*context).log_prob(value), exact)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))],
+    ids=["deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("name", AXES)
+def test_copies_are_equal_and_independent(name, duplicate):
+    whole, context = randomise(make(name)), context_of(name, 3)
+    value = whole["part"](*context).sample((2,))  # a part that has been used can be copied
+    exact = whole["part"](*context).log_prob(value).detach()
+    twin = duplicate(whole)
+    assert torch.equal(twin["part"](*context).log_prob(value), exact)
+    assert not {t.data_ptr() for t in tensors_of(twin)} & {t.data_ptr() for t in tensors_of(whole)}
+    with torch.no_grad():
+        for t in (*twin.parameters(), *twin.buffers()):
+            t.fill_(0.123)
+    assert torch.equal(whole["part"](*context).log_prob(value), exact)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_float32_agrees_with_float64(name):
+    single, context = randomise(make(name)), context_of(name, 20)
+    p = single["part"](*context)
+    value = p.sample((5,))
+    assert {value.dtype, p.log_prob(value).dtype} == {torch.float32}
+    double = copy.deepcopy(single).double()
+    q = double["part"](*(c.double() for c in context))
+    assert {t.dtype for t in tensors_of((double, q)) if t.is_floating_point()} <= {torch.float64}
+    assert {q.sample().dtype, q.log_prob(value.double()).dtype} == {torch.float64}
+    exact = q.log_prob(value.double())
+    torch.testing.assert_close(p.log_prob(value).double(), exact, rtol=1e-5, atol=1e-4)
+    back = double.float()["part"](*context)
+    assert {t.dtype for t in tensors_of((double, back)) if t.is_floating_point()} <= {torch.float32}
+    assert torch.equal(back.log_prob(value), p.log_prob(value))
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_parts_built_in_float64_are_float64(name, float64):
+    whole = make(name)
+    p = whole["part"](*context_of(name, 3))
+    assert {t.dtype for t in tensors_of((whole, p)) if t.is_floating_point()} <= {torch.float64}
+    assert p.sample().dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_moving_to_another_device_leaves_nothing_behind(name):
+    # The meta device stands in for an accelerator: it has shapes and no values.
+    whole = make(name)
+    whole["part"](*context_of(name, 3)).sample()  # what a part may keep, it has by now
+    whole = whole.to("meta")
+    assert not [t for t in tensors_of(whole) if not t.is_meta]
+    pyro.enable_validation(False)  # looks at values
+    p = whole["part"](*context_of(name, 3, device="meta"))
+    assert not [t for t in tensors_of(p) if not t.is_meta]
+    value = torch.empty(3, AXES[name][1], device="meta")
+    assert p.log_prob(value).is_meta
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", AXES)
+def test_on_cuda(name, float64):
+    whole, context = randomise(make(name)), context_of(name, 3)
+    value = whole["part"](*context).sample((2,))
+    exact = whole["part"](*context).log_prob(value)
+    p = whole.to("cuda")["part"](*(c.to("cuda") for c in context))
+    torch.testing.assert_close(p.log_prob(value.to("cuda")).cpu(), exact)
+    assert p.sample().is_cuda
+
+
+# Arguments.
+
+
+def arguments_of(part):
+    return {n: getattr(part, n) for n in inspect.signature(type(part)).parameters}
+
+
+def is_plain(value):
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    kinds = (bool, int, float, str, type, type(None), nn.Module, torch.Tensor)
+    return isinstance(value, kinds) or (inspect.isroutine(value) and "<" not in value.__qualname__)
+
+
+def same(a, b):
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
+
+
+def structure_of(part):
+    tensors = {**part.state_dict(), **dict(part.named_buffers())}
+    return [(n, t.shape, t.dtype) for n, t in tensors.items()], [type(m) for m in part.modules()]
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_arguments_read_back_rebuild_the_part(name):
+    whole, context = randomise(make(name)), context_of(name, 3)
+    part = whole["part"]
+    arguments = arguments_of(part)
+    assert all(map(is_plain, arguments.values())), arguments
+    rebuilt = type(part)(**arguments)
+    assert structure_of(rebuilt) == structure_of(part)
+    again = arguments_of(rebuilt)
+    assert not [n for n, value in arguments.items() if not same(value, again[n])]
+    rebuilt.load_state_dict(part.state_dict())
+    value = part(*context).sample()
+    assert torch.equal(rebuilt(*context).log_prob(value), part(*context).log_prob(value))
+
+
+def with_network(part, width_out, width_in=D, **changes):
+    return type(part)(**{**arguments_of(part), "net": net(width_in, width_out), **changes})
+
+
+def options_of(part, function, first):
+    return {n: getattr(part, n) for n in inspect.signature(function).parameters if n != first}
+
+
+@pytest.mark.parametrize("name", [*POSTERIORS, *CONDITIONAL_PRIORS])
+def test_net_features_is_what_forward_asks_for(name):
+    whole = make(name)
+    part, (context,) = whole["part"], context_of(name, 3)
+    if not isinstance(part, conditional.NeuralConditional):
+        assert name not in POSTERIORS
+        return
+    options = options_of(part, part.net_features, "latent_dim")
+    assert part.net(context).shape == (3, part.net_features(Z, **options))
+    for latent_dim in (1, 2, 5):
+        change = {"latent_dim": latent_dim} if "latent_dim" in arguments_of(part) else {}
+        features = part.net_features(latent_dim, **options)
+        width = context.shape[-1]
+        p = with_network(part, features, width, **change)(context)
+        assert (p.batch_shape, p.event_shape) == ((3,), (latent_dim,))
+        with pytest.raises(ValueError, match=type(part).__name__):
+            with_network(part, features + 1, width, **change)(context)
+
+
+class Unflattened(nn.Module):
+    def __init__(self, net, shape):
+        super().__init__()
+        self.net, self.shape = net, shape
+
+    def forward(self, z):
+        return self.net(z).unflatten(-1, self.shape)
+
+
+@pytest.mark.parametrize("event_shape", [(D,), (D, 1, 1), (1, 2, 3), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_net_shape_is_what_forward_asks_for(name, event_shape, float64):
+    part, (z,) = randomise(make(name))["part"], context_of(name, 3)
+    options = options_of(part, part.net_shape, "event_shape")
+    row, shape = part.net_shape((D,), **options), part.net_shape(event_shape, **options)
+    assert part.net(z).shape == (3, *row)
+    as_row = math.prod(shape) == math.prod(row)  # channels may share parameters
+    decoder = part.net if as_row else net(Z, math.prod(shape))
+    changes = {"net": Unflattened(decoder, shape), "event_dim": len(event_shape)}
+    image = type(part)(**{**arguments_of(part), **changes})
+    with torch.no_grad():
+        for n, p in part.named_parameters():
+            if not n.startswith("net."):
+                image.get_parameter(n).copy_(p)
+    p = image(z)
+    assert (p.batch_shape, p.event_shape) == ((3,), event_shape)
+    x = p.sample()
+    assert p.log_prob(x).shape == (3,)
+    if as_row:
+        # Several parameters of an element are split on the first event dimension: an image and
+        # the same numbers in a row have the same density.
+        torch.testing.assert_close(p.log_prob(x), part(z).log_prob(x.flatten(1)))
+
+
+# What is particular to a class.
 
 
 @pytest.mark.parametrize("components", [1, 3, 500])
@@ -113,34 +655,6 @@ def test_mixture_is_safe_in_float32_with_500_components():
     assert torch.isfinite(log_prob).all()
     assert all(torch.isfinite(t.grad).all() for t in (z, prior.loc, prior.unconstrained_scale))
     torch.testing.assert_close(log_prob.double(), exact, rtol=2e-6, atol=2e-4)
-
-
-@pytest.mark.parametrize("name", [*POSTERIORS, *LIKELIHOODS])
-@pytest.mark.parametrize("leading", LEADING)
-def test_conditional_takes_any_leading_dimensions(name, leading, float64):
-    part = (POSTERIORS | LIKELIHOODS)[name]()
-    width_in, event = (D, Z) if name in POSTERIORS else (Z, D)
-    context = torch.randn(*leading, width_in)
-    p = part(context)
-    assert (p.batch_shape, p.event_shape) == (leading, (event,))
-    value = p.sample()
-    # one at a time gives the same density
-    flat = [
-        part(c).log_prob(v)
-        for c, v in zip(context.reshape(-1, width_in), value.reshape(-1, event), strict=True)
-    ]
-    torch.testing.assert_close(p.log_prob(value).reshape(-1), torch.stack(flat))
-
-
-@pytest.mark.parametrize("name", [*PRIORS, *POSTERIORS, *LIKELIHOODS])
-def test_save_and_load_round_trip(name, tmp_path):
-    make = (PRIORS | POSTERIORS | LIKELIHOODS)[name]
-    first, second = randomise(make()), randomise(make())
-    torch.save(first.state_dict(), tmp_path / "part.pt")
-    second.load_state_dict(torch.load(tmp_path / "part.pt", weights_only=True))
-    context = () if name in PRIORS else (torch.randn(3, D if name in POSTERIORS else Z),)
-    value = first(*context).sample((2,))
-    torch.testing.assert_close(first(*context).log_prob(value), second(*context).log_prob(value))
 
 
 def test_normal_likelihood_is_the_squared_error(float64):

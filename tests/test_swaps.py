@@ -1,0 +1,197 @@
+"""Every prior × posterior × likelihood × estimator × route trains: the cross product, in full."""
+
+import math
+
+import pairs
+import pyro
+import pytest
+import torch
+from pairs import (
+    CONDITIONAL_PRIORS,
+    LIKELIHOODS,
+    POSTERIORS,
+    PRIORS,
+    C,
+    D,
+    Z,
+    net,
+    observations,
+    ssvae,
+    vae,
+)
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from torch import nn
+
+from ppl_vae import VAE, likelihoods, priors
+from ppl_vae.estimators import ImportanceWeightedELBO
+
+BATCH, STEPS, LR = 4, 2, 0.01
+
+# A thousand cells: without the run-time type checks, as users see it.
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+
+
+def elbo():
+    return Trace_ELBO()
+
+
+def enumerated_elbo():
+    return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+
+
+def importance_weighted():
+    return ImportanceWeightedELBO(num_particles=2)
+
+
+def steps_by_svi(pair, estimators, data):
+    """Yield the losses of each estimator's steps."""
+    optimiser = pyro.optim.Adam({"lr": LR})
+    for estimator in estimators:
+        svi = SVI(pair.model, pair.guide, optimiser, estimator())
+        yield [svi.step(*data) for _ in range(STEPS)]
+
+
+def steps_as_module(pair, estimators, data):
+    """Yield the losses of each estimator's steps."""
+    for estimator in estimators:
+        bound = estimator()(pair.model, pair.guide)
+        optimiser = torch.optim.Adam(bound.parameters(), lr=LR)
+        losses = []
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            loss = bound(*data)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        yield losses
+
+
+def assert_trains(pair, estimators, *data):
+    """Train the pair on each route with each estimator: losses are finite, every tensor moves."""
+    parameters = dict(pair.named_parameters())  # what model and guide share is there once
+    for route in (steps_by_svi, steps_as_module):
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        for estimator, losses in zip(estimators, route(pair, estimators, data), strict=True):
+            after = {name: p.detach().clone() for name, p in parameters.items()}
+            cell = f"{route.__name__}, {estimator.__name__}, losses {losses}"
+            assert all(map(math.isfinite, losses)), cell
+            still = [name for name in after if torch.equal(after[name], before[name])]
+            assert not still, f"{cell}: these did not move: {still}"
+            broken = [name for name, value in after.items() if not value.isfinite().all()]
+            assert not broken, f"{cell}: these are not finite: {broken}"
+            before = after
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_vae(prior, posterior, likelihood):
+    x = observations(likelihood, BATCH)
+    assert_trains(vae(prior, posterior, likelihood), [elbo, importance_weighted], x)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal, learned scale"])
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("prior", [*PRIORS, *CONDITIONAL_PRIORS])
+def test_semi_supervised_vae(prior, posterior, likelihood):
+    pair = ssvae(prior, posterior, likelihood, alpha=1.0)
+    x, y = observations(likelihood, BATCH), torch.tensor([0, -1, 2, -1])
+    assert_trains(pair, [enumerated_elbo, importance_weighted], x, y)
+
+
+# What does not fit is refused at construction, with the reason.
+
+
+def parts_with(name, changed, value, monkeypatch):
+    """Return the parts of a pair, one of them made for another width of z or of x."""
+    q = POSTERIORS["diagonal"]()
+    parts = {"prior": PRIORS["standard"](q), "posterior": q, "likelihood": None}
+    parts["likelihood"] = LIKELIHOODS["bernoulli"]()
+    axis = next(
+        a for a, d in zip(parts, (PRIORS, POSTERIORS, LIKELIHOODS), strict=True) if name in d
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs, changed, value)
+        if axis == "prior":
+            parts[axis] = PRIORS[name](POSTERIORS["diagonal"]())
+        else:
+            parts[axis] = (POSTERIORS | LIKELIHOODS)[name]()
+    return parts
+
+
+@pytest.mark.parametrize("name", [*PRIORS, *POSTERIORS, *LIKELIHOODS])
+def test_another_latent_dimension_is_refused(name, monkeypatch):
+    parts = parts_with(name, "Z", Z + 1, monkeypatch)
+    reason = "VAE: .*(does not fit|the same latent dimensions|another posterior)"
+    with pytest.raises(ValueError, match=reason):
+        VAE(**parts)
+
+
+@pytest.mark.parametrize("name", [*POSTERIORS, *LIKELIHOODS])
+def test_another_width_of_x_is_refused(name, monkeypatch):
+    parts = parts_with(name, "D", D + 1, monkeypatch)
+    with pytest.raises(
+        ValueError, match=f"VAE: posterior .* does not fit.*expected ({D}|{D + 1}) "
+    ):
+        VAE(**parts)
+
+
+class Image(nn.Sequential):
+    def __init__(self):
+        super().__init__(net(Z, D), nn.Unflatten(-1, (1, 2, 3)))
+
+
+IMPOSSIBLE = {
+    "a prior that is given a label where there is none": (
+        lambda: vae().replace(prior=CONDITIONAL_PRIORS["normal given y"](None)),
+        TypeError,
+        "prior is called with 0 context tensors",
+    ),
+    "the shape of an image for a posterior of rows": (
+        lambda: vae().replace(likelihood=likelihoods.Bernoulli(Image(), event_dim=3)),
+        ValueError,
+        r"posterior DiagonalNormal does not fit.*\(1, 1, 2, 3\)",
+    ),
+    "an event_dim of other data": (
+        lambda: vae().replace(likelihood=likelihoods.Bernoulli(Image(), event_dim=1)),
+        ValueError,
+        "likelihood Bernoulli must .*batch shape.* event_dim=3 for images",
+    ),
+    "pseudo-inputs of another width": (
+        lambda: vae().replace(prior=priors.VampPrior(vae().posterior, 3, event_shape=(D + 1,))),
+        ValueError,
+        "expected 6 features|another posterior",
+    ),
+    "a VampPrior of another posterior": (
+        lambda: vae().replace(prior=priors.VampPrior(vae().posterior, 3, event_shape=(D,))),
+        ValueError,
+        "another posterior",
+    ),
+    "a posterior that takes no label": (
+        lambda: ssvae().replace(posterior=POSTERIORS["diagonal"]()),
+        ValueError,
+        "posterior DiagonalNormal does not fit.*expected 6 features",
+    ),
+    "a likelihood that takes no label": (
+        lambda: ssvae().replace(likelihood=LIKELIHOODS["bernoulli"]()),
+        ValueError,
+        "likelihood Bernoulli does not fit.*expected 2 features",
+    ),
+    "a prior of another number of classes": (
+        lambda: ssvae().replace(prior=priors.ConditionalFlow(Z, C + 1, hidden=(8,))),
+        ValueError,
+        "prior ConditionalFlow does not fit",
+    ),
+    "a classifier of another number of classes": (
+        lambda: ssvae().replace(classifier=net(D, C + 1)),
+        ValueError,
+        "classifier must give logits",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_does_not_fit_is_refused(case):
+    make, error, reason = IMPOSSIBLE[case]
+    with pytest.raises(error, match=reason):
+        make()
