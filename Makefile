@@ -8,8 +8,9 @@ export MPLBACKEND ?= Agg
 demo: .venv/installed
 	$(BIN)/python examples/swap_priors.py
 
+# One thread for each of several workers: threads of one process wait for each other where cores are busy.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
