@@ -86,9 +86,7 @@ def test_density_contours_enclose_the_masses():
     values = np.exp(-0.5 * (axis[None, :] ** 2 + axis[:, None] ** 2))
     ax = plots.density(axis, axis, values, masses=(0.5, 0.9), ax=plt.figure().gca())
     # a standard normal in the plane: the region of mass m has radius sqrt(-2 log(1 - m))
-    radii = [
-        np.linalg.norm(p.vertices, axis=1).max() for p in ax.collections[0].get_paths()
-    ]
+    radii = [np.linalg.norm(p.vertices, axis=1).max() for p in ax.collections[0].get_paths()]
     expected = [math.sqrt(-2 * math.log(1 - mass)) for mass in (0.9, 0.5)]
     assert radii[:2] == pytest.approx(expected, abs=0.05)
 

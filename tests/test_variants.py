@@ -43,8 +43,7 @@ def hierarchical(inference="bottom-up", *, skip=False, ladder=False, prior=None,
     """Layers of 3, 2, 2... latents."""
     sizes = [Z1] + [Z] * (layers - 1)
     conditionals = [
-        priors.ConditionalNormal(net(above, 2 * size))
-        for size, above in pairwise(sizes)
+        priors.ConditionalNormal(net(above, 2 * size)) for size, above in pairwise(sizes)
     ]
     guide = []
     for layer, size in enumerate(sizes):
