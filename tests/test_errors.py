@@ -273,10 +273,10 @@ def test_a_data_set_outside_the_support_is_refused_at_the_first_batch():
     values = torch.zeros(23, D)
     values[22, 3] = 3.0
     counts = data.from_tensor(values)
+    x, _ = next(iter(counts.batches(5, binarise="none", shuffle=False)))
+    assert x.max() == 0  # this batch alone is fine
     with pytest.raises(ValueError, match=r"outside the support of the Bernoulli.*for 1 of 23 data"):
-        for x, _ in counts.batches(5, binarise="none", shuffle=False):
-            vae().model(x)
-            pytest.fail("the first batch alone is fine")
+        vae().model(x)
     vae(likelihood="poisson").model(x)
 
 
