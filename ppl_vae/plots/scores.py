@@ -1,0 +1,167 @@
+"""Scores: models side by side with their errors, and how far probabilities can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from ppl_vae.plots.arrays import array, same_length
+from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
+
+
+def comparison(
+    names: Sequence[str],
+    estimates: Mapping[str, ArrayLike],
+    errors: Mapping[str, ArrayLike] | None = None,
+    *,
+    xlabel: str = "nats per datum",
+    ax: Axes | None = None,
+) -> Axes:
+    """Compare several models: one line each, a mark per quantity, with its error bar.
+
+    Marks rather than bars: a difference of half a nat in a hundred does not show in bars from 0,
+    and bars from elsewhere mislead.
+
+    Args:
+        names: the M models, from top to bottom.
+        estimates: quantity (NELBO, IWAE-100, ...) -> its value for each model, shape ``(M,)``, NaN
+            where a model has none, which is left out.
+        errors: quantity -> standard errors, shape ``(M,)``, NaN where unknown; quantities may be
+            left out.
+        xlabel: what the quantities are and their unit.
+        ax: where to draw; the current Axes if not given.
+
+    Raises:
+        ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
+            negative, or an error is of no quantity.
+    """
+    for name, value in (("names", names), ("estimates", estimates)):
+        if not len(value):
+            raise ValueError(f"comparison: {name} is empty; there is nothing to draw")
+    unknown = sorted((errors or {}).keys() - estimates.keys())
+    if unknown:
+        raise ValueError(
+            f"comparison: errors has {unknown[0]!r}, of which there is no estimate; the quantities "
+            f"are {', '.join(estimates)}"
+        )
+    drawn = {}
+    for quantity, given in estimates.items():
+        values = _per_model(f"estimates[{quantity!r}]", given, len(names))
+        error = np.full(len(names), np.nan)
+        if errors is not None and quantity in errors:
+            error = _per_model(f"errors[{quantity!r}]", errors[quantity], len(names))
+        if (error < 0).any():
+            raise ValueError(f"comparison: errors[{quantity!r}] must be at least 0")
+        drawn[str(quantity)] = values, error
+    if all(np.isnan(values).all() for values, _ in drawn.values()):
+        raise ValueError("comparison: all estimates are NaN; there is nothing to draw")
+    ax, lines = ax or plt.gca(), np.arange(len(names))
+    for i, (quantity, (values, error)) in enumerate(drawn.items()):
+        at = lines + 0.5 * ((i + 0.5) / len(drawn) - 0.5)
+        seen, known = ~np.isnan(values), ~np.isnan(values) & ~np.isnan(error)
+        ax.plot(values[seen], at[seen], marker(i), color=colour(i), markersize=5, label=quantity)
+        ax.errorbar(
+            values[known], at[known], xerr=error[known], fmt="none", ecolor=colour(i), capsize=2
+        )
+    ax.set_yticks(lines, [str(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel(xlabel + (" (± standard error)" if errors else ""))
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    for between in lines[1:] - 0.5:
+        ax.axhline(between, color="0.9", linewidth=0.8)
+    if len(drawn) > 1:
+        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        ax.set_xlabel(f"{next(iter(drawn))}, {ax.get_xlabel()}")
+    return ax
+
+
+def reliability(
+    confidence: ArrayLike,
+    accuracy: ArrayLike,
+    counts: ArrayLike,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    r"""Draw how often q(y | x) is right against how sure it is, by bins of confidence.
+
+    On the diagonal it is calibrated; below, overconfident. With each bin a 95 % interval of its
+    accuracy (Wilson's), the share of the data in it (grey), and in the title the expected
+    calibration error ECE = Σ_b (n_b / N) \|accuracy_b - confidence_b\| (Guo et al. 2017, arXiv
+    1706.04599, equation 3).
+
+    Args:
+        confidence: the mean of the largest probability in each bin, shape ``(bins,)``.
+        accuracy: the share of correct labels in each bin, shape ``(bins,)``.
+        counts: how many data are in each bin, shape ``(bins,)``; a bin with none is left out, and
+            its confidence and accuracy may be NaN.
+        ax: where to draw; the current Axes if not given.
+
+    Raises:
+        ValueError: if the lengths differ, no bin holds data, counts are no counts, or a confidence
+            or accuracy of a bin with data is outside [0, 1].
+    """
+    confidence, accuracy = (
+        array("reliability", name, a, 1)
+        for name, a in (("confidence", confidence), ("accuracy", accuracy))
+    )
+    counts = array("reliability", "counts", counts, 1)
+    same_length("reliability", len(counts), "the bins", confidence=confidence, accuracy=accuracy)
+    if not ((counts >= 0) & (counts == np.round(counts)) & np.isfinite(counts)).all():
+        raise ValueError("reliability: counts must be whole numbers of data, 0 or more")
+    if not counts.sum():
+        raise ValueError("reliability: all counts are 0; there is nothing to draw")
+    held = counts > 0
+    confidence, accuracy, counts = confidence[held], accuracy[held], counts[held]
+    for name, a in (("confidence", confidence), ("accuracy", accuracy)):
+        if not ((a >= 0) & (a <= 1)).all():
+            raise ValueError(
+                f"reliability: {name} of bins with data must be in [0, 1], got {a.tolist()}"
+            )
+    share = counts / counts.sum()
+    ece = (share * np.abs(accuracy - confidence)).sum()
+    low, high = _wilson(accuracy, counts)
+    order = np.argsort(confidence, kind="stable")
+    ax = ax or plt.gca()
+    ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="calibrated", zorder=1)
+    ax.vlines(confidence, 0, share, color=FAINT, linewidth=7, label="share of data", zorder=0)
+    ax.errorbar(
+        confidence[order],
+        accuracy[order],
+        np.stack([(accuracy - low).clip(min=0), (high - accuracy).clip(min=0)])[:, order],
+        fmt="o-",
+        color=PALETTE[0],
+        markersize=5,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2,
+        label="accuracy (95 % interval)",
+        zorder=2,
+    )
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    ax.set_xlabel("confidence: largest $q(y|x)$")
+    ax.set_ylabel("accuracy")
+    ax.set_title(f"expected calibration error {100 * ece:.1f} %", fontsize="medium")
+    ax.legend(fontsize="x-small", loc="best")
+    return ax
+
+
+def _per_model(name: str, value: ArrayLike, count: int) -> NDArray:
+    values = array("comparison", name, value, 1)
+    same_length("comparison", count, "the models", **{name: values})
+    if np.isinf(values).any():
+        raise ValueError(f"comparison: {name} holds an infinite value")
+    return values
+
+
+def _wilson(share: NDArray, counts: NDArray, z: float = 1.96) -> tuple[NDArray, NDArray]:
+    """Return the score interval of a proportion (Wilson 1927), which stays inside [0, 1]."""
+    shrink = 1 + z**2 / counts
+    centre = (share + z**2 / (2 * counts)) / shrink
+    half = z / shrink * np.sqrt(share * (1 - share) / counts + (z / (2 * counts)) ** 2)
+    return centre - half, centre + half
