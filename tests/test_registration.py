@@ -99,6 +99,11 @@ def test_lifting_parameters_raises_instead_of_being_ignored():
         lifted(x)
 
 
+def test_pyro_can_follow_what_depends_on_what():
+    relations = pyro.infer.inspect.get_model_relations(vae("mixture").model, (binary(),))
+    assert relations["sample_sample"]["x"] == ["z"]
+
+
 def test_parameters_that_are_not_contiguous_raise():
     pair, x = vae(), binary()
     weight = pair.likelihood.net.layers[0].weight

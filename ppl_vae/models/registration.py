@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pyro
+from pyro.ops.provenance import detach_provenance
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -32,7 +33,8 @@ def register(module: nn.Module) -> None:
             _uses[path] += 1
             name = path if _uses[path] == 1 else f"{path}__{_uses[path]}"
             _name_of[parameter] = name
-        if pyro.param(name, parameter) is not parameter:
+        # Pyro's render_model wraps the tensors whose dependencies it follows.
+        if detach_provenance(pyro.param(name, parameter)) is not parameter:
             raise RuntimeError(
                 f"parameter {path!r} of {type(module).__name__} would silently not be trained: "
                 f"under its name {name!r} Pyro's parameter store (or an effect handler such as "
