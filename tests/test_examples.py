@@ -18,6 +18,7 @@ LISTED = [
     "impute",
     "swap_priors",
     "custom_networks",
+    "evaluate",
 ]
 
 

@@ -24,7 +24,15 @@ ROOMS = {
     "estimators": {"errors"},
     "oracles": set(),
     "data": {"errors"},
-    "evaluation": {"errors", "estimators", "models"},
+    "evaluation": {
+        "conditional",
+        "data",
+        "distributions",
+        "errors",
+        "estimators",
+        "models",
+        "plots",
+    },
     "plots": {"errors"},
     "config": {
         "conditional",

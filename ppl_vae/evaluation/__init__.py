@@ -1,8 +1,59 @@
-"""Evaluation of any pair: the ELBO's terms, importance-weighted bounds, accuracy, bits."""
+"""Evaluation of any pair: bounds, log p(x), what the ELBO is made of, labels, a report."""
 
+from ppl_vae.evaluation.annealing import (
+    AnnealedLikelihood,
+    BidirectionalBounds,
+    annealed_importance_sampling,
+    bidirectional_monte_carlo,
+)
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
+from ppl_vae.evaluation.calibration import Calibration, expected_calibration_error
 from ppl_vae.evaluation.classification import accuracy
+from ppl_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
+from ppl_vae.evaluation.graph import relations
+from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.reporting import Report, report
+from ppl_vae.evaluation.representation import (
+    Clustering,
+    accuracy_interval,
+    clustering,
+    linear_probe,
+    nearest_neighbours,
+    responsibilities,
+)
+from ppl_vae.evaluation.units import LatentUnits, latent_units
 
-__all__ = ["ELBOTerms", "Estimate", "accuracy", "bits_per_dim", "elbo_terms", "importance_bounds"]
+__all__ = [
+    "AnnealedLikelihood",
+    "BidirectionalBounds",
+    "Calibration",
+    "Clustering",
+    "ELBOTerms",
+    "Estimate",
+    "InferenceGap",
+    "KLDecomposition",
+    "LatentUnits",
+    "LogLikelihood",
+    "Report",
+    "accuracy",
+    "accuracy_interval",
+    "annealed_importance_sampling",
+    "bidirectional_monte_carlo",
+    "bits_per_dim",
+    "clustering",
+    "elbo_terms",
+    "expected_calibration_error",
+    "importance_bounds",
+    "inference_gap",
+    "kl_decomposition",
+    "latent_units",
+    "linear_probe",
+    "log_likelihood",
+    "nearest_neighbours",
+    "relations",
+    "report",
+    "responsibilities",
+]

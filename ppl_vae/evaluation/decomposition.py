@@ -1,0 +1,285 @@
+"""The KL of the ELBO and what it is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+from tqdm import tqdm
+
+from ppl_vae.errors import positive_int
+from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.latents import (
+    BLOCK,
+    check_finite,
+    data_blocks,
+    factorises,
+    latent_at,
+    marginals,
+    run_latents,
+)
+from ppl_vae.evaluation.programs import row_limit
+from ppl_vae.evaluation.seeding import seeded
+
+
+@dataclass(frozen=True)
+class KLDecomposition:
+    r"""KL = mutual information + marginal KL, and that = total correlation + dimension-wise KL.
+
+    In nats per datum. Standard errors are over the draws of z, the data being fixed; that the
+    draws are spread evenly over the data makes them somewhat too large, never too small. The sums
+    hold exactly, since all terms are taken at the same draws.
+
+    Args:
+        site: the latent's name.
+        kl: E_x KL(q(z|x) ‖ p(z)), by Monte Carlo as all the terms.
+        mutual_information: I_q(x; z) = E_x KL(q(z|x) ‖ q(z)).
+        marginal_kl: KL(q(z) ‖ p(z)): how far the prior is from what the data are encoded to.
+        total_correlation: KL(q(z) ‖ Π_d q(z_d)); None where it cannot be had, see ``missing``.
+        dimension_wise_kl: Σ_d KL(q(z_d) ‖ p(z_d)); None where it cannot be had.
+        max_mutual_information: log N, which I_q(x; z) of N data cannot exceed. An I_q near it says
+            that the posteriors of these data hardly overlap; more data would show more.
+        missing: for each term that is None the reason.
+    """
+
+    site: str
+    kl: Estimate
+    mutual_information: Estimate
+    marginal_kl: Estimate
+    total_correlation: Estimate | None
+    dimension_wise_kl: Estimate | None
+    max_mutual_information: float
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"KL(q(z|x) ‖ p(z))        {self.kl} nats",
+            f"  mutual information     {self.mutual_information} of at most "
+            f"{self.max_mutual_information:.2f}",
+            f"  marginal KL            {self.marginal_kl}",
+        ]
+        for name, words in (
+            ("total_correlation", "total correlation"),
+            ("dimension_wise_kl", "dimension-wise KL"),
+        ):
+            lines.append(f"    {words:21}{getattr(self, name) or self.missing[name]}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def kl_decomposition(
+    pair: ModelAndGuide,
+    x: Tensor,
+    *context: Tensor,
+    num_samples: int = 1,
+    site: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> KLDecomposition:
+    r"""Split the KL of the ELBO by the aggregate posterior q(z) = (1/N) Σ_n q(z | x_n).
+
+    E_x KL(q(z|x) ‖ p(z)) = I_q(x; z) + KL(q(z) ‖ p(z)), and
+
+    KL(q(z) ‖ p(z)) = KL(q(z) ‖ Π_d q(z_d)) + Σ_d KL(q(z_d) ‖ p(z_d)) if p(z) = Π_d p(z_d).
+
+    q(z) and its marginals q(z_d) are those of the N data given, summed over all of them at each
+    draw: N² ``num_samples`` densities, in blocks of bounded memory. Nothing is estimated from a
+    mini-batch, which would bias the logarithm. 10,000 data in 50 dimensions take about a minute on
+    one core.
+
+    Unobserved labels are set to their likeliest value, and the KL is that of z alone. Where the
+    prior depends on a condition or a label, q(z | c) is the aggregate of the data whose prior is
+    the same, and all terms are averages over c: I_q(x; z | c) and so on.
+
+    Source: Hoffman & Johnson 2016 ("ELBO surgery", section 2); Chen et al. 2018 (arXiv
+    1802.04942), equation 2.
+
+    Args:
+        pair: any model/guide pair with one continuous latent per datum.
+        x: the data, shape ``(N, *event)``.
+        context: further arguments of the programs, such as labels, of N entries each.
+        num_samples: draws z ~ q(z | x) per datum.
+        site: the latent's name, needed where there are several. Its q must see the data alone and
+            its p no other latent, as for the top layer of a top-down ``HierarchicalVAE``.
+        seed: of the draws; the global random state stays as it was.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if x does not suit the pair, a log-density is NaN or infinite, or the prior is
+            another for every datum.
+        NotImplementedError: if q or p of the latent depends on another latent.
+    """
+    owner = "kl_decomposition"
+    positive_int(owner, "num_samples", num_samples)
+    with evaluating(pair.model, pair.guide), seeded(owner, seed):
+        latents = _Latents.of(pair, x, context, num_samples, site)
+        check_finite(owner, "log p(z)", latents.log_p)
+        z, prior = latents.z, latents.log_p.double()
+        group = _same_prior(latents.signature)
+        # Made first: small results between large passing ones would break up the memory.
+        own_term = z.new_empty(len(z), dtype=torch.float64)
+        aggregate, by_dimension = own_term.clone(), own_term.new_empty(z.shape)
+        # A density takes a row for each of a draw and a datum.
+        rows = max(1, row_limit(x) // min(BLOCK, len(x)))
+        with tqdm(total=len(z), desc="aggregate", disable=not progress, leave=False) as bar:
+            for start in range(0, len(z), rows):
+                some = slice(start, start + rows)
+                terms = latents.aggregate(z[some], latents.owner[some], group)
+                own_term[some], aggregate[some], by_dimension[some] = terms
+                bar.update(len(z[some]))
+    size = torch.full((len(x),), len(x)) if group is None else group.bincount()[group]
+    log_size = size.double().log()
+    of_draw = log_size.to(z.device)[latents.owner]
+    aggregate -= of_draw
+    check_finite(owner, "log q(z | x)", own_term)
+    check_finite(owner, "log q(z)", aggregate)
+    total_correlation = dimension_wise = None
+    missing = dict(latents.missing)
+    if "total_correlation" not in missing:
+        product = (by_dimension - of_draw.unsqueeze(-1)).sum(-1)
+        total_correlation = Estimate.of(aggregate - product)
+        if "dimension_wise_kl" not in missing:
+            dimension_wise = Estimate.of(product - prior)
+    return KLDecomposition(
+        site=latents.name,
+        kl=Estimate.of(own_term - prior),
+        mutual_information=Estimate.of(own_term - aggregate),
+        marginal_kl=Estimate.of(aggregate - prior),
+        total_correlation=total_correlation,
+        dimension_wise_kl=dimension_wise,
+        max_mutual_information=log_size.mean().item(),
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """The posteriors of all data, kept, and draws from them.
+
+    Args:
+        name: the latent's name.
+        posteriors: q(z | x_n) for a block of data each.
+        z: the draws, shape ``(N * num_samples, D)``.
+        owner: which datum a draw belongs to.
+        log_p: log p(z) of each draw, under its own datum's prior.
+        signature: each datum's log p at a few points, the same for all, shape ``(N, points)``.
+        missing: the terms that this posterior or prior does not allow, and why.
+    """
+
+    name: str
+    posteriors: list[Distribution]
+    z: Tensor
+    owner: Tensor
+    log_p: Tensor
+    signature: Tensor
+    missing: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        pair: ModelAndGuide,
+        x: Tensor,
+        context: tuple[Tensor, ...],
+        num_samples: int,
+        site: str | None,
+    ) -> _Latents:
+        owner = "kl_decomposition"
+        posteriors, draws, log_p, signature = [], [], [], []
+        points: Tensor | None = None
+        for args in data_blocks(owner, x, context, BLOCK):
+            latent = latent_at(owner, run_latents(owner, pair, args), site)
+            others = latent.before_in_guide | latent.before_in_model
+            if others:
+                raise NotImplementedError(
+                    f"{owner}: latent {latent.name!r} depends on {', '.join(sorted(others))}, so "
+                    f"that neither its aggregate posterior nor its prior is at hand; in a "
+                    f"HierarchicalVAE only the top layer of a top-down guide can be split"
+                )
+            q, p = latent.q, latent.p
+            z = q.sample(torch.Size([num_samples]))
+            if points is None:
+                points = z[0, :3].unsqueeze(1)
+            posteriors.append(q)
+            draws.append(z.transpose(0, 1).flatten(0, 1))
+            # A mixture's density holds all components of a draw at once, so only some draws do.
+            some = z.split(max(1, BLOCK // len(args[0])))
+            log_p.append(torch.cat([p.log_prob(part) for part in some]).T.flatten())
+            signature.append(torch.stack([p.log_prob(point) for point in points], 1))
+        missing = {}
+        if marginals(q) is None:
+            why = f"the marginals of a {_words(q)} posterior have no closed form"
+            missing = {"total_correlation": why, "dimension_wise_kl": why}
+        elif not factorises(p):
+            missing["dimension_wise_kl"] = f"a {_words(p)} prior is no product over dimensions"
+        number = torch.arange(len(x), device=draws[0].device).repeat_interleave(num_samples)
+        return cls(
+            latent.name,
+            posteriors,
+            torch.cat(draws),
+            number,
+            torch.cat(log_p),
+            torch.cat(signature).nan_to_num(),  # a prior may be nowhere at another datum's draw
+            missing,
+        )
+
+    def aggregate(
+        self, z: Tensor, owner: Tensor, group: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log q(z | own x), log Σ_n q(z | x_n) and log Σ_n q(z_d | x_n) of draws z.
+
+        In float64; the sums are over the data of the draw's own group.
+        """
+        own = z.new_empty(len(z), dtype=torch.float64)
+        joint = own.new_full((len(z),), -math.inf)
+        by_dimension = own.new_full(z.shape, -math.inf)
+        start = 0
+        for q in self.posteriors:
+            (block,) = q.batch_shape
+            of_each = marginals(q)
+            each = None if of_each is None else of_each.log_prob(z.unsqueeze(1))
+            if each is not None and factorises(q):
+                log_q = each.sum(-1).double()
+            else:
+                log_q = q.log_prob(z.unsqueeze(1)).double()
+            mine = (owner >= start) & (owner < start + block)
+            own[mine] = log_q[mine, owner[mine] - start]
+            if group is not None:
+                other = group[owner].unsqueeze(1) != group[start : start + block]
+                log_q = log_q.masked_fill(other, -math.inf)
+                if each is not None:
+                    each = each.masked_fill(other.unsqueeze(-1), -math.inf)
+            joint = torch.logaddexp(joint, log_q.logsumexp(1))
+            if each is not None:
+                by_dimension = torch.logaddexp(by_dimension, each.logsumexp(1).double())
+            start += block
+        return own, joint, by_dimension
+
+
+def _words(d: Distribution) -> str:
+    return type(d).__name__
+
+
+def _same_prior(signature: Tensor) -> Tensor | None:
+    """Return for each datum the number of its prior; None where all have the same.
+
+    Raises:
+        ValueError: if so few data share a prior that there is nothing to aggregate.
+    """
+    tolerance = torch.finfo(signature.dtype).eps ** 0.5 * (1 + signature.abs())
+    group = torch.full((len(signature),), -1, device=signature.device)
+    number = 0
+    while (left := (group < 0).nonzero()).numel():
+        same = ((signature - signature[left[0]]).abs() <= tolerance).all(-1) & (group < 0)
+        group[same] = number
+        number += 1
+        if number > (len(signature) + 1) // 2:
+            raise ValueError(
+                f"kl_decomposition: the prior depends on a condition that is another for most of "
+                f"the {len(signature)} data, so that there is no aggregate posterior given the "
+                f"condition; give data that share conditions"
+            )
+    return None if number == 1 else group

@@ -1,0 +1,301 @@
+"""Why the ELBO is below log p(x): the family of the posterior, or the network that computes it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ppl_vae.conditional import NeuralConditional
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.latents import check_finite, run_latents
+from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.pareto import UNRELIABLE
+from ppl_vae.evaluation.programs import Batch, batches, row_limit
+from ppl_vae.evaluation.seeding import seeded
+
+PARTICLES = 10
+"""Draws per datum and step of the optimisation."""
+
+
+@dataclass(frozen=True)
+class InferenceGap:
+    """log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q]), in nats, shape ``(N,)`` each.
+
+    Args:
+        log_px: log p(x).
+        best_elbo: L[q*], the ELBO of the best member of the posterior's family for each datum.
+        elbo: L[q], the ELBO of the posterior that the network computes.
+    """
+
+    log_px: Float[Tensor, " batch"]
+    best_elbo: Float[Tensor, " batch"]
+    elbo: Float[Tensor, " batch"]
+
+    @property
+    def total(self) -> Estimate:
+        """log p(x) - L[q] = KL(q(z|x) ‖ p(z|x)), the sum of the two others."""
+        return Estimate.of(self.log_px - self.elbo)
+
+    @property
+    def approximation(self) -> Estimate:
+        """log p(x) - L[q*]: what a richer family of posteriors would gain."""
+        return Estimate.of(self.log_px - self.best_elbo)
+
+    @property
+    def amortisation(self) -> Estimate:
+        """L[q*] - L[q]: what a better network would gain."""
+        return Estimate.of(self.best_elbo - self.elbo)
+
+    def __str__(self) -> str:
+        return (
+            f"inference gap {self.total} nats: approximation {self.approximation}, "
+            f"amortisation {self.amortisation}"
+        )
+
+
+def inference_gap(
+    pair: ModelAndGuide,
+    x: Tensor,
+    *context: Tensor,
+    log_px: Float[Tensor, " batch"] | None = None,
+    importance_samples: int = 5000,
+    steps: int = 1000,
+    learning_rate: int | float = 0.02,
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> InferenceGap:
+    r"""Split the gap between log p(x) and the ELBO into approximation and amortisation.
+
+    q* is found for each datum by optimising, with Adam, the features that the posterior's network
+    has for an output, from those that it gives: the family is exactly the posterior's, and nothing
+    of the pair changes. A flow's own transformations are part of the family and stay as they are.
+    For unobserved labels q(y|x) is optimised in the same way.
+
+    The gradient is that of the ELBO at 10 fresh draws per step, without the score term (Roeder et
+    al. 2017, arXiv 1703.09194); the learning rate falls to 0 along a half cosine. L[q*] and L[q]
+    are then evaluated at new draws, the same noise for both. Nothing is clipped: at an optimum
+    the gap may come out negative by what the optimisation lacks and by the noise.
+
+    log p(x) is estimated by importance sampling from q*: log p̂(x) then lies between L[q*] and
+    log p(x) in expectation. From a poor q it could well be below L[q*], the network's fault
+    turning up as a negative approximation gap. What log p̂(x) lacks, the approximation gap does.
+
+    Source: Cremer et al. 2018 (arXiv 1801.03558), table 1.
+
+    Args:
+        pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
+            :class:`ppl_vae.conditional.NeuralConditional`.
+        x: the data, shape ``(N, *event)``; some hundreds will do, as each takes
+            10 ``steps`` evaluations of the likelihood's network and its gradient.
+        context: further arguments of the programs, such as labels, of N entries each.
+        log_px: log p(x) in nats, shape ``(N,)``, where it is known better, for instance by
+            :func:`ppl_vae.evaluation.annealed_importance_sampling`.
+        importance_samples: draws from q* per datum for log p(x), where it is not given.
+        steps: of the optimisation.
+        learning_rate: of Adam at the start; a feature can travel about half of it times ``steps``.
+        num_samples: draws per datum for each of the two ELBOs.
+        seed: of all draws; the global random state stays as it was.
+        progress: show a progress bar.
+
+    Warns:
+        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low.
+
+    Raises:
+        TypeError: if the guide holds no such posterior.
+        ValueError: if x does not suit the pair, or ``log_px`` is not finite.
+        NotImplementedError: if the pair has several continuous latents, or the posterior's draws
+            are not reparameterised.
+    """
+    owner = "inference_gap"
+    positive_int(owner, "steps", steps)
+    positive_int(owner, "num_samples", num_samples)
+    positive_int(owner, "importance_samples", importance_samples)
+    if log_px is not None:
+        if log_px.shape != (len(x),):
+            raise ValueError(
+                f"{owner}: log_px must have an entry for each of the {len(x)} data, got "
+                f"{describe(log_px)}"
+            )
+        check_finite(owner, "log_px", log_px)
+    found: list[Tensor] = []
+    given: list[Tensor] = []
+    sampled: list[LogLikelihood] = []
+    with (
+        torch.enable_grad(),  # whatever the caller has
+        evaluating(pair.model, pair.guide),
+        seeded(owner, seed),
+        tqdm(total=len(x) * steps, desc="inference gap", disable=not progress, leave=False) as bar,
+    ):
+        for batch in batches(owner, pair, x, context, None, PARTICLES):
+            _check(owner, pair, batch.args)
+            search = _Search(pair.guide, batch)
+            local = search.optimised(steps, learning_rate, bar)
+            fresh = int(torch.randint(2**62, ()))
+            for guide, values in ((local, found), (pair.guide, given)):
+                with seeded(owner, fresh):
+                    values.append(search.elbo(guide, num_samples))
+            if log_px is None:
+                sampled.append(search.log_likelihood(local, importance_samples, fresh))
+    best_elbo, elbo = torch.cat(found), torch.cat(given)
+    check_finite(owner, "the ELBO of the locally optimised posterior", best_elbo)
+    check_finite(owner, "the ELBO", elbo)
+    if log_px is None:
+        log_px = torch.cat([part.log_px for part in sampled])
+        unreliable = sum(part.unreliable for part in sampled)
+        if unreliable:
+            warnings.warn(
+                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(x)} data: log p(x) is "
+                f"underestimated there, and with it the approximation gap; give log_px by "
+                f"annealed_importance_sampling, or more importance_samples than "
+                f"{importance_samples}",
+                stacklevel=2,
+            )
+    return InferenceGap(log_px.detach().double(), best_elbo, elbo)
+
+
+class _Search:
+    """The best local posterior of a batch."""
+
+    def __init__(self, guide: nn.Module, batch: Batch) -> None:
+        self.guide = guide
+        self.parts = [m for m in guide.modules() if isinstance(m, NeuralConditional)]
+        self.batch = batch
+        # The mean of so many ELBOs, each of one particle.
+        self.estimator = ImportanceWeightedELBO(1, "stl", num_groups=PARTICLES)
+        self.outputs = self._recorded()
+
+    def optimised(self, steps: int, learning_rate: int | float, bar: Any) -> Callable:
+        """Return a guide that computes the optimised posteriors in the place of the network's."""
+        local = {part: out.clone().requires_grad_() for part, out in self.outputs.items()}
+        guide = self._guide_with(lambda part, *_: local[part])
+        optimiser = torch.optim.Adam(local.values(), lr=learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        for _ in range(steps):
+            loss = self.estimator.differentiable_loss(self.batch.model, guide, *self.batch.args)
+            gradients = torch.autograd.grad(loss, list(local.values()))
+            for tensor, gradient in zip(local.values(), gradients, strict=True):
+                tensor.grad = gradient
+            optimiser.step()
+            schedule.step()
+            bar.update(len(self.batch))
+        return guide
+
+    def elbo(self, guide: Callable, num_samples: int) -> Tensor:
+        """Return the ELBO of each datum in nats, in float64, shape ``(B,)``."""
+        at_once = self._draws_at_once()
+        total: Tensor | float = 0.0
+        for start in range(0, num_samples, at_once):
+            number = min(at_once, num_samples - start)
+            elbo = ImportanceWeightedELBO(1, num_groups=number)
+            total = (
+                total + number * elbo.per_datum(self.batch.model, guide, *self.batch.args).double()
+            )
+        return torch.as_tensor(total) / num_samples
+
+    def log_likelihood(self, guide: Callable, num_samples: int, seed: int) -> LogLikelihood:
+        """Return log p(x) of the batch by importance sampling from a guide."""
+        pair = _Pair(_AsModule(self.batch.model), _AsModule(guide))
+        chunk = self._draws_at_once()  # all of the batch at once, as the guide is of it alone
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
+            return log_likelihood(
+                pair, *self.batch.args, num_samples=num_samples, seed=seed, chunk_size=chunk
+            )
+
+    def _draws_at_once(self) -> int:
+        rows = row_limit(self.batch.args[0])
+        return max(1, rows // (len(self.batch) * self.batch.combinations))
+
+    def _recorded(self) -> dict[NeuralConditional, Tensor]:
+        """Return what the networks of the guide give for the batch."""
+        outputs: dict[NeuralConditional, Tensor] = {}
+
+        def record(part: NeuralConditional, *context: Tensor) -> Tensor:
+            outputs[part] = type(part).outputs(part, *context)
+            return outputs[part]
+
+        self.estimator.per_datum(self.batch.model, self._guide_with(record), *self.batch.args)
+        return {part: out.detach() for part, out in outputs.items()}
+
+    def _guide_with(self, outputs: Callable[..., Tensor]) -> Callable:
+        """Return the guide with ``outputs(part, *context)`` for its parts' own, while it runs.
+
+        Only then: a VampPrior asks the same posterior for its components when the model runs.
+        """
+
+        def guide(*args: Any, **kwargs: Any) -> None:
+            with _replaced(self.parts, outputs):
+                self.guide(*args, **kwargs)
+
+        return guide
+
+
+class _AsModule(nn.Module):
+    """A program that is no module, as one."""
+
+    def __init__(self, run: Callable) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        self.run(*args, **kwargs)
+
+
+class _Pair(NamedTuple):
+    model: nn.Module
+    guide: nn.Module
+
+
+@contextmanager
+def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) -> Iterator[None]:
+    """Shadow the method ``outputs`` of each part, once: a part may be called once in a run."""
+    called: set[NeuralConditional] = set()
+
+    def stand_in(part: NeuralConditional) -> Callable[..., Tensor]:
+        def of_part(*context: Tensor) -> Tensor:
+            if part in called:
+                raise NotImplementedError(
+                    f"inference_gap: the guide calls its {type(part).__name__} more than once, so "
+                    f"that its outputs for a datum are not one thing to optimise"
+                )
+            called.add(part)
+            return outputs(part, *context)
+
+        return of_part
+
+    try:
+        for part in parts:
+            part.__dict__["outputs"] = stand_in(part)
+        yield
+    finally:
+        for part in parts:
+            part.__dict__.pop("outputs", None)
+
+
+@torch.no_grad()
+def _check(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> None:
+    latents = run_latents(owner, pair, args)
+    if len(latents) > 1:
+        raise NotImplementedError(
+            f"{owner}: one continuous latent per datum is supported, got {', '.join(latents)}: the "
+            f"posterior of a latent given another is no set of numbers per datum"
+        )
+    posterior = getattr(pair.guide, "posterior", None)
+    if not isinstance(posterior, NeuralConditional):
+        raise TypeError(
+            f"{owner}: guide.posterior must be a NeuralConditional, such as those of "
+            f"ppl_vae.posteriors, whose network's outputs can be optimised, got "
+            f"{type(posterior).__name__}"
+        )

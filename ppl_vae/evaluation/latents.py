@@ -1,0 +1,223 @@
+"""The latents of any pair: their distributions in guide and model, datum by datum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
+
+from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
+from ppl_vae.estimators.traces import sample_sites
+from ppl_vae.evaluation.bounds import ModelAndGuide
+
+BLOCK = 500
+"""How many data are run at once where a posterior or a prior is then asked for many densities."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A continuous latent of a batch of B data, at one draw from the guide.
+
+    Args:
+        name: of its site.
+        q: the guide's distribution, batch shape ``(B,)``, event shape ``(D,)``.
+        p: the model's, of the same shapes.
+        z: the draw, shape ``(B, D)``.
+        before_in_guide: the latents that the guide has drawn before; q may depend on them.
+        before_in_model: the latents that come before in the model; p may depend on them.
+    """
+
+    name: str
+    q: Distribution
+    p: Distribution
+    z: Tensor
+    before_in_guide: frozenset[str]
+    before_in_model: frozenset[str]
+
+    @property
+    def p_is_given(self) -> bool:
+        """Whether p was settled before z was drawn, so that KL(q ‖ p) is one of distributions."""
+        return self.before_in_model <= self.before_in_guide
+
+
+def run_latents(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> dict[str, Latent]:
+    """Run guide and model once on a batch, and return the continuous latents by name.
+
+    Unobserved labels are set to their likeliest value under the guide.
+
+    Args:
+        owner: the function that asks, for messages.
+        pair: the model/guide pair.
+        args: arguments of the programs, x first.
+
+    Raises:
+        ValueError: if there is no continuous latent, or one is no vector per datum.
+        NotImplementedError: if a latent is in one of the programs alone, or a discrete one comes
+            after a continuous one.
+    """
+    labels: dict[str, Tensor] = {}
+    while True:
+        guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args)
+        drawn = [site for site in sample_sites(guide) if not site["is_observed"]]
+        discrete = [site for site in drawn if site["fn"].has_enumerate_support]
+        if not discrete:
+            break
+        if drawn[0] is not discrete[0]:
+            raise NotImplementedError(
+                f"{owner}: the guide draws the discrete site {discrete[0]['name']!r} after the "
+                f"continuous {drawn[0]['name']!r}; draw labels first, or give them"
+            )
+        labels[discrete[0]["name"]] = _likeliest(discrete[0]["fn"])
+    if not drawn:
+        raise ValueError(f"{owner}: the guide draws no continuous latent")
+    given_labels = poutine.condition(pair.model, data=labels)
+    model = poutine.trace(poutine.replay(given_labels, trace=guide)).get_trace(*args)
+    in_guide = [site["name"] for site in drawn]
+    in_model = [site["name"] for site in sample_sites(model) if not site["is_observed"]]
+    if set(in_guide) != set(in_model):
+        raise NotImplementedError(
+            f"{owner}: the latents of the model and of the guide must be the same, got "
+            f"{', '.join(in_model)} in the model and {', '.join(in_guide)} in the guide"
+        )
+    latents = {}
+    for site in drawn:
+        name, q, p = site["name"], site["fn"], model.nodes[site["name"]]["fn"]
+        for which, d in (("guide", q), ("model", p)):
+            if d.batch_shape != (len(args[0]),) or len(d.event_shape) != 1:
+                raise ValueError(
+                    f"{owner}: latent {name!r} must be a vector for each of the {len(args[0])} "
+                    f"data, of batch shape ({len(args[0])},) and event shape (latent_dim,), got "
+                    f"batch shape {tuple(d.batch_shape)} and event shape {tuple(d.event_shape)} in "
+                    f"the {which}"
+                )
+        if q.event_shape != p.event_shape:
+            raise ValueError(
+                f"{owner}: latent {name!r} has {q.event_shape[0]} dimensions in the guide and "
+                f"{p.event_shape[0]} in the model; give prior and posterior the same latent_dim"
+            )
+        latents[name] = Latent(
+            name,
+            q,
+            p,
+            site["value"],
+            frozenset(in_guide[: in_guide.index(name)]),
+            frozenset(in_model[: in_model.index(name)]),
+        )
+    return latents
+
+
+def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Latent:
+    """Return the latent of that name, or the only one.
+
+    Raises:
+        ValueError: if the name is none of them, or is missing where there are several.
+    """
+    if site is None and len(latents) == 1:
+        return next(iter(latents.values()))
+    if site in latents:
+        return latents[site]
+    names = ", ".join(map(repr, latents))
+    came = "there are several" if site is None else f"got site={site!r}"
+    raise ValueError(f"{owner}: site must name one of the latents {names}, but {came}")
+
+
+def _likeliest(d: Distribution) -> Tensor:
+    values = d.enumerate_support()
+    index = d.log_prob(values).argmax(0)
+    return values[index, torch.arange(len(index), device=index.device)]
+
+
+def data_blocks(
+    owner: str, x: Tensor, context: tuple[Tensor, ...], size: int
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the programs' arguments for ``size`` data at a time.
+
+    Raises:
+        ValueError: if there are no data, or a further argument has another length.
+    """
+    if len(x) == 0:
+        raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
+    for tensor in context:
+        if len(tensor) != len(x):
+            raise ValueError(
+                f"{owner}: x has {len(x)} data, but a further argument has {len(tensor)}; give one "
+                f"entry for each datum"
+            )
+    for start in range(0, len(x), size):
+        yield tuple(t[start : start + size] for t in (x, *context))
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """What has a log-density."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density of ``value``."""
+
+
+class MixtureMarginals:
+    """Σ_k w_k p_k(z_d) for each d, from logits ``(..., K)`` and marginals ``(..., K, D)``."""
+
+    def __init__(self, logits: Tensor, components: HasLogProb) -> None:
+        self.logits = logits
+        self.components = components
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density of each dimension, ``(..., D)``."""
+        log_prob = self.components.log_prob(value.unsqueeze(-2))
+        return (self.logits.unsqueeze(-1) + log_prob).logsumexp(-2)
+
+
+def marginals(d: Distribution) -> HasLogProb | None:
+    """Return the one-dimensional marginals of a distribution over vectors, None if unknown.
+
+    Their ``log_prob`` takes values ``(..., D)`` to log-densities ``(..., D)``. They are a
+    ``Normal`` where they are normal.
+    """
+    if factorises(d):
+        assert isinstance(d, Independent)
+        return d.base_dist
+    if isinstance(d, (MultivariateNormal, LowRankMultivariateNormal)):
+        return Normal(d.loc, d.variance.sqrt())
+    if isinstance(d, MixtureOfDiagonalNormals):
+        return MixtureMarginals(d.logits, Normal(d.loc, d.scale))
+    if isinstance(d, (MixtureSameFamily, Mixture)):
+        components = marginals(d.component_distribution)
+        if components is not None:
+            return MixtureMarginals(d.mixture_distribution.logits, components)
+    return None
+
+
+def factorises(d: Distribution) -> bool:
+    """Tell whether a distribution over vectors is declared a product over its dimensions."""
+    return (
+        isinstance(d, Independent)
+        and d.reinterpreted_batch_ndims == 1
+        and not d.base_dist.event_shape
+    )
+
+
+def check_finite(owner: str, of: str, log_prob: Tensor) -> None:
+    """Raise an error that counts log-densities that are NaN or infinite.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    bad = int((~log_prob.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"{owner}: {of} is NaN or infinite at {bad} of {log_prob.numel()} draws; look at the "
+            f"networks' outputs for these data, and at the support of the prior"
+        )

@@ -1,0 +1,344 @@
+"""Making a report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ppl_vae.data import Dataset
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.reporting.numbers import Measured, Options, measure
+from ppl_vae.evaluation.reporting.runs import Runs
+from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects
+from ppl_vae.evaluation.reporting.writing import destination, write
+from ppl_vae.evaluation.seeding import seeded
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Args:
+        page: path of the HTML page.
+        numbers: path of the JSON file.
+        results: what the JSON file holds.
+    """
+
+    page: Path
+    numbers: Path
+    results: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return the table, one column per pair."""
+        names = list(self.results["pairs"])
+        tables = [self.results["pairs"][name]["quantities"] for name in names]
+        labels = list(dict.fromkeys(label for table in tables for label in table))
+        lines = [["per datum", *names]]
+        lines += [[k, *(t[k]["text"] if k in t else "" for t in tables)] for k in labels]
+        widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+def report(
+    pairs: ModelAndGuide | Mapping[str, ModelAndGuide],
+    data: Dataset | Tensor,
+    out: str | Path,
+    *,
+    labels: Tensor | None = None,
+    context: Sequence[Tensor] = (),
+    image_shape: Sequence[int] | None = None,
+    history: Mapping[str, Any] | None = None,
+    num_data: int | None = 1000,
+    num_samples: int = 5000,
+    num_particles: Sequence[int] = (1, 10, 100, 1000),
+    annealed_data: int = 0,
+    annealed_chains: int = 16,
+    annealed_temperatures: int = 1000,
+    gap_data: int = 0,
+    gap_steps: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Report:
+    """Evaluate one pair, or several side by side, and write all of it on one HTML page.
+
+    The page holds its style and pictures, runs no script, and asks nothing of a network. Beside it
+    lies a JSON file with the same numbers, unrounded, with their standard errors. Both are written
+    when all is computed, and replace what was there at once. What does not apply to a pair is left
+    out, and the page says why.
+
+    Grey values of a :class:`ppl_vae.data.Dataset` are binarised, once and with ``seed``, for pairs
+    whose likelihood is of 0 and 1, and taken as they are by others: dequantise them for a density.
+    A tensor is taken as it is. A classifier, and nothing else, sees the grey values.
+
+    The costs are those of importance sampling, ``num_data × num_samples`` rows in the networks, and
+    of annealing, ``annealed_data × chains × temperatures × 11`` gradients.
+
+    Args:
+        pairs: a pair, or name -> pair.
+        data: what to evaluate on, such as a test set: a data set, or a tensor ``(N, *event)``.
+        out: a folder, for ``report.html`` and ``report.json``, or a path ending in ``.html``.
+        labels: integers ``(N,)``, -1 where unknown; those of the data set if not given. A
+            ``ConditionalVAE`` of labels is given them, and all else is only compared with them.
+        context: further arguments, of N entries each, for a ``ConditionalVAE`` of vectors and for
+            programs of your own.
+        image_shape: ``(H, W)`` or ``(C, H, W)``, for flat tensors that are images.
+        history: name -> training curve, as for :func:`ppl_vae.plots.curves`.
+        num_data: evaluate on so many of the data, chosen at random by ``seed``; None for all. All
+            numbers are of these data, unless they say otherwise.
+        num_samples: of importance sampling, per datum.
+        num_particles: the values of K of the importance-weighted bounds.
+        annealed_data: estimate log p(x) of the first so many by annealed importance sampling, too;
+            none by default, as it takes long.
+        annealed_chains: for each datum.
+        annealed_temperatures: how many.
+        gap_data: split the inference gap of the first so many; none by default, likewise.
+        gap_steps: of the optimisation of each datum's posterior.
+        seed: of all draws; the global random state is left as it was.
+        progress: show progress bars.
+
+    Returns:
+        Where the report is, and its numbers; ``print`` shows the table.
+
+    Raises:
+        OSError: before anything is computed, if ``out`` cannot be written.
+        TypeError: if an argument is of another type.
+        ValueError: if the data do not suit a pair or the arguments, or a weight is not finite.
+
+    Example:
+        >>> from ppl_vae import VAE, data, evaluation
+        >>> evaluation.report({"VAE": vae, "GMVAE": gmvae}, data.load("digits", split="test"),
+        ...     "runs/report")  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    named = _named(pairs)
+    paths = destination(out)
+    options = _options(
+        num_samples,
+        num_particles,
+        num_data,
+        annealed_data,
+        annealed_chains,
+        annealed_temperatures,
+        gap_data,
+        gap_steps,
+        seed,
+        progress,
+    )
+    if not isinstance(data, (Dataset, Tensor)):
+        raise TypeError(
+            f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
+        )
+    chosen = Data.of(data, labels, image_shape, num_data, seed)
+    # Matplotlib is imported here, and so by nobody who makes no report.
+    from ppl_vae.evaluation.reporting.page import page
+    from ppl_vae.evaluation.reporting.pictures import Drawn, sections
+
+    drawn = []
+    for subject in subjects(named, chosen, context):
+        with _quietly(subject, seed):
+            with torch.no_grad():
+                runs = Runs(subject)
+            drawn.append(Drawn(subject, runs, measure(subject, runs, options)))
+    with tqdm(desc="pictures", disable=not progress, leave=False) as bar, torch.no_grad():
+
+        def step(what: str) -> None:
+            bar.set_postfix_str(what, refresh=False)
+            bar.update()
+
+        programs = [program for of in drawn for program in _programs(of.subject)]
+        with evaluating(*programs), seeded("report", seed):
+            shown = list(sections(drawn, history, step))
+    measured = {of.subject.name: of.measured for of in drawn}
+    facts = _facts(chosen, [of.subject for of in drawn], options)
+    facts["time"] = f"{time.perf_counter() - started:.0f} s"
+    results = {
+        "format": FORMAT,
+        "data": {
+            "name": chosen.name,
+            "number": len(chosen),
+            "of": len(data),
+            "event_shape": list(chosen.event_shape),
+            "prepared": {of.subject.name: of.subject.prepared for of in drawn},
+        },
+        "options": {**asdict(options), "num_particles": list(options.num_particles)},
+        "versions": _versions(),
+        "made": facts["made"],
+        "seconds": time.perf_counter() - started,
+        "pairs": {name: _as_json(found) for name, found in measured.items()},
+    }
+    title = f"{', '.join(named)} on {chosen.name}"
+    html = page(
+        title=title,
+        facts=facts,
+        tables={name: found.quantities for name, found in measured.items()},
+        warnings={name: found.warnings for name, found in measured.items()},
+        missing={name: found.missing for name, found in measured.items()},
+        sections=shown,
+        notes=_notes(chosen, options),
+        programs={name: repr(pair) for name, pair in named.items()},
+        call=_call(options),
+    )
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write({paths[0]: html, paths[1]: text})
+    return Report(*paths, results)
+
+
+def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, ModelAndGuide]:
+    named = dict(pairs) if isinstance(pairs, Mapping) else {type(pairs).__name__: pairs}
+    if not named:
+        raise ValueError("report: pairs must hold one pair or more, got none")
+    for name, pair in named.items():
+        if not isinstance(name, str) or not isinstance(pair, ModelAndGuide):
+            raise TypeError(
+                f"report: pairs must be an object with .model and .guide, or map names to such, "
+                f"got {name!r}: {type(pair).__name__}"
+            )
+    return named
+
+
+def _options(
+    num_samples: int,
+    num_particles: Sequence[int],
+    num_data: int | None,
+    annealed_data: int,
+    annealed_chains: int,
+    annealed_temperatures: int,
+    gap_data: int,
+    gap_steps: int,
+    seed: int,
+    progress: bool,
+) -> Options:
+    """Check them all now: nothing is computed for hours and then refused."""
+    positive_int("report", "num_samples", num_samples)
+    positive_int("report", "annealed_chains", annealed_chains)
+    positive_int("report", "annealed_temperatures", annealed_temperatures)
+    positive_int("report", "gap_steps", gap_steps)
+    for k in num_particles:
+        positive_int("report", "each of num_particles", k)
+    for name, value in (("annealed_data", annealed_data), ("gap_data", gap_data)):
+        if value != 0:
+            positive_int("report", name, value)
+    if num_data is not None and positive_int("report", "num_data", num_data) < 2:
+        raise ValueError("report: num_data must be 2 or more, or None for all, got 1")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"report: seed must be an integer, got {describe(seed)}")
+    return Options(
+        num_samples,
+        tuple(num_particles),
+        num_data,
+        annealed_data,
+        annealed_chains,
+        annealed_temperatures,
+        gap_data,
+        gap_steps,
+        seed,
+        progress,
+    )
+
+
+class _quietly:  # noqa: N801
+    """Evaluation mode and a seed of its own for what a pair draws."""
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        self._parts = evaluating(*_programs(subject)), seeded("report", seed)
+
+    def __enter__(self) -> None:
+        for part in self._parts:
+            part.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for part in reversed(self._parts):
+            part.__exit__(*error)
+
+
+def _programs(subject: Subject) -> tuple[torch.nn.Module, torch.nn.Module]:
+    return subject.pair.model, subject.pair.guide
+
+
+def _as_json(found: Measured) -> dict[str, Any]:
+    return {
+        "quantities": {label: q.as_json() for label, q in found.quantities.items()},
+        "latents": {
+            site: {
+                "active": units.active.tolist(),
+                "activity": units.activity.tolist(),
+                "kl": None if units.kl_missing else units.kl.tolist(),
+            }
+            for site, units in found.units.items()
+        },
+        "warnings": found.warnings,
+        "missing": found.missing,
+    }
+
+
+def _facts(data: Data, subjects_: list[Subject], options: Options) -> dict[str, str]:
+    some = f"{len(data)} data"
+    if len(data) < len(data.source):
+        some = f"{len(data)} of {len(data.source)} data, chosen at random with seed {data.seed}"
+    prepared: dict[str, list[str]] = {}
+    for subject in subjects_:
+        prepared.setdefault(subject.prepared, []).append(subject.name)
+    words = "; ".join(
+        how if len(prepared) == 1 else f"{', '.join(names)}: {how}"
+        for how, names in prepared.items()
+    )
+    classes = "none" if data.labels is None else f"{len(data.labels.unique())} different"
+    return {
+        "data": f"{data.name}: {some}, of shape {data.event_shape}",
+        "values": words,
+        "labels": classes,
+        "seed": str(options.seed),
+        "versions": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _notes(data: Data, options: Options) -> list[str]:
+    notes = [
+        f"All are of the same {len(data)} data unless they say otherwise; ± is the standard error "
+        f"over data: how far another sample of as many would differ. NELBO, KL and reconstruction "
+        f"are averages over 10 draws of z per datum. IWAE-K is minus the importance-weighted bound "
+        f"with K draws, and IS-{options.num_samples} minus log p(x) by importance sampling; lower "
+        f"is better.",
+        "Terms of the split of the KL have the standard error of the draws of z, the data fixed.",
+    ]
+    if data.labels is not None:
+        notes.append(
+            "Linear probe and k-NN are fitted on the latents of one half of these data and tested "
+            "on the other; shares have 95 % intervals by Wilson's formula in brackets."
+        )
+    return notes
+
+
+def _call(options: Options) -> str:
+    arguments = "".join(
+        f"    {name}={value!r},\n" for name, value in asdict(options).items() if name != "progress"
+    )
+    return f"evaluation.report(\n    pairs,\n    data,\n    out,\n{arguments})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name, package in (("torch", "torch"), ("pyro", "pyro-ppl"), ("ppl_vae", "ppl-vae")):
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:  # a source tree that was never installed
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,191 @@
+"""A pair and the data it is evaluated on, as it sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Dataset
+from ppl_vae.errors import describe
+from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The data that are evaluated: all of them, or a random choice.
+
+    Args:
+        source: what was given.
+        index: which of them, ascending.
+        labels: of those at ``index``.
+        image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None where it is no image.
+        seed: of the binarisation.
+    """
+
+    source: Dataset | Tensor
+    index: Tensor
+    labels: Tensor | None
+    image_shape: tuple[int, ...] | None
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        source: Dataset | Tensor,
+        labels: Tensor | None,
+        image_shape: Sequence[int] | None,
+        num_data: int | None,
+        seed: int,
+    ) -> Data:
+        """Choose the data, and look at what they are."""
+        total = len(source)
+        if total < 2:
+            raise ValueError(
+                f"report: data must hold 2 data or more, got {total}; nothing can be said of fewer"
+            )
+        event = tuple(source.shape[1:]) if isinstance(source, Tensor) else source.event_shape
+        if labels is None and isinstance(source, Dataset):
+            labels = source.labels
+        if labels is not None and (labels.dim() != 1 or len(labels) != total):
+            raise ValueError(
+                f"report: labels must have shape ({total},), one for each datum, got "
+                f"{describe(labels)}"
+            )
+        index = torch.arange(total)
+        if num_data is not None and num_data < total:
+            generator = torch.Generator().manual_seed(seed)
+            index = torch.randperm(total, generator=generator)[:num_data].sort().values
+        if image_shape is None and (len(event) == 2 or (len(event) == 3 and event[0] in (1, 3))):
+            image_shape = event
+        if labels is not None:
+            labels = labels.cpu()[index]
+        shape = None if image_shape is None else tuple(image_shape)
+        if shape is not None and torch.Size(shape).numel() != torch.Size(event).numel():
+            raise ValueError(
+                f"report: image_shape {shape} does not suit data of shape {event}; it must have "
+                f"{torch.Size(event).numel()} elements"
+            )
+        return cls(source, index, labels, shape, seed)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def name(self) -> str:
+        """What the data are called."""
+        return "data" if isinstance(self.source, Tensor) else self.source.name
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum."""
+        if isinstance(self.source, Tensor):
+            return tuple(self.source.shape[1:])
+        return self.source.event_shape
+
+    def grey(self) -> Tensor:
+        """Return the values as they are, flat if they are of a data set."""
+        if isinstance(self.source, Tensor):
+            return self.source[self.index.to(self.source.device)]
+        return self.source.draw(self.index, binarise="none")
+
+    def binary(self) -> Tensor:
+        """Return the values drawn once as 0 and 1."""
+        assert isinstance(self.source, Dataset)
+        return self.source.binarised(self.seed).draw(self.index, binarise="none")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A pair, what it is called, and its arguments.
+
+    Args:
+        name: of the pair.
+        pair: the pair.
+        x: the data as the likelihood has them, shape ``(N, *event)``.
+        context: further arguments of the programs.
+        grey: the data before they were binarised, of x's shape.
+        data: where they come from.
+        prepared: in words, what was done to them.
+    """
+
+    name: str
+    pair: ModelAndGuide
+    x: Tensor
+    context: tuple[Tensor, ...]
+    grey: Tensor
+    data: Data
+    prepared: str
+
+    @property
+    def labels(self) -> Tensor | None:
+        """A label for each datum, on the CPU."""
+        return self.data.labels
+
+    @property
+    def classes(self) -> int | None:
+        """How many values a label of the programs has; None where they have none."""
+        pair = self.pair
+        if isinstance(pair, (ConditionalVAE, SemiSupervisedVAE)):
+            return pair.num_classes
+        return None
+
+
+def subjects(
+    pairs: Mapping[str, ModelAndGuide], data: Data, context: Sequence[Tensor]
+) -> list[Subject]:
+    """Return the pairs with their arguments.
+
+    Raises:
+        ValueError: if a pair is conditional on labels and there are none, or the data do not suit.
+    """
+    return [_subject(name, pair, data, tuple(context)) for name, pair in pairs.items()]
+
+
+def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, ...]) -> Subject:
+    like = next((p for p in _parameters(pair) if p.is_floating_point()), torch.empty(0))
+    observation = getattr(pair, "observation", None)
+    x = grey = data.grey()
+    prepared = "as they are"
+    if observation is not None and observation.is_boolean:
+        prepared = "0 and 1 as given"
+        if isinstance(data.source, Dataset) and not ((grey == 0) | (grey == 1)).all():
+            x = data.binary()
+            prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
+    if observation is not None and x[0].numel() == observation.event_shape.numel():
+        x, grey = (t.reshape(len(t), *observation.event_shape) for t in (x, grey))
+    x, grey = (t.to(device=like.device, dtype=like.dtype) for t in (x, grey))
+    if observation is not None:
+        observation.check_shape(x)
+        observation.check_values(x)
+    return Subject(name, pair, x, _context(name, pair, data, context, like), grey, data, prepared)
+
+
+def _context(
+    name: str, pair: ModelAndGuide, data: Data, given: tuple[Tensor, ...], like: Tensor
+) -> tuple[Tensor, ...]:
+    if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
+        return ()
+    if isinstance(pair, ConditionalVAE) and not given:
+        if pair.num_classes is None or data.labels is None:
+            what = "labels=" if pair.num_classes is not None else "context=[c]"
+            raise ValueError(
+                f"report: pair {name!r} is conditional, and there is nothing given to condition "
+                f"on; give {what}"
+            )
+        return (data.labels.to(like.device),)
+    for c in given:
+        if len(c) != len(data.source):
+            raise ValueError(
+                f"report: each tensor of context must have {len(data.source)} entries, one for "
+                f"each datum, got {describe(c)}"
+            )
+    chosen = (c[data.index.to(c.device)].to(like.device) for c in given)
+    return tuple(c.to(like.dtype) if c.is_floating_point() else c for c in chosen)
+
+
+def _parameters(pair: ModelAndGuide) -> list[nn.Parameter]:
+    return [*pair.model.parameters(), *pair.guide.parameters()]

@@ -1,0 +1,50 @@
+"""Where a report goes, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def destination(out: str | Path) -> tuple[Path, Path]:
+    """Return the paths of page and numbers, having made sure that they can be written.
+
+    Args:
+        out: a folder, or a path that ends in ``.html``; the JSON lies beside it.
+
+    Raises:
+        OSError: if they cannot; the message says what to do.
+    """
+    out = Path(out)
+    page = out if out.suffix == ".html" else out / "report.html"
+    paths = page, page.with_suffix(".json")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=page.parent):
+            pass
+        for path in paths:
+            if path.is_dir():
+                raise IsADirectoryError(None, "there is a folder of that name", str(path))
+    except OSError as error:
+        raise OSError(
+            f"report: cannot write to out={str(out)!r} ({error.strerror}: {error.filename}); give "
+            f"a folder or a path ending in .html that can be written"
+        ) from error
+    return paths
+
+
+def write(texts: Mapping[Path, str]) -> None:
+    """Write texts beside their places, then put all of them there, or none."""
+    written: dict[Path, Path] = {}
+    try:
+        for path, text in texts.items():
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+            written[path] = temporary
+            temporary.write_text(text, encoding="utf-8")
+        for path, temporary in written.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,28 @@
+"""Draws that depend on a seed alone, and leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ppl_vae.errors import describe
+
+
+@contextmanager
+def seeded(owner: str, seed: int) -> Iterator[None]:
+    """Seed torch's generators, and put them back as they were.
+
+    Raises:
+        TypeError: if the seed is no integer; the message names the owner.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{owner}: seed must be an integer, got {describe(seed)}")
+    # Seeding a generator of a device that is not in use would be remembered there.
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -1,0 +1,261 @@
+"""What each latent dimension does: its activity, its KL, and whether the posterior collapsed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, Normal, kl_divergence
+from tqdm import tqdm
+
+from ppl_vae.errors import describe, positive_int
+from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.latents import (
+    BLOCK,
+    Latent,
+    check_finite,
+    data_blocks,
+    factorises,
+    latent_at,
+    marginals,
+    run_latents,
+)
+from ppl_vae.evaluation.seeding import seeded
+
+NO_INFORMATION = 0.1
+"""A posterior whose KL is below so many nats per datum has collapsed, whatever its units' scale."""
+
+KL_DRAWS = 20_000
+"""So many draws over all data are enough for a mean over data; a large mixture makes each dear."""
+
+
+@dataclass(frozen=True)
+class LatentUnits:
+    """The D dimensions of a latent.
+
+    Args:
+        site: the latent's name.
+        activity: Var_x(E_q(z|x)[z_d]), shape ``(D,)``.
+        threshold: a dimension is active where its activity is above it.
+        kl: E_x KL(q(z_d|x) ‖ p(z_d)) in nats per datum, shape ``(D,)``; NaN where a
+            one-dimensional marginal has no closed form, see ``kl_missing``.
+        kl_standard_error: over data, of the same shape.
+        sums_to_kl: whether the entries of ``kl`` sum to the KL of the ELBO (up to Monte Carlo error
+            where they have one): posterior and prior factorise.
+        kl_missing: why ``kl`` is NaN; None where it is not.
+        collapse: what is wrong, in words; None where nothing seems to be.
+    """
+
+    site: str
+    activity: Float[Tensor, " latent"]
+    threshold: float
+    kl: Float[Tensor, " latent"]
+    kl_standard_error: Float[Tensor, " latent"]
+    sums_to_kl: bool
+    kl_missing: str | None
+    collapse: str | None
+
+    @property
+    def active(self) -> Bool[Tensor, " latent"]:
+        """Which dimensions are active."""
+        return self.activity > self.threshold
+
+    @property
+    def num_active(self) -> int:
+        """How many dimensions are active."""
+        return int(self.active.sum())
+
+    def order(self) -> Tensor:
+        """Return the dimensions with the greatest KL first; by activity where there is no KL."""
+        return (self.activity if self.kl.isnan().any() else self.kl).argsort(descending=True)
+
+    def __str__(self) -> str:
+        of = f"{self.num_active} of {len(self.activity)} latent dimensions are active"
+        return of if self.collapse is None else f"{of}\n{self.collapse}"
+
+
+def latent_units(
+    pair: ModelAndGuide,
+    x: Tensor,
+    *context: Tensor,
+    threshold: float = 0.01,
+    num_samples: int = 100,
+    site: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> LatentUnits:
+    r"""Measure the activity and the KL of each latent dimension, and warn of a collapse.
+
+    Dimension d is active where Var_x(E_q(z|x)[z_d]) > ``threshold``. The customary 0.01 takes
+    latents of unit scale for granted: it means nothing where a learned prior is far smaller.
+
+    The KL of a dimension, E_x KL(q(z_d|x) ‖ p(z_d)), is exact where both are normal; else a Monte
+    Carlo estimate by one-dimensional marginals, where they have a closed form. In a hierarchy it
+    is that of the layer, E_q [log q(z_d | ...) - log p(z_d | ...)], which may be negative where
+    the model draws the layer below another and the guide above it.
+
+    Where the mean of q has no closed form, or depends on other latents, E_q(z|x)[z_d] is averaged
+    over draws, and its variance is the covariance of two independent averages, which the noise of
+    the draws does not bias; it may come out slightly negative. Unobserved labels are set to their
+    likeliest value.
+
+    Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2; for collapse Bowman et al. 2016
+    (arXiv 1511.06349), section 3.1, and Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, which
+    has the free bits.
+
+    Args:
+        pair: any model/guide pair.
+        x: the data, shape ``(N, *event)``, at least 2.
+        context: further arguments of the programs, such as labels, of N entries each.
+        threshold: of the activity.
+        num_samples: draws per datum, at least 2, where something has no closed form; for the KL
+            only as many of them as make 20,000 of all data, as these are averaged over data.
+        site: the latent's name, needed where there are several, as ``"z1"`` in a hierarchy.
+        seed: of the draws; the global random state stays as it was.
+        progress: show a progress bar.
+
+    Warns:
+        UserWarning: with the text of ``collapse``, where more than half of the dimensions are
+            inactive or the KL is next to nothing.
+
+    Raises:
+        ValueError: if x does not suit the pair, or holds a single datum.
+    """
+    owner = "latent_units"
+    if positive_int(owner, "num_samples", num_samples) < 2:
+        raise ValueError(f"{owner}: num_samples must be 2 or more, got {num_samples}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"{owner}: threshold must be at least 0, got {describe(threshold)}")
+    if len(x) < 2:
+        raise ValueError(
+            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got "
+            f"{len(x)}"
+        )
+    means, kls = [], []
+    kl_samples = max(1, KL_DRAWS // len(x))
+    with (
+        torch.no_grad(),
+        evaluating(pair.model, pair.guide),
+        seeded(owner, seed),
+        tqdm(total=len(x), desc="latent units", disable=not progress, leave=False) as bar,
+    ):
+        for args in data_blocks(owner, x, context, BLOCK):
+            latent = latent_at(owner, run_latents(owner, pair, args), site)
+            mean, kl = _of_batch(pair, args, latent, num_samples, kl_samples)
+            means.append(mean.double())
+            kls.append(kl.double())
+            bar.update(len(args[0]))
+    one, other = torch.cat(means, 1)
+    check_finite(owner, "the mean of q(z | x)", one)
+    activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (len(x) - 1)
+    kl = torch.cat(kls)
+    missing = _why_no_kl(latent.q, latent.p)
+    if missing is None:
+        check_finite(owner, "the KL of a latent dimension", kl)
+    units = LatentUnits(
+        site=latent.name,
+        activity=activity,
+        threshold=threshold,
+        kl=kl.mean(0),
+        kl_standard_error=kl.std(0) / math.sqrt(len(x)),
+        sums_to_kl=factorises(latent.q) and factorises(latent.p),
+        kl_missing=missing,
+        collapse=_collapse(latent.name, activity > threshold, kl.mean(0), threshold),
+    )
+    if units.collapse is not None:
+        warnings.warn(units.collapse, stacklevel=2)
+    return units
+
+
+def _of_batch(
+    pair: ModelAndGuide,
+    args: tuple[Tensor, ...],
+    latent: Latent,
+    num_samples: int,
+    kl_samples: int,
+) -> tuple[Tensor, Tensor]:
+    """Return two averages for E_q[z], ``(2, B, D)``, and the KL per dimension, ``(B, D)``."""
+    mean = _mean(latent.q)
+    others = latent.before_in_guide | latent.before_in_model
+    exact = _exact_kl(latent)
+    if exact is None and _why_no_kl(latent.q, latent.p) is not None:
+        exact = torch.full_like(latent.z, math.nan)
+    of_mean = 0 if mean is not None and not others else num_samples
+    of_kl = 0 if exact is not None and not others else min(num_samples, kl_samples)
+    averages, kl = latent.z.new_zeros(2, *latent.z.shape), torch.zeros_like(latent.z)
+    for draw in range(max(of_mean, of_kl)):
+        z = latent.z
+        if draw > 0 and others:
+            latent = run_latents("latent_units", pair, args)[latent.name]
+            z = latent.z
+        elif draw > 0:
+            z = latent.q.sample()
+        if draw < of_mean:
+            its_mean = _mean(latent.q)
+            averages[draw % 2] += z if its_mean is None else its_mean
+        if draw < of_kl:
+            kl += _kl_at(latent, z)
+    if of_mean == 0:
+        assert mean is not None
+        averages = torch.stack([mean, mean])
+    else:
+        counts = torch.tensor([(num_samples + 1) // 2, num_samples // 2]).to(latent.z)
+        averages /= counts.reshape(2, 1, 1)
+    return averages, kl / of_kl if exact is None or others else exact
+
+
+def _mean(q: Distribution) -> Tensor | None:
+    try:
+        return q.mean
+    except NotImplementedError:
+        return None
+
+
+def _exact_kl(latent: Latent) -> Tensor | None:
+    """Return the KL of each dimension where it is one of normals that were settled before z."""
+    q, p = marginals(latent.q), marginals(latent.p)
+    if latent.p_is_given and isinstance(q, Normal) and isinstance(p, Normal):
+        return kl_divergence(q, p)
+    return None
+
+
+def _kl_at(latent: Latent, z: Tensor) -> Tensor:
+    """Return the KL of each dimension, or a one-draw estimate of it, NaN where there is none."""
+    exact = _exact_kl(latent)
+    if exact is not None:
+        return exact
+    q, p = marginals(latent.q), marginals(latent.p)
+    if q is None or p is None:
+        return torch.full_like(z, math.nan)
+    return q.log_prob(z) - p.log_prob(z)
+
+
+def _why_no_kl(q: Distribution, p: Distribution) -> str | None:
+    for role, d in (("posterior", q), ("prior", p)):
+        if marginals(d) is None:
+            return f"the marginals of a {type(d).__name__} {role} have no closed form"
+    return None
+
+
+def _collapse(site: str, active: Tensor, kl: Tensor, threshold: float) -> str | None:
+    """Say in words what is wrong, if anything."""
+    total, number, inactive = kl.sum().item(), len(active), int((~active).sum())
+    remedies = "try a KL warm-up, free bits, or a weaker likelihood network"
+    nats = "" if math.isnan(total) else f", KL {total:.3g} nats per datum"
+    if inactive == number or total < NO_INFORMATION:
+        return (
+            f"The posterior has collapsed: {inactive} of {number} dimensions of "
+            f"{site!r} are inactive (activity at most {threshold:g}{nats}), so that z says next to "
+            f"nothing about x; {remedies}"
+        )
+    if 2 * inactive > number:
+        return (
+            f"{inactive} of {number} dimensions of {site!r} are inactive (activity at most "
+            f"{threshold:g}{nats}): the model uses {number - inactive} only. If it should use "
+            f"more, {remedies}; if not, a latent_dim of about {number - inactive} does the same"
+        )
+    return None
