@@ -90,10 +90,10 @@ def test_the_gaps_of_a_diagonal_guide_are_those_in_closed_form(oracle):
     guide = oracle.guide.posterior
     pair = as_vae(oracle, diagonal(guide.weight, guide.bias, guide.log_scale.exp()))
     gap = inference_gap(
-        pair, x, log_px=oracle.log_px(x), steps=150, learning_rate=0.15, num_samples=5000
+        pair, x, log_px=oracle.log_px(x), steps=100, learning_rate=0.2, num_samples=3000
     )
-    error = 4 * spread(pair, x) / math.sqrt(5000 * N)
-    error_of_best = 4 * spread(best_diagonal(oracle), x) / math.sqrt(5000 * N)
+    error = 4 * spread(pair, x) / math.sqrt(3000 * N)
+    error_of_best = 4 * spread(best_diagonal(oracle), x) / math.sqrt(3000 * N)
     approximation = approximation_gap(oracle)
     total = (oracle.log_px(x) - oracle.elbo(x)).mean().item()
     assert approximation > 10 * error_of_best  # they can be told apart
@@ -120,7 +120,7 @@ def test_the_best_diagonal_guide_has_nothing_to_gain(oracle):
 def test_the_exact_posterior_has_no_gap_at_all(oracle):
     x = torch.randn(N, 4)
     pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
-    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=200, num_samples=100)
+    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=100, num_samples=100)
     torch.testing.assert_close(gap.elbo, oracle.log_px(x).detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(gap.best_elbo, gap.elbo, rtol=0, atol=1e-4)
 
@@ -164,11 +164,11 @@ def test_every_posterior_gains_by_optimising_its_outputs(posterior, prior, float
 def test_unobserved_labels_are_inferred_anew_as_well(float64):
     """The best q(y|x) is softmax_y of the best ELBOs of (x, y), whose logsumexp is the ELBO."""
     pair, x = ssvae(likelihood="normal"), 3 * observations("normal", 2)
-    options = {"log_px": torch.zeros(2), "steps": 100, "learning_rate": 0.2, "num_samples": 2000}
+    options = {"log_px": torch.zeros(2), "steps": 60, "learning_rate": 0.3, "num_samples": 1000}
     got = inference_gap(pair, x, **options).best_elbo
     each = [inference_gap(pair, x, torch.full((2,), y), **options).best_elbo for y in range(C)]
     # The spread of one draw of the ELBO is about 1 here.
-    want, tolerance = torch.stack(each).logsumexp(0), 5 * math.sqrt(2 / 2000)
+    want, tolerance = torch.stack(each).logsumexp(0), 5 * math.sqrt(2 / 1000)
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
     with_given_labels = (pair.classify(x) * (torch.stack(each, -1) - pair.classify(x).log())).sum(
         -1
@@ -253,4 +253,4 @@ def test_bad_input_is_refused(oracle):
 def test_a_caller_without_gradients_is_fine():
     pair, x = vae(), binary(2)
     with torch.no_grad():
-        assert inference_gap(pair, x, steps=3, num_samples=5).best_elbo.isfinite().all()
+        assert inference_gap(pair, x, log_px=torch.zeros(2), steps=3).best_elbo.isfinite().all()

@@ -215,7 +215,7 @@ def check_log_weights(
         number = f", and {int(bad.sum()) - 1} more of its batch" if bad.sum() > 1 else ""
         raise ValueError(
             f"{owner}: log weight {wrong[0].item()} for datum {start + first}{number}: the "
-            f"densities of prior, posterior and likelihood must be finite at the latents drawn, and "
-            f"p(x, z) not zero at all of them; look at their parameters there, and whether x is in "
-            f"the support"
+            f"densities of prior, posterior and likelihood must be finite at the latents drawn, "
+            f"and p(x, z) not zero at all of them; look at their parameters there, and whether x "
+            f"is in the support"
         )
