@@ -223,13 +223,13 @@ def test_the_estimate_is_within_its_error_of_the_evidence(float64):
 def test_more_temperatures_help_a_start_that_is_far_off(little_tuning, float64):
     oracle, x = LinearGaussian(8, 2), 2 * torch.randn(20, 8)
     errors = []
-    for num_temperatures in (1, 10, 100):
+    for num_temperatures in (1, 7, 50):
         result = annealed_importance_sampling(
             oracle, x, num_chains=8, num_temperatures=num_temperatures, leapfrog_steps=3
         )
         errors.append((result.log_px - oracle.log_px(x)).abs().mean().item())
-    assert errors[1] < errors[0] / 2
-    assert errors[2] < errors[1] / 2
+    assert errors[1] < errors[0] / 1.5
+    assert errors[2] < errors[1] / 1.5
 
 
 def test_one_temperature_from_the_guide_is_importance_sampling(float64):
@@ -288,7 +288,7 @@ PAIRS = {
 def simple_monte_carlo(pair, x, *context, mask=None):
     """log mean p(x | z) over draws from the prior, with its standard error: no transitions."""
     result = annealed_importance_sampling(
-        pair, x, *context, mask=mask, num_chains=1000, num_temperatures=1, seed=9
+        pair, x, *context, mask=mask, num_chains=600, num_temperatures=1, seed=9
     )
     return result.log_px, result.standard_error
 
@@ -307,8 +307,8 @@ def test_every_pair_agrees_with_simple_monte_carlo(name, start, little_tuning, f
         x,
         *context,
         num_chains=32,
-        num_temperatures=24 if far else 8,
-        leapfrog_steps=4 if far else 2,
+        num_temperatures=15 if far else 8,
+        leapfrog_steps=3 if far else 2,
         start=start,
     )
     log_px, error = simple_monte_carlo(pair, x, *context)
@@ -420,7 +420,7 @@ def test_a_programs_own_infer_dictionary_is_left_alone(little_tuning):
 def test_both_bounds_hold_in_expectation_and_the_upper_one_is_of_the_inverse(
     name, little_tuning, float64
 ):
-    oracle, n = ORACLES[name](), 200
+    oracle, n = ORACLES[name](), 110
     bounds = bidirectional_monte_carlo(
         oracle, n, num_chains=6, num_temperatures=20, leapfrog_steps=3, like=torch.zeros(n, 3)
     )
@@ -447,7 +447,7 @@ def linear_vae():
 def test_the_gap_closes_on_the_evidence_with_temperatures(start, little_tuning, float64):
     pair = linear_vae()
     gaps = []
-    for num_temperatures in (2, 8, 40):
+    for num_temperatures in (2, 7, 28):
         bounds = bidirectional_monte_carlo(
             pair, 40, num_chains=8, num_temperatures=num_temperatures, leapfrog_steps=3, start=start
         )
@@ -462,7 +462,7 @@ def test_the_gap_closes_on_the_evidence_with_temperatures(start, little_tuning, 
     assert gaps[2] < 1.0
 
 
-@pytest.mark.parametrize("name", ["mixture", "y unobserved", "p(z|y)", "bottom-up"])
+@pytest.mark.parametrize("name", ["mixture", "p(z|y)", "bottom-up"])
 def test_pairs_draw_their_own_data(name, little_tuning, float64):
     pair = PAIRS[name][0]()
     bounds = bidirectional_monte_carlo(

@@ -120,9 +120,9 @@ def test_the_best_diagonal_guide_has_nothing_to_gain(oracle):
 def test_the_exact_posterior_has_no_gap_at_all(oracle):
     x = torch.randn(N, 4)
     pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
-    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=100, num_samples=100)
+    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=150, num_samples=100)
     torch.testing.assert_close(gap.elbo, oracle.log_px(x).detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(gap.best_elbo, gap.elbo, rtol=0, atol=1e-4)
+    torch.testing.assert_close(gap.best_elbo, gap.elbo, rtol=0, atol=1e-3)
 
 
 # Equal weights have a tail of rounding errors.

@@ -176,13 +176,14 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
         first = min(options.gap_data, size)
         gap = found.attempt(
             "inference gap",
-            lambda: inference_gap(
-                pair,
-                *(t[:first] for t in args),
-                log_px=result.log_px[:first],
-                steps=options.gap_steps,
-                seed=seed,
-                progress=progress,
+            lambda: found.listen(
+                lambda: inference_gap(
+                    pair,
+                    *(t[:first] for t in args),
+                    steps=options.gap_steps,
+                    seed=seed,
+                    progress=progress,
+                )
             ),
             TypeError,
         )
