@@ -5,6 +5,9 @@ a model sees is ``value / scale``. Nothing about the scale is guessed from the c
 are binarised for a Bernoulli likelihood, taken as they are (``binarise="none"``) for one of grey
 levels, and dequantised for a density.
 
+Loaders resume exactly, by ``state_dict`` and ``load_state_dict``: `Batches` and `SemiSupervised`, a
+stream with labels beside one without, at no cost; loaders that are not ours as `Replayed`.
+
 Example:
     >>> from ppl_vae import data
     >>> digits = data.load("digits")
@@ -17,12 +20,15 @@ Example:
     (437, 64) (437,)
 """
 
+from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import BINARISE
-from ppl_vae.data.dataset import Batches, Dataset
+from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.foreign import Replayed
 from ppl_vae.data.images import IMAGE_SUFFIXES
 from ppl_vae.data.loading import SPLITS, load
 from ppl_vae.data.named import LOADERS
 from ppl_vae.data.sources import from_file, from_folder, from_numpy, from_tensor
+from ppl_vae.data.streams import Part, SemiSupervised
 
 __all__ = [
     "BINARISE",
@@ -31,6 +37,9 @@ __all__ = [
     "SPLITS",
     "Batches",
     "Dataset",
+    "Part",
+    "Replayed",
+    "SemiSupervised",
     "from_file",
     "from_folder",
     "from_numpy",

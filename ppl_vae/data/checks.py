@@ -1,8 +1,12 @@
-"""What the values and labels of a dataset must be."""
+"""What the values and labels of a dataset, and choices of its items, must be."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from ppl_vae.errors import describe
@@ -47,3 +51,35 @@ def checked_labels(labels: Tensor, count: int) -> Tensor:
             f"label is seen with labelled_subset"
         )
     return labels.to(torch.int64)
+
+
+def checked_indices(
+    name: str, indices: Tensor | np.ndarray | Sequence[int], count: int
+) -> Int64[Tensor, " chosen"]:
+    """Return indices, or the places where a mask is True, as int64 in 0, ..., ``count - 1``.
+
+    Raises:
+        TypeError: no integers or booleans.
+        ValueError: none, outside, or one of them twice.
+    """
+    fix = f"give distinct integers from 0 to {count - 1}, or a mask of {count} booleans"
+    if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
+        raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
+    index = torch.as_tensor(indices, dtype=None if len(indices) else torch.int64)
+    if index.is_floating_point() or index.is_complex():
+        raise TypeError(f"{name} must be integers or booleans, got {describe(index)}; {fix}")
+    mask = index.dtype == torch.bool
+    if index.ndim != 1 or (mask and len(index) != count):
+        raise ValueError(f"{name} must be flat indices or a mask, got {describe(index)}; {fix}")
+    index = index.nonzero().flatten() if mask else index.to(torch.int64)
+    if not len(index):
+        raise ValueError(f"{name} must have at least one item, got none; {fix}")
+    low, high = (int(v) for v in index.aminmax())
+    if low < 0 or high >= count:
+        outside = low if low < 0 else high
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+    values, often = index.unique(return_counts=True)
+    if often.max() > 1:
+        twice = int(values[often.argmax()])
+        raise ValueError(f"{name} must be distinct, got {twice} more than once; {fix}")
+    return index

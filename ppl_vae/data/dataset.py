@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
+from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
@@ -226,7 +227,7 @@ class Dataset:
 
         Every iteration is a new epoch that goes on where the generator stands, so the order and the
         dynamic draws and the noise differ from epoch to epoch and all follow from one seed. torch's
-        global generator is not touched.
+        global generator is not touched. `Batches.state_dict` resumes anywhere in an epoch.
 
         Args:
             batch_size: items per batch; the last batch is shorter if N is no multiple.
@@ -283,51 +284,3 @@ class Dataset:
         if self.labels is None:
             raise ValueError(f"{owner}: {self.name!r} must have labels, got None; give labels=")
         return self.labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batches:
-    """The epochs of a dataset, from `Dataset.batches`; ``len()`` is the number of batches in one.
-
-    Saving and restoring ``generator.get_state()`` between epochs resumes them exactly.
-    """
-
-    dataset: Dataset
-    batch_size: int
-    binarise: str
-    dequantise: bool
-    shuffle: bool
-    generator: torch.Generator = field(repr=False)
-    drop_last: bool
-    flat: bool
-    device: torch.device | str | None
-
-    def __post_init__(self) -> None:
-        positive_int("batches", "batch_size", self.batch_size)
-        if not len(self):
-            raise ValueError(
-                f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "
-                f"{len(self.dataset)} items; lower batch_size or keep the last batch"
-            )
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __iter__(
-        self,
-    ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
-        labels, device = self.dataset.labels, self.dataset.values.device
-        order = torch.arange(len(self.dataset), device=device)
-        if self.shuffle:
-            order = torch.randperm(len(order), generator=self.generator, device=device)
-        for index in order.split(self.batch_size)[: len(self)]:
-            x = self.dataset.draw(
-                index,
-                binarise=self.binarise,
-                dequantise=self.dequantise,
-                generator=self.generator,
-                flat=self.flat,
-                device=self.device,
-            )
-            yield x, None if labels is None else labels[index].to(device=self.device)

@@ -1,0 +1,150 @@
+"""The epochs of a dataset, which go on exactly where a saved state says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ppl_vae.data.position import Epochs, check_state, in_state, place, random_state
+from ppl_vae.errors import positive_int
+
+if TYPE_CHECKING:
+    from ppl_vae.data.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """The epochs of a dataset, from `Dataset.batches`; ``len()`` is the number of batches in one.
+
+    Every iteration is a new epoch, also where the one before it was left early. `state_dict` and
+    `load_state_dict` resume in the middle of one, bit for bit; saving and restoring
+    ``generator.get_state()`` between epochs does so too.
+
+    Example:
+        >>> from ppl_vae.data import load
+        >>> digits = load("digits")
+        >>> batches = digits.batches(500, seed=1)
+        >>> x, y = next(iter(batches))
+        >>> state = batches.state_dict()
+        >>> resumed = digits.batches(500)
+        >>> resumed.load_state_dict(state)
+        >>> [len(x) for x, y in resumed]  # the rest of the epoch
+        [500, 437]
+    """
+
+    dataset: Dataset
+    batch_size: int
+    binarise: str
+    dequantise: bool
+    shuffle: bool
+    generator: torch.Generator = field(repr=False)
+    drop_last: bool
+    flat: bool
+    device: torch.device | str | None
+    _epochs: Epochs = field(default_factory=Epochs, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        positive_int("batches", "batch_size", self.batch_size)
+        if not len(self):
+            raise ValueError(
+                f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "
+                f"{len(self.dataset)} items; lower batch_size or keep the last batch"
+            )
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch under way, from 0; of the next one where none is."""
+        return self._epochs.epoch
+
+    @property
+    def position(self) -> int:
+        """How many batches of the epoch were handed out."""
+        return self._epochs.position
+
+    def __iter__(
+        self,
+    ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
+        labels = self.dataset.labels
+        iteration = self._epochs.begin()
+        order = self._order()
+        for index in order.split(self.batch_size)[self.position : len(self)]:
+            self._epochs.check("Batches", iteration)
+            x = self.dataset.draw(
+                index,
+                binarise=self.binarise,
+                dequantise=self.dequantise,
+                generator=self.generator,
+                flat=self.flat,
+                device=self.device,
+            )
+            y = None if labels is None else labels[index].to(device=self.device)
+            self._epochs.advance(iteration)
+            yield x, y
+        self._epochs.end(iteration)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the place: what was handed out so far, and the random state for what comes.
+
+        Numbers, strings and tensors alone, which ``torch.load(weights_only=True)`` reads. Ask
+        between batches. After the last batch of an epoch, the place is that epoch's end, from
+        where an iteration yields nothing; once the loop is over, it is the next epoch's start.
+        """
+        now = self.generator.get_state()
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "start": self._epochs.start.clone() if self.position else now.clone(),
+            "generator": now,
+            "settings": {
+                "items": len(self.dataset),
+                "event_shape": list(self.dataset.event_shape),
+                "batch_size": self.batch_size,
+                "binarise": self.binarise,
+                "dequantise": self.dequantise,
+                "shuffle": self.shuffle,
+                "drop_last": self.drop_last,
+                "device": self.generator.device.type,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from ``state``: the next iteration yields the rest of that epoch, bit for bit.
+
+        The order is made again from the random state at the epoch's start; no batch is drawn
+        again. The seed of these batches does not matter. A loop that is under way may not go on.
+
+        Raises:
+            TypeError: not a dict.
+            ValueError: a state of other data (by number or shape), of data drawn in another way or
+                on another kind of device; no state of batches. Nothing has changed.
+        """
+        check_state("Batches", state, self.state_dict())
+        epoch = place("Batches", state, "epoch")
+        position = place("Batches", state, "position", len(self))
+        start, now = (
+            random_state("Batches", state, key, self.generator) for key in ("start", "generator")
+        )
+        self.generator.set_state(now)
+        self._epochs.restore(epoch, position)
+        self._epochs.start = start
+
+    def _order(self) -> Tensor:
+        """Return the order of the epoch: drawn at its start, and as it was drawn later on."""
+        generator, count = self.generator, len(self.dataset)
+        if self.position:
+            generator = in_state(generator, self._epochs.start)
+        else:
+            self._epochs.start = generator.get_state()
+        device = self.dataset.values.device
+        if self.shuffle:
+            return torch.randperm(count, generator=generator, device=device)
+        return torch.arange(count, device=device)

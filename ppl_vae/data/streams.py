@@ -1,0 +1,267 @@
+"""Several streams of data in one step: images without labels beside a few with."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.batches import Batches
+from ppl_vae.data.checks import checked_indices
+from ppl_vae.data.cycle import Cycle
+from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.position import check_state
+from ppl_vae.errors import describe, positive_int
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one stream gives to a step of training.
+
+    Args:
+        name: of the stream, for the history.
+        args: what the programs are called with, ``model(*args)`` and ``guide(*args)``; data first,
+            one datum per row.
+        weight: of the mean loss of these data in the step's objective; see `SemiSupervised`.
+    """
+
+    name: str
+    args: tuple[Tensor, ...]
+    weight: int | float = 1.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SemiSupervised:
+    r"""Steps that see images without their labels and a few images with them.
+
+    Iterating yields, for every step, a tuple of two parts: ``Part("unlabelled", (x,), ...)`` and
+    ``Part("labelled", (x, y), ...)``, with weights w_p. The objective of the step is
+
+        L = Σ_p w_p (1/B_p) Σ_{i ∈ part p} loss(args_i),    in nats per datum,
+
+    B_p being the number of data of part p: a mean over each stream, so that the weights do not
+    depend on the sizes of the batches. An epoch is one pass through the unlabelled stream, and
+    ``len()`` its number of steps. The labelled stream goes round by itself: shuffled passes follow
+    one another without a gap, through the ends of steps and epochs, and at any time every labelled
+    item has been seen equally often, up to one. The two streams have random numbers of their own:
+    neither depends on how the other is drawn. The unlabelled one is that of
+    ``dataset.batches(batch_size, seed=seed)``.
+
+    Where a weight is 0, the stream goes on as ever, but its part is left out of the steps: epochs
+    keep their length, and the other stream stays as it is.
+
+    Args:
+        dataset: with labels.
+        labelled: the items whose label is seen: indices, or a mask of N booleans, such as
+            ``dataset.labelled_subset(10, seed=0)``.
+        batch_size: unlabelled items per step.
+        labelled_batch_size: labelled items per step; all of them, at every step, where there are
+            fewer.
+        labelled_weight: weight of the labelled part.
+        unlabelled_weight: weight of the unlabelled part.
+        unlabelled: the items of the unlabelled stream, indices or a mask; or another dataset, whose
+            labels, if any, are not seen. None is all of ``dataset``, the labelled items too, with
+            their labels hidden.
+        binarise: as in `Dataset.draw`.
+        dequantise: as in `Dataset.draw`.
+        flat: as in `Dataset.draw`.
+        seed: of the order, the dynamic draws and the noise of both streams.
+        drop_last: leave a short last batch of the unlabelled stream out.
+        device: where the parts go; None leaves them where the values are.
+
+    Raises:
+        TypeError: indices, sizes or weights of another type.
+        ValueError: a dataset without labels; indices that are outside, double or none; weights that
+            are negative, not finite, or all 0; unlabelled items of another shape; sizes and modes
+            as in `Dataset.batches`.
+
+    Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6 and 7, for the two sums.
+
+    Example:
+        >>> from ppl_vae.data import SemiSupervised, load
+        >>> digits = load("digits")
+        >>> steps = SemiSupervised(digits, digits.labelled_subset(10, seed=0), seed=1)
+        >>> for part in next(iter(steps)):
+        ...     print(part.name, [tuple(a.shape) for a in part.args], part.weight)
+        unlabelled [(100, 64)] 1.0
+        labelled [(20, 64), (20,)] 1.0
+    """
+
+    dataset: Dataset
+    labelled: Tensor | np.ndarray | Sequence[int]
+    _: KW_ONLY
+    batch_size: int = 100
+    labelled_batch_size: int = 20
+    labelled_weight: int | float = 1.0
+    unlabelled_weight: int | float = 1.0
+    unlabelled: Dataset | Tensor | np.ndarray | Sequence[int] | None = None
+    binarise: str = "dynamic"
+    dequantise: bool = False
+    flat: bool = True
+    seed: int = 0
+    drop_last: bool = False
+    device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dataset.labels is None:
+            raise ValueError(
+                f"SemiSupervised: dataset must have labels, got {self.dataset!r}; give it labels=, "
+                f"or train on dataset.batches(...), which needs none"
+            )
+        positive_int("SemiSupervised", "batch_size", self.batch_size)
+        positive_int("SemiSupervised", "labelled_batch_size", self.labelled_batch_size)
+        weights = {
+            "labelled_weight": self.labelled_weight,
+            "unlabelled_weight": self.unlabelled_weight,
+        }
+        for name, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+                raise TypeError(f"SemiSupervised: {name} must be a number, got {describe(weight)}")
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(
+                    f"SemiSupervised: {name} must be finite and at least 0, got {weight}"
+                )
+        if not any(weights.values()):
+            raise ValueError(
+                "SemiSupervised: labelled_weight or unlabelled_weight must be above 0, got 0 for "
+                "both, which leaves nothing to train on"
+            )
+        self.dataset._check_modes(self.binarise, self.dequantise)
+        _ = self._batches, self._cycle  # made now, so that their errors come now
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __repr__(self) -> str:
+        return (
+            f"SemiSupervised({self.dataset.name!r}, {len(self._labelled)} labelled, "
+            f"{len(self._batches.dataset)} unlabelled, {len(self)} steps of "
+            f"{min(self.labelled_batch_size, len(self._labelled))} + {self.batch_size})"
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch under way, from 0; of the next one where none is."""
+        return self._batches.epoch
+
+    @property
+    def position(self) -> int:
+        """How many steps of the epoch were handed out."""
+        return self._batches.position
+
+    def to(self, device: torch.device | str) -> SemiSupervised:
+        """Hold the values on ``device`` and draw the parts there: new streams, at their start."""
+        unlabelled = self.unlabelled
+        if isinstance(unlabelled, Dataset):
+            unlabelled = unlabelled.to(device)
+        return replace(self, dataset=self.dataset.to(device), unlabelled=unlabelled, device=None)
+
+    def __iter__(self) -> Iterator[tuple[Part, ...]]:
+        for x, _ in self._batches:
+            labelled = self._drawn(self._cycle.draw())
+            parts = (
+                Part("unlabelled", (x,), self.unlabelled_weight),
+                Part("labelled", labelled, self.labelled_weight),
+            )
+            yield tuple(part for part in parts if part.weight)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the place of both streams, and their random states; see `Batches.state_dict`."""
+        return {
+            "unlabelled": self._batches.state_dict(),
+            "labelled": self._cycle.state_dict(),
+            "settings": {
+                "binarise": self.binarise,
+                "labelled": self._choices["labelled"],
+                "unlabelled": self._choices["unlabelled"],
+                "labelled_batch_size": self._cycle.batch_size,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from ``state``, bit for bit, with both streams; see `Batches.load_state_dict`.
+
+        The weights may be others than they were.
+        """
+        check_state("SemiSupervised", state, self.state_dict())
+        labelled = self._cycle.checked(state["labelled"])
+        self._batches.load_state_dict(state["unlabelled"])  # type: ignore[arg-type]
+        self._cycle.restore(*labelled)  # what could fail has not
+
+    @cached_property
+    def _labelled(self) -> Tensor:
+        device = self.dataset.values.device
+        return checked_indices("labelled", self.labelled, len(self.dataset)).to(device)
+
+    @cached_property
+    def _choices(self) -> dict[str, str]:
+        """Which items the streams have, in a few letters: other ones must not be gone on with."""
+        chosen = {"labelled": self._labelled}
+        if self.unlabelled is not None and not isinstance(self.unlabelled, Dataset):
+            count = len(self.dataset)
+            chosen["unlabelled"] = checked_indices("unlabelled", self.unlabelled, count)
+        named = {
+            name: f"{len(index)} items, {zlib.crc32(index.cpu().numpy().tobytes()):08x}"
+            for name, index in chosen.items()
+        }
+        return {"unlabelled": f"{len(self._batches.dataset)} items"} | named
+
+    @cached_property
+    def _mode(self) -> str:
+        # A static draw is one of the whole dataset: made first, so that subsets agree with it.
+        return "none" if self.binarise == "static" else self.binarise
+
+    @cached_property
+    def _source(self) -> Dataset:
+        return self.dataset.binarised(seed=0) if self.binarise == "static" else self.dataset
+
+    @cached_property
+    def _batches(self) -> Batches:
+        mode, source = self._mode, self._source
+        if isinstance(self.unlabelled, Dataset):
+            mode, source = self.binarise, self.unlabelled
+            if source.event_shape != self.dataset.event_shape:
+                raise ValueError(
+                    f"SemiSupervised: unlabelled must have items of shape "
+                    f"{self.dataset.event_shape}, as dataset has, got {source!r}; resize them"
+                )
+        elif self.unlabelled is not None:
+            source = source.subset(
+                checked_indices("unlabelled", self.unlabelled, len(self.dataset))
+            )
+        return source.batches(
+            self.batch_size,
+            binarise=mode,
+            dequantise=self.dequantise,
+            seed=self.seed,
+            drop_last=self.drop_last,
+            flat=self.flat,
+            device=self.device,
+        )
+
+    @cached_property
+    def _cycle(self) -> Cycle:
+        # Another seed: with the same one, the streams would share their random numbers.
+        seeds = torch.Generator().manual_seed(self.seed)
+        seed = int(torch.randint(2**62, (), generator=seeds))
+        generator = torch.Generator(self.dataset.values.device).manual_seed(seed)
+        return Cycle(len(self._labelled), self.labelled_batch_size, generator)
+
+    def _drawn(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and y of the labelled items at these places of ``labelled``."""
+        index = self._labelled[chosen]
+        x = self._source.draw(
+            index,
+            binarise=self._mode,
+            dequantise=self.dequantise,
+            generator=self._cycle.generator,
+            flat=self.flat,
+            device=self.device,
+        )
+        return x, self.dataset._required_labels("labelled")[index].to(device=self.device)
