@@ -120,9 +120,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
             )
         self.gradient = gradient
         self.chunk_size = chunk_size
-        self.total_particles = num_groups * num_particles
         self.guide_objective = Objective(num_groups, alpha, elbo_weight)
         self.model_objective = Objective(1 if pool_model else num_groups, alpha, elbo_weight)
+
+    @property
+    def total_particles(self) -> int:
+        """M · K; ``num_particles`` may be changed between steps."""
+        return self.guide_objective.groups * self.num_particles
 
     def log_weights(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any

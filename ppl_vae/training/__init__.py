@@ -1,0 +1,8 @@
+"""Training any pair under any estimator, to be interrupted and resumed at will."""
+
+from ppl_vae.training.fit import Fitted, fit
+from ppl_vae.training.guard import NotFiniteError
+from ppl_vae.training.loop import Interrupted
+from ppl_vae.training.stopping import EarlyStopping
+
+__all__ = ["EarlyStopping", "Fitted", "Interrupted", "NotFiniteError", "fit"]

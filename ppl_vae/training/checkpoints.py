@@ -1,0 +1,145 @@
+"""Checkpoints: whole or not there, the newest whole one found again."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.storage.atomic import clear_leftovers, new_folder
+from ppl_vae.storage.errors import DamagedError
+from ppl_vae.storage.manifest import check, seal
+from ppl_vae.storage.state import load_state, save_state
+from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
+
+_PREFIX = "step-"
+_WEIGHTS, _BEST, _STATE = "weights.safetensors", "best.safetensors", "state.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Args:
+        step: steps taken so far.
+        state: of everything but the weights.
+        best: the weights of the best validation, if they are kept.
+        folder: where it is.
+    """
+
+    step: int
+    state: dict[str, Any]
+    best: dict[str, Tensor] | None
+    folder: Path
+
+    def load_weights(self, module: nn.Module) -> None:
+        """Give a module the weights.
+
+        Raises:
+            MismatchError: if they are of another pair; nothing has changed then.
+        """
+        load_weights(module, self.folder / _WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder, one folder each.
+
+    A checkpoint holds ``weights.safetensors``, ``state.pt`` (tensors, numbers and strings, read
+    with ``weights_only=True``), ``best.safetensors`` where the best weights are kept, and
+    ``manifest.json`` with the size and SHA-256 of each. It is written beside its place, brought to
+    the disk, and renamed.
+
+    Args:
+        folder: where they are.
+        keep: how many to keep, the newest; the one before the newest serves if it is damaged.
+    """
+
+    folder: Path
+    keep: int = 2
+
+    def save(
+        self,
+        step: int,
+        module: nn.Module,
+        state: Mapping[str, Any],
+        best: Mapping[str, Tensor] | None,
+    ) -> Path:
+        """Write a checkpoint, then remove those that are too old.
+
+        Raises:
+            OSError: if it cannot be written; nothing is left of it, and the others stay.
+            TypeError: if the state holds something else than tensors, numbers and strings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"{_PREFIX}{step:09d}"
+        if target.exists():  # written by this very run, which resumed from it
+            return target
+        with new_folder(target) as folder:
+            save_weights(module, folder / _WEIGHTS)
+            save_state(state, folder / _STATE)
+            if best is not None:
+                write_tensors(best, folder / _BEST)
+            seal(folder)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self._at(old))
+        return target
+
+    def steps(self) -> list[int]:
+        """Return the steps of which there is a checkpoint, ascending."""
+        names = [path.name for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir()]
+        numbers = [name.removeprefix(_PREFIX) for name in names]
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def newest(self) -> Checkpoint | None:
+        """Read the newest whole checkpoint; None where there is none.
+
+        Those that are damaged are reported by a warning, and set aside.
+
+        Raises:
+            DamagedError: if there are checkpoints and all are damaged.
+            NewerFormatError: if a newer version wrote it.
+        """
+        clear_leftovers(self.folder)
+        found: DamagedError | None = None
+        for step in reversed(self.steps()):
+            folder = self._at(step)
+            try:
+                check(folder)
+            except DamagedError as error:
+                found = error
+                aside = folder.with_name(f"{folder.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                warnings.warn(f"fit: {error}; going back to the one before", stacklevel=2)
+                continue
+            best = folder / _BEST
+            return Checkpoint(
+                step=step,
+                state=load_state(folder / _STATE),
+                best=read_tensors(best) if best.exists() else None,
+                folder=folder,
+            )
+        if found is not None:
+            raise found
+        return None
+
+    def _at(self, step: int) -> Path:
+        return self.folder / f"{_PREFIX}{step:09d}"
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's weights."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+@torch.no_grad()
+def put_back(module: nn.Module, copy: Mapping[str, Tensor]) -> None:
+    """Give a module the weights of a copy."""
+    module.load_state_dict(dict(copy))

@@ -1,0 +1,69 @@
+"""What each process sees of a step's data, and how much it counts there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ppl_vae.data import Part
+
+
+# A collection, or a dataclass, would be taken apart by Fabric and rounded where precision is mixed:
+# data and densities are to stay as they are.
+class Share:
+    """One process's share of a step.
+
+    Args:
+        parts: its data, part by part.
+        fractions: for each part W · B_r / B, where B_r of the B data of all W processes are here:
+            the mean over processes of fraction · (mean loss here) is the mean loss of the B data,
+            however unequally they are divided.
+        sizes: B of each part.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], fractions: Sequence[float], sizes: Sequence[int]
+    ) -> None:
+        self.parts = tuple(parts)
+        self.fractions = tuple(fractions)
+        self.sizes = tuple(sizes)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which process this is, of how many.
+
+    Args:
+        rank: from 0.
+        number: W.
+    """
+
+    rank: int = 0
+    number: int = 1
+
+    def share(self, parts: Sequence[Part]) -> Share:
+        """Return every W-th datum of each part, from the rank on.
+
+        A process for which none is left computes one datum, which counts nothing: it must take
+        part in what the processes do together.
+        """
+        if self.number == 1:
+            return Share(parts, [1.0] * len(parts), [len(part.args[0]) for part in parts])
+        mine, fractions, sizes = [], [], []
+        for part in parts:
+            size = len(part.args[0])
+            args = tuple(self._rows(t) for t in part.args)
+            left = len(args[0])
+            mine.append(Part(part.name, args if left else _first(part.args), part.weight))
+            fractions.append(self.number * left / size)
+            sizes.append(size)
+        return Share(mine, fractions, sizes)
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        return tensor[self.rank :: self.number]
+
+
+def _first(args: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(t[:1] for t in args)

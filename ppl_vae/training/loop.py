@@ -1,0 +1,137 @@
+"""Steps one after another, and what happens between them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ppl_vae.training.checkpoints import Checkpoints
+from ppl_vae.training.interrupts import Interrupts
+from ppl_vae.training.run import Run
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a training between two steps.
+
+    Args:
+        step: how many steps were taken.
+        number: of the signal.
+        saved: where the checkpoint is, in words.
+    """
+
+    def __init__(self, step: int, number: int, saved: str) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"fit: {name} after step {step}. {saved}")
+        self.step = step
+        self.signal = number
+        self.saved = saved
+
+
+@dataclass(frozen=True)
+class Every:
+    """How many steps lie between two of each.
+
+    Args:
+        validation: None for no validation.
+        checkpoint: of the training.
+        log: of the history.
+    """
+
+    validation: int | None
+    checkpoint: int
+    log: int
+
+
+class RunFolder:
+    """The folder of a training: its checkpoints, and its history as CSV.
+
+    Args:
+        folder: where; made if it is not there.
+        keep: how many checkpoints to keep.
+        settings: what must be the same when it goes on, by name.
+    """
+
+    def __init__(self, folder: Path, keep: int, settings: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._checkpoints = Checkpoints(folder / "checkpoints", keep)
+        self._settings = settings
+        self._saved = -1
+
+    def open(self, run: Run, resume: bool) -> None:
+        """Go on from the newest checkpoint, or see that there is none."""
+        there = self._checkpoints.steps()
+        if there and not resume:
+            raise FileExistsError(
+                f"fit: {self.folder} has checkpoints, the last of step {there[-1]}; give "
+                f"resume=True to go on from there, or another folder"
+            )
+        if run.resume(self._checkpoints, self._settings):
+            self._saved = run.step
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, run: Run) -> None:
+        """Write a checkpoint and the history, unless that of this step is there."""
+        if self._saved != run.step:
+            run.save(self._checkpoints, self._settings)
+            self._saved = run.step
+
+    @property
+    def saved(self) -> str:
+        """Where the last checkpoint is, in words."""
+        if self._saved < 0:
+            return f"There is no checkpoint in {self.folder} yet"
+        return (
+            f"The last checkpoint is of step {self._saved}, in {self.folder}: resume=True goes on"
+        )
+
+
+def loop(run: Run, total: int, every: Every, folder: RunFolder | None, progress: bool) -> str:
+    """Take all steps, and return why they ended: ``"steps"`` or ``"patience"``."""
+    nowhere = "Nothing was saved; give out= to be able to go on"
+    bar = tqdm(
+        total=total,
+        initial=run.step,
+        desc="fit",
+        unit="step",
+        mininterval=0.5,
+        disable=not progress or run.processes.rank > 0,
+    )
+    with bar, Interrupts() as interrupts:
+        while run.step < total:
+            if run.out_of_patience:
+                return "patience"
+            run.train(nowhere if folder is None else folder.saved)
+            bar.update()
+            last = run.step == total
+            logs = last or run.step % every.log == 0
+            if logs:
+                run.log()
+                bar.set_postfix_str(f"loss {run.loss:.2f} nats per datum", refresh=False)
+            if every.validation and (last or run.step % every.validation == 0):
+                bar.set_description_str(f"fit (validation {run.validate():.2f})", refresh=False)
+            if folder is not None and (last or run.step % every.checkpoint == 0):
+                folder.save(run)
+            # Processes must stop at the same step; asking each other at every step would cost more.
+            if run.processes.number == 1 or logs:
+                number = _agreed(run, interrupts.received)
+                if number is not None:
+                    if folder is not None:
+                        folder.save(run)
+                    raise Interrupted(run.step, number, nowhere if folder is None else folder.saved)
+    return "patience" if run.out_of_patience else "steps"
+
+
+def _agreed(run: Run, received: int | None) -> int | None:
+    """Return the signal that any process has received."""
+    if run.processes.number == 1:
+        return received
+    fabric = run.parts.fabric
+    mine = torch.tensor(float(received or 0), device=fabric.device)
+    greatest = fabric.all_reduce(mine, reduce_op="max")
+    assert isinstance(greatest, torch.Tensor)
+    return int(greatest) or None

@@ -1,0 +1,183 @@
+"""Whatever data come as: epochs of parts that can be resumed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.errors import describe
+from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.models import SemiSupervisedVAE
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Epochs of batches that know where they stand."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where they stand: tensors, numbers, strings, lists and dicts."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go there."""
+
+
+class Source:
+    """Training data, as the parts of each step, without end.
+
+    Args:
+        batches: epochs of tuples of tensors, or of tuples of :class:`ppl_vae.data.Part`.
+        inputs: how many of a tuple's tensors the programs take.
+        like: a parameter of the pair, of whose device and dtype the data are to be.
+        whole: whether all values were looked at beforehand.
+    """
+
+    def __init__(self, batches: Resumable, inputs: int, like: Tensor, *, whole: bool) -> None:
+        self.batches = batches
+        self.whole = whole
+        self.epoch = 0
+        self._inputs = inputs
+        self._like = like
+        self._iterator: Iterator[Any] | None = None
+
+    def first(self) -> tuple[Part, ...]:
+        """Return the first step's parts, and stay where we are."""
+        state = self.batches.state_dict()
+        parts = self._parts(next(iter(self.batches)))
+        self.batches.load_state_dict(state)
+        return parts
+
+    def __next__(self) -> tuple[Part, ...]:
+        if self._iterator is None:
+            self._iterator = iter(self.batches)
+        batch = next(self._iterator, None)
+        if batch is None:
+            self.epoch += 1
+            self._iterator = iter(self.batches)
+            batch = next(self._iterator, None)
+            if batch is None:
+                raise ValueError("fit: data must give a batch in each epoch, got none")
+        return self._parts(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the data stand."""
+        return {"epoch": self.epoch, "batches": self.batches.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go there."""
+        self.epoch = state["epoch"]
+        self.batches.load_state_dict(state["batches"])
+        self._iterator = None
+
+    def _parts(self, batch: Any) -> tuple[Part, ...]:
+        if not isinstance(batch, tuple) or not batch:
+            raise TypeError(f"fit: a batch must be a tuple of tensors, got {describe(batch)}")
+        if not isinstance(batch[0], Part):
+            batch = (Part("data", tuple(t for t in batch if t is not None), 1.0),)
+        return tuple(
+            Part(part.name, tuple(map(self._placed, part.args[: self._inputs])), part.weight)
+            for part in batch
+        )
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        # Fabric would round the data to the precision of the networks.
+        dtype = self._like.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self._like.device, dtype, non_blocking=True)
+
+
+def source_of(
+    pair: ModelAndGuide, data: Any, batch_size: int | None, seed: int, like: Tensor
+) -> Source:
+    """Return the epochs of data.
+
+    Raises:
+        TypeError: if the data are of a kind that is not known.
+        ValueError: if they do not suit the pair, or bring a batch size of their own.
+    """
+    given = isinstance(data, (Batches, SemiSupervised, Resumable))
+    loader = isinstance(data, Iterable) and not isinstance(data, (Tensor, Dataset))
+    if (given or loader) and batch_size is not None:
+        raise ValueError(
+            f"fit: batch_size={batch_size} was given, and {type(data).__name__} has one of its "
+            f"own; leave batch_size out"
+        )
+    if isinstance(data, Tensor):
+        data = Dataset(data, name="data")
+    if isinstance(data, Dataset):
+        _check(pair, data)
+        batches: Any = data.to(like.device).batches(
+            batch_size or 100, binarise=binarisation(pair, data), flat=flat(pair, data), seed=seed
+        )
+    elif given:
+        batches = data
+    elif loader:
+        batches = Replayed(data, seed=seed)
+    else:
+        raise TypeError(
+            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
+            f"batches such as a DataLoader, got {describe(data)}"
+        )
+    whole = isinstance(batches, (Batches, SemiSupervised))
+    return Source(batches, inputs(pair.model), like, whole=whole)
+
+
+def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> tuple[Tensor, ...]:
+    """Return data to validate on, all of them, as the programs' arguments.
+
+    Grey values are binarised once. Labels of a data set, which a semi-supervised pair is to find
+    for itself, are not given to one.
+    """
+    taken = inputs(pair.model)
+    if isinstance(data, Dataset):
+        _check(pair, data)
+        if isinstance(pair, SemiSupervisedVAE):
+            taken = 1
+        if binarisation(pair, data) == "dynamic":
+            data = data.binarised(seed)
+        x = data.draw(torch.arange(len(data)), binarise="none", flat=flat(pair, data))
+        data = (x,) if data.labels is None else (x, data.labels)
+    elif isinstance(data, Tensor):
+        data = (data,)
+    tensors = isinstance(data, (tuple, list)) and all(isinstance(t, Tensor) for t in data)
+    if not tensors or len({len(t) for t in data}) != 1:
+        raise TypeError(
+            f"fit: validation must be a Dataset, a tensor (N, *event), or a tuple of tensors of as "
+            f"many entries each, got {describe(data)}"
+        )
+    dtypes = [like.dtype if t.is_floating_point() else t.dtype for t in data]
+    return tuple(t.to(like.device, d) for t, d in zip(data, dtypes, strict=True))[:taken]
+
+
+def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
+    """Return how grey values are drawn: anew at each step for a likelihood of 0 and 1."""
+    observation = getattr(pair, "observation", None)
+    grey = data.values.is_floating_point() or data.values.max() > 1 or data.scale != 1
+    return "dynamic" if observation is not None and observation.is_boolean and grey else "none"
+
+
+def flat(pair: ModelAndGuide, data: Dataset) -> bool:
+    """Tell whether the pair takes data flat."""
+    observation = getattr(pair, "observation", None)
+    return observation is None or len(observation.event_shape) == 1
+
+
+def inputs(program: nn.Module) -> int:
+    """Return how many arguments a program takes, x among them."""
+    kinds = [p.kind for p in inspect.signature(program.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return sys.maxsize
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(kind in positional for kind in kinds)
+
+
+def _check(pair: ModelAndGuide, data: Dataset) -> None:
+    check = getattr(pair, "check", None)
+    if check is not None:
+        check(data)

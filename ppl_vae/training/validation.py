@@ -1,0 +1,58 @@
+"""The bound on data that are not trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.training.distributed import Processes
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Minus the importance-weighted bound on fixed data, the same draws each time.
+
+    Args:
+        programs: has ``model`` and ``guide``.
+        args: all data, as the programs' arguments.
+        num_particles: K; the ELBO with 1.
+        seed: of the draws.
+    """
+
+    programs: nn.Module
+    args: tuple[Tensor, ...]
+    num_particles: int
+    seed: int
+
+    @torch.no_grad()
+    def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
+        """Return the mean over data, in nats per datum, each process computing its share."""
+        estimator = ImportanceWeightedELBO(self.num_particles)
+        size = max(1, MAX_ROWS // self.num_particles)
+        model, guide = self.programs.get_submodule("model"), self.programs.get_submodule("guide")
+        mine = [t[processes.rank :: processes.number] for t in self.args]
+        values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
+        with evaluating(model, guide), seeded("fit", self.seed + processes.rank):
+            for start in range(0, len(mine[0]), size):
+                some = [t[start : start + size] for t in mine]
+                values.append(-estimator.per_datum(model, guide, *some).double())
+        return _estimate(torch.cat(values), fabric)
+
+
+def _estimate(values: Tensor, fabric: Fabric) -> Estimate:
+    """Return mean and standard error of the values of all processes."""
+    if fabric.world_size == 1:
+        return Estimate.of(values)
+    sums = torch.stack([torch.ones_like(values).sum(), values.sum(), (values**2).sum()])
+    number, total, squares = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+    mean = total / number
+    variance = max(0.0, squares - number * mean**2) / max(1, number - 1)
+    return Estimate(mean, math.sqrt(variance / number))

@@ -1,0 +1,243 @@
+"""What two processes compute, held against what one computes; run by test_distributed.py.
+
+``torchrun --standalone --nproc_per_node 2 two_processes.py FOLDER`` writes what was found to
+FOLDER/rank-0.json and FOLDER/rank-1.json. The noise of a datum is the same however the data are
+divided: without that there would be nothing to compare.
+"""
+
+import json
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from lightning_fabric import Fabric
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import nn
+from torch.distributions import normal
+
+from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
+from ppl_vae.data import Part
+from ppl_vae.training import fit
+from ppl_vae.training.distributed import Processes
+from ppl_vae.training.objective import Objective
+from ppl_vae.training.schedules import Scheduled
+
+DIGITS = data.load("digits")
+X = DIGITS.draw(torch.arange(40), binarise="threshold").double()
+Y = DIGITS.labels[:40]
+
+
+def vae(prior=None):
+    pyro.set_rng_seed(0)
+    posterior = posteriors.DiagonalNormal(nets.MLP(64, 4, hidden=(8,)))
+    return VAE(
+        prior=prior(posterior) if prior else priors.GaussianMixture(2, components=3),
+        posterior=posterior,
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(8,))),
+    ).double()
+
+
+def vamp():
+    return vae(lambda q: priors.VampPrior(q, 3, event_shape=(64,), bounds=(0, 1)))
+
+
+def ssvae():
+    pyro.set_rng_seed(0)
+    return SemiSupervisedVAE(
+        prior=priors.StandardNormal(2),
+        classifier=nets.MLP(64, 10, hidden=(8,)),
+        posterior=posteriors.DiagonalNormal(nets.MLP(74, 4, hidden=(8,))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(12, 64, hidden=(8,))),
+        num_classes=10,
+        classification_weight=2.0,
+    ).double()
+
+
+class Subsampled(nn.Module):
+    """A program of a user's own, with N/B and a latent outside of the plate."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.guide = SubsampledModel(), SubsampledGuide()
+
+
+class SubsampledModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.ones(64, dtype=torch.float64))
+
+    def forward(self, x):
+        shift = pyro.sample("shift", dist.Normal(self.loc, 2.0).to_event(1))
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(64).double(), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(shift + z, 1.0).to_event(1), obs=x)
+
+
+class SubsampledGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(64, dtype=torch.float64))
+        self.slope = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, x):
+        pyro.sample("shift", dist.Delta(self.loc, event_dim=1))
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            pyro.sample("z", dist.Normal(self.slope * x, 0.5).to_event(1))
+
+
+def one(x):
+    return [Part("data", (x,), 1.0)]
+
+
+def streams(unlabelled, labelled):
+    return [
+        Part("unlabelled", (X[:unlabelled],), 1.0),
+        Part("labelled", (X[-labelled:], Y[-labelled:]), 0.3),
+    ]
+
+
+iw = estimators.ImportanceWeightedELBO
+GRADIENTS = {
+    "the ELBO": (vae, Trace_ELBO, one(X[:8])),
+    "an odd batch": (vae, Trace_ELBO, one(X[:7])),
+    "a batch of one": (vae, Trace_ELBO, one(X[:1])),
+    "a shared posterior": (vamp, Trace_ELBO, one(X[:7])),
+    "an analytic KL": (
+        lambda: vae(lambda q: priors.StandardNormal(2)),
+        TraceMeanField_ELBO,
+        one(X[:7]),
+    ),
+    "importance weights": (vae, lambda: iw(5), one(X[:7])),
+    "doubly reparameterised": (vae, lambda: iw(5, "dreg"), one(X[:7])),
+    "sticking the landing": (vae, lambda: iw(5, "stl"), one(X[:7])),
+    "β": (vae, lambda: estimators.KLWeighted(iw(5), 0.3), one(X[:7])),
+    "N/B": (Subsampled, Trace_ELBO, one(X[:7])),
+    "streams": (ssvae, lambda: iw(1), streams(7, 4)),
+    "streams, importance weights": (ssvae, lambda: iw(3), streams(7, 4)),
+    "a stream of one": (ssvae, lambda: iw(1), streams(6, 1)),
+    "labels enumerated by Pyro": (
+        ssvae,
+        lambda: TraceEnum_ELBO(max_plate_nesting=1),
+        one(X[:7]),
+    ),
+}
+
+
+@contextmanager
+def noise(processes, sizes):
+    """Give each datum its own noise, the same wherever it is."""
+
+    def standard_normal(shape, dtype, device):
+        here = {len(range(processes.rank, size, processes.number)) or 1: size for size in sizes}
+        generator = torch.Generator().manual_seed(len(shape))
+        if len(shape) == 1:  # outside of the plate: the same for all
+            return torch.randn(shape, dtype=dtype, generator=generator)
+        if shape[-2] not in here:  # a first look at a whole batch, of which nothing remains
+            return torch.randn(shape, dtype=dtype, generator=generator)
+        joint = torch.Size([*shape[:-2], here[shape[-2]], shape[-1]])
+        eps = torch.randn(joint, dtype=torch.float64, generator=generator)
+        mine = eps[..., processes.rank :: processes.number, :]
+        return (mine if mine.shape[-2] else eps[..., :1, :]).to(dtype)
+
+    before = normal._standard_normal
+    normal._standard_normal = standard_normal
+    try:
+        yield
+    finally:
+        normal._standard_normal = before
+
+
+def gradient(name, processes, fabric=None):
+    """Return the objective's value, averaged, and its gradient."""
+    make, estimator, parts = GRADIENTS[name]
+    share = processes.share(parts)
+    with noise(processes, share.sizes):
+        objective = Objective(make(), Scheduled(estimator(), None, None, None), share.parts[0].args)
+        stepper = fabric.setup_module(objective) if fabric else objective
+        loss, each = stepper(share)
+        (fabric.backward if fabric else torch.Tensor.backward)(loss)
+    loss, each = loss.detach(), torch.stack(each)
+    if fabric:
+        loss, each = fabric.all_reduce(loss), fabric.all_reduce(each)
+    return loss, each, {n: p.grad for n, p in objective.named_parameters()}
+
+
+def distance(left, right):
+    """Return the largest difference of two gradients; infinite if one lacks a parameter."""
+    missing = {n for n in left if (left[n] is None) != (right[n] is None)}
+    if missing:
+        return float("inf")
+    return max((left[n] - right[n]).abs().max().item() for n in left if left[n] is not None)
+
+
+def train(folder, steps, fabric=None, divided=True, **options):
+    """Train on batches of 7 of 40 data, the last one of 5; with dropout where draws may differ."""
+    pair = vae()
+    processes = Processes(fabric.global_rank, fabric.world_size) if fabric else Processes()
+    known = noise(processes, (7, 5, 25)) if divided else warnings.catch_warnings()
+    with known:
+        fitted = fit(
+            pair,
+            data.Dataset(X),
+            batch_size=7,
+            steps=steps,
+            estimator=iw(3, "dreg"),
+            out=folder,
+            checkpoint_every=4,
+            log_every=3,
+            validation=X[:25] if divided else None,
+            validate_every=5,
+            validation_particles=2,
+            resume=True,
+            progress=False,
+            fabric=fabric,
+            **options,
+        )
+    return pair, fitted
+
+
+def main(folder):
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
+    folder = Path(folder)
+    fabric = Fabric(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_find_unused_parameters_true" if os.environ.get("LOCAL_RANK") else "auto",
+    )
+    fabric.launch()
+    rank = fabric.global_rank
+    two = Processes(rank, 2)
+    found = {"gradients": {}, "losses": {}}
+    for name in GRADIENTS:
+        loss, each, mine = gradient(name, two, fabric)
+        whole, of_parts, joint = gradient(name, Processes())
+        found["gradients"][name] = distance(mine, joint)
+        found["losses"][name] = max(
+            (loss - whole).abs().item(), (each - of_parts).abs().max().item()
+        )
+        found.setdefault("sizes", {})[name] = max(
+            g.abs().max().item() for g in joint.values() if g is not None
+        )
+
+    train(folder / "two", 14, fabric)  # the test compares
+
+    # Draws of their own in each process: resuming goes on with each one's.
+    straight, _ = train(folder / "straight", 10, fabric, divided=False)
+    train(folder / "broken", 6, fabric, divided=False)
+    resumed, _ = train(folder / "broken", 10, fabric, divided=False)
+    found["resumed"] = distance(dict(straight.named_parameters()), dict(resumed.named_parameters()))
+    found_by_itself, _ = train(folder / "by-itself", 10, divided=False)  # no fabric is given
+    found["by itself"] = distance(
+        dict(straight.named_parameters()), dict(found_by_itself.named_parameters())
+    )
+    (folder / f"rank-{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
