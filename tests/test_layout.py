@@ -20,7 +20,8 @@ ROOMS = {
     "priors": {"conditional", "distributions", "errors"},
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
-    "models": {"conditional", "construction", "errors", "posteriors"},
+    # A pair's save() imports storage when it is called: storage knows all pairs.
+    "models": {"conditional", "construction", "errors", "posteriors", "storage"},
     "estimators": {"errors"},
     "oracles": set(),
     "data": {"errors"},
@@ -43,6 +44,16 @@ ROOMS = {
         "nets",
         "posteriors",
         "priors",
+    },
+    "storage": {"config", "errors", "models"},
+    "training": {
+        "conditional",
+        "data",
+        "errors",
+        "estimators",
+        "evaluation",
+        "models",
+        "storage",
     },
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -94,6 +96,15 @@ class Pair(nn.Module, ABC):
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
         return type(self)(**parts).train(self.training)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the pair into a folder, from which ``ppl_vae.load(folder)`` returns it.
+
+        See :func:`ppl_vae.storage.save`, which says what is written and which errors there are.
+        """
+        from ppl_vae.storage import save  # not above: it knows the pairs
+
+        return save(self, folder)
 
     def check(self, data: HasParts | Tensor) -> None:
         """Raise an error if any of the data does not suit the likelihood.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,6 +55,12 @@ class StackedVAE(nn.Module):
             )
         self.first = first
         self.second = second
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write both pairs into a folder, from which ``ppl_vae.load(folder)`` returns them."""
+        from ppl_vae.storage import save  # not above: it knows the pairs
+
+        return save(self, folder)
 
     @torch.no_grad()
     def latents(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:

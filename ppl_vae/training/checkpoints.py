@@ -111,7 +111,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             folder = self._at(step)
             try:
-                check(folder)
+                _whole(folder)
             except DamagedError as error:
                 found = error
                 aside = folder.with_name(f"{folder.name}.damaged")
@@ -132,6 +132,15 @@ class Checkpoints:
 
     def _at(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:09d}"
+
+
+def _whole(folder: Path) -> None:
+    """Raise DamagedError unless all is there, and as it was written."""
+    missing = {_WEIGHTS, _STATE} - set(check(folder))
+    if missing:
+        raise DamagedError(
+            f"{folder}: its manifest does not list {min(missing)}; it is no checkpoint"
+        )
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

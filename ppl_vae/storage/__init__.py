@@ -1,0 +1,42 @@
+"""Safe files: pairs, weights and the state of a training, whole or not there at all.
+
+Weights are safetensors, states are read with ``weights_only=True``, configurations name classes of
+the package and nothing else: loading runs no code of whoever wrote the files.
+"""
+
+from ppl_vae.storage.atomic import clear_leftovers, new_folder, replaced_file
+from ppl_vae.storage.errors import (
+    DamagedError,
+    MismatchError,
+    NewerFormatError,
+    StorageError,
+    UnsafeError,
+)
+from ppl_vae.storage.hub import pull, push
+from ppl_vae.storage.manifest import check, seal
+from ppl_vae.storage.pairs import load, save
+from ppl_vae.storage.state import load_state, save_state
+from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
+
+__all__ = [
+    "DamagedError",
+    "MismatchError",
+    "NewerFormatError",
+    "StorageError",
+    "UnsafeError",
+    "check",
+    "clear_leftovers",
+    "load",
+    "load_state",
+    "load_weights",
+    "new_folder",
+    "pull",
+    "push",
+    "read_tensors",
+    "replaced_file",
+    "save",
+    "save_state",
+    "save_weights",
+    "seal",
+    "write_tensors",
+]

@@ -1,0 +1,231 @@
+"""A pair as a folder: its configuration and its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ppl_vae.config import dump, from_config, to_config
+from ppl_vae.errors import describe
+from ppl_vae.models import Pair, StackedVAE
+from ppl_vae.storage.atomic import replaced_file, sync_folder
+from ppl_vae.storage.errors import DamagedError, MismatchError
+from ppl_vae.storage.versions import FORMAT, check_format, package_version
+from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
+
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+LARGEST = 2**20
+"""Bytes of a configuration, at most."""
+MOST = 25_000
+"""Nodes of its YAML, at most."""
+
+
+def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
+    """Write a pair into a folder, from which :func:`load` returns it.
+
+    - ``config.yaml``: ``format``, the version of ``ppl_vae``, the SHA-256 of the ``weights``, the
+      ``dtype`` of the pair's constants, and ``model``, which is :func:`ppl_vae.to_config`;
+    - ``model.safetensors``: the ``state_dict``.
+
+    Each file is there whole or not at all, and an older pair in the folder stays until both are
+    written. If the process is killed between putting the one and the other in its place,
+    :func:`load` says so. Other files in the folder stay.
+
+    Args:
+        pair: the pair.
+        folder: made if it is not there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: if the pair cannot be written as a configuration; nothing was written.
+        TypeError: if it is no pair, or its ``state_dict`` holds something else than tensors;
+            likewise.
+        OSError: if the files cannot be written; an older pair in the folder stays.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
+        >>> vae = VAE(
+        ...     prior=priors.StandardNormal(2),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(5, 2 * 2)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 5)),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load(save(vae, folder))
+        >>> torch.equal(again.prior().mean, vae.prior().mean)
+        True
+    """
+    if not isinstance(pair, (Pair, StackedVAE)):
+        raise TypeError(
+            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(type(pair))}; "
+            f"ppl_vae.storage.save_weights writes those of any module"
+        )
+    folder = Path(folder)
+    weights = packed(tensors_of(pair))
+    written = {
+        "format": FORMAT,
+        "ppl_vae": package_version(),
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "dtype": _name(_dtype_of_constants(pair)),
+        "model": to_config(pair),
+    }
+    config = dump(written).encode("utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    sync_folder(folder.parent)
+    # Both are written before either is put in its place, so that a full disk changes nothing; the
+    # weights, the inner one, are put there first.
+    with replaced_file(folder / CONFIG) as first, replaced_file(folder / WEIGHTS) as second:
+        first.write_bytes(config)
+        second.write_bytes(weights)
+    return folder
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    allow: Collection[str] = (),
+    device: torch.device | str | int | None = None,
+) -> Pair | StackedVAE:
+    """Return the pair that was saved in a folder, every bit of it.
+
+    It has the dtype that it was saved in, and is in training mode, as every new module: call
+    ``.eval()`` where that matters. The random state stays as it was. Nothing in the folder is run:
+    a configuration names classes of the package, and weights are numbers.
+
+    Args:
+        folder: where :func:`save` wrote it.
+        allow: top-level packages of your own that may be imported, as for
+            :func:`ppl_vae.from_config`.
+        device: where its tensors go; torch's default device if not given.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no pair in it.
+        DamagedError: if a file is missing, cut short or changed, or if the two are not of one
+            writing, as after an interrupted one.
+        NewerFormatError: if a newer version wrote it.
+        ConfigError: if the configuration is wrong, or names a package that is not allowed.
+        MismatchError: if the weights do not suit the configuration.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    data = _file(folder, WEIGHTS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != config["weights"]:
+        raise DamagedError(
+            f"{folder}: {WEIGHTS} is not the file that {CONFIG} was written with: it is damaged, "
+            f"or writing over an older pair was interrupted between the two; save the pair again"
+        )
+    tensors = unpacked(data, str(folder / WEIGHTS))
+    with _building(config["dtype"], folder):
+        pair = from_config(config["model"], allow=allow)
+    _convert(pair, tensors)
+    pair.to(torch.get_default_device() if device is None else device)
+    try:
+        assign(pair, tensors, WEIGHTS)
+    except (MismatchError, TypeError) as error:
+        raise MismatchError(
+            f"{folder}: the weights do not suit the configuration: {error}"
+        ) from error
+    return pair
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(
+            f"{folder} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that "
+            f"save wrote"
+        )
+    path = _file(folder, CONFIG)
+    if path.stat().st_size > LARGEST:
+        raise DamagedError(f"{path} is longer than {LARGEST} bytes, which no configuration is")
+    try:
+        config = yaml.load(path.read_bytes().decode("utf-8"), Loader=_Loader)
+    except Exception as error:  # values that cannot be, such as a 13th month, have their own
+        raise DamagedError(f"{path} cannot be read as plain YAML: {str(error)[:300]}") from error
+    if not isinstance(config, dict):
+        raise DamagedError(f"{path} holds no mapping, got {describe(config)[:60]}")
+    check_format(path, config.get("format"), config.get("ppl_vae"))
+    for name, kind in (("weights", str), ("dtype", str), ("model", dict)):
+        if not isinstance(config.get(name), kind):
+            raise DamagedError(f"{path}: {name} is missing, got {describe(config.get(name))[:60]}")
+    return config
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise DamagedError(
+            f"{folder}: {name} is missing; writing was interrupted, or not all was copied"
+        )
+    return path
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain data; no aliases, by which a few lines can stand for billions."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST:
+            raise yaml.YAMLError(f"it has more than {MOST} entries")
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*), which save never writes")
+        return super().compose_node(parent, index)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype_of_constants(pair: nn.Module) -> torch.dtype:
+    """Return the default dtype under which building the pair again gives the same constants.
+
+    Constants, such as a fixed scale, are not in the ``state_dict``. Whether a pair in float64 was
+    made so, or made in float32 and converted, shows in its constants: 0.7 is another number.
+    """
+    kept = {name for name, _ in pair.named_buffers() if name in pair.state_dict()}
+    constants = [b for name, b in pair.named_buffers() if name not in kept]
+    exact = (b for b in constants if b.dtype == torch.float64)
+    same = all(torch.equal(b, b.float().double()) for b in exact)
+    return torch.float32 if same else torch.float64
+
+
+@contextmanager
+def _building(dtype: str, folder: Path) -> Iterator[None]:
+    """Build in a dtype, on the CPU, with random numbers that are nobody's."""
+    if dtype not in ("float32", "float64"):
+        raise DamagedError(f"{folder}: {CONFIG}: dtype must be float32 or float64, got {dtype!r}")
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.set_default_dtype(getattr(torch, dtype))
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+def _convert(pair: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a pair the floating-point dtypes of the tensors that will be copied into it."""
+    dtypes = Counter(t.dtype for t in tensors.values() if t.is_floating_point())
+    if not dtypes:
+        return
+    pair.to(dtypes.most_common(1)[0][0])  # its constants too
+    if len(dtypes) == 1:
+        return
+    for name, own in pair.state_dict(keep_vars=True).items():
+        there = tensors.get(name)
+        if there is not None and there.is_floating_point() and own.is_floating_point():
+            own.data = own.data.to(there.dtype)

@@ -1,0 +1,39 @@
+"""The number of the format that this version writes, and up to which it reads."""
+
+from __future__ import annotations
+
+from ppl_vae.errors import describe
+from ppl_vae.storage.errors import DamagedError, NewerFormatError
+
+FORMAT = 1
+
+
+def package_version() -> str:
+    """Return the version of the package."""
+    import ppl_vae  # not above: the package imports this room
+
+    return ppl_vae.__version__
+
+
+def check_format(source: object, number: object, version: object) -> None:
+    """Raise an error if this version cannot read a file.
+
+    Args:
+        source: the file, for messages.
+        number: the number of its format, as it stands there.
+        version: that of the package which wrote it, as it stands there.
+
+    Raises:
+        DamagedError: if the number is none.
+        NewerFormatError: if it is greater than ``FORMAT``.
+    """
+    if type(number) is not int or number < 1:
+        raise DamagedError(
+            f"{source}: the format must be an integer from 1 to {FORMAT}, got "
+            f"{describe(number)[:60]}"
+        )
+    if number > FORMAT:
+        raise NewerFormatError(
+            f"{source}: written by ppl_vae {str(version)[:30]} in format {number}, this is "
+            f"{package_version()} and reads up to format {FORMAT}; update ppl_vae"
+        )
