@@ -45,6 +45,17 @@ ROOMS = {
         "posteriors",
         "priors",
     },
+    "cli": {
+        "config",
+        "data",
+        "estimators",
+        "evaluation",
+        "models",
+        "plots",
+        "storage",
+        "training",
+    },
+    "__main__": {"cli"},
     "storage": {"config", "errors", "models"},
     "training": {
         "conditional",

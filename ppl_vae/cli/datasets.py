@@ -1,0 +1,113 @@
+"""The data that a configuration names, as training and evaluation take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ppl_vae.cli.errors import UsageError
+from ppl_vae.cli.settings import DataSettings, FitSettings
+from ppl_vae.data import Dataset, SemiSupervised, load
+from ppl_vae.models import Pair
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training data, and those on which to follow the bound.
+
+    Args:
+        train: to train on.
+        validation: None for no validation.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+
+
+def loaded(settings: DataSettings, split: str) -> Dataset:
+    """Return the training or the test data, drawn once where that is asked for.
+
+    Raises:
+        OSError: if they are not there.
+        ValueError: if they cannot be read so.
+    """
+    dataset = load(
+        settings.name,
+        root=settings.root,
+        split=split,
+        scale=settings.scale,
+        size=settings.size,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+    )
+    if settings.binarise == "static":
+        return dataset.binarised(settings.seed)
+    if settings.binarise == "threshold":
+        x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
+        return Dataset(x, dataset.labels, dataset.name)
+    return dataset
+
+
+def held_out(dataset: Dataset, settings: DataSettings) -> Split:
+    """Return training data divided in what to train on and what to validate on."""
+    if settings.validation == 0:
+        return Split(dataset, None)
+    return Split(*dataset.split(settings.validation, settings.seed))
+
+
+def for_training(
+    pair: Pair, split: Split, settings: DataSettings, fit: FitSettings, device: torch.device
+) -> dict[str, Any]:
+    """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
+
+    Raises:
+        UsageError: if the labels cannot be shown.
+        ValueError: if the data cannot be drawn so.
+    """
+    from ppl_vae.training.sources import binarisation, flat  # not above: slow to import
+
+    train, validation = split.train, split.validation
+    noisy = settings.dequantise
+    if noisy and validation is not None:
+        validation = validation.dequantised(settings.seed)
+    if settings.labels is None and not noisy:
+        return {"data": train, "batch_size": fit.batch_size, "validation": validation}
+    drawn: dict[str, Any] = {
+        "batch_size": fit.batch_size,
+        "binarise": "none" if noisy else binarisation(pair, train),
+        "dequantise": noisy,
+        "flat": flat(pair, train),
+        "seed": fit.seed,
+    }
+    batches: Any
+    if settings.labels is None:
+        batches = train.to(device).batches(**drawn)
+    else:
+        batches = SemiSupervised(
+            train,
+            train.labelled_subset(per_class(settings.labels, train), settings.seed),
+            labelled_batch_size=settings.labelled_batch_size,
+            labelled_weight=settings.labelled_weight,
+            unlabelled_weight=settings.unlabelled_weight,
+            **drawn,
+        ).to(device)
+    return {"data": batches, "validation": validation}
+
+
+def per_class(labels: int, train: Dataset) -> int:
+    """Return how many labels of each class are shown.
+
+    Raises:
+        UsageError: if they are not as many of each.
+    """
+    if train.labels is None:
+        raise UsageError(f"data.labels={labels}: {train!r} has no labels; leave it out")
+    classes = len(train.labels.unique())
+    if labels < classes or labels % classes:
+        raise UsageError(
+            f"data.labels must be a multiple of {classes}, the number of classes, as many of each, "
+            f"got {labels}; give {max(1, round(labels / classes)) * classes}"
+        )
+    return labels // classes

@@ -1,0 +1,10 @@
+"""Errors of whoever types, and what each failure leaves as exit code."""
+
+from __future__ import annotations
+
+SUCCESS, FAILURE, USAGE, NOT_FINITE = 0, 1, 2, 3
+"""Exit codes; a signal that ended a training leaves 128 plus its number: 130 or 143."""
+
+
+class UsageError(Exception):
+    """A command line that cannot be followed; the message says what to type instead."""

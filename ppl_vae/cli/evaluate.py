@@ -1,0 +1,27 @@
+"""``ppl-vae evaluate``: the numbers of one run, printed and written as JSON."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.cli.errors import SUCCESS
+from ppl_vae.cli.report import reported
+from ppl_vae.cli.runs import Run
+from ppl_vae.storage.atomic import replaced_file
+
+FILE = "evaluation.json"
+
+
+def run(flags: Any) -> int:
+    """Evaluate, and return the exit code."""
+    one = Run(Path(flags.run))
+    with tempfile.TemporaryDirectory() as folder:
+        result = reported([one], Path(folder), flags)
+        numbers = result.numbers.read_text(encoding="utf-8")
+    with replaced_file(one.folder / FILE) as file:
+        file.write_text(numbers, encoding="utf-8")
+    print(result)
+    print(f"numbers: {one.folder / FILE}")
+    return SUCCESS

@@ -1,0 +1,133 @@
+"""Estimators, optimisers and schedules by name: classes of fixed places, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import infer
+from pyro.infer import ELBO
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from ppl_vae import estimators
+from ppl_vae.config import ConfigError
+from ppl_vae.config.errors import suggestion, told
+from ppl_vae.config.plain import plain
+from ppl_vae.config.signature import arguments_of, convert
+
+# LBFGS wants a closure, SparseAdam sparse gradients.
+_NOT_OPTIMISERS = ("LBFGS", "SparseAdam")
+# These take functions or other schedules, or a metric at each step.
+_NOT_SCHEDULES = (
+    "LambdaLR",
+    "MultiplicativeLR",
+    "SequentialLR",
+    "ChainedScheduler",
+    "ReduceLROnPlateau",
+)
+
+
+def _classes(place: object, base: type, without: tuple[str, ...] = ()) -> dict[str, type]:
+    named = {name: getattr(place, name) for name in place.__all__}  # type: ignore[attr-defined]
+    return {
+        name: cls
+        for name, cls in named.items()
+        if inspect.isclass(cls)
+        and issubclass(cls, base)
+        and cls is not base
+        and name not in without
+    }
+
+
+KINDS: dict[str, dict[str, type]] = {
+    "estimator": {
+        **_classes(estimators, ELBO, ("KLWeighted",)),  # that is fit.beta
+        **{
+            name: getattr(infer, name)
+            for name in ("Trace_ELBO", "TraceEnum_ELBO", "TraceMeanField_ELBO")
+        },
+    },
+    "optimiser": _classes(torch.optim, Optimizer, _NOT_OPTIMISERS),
+    "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_SCHEDULES),
+}
+"""Per section, the classes that it may name."""
+
+_GIVEN_LATER = {"params", "optimizer"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A class by name, and all its arguments but those that only training knows.
+
+    Args:
+        section: a key of ``KINDS``.
+        name: of the class.
+        arguments: plain data.
+    """
+
+    section: str
+    name: str
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, section: str, given: object) -> Named:
+        """Return what a configuration describes, with every default written out.
+
+        Raises:
+            ConfigError: if there is no such class in that place, or an argument is unknown,
+                missing or of another type.
+        """
+        if isinstance(given, str):
+            given = {"class": given}
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{section} must be the name of a class or a mapping, got {told(given)}"
+            )
+        classes, name = KINDS[section], given.get("class")
+        if name is None:
+            raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
+        if not isinstance(name, str) or name not in classes:
+            raise ConfigError(
+                f"{section}: there is no {told(name)} among the classes that go there; "
+                f"{suggestion(str(name), classes)}"
+            )
+        known = {
+            k: a for k, a in arguments_of(classes[name], section).items() if k not in _GIVEN_LATER
+        }
+        values: dict[str, Any] = {}
+        for key in given:
+            if key not in known and key != "class":
+                raise ConfigError(
+                    f"{section}.{key}: {name} has no {key!r}; {suggestion(key, known)}"
+                )
+        for key, argument in known.items():
+            path = f"{section}.{key}"
+            if key not in given and argument.required:
+                raise ConfigError(f"{path} is missing: {name} needs it; give --{path}")
+            value = given.get(key, argument.default)
+            # The hints of torch's betas have tensors in them: its constructor checks those.
+            # Defaults are converted too, 0 to 0.0: what is written is then what is read.
+            values[key] = plain(
+                value if argument.kind == "none" else convert(argument, value, path), path
+            )
+        return cls(section, name, values)
+
+    def mapping(self) -> dict[str, object]:
+        """Return it as plain data."""
+        return {"class": self.name, **self.arguments}
+
+    def make(self, *first: object) -> Any:
+        """Return an object of the class; ``first`` are the arguments that training knows.
+
+        Raises:
+            ConfigError: if the constructor refuses its arguments.
+        """
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
+        try:
+            return KINDS[self.section][self.name](*first, **values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"{self.section}: {self.name}: {error}") from error

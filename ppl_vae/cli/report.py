@@ -1,0 +1,62 @@
+"""``ppl-vae report``: one page on one run, or on several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import evaluation
+from ppl_vae.cli.errors import SUCCESS, UsageError
+from ppl_vae.cli.runs import Run
+
+FOLDER = "report"
+_SAME = ("name", "scale", "size", "test_fraction", "binarise", "dequantise", "seed")
+
+
+def run(flags: Any) -> int:
+    """Write the page, and return the exit code."""
+    runs = [Run(Path(folder)) for folder in flags.runs]
+    out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
+    result = reported(runs, out, flags)
+    print(result)
+    print(f"report: {result.page}")
+    return SUCCESS
+
+
+def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
+    """Evaluate runs on the test data that they have in common.
+
+    Raises:
+        UsageError: if they have not, or a folder is no run.
+    """
+    first = runs[0].configuration.data
+    for other in runs[1:]:
+        for entry in _SAME:
+            here, there = (getattr(c, entry) for c in (first, other.configuration.data))
+            if here != there:
+                raise UsageError(
+                    f"{other.folder} has data.{entry} = {there!r}, and {runs[0].folder} {here!r}; "
+                    f"report runs of the same data"
+                )
+    names = [one.name for one in runs]
+    if len(set(names)) < len(names):
+        names = [str(one.folder) for one in runs]
+    if len(set(names)) < len(names):
+        raise UsageError("a run is given twice; give each once")
+    pairs = {name: one.pair(flags.device) for name, one in zip(names, runs, strict=True)}
+    train = runs[0].data("train")
+    curves = {name: one.history() for name, one in zip(names, runs, strict=True)}
+    return evaluation.report(
+        pairs,
+        runs[0].data("test"),
+        out,
+        train=None if train.labels is None else train,
+        history={name: curve for name, curve in curves.items() if curve} or None,
+        num_data=None if flags.num_data == "all" else flags.num_data,
+        num_samples=flags.num_samples,
+        annealed_data=flags.annealed_data,
+        gap_data=flags.gap_data,
+        seed=flags.seed,
+        progress=not flags.quiet,
+    )

@@ -1,0 +1,130 @@
+"""The sections of a configuration that have fixed entries: their types, defaults and help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from ppl_vae.config import ConfigError
+from ppl_vae.config.errors import suggestion, told
+from ppl_vae.config.plain import plain
+from ppl_vae.config.signature import arguments_of, convert
+
+S = TypeVar("S", bound="Section")
+Numbers = dict[str, int | float]
+
+
+def setting(default: Any, help: str) -> Any:
+    """Return a field with its default and what ``--help`` says of it."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section: every entry has a default, and is checked against its type."""
+
+    @classmethod
+    def of(cls: type[S], given: object, path: str) -> S:
+        """Return the section that a mapping describes.
+
+        Raises:
+            ConfigError: if it is no mapping, or an entry is unknown or of another type.
+        """
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{path} must be a mapping, got {told(given)}")
+        known = arguments_of(cls, path)
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{path}.{name}: no such entry; {suggestion(name, known)}")
+        return cls(**{k: convert(known[k], v, f"{path}.{k}") for k, v in given.items()})
+
+    def mapping(self) -> dict[str, object]:
+        """Return all entries as plain data."""
+        return plain(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Section):
+    """What to train on, and what is held back."""
+
+    name: str = setting(
+        "digits",
+        "digits (bundled), mnist, fashion-mnist, kmnist, omniglot, or a .npy or .npz file or a "
+        "folder of images of your own; --data for short",
+    )
+    root: str | None = setting(None, "where named data lie; $PPL_VAE_DATA or ./data if not given")
+    scale: int | float | None = setting(None, "of your own file: the value that means 1.0")
+    size: int | None = setting(None, "of your own images: resize them to this square")
+    test_fraction: float | None = setting(None, "of your own data: held out for the test; 0.1")
+    binarise: Literal["auto", "static", "threshold"] = setting(
+        "auto",
+        "grey values under a likelihood of 0 and 1 are drawn anew at each step (auto), drawn once "
+        "(static), or compared with 1/2 (threshold)",
+    )
+    dequantise: bool = setting(False, "add uniform noise to grey values, for a density")
+    validation: float = setting(
+        0.1, "fraction of the training data on which to follow the bound; 0 for none"
+    )
+    labels: int | None = setting(
+        None, "show so many labels, as many of each class, and hide the others (semi-supervised)"
+    )
+    labelled_batch_size: int = setting(20, "labelled data per step, with data.labels")
+    labelled_weight: float = setting(1.0, "weight of the labelled data's mean loss")
+    unlabelled_weight: float = setting(1.0, "weight of the unlabelled data's mean loss")
+    seed: int = setting(0, "of what is held out, which labels are shown, and static draws")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(Section):
+    """How to train."""
+
+    steps: int | None = setting(None, "how many steps to take")
+    epochs: int | None = setting(None, "passes over the data, in the place of fit.steps")
+    batch_size: int = setting(100, "data per step, in all processes together")
+    beta: int | float | dict[str, int | float | Numbers] | None = setting(  # noqa: RUF009
+        None,
+        "weight on the KL: a number, or {linear_warm_up: STEPS}, or {cyclical_warm_up: PERIOD}",
+    )
+    clip_norm: float | None = setting(None, "scale greater gradients to this norm")
+    validate_every: int = setting(1000, "steps between validations")
+    validation_particles: int = setting(1, "K of the validation bound; 1 is the ELBO")
+    stopping: Numbers | None = setting(  # noqa: RUF009
+        None, "{patience: P}: stop after P validations without an improvement"
+    )
+    checkpoint_every: int = setting(1000, "steps between checkpoints")
+    keep: int = setting(2, "how many checkpoints to keep")
+    log_every: int = setting(50, "steps between entries of the history")
+    seed: int = setting(0, "of everything random: initial weights, order of the data, draws")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSettings(Section):
+    """Where to train: arguments of Lightning Fabric."""
+
+    accelerator: str = setting("auto", "cpu, gpu, cuda, mps, or auto")
+    devices: int | str | list[int] = setting(  # noqa: RUF009
+        1, "how many, which ([0, 2]), or auto; --devices for short"
+    )
+    num_nodes: int = setting(1, "machines")
+    strategy: str = setting("auto", "of Fabric; auto is DDP where there is more than one process")
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = setting(
+        "32-true", "bf16-mixed: networks in bfloat16, densities in float32"
+    )
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataSettings,
+    "fit": FitSettings,
+    "devices": DeviceSettings,
+}
+"""The sections with fixed entries, by name."""
+
+SHORT = {"data": "name", "devices": "devices"}
+"""Of sections that may be written as one value, the entry which that is."""
+
+
+def options(section: type[Section]) -> list[tuple[str, Any, Any, str]]:
+    """Return name, type, default and help of every entry of a section."""
+    known = arguments_of(section, "")
+    return [(f.name, known[f.name].hint, f.default, f.metadata["help"]) for f in fields(section)]
