@@ -52,6 +52,7 @@ result = report(
     pairs,
     run.test,
     run.out,
+    train=run.train,  # 5,000 of them, for the linear probe and k-NN
     history=history,
     seed=run.flags.seed,
     progress=True,

@@ -263,6 +263,16 @@ def test_drawing_from_an_inverse_autoregressive_posterior_takes_one_pass():
     assert len(calls) > 3 * SMALL["transforms"]
 
 
+@pytest.mark.parametrize(("kind", "passes"), [("realnvp", 2), ("spline", 2), ("maf", 5)])
+def test_couplings_are_drawn_from_in_two_passes_whatever_the_dimensions(kind, passes):
+    prior, calls = FlowPrior(5, kind, **SMALL), []
+    for module in prior.modules():
+        if hasattr(module, "hyper"):
+            module.hyper.register_forward_hook(lambda *_: calls.append(1))
+    prior().sample()
+    assert len(calls) == passes * SMALL["transforms"]
+
+
 def gradients(value, part):
     parameters = list(part.parameters())
     return torch.autograd.grad(value.sum(), parameters, retain_graph=True, materialize_grads=True)

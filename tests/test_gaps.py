@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from pairs import POSTERIORS, C, D, binary, net, observations, ssvae, vae
+from evaluated import hierarchical, unchecked
+from pairs import POSTERIORS, C, binary, observations, ssvae, vae
 from torch import nn
 
-from ppl_vae import VAE, HierarchicalVAE, likelihoods, posteriors, priors
+from ppl_vae import VAE, likelihoods, posteriors, priors
 from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.gaps import PARTICLES, inference_gap
@@ -85,6 +86,7 @@ def best_diagonal(oracle):
     return as_vae(oracle, diagonal(exact.weight, exact.bias, scale))
 
 
+@unchecked
 def test_the_gaps_of_a_diagonal_guide_are_those_in_closed_form(oracle):
     x = torch.randn(N, 4)
     guide = oracle.guide.posterior
@@ -107,6 +109,7 @@ def test_the_gaps_of_a_diagonal_guide_are_those_in_closed_form(oracle):
     assert "approximation" in str(gap)
 
 
+@unchecked
 def test_the_best_diagonal_guide_has_nothing_to_gain(oracle):
     x = torch.randn(N, 4)
     pair = best_diagonal(oracle)
@@ -120,9 +123,26 @@ def test_the_best_diagonal_guide_has_nothing_to_gain(oracle):
 def test_the_exact_posterior_has_no_gap_at_all(oracle):
     x = torch.randn(N, 4)
     pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
-    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=150, num_samples=100)
+    gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=1, num_samples=9)
     torch.testing.assert_close(gap.elbo, oracle.log_px(x).detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(gap.best_elbo, gap.elbo, rtol=0, atol=1e-3)
+
+
+@unchecked
+def test_the_exact_posterior_is_found_from_elsewhere(oracle):
+    """The gradient is without noise at the exact posterior, so that only the steps are in the way.
+
+    Adam's are about as long as the learning rate, however small the gradient is, until that falls.
+    At δ standard deviations from the exact posterior a draw of the ELBO is off by about δ, the mean
+    over n draws by δ / √n, and its expectation by δ² / 2. Here δ is to be below 1e-4.
+    """
+    x, n = torch.randn(N, 4), 100
+    pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
+    with torch.no_grad():
+        pair.posterior.net.bias += 0.5 * torch.randn(9)
+    exact = oracle.log_px(x).detach()
+    gap = inference_gap(pair, x, log_px=exact, steps=300, learning_rate=0.2, num_samples=n)
+    assert gap.amortisation.mean > 0.5
+    torch.testing.assert_close(gap.best_elbo, exact, rtol=0, atol=1e-4 / math.sqrt(n))
 
 
 # Equal weights have a tail of rounding errors.
@@ -134,6 +154,7 @@ def test_log_px_is_importance_sampled_where_it_is_not_given(oracle):
     torch.testing.assert_close(gap.log_px, oracle.log_px(x).detach(), rtol=0, atol=1e-8)
 
 
+@unchecked
 def test_log_px_does_not_depend_on_how_bad_the_network_is(oracle):
     """Sampling from the network's posterior would leave log p(x) far below L[q*]."""
     x = torch.randn(N, 4)
@@ -161,18 +182,20 @@ def test_every_posterior_gains_by_optimising_its_outputs(posterior, prior, float
     assert (gap.best_elbo > gap.elbo).all()
 
 
+@unchecked
 def test_unobserved_labels_are_inferred_anew_as_well(float64):
     """The best q(y|x) is softmax_y of the best ELBOs of (x, y), whose logsumexp is the ELBO."""
     pair, x = ssvae(likelihood="normal"), 3 * observations("normal", 2)
     options = {"log_px": torch.zeros(2), "steps": 60, "learning_rate": 0.3, "num_samples": 1000}
     got = inference_gap(pair, x, **options).best_elbo
-    each = [inference_gap(pair, x, torch.full((2,), y), **options).best_elbo for y in range(C)]
+    given = options | {"log_px": torch.zeros(2 * C)}
+    labels = torch.arange(C).repeat_interleave(2)
+    each = inference_gap(pair, x.repeat(C, 1), labels, **given).best_elbo.reshape(C, 2)
     # The spread of one draw of the ELBO is about 1 here.
-    want, tolerance = torch.stack(each).logsumexp(0), 5 * math.sqrt(2 / 1000)
+    want, tolerance = each.logsumexp(0), 5 * math.sqrt(2 / 1000)
     torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
-    with_given_labels = (pair.classify(x) * (torch.stack(each, -1) - pair.classify(x).log())).sum(
-        -1
-    )
+    q = pair.classify(x)
+    with_given_labels = (q * (each.T - q.log())).sum(-1)
     assert (with_given_labels < want - 2 * tolerance).any()
 
 
@@ -206,10 +229,11 @@ def test_nothing_of_the_pair_changes():
     assert "outputs" not in vars(pair.posterior)
 
 
+@unchecked
 def test_data_come_in_batches(float64, monkeypatch):
     pair, x = vae(likelihood="normal"), observations("normal", 4)
     whole = inference_gap(
-        pair, x, log_px=torch.zeros(4), steps=40, learning_rate=0.2, num_samples=300
+        pair, x, log_px=torch.zeros(4), steps=15, learning_rate=0.2, num_samples=300
     )
     for module in ("gaps", "programs"):
         monkeypatch.setattr(
@@ -217,7 +241,7 @@ def test_data_come_in_batches(float64, monkeypatch):
             lambda _: 3 * PARTICLES,  # three data, then one
         )
     parts = inference_gap(
-        pair, x, log_px=torch.zeros(4), steps=40, learning_rate=0.2, num_samples=300
+        pair, x, log_px=torch.zeros(4), steps=15, learning_rate=0.2, num_samples=300
     )
     # The spread of one draw of the ELBO is below 3 here.
     torch.testing.assert_close(whole.elbo, parts.elbo, rtol=0, atol=5 * 3 * math.sqrt(2 / 300))
@@ -240,14 +264,8 @@ def test_bad_input_is_refused(oracle):
         inference_gap(pair, x[:0])
     with pytest.raises(ValueError, match="outside the support"):
         inference_gap(pair, x + 0.5)
-    two_layers = HierarchicalVAE(
-        prior=priors.StandardNormal(2),
-        conditionals=[priors.ConditionalNormal(net(2, 6))],
-        posteriors=[posteriors.DiagonalNormal(net(D, 6)), posteriors.DiagonalNormal(net(3, 4))],
-        likelihood=likelihoods.Bernoulli(net(3, D)),
-    )
     with pytest.raises(NotImplementedError, match=r"one continuous latent per datum.* z1, z2"):
-        inference_gap(two_layers, x)
+        inference_gap(hierarchical(), x)
 
 
 def test_a_caller_without_gradients_is_fine():

@@ -8,25 +8,29 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from evaluated import (
+    ORACLES,
+    Programs,
+    conditional,
+    hierarchical,
+    linear_vae,
+    normal_of,
+    unchecked,
+)
 from pairs import (
     CONDITIONAL_PRIORS,
     LIKELIHOODS,
     POSTERIORS,
     PRIORS,
     C,
-    D,
-    Z,
     binary,
-    net,
     observations,
     ssvae,
     vae,
 )
 from pyro import poutine
 from scipy import stats
-from torch import nn
 
-from ppl_vae import VAE, ConditionalVAE, HierarchicalVAE, likelihoods, posteriors, priors
 from ppl_vae.evaluation import Estimate, bits_per_dim, likelihood, programs
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, pareto_k, shape, tail_size
@@ -34,35 +38,7 @@ from ppl_vae.evaluation.streaming import WeightSums
 from ppl_vae.oracles import (
     DiscreteLinearGaussian,
     LinearGaussian,
-    MixturePriorLinearGaussian,
-    TwoLayerLinearGaussian,
 )
-
-ORACLES = {
-    "linear": lambda: LinearGaussian(3, 2),
-    "mixture prior": lambda: MixturePriorLinearGaussian(3, 2),
-    "y in the guide": lambda: DiscreteLinearGaussian(3, 2, enumerate="guide"),
-    "y in the model": lambda: DiscreteLinearGaussian(3, 2, enumerate="model"),
-    "two layers": lambda: TwoLayerLinearGaussian(3, 2, 2),
-    "subsampled": lambda: LinearGaussian(3, 2, size=10_000),
-}
-
-
-class Programs:
-    """A pair of plain Pyro programs."""
-
-    def __init__(self, model, guide):
-        self.model = Module(model)
-        self.guide = Module(guide)
-
-
-class Module(nn.Module):
-    def __init__(self, program):
-        super().__init__()
-        self.program = program
-
-    def forward(self, *args, **kwargs):
-        return self.program(*args, **kwargs)
 
 
 def quiet(*args, **kwargs):
@@ -77,11 +53,19 @@ def binomial_bounds(n, probability=0.95, tail=1e-4):
     return binomial.ppf(tail), binomial.ppf(1 - tail)
 
 
+@pytest.fixture
+def large_blocks(monkeypatch):
+    """Run many data at once, whatever that does to the memory."""
+    for module in (likelihood, programs):
+        monkeypatch.setattr(module, "row_limit", lambda _: 50_000)
+
+
 # --- the estimate ---------------------------------------------------------------------------------
 
 
+@unchecked
 @pytest.mark.parametrize("name", ORACLES)
-def test_the_mean_weight_is_the_evidence_and_error_bars_cover_it(name, float64):
+def test_the_mean_weight_is_the_evidence_and_error_bars_cover_it(name, large_blocks, float64):
     oracle, data, copies = ORACLES[name](), 2, 100
     x = torch.randn(data, 3).repeat_interleave(copies, 0)
     exact = oracle.log_px(x).detach()
@@ -96,6 +80,7 @@ def test_the_mean_weight_is_the_evidence_and_error_bars_cover_it(name, float64):
     assert low <= covered <= high
 
 
+@unchecked
 def test_the_error_bar_is_the_spread_over_seeds(float64):
     oracle, x = LinearGaussian(3, 2), torch.randn(1, 3)
     results = [log_likelihood(oracle, x, num_samples=200, seed=seed) for seed in range(100)]
@@ -182,29 +167,16 @@ def test_a_masked_datum_counts_nothing(float64):
         assert (result.log_px[mask] < -1).all()
 
 
-def linear_vae(data_dim=4, latent_dim=2):
-    """A VAE whose p(x) is normal."""
-    return VAE(
-        prior=priors.StandardNormal(latent_dim),
-        posterior=posteriors.DiagonalNormal(nn.Linear(data_dim, 2 * latent_dim)),
-        likelihood=likelihoods.Normal(nn.Linear(latent_dim, data_dim), scale=0.8),
-    )
-
-
 def test_missing_entries_are_marginalised(float64):
-    pair, x = linear_vae(), torch.randn(5, 4)
+    pair, x = linear_vae(4, scale=0.8), torch.randn(5, 4)
     mask = torch.rand(5, 4) < 0.6
     mask[0] = True
-    decoder = pair.likelihood.net
-    covariance = decoder.weight @ decoder.weight.T + 0.64 * torch.eye(4)
     exact = torch.stack(
         [
-            dist.MultivariateNormal(decoder.bias[m], covariance[m][:, m]).log_prob(row[m])
-            if m.any()
-            else torch.zeros(())
+            normal_of(pair, m).log_prob(row[m]) if m.any() else torch.zeros(())
             for row, m in zip(x, mask, strict=True)
         ]
-    ).detach()
+    )
     result = quiet(pair, torch.where(mask, x, math.nan), mask=mask, num_samples=20_000)
     assert ((result.log_px - exact).abs() < 4.5 * result.standard_error).all()
     assert (result.standard_error < 0.05).all()
@@ -416,26 +388,11 @@ def test_every_part_is_evaluated(make):
 
 
 def test_conditional_and_hierarchical_pairs(float64):
-    conditional = ConditionalVAE(
-        prior=CONDITIONAL_PRIORS["normal given y"](None),
-        posterior=POSTERIORS["diagonal"](C),
-        likelihood=LIKELIHOODS["bernoulli"](C),
-        num_classes=C,
-    )
-    labels = torch.arange(7) % C
-    result = quiet(conditional, binary(), labels, num_samples=300)
-    other = quiet(conditional, binary(), (labels + 1) % C, num_samples=300)
+    pair, labels = conditional(), torch.arange(7) % C
+    result = quiet(pair, binary(), labels, num_samples=300)
+    other = quiet(pair, binary(), (labels + 1) % C, num_samples=300)
     assert (result.log_px != other.log_px).all()
-    deep = HierarchicalVAE(
-        prior=priors.StandardNormal(Z),
-        conditionals=[priors.ConditionalNormal(net(Z, 2 * Z))],
-        posteriors=[
-            posteriors.DiagonalNormal(net(D, 2 * Z)),
-            posteriors.DiagonalNormal(net(Z, 2 * Z)),
-        ],
-        likelihood=LIKELIHOODS["bernoulli"](),
-    )
-    assert quiet(deep, binary(), num_samples=300).log_px.isfinite().all()
+    assert quiet(hierarchical(), binary(), num_samples=300).log_px.isfinite().all()
 
 
 def test_the_seed_decides_and_nothing_else_changes():

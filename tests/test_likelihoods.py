@@ -1,5 +1,6 @@
 """Likelihoods: densities against formulas written out by hand, sums, integrals and samples."""
 
+import contextlib
 import inspect
 import math
 import re
@@ -591,6 +592,13 @@ def test_validation_names_the_grid():
     p = GreyLevels(torch.zeros(256))
     with pytest.raises(ValueError, match=re.escape("k / 255 for k = 0, ..., 255")):
         p.log_prob(torch.tensor(128.0))
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_validation_is_kept_by_an_expansion(validate):
+    p = GreyLevels(torch.zeros(5), validate_args=validate).expand((3,))
+    with pytest.raises(ValueError, match="k / 4") if validate else contextlib.nullcontext():
+        p.log_prob(torch.tensor(0.3))
 
 
 # ------------------------------------------------------------------------------ bits per dimension

@@ -180,7 +180,7 @@ def read(file: Path) -> dict[str, Any]:
         ConfigError: if it holds none, or of a model alone that has no section of its own.
         NewerFormatError: if a newer version wrote it.
     """
-    tree = config_files._read(file)
+    tree = config_files.read_file(file)
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} must hold a mapping with the sections {', '.join(_KEYS)}")
     if "class" in tree:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ppl_vae.config.build import build
 from ppl_vae.config.errors import ConfigError
-from ppl_vae.config.plain import dumped
+from ppl_vae.config.files import dumped
 from ppl_vae.config.read import read
 from ppl_vae.config.resolve import resolve
 from ppl_vae.models import Pair

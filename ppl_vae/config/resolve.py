@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.config.errors import ConfigError, suggestion, told
+from ppl_vae.config.files import load
 from ppl_vae.config.names import SLOTS, activation_name, find, find_activation, name_of, public
-from ppl_vae.config.plain import load, plain
+from ppl_vae.config.plain import plain
 from ppl_vae.config.references import Reference, is_reference, link, unlink
 from ppl_vae.config.signature import Argument, arguments_of, convert
 from ppl_vae.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown

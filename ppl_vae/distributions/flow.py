@@ -158,20 +158,10 @@ def affine(
         hidden_features: widths of the hidden layers of each transformation's network.
         passes: evaluations of the network that invert a transformation; ``features`` if not given.
     """
-    # Couplings are masks here, too: zuko's own look for their halves at each call, which makes
-    # the host wait for the device.
-    flow = zuko.flows.MAF(
-        features,
-        context,
-        transforms=transforms,
-        hidden_features=hidden_features,
-        activation=ACTIVATION,
-        passes=passes,
-        univariate=partial(
-            zuko.transforms.MonotonicAffineTransform, slope=math.exp(-MAX_LOG_SCALE)
-        ),
+    univariate = partial(zuko.transforms.MonotonicAffineTransform, slope=math.exp(-MAX_LOG_SCALE))
+    return _masked(
+        features, context, transforms, hidden_features, passes, univariate, shapes=[(), ()]
     )
-    return near_identity(flow)
 
 
 def inverse_affine(
@@ -212,6 +202,25 @@ def spline(
     """
     if not bound > 0:
         raise ValueError(f"spline: bound must be positive, got {describe(bound)}")
+    univariate = partial(zuko.transforms.MonotonicRQSTransform, bound=bound)
+    shapes = [(bins,), (bins,), (bins - 1,)]
+    return _masked(features, context, transforms, hidden_features, passes, univariate, shapes)
+
+
+def _masked(
+    features: int,
+    context: int,
+    transforms: int,
+    hidden_features: Sequence[int],
+    passes: int | None,
+    univariate: Callable[..., Any],
+    shapes: Sequence[tuple[int, ...]],
+) -> nn.Module:
+    """Build transformations of one kind, ``univariate``, whose parameters have these shapes.
+
+    Couplings are masks, too: zuko's own look for their halves at each call, which makes the host
+    wait for the device.
+    """
     flow = zuko.flows.MAF(
         features,
         context,
@@ -219,8 +228,8 @@ def spline(
         hidden_features=hidden_features,
         activation=ACTIVATION,
         passes=passes,
-        univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=bound),
-        shapes=[(bins,), (bins,), (bins - 1,)],
+        univariate=univariate,
+        shapes=shapes,
     )
     return near_identity(flow)
 

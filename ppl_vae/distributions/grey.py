@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
 
 
@@ -38,7 +38,40 @@ def level_of(value: Tensor, levels: int) -> Tensor:
     return (value * (levels - 1)).round().long().clamp(0, levels - 1)
 
 
-class GreyLevels(TorchDistribution):
+class OnGreyGrid(TorchDistribution):
+    """What distributions over grey values share, whatever their parameters.
+
+    ``arg_constraints`` say how many dimensions of a parameter are not of the batch. A subclass has
+    the number of levels as ``levels``.
+    """
+
+    levels: int
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """The grid of grey values in [0, 1]."""
+        return GreyGrid(self.levels)
+
+    def expand(self, batch_shape: Sequence[int], _instance: OnGreyGrid | None = None) -> OnGreyGrid:
+        """Return the distribution with its batch shape broadcast."""
+        new = self._get_checked_instance(type(self), _instance)
+        for name, constraint in self.arg_constraints.items():
+            value = getattr(self, name)
+            own = value.shape[value.dim() - constraint.event_dim :]
+            setattr(new, name, value.expand(*batch_shape, *own))
+        new.levels = self.levels
+        super(OnGreyGrid, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _level(self, value: Tensor) -> Tensor:
+        """Return the levels of values, which are checked to be on the grid if that is asked for."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return level_of(value, self.levels)
+
+
+class GreyLevels(OnGreyGrid):
     """P(x = k / (L - 1)) = softmax(logits)_k for k = 0, ..., L - 1: any mass on L grey levels.
 
     Args:
@@ -54,31 +87,12 @@ class GreyLevels(TorchDistribution):
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
         self.logits = logits
+        self.levels = logits.shape[-1]
         super().__init__(logits.shape[:-1], validate_args=validate_args)
-
-    @property
-    def levels(self) -> int:
-        """The number L of grey levels."""
-        return self.logits.shape[-1]
-
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> constraints.Constraint:
-        """The grid of L values in [0, 1]."""
-        return GreyGrid(self.levels)
-
-    def expand(self, batch_shape: Sequence[int], _instance: GreyLevels | None = None) -> GreyLevels:
-        """Return the distribution with its batch shape broadcast."""
-        new = self._get_checked_instance(GreyLevels, _instance)
-        new.logits = self.logits.expand(*batch_shape, self.levels)
-        super(GreyLevels, new).__init__(new.logits.shape[:-1], validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log P(value), in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        level = level_of(value, self.levels).unsqueeze(-1)
+        level = self._level(value).unsqueeze(-1)
         level, log_mass = torch.broadcast_tensors(level, self.logits.log_softmax(-1))
         return log_mass.gather(-1, level[..., :1]).squeeze(-1)
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from pyro.distributions import TorchDistribution
-from torch import Size, Tensor
+from torch import Tensor
 from torch.distributions import Categorical, constraints
 from torch.nn import functional as F
 
-from ppl_vae.distributions.grey import GreyGrid, level_of
+from ppl_vae.distributions.grey import GreyGrid, OnGreyGrid
 
 
-class DiscretisedLogisticMixture(TorchDistribution):
+class DiscretisedLogisticMixture(OnGreyGrid):
     r"""P(x) = Σ_m softmax(logits)_m [sigmoid((y + h - μ_m) / s_m) - sigmoid((y - h - μ_m) / s_m)].
 
     Here y = 2x - 1 is the grey value on [-1, 1] and h = 1 / (levels - 1) half a level; the lowest
@@ -52,28 +51,9 @@ class DiscretisedLogisticMixture(TorchDistribution):
         self.levels = levels
         super().__init__(logits.shape[:-1], validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> constraints.Constraint:
-        """The grid of grey values in [0, 1]."""
-        return GreyGrid(self.levels)
-
-    def expand(
-        self, batch_shape: Sequence[int], _instance: DiscretisedLogisticMixture | None = None
-    ) -> DiscretisedLogisticMixture:
-        """Return the distribution with its batch shape broadcast."""
-        new = self._get_checked_instance(DiscretisedLogisticMixture, _instance)
-        shape = (*batch_shape, self.logits.shape[-1])
-        new.logits, new.loc = self.logits.expand(shape), self.loc.expand(shape)
-        new.scale, new.levels = self.scale.expand(shape), self.levels
-        super(DiscretisedLogisticMixture, new).__init__(Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log P(value), in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        level = level_of(value, self.levels).unsqueeze(-1)
+        level = self._level(value).unsqueeze(-1)
         log_mass = _log_mass(level, self.loc, self.scale, self.levels)
         return torch.logsumexp(self.logits.log_softmax(-1) + log_mass, -1)
 
@@ -101,7 +81,7 @@ class DiscretisedLogisticMixture(TorchDistribution):
         return (self.logits.softmax(-1) * total).sum(-1)
 
 
-class DiscretisedLogisticMixtureRGB(TorchDistribution):
+class DiscretisedLogisticMixtureRGB(OnGreyGrid):
     r"""A mixture shared by the channels of each pixel, whose means are regressed on x itself.
 
     P(r, g, b) = Σ_m softmax(logits)_m P(r; μ_r, s_r) P(g; μ_g + α r', s_g)
@@ -149,26 +129,9 @@ class DiscretisedLogisticMixtureRGB(TorchDistribution):
         """The grid of grey values in [0, 1], at every channel and pixel."""
         return constraints.independent(GreyGrid(self.levels), 3)
 
-    def expand(
-        self, batch_shape: Sequence[int], _instance: DiscretisedLogisticMixtureRGB | None = None
-    ) -> DiscretisedLogisticMixtureRGB:
-        """Return the distribution with its batch shape broadcast."""
-        new = self._get_checked_instance(DiscretisedLogisticMixtureRGB, _instance)
-        new.logits = self.logits.expand(*batch_shape, *self.logits.shape[-3:])
-        shape = (*batch_shape, *self.loc.shape[-4:])
-        new.loc, new.scale = self.loc.expand(shape), self.scale.expand(shape)
-        new.coefficients, new.levels = self.coefficients.expand(shape), self.levels
-        super(DiscretisedLogisticMixtureRGB, new).__init__(
-            Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log P(value) summed over pixels, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        level = level_of(value, self.levels).unsqueeze(-1)
+        level = self._level(value).unsqueeze(-1)
         before = (2 * level / (self.levels - 1) - 1).to(self.loc.dtype).unbind(-4)
         locs = [self._loc_given(before[:c]) for c in range(3)]
         loc = torch.stack(torch.broadcast_tensors(*locs), -4)

@@ -169,10 +169,7 @@ def annealed_importance_sampling(
             with pyro.validation_enabled(False):  # trajectories may diverge, and are then refused
                 steps = _tuned(joint, num_chains, num_temperatures, leapfrog_steps)
                 log_w, acceptance = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
-            check_log_weights(owner, log_w, batch.start)
-            sums = WeightSums(num_chains)
-            sums.add(log_w)
-            check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
+            sums = _over_chains(owner, log_w, batch.start)
             parts = (sums.log_mean, sums.standard_error, sums.ess, acceptance)
             results.append([part.to(first.log_joint.dtype) for part in parts])
     return AnnealedLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
@@ -262,10 +259,7 @@ def bidirectional_monte_carlo(
                 forward, _ = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
                 backward, _ = _annealed(joint, last, betas[::-1], steps, leapfrog_steps, bar)
             for log_w, sign, bounds in ((forward, 1, lower), (backward, -1, upper)):
-                check_log_weights(owner, log_w, batch.start)
-                sums = WeightSums(num_chains)
-                sums.add(log_w)
-                check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
+                sums = _over_chains(owner, log_w, batch.start)
                 bounds.append((sign * sums.log_mean).to(first.log_joint.dtype))
     return BidirectionalBounds(torch.cat(lower), torch.cat(upper), x)
 
@@ -304,6 +298,14 @@ def _annealed(
             accepted += probability.mean(0)
         bar.update(log_w.shape[1])
     return log_w, accepted / (len(betas) - 2 or math.nan)
+
+
+def _over_chains(owner: str, log_w: Float[Tensor, "chains data"], start: int) -> WeightSums:
+    """Return the sums over chains, and make sure that they are finite and not zero."""
+    sums = WeightSums(len(log_w))
+    sums.add(log_w)
+    check_log_weights(owner, sums.log_sum[None], start, zero_too=True)
+    return sums
 
 
 def _tuned(joint: Joint, num_chains: int, num_temperatures: int, leapfrog_steps: int) -> StepSizes:

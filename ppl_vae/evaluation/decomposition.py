@@ -95,6 +95,10 @@ def kl_decomposition(
     prior depends on a condition or a label, q(z | c) is the aggregate of the data whose prior is
     the same, and all terms are averages over c: I_q(x; z | c) and so on.
 
+    The terms are of the densities themselves: a weight that a program gives a site, such as a β on
+    the KL, changes none of them. The data must be complete: there is no ``mask``, as q(z) is an
+    average of posteriors that have all seen the same entries.
+
     Source: Hoffman & Johnson 2016 ("ELBO surgery", section 2); Chen et al. 2018 (arXiv
     1802.04942), equation 2.
 

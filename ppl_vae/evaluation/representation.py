@@ -113,7 +113,7 @@ def responsibilities(
     Args:
         pair: a pair whose prior is a mixture, such as ``priors.GaussianMixture`` or
             ``priors.VampPrior``.
-        x: the data, shape ``(N, *event)``.
+        x: the data, shape ``(N, *event)``, complete: there is no ``mask``.
         context: further arguments of the programs, such as labels, of N entries each.
         num_samples: draws z ~ q(z | x) per datum.
         site: the latent's name, needed where there are several.

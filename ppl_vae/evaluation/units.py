@@ -101,7 +101,8 @@ def latent_units(
     Where the mean of q has no closed form, or depends on other latents, E_q(z|x)[z_d] is averaged
     over draws, and its variance is the covariance of two independent averages, which the noise of
     the draws does not bias; it may come out slightly negative. Unobserved labels are set to their
-    likeliest value.
+    likeliest value. As in :func:`ppl_vae.evaluation.kl_decomposition`, weights of sites, such as a
+    β on the KL, change nothing, and the data must be complete.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2; for collapse Bowman et al. 2016
     (arXiv 1511.06349), section 3.1, and Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, which

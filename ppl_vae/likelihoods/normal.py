@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -13,7 +14,29 @@ from ppl_vae.errors import positive_int
 from ppl_vae.likelihoods.parameters import Positive, count_with, declare, location_and, widened
 
 
-class Normal(NeuralConditional):
+class _Located(NeuralConditional):
+    """p(x | z) of a location that the network returns and a positive scale, element by element."""
+
+    family: ClassVar[Any]  # of Pyro: (location, scale) -> distribution
+
+    def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
+        super().__init__(net)
+        self.event_dim = positive_int(type(self).__name__, "event_dim", event_dim)
+        self.scale = scale
+        declare(self, "scale", scale)
+
+    @staticmethod
+    def net_shape(event_shape: Sequence[int], *, scale: Positive = 1.0) -> tuple[int, ...]:
+        """Return what the network must return per datum: locations, and scales if per pixel."""
+        return widened(event_shape, count_with(scale))
+
+    def forward(self, *context: Tensor) -> Distribution:
+        """Return p(x | context), batch shape ``(...)``, event shape that of the location."""
+        location, scale = location_and(self, "scale", self.outputs(*context), self.event_dim)
+        return self.family(location, scale).to_event(self.event_dim)
+
+
+class Normal(_Located):
     """p(x | z) = Π_d N(x_d; net(z)_d, σ²), for real-valued data.
 
     With a fixed scale, -log p(x | z) = ‖x - net(z)‖² / (2σ²) + D log σ + D/2 log 2π: the
@@ -30,24 +53,10 @@ class Normal(NeuralConditional):
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
     """
 
-    def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
-        super().__init__(net)
-        self.event_dim = positive_int("Normal", "event_dim", event_dim)
-        self.scale = scale
-        declare(self, "scale", scale)
-
-    @staticmethod
-    def net_shape(event_shape: Sequence[int], *, scale: Positive = 1.0) -> tuple[int, ...]:
-        """Return what the network must return per datum: means, and scales if per pixel."""
-        return widened(event_shape, count_with(scale))
-
-    def forward(self, *context: Tensor) -> Distribution:
-        """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
-        mean, scale = location_and(self, "scale", self.outputs(*context), self.event_dim)
-        return dist.Normal(mean, scale).to_event(self.event_dim)
+    family = dist.Normal
 
 
-class Laplace(NeuralConditional):
+class Laplace(_Located):
     """p(x | z) = Π_d exp(-|x_d - net(z)_d| / b) / 2b, for real-valued data with outliers.
 
     The absolute error is to this likelihood what the squared error is to `Normal`. Its mean and
@@ -60,18 +69,4 @@ class Laplace(NeuralConditional):
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
     """
 
-    def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
-        super().__init__(net)
-        self.event_dim = positive_int("Laplace", "event_dim", event_dim)
-        self.scale = scale
-        declare(self, "scale", scale)
-
-    @staticmethod
-    def net_shape(event_shape: Sequence[int], *, scale: Positive = 1.0) -> tuple[int, ...]:
-        """Return what the network must return per datum: locations, and scales if per pixel."""
-        return widened(event_shape, count_with(scale))
-
-    def forward(self, *context: Tensor) -> Distribution:
-        """Return p(x | context), batch shape ``(...)``, event shape that of the location."""
-        location, scale = location_and(self, "scale", self.outputs(*context), self.event_dim)
-        return dist.Laplace(location, scale).to_event(self.event_dim)
+    family = dist.Laplace

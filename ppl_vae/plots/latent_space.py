@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.plots.arrays import finite, same_length
-from ppl_vae.plots.colours import FAINT, colour, marker
+from ppl_vae.plots.colours import colour, marker
 
 MASSES = (0.2, 0.4, 0.6, 0.8, 0.95)
 
@@ -76,7 +76,7 @@ def latents(
             )
         draws = _in_plane(draws - centre, axes)
         beneath.append(
-            ax.scatter(draws[:, 0], draws[:, 1], s=4, c=FAINT, linewidths=0, label="draws of p(z)")
+            ax.scatter(draws[:, 0], draws[:, 1], s=4, c="0.7", linewidths=0, label="draws of p(z)")
         )
     points, kinds = _in_plane(z - centre, axes), np.unique(labels)
     above = []

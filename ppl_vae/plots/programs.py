@@ -128,5 +128,4 @@ def _font_size(ax: Axes) -> float:
     """Return the size in points of a text that is 0.33 data units high, at most 12."""
     window, (left, right), (bottom, top) = ax.get_window_extent(), ax.get_xlim(), ax.get_ylim()
     pixels = min(window.width / (right - left), window.height / (top - bottom))
-    figure = ax.get_figure(root=True) if False else ax.figure
-    return float(min(12.0, 0.33 * pixels * 72 / figure.dpi))
+    return float(min(12.0, 0.33 * pixels * 72 / ax.figure.dpi))

@@ -60,6 +60,8 @@ def curves(
         alone = seen & ~np.append(seen[1:], False) & ~np.append(False, seen[:-1])
         if alone.any():
             ax.plot(steps[alone], values[alone], "o", color=colour(i), markersize=4)
+    if all((steps == np.round(steps)).all() for steps, _ in drawn.values()):
+        ax.locator_params(axis="x", integer=True)  # there is no step between two
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.legend(fontsize="small")

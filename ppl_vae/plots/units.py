@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -168,7 +169,7 @@ def _name_dimensions(ax: Axes, names: Sequence[str] | None, order: NDArray) -> N
     written = [str(n) for n in names] if names is not None else names_of(count)
     # In points, in small letters; what fits depends on the Axes at this moment.
     room = ax.get_window_extent().width * 72 / ax.figure.dpi / count
-    needed = 5 + 4.3 * len(str(count)) if names is None else 6 * max(map(len, written))
+    needed = 5 + 4.3 * len(str(count)) if names is None else 6 * max(map(_length, written))
     upright = names is not None and needed > room
     step = int(np.ceil((11 if upright else needed) / room))
     at = np.arange(0, count, step)
@@ -177,6 +178,11 @@ def _name_dimensions(ax: Axes, names: Sequence[str] | None, order: NDArray) -> N
     ax.set_xlim(-0.6, count - 0.4)
     if names is None:
         ax.set_xlabel("latent dimension")
+
+
+def _length(name: str) -> int:
+    """Return how many letters are seen of a name, which may be mathematics: $z_{10}$ has three."""
+    return len(re.sub(r"[${}_^\\]", "", name)) if name.count("$") > 1 else len(name)
 
 
 def _outside(ax: Axes) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -17,11 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
-from ppl_vae.evaluation.reporting.numbers import Measured, Options, measure
+from ppl_vae.evaluation.reporting.numbers import Measured, measure
+from ppl_vae.evaluation.reporting.options import Options
 from ppl_vae.evaluation.reporting.runs import Runs
-from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects
+from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects, training
 from ppl_vae.evaluation.reporting.writing import destination, write
 from ppl_vae.evaluation.seeding import seeded
 
@@ -62,10 +64,12 @@ def report(
     out: str | Path,
     *,
     labels: Tensor | None = None,
+    train: Dataset | None = None,
     context: Sequence[Tensor] = (),
     image_shape: Sequence[int] | None = None,
     history: Mapping[str, Any] | None = None,
     num_data: int | None = 1000,
+    num_train: int | None = 5000,
     num_samples: int = 5000,
     num_particles: Sequence[int] = (1, 10, 100, 1000),
     annealed_data: int = 0,
@@ -96,12 +100,16 @@ def report(
         out: a folder, for ``report.html`` and ``report.json``, or a path ending in ``.html``.
         labels: integers ``(N,)``, -1 where unknown; those of the data set if not given. A
             ``ConditionalVAE`` of labels is given them, and all else is only compared with them.
+        train: a data set with labels, such as the training set: linear probe and k-NN are fitted on
+            its latents and tested on those of ``data``. Without it they are fitted on one half of
+            ``data`` and tested on the other.
         context: further arguments, of N entries each, for a ``ConditionalVAE`` of vectors and for
             programs of your own.
         image_shape: ``(H, W)`` or ``(C, H, W)``, for flat tensors that are images.
         history: name -> training curve, as for :func:`ppl_vae.plots.curves`.
         num_data: evaluate on so many of the data, chosen at random by ``seed``; None for all. All
             numbers are of these data, unless they say otherwise.
+        num_train: fit probe and k-NN on so many of ``train``, chosen likewise; None for all.
         num_samples: of importance sampling, per datum.
         num_particles: the values of K of the importance-weighted bounds.
         annealed_data: estimate log p(x) of the first so many by annealed importance sampling, too;
@@ -129,33 +137,37 @@ def report(
     started = time.perf_counter()
     named = _named(pairs)
     paths = destination(out)
-    options = _options(
-        num_samples,
-        num_particles,
-        num_data,
-        annealed_data,
-        annealed_chains,
-        annealed_temperatures,
-        gap_data,
-        gap_steps,
-        seed,
-        progress,
+    options = Options(
+        num_samples=num_samples,
+        num_particles=tuple(num_particles),
+        num_data=num_data,
+        num_train=num_train,
+        annealed_data=annealed_data,
+        annealed_chains=annealed_chains,
+        annealed_temperatures=annealed_temperatures,
+        gap_data=gap_data,
+        gap_steps=gap_steps,
+        seed=seed,
+        progress=progress,
     )
     if not isinstance(data, (Dataset, Tensor)):
         raise TypeError(
             f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
         )
     chosen = Data.of(data, labels, image_shape, num_data, seed)
+    fitted = None if train is None else Data.to_fit(train, chosen, num_train)
     # Matplotlib is imported here, and so by nobody who makes no report.
     from ppl_vae.evaluation.reporting.page import page
     from ppl_vae.evaluation.reporting.pictures import Drawn, sections
 
+    prepared = subjects(named, chosen, context)
+    trained = [None if fitted is None else training(subject, fitted) for subject in prepared]
     drawn = []
-    for subject in subjects(named, chosen, context):
+    for subject, of_train in zip(prepared, trained, strict=True):
         with _quietly(subject, seed):
             with torch.no_grad():
                 runs = Runs(subject)
-            drawn.append(Drawn(subject, runs, measure(subject, runs, options)))
+            drawn.append(Drawn(subject, runs, measure(subject, runs, of_train, options)))
     with tqdm(desc="pictures", disable=not progress, leave=False) as bar, torch.no_grad():
 
         def step(what: str) -> None:
@@ -166,7 +178,7 @@ def report(
         with evaluating(*programs), seeded("report", seed):
             shown = list(sections(drawn, history, step))
     measured = {of.subject.name: of.measured for of in drawn}
-    facts = _facts(chosen, [of.subject for of in drawn], options)
+    facts = _facts(chosen, fitted, prepared, options)
     facts["time"] = f"{time.perf_counter() - started:.0f} s"
     results = {
         "format": FORMAT,
@@ -175,8 +187,11 @@ def report(
             "number": len(chosen),
             "of": len(data),
             "event_shape": list(chosen.event_shape),
-            "prepared": {of.subject.name: of.subject.prepared for of in drawn},
+            "prepared": {subject.name: subject.prepared for subject in prepared},
         },
+        "train": None
+        if fitted is None
+        else {"name": fitted.name, "number": len(fitted), "of": len(fitted.source)},
         "options": {**asdict(options), "num_particles": list(options.num_particles)},
         "versions": _versions(),
         "made": facts["made"],
@@ -191,9 +206,9 @@ def report(
         warnings={name: found.warnings for name, found in measured.items()},
         missing={name: found.missing for name, found in measured.items()},
         sections=shown,
-        notes=_notes(chosen, options),
+        notes=_notes(chosen, fitted, options),
         programs={name: repr(pair) for name, pair in named.items()},
-        call=_call(options),
+        call=_call(options, fitted),
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write({paths[0]: html, paths[1]: text})
@@ -213,59 +228,11 @@ def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, Mode
     return named
 
 
-def _options(
-    num_samples: int,
-    num_particles: Sequence[int],
-    num_data: int | None,
-    annealed_data: int,
-    annealed_chains: int,
-    annealed_temperatures: int,
-    gap_data: int,
-    gap_steps: int,
-    seed: int,
-    progress: bool,
-) -> Options:
-    """Check them all now: nothing is computed for hours and then refused."""
-    positive_int("report", "num_samples", num_samples)
-    positive_int("report", "annealed_chains", annealed_chains)
-    positive_int("report", "annealed_temperatures", annealed_temperatures)
-    positive_int("report", "gap_steps", gap_steps)
-    for k in num_particles:
-        positive_int("report", "each of num_particles", k)
-    for name, value in (("annealed_data", annealed_data), ("gap_data", gap_data)):
-        if value != 0:
-            positive_int("report", name, value)
-    if num_data is not None and positive_int("report", "num_data", num_data) < 2:
-        raise ValueError("report: num_data must be 2 or more, or None for all, got 1")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"report: seed must be an integer, got {describe(seed)}")
-    return Options(
-        num_samples,
-        tuple(num_particles),
-        num_data,
-        annealed_data,
-        annealed_chains,
-        annealed_temperatures,
-        gap_data,
-        gap_steps,
-        seed,
-        progress,
-    )
-
-
-class _quietly:  # noqa: N801
+@contextmanager
+def _quietly(subject: Subject, seed: int) -> Iterator[None]:
     """Evaluation mode and a seed of its own for what a pair draws."""
-
-    def __init__(self, subject: Subject, seed: int) -> None:
-        self._parts = evaluating(*_programs(subject)), seeded("report", seed)
-
-    def __enter__(self) -> None:
-        for part in self._parts:
-            part.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for part in reversed(self._parts):
-            part.__exit__(*error)
+    with evaluating(*_programs(subject)), seeded("report", seed):
+        yield
 
 
 def _programs(subject: Subject) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -288,10 +255,9 @@ def _as_json(found: Measured) -> dict[str, Any]:
     }
 
 
-def _facts(data: Data, subjects_: list[Subject], options: Options) -> dict[str, str]:
-    some = f"{len(data)} data"
-    if len(data) < len(data.source):
-        some = f"{len(data)} of {len(data.source)} data, chosen at random with seed {data.seed}"
+def _facts(
+    data: Data, fitted: Data | None, subjects_: list[Subject], options: Options
+) -> dict[str, str]:
     prepared: dict[str, list[str]] = {}
     for subject in subjects_:
         prepared.setdefault(subject.prepared, []).append(subject.name)
@@ -301,16 +267,17 @@ def _facts(data: Data, subjects_: list[Subject], options: Options) -> dict[str, 
     )
     classes = "none" if data.labels is None else f"{len(data.labels.unique())} different"
     return {
-        "data": f"{data.name}: {some}, of shape {data.event_shape}",
+        "data": f"{data.name}: {data.extent}, of shape {data.event_shape}",
         "values": words,
         "labels": classes,
+        "training data": "none" if fitted is None else f"{fitted.name}: {fitted.extent}",
         "seed": str(options.seed),
         "versions": ", ".join(f"{name} {number}" for name, number in _versions().items()),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _notes(data: Data, options: Options) -> list[str]:
+def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
     notes = [
         f"All are of the same {len(data)} data unless they say otherwise; ± is the standard error "
         f"over data: how far another sample of as many would differ. NELBO, KL and reconstruction "
@@ -320,18 +287,21 @@ def _notes(data: Data, options: Options) -> list[str]:
         "Terms of the split of the KL have the standard error of the draws of z, the data fixed.",
     ]
     if data.labels is not None:
+        how = "one half of these data and tested on the other"
+        if fitted is not None:
+            how = f"training data ({fitted.extent}) and tested on these data"
         notes.append(
-            "Linear probe and k-NN are fitted on the latents of one half of these data and tested "
-            "on the other; shares have 95 % intervals by Wilson's formula in brackets."
+            f"Linear probe and k-NN are fitted on the latents of {how}; shares have 95 % intervals "
+            f"by Wilson's formula in brackets."
         )
     return notes
 
 
-def _call(options: Options) -> str:
-    arguments = "".join(
-        f"    {name}={value!r},\n" for name, value in asdict(options).items() if name != "progress"
-    )
-    return f"evaluation.report(\n    pairs,\n    data,\n    out,\n{arguments})"
+def _call(options: Options, fitted: Data | None) -> str:
+    given = {name: value for name, value in asdict(options).items() if name != "progress"}
+    lines = ["pairs", "data", "out", *(["train=train"] if fitted is not None else [])]
+    lines += [f"{name}={value!r}" for name, value in given.items()]
+    return f"evaluation.report(\n{''.join(f'    {line},' + chr(10) for line in lines)})"
 
 
 def _versions() -> dict[str, str]:

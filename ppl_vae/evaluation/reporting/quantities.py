@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from ppl_vae.evaluation.estimate import Estimate
@@ -69,4 +70,6 @@ def finite(value: int | float | None) -> int | float | None:
 
 
 def _signed(text: str) -> str:
+    """Write a minus as such, and none before what is 0 to the digits shown."""
+    text = re.sub(r"^-(?=[0.]+( |$))", "", text)
     return text.replace("-", "\N{MINUS SIGN}")

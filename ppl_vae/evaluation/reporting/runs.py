@@ -56,14 +56,19 @@ class Runs:
         self.mixture = next((s for s in self.sites if self._is_shared_mixture(s)), None)
 
     def decode(self, latents: dict[str, Tensor], index: Tensor) -> Tensor:
-        """Return E[x | z] at latents of M rows, with the labels and context of data ``index``."""
+        """Return E[x | z] at latents of M rows, with the labels and context of data ``index``.
+
+        A latent that is not given is at its mean given those above it.
+        """
         parts = []
         for rows in torch.arange(len(index)).split(BLOCK):
             some = index[rows]
             values = {name: z[rows] for name, z in latents.items()}
             values |= {name: y[some] for name, y in self.labels.items() if name not in values}
-            fixed = poutine.condition(self.subject.pair.model, data=values)
-            parts.append(self._mean(poutine.trace(fixed).get_trace(*self._arguments(some))))
+            for name in reversed(self.sites):  # from the top
+                if name not in values:
+                    values[name] = mean_of(self._trace(values, some).nodes[name]["fn"])
+            parts.append(self._mean(self._trace(values, some)))
         return torch.cat(parts)
 
     def generate(self, n: int, label: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -112,6 +117,10 @@ class Runs:
     def _arguments(self, index: Tensor) -> tuple[Tensor, ...]:
         at = index.to(self.subject.x.device)
         return tuple(t[at] for t in (self.subject.x, *self.subject.context))
+
+    def _trace(self, values: dict[str, Tensor], index: Tensor) -> Any:
+        fixed = poutine.condition(self.subject.pair.model, data=values)
+        return poutine.trace(fixed).get_trace(*self._arguments(index))
 
     def _mean(self, trace: Any) -> Tensor:
         if OBSERVED not in trace.nodes:

@@ -71,6 +71,25 @@ class Data:
             )
         return cls(source, index, labels, shape, seed)
 
+    @classmethod
+    def to_fit(cls, train: Dataset, data: Data, num_data: int | None) -> Data:
+        """Choose training data, for data that are evaluated.
+
+        Raises:
+            TypeError: if they are no data set.
+            ValueError: if they have no labels, or are of another shape.
+        """
+        if not isinstance(train, Dataset) or train.labels is None:
+            raise (ValueError if isinstance(train, Dataset) else TypeError)(
+                f"report: train must be a ppl_vae.data.Dataset with labels, got {describe(train)}"
+            )
+        if torch.Size(train.event_shape).numel() != torch.Size(data.event_shape).numel():
+            raise ValueError(
+                f"report: train must be of the shape {data.event_shape} of data, got "
+                f"{train.event_shape}"
+            )
+        return cls.of(train, None, None, num_data, data.seed)
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -78,6 +97,13 @@ class Data:
     def name(self) -> str:
         """What the data are called."""
         return "data" if isinstance(self.source, Tensor) else self.source.name
+
+    @property
+    def extent(self) -> str:
+        """How many they are, and how they were chosen, in words."""
+        if len(self) == len(self.source):
+            return f"{len(self)} data"
+        return f"{len(self)} of {len(self.source)} data, chosen at random with seed {self.seed}"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -143,6 +169,22 @@ def subjects(
         ValueError: if a pair is conditional on labels and there are none, or the data do not suit.
     """
     return [_subject(name, pair, data, tuple(context)) for name, pair in pairs.items()]
+
+
+def training(subject: Subject, train: Data) -> Subject:
+    """Return the same pair with training data.
+
+    Raises:
+        ValueError: if the data do not suit, or there is a context that they do not have.
+    """
+    pair = subject.pair
+    labels_alone = isinstance(pair, ConditionalVAE) and pair.num_classes is not None
+    if subject.context and not labels_alone:
+        raise ValueError(
+            f"report: pair {subject.name!r} is given a context, and there is none for the training "
+            f"data; leave train out"
+        )
+    return _subject(subject.name, pair, train, ())
 
 
 def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, ...]) -> Subject:
