@@ -392,6 +392,38 @@ def test_vamp_is_safe_in_float32_with_500_inputs_far_apart():
     torch.testing.assert_close(log_prob.double(), exact, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("distance", [1.0, 100.0, 1000.0])
+def test_mixture_of_normals_loses_nothing_to_cancellation(distance):
+    """The matrix product in float32 data, held against the direct form in float64."""
+    prior = priors.GaussianMixture(10, components=7, spread=distance)
+    with torch.no_grad():
+        prior.unconstrained_scale.uniform_(-3, 3)
+    z = (distance * torch.randn(20, 10)).requires_grad_()
+    log_prob = prior().log_prob(z)
+    log_prob.sum().backward()
+
+    exact = copy.deepcopy(prior).double()
+    exact.zero_grad()
+    x = z.detach().double().requires_grad_()
+    scale = nn.functional.softplus(exact.unconstrained_scale) + 1e-4
+    each = dist.Normal(exact.loc, scale).log_prob(x.unsqueeze(-2)).sum(-1)
+    expected = each.logsumexp(-1) - math.log(7)
+    expected.sum().backward()
+    # Of float32 remain the rounding of the result, and that of σ: once in a step of z.
+    assert torch.allclose(log_prob.double(), expected, rtol=1e-5)
+    for ours, theirs in (
+        (z.grad, x.grad),
+        (prior.loc.grad, exact.loc.grad),
+        (prior.unconstrained_scale.grad, exact.unconstrained_scale.grad),
+    ):
+        assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+
+
+def test_mixture_of_normals_looks_at_its_values():
+    with pytest.raises(ValueError, match="support"):
+        priors.GaussianMixture(2, components=3)().log_prob(torch.tensor([0.0, torch.nan]))
+
+
 def test_mixture_of_any_components():
     # Events of two dimensions, a batch besides the components'.
     loc = torch.randn(4, 3, 2, 5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pyro.distributions import Categorical, TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
 
@@ -93,7 +93,12 @@ class Mixture(TorchDistribution):
         return self._log_joint(value).softmax(-1)
 
     def _log_joint(self, value: Tensor) -> Tensor:
-        log_prob = self.component_distribution.log_prob(value.unsqueeze(-1 - self.event_dim))
+        components = self.component_distribution
+        normals = _as_normals(components)
+        if normals is None or value.device.type == "mps":  # which has no float64
+            log_prob = components.log_prob(value.unsqueeze(-1 - self.event_dim))
+        else:
+            log_prob = _log_normals(value, normals)
         return self.mixture_distribution.logits + log_prob
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  (as torch does)
@@ -218,6 +223,32 @@ class MixtureOfDiagonalNormals(TorchDistribution):
         """Σ_k w_k (σ_k² + (μ_k - E[z])²)."""
         spread = self.scale.square() + (self.loc - self.mean.unsqueeze(-2)).square()
         return (self.logits.exp().unsqueeze(-1) * spread).sum(-2)
+
+
+def _as_normals(components: Distribution) -> Normal | None:
+    """Return the normals, (K, D), that components with diagonal covariances are made of."""
+    if not isinstance(components, Independent) or len(components.event_shape) != 1:
+        return None
+    normals = components.base_dist
+    return normals if isinstance(normals, Normal) and normals.loc.dim() == 2 else None
+
+
+def _log_normals(value: Tensor, normals: Normal) -> Tensor:
+    r"""Return Σ_d log N(v_d; μ_kd, σ_kd²) for all k, shape ``(..., K)``, by one matrix product.
+
+    Σ_d (v_d - μ_kd)² / σ_kd² = Σ_d v_d² / σ_kd² - 2 Σ_d v_d μ_kd / σ_kd² + Σ_d μ_kd² / σ_kd²
+    takes no memory for each v, k and d. Where |v| is many σ the terms cancel, so that they are
+    summed in float64: at 1,000 σ, the error is still below that of the direct form in float32.
+    """
+    if normals._validate_args:
+        normals._validate_sample(value.unsqueeze(-2))
+    loc, scale, v = normals.loc.double(), normals.scale.double(), value.double()
+    precision = scale.square().reciprocal()
+    of_each = torch.cat([-0.5 * precision, loc * precision], -1)
+    constant = -(0.5 * loc.square() * precision + scale.log()).sum(-1)
+    constant = constant - 0.5 * math.log(2 * math.pi) * loc.shape[-1]
+    joint = torch.cat([v.square(), v], -1) @ of_each.mT + constant
+    return joint.to(value.dtype)
 
 
 def _log_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import describe, positive_int
@@ -18,8 +18,7 @@ class GaussianMixture(ConditionalDistribution):
     r"""p(z) = Σ_c w_c N(z; μ_c, diag σ_c²), with learned means and scales.
 
     The log-density is one logsumexp over components of the *event* log-density,
-    log p(z) = logsumexp_c [ log w_c + Σ_d log N(z_d; μ_cd, σ_cd²) ], computed in the direct form
-    ((z - μ)/σ)², which loses nothing to cancellation in float32.
+    log p(z) = logsumexp_c [ log w_c + Σ_d log N(z_d; μ_cd, σ_cd²) ].
 
     Source: Jiang et al. 2017 (arXiv 1611.05148) for the mixture prior; Stanford CS236, problem set
     2, for the case of many components with uniform weights.
@@ -82,21 +81,20 @@ class GaussianMixture(ConditionalDistribution):
         """The number of mixture components."""
         return self.loc.shape[0]
 
-    def forward(self) -> Distribution:
+    def forward(self) -> Mixture:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
-        scale = positive_scale(self.unconstrained_scale)
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.logits),
-            dist.Normal(self.loc, scale).to_event(1),
+        loc, scale = self.loc, positive_scale(self.unconstrained_scale)
+        return Mixture(
+            self.logits,
+            dist.Normal(loc, scale).to_event(1),
+            lambda k: dist.Normal(loc[k], scale[k]).to_event(1),
         )
 
     def responsibilities(
         self, z: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch components"]:
         """Return p(c | z) = w_c N(z; μ_c, σ_c²) / p(z), shape ``(..., components)``."""
-        prior = self()
-        log_joint = prior.component_distribution.log_prob(z.unsqueeze(-2))
-        return torch.softmax(log_joint + prior.mixture_distribution.logits, dim=-1)
+        return self().responsibilities(z)
 
     @torch.no_grad()
     def initialise_from(self, z: Float[Tensor, "n latent"], *, seed: int = 0) -> None:
