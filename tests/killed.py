@@ -1,12 +1,13 @@
-"""A training that is killed, again and again, and resumed; run by test_resume.py, in a process.
+"""Trainings that are killed, again and again, and resumed; run by test_resume.py, in a process.
 
-Imports everything once and forks: each life of the training is a real process with a real SIGKILL.
+Imports everything once and forks: each life of a training is a real process with a real SIGKILL.
 """
 
 import os
 import random
 import signal
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -149,23 +150,25 @@ def kill_in(seconds):
 
 
 def main(scenario, folder, seed):
-    folder, rng = Path(folder), random.Random(int(seed))
-    steps = 50
+    rng, steps = random.Random(f"{seed} {scenario}"), 50
+    begun = time.perf_counter()
     if life(scenario, folder / "whole", steps, 1000, None):
         sys.exit("the uninterrupted run was killed")
+    whole = time.perf_counter() - begun
     for name, checkpoint_every in (("rarely", 7), ("always", 1)):
-        deaths, seconds = 0, 0.05
+        deaths = 0
         while life(
             scenario,
             folder / name,
             steps,
             checkpoint_every,
-            rng.uniform(0.3, 1.0) * seconds if deaths < 6 else None,
+            # Before the first checkpoint, in the middle, and anywhere.
+            rng.uniform(0.1, (0.3, 0.8, 1.0)[deaths]) * whole if deaths < 3 else None,
         ):
             deaths += 1
-            seconds *= 1.7  # gets a little farther each time
-        print(name, deaths)
+        (folder / f"{name}.deaths").write_text(str(deaths))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for name in SCENARIOS:
+        main(name, Path(sys.argv[1]) / name, sys.argv[2])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from two_processes import GRADIENTS, train
+from two_processes import FAULTS, GRADIENTS, train
 
 from ppl_vae.data import Part
 from ppl_vae.storage import read_tensors
@@ -21,16 +22,28 @@ HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def run(command, folder, **environment):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    done = subprocess.run(
-        [*command, HERE / "two_processes.py", folder],
-        capture_output=True,
+def ended(command, seconds=120):
+    """Run a command that starts processes of its own; none of them outlives a test that hangs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
         env=environment,
-    )
-    assert done.returncode == 0, done.stderr
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, err
+    return out
+
+
+def run(command, folder):
+    ended([*command, HERE / "two_processes.py", folder])
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -76,6 +89,38 @@ def numbers(file):
 def test_two_processes_resume_exactly(found):
     for rank in found[1]:
         assert rank["resumed"] == 0
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_one_and_passed_over_by_all(found):
+    for rank in found[1]:
+        assert rank["damaged"] == 0
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_happens_in_one_process_ends_all(what, found):
+    """No process waits for one that is gone; the other says what it is about."""
+    here, there = (kind.__name__ for kind in FAULTS[what])
+    first, second = (rank["faults"][what] for rank in found[1])
+    if what == "disk":
+        first, second = second, first
+    assert first[0] == there, first
+    if what == "disk":
+        assert second[0] in ("NotADirectoryError", "FileExistsError"), second
+    else:
+        assert second[0] == here, second
+    if there == "RuntimeError":
+        assert "another process failed" in first[1]
+    if what == "signal":
+        assert "SIGTERM after step 4" in first[1]
+        assert "SIGTERM after step 4" in second[1]
+    if what == "nan":
+        assert "all is finite in this process" in first[1]
+        assert "the loss is NaN: the output of module 'guide.posterior.net'" in second[1]
+
+
+def test_a_folder_that_processes_do_not_share_is_refused(found):
+    for rank in found[1]:
+        assert "all processes need the same folder" in rank["another folder"]
 
 
 def test_processes_of_torchrun_are_found_without_an_argument(found):
@@ -127,15 +172,8 @@ def test_one_argument_starts_the_processes(found, tmp_path):
     """And ends, by another launcher, where torchrun ended."""
     script = tmp_path / "script.py"
     script.write_text(ONE_ARGUMENT.format(here=str(HERE), folder=str(tmp_path / "run")))
-    done = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    lines = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    out = ended([sys.executable, script])
+    lines = sorted(line for line in out.splitlines() if line.startswith("rank"))
     assert lines == ["rank 0 of 2", "rank 1 of 2"]
     ours = tmp_path / "run" / "checkpoints" / "step-000000010" / "weights.safetensors"
     theirs = found[0] / "broken" / "checkpoints" / "step-000000010" / "weights.safetensors"

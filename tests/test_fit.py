@@ -10,10 +10,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ppl_vae import (
     VAE,
@@ -27,6 +27,7 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.training import EarlyStopping, NotFiniteError, fit
+from ppl_vae.training.stopping import Best
 
 DIGITS = data.load("digits")
 quiet = partial(fit, progress=False)
@@ -183,6 +184,23 @@ def test_beta_goes_by_the_step_and_not_by_the_calls_of_a_step():
     assert fitted.history["beta"].tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
+@pytest.mark.parametrize("given", ["beta", "estimator"])
+def test_beta_is_that_of_the_step(given):
+    def at_two(step):
+        return 1e4 if step == 2 else 0.0
+
+    elbo = estimators.ImportanceWeightedELBO(1)
+    options = {"beta": at_two} if given == "beta" else {}
+    if given == "estimator":
+        options["estimator"] = estimators.KLWeighted(elbo, at_two)
+    history = quiet(digits_vae(), DIGITS, steps=5, log_every=1, **options).history
+    assert history["beta"].tolist() == [0, 0, 1e4, 0, 0]
+    assert (history["objective"] > 100).tolist() == [False, False, True, False, False]
+    assert (history["loss"] < 60).all(), "minus the bound, whatever β is"
+    if given == "estimator":
+        assert options["estimator"].schedule is at_two, "left as it was"
+
+
 def test_a_warm_up_longer_than_the_training_is_reported():
     with pytest.warns(UserWarning, match="longer than the training"):
         quiet(digits_vae(), DIGITS, steps=2, beta=estimators.linear_warm_up(100))
@@ -224,7 +242,14 @@ def test_schedules_of_the_rate_and_clipping():
     moved = sum(((weights(vae)[n] - before[n]) ** 2).sum() for n in before).sqrt()
     assert fitted.history["gradient_norm"][0] > 0.1
     assert moved == pytest.approx(0.01, rel=1e-3)
-    assert fitted.history["learning_rate"][0] == pytest.approx(0.1)
+    assert fitted.history["learning_rate"][0] == 1.0, "that of the step, as beta is"
+
+
+def test_a_first_validation_that_is_nan_is_not_the_best_for_ever():
+    best = Best()
+    found = [best.improved(step, loss, 0.0) for step, loss in enumerate([np.nan, np.nan, 5.0, 6.0])]
+    assert found == [True, False, True, False]
+    assert (best.loss, best.step, best.since) == (5.0, 2, 1)
 
 
 def test_early_stopping_leaves_the_best_weights():
@@ -289,8 +314,9 @@ def test_a_nan_stops_the_training_and_says_where_it_began(what, tmp_path):
     if what == "value":
         assert "'guide.posterior.net' is NaN at" in error.origin
     else:
-        assert "gradient is not" in error.origin
-        assert "guide.posterior.net.net" in error.origin
+        # Between the output of the inner network, where it is seen, and that of the outer one.
+        assert "the gradient of parameter 'guide.posterior.net.net.layers" in error.origin
+        assert "backwards first at the output of module 'guide.posterior.net.net" in error.origin
     assert all(p.isfinite().all() for p in pair.parameters())
     assert str(tmp_path) in str(error)
     assert "The last checkpoint is of step" in str(error)
@@ -320,6 +346,264 @@ def test_a_nan_of_a_density_names_the_site():
         pytest.raises(NotFiniteError, match=r"site .x. \(observed\): its log-density under"),
     ):
         quiet(pair, DataLoader(TensorDataset(x.values), 5), steps=2, estimator=Trace_ELBO())
+
+
+def scaled_by(likelihood, posterior=None):
+    pyro.set_rng_seed(0)
+    return VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posterior or posteriors.DiagonalNormal(nets.MLP(64, 4, hidden=(8,))),
+        likelihood=likelihood,
+    )
+
+
+@pytest.mark.parametrize("particles", [1, 5])
+def test_a_rate_that_is_too_high_is_explained_by_the_scale(particles):
+    pair = scaled_by(likelihoods.Normal(nets.MLP(2, 128, hidden=(8,)), "per-pixel"))
+    with pytest.raises(NotFiniteError, match=r"under Normal is NaN .* \(loc from .*, scale from"):
+        quiet(
+            pair,
+            DIGITS,
+            steps=9,
+            estimator=estimators.ImportanceWeightedELBO(particles),
+            optimiser=partial(torch.optim.Adam, lr=1e6),
+        )
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_nan_with_enumerated_labels_is_found(validated):
+    """Also in the first epoch of a loader, where Pyro's validation meets it before."""
+    x = DIGITS.draw(torch.arange(40), binarise="threshold")
+    given = DataLoader(TensorDataset(x), 10) if validated else x
+    with pytest.raises(NotFiniteError, match=r"step 1: the loss is NaN: .*'guide.classifier"):
+        quiet(digits_ssvae(), given, steps=2, optimiser=partial(torch.optim.SGD, lr=1e38))
+
+
+class Brittle(nets.MLP):
+    """A network that cannot bear what is drawn once in many steps."""
+
+    def forward(self, z):
+        out = super().forward(z)
+        return torch.where((z.abs() > 4.1).any(), torch.nan, 1.0) * out
+
+
+def test_a_nan_of_a_rare_draw_is_looked_for_with_the_same_draw():
+    pair = scaled_by(likelihoods.Bernoulli(Brittle(2, 64, hidden=(8,))))
+    with torch.no_grad():
+        pair.posterior.net.layers[-1].weight.zero_()
+        pair.posterior.net.layers[-1].bias[2:] = 0.55  # a scale of 1
+    with pytest.raises(
+        NotFiniteError, match=r"the output of module 'model\.likelihood\.net'"
+    ) as found:
+        quiet(pair, DIGITS, steps=1000, optimiser=partial(torch.optim.SGD, lr=0.0))
+    assert found.value.step > 10, "rare"
+
+
+def test_data_with_nan_are_told_as_such():
+    x = torch.ones(12, 64)
+    x[10] = torch.nan
+    with pytest.raises(ValueError, match="non-finite"):
+        quiet(digits_vae(), DataLoader(TensorDataset(x), 4), steps=6)
+    with pytest.raises(ValueError, match=r"expected x of shape \(batch, 64\)"):
+        quiet(digits_vae(), [torch.ones(4, 64), torch.ones(4, 63)], steps=2)
+
+
+def test_gradients_from_before_do_not_count():
+    """Neither a user's, nor those of a training that ended in a NaN."""
+    clean, spoilt = digits_vae(), digits_vae()
+    for parameter in spoilt.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    for pair in (clean, spoilt):
+        quiet(pair, DIGITS, steps=2)
+    assert same(weights(clean), weights(spoilt))
+    with pytest.raises(NotFiniteError):
+        quiet(clean, DIGITS, steps=5, optimiser=partial(torch.optim.SGD, lr=1e30))
+    assert all(p.grad is None for p in clean.parameters())
+
+
+def test_an_optimiser_of_some_of_the_parameters():
+    """What it has not is left alone, and its gradients do not pile up."""
+    one, other = digits_vae(), digits_vae()
+
+    def of_the_guide(parameters):
+        return torch.optim.SGD(one.guide.parameters(), lr=1e-2)
+
+    norms = quiet(one, DIGITS, steps=3, optimiser=of_the_guide, log_every=1).history
+    other.model.requires_grad_(False)
+    quiet(other, DIGITS, steps=3, optimiser=partial(torch.optim.SGD, lr=1e-2))
+    assert same(weights(one), weights(other))
+    assert same(weights(one.model), weights(digits_vae().model))
+    assert norms["gradient_norm"][2] < 1.5 * norms["gradient_norm"][0]
+
+
+class Averaging(nn.Module):
+    """A network with a running mean, and with dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 4)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("mean", torch.zeros(4))
+        self.modes = []
+
+    def forward(self, x):
+        self.modes.append((self.training, self.dropout.training))
+        out = self.net(self.dropout(x))
+        if self.training:
+            self.mean.lerp_(out.detach().reshape(-1, 4).mean(0), 0.1)
+        return out - self.mean
+
+
+def averaging():
+    pyro.set_rng_seed(0)
+    posterior = posteriors.DiagonalNormal(Averaging())
+    pair = scaled_by(likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(8,))), posterior)
+    posterior.net.mean.zero_()
+    posterior.net.modes.clear()
+    return pair
+
+
+def test_looking_at_the_bound_changes_nothing():
+    """However often the history is written, and whatever is looked at beforehand."""
+    pairs = [averaging(), averaging(), averaging()]
+    for pair, log_every in zip(pairs[:2], (1, 100), strict=True):
+        quiet(pair, DIGITS, steps=4, beta=0.5, log_every=log_every)
+    assert same(weights(pairs[0]), weights(pairs[1]))
+    # As often as there are steps: (1 - 0.1)^4 of a constant output is left.
+    nn.init.zeros_(pairs[2].posterior.net.net.weight)
+    nn.init.ones_(pairs[2].posterior.net.net.bias)
+    frozen = partial(torch.optim.SGD, lr=0.0)
+    validation = DIGITS.subset(range(9))
+    quiet(pairs[2], DIGITS, steps=4, optimiser=frozen, validation=validation, validate_every=2)
+    assert pairs[2].posterior.net.mean.tolist() == pytest.approx([1 - 0.9**4] * 4)
+
+
+@pytest.mark.parametrize("given", ["training", "evaluation", "a part in evaluation"])
+def test_training_is_in_training_mode_and_the_mode_given_comes_back(given):
+    pair = averaging()
+    net = pair.posterior.net
+    if given == "evaluation":
+        pair.eval()
+    elif given == "a part in evaluation":
+        net.dropout.eval()
+    modes = [m.training for m in pair.modules()]
+    quiet(pair, DIGITS, steps=2, validation=DIGITS.subset(range(9)))
+    of_training = {dropout for mode, dropout in net.modes if mode}
+    assert of_training == {given != "a part in evaluation"}
+    assert net.modes[-1] == (False, False), "the validation"
+    assert [m.training for m in pair.modules()] == modes
+
+
+class Shared(pyro.nn.PyroModule):
+    """A program with parameters of Pyro's kind, that its guide shares by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = pyro.nn.PyroParam(torch.ones(64), dist.constraints.positive)
+        self.weight = nn.Parameter(torch.zeros(64))
+
+    def forward(self, x):
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 1000, subsample_size=len(x)):
+            x_dist = dist.Normal(self.weight + shift.unsqueeze(-1), self.scale)
+            pyro.sample("x", x_dist.to_event(1), obs=x)
+
+
+@dataclasses.dataclass
+class Own:
+    model: nn.Module
+    guide: nn.Module
+
+
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pyro.infer.autoguide.AutoNormal,
+        pyro.infer.autoguide.AutoDelta,
+        pyro.infer.autoguide.AutoMultivariateNormal,
+    ],
+)
+def test_guides_that_make_their_parameters_themselves(guide, tmp_path):
+    """One seed, whatever was drawn before; no trace in Pyro's store; and resumed."""
+    x, histories, pairs = torch.rand(50, 64), [], []
+    for steps, out in ((6, None), (3, tmp_path), (6, tmp_path)):
+        torch.rand(steps)
+        model = Shared()
+        pair = Own(model, guide(model))
+        fitted = quiet(
+            pair,
+            x,
+            steps=steps,
+            estimator=Trace_ELBO(),
+            log_every=3,
+            out=out,
+            resume=True,
+        )
+        histories.append(fitted.history["loss"].tolist())
+        pairs.append(pair)
+        assert (model.weight != 0).all()
+        assert (model.scale != 1).all()
+        assert not pyro.get_param_store().keys()
+    assert histories[1] == histories[0][:1]
+    assert histories[2] == histories[0]
+    for part in ("model", "guide"):
+        assert same(weights(getattr(pairs[0], part)), weights(getattr(pairs[2], part)))
+
+
+class Stored(nn.Module):
+    def forward(self, x):
+        scale = pyro.param("sigma", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), scale).to_event(1), obs=x)
+
+
+def test_parameters_that_would_not_be_trained_are_refused():
+    with pytest.raises(ValueError, match=r"pyro.param 'sigma' is in Pyro's parameter store"):
+        quiet(Own(Stored(), ShownGuide()), torch.rand(9, 3), steps=1, estimator=Trace_ELBO())
+
+
+def test_programs_without_a_bound_per_datum_need_an_estimator_of_their_own():
+    pair = Own(Shared(), pyro.infer.autoguide.AutoDelta(Shared()))
+    x = torch.rand(9, 64)
+    with pytest.raises(ValueError, match="the default estimator needs them"):
+        quiet(pair, x, steps=1)
+    with pytest.raises(ValueError, match="validation needs them"):
+        quiet(pair, x, steps=1, estimator=Trace_ELBO(), validation=x)
+
+
+@pytest.mark.parametrize("beta", [None, 0.5])
+def test_pyros_estimators(beta):
+    """Streams of a semi-supervised pair, with β: some refuse to go without gradients."""
+    parts = data.SemiSupervised(DIGITS, DIGITS.labelled_subset(2))
+    # Where labels are seen, nothing is to be enumerated.
+    enumerating = partial(TraceEnum_ELBO, max_plate_nesting=1, strict_enumeration_warning=False)
+    for estimator in (
+        enumerating(),
+        Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+        estimators.KLWeighted(enumerating(), 0.5),
+    ):
+        weighted = isinstance(estimator, estimators.KLWeighted)
+        if weighted and beta is not None:
+            continue
+        given = digits_vae() if isinstance(estimator, Trace_ELBO) else digits_ssvae()
+        given_data = DIGITS if isinstance(estimator, Trace_ELBO) else parts
+        history = quiet(
+            given, given_data, steps=2, estimator=estimator, beta=beta, log_every=1
+        ).history
+        assert np.isfinite(history["loss"]).all()
+        assert ("objective" in history) == (beta is not None or weighted)
+
+
+def test_a_tensor_is_taken_as_the_pair_takes_data():
+    images = torch.rand(20, 1, 8, 8)
+    fitted = quiet(digits_vae(), images, steps=1, validation=images)  # flat, and binarised
+    assert np.isfinite(fitted.validation["loss"]).all()
+    pair = Shown()
+    quiet(pair, images, steps=1)
+    assert pair.model.seen[-1][0].shape == (20, 1, 8, 8)
+    quiet(pair, data.Dataset(images), steps=1)
+    assert pair.model.seen[-1][0].shape == (20, 64)
 
 
 class Shown(nn.Module):
@@ -446,14 +730,28 @@ def test_semi_supervised_parts_have_columns_and_weights():
 
 
 def test_a_logger_gets_every_number(tmp_path):
-    pytest.importorskip("lightning_fabric")
-    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    logger = CSVLogger(tmp_path)  # writes every hundred rows, and when told to
     fabric = Fabric(accelerator="cpu", devices=1, loggers=[logger])
     test = DIGITS.subset(range(20))
     quiet(digits_vae(), DIGITS, steps=4, log_every=2, validation=test, fabric=fabric)
     text = next(tmp_path.rglob("metrics.csv")).read_text()
     assert "validation_loss" in text
     assert "learning_rate" in text
+
+
+def test_tensorboard_gets_every_number(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fabric = Fabric(accelerator="cpu", devices=1, loggers=TensorBoardLogger(tmp_path))
+    fitted = quiet(digits_vae(), DIGITS, steps=4, beta=0.5, log_every=2, fabric=fabric)
+    events = EventAccumulator(str(next(tmp_path.rglob("*tfevents*"))))
+    events.Reload()
+    assert {"loss", "objective", "beta", "learning_rate"} <= {*events.Tags()["scalars"]}
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == list(
+        zip(fitted.history["step"], map(pytest.approx, fitted.history["loss"]), strict=True)
+    )
 
 
 def test_double_precision_stays():
@@ -471,6 +769,23 @@ def test_values_outside_the_support_are_refused_even_late():
         quiet(digits_vae(), DataLoader(TensorDataset(x), 4), steps=6)
     with pytest.raises(ValueError, match="outside the support"):
         quiet(digits_vae(), data.Dataset(5 * x + 1), steps=1)
+
+
+class Coin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Bernoulli(logits=self.logits + z[..., None]).to_event(1), obs=x)
+
+
+def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_first_epoch():
+    x = torch.cat([torch.ones(20, 3), torch.full((1, 3), 0.5)])
+    with pytest.raises(ValueError, match="support"):
+        quiet(Own(Coin(), ShownGuide()), x, epochs=1, batch_size=1, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -496,6 +811,28 @@ def test_values_outside_the_support_are_refused_even_late():
             "a weight on the KL already",
         ),
         ({"steps": 1, "validation": "mnist"}, TypeError, "validation must be a Dataset"),
+        ({"steps": 1, "validation": ()}, TypeError, "at least one, got none"),
+        ({"steps": 1, "validation": torch.rand(9, 63)}, ValueError, "shape"),
+        ({"steps": 1, "clip_norm": "1"}, TypeError, "clip_norm must be a number, got '1'"),
+        ({"steps": 1, "estimator": "elbo"}, TypeError, "an object of pyro.infer.ELBO"),
+        ({"steps": 1, "estimator": Trace_ELBO}, TypeError, "such as Trace_ELBO()"),
+        *(
+            ({"steps": 1, "estimator": elbo}, TypeError, f"{name} has none")
+            for elbo, name in (
+                (TraceGraph_ELBO(), "TraceGraph_ELBO"),
+                (estimators.KLWeighted(RenyiELBO(0.5), 1), "RenyiELBO"),
+            )
+        ),
+        ({"steps": 1, "optimiser": torch.optim.LBFGS}, TypeError, "LBFGS needs a closure"),
+        ({"steps": 1, "optimiser": 0.1}, TypeError, r"a function of the parameters, got 0\.1"),
+        ({"steps": 1, "optimiser": pyro.optim.Adam({})}, TypeError, "returned None"),
+        (
+            {"steps": 1, "lr_schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            TypeError,
+            "ReduceLROnPlateau waits for a metric",
+        ),
+        ({"steps": 1, "lr_schedule": lambda o: None}, TypeError, "must return a schedule"),
+        ({"steps": 1, "lr_schedule": 0.1}, TypeError, "a function of the optimiser, got 0.1"),
         (
             {"steps": 1, "fabric": Fabric(accelerator="cpu", devices=1, precision="bf16-true")},
             ValueError,
@@ -516,12 +853,33 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         (torch.rand(9, 7), ValueError, "shape"),
         (DIGITS.batches(10), ValueError, "leave batch_size out"),
         (iter([torch.ones(2, 64)]), TypeError, "iter"),
+        ([], ValueError, "data must give a batch in each epoch, got none"),
+        ("mnist", TypeError, "loaded by its name with ppl_vae.data.load"),
+        ({"x": torch.ones(2, 64)}, TypeError, "data must be a Dataset"),
+        (np.ones((2, 64)), TypeError, "torch.from_numpy"),
+        ((torch.ones(2, 64), torch.ones(2)), TypeError, "must not be a tuple of tensors"),
+        (TensorDataset(torch.ones(2, 64)), TypeError, "such as a DataLoader, got"),
     ],
 )
 def test_data_that_make_no_sense(given, error, message):
     options = {} if not isinstance(given, data.Batches) else {"batch_size": 5}
     with pytest.raises(error, match=message):
         quiet(digits_vae(), given, steps=1, **options)
+
+
+def test_epochs_of_a_stream_without_a_length():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(torch.ones(10, 64))
+
+    with pytest.raises(TypeError, match=r"needs data with a len\(\), the number"):
+        quiet(digits_vae(), DataLoader(Stream(), 5), epochs=1)
+    assert quiet(digits_vae(), DataLoader(Stream(), 5), steps=3).steps == 3
+
+
+def test_nothing_to_train():
+    with pytest.raises(ValueError, match="it has none that requires a gradient"):
+        quiet(digits_vae().requires_grad_(False), DIGITS, steps=1)
 
 
 @pytest.mark.usefixtures("as_users_see_it")

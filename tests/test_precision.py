@@ -53,7 +53,7 @@ def test_networks_are_lowered_and_what_they_return_is_not():
     seen = []
     for network in networks(programs):
         network.register_forward_hook(lambda m, a, out: seen.append(out.dtype))
-    with torch.autocast("cpu", dtype=torch.bfloat16), networks_only(programs):
+    with torch.autocast("cpu", dtype=torch.bfloat16), networks_only(programs, "cpu"):
         trace = poutine.trace(vae.guide).get_trace(x)
         replayed = poutine.trace(poutine.replay(vae.model, trace)).get_trace(x)
         for traced in (trace, replayed):
@@ -74,7 +74,7 @@ def test_networks_are_lowered_and_what_they_return_is_not():
 
 def test_without_autocast_nothing_happens():
     vae = digits_vae()
-    with networks_only(nn.ModuleDict({"model": vae.model, "guide": vae.guide})):
+    with networks_only(nn.ModuleDict({"model": vae.model, "guide": vae.guide}), "cpu"):
         assert not any(m._forward_pre_hooks for m in vae.modules())
 
 
@@ -86,7 +86,7 @@ def test_an_error_within_a_network_leaves_no_region_open():
     program = nn.ModuleDict({"net": Fails()})
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with (
-            networks_only(nn.ModuleDict({"model": program})),
+            networks_only(nn.ModuleDict({"model": program}), "cpu"),
             pytest.raises(RuntimeError, match="no"),
         ):
             program["net"](torch.zeros(1))

@@ -1,6 +1,7 @@
 """A training that is killed and resumed ends as if nothing had happened, bit for bit."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,10 +14,13 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
 
 from ppl_vae import VAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.storage import DamagedError
 from ppl_vae.training import EarlyStopping, Interrupted, fit
+from ppl_vae.training.interrupts import Interrupts
 
 HERE = Path(__file__).parent
 DIGITS = data.load("digits")
@@ -37,23 +41,26 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
-@pytest.mark.parametrize("scenario", ["everything", "shared tensors", "streams", "a DataLoader"])
-def test_killed_anywhere_and_resumed(scenario, tmp_path):
-    command = [sys.executable, HERE / "killed.py", scenario, tmp_path, str(len(scenario))]
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, HERE / "killed.py", folder, "1"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    deaths = dict(line.split() for line in run.stdout.splitlines())
-    assert sum(map(int, deaths.values())) >= 4, deaths
-    whole = {p.relative_to(tmp_path / "whole"): p for p in (tmp_path / "whole").rglob("*.*")}
-    files = [p for p in whole if "checkpoints" not in p.parts and p.name != "manifest.json"]
-    assert {p.name for p in files} >= {"history.csv", "model.safetensors"}
+    return folder
+
+
+@pytest.mark.parametrize("scenario", ["everything", "shared tensors", "streams", "a DataLoader"])
+def test_killed_anywhere_and_resumed(scenario, killed):
+    folder = killed / scenario
+    whole = {p.name: p for p in (folder / "whole").iterdir() if p.is_file()}
+    assert whole.keys() >= {"history.csv", "model.safetensors", "stopped"}
+    deaths = [int((folder / f"{name}.deaths").read_text()) for name in ("rarely", "always")]
+    assert sum(deaths) >= 3, deaths
     for name in ("rarely", "always"):
-        for file in files:
-            assert (tmp_path / name / file).read_bytes() == whole[file].read_bytes(), (name, file)
-        assert (tmp_path / name / "stopped").read_text() == (
-            tmp_path / "whole" / "stopped"
-        ).read_text()
-        leftovers = {p.name for p in (tmp_path / name / "checkpoints").iterdir()}
+        for file in whole:
+            assert (folder / name / file).read_bytes() == whole[file].read_bytes(), (name, file)
+        leftovers = {p.name for p in (folder / name / "checkpoints").iterdir()}
         assert all(n.startswith("step-") and n[5:].isdigit() for n in leftovers), leftovers
 
 
@@ -70,6 +77,46 @@ def test_more_steps_are_taken_from_where_it_ended(tmp_path):
     assert same(vae, whole)
     assert fitted.history.keys() == once.history.keys()
     assert all((fitted.history[n] == once.history[n]).all() for n in once.history)
+
+
+class Stateful(nn.Module):
+    """A network with a state of its own, that each call changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += self.training
+        return self.net(x) + 0.01 * self.calls
+
+
+@pytest.mark.parametrize("beta", [None, 0.5])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda: estimators.ImportanceWeightedELBO(2),
+        lambda: Trace_ELBO(num_particles=2, vectorize_particles=True),
+    ],
+)
+def test_what_estimators_find_at_their_first_call_is_no_part_of_the_training(
+    estimator, beta, tmp_path
+):
+    """Pyro's guess how plates are nested, and draw; ours run the programs once more."""
+    ended = []
+    for steps, out in ((6, None), (3, tmp_path), (6, tmp_path)):
+        net = Stateful()
+        pair = digits_vae().replace(posterior=posteriors.DiagonalNormal(net))
+        torch.manual_seed(0)
+        nn.init.normal_(net.net.weight, std=0.1)
+        nn.init.zeros_(net.net.bias)
+        nn.init.zeros_(net.calls)
+        options = {"estimator": estimator(), "beta": beta, "out": out, "resume": True}
+        quiet(pair, DIGITS, steps=steps, log_every=2, checkpoint_every=3, **options)
+        ended.append(pair)
+        assert net.calls == steps
+    assert same(ended[0], ended[2])
 
 
 def test_a_training_that_ended_is_left_as_it_is(tmp_path):
@@ -92,6 +139,20 @@ def test_an_early_stop_stays_a_stop(tmp_path):
     assert same(vae, again)
 
 
+def test_patience_and_the_best_weights_go_on_where_they_were(tmp_path):
+    options = {
+        "validation": DIGITS.subset(range(20)),
+        "validate_every": 1,
+        "stopping": EarlyStopping(6, min_delta=100),
+    }
+    whole, once = trained(tmp_path / "whole", 50, **options)
+    assert (once.best_step, once.steps) == (1, 7)
+    trained(tmp_path / "run", 5, **options)
+    vae, fitted = trained(tmp_path / "run", 50, resume=True, **options)
+    assert (fitted.stopped, fitted.best_step, fitted.steps) == ("patience", 1, 7)
+    assert same(vae, whole)
+
+
 def test_without_resume_nothing_is_overwritten(tmp_path):
     trained(tmp_path, 5)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
@@ -107,6 +168,11 @@ def test_without_resume_nothing_is_overwritten(tmp_path):
         ({"estimator": estimators.ImportanceWeightedELBO(2)}, "estimator"),
         ({"optimiser": partial(torch.optim.Adam, lr=0.5)}, "optimiser"),
         ({"beta": 0.5}, "beta"),
+        ({"beta": estimators.linear_warm_up(3)}, "beta"),
+        ({"estimator": estimators.KLWeighted(estimators.ImportanceWeightedELBO(1), 0.5)}, "beta"),
+        ({"estimator": estimators.ImportanceWeightedELBO(1, alpha=0.5)}, r"estimator.*alpha=0\.5"),
+        ({"lr_schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=3)}, "lr_schedule"),
+        ({"num_particles": lambda step: 1}, "num_particles"),
         ({"clip_norm": 0.5}, "clip_norm"),
         ({"batch_size": 7}, "batch_size=100 .here 7."),
     ],
@@ -117,6 +183,13 @@ def test_another_training_is_not_resumed(options, what, tmp_path):
     with pytest.raises(ValueError, match=what):
         quiet(vae, DIGITS, steps=9, out=tmp_path, resume=True, **options)
     assert same(vae, digits_vae()), "a refused checkpoint must not touch the pair"
+
+
+def test_another_length_of_a_schedule_is_another_training(tmp_path):
+    schedules = [partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=n) for n in (5, 9)]
+    trained(tmp_path, 5, lr_schedule=schedules[0])
+    with pytest.raises(ValueError, match=r"lr_schedule.*'T_max': 5.*'T_max': 9"):
+        trained(tmp_path, 9, lr_schedule=schedules[1], resume=True)
 
 
 def test_another_pair_is_not_resumed(tmp_path):
@@ -146,6 +219,35 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, 
     assert last.with_name("step-000000010.damaged").exists()
 
 
+def test_the_history_on_the_disk_is_that_of_the_checkpoint(tmp_path):
+    """Also where a kill came after the last checkpoint and before the history was written."""
+    trained(tmp_path, 10)
+    whole = (tmp_path / "history.csv").read_text()
+    (tmp_path / "history.csv").unlink()
+    trained(tmp_path, 10, resume=True)
+    assert (tmp_path / "history.csv").read_text() == whole
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_training(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        vae = digits_vae()
+        with pytest.raises(NotADirectoryError):
+            quiet(vae, DIGITS, steps=5, out=out)
+        assert same(vae, digits_vae())
+
+
+def test_a_state_that_cannot_be_saved_is_known_before_the_training(tmp_path):
+    class Unsaved(torch.optim.lr_scheduler.ConstantLR):
+        def state_dict(self):
+            return {"function": print}
+
+    vae = digits_vae()
+    with pytest.raises(TypeError, match=r"state\['lr_schedule'\]\['function'\]"):
+        quiet(vae, DIGITS, steps=5, out=tmp_path, lr_schedule=Unsaved)
+    assert same(vae, digits_vae())
+
+
 def test_nothing_is_invented_where_all_are_damaged(tmp_path):
     trained(tmp_path, 10)
     for folder in (tmp_path / "checkpoints").iterdir():
@@ -163,30 +265,31 @@ def test_only_so_many_are_kept(tmp_path):
     assert names == [f"step-{n:09d}" for n in (20, 25, 30)]
 
 
-FULL_DISK = """
-import resource, signal, sys
-sys.path.insert(0, sys.argv[2])
-from test_resume import trained
-from pathlib import Path
-out = Path(sys.argv[1])
-trained(out, 10)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # what a full disk is to a program
-try:
-    trained(out, 15, resume=True)
-except OSError as error:
-    print("refused")
-"""
+@pytest.fixture
+def fill_the_disk():
+    """Let files be no longer than 20 kB from now on: to a program that is a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
-    command = [sys.executable, "-c", FULL_DISK, tmp_path / "run", HERE]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert run.stdout == "refused\n", run.stderr
+@pytest.mark.parametrize("at", [10, 12])
+def test_a_full_disk_leaves_the_checkpoint_before(at, tmp_path, fill_the_disk):
+    """Full before anything is trained, or later, when the training may not be for nothing."""
+
+    def particles(step):
+        if step == at:
+            fill_the_disk()
+        return 1
+
+    options = {"num_particles": particles}
+    trained(tmp_path / "run", 10, **options)
+    if at == 10:
+        fill_the_disk()
+    with pytest.raises(OSError, match="File too large"):
+        trained(tmp_path / "run", 15, resume=True, **options)
     names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-000000005", "step-000000010"]
-    vae, _ = trained(tmp_path / "run", 15, resume=True)
-    assert same(vae, trained(tmp_path / "whole", 15)[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -208,6 +311,30 @@ def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path
     assert (tmp_path / "checkpoints" / f"step-{step:09d}").exists()
     vae, _ = trained(tmp_path, step + 3, resume=True)
     assert same(vae, trained(tmp_path / "whole", step + 3)[0])
+
+
+def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts():
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)  # within a second
+        assert interrupts.received == signal.SIGTERM
+        interrupts._since -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_in_a_thread_of_a_server_signals_are_left_alone():
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def train():
+        pair = digits_vae()
+        found.append(quiet(pair, DIGITS, steps=2).steps)
+        found.append(signal.getsignal(signal.SIGINT) is before)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [2, True]
 
 
 def test_a_signal_without_a_folder_says_that_nothing_is_saved():

@@ -7,6 +7,7 @@ divided: without that there would be nothing to compare.
 
 import json
 import os
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch.distributions import normal
 
 from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.data import Part
-from ppl_vae.training import fit
+from ppl_vae.training import Interrupted, NotFiniteError, fit
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
@@ -161,7 +162,7 @@ def gradient(name, processes, fabric=None):
         stepper = fabric.setup_module(objective) if fabric else objective
         loss, each = stepper(share)
         (fabric.backward if fabric else torch.Tensor.backward)(loss)
-    loss, each = loss.detach(), torch.stack(each)
+    loss = loss.detach()
     if fabric:
         loss, each = fabric.all_reduce(loss), fabric.all_reduce(each)
     return loss, each, {n: p.grad for n, p in objective.named_parameters()}
@@ -201,6 +202,116 @@ def train(folder, steps, fabric=None, divided=True, **options):
     return pair, fitted
 
 
+class Faulty(nn.Module):
+    """A network that fails in one process alone, at its third batch."""
+
+    def __init__(self, net, what, here):
+        super().__init__()
+        self.net, self.what, self.here, self.calls = net, what, here, 0
+
+    def forward(self, x):
+        out = self.net(x)
+        self.calls += self.training and torch.is_grad_enabled()
+        if not self.here or self.calls < 5 or self.training == (self.what == "validation"):
+            return out
+        if self.what == "nan":
+            return out * torch.nan
+        if self.what not in ("error", "validation"):
+            return out
+        raise ZeroDivisionError("of one process alone")
+
+
+FAULTS = {
+    "error": (ZeroDivisionError, RuntimeError),
+    "nan": (NotFiniteError, NotFiniteError),
+    "infinite loss": (NotFiniteError, NotFiniteError),
+    "validation": (ZeroDivisionError, RuntimeError),
+    "disk": (OSError, RuntimeError),
+    "signal": (Interrupted, Interrupted),
+}
+"""What is raised where it happens, and in the other process."""
+
+
+def fault(what, rank, fabric, folder):
+    """Return what a training raises in this process, and after how many steps."""
+    pair = vae()
+    where = 0 if what == "disk" else 1
+    net = Faulty(pair.posterior.net, what, rank == where)
+    pair = pair.replace(
+        posterior=posteriors.DiagonalNormal(net), prior=priors.StandardNormal(2)
+    ).double()
+    net.calls = 0
+    options = {"out": folder / what, "checkpoint_every": 2}
+    if what == "disk" and rank == where:
+        (folder / what).mkdir()
+        options["lr_schedule"] = lambda o: FullDisk(o, folder / what)
+    elif what == "disk":
+        options["lr_schedule"] = lambda o: torch.optim.lr_scheduler.ConstantLR(o)
+    if what == "infinite loss":
+        options["estimator"] = Infinite(net)
+    if what == "signal":
+        options["num_particles"] = lambda step: (
+            (os.kill(os.getpid(), signal.SIGTERM) if net.here and step == 3 else None) or 1
+        )
+    if what == "validation":
+        options["validation"], options["validate_every"] = X[:7], 3
+    try:
+        fit(
+            pair,
+            X,
+            batch_size=7,
+            steps=20,
+            log_every=2,
+            progress=False,
+            fabric=fabric,
+            **options,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        return [type(error).__name__, str(error)]
+    return ["nothing", ""]
+
+
+class Infinite(Trace_ELBO):
+    """An estimator whose loss is infinite in one process, with a finite gradient."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def differentiable_loss(self, *args):
+        loss = super().differentiable_loss(*args)
+        return loss + torch.inf if self.net.here and self.net.calls >= 5 else loss
+
+
+class FullDisk(torch.optim.lr_scheduler.ConstantLR):
+    """A schedule at whose third step nothing can be written any more."""
+
+    def __init__(self, optimiser, folder):
+        super().__init__(optimiser)
+        self._folder = folder
+
+    def step(self):
+        super().step()
+        if self.last_epoch == 3:
+            (self._folder / "checkpoints").rename(self._folder / "gone")
+            (self._folder / "checkpoints").touch()
+
+    def state_dict(self):
+        return {k: v for k, v in super().state_dict().items() if k != "_folder"}
+
+
+def damaged(rank, fabric, folder):
+    """Return the history of a training that resumes where the newest checkpoint is damaged."""
+    train(folder, 8, fabric, divided=False)
+    if rank == 0:
+        (folder / "checkpoints" / "step-000000008" / "state.pt").write_bytes(b"cut")
+    fabric.barrier()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pair, _ = train(folder, 10, fabric, divided=False)
+    return pair
+
+
 def main(folder):
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
@@ -236,7 +347,17 @@ def main(folder):
     found["by itself"] = distance(
         dict(straight.named_parameters()), dict(found_by_itself.named_parameters())
     )
+    again = damaged(rank, fabric, folder / "damaged")
+    found["damaged"] = distance(dict(straight.named_parameters()), dict(again.named_parameters()))
+    found["faults"] = {what: fault(what, rank, fabric, folder) for what in FAULTS}
+    other = folder if rank == 0 else folder / "another"
+    try:
+        train(other / "straight", 12, fabric, divided=False)
+    except RuntimeError as error:
+        found["another folder"] = str(error)
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
+    fabric.barrier()  # one that leaves early takes the connection away from the other
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

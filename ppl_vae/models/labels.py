@@ -29,15 +29,16 @@ class Labels:
             raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
         if y.shape != (batch,):
             raise ValueError(f"expected {expected}, got {describe(y)}")
-        if y.min() < -1 or y.max() >= self.num_classes:
-            raise ValueError(f"expected {expected}, got values from {y.min()} to {y.max()}")
+        low, high = value_range(y)
+        if low < -1 or high >= self.num_classes:
+            raise ValueError(f"expected {expected}, got values from {low} to {high}")
 
     def check_observed(self, y: Tensor | None, batch: int) -> None:
         """Raise an error unless y holds a label for each datum."""
         if y is None:
             raise TypeError(f"expected y of shape ({batch},), a label for each datum, got None")
         self.check(y, batch)
-        if (y < 0).any():
+        if some_missing(y):
             raise ValueError("y must hold a label for each datum, got -1 among them")
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -62,3 +63,20 @@ class Labels:
 
     def _classes(self, y: Tensor) -> Tensor:
         return torch.arange(self.num_classes, device=y.device)
+
+
+def value_range(y: Tensor) -> tuple[int, int]:
+    """Return the least and the greatest value of integers, looked at once until they change.
+
+    Looking at values waits for the device, and cannot be a part of a compiled step.
+    """
+    version, low, high = getattr(y, "range_seen", (None, 0, 0))
+    if version != y._version:
+        low, high = (int(value) for value in torch.aminmax(y)) if y.numel() else (0, 0)
+        y.range_seen = (y._version, low, high)  # type: ignore[attr-defined]
+    return low, high
+
+
+def some_missing(y: Tensor) -> bool:
+    """Tell whether some labels are unobserved."""
+    return value_range(y)[0] < 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.models.labels import Labels
+from ppl_vae.models.labels import Labels, some_missing
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.registration import register
@@ -198,7 +198,7 @@ class SemiSupervisedModel(nn.Module):
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
                     pyro.sample("classification", self.classifier(seen), obs=y.clamp(min=0))
-            if y is not None and (y >= 0).all():
+            if y is not None and not some_missing(y):
                 label = pyro.sample("y", p_y, obs=y)
             else:
                 label = pyro.sample("y", p_y, infer={"enumerate": "parallel"})
@@ -233,7 +233,7 @@ class SemiSupervisedGuide(nn.Module):
         register(self)
         x = self.observation.filled(x, mask)
         with pyro.plate("data", x.shape[0]):
-            if y is None or (y < 0).any():
+            if y is None or some_missing(y):
                 q_y = self.classifier(x)
                 if y is not None:
                     q_y = self.labels.point_masses(y, q_y)

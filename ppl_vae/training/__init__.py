@@ -3,6 +3,7 @@
 from ppl_vae.training.fit import Fitted, fit
 from ppl_vae.training.guard import NotFiniteError
 from ppl_vae.training.loop import Interrupted
+from ppl_vae.training.step import compile_step
 from ppl_vae.training.stopping import EarlyStopping
 
-__all__ = ["EarlyStopping", "Fitted", "Interrupted", "NotFiniteError", "fit"]
+__all__ = ["EarlyStopping", "Fitted", "Interrupted", "NotFiniteError", "compile_step", "fit"]

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.storage.atomic import clear_leftovers, new_folder
+from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder
 from ppl_vae.storage.errors import DamagedError
 from ppl_vae.storage.manifest import check, seal
 from ppl_vae.storage.state import load_state, save_state
@@ -90,6 +91,18 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._at(old))
         return target
+
+    def try_out(self, state: Mapping[str, Any]) -> None:
+        """Write a state, and leave nothing of it.
+
+        Raises:
+            OSError: if it cannot be written.
+            TypeError: if it holds something else than tensors, numbers and strings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # What a kill leaves is removed as any leftover of a checkpoint.
+        with TemporaryDirectory(prefix=PREFIX, dir=self.folder) as folder:
+            save_state(state, Path(folder) / _STATE)
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a checkpoint, ascending."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from ppl_vae.data import Part
@@ -63,6 +66,44 @@ class Processes:
 
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor[self.rank :: self.number]
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """Leave a region together: where one process fails in it, none waits for that one for ever.
+
+    What the processes do together must come before or after.
+
+    Raises:
+        RuntimeError: if another process has failed; that one raises its own error.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    failed = any_of(fabric, error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise RuntimeError("fit: another process failed; its own error says why")
+
+
+def any_of(fabric: Fabric, here: bool) -> bool:
+    """Tell whether something is true in any process."""
+    return bool(greatest(fabric, int(here)))
+
+
+def greatest(fabric: Fabric, here: int) -> int:
+    """Return the greatest of the processes' numbers."""
+    if fabric.world_size == 1:
+        return here
+    found = fabric.all_reduce(torch.tensor(here, device=fabric.device), reduce_op="max")
+    assert isinstance(found, Tensor)
+    return int(found)
 
 
 def _first(args: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
-import torch
+import pyro
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from pyro.infer import ELBO
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.training.arguments import (
+    check_numbers,
+    checked_estimator,
+    made_optimiser,
+    made_schedule,
+)
+from ppl_vae.training.launch import launched, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
-from ppl_vae.training.objective import Objective
-from ppl_vae.training.randomness import restored
+from ppl_vae.training.objective import Objective, untouched
+from ppl_vae.training.randomness import restored, seed_everything
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
+from ppl_vae.training.settings import settings
 from ppl_vae.training.sources import fixed, source_of
 from ppl_vae.training.stopping import EarlyStopping
-from ppl_vae.training.validation import Validation
+from ppl_vae.training.validation import Validation, check_per_datum
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Fitted:
     Args:
         steps: how many were taken.
         stopped: why it ended: ``"steps"``, or ``"patience"`` for an early stop.
-        history: name -> an array, with an entry each ``log_every`` steps. ``loss`` is minus the
-            bound in nats per datum, the mean over the steps since the last entry. With β it is that
-            of β = 1 on the data of the last step alone, and ``objective`` is the mean of what was
-            minimised. Where data come in several parts, ``loss`` is their weighted sum, and a
-            column of each part's name has its own.
+        history: name -> an array, with an entry each ``log_every`` steps, and at the end. ``loss``
+            is minus the bound in nats per datum, the mean over the steps since the last entry. With
+            β it is that of β = 1 on the data of the last step alone, and ``objective`` is the mean
+            of what was minimised. Where data come in several parts, ``loss`` is their weighted sum,
+            and a column of each part's name has its own.
         validation: likewise, with an entry for each validation.
         best_step: the step of the best validation; None if there was none.
     """
@@ -95,16 +98,21 @@ def fit(
     dropout. The generators of torch, numpy and Python are left as they were. The networks' initial
     weights are the pair's.
 
+    A program in evaluation mode is trained in training mode, with dropout, and left in evaluation
+    mode. In one that is in training mode, a part that is not, such as a fixed encoder, stays so.
+
     Args:
         pair: a pair of this package, or any object whose ``model`` and ``guide`` are modules.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, a
             tensor ``(N, *event)``, or any iterable of batches such as a ``DataLoader``. Grey values
-            of a data set are binarised anew at each step for a likelihood of 0 and 1. Labels, or a
-            batch's further tensors, go to programs that take them.
+            of a data set are binarised anew at each step for a likelihood of 0 and 1, and images
+            flattened for a flat one; programs of your own get a data set flat and grey, and a
+            tensor as it is. Labels, or a batch's further tensors, go to programs that take them.
         steps: how many steps to take.
         epochs: as many steps as this many passes over the data, in the place of ``steps``.
         batch_size: data per step, in all processes together; 100 where the data have none.
-        estimator: any ``pyro.infer.ELBO``; the ELBO, labels summed exactly, if not given.
+        estimator: any ``pyro.infer.ELBO`` that torch can differentiate; the ELBO, labels summed
+            exactly, if not given.
         optimiser: makes the optimiser of the parameters, such as
             ``functools.partial(torch.optim.AdamW, lr=1e-4)``; Adam at a rate of 1e-3 by default.
         lr_schedule: makes the schedule of an optimiser's rate, stepped at every step.
@@ -134,9 +142,12 @@ def fit(
         FileExistsError: if ``out`` has checkpoints and ``resume`` is False.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint is written to ``out``.
         NotFiniteError: if the loss or a gradient is not finite; names the step and where it began.
-        OSError: if a checkpoint cannot be written; the one before stays whole.
+        OSError: if a checkpoint cannot be written, before the training where that can be known; the
+            one before stays whole.
+        RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
-        ValueError: if arguments contradict each other, or data do not suit the pair.
+        ValueError: if arguments contradict each other, data do not suit the pair, or a program has
+            parameters in Pyro's store alone.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -159,30 +170,41 @@ def fit(
         "keep": keep,
         "log_every": log_every,
     }
-    _check_numbers({k: v for k, v in counts.items() if v is not None}, seed, clip_norm)
+    check_numbers(counts, seed, clip_norm)
+    estimator_or_elbo = checked_estimator(estimator)
     if stopping is not None and validation is None:
         raise ValueError("fit: stopping needs validation, got None; give validation=")
-    fabric = _launched(fabric, pair)
-    with restored():
-        like = _on_device(pair, fabric)
+    fabric = launched(fabric, pair)
+    # A store of its own: PyroModules would take over what another pair left there by their names.
+    with restored(), training_mode(pair), pyro.get_param_store().scope():
+        seed_everything(seed)  # some guides draw their first weights below
+        like = on_device(pair, fabric)
         source = source_of(pair, data, batch_size, seed, like)
         total = _total_steps(steps, epochs, source.batches)
-        scheduled = Scheduled(estimator or ImportanceWeightedELBO(1), beta, num_particles, total)
-        objective = Objective(pair, scheduled, source.first()[0].args)
-        made = (optimiser or _adam)([p for p in objective.parameters() if p.requires_grad])
+        scheduled = Scheduled(estimator_or_elbo, beta, num_particles, total)
+        first = source.first()[0].args
+        objective = Objective(pair, scheduled, first)
+        if estimator is None:
+            with untouched(objective):
+                check_per_datum(
+                    objective, first, "the default estimator needs them; give another estimator"
+                )
+        objective.try_out(first)
+        made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
+        following = None
+        if validation is not None:
+            held_out = fixed(pair, validation, seed, like)
+            following = Validation(objective, held_out, validation_particles, seed)
+            following.check()
         parts = Parts(
             fabric=fabric,
             objective=objective,
             stepper=fabric.setup_module(objective),
             optimiser=made,
-            lr_schedule=None if lr_schedule is None else lr_schedule(made),
+            lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
             source=source,
-            validation=None
-            if validation is None
-            else Validation(
-                objective, fixed(pair, validation, seed, like), validation_particles, seed
-            ),
+            validation=following,
             stopping=stopping,
             clip_norm=clip_norm,
             seed=seed,
@@ -191,10 +213,15 @@ def fit(
         run.begin()
         folder = None
         if out is not None:
-            folder = RunFolder(Path(out), keep, _settings(parts, beta, num_particles))
+            folder = RunFolder(Path(out), keep, settings(parts, num_particles))
             folder.open(run, resume)
         every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
-        stopped = loop(run, total, every, folder, progress)
+        try:
+            stopped = loop(run, total, every, folder, progress)
+        finally:
+            if fabric.is_global_zero:
+                for logger in fabric.loggers:
+                    logger.save()  # some keep many rows back
         run.use_best()
     return Fitted(
         steps=run.step,
@@ -205,114 +232,29 @@ def fit(
     )
 
 
-def _adam(parameters: list[nn.Parameter]) -> Optimizer:
-    return Adam(parameters, lr=1e-3, fused=True)
-
-
-def _launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
-    """Return Fabric with its processes running: those of torchrun, or one on the pair's device."""
-    if not isinstance(pair, ModelAndGuide) or not all(
-        isinstance(program, nn.Module) for program in (pair.model, pair.guide)
-    ):
-        raise TypeError(
-            f"fit: pair must have a model and a guide that are modules, got {describe(pair)}; a "
-            f"program that is a function can be the forward method of one"
-        )
-    if fabric is None:
-        device = _like(pair).device
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if here > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            fabric = Fabric(
-                accelerator="cpu" if device.type == "cpu" else "auto",
-                devices=here,
-                num_nodes=int(os.environ["WORLD_SIZE"]) // here,
-                strategy="ddp_find_unused_parameters_true",
-            )
-        else:
-            devices: Any = 1 if device.index is None else [device.index]
-            fabric = Fabric(accelerator=device.type, devices=devices)
-    if not isinstance(fabric.strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise ValueError(
-            f"fit: strategy must keep all weights in each process, as 'auto' and 'ddp' do, got "
-            f"{type(fabric.strategy).__name__}"
-        )
-    precision = fabric.strategy.precision.precision
-    if precision not in ("32-true", "64-true", "bf16-mixed"):
-        raise ValueError(
-            f"fit: precision must be '32-true', '64-true' or 'bf16-mixed' (networks in bfloat16, "
-            f"densities in float32), got {precision!r}: log-densities need more digits"
-        )
-    if not fabric._launched:
-        fabric.launch()
-    return fabric
-
-
-def _like(pair: ModelAndGuide) -> Tensor:
-    """Return a parameter of the device and dtype of all."""
-    for program in (pair.model, pair.guide):
-        for parameter in program.parameters():
-            if parameter.is_floating_point():
-                return parameter
-    return torch.empty(0)
-
-
-def _on_device(pair: ModelAndGuide, fabric: Fabric) -> Tensor:
-    for program in (pair.model, pair.guide):
-        fabric.to_device(fabric.strategy.precision.convert_module(program))
-    return _like(pair)
-
-
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:
     if steps is not None:
         return steps
     assert epochs is not None
-    if not hasattr(batches, "__len__"):
+    try:
+        return epochs * len(batches)
+    except TypeError as error:  # no len(), or of a stream that has none
         raise TypeError(
-            f"fit: epochs={epochs} needs data with a len(), the number of batches, and "
-            f"{type(batches).__name__} has none; give steps="
-        )
-    return epochs * len(batches)
+            f"fit: epochs={epochs} needs data with a len(), the number of batches, and these have "
+            f"none; give steps="
+        ) from error
 
 
-def _settings(parts: Parts, beta: object, num_particles: object) -> dict[str, str]:
-    """Return what must be the same for a training to go on, by name, in words."""
-    bound = parts.scheduled.bound
-    numbers = {k: v for k, v in vars(bound).items() if isinstance(v, (int, float, str))}
-    if num_particles is not None:
-        numbers.pop("num_particles", None)
-    defaults = {
-        k: v for k, v in parts.optimiser.defaults.items() if isinstance(v, (int, float, tuple))
-    }
-    return {
-        "estimator": f"{type(bound).__name__} with {numbers}",
-        "beta": _words(beta),
-        "num_particles": _words(num_particles),
-        "optimiser": f"{type(parts.optimiser).__name__} with {defaults}",
-        "lr_schedule": type(parts.lr_schedule).__name__,
-        "clip_norm": _words(parts.clip_norm),
-        "stopping": _words(parts.stopping),
-        "seed": _words(parts.seed),
-    }
-
-
-def _words(value: object) -> str:
-    """Return what says the same in another process: an address in memory does not."""
-    if isinstance(value, (int, float, NoneType)) or is_dataclass(value):
-        return repr(value)
-    return f"{getattr(value, '__qualname__', type(value).__qualname__)}"
-
-
-def _check_numbers(
-    counts: Mapping[str, object], seed: object, clip_norm: float | int | None
-) -> None:
-    for name, value in counts.items():
-        positive_int("fit", name, value)
-    if ("steps" in counts) == ("epochs" in counts):
-        raise ValueError("fit: give either steps= or epochs=, how long to train")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"fit: seed must be an integer, got {describe(seed)}")
-    if clip_norm is not None and not 0 < clip_norm < math.inf:
-        raise ValueError(
-            f"fit: clip_norm must be finite and above 0, got {describe(clip_norm)}; leave it out "
-            f"for no clipping"
-        )
+@contextmanager
+def training_mode(pair: ModelAndGuide) -> Iterator[None]:
+    """Switch programs that are in evaluation mode to training mode, and back."""
+    modules = [module for program in (pair.model, pair.guide) for module in program.modules()]
+    modes = [(module, module.training) for module in modules]
+    try:
+        for program in (pair.model, pair.guide):
+            if not program.training:
+                program.train()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from ppl_vae.training.checkpoints import Checkpoints
+from ppl_vae.training.distributed import greatest, together
 from ppl_vae.training.interrupts import Interrupts
 from ppl_vae.training.run import Run
 
@@ -63,7 +63,16 @@ class RunFolder:
         self._saved = -1
 
     def open(self, run: Run, resume: bool) -> None:
-        """Go on from the newest checkpoint, or see that there is none."""
+        """Go on from the newest checkpoint, or see that there is none.
+
+        Raises:
+            FileExistsError: if there are checkpoints, and they are not to be gone on from.
+            NotADirectoryError: if there is a file in the folder's place.
+            OSError: if nothing can be written there.
+            TypeError: if a schedule or an optimiser has a state that cannot be saved.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"fit: out must be a folder, and {self.folder} is a file")
         there = self._checkpoints.steps()
         if there and not resume:
             raise FileExistsError(
@@ -72,7 +81,12 @@ class RunFolder:
             )
         if run.resume(self._checkpoints, self._settings):
             self._saved = run.step
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with together(run.parts.fabric):
+            if run.processes.rank == 0:
+                # What cannot be written should be known before the training, not after hours.
+                self._checkpoints.try_out(run.state_dict(self._settings))
+                if run.step:
+                    run.write(self.folder)  # a kill may have come between checkpoint and history
 
     def save(self, run: Run) -> None:
         """Write a checkpoint and the history, unless that of this step is there."""
@@ -118,20 +132,9 @@ def loop(run: Run, total: int, every: Every, folder: RunFolder | None, progress:
                 folder.save(run)
             # Processes must stop at the same step; asking each other at every step would cost more.
             if run.processes.number == 1 or logs:
-                number = _agreed(run, interrupts.received)
-                if number is not None:
+                number = greatest(run.parts.fabric, interrupts.received or 0)
+                if number:
                     if folder is not None:
                         folder.save(run)
                     raise Interrupted(run.step, number, nowhere if folder is None else folder.saved)
     return "patience" if run.out_of_patience else "steps"
-
-
-def _agreed(run: Run, received: int | None) -> int | None:
-    """Return the signal that any process has received."""
-    if run.processes.number == 1:
-        return received
-    fabric = run.parts.fabric
-    mine = torch.tensor(float(received or 0), device=fabric.device)
-    greatest = fabric.all_reduce(mine, reduce_op="max")
-    assert isinstance(greatest, torch.Tensor)
-    return int(greatest) or None

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyro
+import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -22,7 +27,10 @@ class Objective(nn.Module):
     Args:
         pair: model and guide.
         scheduled: the estimator of a bound.
-        args: a batch of the programs' arguments, to find N; the programs run once on it.
+        args: a batch of the programs' arguments, for a first look at the programs and to find N.
+
+    Raises:
+        ValueError: if a program has parameters of its own in Pyro's store.
     """
 
     def __init__(self, pair: ModelAndGuide, scheduled: Scheduled, args: tuple[Tensor, ...]) -> None:
@@ -30,33 +38,77 @@ class Objective(nn.Module):
         self.model = pair.model
         self.guide = pair.guide
         self.scheduled = scheduled
-        poutine.trace(self.guide).get_trace(*args)  # some guides make their parameters here
-        self.total = _total(self.model, args)
+        with untouched(self):
+            # Some guides make their parameters here.
+            guide_trace = poutine.trace(self.guide).get_trace(*args)
+            with pyro.validation_enabled(True):
+                model_trace = poutine.trace(self.model).get_trace(*args)
+            self._check_parameters(guide_trace, model_trace)
+        self.total = _total(model_trace, len(args[0]))
 
-    def forward(self, share: Share, *, weighted: bool = True) -> tuple[Tensor, list[Tensor]]:
+    def try_out(self, args: tuple[Tensor, ...]) -> None:
+        """Call the estimator, and change nothing.
+
+        Estimators run new programs once more at their first call: that should not be a part of the
+        training, where one that resumes would draw other numbers than one that went on.
+        """
+        with untouched(self), pyro.validation_enabled(False), self.scheduled.now() as estimator:
+            estimator.differentiable_loss(self.model, self.guide, *args)
+
+    def forward(self, share: Share, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
         """Return the objective, to be differentiated, and minus the bound of each part.
 
         Both are in nats per datum, with β or without; what their means over processes are is said
         of :class:`Share`.
         """
         losses = []
-        with networks_only(self):
+        with networks_only(self, share.parts[0].args[0].device.type):
             for part, fraction in zip(share.parts, share.fractions, strict=True):
-                estimator = self.scheduled.now() if weighted else self.scheduled.bound
-                loss = estimator.differentiable_loss(self.model, self.guide, *part.args)
+                with self.scheduled.now(weighted=weighted) as estimator:
+                    loss = estimator.differentiable_loss(self.model, self.guide, *part.args)
                 losses.append(fraction / (self.total or len(part.args[0])) * loss)
         first, *others = (p.weight * loss for p, loss in zip(share.parts, losses, strict=True))
-        return sum(others, first), [loss.detach() for loss in losses]
+        return sum(others, first), torch.stack([loss.detach() for loss in losses])
+
+    def _check_parameters(self, *traces: Trace) -> None:
+        own = {id(parameter) for parameter in self.parameters()}
+        # Of a PyroModule, the store may have another's of the same name, which it does not use.
+        names = {n for program in (self.model, self.guide) for n, _ in program.named_parameters()}
+        for trace in traces:
+            for name, site in trace.nodes.items():
+                if site["type"] != "param" or name in names:
+                    continue
+                if id(_unconstrained(site["value"])) not in own:
+                    raise ValueError(
+                        f"fit: pyro.param {name!r} is in Pyro's parameter store and in no module, "
+                        f"so that it would not be trained; make it an nn.Parameter of the program, "
+                        f"or a pyro.nn.PyroParam of a PyroModule"
+                    )
 
 
-def _total(model: nn.Module, args: tuple[Tensor, ...]) -> int | None:
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Leave buffers as they were: a look at the programs must not move a running mean."""
+    # Not those that are made within, nor those that a guide of its own kind replaces.
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+
+def _unconstrained(value: Tensor) -> Tensor:
+    return value.unconstrained() if hasattr(value, "unconstrained") else value
+
+
+def _total(trace: Trace, batch: int) -> int | None:
     """Return N where the data's plate is subsampled; None where it is as large as the batch."""
-    with pyro.validation_enabled(True):
-        trace = poutine.trace(model).get_trace(*args)
     for site in trace.nodes.values():
         if site["type"] != "sample" or not site["is_observed"] or site_is_subsample(site):
             continue
         for frame in site["cond_indep_stack"]:
-            if frame.size == len(args[0]) and frame.full_size not in (None, frame.size):
+            if frame.size == batch and frame.full_size not in (None, frame.size):
                 return int(frame.full_size)
     return None

@@ -14,7 +14,7 @@ from ppl_vae.conditional import ConditionalDistribution
 
 
 @contextmanager
-def networks_only(programs: nn.Module) -> Iterator[None]:
+def networks_only(programs: nn.Module, device: str) -> Iterator[None]:
     """Within a region of ``torch.autocast``, keep it to the networks of the programs.
 
     A log-density is a sum of hundreds of terms of different signs: in bfloat16, with 8 bits, its
@@ -24,8 +24,11 @@ def networks_only(programs: nn.Module) -> Iterator[None]:
     The networks are the largest modules without a conditional distribution in them, inside one
     or, in programs of your own, inside the program. What a distribution itself calls, such as the
     networks of a flow, stays in full precision.
+
+    Args:
+        programs: has programs as its children.
+        device: the type of device that they are on.
     """
-    device = next((p.device.type for p in programs.parameters()), "cpu")
     if not torch.is_autocast_enabled(device):
         yield
         return

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.training.checkpoints import Checkpoints, put_back, weights
-from ppl_vae.training.distributed import Processes, Share
-from ppl_vae.training.guard import NotFiniteError, origin
+from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
+from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
+from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
-from ppl_vae.training.objective import Objective
+from ppl_vae.training.objective import Objective, untouched
 from ppl_vae.training.randomness import random_state, restored, seed_everything, set_random_state
 from ppl_vae.training.schedules import Scheduled
+from ppl_vae.training.settings import compare
 from ppl_vae.training.sources import Source
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
@@ -79,11 +81,13 @@ class Run:
         self.loss = math.nan
         self._since_log: list[Tensor] = []
         self._norm = torch.tensor(math.nan)
+        self._rate = math.nan
         self._validated_values = False
         self._parameters = [p for p in parts.objective.parameters() if p.requires_grad]
 
     def begin(self) -> None:
-        """Seed what the first step draws from."""
+        """Seed what the first step draws from, and forget gradients from before."""
+        self._forget_gradients()
         seed_everything(self.parts.seed + _APART * self.processes.rank)
 
     def train(self, saved: str) -> None:
@@ -94,26 +98,40 @@ class Run:
 
         Raises:
             NotFiniteError: if the loss or the gradient is not finite; nothing has changed.
+            RuntimeError: if another process failed.
         """
         parts = self.parts
         share = self.processes.share(next(parts.source))
         parts.scheduled.at(self.step)
         before = _generators(parts.fabric.device)
         check = not self._validated_values
-        with pyro.validation_enabled(check):
-            loss, of_parts = parts.stepper(share)
-            parts.fabric.backward(loss)
+        try:
+            with pyro.validation_enabled(check):
+                with together(parts.fabric):
+                    loss, of_parts = parts.stepper(share)
+                parts.fabric.backward(loss)
+        except ValueError as error:
+            # Of NaN, Pyro's validation says neither step nor origin. Data with NaN it explains.
+            nowhere = torch.tensor(math.nan)
+            if check and all(t.isfinite().all() for part in share.parts for t in part.args):
+                found = self._origin(share, before, nowhere)
+                if MADE_BY_ESTIMATOR not in found:
+                    raise NotFiniteError(self.step, found, saved) from error
+            raise
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(loss.detach() + norm):
+        # The norm is that of all processes, the loss this one's.
+        if any_of(parts.fabric, not torch.isfinite(loss.detach() + norm)):
+            self._forget_gradients()
             raise NotFiniteError(self.step, self._origin(share, before, loss.detach()), saved)
         if parts.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, float(parts.clip_norm), norm)
         parts.optimiser.step()
-        parts.optimiser.zero_grad(set_to_none=True)
+        self._rate = float(parts.optimiser.param_groups[0]["lr"])
+        self._forget_gradients()
         if parts.lr_schedule is not None:
             parts.lr_schedule.step()
-        self._since_log.append(torch.stack([loss.detach(), *of_parts]))
+        self._since_log.append(torch.cat([loss.detach()[None], of_parts]))
         self._norm, self._share = norm, share
         self.step += 1
         # Values that were all looked at beforehand need no second look; others get it for an epoch.
@@ -137,7 +155,7 @@ class Run:
             row |= {"objective": objective, "loss": self._unweighted()}
         row |= parts.scheduled.values()
         row |= {
-            "learning_rate": _learning_rate(parts.optimiser),
+            "learning_rate": self._rate,
             "gradient_norm": float(self._norm),
         }
         self.history.append(row)
@@ -171,39 +189,72 @@ class Run:
             put_back(self.parts.objective, self.best_weights)
 
     def save(self, checkpoints: Checkpoints, settings: Mapping[str, str]) -> None:
-        """Write a checkpoint, by the first process."""
+        """Write a checkpoint and the history, by the first process.
+
+        Raises:
+            OSError: if they cannot be written.
+            RuntimeError: if another process failed.
+        """
         parts = self.parts
         mine = random_state()
         every = [mine]
         if self.processes.number > 1:
             every = [None] * self.processes.number  # type: ignore[list-item]
             torch.distributed.all_gather_object(every, mine)
-        if self.processes.rank == 0:
-            schedule = parts.lr_schedule
-            state = {
-                "settings": dict(settings),
-                "step": self.step,
-                "source": parts.source.state_dict(),
-                "optimiser": parts.optimiser.state_dict(),
-                "lr_schedule": None if schedule is None else schedule.state_dict(),
-                "best": self.best.state_dict(),
-                "history": self.history.state_dict(),
-                "validation": self.validated.state_dict(),
-                "since_log": [t.cpu() for t in self._since_log],
-                "random": every,
-            }
-            checkpoints.save(self.step, parts.objective, state, self.best_weights)
-            self.write(checkpoints.folder.parent)
-        parts.fabric.barrier()
+        with together(parts.fabric):
+            if self.processes.rank == 0:
+                state = {**self.state_dict(settings), "random": every}
+                checkpoints.save(self.step, parts.objective, state, self.best_weights)
+                self.write(checkpoints.folder.parent)
+
+    def state_dict(self, settings: Mapping[str, str]) -> dict[str, Any]:
+        """Return the state, but for the weights and the random number generators."""
+        parts, schedule = self.parts, self.parts.lr_schedule
+        return {
+            "settings": dict(settings),
+            "step": self.step,
+            "source": parts.source.state_dict(),
+            "optimiser": parts.optimiser.state_dict(),
+            "lr_schedule": None if schedule is None else schedule.state_dict(),
+            "best": self.best.state_dict(),
+            "history": self.history.state_dict(),
+            "validation": self.validated.state_dict(),
+            "since_log": [t.cpu() for t in self._since_log],
+        }
 
     def resume(self, checkpoints: Checkpoints, settings: Mapping[str, str]) -> bool:
-        """Go on from the newest checkpoint; tell whether there was one."""
+        """Go on from the newest checkpoint; tell whether there was one.
+
+        Raises:
+            DamagedError: if all checkpoints are damaged.
+            MismatchError: if they are of another pair.
+            RuntimeError: if processes do not see the same folder, or another one failed.
+            ValueError: if settings were others.
+        """
+        fabric, found = self.parts.fabric, None
+        # The first process sets what is damaged aside; the others find the rest.
+        for first in (True, False) if self.processes.number > 1 else (True,):
+            with together(fabric):
+                if (self.processes.rank == 0) == first:
+                    found = checkpoints.newest()
+        step = -1 if found is None else found.step
+        newest = greatest(fabric, step)
+        if any_of(fabric, step != newest):
+            raise RuntimeError(
+                f"fit: for process {self.processes.rank} the newest checkpoint in "
+                f"{checkpoints.folder} is of step {step} (-1: none), and for another one of "
+                f"another step; all processes need the same folder"
+            )
+        with together(fabric):
+            if found is not None:
+                self._load(found, settings)
+        return found is not None
+
+    def _load(self, found: Checkpoint, settings: Mapping[str, str]) -> None:
+        """Take over the state of a checkpoint."""
         parts = self.parts
-        found = checkpoints.newest()
-        if found is None:
-            return False
         state = found.state
-        _compare(state["settings"], settings, found.folder)
+        compare(state["settings"], settings, found.folder)
         parts.source.load_state_dict(state["source"])
         found.load_weights(parts.objective)
         self.step = found.step
@@ -226,7 +277,6 @@ class Run:
                     stacklevel=3,
                 )
             seed_everything(parts.seed + self.step + _APART * self.processes.rank)
-        return True
 
     def write(self, folder: Path) -> None:
         """Write the histories as CSV."""
@@ -237,18 +287,27 @@ class Run:
     def _unweighted(self) -> float:
         """Return minus the bound without β of the last step's data, at other draws."""
         fabric = self.parts.fabric
-        with restored(), torch.no_grad(), fabric.autocast():
+        # With gradients, though none is wanted: some of Pyro's estimators refuse to go without.
+        with restored(), untouched(self.parts.objective), fabric.autocast():
             loss, _ = self.parts.objective(self._share, weighted=False)
-        return _mean_over_processes(loss.double(), fabric).item()
+        return _mean_over_processes(loss.detach().double(), fabric).item()
 
     def _origin(self, share: Share, before: Mapping[str, Tensor], loss: Tensor) -> str:
-        def rerun() -> None:
-            with restored():
+        def rerun() -> Tensor:
+            with restored(), untouched(self.parts.objective), self.parts.fabric.autocast():
                 _set_generators(self.parts.fabric.device, before)
-                with self.parts.fabric.autocast():
-                    self.parts.objective(share)
+                objective, _ = self.parts.objective(share)
+            return objective
 
-        return origin(self.parts.objective, rerun, loss)
+        found = origin(self.parts.objective, rerun, loss)
+        if found == FINITE and self.processes.number > 1:
+            return "all is finite in this process, and not in another one, which says more"
+        return found
+
+    def _forget_gradients(self) -> None:
+        # Of all: an optimiser may have some of the parameters only.
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def _to_loggers(self, row: Mapping[str, float | int]) -> None:
         values = {name: value for name, value in row.items() if name != "step"}
@@ -274,16 +333,3 @@ def _set_generators(device: torch.device, states: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def _learning_rate(optimiser: Optimizer) -> float:
-    return float(optimiser.param_groups[0]["lr"])
-
-
-def _compare(saved: Mapping[str, str], now: Mapping[str, str], folder: Path) -> None:
-    for name in now:
-        if saved.get(name) != now[name]:
-            raise ValueError(
-                f"fit: cannot resume from {folder}: there {name} is {saved.get(name)}, and now it "
-                f"is {now[name]}; give what was given before, or another folder"
-            )

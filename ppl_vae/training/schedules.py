@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pyro.infer import ELBO
+from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.estimators import KLWeighted
+from ppl_vae.estimators import KLWeighted, constant
 
 
 class Scheduled:
@@ -44,8 +46,30 @@ class Scheduled:
         self.bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
         """The estimator without β."""
         self._num_particles = num_particles
+        self._schedule = estimator.schedule if isinstance(estimator, KLWeighted) else None
         self._step = 0
         self.at(0)
+
+    @property
+    def estimators(self) -> tuple[ELBO, ...]:
+        """The estimator, and the one that it weights."""
+        return (self._estimator, self.bound) if self.weighted else (self.bound,)
+
+    @contextmanager
+    def beta_is(self, beta: Tensor | None) -> Iterator[None]:
+        """Within ``with``, let a tensor be the weight on the KL, if it has one."""
+        before = self._schedule
+        if before is not None:
+            self._schedule = lambda step: beta  # type: ignore[assignment,return-value]
+        try:
+            yield
+        finally:
+            self._schedule = before
+
+    @property
+    def beta(self) -> Callable[[int], float] | None:
+        """The schedule of the weight on the KL, if it has one."""
+        return self._estimator.schedule if isinstance(self._estimator, KLWeighted) else None
 
     @property
     def weighted(self) -> bool:
@@ -59,11 +83,20 @@ class Scheduled:
             number = self._num_particles(step)
             self.bound.num_particles = positive_int("fit", "num_particles(step)", number)
 
-    def now(self) -> ELBO:
-        """Return the estimator as it is at the step, for one call."""
-        if isinstance(self._estimator, KLWeighted):
-            self._estimator.step = self._step  # a call takes a step of its own
-        return self._estimator
+    @contextmanager
+    def now(self, *, weighted: bool = True) -> Iterator[ELBO]:
+        """Within ``with``, the estimator as it is at the step, with β or without."""
+        estimator = self._estimator
+        if not isinstance(estimator, KLWeighted):
+            yield estimator
+            return
+        # Without β it is 1: the bare estimator would find the programs new, and run them once more.
+        schedule, estimator.step = estimator.schedule, self._step
+        estimator.schedule = self._schedule if self._schedule and weighted else constant(1.0)
+        try:
+            yield estimator
+        finally:
+            estimator.schedule, estimator.step = schedule, self._step  # a call has taken a step
 
     def values(self) -> dict[str, float | int]:
         """Return what the schedules say now, by name."""

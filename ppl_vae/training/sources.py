@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +51,11 @@ class Source:
     def first(self) -> tuple[Part, ...]:
         """Return the first step's parts, and stay where we are."""
         state = self.batches.state_dict()
-        parts = self._parts(next(iter(self.batches)))
+        batch = next(iter(self.batches), None)
         self.batches.load_state_dict(state)
-        return parts
+        if batch is None:
+            raise ValueError("fit: data must give a batch in each epoch, got none")
+        return self._parts(batch)
 
     def __next__(self) -> tuple[Part, ...]:
         if self._iterator is None:
@@ -77,6 +80,8 @@ class Source:
         self._iterator = None
 
     def _parts(self, batch: Any) -> tuple[Part, ...]:
+        if isinstance(batch, (Tensor, list)):
+            batch = (batch,) if isinstance(batch, Tensor) else tuple(batch)
         if not isinstance(batch, tuple) or not batch:
             raise TypeError(f"fit: a batch must be a tuple of tensors, got {describe(batch)}")
         if not isinstance(batch[0], Part):
@@ -101,19 +106,27 @@ def source_of(
         TypeError: if the data are of a kind that is not known.
         ValueError: if they do not suit the pair, or bring a batch size of their own.
     """
+    whole = isinstance(data, (Tensor, Dataset))
+    # This package's pairs look at all values of these at once.
+    known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
     given = isinstance(data, (Batches, SemiSupervised, Resumable))
-    loader = isinstance(data, Iterable) and not isinstance(data, (Tensor, Dataset))
+    _refuse_no_batches(data)
+    loader = isinstance(data, Iterable) and not whole
     if (given or loader) and batch_size is not None:
         raise ValueError(
             f"fit: batch_size={batch_size} was given, and {type(data).__name__} has one of its "
             f"own; leave batch_size out"
         )
-    if isinstance(data, Tensor):
-        data = Dataset(data, name="data")
-    if isinstance(data, Dataset):
+    if whole:
+        # A tensor for programs of a user's own is as they want it.
+        as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
+        data = Dataset(data, name="data") if isinstance(data, Tensor) else data
         _check(pair, data)
         batches: Any = data.to(like.device).batches(
-            batch_size or 100, binarise=binarisation(pair, data), flat=flat(pair, data), seed=seed
+            batch_size or 100,
+            binarise=binarisation(pair, data),
+            flat=flat(pair, data) and not as_it_is,
+            seed=seed,
         )
     elif given:
         batches = data
@@ -124,8 +137,28 @@ def source_of(
             f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
             f"batches such as a DataLoader, got {describe(data)}"
         )
-    whole = isinstance(batches, (Batches, SemiSupervised))
-    return Source(batches, inputs(pair.model), like, whole=whole)
+    return Source(batches, inputs(pair.model), like, whole=known)
+
+
+def _refuse_no_batches(data: Any) -> None:
+    """Raise TypeError for what can be iterated over, and yields no batches."""
+    if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):
+        raise TypeError(
+            "fit: data must not be a tuple of tensors, which might be batches, or one tensor for "
+            "each argument; give Dataset(x, labels), "
+            "DataLoader(TensorDataset(*tensors), batch_size), or a list of batches"
+        )
+    if isinstance(data, np.ndarray):
+        raise TypeError(
+            f"fit: data must be a tensor, not an array of numpy's, got one of shape {data.shape}; "
+            f"give torch.from_numpy(data)"
+        )
+    if isinstance(data, (str, bytes, Mapping)):
+        raise TypeError(
+            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
+            f"batches such as a DataLoader, got {describe(data)[:80]}; a data set is loaded by its "
+            f"name with ppl_vae.data.load"
+        )
 
 
 def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> tuple[Tensor, ...]:
@@ -135,6 +168,8 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> tuple[Tens
     for itself, are not given to one.
     """
     taken = inputs(pair.model)
+    if isinstance(data, Tensor) and hasattr(pair, "observation"):
+        data = Dataset(data, name="validation")
     if isinstance(data, Dataset):
         _check(pair, data)
         if isinstance(pair, SemiSupervisedVAE):
@@ -146,10 +181,10 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> tuple[Tens
     elif isinstance(data, Tensor):
         data = (data,)
     tensors = isinstance(data, (tuple, list)) and all(isinstance(t, Tensor) for t in data)
-    if not tensors or len({len(t) for t in data}) != 1:
+    if not tensors or len({len(t) for t in data}) != 1 or not len(data[0]):
         raise TypeError(
             f"fit: validation must be a Dataset, a tensor (N, *event), or a tuple of tensors of as "
-            f"many entries each, got {describe(data)}"
+            f"many entries each, at least one, got {_told(data) if tensors else describe(data)}"
         )
     dtypes = [like.dtype if t.is_floating_point() else t.dtype for t in data]
     return tuple(t.to(like.device, d) for t, d in zip(data, dtypes, strict=True))[:taken]
@@ -166,6 +201,10 @@ def flat(pair: ModelAndGuide, data: Dataset) -> bool:
     """Tell whether the pair takes data flat."""
     observation = getattr(pair, "observation", None)
     return observation is None or len(observation.event_shape) == 1
+
+
+def _told(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(map(describe, tensors)) or "none"
 
 
 def inputs(program: nn.Module) -> int:

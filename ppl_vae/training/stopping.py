@@ -46,7 +46,12 @@ class Best:
 
     def improved(self, step: int, loss: float, min_delta: float | int) -> bool:
         """Take a validation in, and tell whether it is the best so far."""
-        if loss < self.loss - min_delta or self.step < 0:
+        # The first one counts whatever it is; after one that was NaN, whatever is not.
+        if (
+            self.step < 0
+            or loss < self.loss - min_delta
+            or math.isnan(self.loss) > math.isnan(loss)
+        ):
             self.loss, self.step, self.since = loss, step, 0
             return True
         self.since += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,8 @@ from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import Processes, together
+from ppl_vae.training.objective import untouched
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +34,48 @@ class Validation:
     num_particles: int
     seed: int
 
+    def check(self) -> None:
+        """Look at the first data: an error comes before the training, not at its first validation.
+
+        Raises:
+            ValueError: if the data do not suit the programs, or those give no bound per datum.
+        """
+        with untouched(self.programs):
+            check_per_datum(self.programs, [t[:1] for t in self.args], "validation needs them")
+
     @torch.no_grad()
     def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
         """Return the mean over data, in nats per datum, each process computing its share."""
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
-        model, guide = self.programs.get_submodule("model"), self.programs.get_submodule("guide")
+        model, guide = _programs(self.programs)
         mine = [t[processes.rank :: processes.number] for t in self.args]
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
-        with evaluating(model, guide), seeded("fit", self.seed + processes.rank):
+        with (
+            together(fabric),
+            evaluating(model, guide),
+            seeded("fit", self.seed + processes.rank),
+        ):
             for start in range(0, len(mine[0]), size):
                 some = [t[start : start + size] for t in mine]
                 values.append(-estimator.per_datum(model, guide, *some).double())
         return _estimate(torch.cat(values), fabric)
+
+
+def check_per_datum(programs: nn.Module, args: Sequence[Tensor], why: str) -> None:
+    """Raise ValueError unless programs have a bound for each datum; the message says why."""
+    model, guide = _programs(programs)
+    try:
+        with evaluating(model, guide), seeded("fit", 0):
+            ImportanceWeightedELBO(1).per_datum(model, guide, *args)
+    except ValueError as error:
+        raise ValueError(
+            f"fit: the programs give no bound per datum, and {why}: {error}"
+        ) from error
+
+
+def _programs(programs: nn.Module) -> tuple[nn.Module, nn.Module]:
+    return programs.get_submodule("model"), programs.get_submodule("guide")
 
 
 def _estimate(values: Tensor, fabric: Fabric) -> Estimate:

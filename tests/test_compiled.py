@@ -1,0 +1,473 @@
+"""Compiled steps do what uncompiled ones do, on the same draws, and notice what changes."""
+
+import subprocess
+import sys
+import warnings
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+from ppl_vae import (
+    VAE,
+    ConditionalVAE,
+    HierarchicalVAE,
+    SemiSupervisedVAE,
+    data,
+    estimators,
+    likelihoods,
+    nets,
+    posteriors,
+    priors,
+)
+from ppl_vae.data import Part
+from ppl_vae.training import compile_step
+from ppl_vae.training.compiled import NotCompiledWarning
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it", "eager")
+D, Z = 12, 2
+X = (torch.rand(64, D, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+Y = torch.arange(64) % 3
+iw = estimators.ImportanceWeightedELBO
+
+
+@pytest.fixture
+def eager(request, monkeypatch):
+    """Run the traced graph as it is, not through Inductor, where only the tracing is tested.
+
+    What Inductor makes of a graph is tested by those that are marked.
+    """
+    if "inductor" not in request.keywords:
+        monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+
+
+def net(width_in, width_out):
+    return nets.MLP(width_in, width_out, hidden=(6,))
+
+
+def vae(prior=None, posterior=None, likelihood=None):
+    q = posterior() if posterior else posteriors.DiagonalNormal(net(D, 2 * Z))
+    return VAE(
+        prior=prior(q) if prior else priors.StandardNormal(Z),
+        posterior=q,
+        likelihood=likelihood() if likelihood else likelihoods.Bernoulli(net(Z, D)),
+    )
+
+
+def ssvae():
+    return SemiSupervisedVAE(
+        prior=priors.StandardNormal(Z),
+        classifier=net(D, 3),
+        posterior=posteriors.DiagonalNormal(net(D + 3, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + 3, D)),
+        num_classes=3,
+        classification_weight=2.0,
+    )
+
+
+def hierarchy():
+    return HierarchicalVAE(
+        prior=priors.StandardNormal(Z),
+        conditionals=[posteriors.DiagonalNormal(net(Z, 2 * 3))],
+        posteriors=[
+            posteriors.DiagonalNormal(net(D, 2 * 3)),
+            posteriors.DiagonalNormal(net(3, 2 * Z)),
+        ],
+        likelihood=likelihoods.Bernoulli(net(3, D)),
+    )
+
+
+def conditional():
+    return ConditionalVAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D + 3, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + 3, D)),
+        num_classes=3,
+    )
+
+
+class WithState(nn.Module):
+    """A network that draws and has a running mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2 * Z)
+        )
+
+    def forward(self, x):
+        return self.layers(x.reshape(-1, D)).reshape(*x.shape[:-1], 2 * Z)
+
+
+def only_x(index, y):
+    return (torch.bernoulli(0.9 * X[index]),)
+
+
+def with_labels(index, y):
+    return X[index], y
+
+
+def streams(index, y):
+    return (
+        Part("unlabelled", (torch.bernoulli(0.9 * X[index]),), 1.0),
+        Part("labelled", (X[index], y), 0.5),
+    )
+
+
+def inputs(i):
+    index = torch.arange(16) + i
+    return index, Y[index]
+
+
+CASES = {
+    "the ELBO": (vae, lambda: iw(1), only_x),
+    "Pyro's ELBO": (vae, Trace_ELBO, only_x),
+    "Pyro's analytic KL": (vae, TraceMeanField_ELBO, only_x),
+    "an analytic KL": (vae, estimators.AnalyticKLELBO, only_x),
+    "particles": (vae, lambda: iw(5), only_x),
+    "dreg": (vae, lambda: iw(5, "dreg"), only_x),
+    "stl": (vae, lambda: iw(5, "stl"), only_x),
+    "wake": (vae, lambda: iw(5, "wake"), only_x),
+    "β": (vae, lambda: estimators.KLWeighted(iw(1), estimators.linear_warm_up(4)), only_x),
+    "a mixture": (lambda: vae(lambda q: priors.GaussianMixture(Z, 5)), lambda: iw(1), only_x),
+    "a VampPrior": (
+        lambda: vae(lambda q: priors.VampPrior(q, 3, event_shape=(D,), bounds=(0, 1))),
+        lambda: iw(1),
+        only_x,
+    ),
+    "RealNVP": (
+        lambda: vae(lambda q: priors.Flow(Z, "realnvp", transforms=2, hidden=(4,))),
+        lambda: iw(1),
+        only_x,
+    ),
+    "a full rank": (
+        lambda: vae(posterior=lambda: posteriors.FullRankNormal(net(D, 5))),
+        lambda: iw(1),
+        only_x,
+    ),
+    "a learned scale": (
+        lambda: vae(likelihood=lambda: likelihoods.Normal(net(Z, D), "learned")),
+        lambda: iw(1),
+        only_x,
+    ),
+    "labels summed": (ssvae, lambda: iw(1), only_x),
+    "labels observed": (ssvae, lambda: iw(1), with_labels),
+    "two streams": (ssvae, lambda: iw(3), streams),
+    "layers": (hierarchy, lambda: iw(2), only_x),
+    "a condition": (conditional, lambda: iw(1), with_labels),
+    "dropout and batch norm": (
+        lambda: vae(posterior=lambda: posteriors.DiagonalNormal(WithState())),
+        lambda: iw(1),
+        only_x,
+    ),
+}
+
+
+def made(name):
+    make, estimator, prepare = CASES[name]
+    pyro.set_rng_seed(0)
+    pair = make()
+    return pair, estimator(), prepare
+
+
+def losses_and_weights(pair, estimator, prepare, steps, *, plain):
+    """Train by compile_step, or by hand."""
+    optimiser = torch.optim.Adam(pair.parameters(), lr=1e-2)
+    step = compile_step(pair, estimator, optimiser, prepare=prepare)
+    pyro.set_rng_seed(1)
+    losses = []
+    for i in range(steps):
+        if plain:
+            losses.append(by_hand(pair, estimator, optimiser, prepare(*inputs(i))))
+        else:
+            losses.append(step(*inputs(i)).item())
+    return losses, {n: p.detach().clone() for n, p in pair.state_dict().items()}
+
+
+def by_hand(pair, estimator, optimiser, parts):
+    if not isinstance(parts[0], Part):
+        parts = (Part("data", parts),)
+    loss = 0
+    before = getattr(estimator, "step", None)
+    for part in parts:
+        if before is not None:
+            estimator.step = before  # a call takes a step of its own
+        of_part = estimator.differentiable_loss(pair.model, pair.guide, *part.args)
+        loss = loss + part.weight * of_part / len(part.args[0])
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def warm(pair, estimator, prepare):
+    """Let an estimator look at its programs, which draws numbers, before anything is compared."""
+    state = {n: b.clone() for n, b in pair.named_buffers()}
+    step = getattr(estimator, "step", None)
+    by_hand(pair, estimator, torch.optim.SGD(pair.parameters(), lr=0.0), prepare(*inputs(0)))
+    for name, buffer in pair.named_buffers():
+        buffer.copy_(state[name])
+    if step is not None:
+        estimator.step = step
+
+
+def compare(name, steps=6):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotCompiledWarning)
+        pyro.enable_validation(False)
+        ours = losses_and_weights(*made(name), steps, plain=False)
+        pair, estimator, prepare = made(name)
+        warm(pair, estimator, prepare)
+        theirs = losses_and_weights(pair, estimator, prepare, steps, plain=True)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    for parameter, value in theirs[1].items():
+        # Adam divides by the gradient's size: where it is 0 but for rounding, steps are arbitrary.
+        assert torch.allclose(ours[1][parameter], value, rtol=1e-3, atol=2e-3), parameter
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_losses_and_weights_on_the_same_draws(name):
+    compare(name)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("name", ["dreg", "two streams"])
+def test_what_inductor_makes_of_a_graph_is_the_same(name):
+    compare(name, steps=3)
+
+
+def new_step(pair=None, estimator=None, prepare=None):
+    pair = pair or vae()
+    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)  # the pair stays as it is
+    return compile_step(pair, estimator or iw(1), optimiser, prepare=prepare)
+
+
+def expected(pair, x, estimator=None):
+    pyro.set_rng_seed(3)
+    loss = (estimator or iw(1, max_plate_nesting=1)).loss(pair.model, pair.guide, x)
+    return loss / len(x)
+
+
+def got(step, *inputs):
+    pyro.set_rng_seed(3)
+    return step(*inputs).item()
+
+
+def test_shapes_may_change():
+    pair = vae()
+    step = new_step(pair)
+    for size in (16, 5, 16, 1):
+        assert got(step, X[:size]) == pytest.approx(expected(pair, X[:size]), rel=1e-5)
+
+
+def test_modes_and_plain_attributes_are_noticed():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.factor = net(Z, D), 1.0
+
+        def forward(self, z):
+            return self.factor * self.net(z)
+
+    pair = vae(
+        posterior=lambda: posteriors.DiagonalNormal(WithState()),
+        likelihood=lambda: likelihoods.Bernoulli(Tempered()),
+    )
+    step = new_step(pair)
+    seen = set()
+    for mode, factor in ((True, 1.0), (False, 1.0), (False, 3.0), (True, 1.0)):
+        pair.train(mode)
+        pair.likelihood.net.factor = factor
+        state = {n: b.clone() for n, b in pair.named_buffers()}
+        value = got(step, X[:16])
+        for name, buffer in pair.named_buffers():
+            buffer.copy_(state[name])
+        assert value == pytest.approx(expected(pair, X[:16]), rel=1e-5)
+        seen.add(round(value, 4))
+    assert len(seen) == 3
+
+
+def test_the_number_of_particles_is_noticed():
+    pair, estimator = vae(), iw(1, max_plate_nesting=1)
+    step = new_step(pair, estimator)
+    for particles in (1, 7, 1):
+        estimator.num_particles = particles
+        value = got(step, X[:16])
+        again = iw(particles, max_plate_nesting=1)
+        assert value == pytest.approx(expected(pair, X[:16], again), rel=1e-5)
+
+
+def test_values_of_parameters_and_buffers_may_change_and_modules_too():
+    pair = vae(lambda q: priors.VampPrior(q, X[:3].clone(), learn=False))
+    step = new_step(pair)
+    first = got(step, X[:16])
+    with torch.no_grad():
+        pair.prior.raw_inputs.add_(2.0)
+        pair.likelihood.net.layers[0].weight.mul_(-3)
+    second = got(step, X[:16])
+    assert second == pytest.approx(expected(pair, X[:16]), rel=1e-5)
+    pair.likelihood.net.layers[0].weight = nn.Parameter(torch.randn(6, Z))
+    third = got(step, X[:16])
+    assert third == pytest.approx(expected(pair, X[:16]), rel=1e-5)
+    assert len({first, second, third}) == 3
+
+
+def test_labels_that_go_missing_are_noticed():
+    pair = ssvae()
+    step = new_step(pair)
+    hidden = Y[:16].clone()
+    hidden[::2] = -1
+    for y in (Y[:16], hidden, torch.full((16,), -1), Y[16:32]):
+        pyro.set_rng_seed(3)
+        loss = iw(1, max_plate_nesting=1).loss(pair.model, pair.guide, X[:16], y) / 16
+        assert got(step, X[:16], y) == pytest.approx(loss, rel=1e-5)
+
+
+def test_several_pairs_in_one_process():
+    pairs = [vae(), vae(lambda q: priors.GaussianMixture(Z, 3))]
+    steps = [new_step(pair) for pair in pairs]
+    for _ in range(2):
+        for pair, step in zip(pairs, steps, strict=True):
+            assert got(step, X[:16]) == pytest.approx(expected(pair, X[:16]), rel=1e-5)
+
+
+def test_double_precision(float64):
+    pair = vae(lambda q: priors.GaussianMixture(Z, 3)).double()
+    step = new_step(pair)
+    assert got(step, X[:16].double()) == pytest.approx(expected(pair, X[:16].double()), rel=1e-12)
+
+
+class Looks(nn.Module):
+    """A program that looks at a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            sign = 1.0 if z.sum() > 0 else -1.0
+            pyro.sample("x", dist.Normal(sign * z, 1.0), obs=x)
+
+
+class LooksGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.loc + x, 0.5))
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model, self.guide = Looks(), LooksGuide()
+
+
+def test_a_program_that_looks_at_values_is_run_as_it_is():
+    pair = Pair()
+    step = new_step(pair)
+    x = torch.randn(9)
+    with pytest.warns(NotCompiledWarning, match="same result"):
+        value = got(step, x)
+    assert value == pytest.approx(expected(pair, x), rel=1e-6)
+    assert got(step, -x) == pytest.approx(expected(pair, -x), rel=1e-6)  # and says it once
+    assert pair.guide.loc.grad is not None
+
+
+def test_a_wrong_graph_is_not_used(monkeypatch):
+    pair = vae()
+    monkeypatch.setattr(
+        torch, "compile", lambda graph, **options: lambda *xs: [1.01 * t for t in graph(*xs)]
+    )
+    with pytest.warns(NotCompiledWarning, match="off by"):
+        value = got(new_step(pair), X[:16])
+    assert value == pytest.approx(expected(pair, X[:16]), rel=1e-6)
+
+
+def test_a_graph_that_draws_otherwise_is_not_used(monkeypatch):
+    def draws_more(graph, **options):
+        def run(*xs):
+            results = graph(*xs)
+            torch.rand(1)
+            return results
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", draws_more)
+    with pytest.warns(NotCompiledWarning, match="draws other random numbers"):
+        got(new_step(vae()), X[:16])
+
+
+def test_an_error_of_the_program_is_its_own():
+    with pytest.raises(ValueError, match="shape"):
+        new_step(vae())(torch.ones(3, D + 1))
+
+
+def test_labels_drawn_in_prepare_are_not_guessed_at():
+    step = new_step(ssvae(), prepare=lambda index: (X[index], Y[index]))
+    with pytest.warns(NotCompiledWarning, match="labels must be inputs"):
+        step(torch.arange(16))
+
+
+def test_what_prepare_must_return():
+    with pytest.raises(TypeError, match="prepare must return a tuple"):
+        new_step(vae(), prepare=lambda index: X[index])(torch.arange(3))
+
+
+NO_COMPILER = """
+import os, warnings
+os.environ["CXX"] = "/no/such/compiler"
+import torch
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_compiled import X, new_step, vae
+torch._inductor.config.cpp.cxx = ("/no/such/compiler",)
+torch._inductor.config.force_disable_caches = True
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    step = new_step(vae())
+    print([bool(step(X[:16]).isfinite()) for _ in range(2)])
+print([w.category.__name__ for w in caught if "compiled" in str(w.message)])
+"""
+
+
+def test_without_a_compiler_steps_are_run_as_they_are(request):
+    folder = request.path.parent
+    run = subprocess.run(
+        [sys.executable, "-c", NO_COMPILER, folder], capture_output=True, text=True, timeout=200
+    )
+    assert run.stdout == "[True, True]\n['NotCompiledWarning']\n", run.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.inductor
+def test_on_a_gpu():
+    pair = vae(lambda q: priors.GaussianMixture(Z, 3)).cuda()
+    x = X[:16].cuda()
+    assert got(new_step(pair), x) == pytest.approx(expected(pair, x), rel=1e-4)
+
+
+def test_real_data_train():
+    digits = data.load("digits")
+    grey = digits.draw(torch.arange(len(digits)), binarise="none")
+    pyro.set_rng_seed(0)
+    pair = VAE(
+        prior=priors.StandardNormal(4),
+        posterior=posteriors.DiagonalNormal(nets.MLP(64, 8)),
+        likelihood=likelihoods.Bernoulli(nets.MLP(4, 64)),
+    )
+    step = compile_step(
+        pair,
+        estimators.AnalyticKLELBO(),
+        torch.optim.Adam(pair.parameters(), fused=True),
+        prepare=lambda index: (torch.bernoulli(grey[index]),),
+    )
+    losses = [step(torch.randint(len(digits), (100,))).item() for _ in range(200)]
+    assert sum(losses[-10:]) / 10 < 30 < losses[0]
