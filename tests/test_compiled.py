@@ -8,8 +8,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from lightning_fabric import Fabric
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from ppl_vae import (
     VAE,
@@ -24,7 +26,7 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.data import Part
-from ppl_vae.training import compile_step
+from ppl_vae.training import compile_step, fit
 from ppl_vae.training.compiled import NotCompiledWarning
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it", "eager")
@@ -444,6 +446,78 @@ def test_without_a_compiler_steps_are_run_as_they_are(request):
         [sys.executable, "-c", NO_COMPILER, folder], capture_output=True, text=True, timeout=200
     )
     assert run.stdout == "[True, True]\n['NotCompiledWarning']\n", run.stderr
+
+
+def fitted(tmp_path=None, steps=14, **options):
+    """Train on two epochs of batches of 16, 16, ... and a short one, with what fit can schedule."""
+    pyro.set_rng_seed(0)
+    pair = vae(lambda q: priors.GaussianMixture(Z, 5))
+    found = fit(
+        pair,
+        data.Dataset(X),
+        batch_size=10,
+        steps=steps,
+        estimator=iw(1, "dreg"),
+        beta=estimators.linear_warm_up(6),
+        num_particles=lambda step: 1 + step // 7,
+        clip_norm=50.0,
+        out=tmp_path,
+        log_every=1,
+        checkpoint_every=3,
+        progress=False,
+        **options,
+    )
+    return pair, found
+
+
+def test_fit_compiled_is_fit():
+    plain, one = fitted()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotCompiledWarning)
+        compiled, other = fitted(compile=True)
+    assert one.history.keys() == other.history.keys()
+    for name, values in one.history.items():
+        assert other.history[name] == pytest.approx(values, rel=1e-4), name
+    for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_fit_compiled_resumes_exactly(tmp_path):
+    whole, one = fitted(tmp_path / "whole", compile=True)
+    fitted(tmp_path / "cut", steps=8, compile=True)
+    resumed, other = fitted(tmp_path / "cut", compile=True, resume=True)
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (other.history["loss"] == one.history["loss"]).all()
+    with pytest.raises(ValueError, match="compile"):
+        fitted(tmp_path / "cut", steps=20, resume=True)
+
+
+def test_fit_compiled_with_streams_and_in_mixed_precision():
+    def run(**options):
+        pyro.set_rng_seed(0)
+        pair = ssvae()
+        both = data.Dataset(X, Y)
+        parts = data.SemiSupervised(both, range(9), batch_size=16, labelled_batch_size=4)
+        return fit(pair, parts, steps=6, log_every=1, progress=False, **options).history["loss"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotCompiledWarning)
+        assert run(compile=True) == pytest.approx(run(), rel=1e-4)
+
+        def mixed(**options):
+            fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+            return run(fabric=fabric, **options)
+
+        assert mixed(compile=True) == pytest.approx(mixed(), rel=1e-2)
+        assert mixed(compile=True) != pytest.approx(run(), rel=1e-5)
+
+
+def test_values_are_looked_at_before_they_are_compiled_away():
+    x = X.clone()
+    x[-1] = 0.3
+    with pytest.raises(ValueError, match="support"):
+        fit(vae(), DataLoader(TensorDataset(x), 16), steps=8, compile=True, progress=False)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -303,6 +303,7 @@ def _train(plan: Plan, fabric: Fabric, progress: bool) -> Fitted:
         keep=settings.keep,
         resume=plan.resume,
         fabric=fabric,
+        compile=settings.compile,
         seed=settings.seed,
         log_every=settings.log_every,
         progress=progress,

@@ -94,6 +94,7 @@ class FitSettings(Section):
     )
     checkpoint_every: int = setting(1000, "steps between checkpoints")
     keep: int = setting(2, "how many checkpoints to keep")
+    compile: bool = setting(False, "compile the step of full batches to one graph")
     log_every: int = setting(50, "steps between entries of the history")
     seed: int = setting(0, "of everything random: initial weights, order of the data, draws")
 

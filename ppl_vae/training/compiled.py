@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.data import Part
 from ppl_vae.models.labels import some_missing
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.objective import Objective, untouched
@@ -46,11 +47,19 @@ class CompiledObjective:
     Args:
         objective: what is differentiated.
         share: makes the share of a step of its tensors, as a part of the graph.
+        around: makes a context in which the objective is run, such as one of mixed precision.
     """
 
-    def __init__(self, objective: Objective, share: Callable[..., Share]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        share: Callable[..., Share],
+        *,
+        around: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
         self._objective = objective
         self._share = share
+        self._around = around
         self._parameters = [p for p in objective.parameters() if p.requires_grad]
         self._facts: _Facts | None = None
         self._graphs: dict[tuple, Callable[..., tuple]] = {}
@@ -117,7 +126,8 @@ class CompiledObjective:
 
     def _step(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         """Run the objective and its backward pass."""
-        loss, losses = self._objective(self._share(*tensors))
+        with self._around():
+            loss, losses = self._objective(self._share(*tensors))
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         return (loss.detach(), losses, *gradients)
 
@@ -140,6 +150,46 @@ class CompiledObjective:
             error = _distance(ours, theirs)
             if not error < 3 * torch.finfo(got[0].dtype).eps ** 0.5:
                 raise ArithmeticError(f"the compiled step is off by {error:.1e} of a gradient")
+
+
+class CompiledShares:
+    """A compiled objective for shares as ``fit`` has them.
+
+    Args:
+        objective: what is differentiated.
+        first: a share of the size that most have; those of other sizes, such as the last of an
+            epoch, are to be run uncompiled.
+        around: as for :class:`CompiledObjective`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        first: Share,
+        around: Callable[[], AbstractContextManager],
+    ) -> None:
+        self._like = first
+        self._sizes = first.sizes
+        self._compiled = CompiledObjective(objective, self._made_of, around=around)
+
+    def suits(self, share: Share) -> bool:
+        """Tell whether a share is of the size of most."""
+        return share.sizes == self._sizes and not self._compiled.failed
+
+    def __call__(self, share: Share) -> tuple[Tensor, Tensor]:
+        """Return the objective and the losses of the parts, with gradients in the parameters."""
+        self._like = share
+        tensors = [tensor for part in share.parts for tensor in part.args]
+        named = tuple((part.name, part.weight, len(part.args)) for part in share.parts)
+        return self._compiled(*tensors, constants=(named, share.fractions))
+
+    def _made_of(self, *tensors: Tensor) -> Share:
+        rest = iter(tensors)
+        parts = [
+            Part(part.name, tuple(next(rest) for _ in part.args), part.weight)
+            for part in self._like.parts
+        ]
+        return Share(parts, self._like.fractions, self._like.sizes)
 
 
 class _Facts:

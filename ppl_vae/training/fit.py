@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ppl_vae.training.arguments import (
     made_optimiser,
     made_schedule,
 )
+from ppl_vae.training.compiled import CompiledShares, NotCompiledWarning
+from ppl_vae.training.distributed import Processes
 from ppl_vae.training.launch import launched, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective, untouched
@@ -30,7 +33,7 @@ from ppl_vae.training.randomness import restored, seed_everything
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import settings
-from ppl_vae.training.sources import fixed, source_of
+from ppl_vae.training.sources import Source, fixed, source_of
 from ppl_vae.training.stopping import EarlyStopping
 from ppl_vae.training.validation import Validation, check_per_datum
 
@@ -80,6 +83,7 @@ def fit(
     keep: int = 2,
     resume: bool = False,
     fabric: Fabric | None = None,
+    compile: bool = False,
     seed: int = 0,
     log_every: int = 50,
     progress: bool = True,
@@ -131,6 +135,9 @@ def fit(
         resume: go on from the newest checkpoint in ``out``, if there is one.
         fabric: devices, processes, precision and loggers, such as ``Fabric(devices=2)``; the
             pair's device if not given.
+        compile: compile the forward and backward pass of full batches to one graph, checked
+            against the uncompiled step; see :func:`ppl_vae.training.compile_step`. Takes seconds
+            to a minute at the start. With several processes steps stay as they are.
         seed: of everything random.
         log_every: steps between entries of the history.
         progress: show a progress bar.
@@ -200,6 +207,7 @@ def fit(
             fabric=fabric,
             objective=objective,
             stepper=fabric.setup_module(objective),
+            compiled=_compiled(objective, source, fabric) if compile else None,
             optimiser=made,
             lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
@@ -230,6 +238,17 @@ def fit(
         validation=run.validated.arrays(),
         best_step=run.best.step if run.best.step >= 0 else None,
     )
+
+
+def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledShares | None:
+    if fabric.world_size > 1:
+        warnings.warn(
+            "fit: compile=True is for one process; the steps of several are run as they are",
+            NotCompiledWarning,
+            stacklevel=3,
+        )
+        return None
+    return CompiledShares(objective, Processes().share(source.first()), fabric.autocast)
 
 
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:

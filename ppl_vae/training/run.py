@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
+from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
 from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
@@ -40,6 +42,7 @@ class Parts:
         fabric: devices, precision and loggers.
         objective: what is minimised.
         stepper: the same, as Fabric has set it up.
+        compiled: the same, compiled, for shares that suit it; None if not asked for.
         optimiser: of all parameters.
         lr_schedule: of the learning rate.
         scheduled: the estimator.
@@ -53,6 +56,7 @@ class Parts:
     fabric: Fabric
     objective: Objective
     stepper: nn.Module
+    compiled: CompiledShares | None
     optimiser: Optimizer
     lr_schedule: LRScheduler | None
     scheduled: Scheduled
@@ -136,6 +140,29 @@ class Run:
         self.step += 1
         # Values that were all looked at beforehand need no second look; others get it for an epoch.
         self._validated_values = parts.source.whole or parts.source.epoch > 0
+
+    def _differentiated(self, share: Share) -> tuple[Tensor, Tensor]:
+        """Return the objective and the losses of its parts, with gradients in the parameters."""
+        parts, check = self.parts, not self._validated_values
+        if parts.compiled is not None and parts.compiled.suits(share):
+            if check:
+                self._look_at(share)  # which a graph does not
+            with pyro.validation_enabled(False):
+                return parts.compiled(share)
+        with pyro.validation_enabled(check):
+            with together(parts.fabric):
+                loss, of_parts = parts.stepper(share)
+            parts.fabric.backward(loss)
+        return loss, of_parts
+
+    def _look_at(self, share: Share) -> None:
+        """Let the programs check the values of a share, and change nothing."""
+        objective, autocast = self.parts.objective, self.parts.fabric.autocast()
+        nothing_changes = restored(), untouched(objective), torch.no_grad()
+        with ExitStack() as stack:
+            for context in (*nothing_changes, autocast, pyro.validation_enabled(True)):
+                stack.enter_context(context)
+            objective(share)
 
     def log(self) -> dict[str, float | int]:
         """Add the means since the last time to the history, and return the row."""

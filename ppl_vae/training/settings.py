@@ -27,6 +27,7 @@ def settings(parts: Parts, num_particles: object) -> dict[str, str]:
         "lr_schedule": "None" if schedule is None else _with(schedule, schedule.state_dict()),
         "clip_norm": _words(parts.clip_norm),
         "stopping": _words(parts.stopping),
+        "compile": _words(parts.compiled is not None),
         "seed": _words(parts.seed),
     }
 
