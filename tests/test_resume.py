@@ -313,7 +313,15 @@ def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path
     assert same(vae, trained(tmp_path / "whole", step + 3)[0])
 
 
-def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts():
+@pytest.fixture
+def usual_handler():
+    """Python's own: a shell's background jobs are started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts(usual_handler):
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # within a second
