@@ -236,7 +236,7 @@ def test_the_same_losses_and_weights_on_the_same_draws(name):
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("name", ["dreg", "two streams"])
+@pytest.mark.parametrize("name", ["dreg", pytest.param("two streams", marks=pytest.mark.slow)])
 def test_what_inductor_makes_of_a_graph_is_the_same(name):
     compare(name, steps=3)
 
