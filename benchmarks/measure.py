@@ -1,0 +1,206 @@
+"""Times in turn, losses that agree, memory, and the machine they are of."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import torch
+from rows import Column, Problem
+
+BLOCKS = 10
+PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
+
+
+class Turns(NamedTuple):
+    """Seconds per step in each turn, and the loss of each step in nats per datum."""
+
+    seconds: list[float]
+    losses: list[float]
+
+
+class Spread(NamedTuple):
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def take_turns(
+    columns: dict[str, Column], problem: Problem, rounds: int, seed: int
+) -> dict[str, Turns]:
+    """Give every column its turn in each round, in an order that is drawn anew.
+
+    All see the same indices. The first two turns are not counted: they compile and warm up.
+    """
+    generator, order = torch.Generator().manual_seed(seed), random.Random(seed)
+    turns = {name: Turns([], []) for name in columns}
+    names = list(columns)
+    for turn in range(-2, rounds):
+        indices = problem.batches(problem.row.turn, generator)
+        order.shuffle(names)
+        for name in names:
+            start = time.perf_counter()
+            losses = columns[name].run(indices)
+            seconds = (time.perf_counter() - start) / len(indices)
+            if turn >= 0:
+                turns[name].seconds.append(seconds)
+                turns[name].losses.extend(float(loss) for loss in losses)
+    return turns
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles."""
+    if len(values) < 2:
+        return Spread(values[0], values[0], values[0])
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return Spread(median(values), low, high)
+
+
+def disagreement(losses: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of the differences step by step, and its standard error.
+
+    Losses of neighbouring steps come from weights that are nearly the same, and are not
+    independent: the error is that of the means of ten blocks of steps.
+    """
+    difference = torch.tensor(losses, dtype=torch.float64) - torch.tensor(others).double()
+    size = max(1, len(difference) // BLOCKS)
+    means = difference[: size * (len(difference) // size)].view(-1, size).mean(1)
+    if not difference.isfinite().all():
+        return math.inf, 0.0
+    return difference.mean().item(), (means.std() / math.sqrt(len(means))).item()
+
+
+def disagreements(turns: dict[str, Turns], reference: str, errors: float) -> list[str]:
+    """Return a sentence for each column whose losses are not those of the reference's."""
+    found = []
+    expected = turns[reference].losses
+    for name, of_column in turns.items():
+        if name == reference:
+            continue
+        difference, error = disagreement(of_column.losses, expected)
+        # Rounding, where the same draws make the error nothing at all.
+        allowed = errors * error + 1e-4 * abs(sum(expected) / len(expected))
+        if not abs(difference) <= allowed:
+            found.append(
+                f"{name}: its loss is off from that of {reference} by {difference:.3g} ± "
+                f"{error:.2g} nats per datum"
+            )
+    return found
+
+
+def apart(function: Callable, *args: Any) -> Any:
+    """Return what a function of a module returns in a process of its own."""
+    # The profiler says that it starts, that it stops, and that there is no GPU.
+    os.environ.update(KINETO_LOG_LEVEL="99", TORCH_CPP_LOG_LEVEL="ERROR")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def begin(threads: int, flush: bool) -> None:
+    """Set a process up: before its first parallel operation, whose threads take the flag over."""
+    # XLA reads this when it starts; a benchmark that gives it other threads is of something else.
+    flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    os.environ["XLA_FLAGS"] = f"{flags} intra_op_parallelism_threads={threads}"
+    torch.set_flush_denormal(flush)
+    torch.set_num_threads(threads)
+
+
+def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str, float] | None:
+    """Return what a column takes above a process that holds the data and the compiler, in MB.
+
+    ``resident`` is how far the resident set rises above its level before the column was made: the
+    high-water mark of the kernel, reset after two turns, in which everything is compiled, and read
+    after two more. ``tensors`` is the most that torch's allocator held at once during a turn above
+    what it held at its start: activations and gradients, without weights and the optimiser's state;
+    other allocators are not seen by it.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    generator = torch.Generator().manual_seed(seed)
+
+    def turn() -> None:
+        run(problem.batches(problem.row.turn, generator))
+
+    # The compiler's own modules are in every column's process, whether it compiles or not.
+    torch.compile(torch.sin, dynamic=False)(torch.ones(3))
+    problem.images.sum()
+    _settle()
+    before = _status("VmRSS")
+    run = make().run
+    turn()
+    turn()
+    _settle()
+    Path("/proc/self/clear_refs").write_text("5")
+    turn()
+    turn()
+    resident = _status("VmHWM") - before
+    return {"resident": resident / 1e3, "tensors": tensors(turn) / 1e6}
+
+
+def tensors(turn: Callable[[], None]) -> float:
+    """Return the most bytes that torch's allocator held at once, above its level at the start."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        turn()
+    assert profile.profiler is not None
+    held = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def _settle() -> None:
+    """Give back what is not used, so that what is measured next is."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _status(name: str) -> float:
+    """Return a number of this process's status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

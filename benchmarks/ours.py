@@ -1,0 +1,171 @@
+"""The columns of ppl_vae: pairs and estimators as the documentation has them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from itertools import count
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from rows import CLASSIFICATION_WEIGHT, Absent, Column, Problem, adam, one_by_one
+from torch import Tensor, nn
+
+from ppl_vae import (
+    VAE,
+    SemiSupervisedVAE,
+    data,
+    estimators,
+    evaluation,
+    likelihoods,
+    nets,
+    posteriors,
+    priors,
+    training,
+)
+from ppl_vae.training.compiled import NotCompiledWarning
+
+
+def pair_of(problem: Problem) -> VAE | SemiSupervisedVAE:
+    """Return the pair of a row, with the weights of the start."""
+    row = problem.row
+    parts = {
+        "prior": _prior(problem),
+        "posterior": posteriors.DiagonalNormal(_network(problem, "encoder")),
+        "likelihood": likelihoods.Bernoulli(_network(problem, "decoder")),
+    }
+    if row.kind != "ssvae":
+        return VAE(**parts)
+    return SemiSupervisedVAE(
+        **parts,
+        classifier=_network(problem, "classifier"),
+        num_classes=row.classes,
+        classification_weight=CLASSIFICATION_WEIGHT,
+    )
+
+
+def estimator_of(problem: Problem) -> ELBO:
+    """Return the estimator of a row."""
+    kind = problem.row.kind
+    if kind == "iwae":
+        return estimators.ImportanceWeightedELBO(problem.row.particles)
+    if kind == "gmvae":
+        return estimators.ImportanceWeightedELBO(1)
+    return estimators.AnalyticKLELBO()
+
+
+def inputs_of(problem: Problem, index: Tensor) -> tuple[Tensor, ...]:
+    """Return what a step is called with: indices, and the labels of those that have them."""
+    if problem.row.kind != "ssvae":
+        return (index,)
+    return index, problem.labels[index[problem.row.batch :]]
+
+
+def prepare_of(problem: Problem) -> Callable[..., tuple]:
+    """Return what makes these into the programs' arguments, or into two parts of them."""
+    images, n = problem.images, problem.row.batch
+    if problem.row.kind != "ssvae":
+        return lambda index: (torch.bernoulli(images[index]),)
+
+    def prepare(index: Tensor, y: Tensor) -> tuple[data.Part, data.Part]:
+        x = torch.bernoulli(images[index])
+        return data.Part("unlabelled", (x[:n],), 1.0), data.Part("labelled", (x[n:], y), 1.0)
+
+    return prepare
+
+
+def plain(problem: Problem) -> Column:
+    """ppl_vae by the module route, as it is."""
+    if problem.row.kind == "likelihood":
+        return Column(_likelihood(problem))
+    pair, estimator, prepare = pair_of(problem), estimator_of(problem), prepare_of(problem)
+    optimiser = adam(pair.parameters())
+
+    def mean_loss(*args: Tensor) -> Tensor:
+        return estimator.differentiable_loss(pair.model, pair.guide, *args) * (1 / len(args[0]))
+
+    def step(index: Tensor) -> Tensor:
+        optimiser.zero_grad()
+        batch = prepare(*inputs_of(problem, index))
+        if isinstance(batch[0], data.Part):
+            loss = sum(part.weight * mean_loss(*part.args) for part in batch)
+        else:
+            loss = mean_loss(*batch)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    return Column(_unvalidated(one_by_one(step)))
+
+
+def compiled(problem: Problem) -> Column:
+    """ppl_vae by ``training.compile_step``."""
+    if problem.row.kind == "likelihood":
+        if "compile" not in inspect.signature(evaluation.log_likelihood).parameters:
+            raise Absent("log_likelihood has no compile=")
+        return Column(_likelihood(problem, compile=True))
+    if not hasattr(training, "compile_step"):
+        raise Absent("training.compile_step is not there")
+    pair = pair_of(problem)
+    optimiser = adam(pair.parameters())
+    step = training.compile_step(
+        pair, estimator_of(problem), optimiser, prepare=prepare_of(problem)
+    )
+    return Column(_strict(one_by_one(lambda index: step(*inputs_of(problem, index)))))
+
+
+def _unvalidated(run: Callable) -> Callable:
+    """Return a run that looks at no values: for all but the first batch of a training."""
+
+    def without(indices: Tensor) -> list:
+        with pyro.validation_enabled(False):
+            return run(indices)
+
+    return without
+
+
+def _strict(run: Callable) -> Callable:
+    """Return a run that fails where steps cannot be compiled, and would be run as they are."""
+
+    def without(indices: Tensor) -> list:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NotCompiledWarning)
+            return run(indices)
+
+    return without
+
+
+def _likelihood(problem: Problem, **options: bool) -> Callable:
+    pair, seeds = pair_of(problem), count()
+
+    def step(index: Tensor) -> Tensor:
+        x = torch.bernoulli(problem.images[index])
+        result = evaluation.log_likelihood(
+            pair, x, num_samples=problem.row.particles, seed=next(seeds), **options
+        )
+        return -result.log_px.mean()
+
+    return _unvalidated(one_by_one(step))
+
+
+def _network(problem: Problem, name: str) -> nets.MLP:
+    weight, _ = problem.layers[name][0]
+    last, _ = problem.layers[name][-1]
+    network = nets.MLP(
+        weight.shape[1], last.shape[0], hidden=(weight.shape[0],), activation=nn.Softplus
+    )
+    problem.load(name, network)
+    return network
+
+
+def _prior(problem: Problem) -> nn.Module:
+    row = problem.row
+    if row.kind != "gmvae":
+        return priors.StandardNormal(row.latent)
+    mixture = priors.GaussianMixture(row.latent, components=row.components)
+    with torch.no_grad():
+        mixture.loc.copy_(problem.components[0])
+        mixture.unconstrained_scale.copy_(problem.components[1])
+    return mixture

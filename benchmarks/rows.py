@@ -1,0 +1,182 @@
+"""The rows of the benchmark: what is trained or evaluated, on which data, from which weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae import data
+
+CLASSIFICATION_WEIGHT = 10.0
+
+
+class Absent(Exception):  # noqa: N818  (a reason, no failure)
+    """Why a row has no such column."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem, and how much of it is one turn.
+
+    Args:
+        name: of the row.
+        kind: ``"vae"`` and ``"iwae"``, ``"gmvae"``, ``"ssvae"`` or ``"likelihood"``.
+        batch: data per step, those without labels where there are some with.
+        turn: steps that a column takes one after another when it is its turn.
+        latent: dimensions of z.
+        hidden: width of the one hidden layer of every network.
+        components: of the mixture prior.
+        particles: K of the importance-weighted bound, S of the likelihood.
+        classes: values of y.
+        labelled: data with labels per step.
+        late: start with a classifier that is as sure as one is late in training.
+        flush: have numbers below the smallest normal one taken as zero.
+        pixels: of an image.
+    """
+
+    name: str
+    kind: str
+    batch: int
+    turn: int = 1
+    latent: int = 50
+    hidden: int = 400
+    components: int = 500
+    particles: int = 50
+    classes: int = 10
+    labelled: int = 20
+    late: bool = False
+    flush: bool = False
+    pixels: int = 784
+
+    @property
+    def in_a_step(self) -> int:
+        """The number of images per step."""
+        return self.batch + (self.labelled if self.kind == "ssvae" else 0)
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("vae-32", "vae", 32, turn=10),
+        Row("vae-128", "vae", 128, turn=10),
+        Row("vae-512", "vae", 512, turn=5),
+        Row("gmvae-128", "gmvae", 128, turn=5),
+        Row("gmvae-512", "gmvae", 512, turn=2),
+        Row("iwae-50", "iwae", 128),
+        Row("ssvae-100", "ssvae", 100, turn=2),
+        Row("ssvae-late", "ssvae", 100, turn=2, late=True),
+        Row("ssvae-late-flushed", "ssvae", 100, turn=2, late=True, flush=True),
+        Row("likelihood", "likelihood", 10, particles=5000),
+    )
+}
+
+Layers = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all columns of a row are given.
+
+    Args:
+        row: the sizes.
+        images: grey values in [0, 1], shape ``(N, pixels)``, binarised at each step.
+        labels: of the images.
+        layers: weight and bias of each layer, by network.
+        components: μ and unconstrained σ of the mixture prior, shape ``(C, latent)`` each.
+    """
+
+    row: Row
+    images: Tensor
+    labels: Tensor
+    layers: dict[str, Layers] = field(repr=False)
+    components: tuple[Tensor, Tensor] = field(repr=False)
+
+    def network(self, name: str) -> nn.Sequential:
+        """Return a network of its own, with the weights of the start."""
+        modules: list[nn.Module] = []
+        for weight, _ in self.layers[name]:
+            modules += [nn.Linear(weight.shape[1], weight.shape[0]), nn.Softplus()]
+        network = nn.Sequential(*modules[:-1])
+        self.load(name, network)
+        return network
+
+    def load(self, name: str, network: nn.Module) -> None:
+        """Put the weights of the start into the linear layers of a network."""
+        linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(linear, self.layers[name], strict=True):
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+
+    def batches(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Return the indices of steps, shape ``(steps, images in a step)``."""
+        shape = (steps, self.row.in_a_step)
+        return torch.randint(len(self.images), shape, generator=generator)
+
+
+def problem(row: Row, seed: int = 0) -> Problem:
+    """Return a row's problem: the same for every column, and for every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        images, labels = _images(row.pixels)
+        y = row.classes if row.kind == "ssvae" else 0
+        layers = {
+            "encoder": _layers(row.pixels + y, row.hidden, 2 * row.latent),
+            "decoder": _layers(row.latent + y, row.hidden, row.pixels),
+            "classifier": _layers(row.pixels, row.hidden, row.classes),
+        }
+        loc = torch.randn(row.components, row.latent)
+    if row.late:
+        # The likeliest label is certain, and the others have probabilities of e^-12, e^-24, ...:
+        # some of them are denormal numbers, and so are products with those that are just not.
+        # Labels agree with it, so that no gradient leads away from there.
+        _, bias = layers["classifier"][-1]
+        bias.copy_(torch.linspace(0, -110, row.classes))
+        labels = torch.zeros_like(labels)
+    return Problem(row, images, labels, layers, (loc, torch.full_like(loc, math.log(math.e - 1))))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to take the steps of a row.
+
+    Args:
+        run: takes the steps of a turn, given the indices of each, shape ``(steps, batch)``; returns
+            their losses, numbers or tensors that hold one, in nats per datum.
+        reference: whether it is one of those that ratios are to.
+    """
+
+    run: Callable[[Tensor], Sequence[Any]]
+    reference: bool = False
+
+
+def one_by_one(step: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Any]]:
+    """Return what takes the steps of a turn, from what takes one."""
+    return lambda indices: [step(index) for index in indices]
+
+
+def adam(parameters: Any) -> torch.optim.Adam:
+    """Return the optimiser of all columns that are free to choose."""
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
+
+
+def _layers(features: int, hidden: int, out: int) -> Layers:
+    linear = [nn.Linear(features, hidden), nn.Linear(hidden, out)]
+    return [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
+
+
+def _images(pixels: int, number: int = 20_000) -> tuple[Tensor, Tensor]:
+    """Return MNIST where it is at hand, and numbers like it where not; of any other width too."""
+    try:
+        train = data.load("mnist") if pixels == 784 else None
+    except FileNotFoundError:
+        train = None
+    if train is None:
+        return torch.rand(number, pixels) ** 3, torch.arange(number) % 10
+    chosen = torch.arange(number)
+    return train.draw(chosen, binarise="none").reshape(number, pixels), train.labels[chosen]

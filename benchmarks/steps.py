@@ -1,0 +1,269 @@
+"""A training step, and an evaluation, in ppl_vae, by hand and in other libraries, side by side.
+
+    .venv/bin/python benchmarks/steps.py
+
+runs all rows, prints a table and writes ``steps.json``, ``steps.md`` and ``steps.png`` under
+``benchmarks/results``. The columns of a row start from the same weights, see the same images (by
+index, binarised anew at each step) and take turns in one process. A row whose columns do not have
+the same loss is not printed, and the command ends with status 1. docs/speed.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hand
+import measure
+import others
+import ours
+import pyro
+import stock
+import torch
+from matplotlib import pyplot as plt
+from rows import ROWS, Absent, Column, Problem, Row, problem
+
+RESULTS = Path(__file__).parent / "results"
+
+COLUMNS: dict[str, tuple[str, Callable[[Problem], Column | None]]] = {
+    "hand": ("hand-written", hand.eager),
+    "hand-compiled": ("hand-written, compiled", hand.compiled),
+    "hand-float32": ("the same, mixture in float32", hand.compiled_single),
+    "ours": ("ppl_vae", ours.plain),
+    "ours-compiled": ("ppl_vae, compiled", ours.compiled),
+    "pyro": ("stock Pyro", stock.svi),
+    "numpyro": ("NumPyro, jitted loop", others.numpyro),
+    "pythae": ("pythae's trainer", others.pythae),
+}
+TINY = {"hidden": 16, "latent": 4, "components": 5, "particles": 5, "pixels": 64, "turn": 2}
+
+
+class Options(NamedTuple):
+    """What a process is told."""
+
+    rounds: int
+    seed: int
+    threads: int
+    errors: float
+    tiny: bool
+
+
+def timed(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+    """Return what is found about a row; to be called in a process of its own."""
+    given = _begin(name, options)
+    ready: dict[str, Column] = {}
+    absent: dict[str, str] = {}
+    for column in columns:
+        try:
+            made = COLUMNS[column][1](given)
+            if made is None:
+                continue
+            made.run(given.batches(given.row.turn, torch.Generator().manual_seed(options.seed)))
+            ready[column] = made
+        except Absent as reason:
+            absent[column] = str(reason)
+        except Exception as error:  # another library's, of another version perhaps
+            absent[column] = f"failed with {type(error).__name__}: {str(error).splitlines()[:1]}"
+    turns = measure.take_turns(ready, given, options.rounds, options.seed)
+    references = [c for c, made in ready.items() if made.reference] or list(ready)[:1]
+    wrong = measure.disagreements(turns, references[0], options.errors) if references else []
+    if wrong:
+        return {"refused": wrong, "absent": absent}
+    found = {column: measure.spread(turn.seconds) for column, turn in turns.items()}
+    best = min(references, key=lambda column: found[column].median, default=None)
+    return {
+        "best": best,
+        "absent": absent,
+        "columns": {
+            column: {
+                "milliseconds": {k: 1e3 * v for k, v in times._asdict().items()},
+                "ratio": times.median / found[best].median,
+                "loss": sum(turns[column].losses) / len(turns[column].losses),
+                "steps": len(turns[column].losses),
+            }
+            for column, times in found.items()
+        },
+    }
+
+
+def remembered(name: str, column: str, options: Options) -> dict[str, float] | None:
+    """Return the memory of one column of a row; to be called in a process of its own."""
+    given = _begin(name, options)
+    if column in ("numpyro", "pythae"):
+        import_module(column)
+    return measure.memory(lambda: COLUMNS[column][1](given), given, options.seed)
+
+
+def row_of(name: str, tiny: bool) -> Row:
+    """Return a row, or one like it that takes no time."""
+    row = ROWS[name]
+    return replace(row, batch=min(row.batch, 16), labelled=4, **TINY) if tiny else row
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the tables."""
+    rows = {name: row for name, row in results["rows"].items() if "columns" in row}
+    used = [c for c in COLUMNS if any(c in row["columns"] for row in rows.values())]
+    heads = "| |" + "".join(f" {COLUMNS[c][0]} |" for c in used) + "\n|" + "---|" * (len(used) + 1)
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    lines = [
+        f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores; {packages}; "
+        f"seed {results['seed']}; {results['rounds']} turns each.",
+        "",
+        "Milliseconds per step, median [quartiles], and the ratio to the best hand-written one:",
+        "",
+        heads,
+    ]
+    lines += _lines(rows, used, _time)
+    if any("memory" in c for row in rows.values() for c in row["columns"].values()):
+        lines += [
+            "",
+            "Peak MB above the process with its data (and what torch allocates in a step):",
+            "",
+        ]
+        lines += [heads, *_lines(rows, used, _memory)]
+    lines += [""]
+    for name, row in results["rows"].items():
+        lines += [f"- {name} refused: {reason}" for reason in row.get("refused", ())]
+        lines += [
+            f"- {name}, {COLUMNS[column][0]}: {reason}" for column, reason in row["absent"].items()
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw(results: dict[str, Any]) -> plt.Figure:
+    """Return the picture of the ratios."""
+    rows = {name: row["columns"] for name, row in results["rows"].items() if "columns" in row}
+    used = [c for c in COLUMNS if any(c in row for row in rows.values())]
+    figure, ax = plt.subplots(figsize=(9, 1 + 0.15 * len(used) * len(rows)), layout="constrained")
+    width = 0.85 / max(1, len(used))
+    for k, column in enumerate(used):
+        at = [i + (k + 0.5) * width - 0.425 for i, row in enumerate(rows.values()) if column in row]
+        ratios = [row[column]["ratio"] for row in rows.values() if column in row]
+        own = column.startswith("ours")
+        ax.barh(
+            at,
+            # A logarithmic axis has no zero for bars to begin at: they begin at 1, the best.
+            [ratio - 1 for ratio in ratios],
+            width * 0.9,
+            left=1,
+            color=f"C{k}",
+            alpha=1 if own else 0.55,
+            label=COLUMNS[column][0],
+        )
+        for y, ratio in zip(at, ratios, strict=True):
+            side = {"ha": "left"} if ratio >= 1 else {"ha": "right"}
+            ax.annotate(f"{ratio:.2f}", (ratio, y), va="center", fontsize=6, **side)
+    ax.axvline(1, color="0.3", linewidth=0.8)
+    ax.set(xscale="log", xlabel="time per step, in units of the best hand-written version's")
+    ax.set_xticks(ticks := [1, 2, 5, 10], [f"{t:g}" for t in ticks])
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.legend(fontsize=8)
+    return figure
+
+
+def main() -> int:
+    """Run the command."""
+    flags = _flags()
+    options = Options(flags.rounds, flags.seed, flags.threads, flags.errors, flags.tiny)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {
+        "machine": measure.machine(flags.threads),
+        "seed": flags.seed,
+        "rounds": flags.rounds,
+        "tiny": flags.tiny,
+        "rows": {},
+    }
+    for name in flags.rows:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        row = measure.apart(timed, name, tuple(flags.columns), options)
+        for column in row.get("columns", {}):
+            if flags.memory:
+                row["columns"][column]["memory"] = measure.apart(remembered, name, column, options)
+        results["rows"][name] = row
+        # What is known is kept, should the next row not come to its end.
+        (flags.out / "steps.json").write_text(json.dumps(results, indent=1) + "\n")
+    table = markdown(results)
+    (flags.out / "steps.md").write_text(table)
+    if any("columns" in row for row in results["rows"].values()):
+        draw(results).savefig(flags.out / "steps.png", dpi=120)
+    print(table)
+    print(f"wrote steps.json, steps.md and steps.png to {flags.out}", file=sys.stderr)
+    return int(any("refused" in row for row in results["rows"].values()))
+
+
+def _begin(name: str, options: Options) -> Problem:
+    row = row_of(name, options.tiny)
+    measure.begin(options.threads, row.flush)
+    warnings.simplefilter("ignore")
+    # As Pyro's examples have it; its other checks are ended by the columns that end them.
+    pyro.distributions.enable_validation(False)
+    given = problem(row, options.seed)
+    if row.kind == "likelihood":
+        hand.trained(given, 5 if options.tiny else 300)
+    pyro.set_rng_seed(options.seed)
+    return given
+
+
+def _lines(rows: dict[str, Any], used: list[str], cell: Callable[[dict], str]) -> list[str]:
+    return [
+        f"| {name} |" + "".join(f" {cell(row['columns'].get(c, {}))} |" for c in used)
+        for name, row in rows.items()
+    ]
+
+
+def _time(found: dict[str, Any]) -> str:
+    if not found:
+        return ""
+    middle, low, high = (f"{v:.3g}" for v in found["milliseconds"].values())
+    return f"{middle} [{low}, {high}] ×{found['ratio']:.2f}"  # noqa: RUF001
+
+
+def _memory(found: dict[str, Any]) -> str:
+    held = found.get("memory")
+    if not held:
+        return ""
+    # What is not torch's own is not seen by its allocator.
+    tensors = f" ({held['tensors']:.1f})" if held["tensors"] >= 0.05 else ""
+    return f"{held['resident']:.0f}{tensors}"
+
+
+def _flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    add(
+        "--columns",
+        nargs="+",
+        choices=COLUMNS,
+        default=list(COLUMNS),
+        metavar="COLUMN",
+        help=", ".join(COLUMNS),
+    )
+    add("--rounds", type=_positive, default=40, help="turns of each column")
+    add("--threads", type=_positive, default=2)
+    add("--seed", type=int, default=0)
+    add("--errors", type=float, default=6.0, help="standard errors that losses may differ by")
+    add("--tiny", action="store_true", help="sizes that take no time, to see that it runs")
+    add("--memory", action=argparse.BooleanOptionalAction, default=True)
+    add("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
