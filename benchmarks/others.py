@@ -76,6 +76,7 @@ class _VAE:
 
     def __init__(self, problem: Problem) -> None:
         import jax
+        import numpyro as npyro
         from jax import numpy as jnp
 
         self.jax, self.jnp, self.npyro, self.dist = jax, jnp, npyro, npyro.distributions
