@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -182,6 +183,8 @@ def pythae(problem: Problem) -> Column:
         from pythae.trainers import BaseTrainer, BaseTrainerConfig
     except ImportError as error:
         raise Absent(f"no {error.name}") from error
+
+    logging.getLogger("pythae").setLevel(logging.ERROR)
 
     # The library reads an encoder's results by attribute and a decoder's by key.
     class Encoder(BaseEncoder):

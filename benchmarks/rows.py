@@ -124,6 +124,7 @@ def problem(row: Row, seed: int = 0) -> Problem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         images, labels = _images(row.pixels)
+        labels = labels % row.classes
         y = row.classes if row.kind == "ssvae" else 0
         layers = {
             "encoder": _layers(row.pixels + y, row.hidden, 2 * row.latent),

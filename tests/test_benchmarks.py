@@ -1,0 +1,240 @@
+"""The benchmark runs, and times the same thing in all of its columns."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from torch import distributions as dist
+from torch.nn import functional as F
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import growth  # noqa: E402
+import hand  # noqa: E402
+import measure  # noqa: E402
+import ours  # noqa: E402
+import steps  # noqa: E402
+import stock  # noqa: E402
+from rows import CLASSIFICATION_WEIGHT, ROWS, Column, problem  # noqa: E402
+
+KINDS = ["vae-128", "gmvae-128", "iwae-50", "ssvae-100", "likelihood"]
+
+
+def tiny(name, **sizes):
+    return problem(replace(steps.row_of(name, tiny=True), **sizes))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_columns_have_one_loss_as_they_train(name):
+    given = tiny(name, turn=1)
+    columns = {
+        "hand": hand.eager(given),
+        "ours": ours.plain(given),
+        "pyro": stock.svi(given),
+    }
+    turns = measure.take_turns(columns, given, rounds=40, seed=0)
+    assert [len(turn.losses) for turn in turns.values()] == [40, 40, 40]
+    assert measure.disagreements(turns, "hand", 6.0) == []
+    if name != "likelihood":
+        for turn in turns.values():
+            assert sum(turn.losses[-5:]) < sum(turn.losses[:5]), "it does not train"
+
+
+def fixed(name, **sizes):
+    """Return a problem, indices of a step, and images that are binary, so that x is no draw."""
+    given = tiny(name, turn=1, **sizes)
+    given.images.copy_((given.images > 0.2).to(given.images.dtype))
+    index = given.batches(1, torch.Generator().manual_seed(1))[0]
+    return given, index
+
+
+def bernoulli(logits, x):
+    return dist.Independent(dist.Bernoulli(logits=logits), 1, validate_args=False).log_prob(x)
+
+
+def posterior(module, *inputs):
+    loc, unconstrained = module.encoder(torch.cat(inputs, -1)).chunk(2, -1)
+    return dist.Independent(dist.Normal(loc, F.softplus(unconstrained) + 1e-4), 1)
+
+
+def standard(z):
+    return dist.Independent(dist.Normal(torch.zeros_like(z), torch.ones_like(z)), 1).log_prob(z)
+
+
+@pytest.mark.parametrize("name", ["vae-128", "gmvae-128", "iwae-50"])
+@pytest.mark.usefixtures("float64")
+def test_hand_written_losses_are_their_definitions(name):
+    given, index = fixed(name)
+    module = hand.LOSSES[given.row.kind](given)
+    x = given.images[index]
+    shape = (given.row.particles,) if name == "iwae-50" else ()
+    torch.manual_seed(3)
+    loss = module(index)
+    torch.manual_seed(3)
+    assert torch.equal(torch.bernoulli(x), x)  # takes its random numbers
+    q = posterior(module, x)
+    z = q.base_dist.loc + q.base_dist.scale * torch.randn(*shape, *q.base_dist.loc.shape)
+    log_p = bernoulli(module.decoder(z), x)
+    if name == "vae-128":
+        prior = dist.Independent(dist.Normal(torch.zeros(4), torch.ones(4)), 1)
+        expected = -(log_p - dist.kl_divergence(q, prior.expand(q.batch_shape))).mean()
+    elif name == "gmvae-128":
+        normals = dist.Normal(module.loc, F.softplus(module.unconstrained) + 1e-4)
+        weights = dist.Categorical(logits=torch.zeros(len(module.loc)))
+        prior = dist.MixtureSameFamily(weights, dist.Independent(normals, 1))
+        expected = -(log_p + prior.log_prob(z) - q.log_prob(z)).mean()
+    else:
+        log_w = log_p + standard(z) - q.log_prob(z)
+        expected = -(log_w.logsumexp(0) - math.log(5)).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.usefixtures("float64")
+def test_the_hand_written_semi_supervised_loss_is_its_definition(late):
+    given, index = fixed("ssvae-late" if late else "ssvae-100", classes=3)
+    module = hand.SemiSupervised(given)
+    n, classes = given.row.batch, 3
+    x, y = given.images[index], given.labels[index]
+    torch.manual_seed(3)
+    loss = module(index)
+    torch.manual_seed(3)
+    torch.bernoulli(x)
+    epsilon = torch.randn(classes * n + len(y) - n, given.row.latent)
+    log_q_y = module.classifier(x).log_softmax(-1)
+
+    def elbo(rows, label, epsilon):
+        one_hot = F.one_hot(label, classes).to(x.dtype)
+        q = posterior(module, rows, one_hot)
+        z = q.base_dist.loc + q.base_dist.scale * epsilon
+        prior = dist.Independent(dist.Normal(torch.zeros_like(z), torch.ones_like(z)), 1)
+        log_p = bernoulli(module.decoder(torch.cat([z, one_hot], -1)), rows)
+        return log_p - dist.kl_divergence(q, prior) - math.log(classes)
+
+    unlabelled = torch.zeros(n)
+    for c in range(classes):
+        term = elbo(x[:n], torch.full((n,), c), epsilon[c * n : (c + 1) * n])
+        unlabelled += log_q_y[:n, c].exp() * (term - log_q_y[:n, c])
+    labelled = elbo(x[n:], y[n:], epsilon[classes * n :])
+    labelled = labelled + CLASSIFICATION_WEIGHT * log_q_y[n:].gather(1, y[n:, None]).squeeze(1)
+    torch.testing.assert_close(loss, -unlabelled.mean() - labelled.mean())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_the_hand_written_likelihood_is_that_of_the_library(monkeypatch):
+    monkeypatch.setattr(hand, "LIKELIHOOD_ROWS", 320)  # chunks of 20, and a rest
+    given, index = fixed("likelihood", particles=1010)
+    by_hand, library = (
+        torch.stack([column.run(index[None])[0] for _ in range(6)])
+        for column in (hand.eager(given), ours.plain(given))
+    )
+    error = (by_hand.var() / 6 + library.var() / 6).sqrt()
+    assert abs(by_hand.mean() - library.mean()) < 5 * error
+    assert error < 0.05
+
+
+def test_a_late_classifier_has_probabilities_below_the_smallest_normal_number():
+    given, index = fixed("ssvae-late", classes=10)
+    q_y = hand.SemiSupervised(given).classifier(given.images[index]).softmax(-1)
+    assert ((q_y > 0) & (q_y < torch.finfo(q_y.dtype).tiny)).any(1).all()
+    assert (q_y.argmax(1) == given.labels[index]).all()
+
+
+def test_a_column_of_another_loss_is_found():
+    given = tiny("vae-128", turn=1)
+    same, other = hand.eager(given), hand.eager(given)
+    off = Column(lambda indices: [loss + 0.5 for loss in other.run(indices)])
+    columns = {"hand": hand.eager(given), "same": same, "off": off}
+    turns = measure.take_turns(columns, given, rounds=60, seed=0)
+    (sentence,) = measure.disagreements(turns, "hand", 6.0)
+    assert sentence.startswith("off: its loss is off from that of hand by ")
+
+
+def test_losses_that_are_not_finite_do_not_agree():
+    turns = {"a": measure.Turns([], [1.0] * 20), "b": measure.Turns([], [math.nan] * 20)}
+    assert measure.disagreements(turns, "a", 6.0)
+
+
+def test_a_row_that_is_refused_is_not_printed():
+    row = {"refused": ["ours: its loss is off"], "absent": {}}
+    machine = measure.machine(1)
+    found = {"machine": machine, "seed": 0, "rounds": 1, "rows": {"vae-32": row}}
+    table = steps.markdown(found)
+    assert "| vae-32 |" not in table
+    assert "- vae-32 refused: ours: its loss is off" in table
+
+
+def test_allocated_memory_is_the_most_that_is_held_at_once():
+    def turn():
+        for _ in range(3):
+            a = torch.ones(1_000_000)
+            b = a + 1
+            del a, b
+
+    assert measure.tensors(turn) == pytest.approx(8e6, rel=0.01)
+
+
+def test_quartiles_and_exponents():
+    assert measure.spread([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2.0, 4.0)
+    sizes = [1, 10, 100, 1000]
+    assert growth.exponent(sizes, [7.0, 3 * 100.0, 3 * 1e4, 3 * 1e6]) == pytest.approx(2)
+    columns = {"ours": {"sizes": sizes, "milliseconds": sizes, "megabytes": [s**2 for s in sizes]}}
+    report = growth.report({"classes": columns})
+    assert "megabytes against classes of y, ours: exponent 2.00" in report
+    assert "milliseconds against" not in report
+
+
+def command(script, *flags, out):
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{script}.py"), "--tiny", "--out", str(out), *flags],
+        env={**os.environ, "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_writes_numbers_table_and_picture(tmp_path):
+    columns = ["hand", "ours", "pyro"]
+    flags = ["--rows", "vae-128", "--columns", *columns, "--rounds", "10", "--threads", "1"]
+    result = command("steps", *flags, "--no-memory", out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "steps.json").read_text())
+    assert found["machine"]["threads"] == 1
+    assert found["machine"]["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert found["machine"]["packages"]["pyro-ppl"] == pyro.__version__
+    row = found["rows"]["vae-128"]
+    assert list(row["columns"]) == columns
+    assert row["best"] == "hand"
+    assert row["columns"]["hand"]["ratio"] == 1
+    assert all(column["milliseconds"]["median"] > 0 for column in row["columns"].values())
+    assert "| vae-128 |" in result.stdout == (tmp_path / "steps.md").read_text() + "\n"
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_all_columns_and_memory(tmp_path):
+    result = command("steps", "--rounds", "10", "--threads", "1", out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
+    assert list(rows) == list(ROWS)
+    for row in rows.values():
+        for column in ("hand", "hand-compiled", "ours"):
+            assert row["columns"][column]["memory"]["resident"] > 0
+        assert not any(reason.startswith("failed") for reason in row["absent"].values())
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    result = command("growth", "--axes", "classes", "--rounds", "3", out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "classes of y, ours-compiled" in result.stdout
