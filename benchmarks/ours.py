@@ -25,7 +25,7 @@ from ppl_vae import (
     priors,
     training,
 )
-from ppl_vae.training.compiled import NotCompiledWarning
+from ppl_vae.compilation import NotCompiledWarning
 
 
 def pair_of(problem: Problem) -> VAE | SemiSupervisedVAE:

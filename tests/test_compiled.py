@@ -25,9 +25,9 @@ from ppl_vae import (
     posteriors,
     priors,
 )
+from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.data import Part
 from ppl_vae.training import compile_step, fit
-from ppl_vae.training.compiled import NotCompiledWarning
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it", "eager")
 D, Z = 12, 2
@@ -480,6 +480,17 @@ def test_fit_compiled_is_fit():
         assert other.history[name] == pytest.approx(values, rel=1e-4), name
     for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_fit_compiled_runs_the_programs_for_nothing_but_its_graphs():
+    def calls(steps, **options):
+        pair, found = vae(), []
+        pair.model.register_forward_hook(lambda *_: found.append(1))
+        fit(pair, X, batch_size=16, steps=steps, progress=False, **options)
+        return len(found)
+
+    assert calls(40) == calls(20) + 20
+    assert calls(40, compile=True) == calls(20, compile=True)
 
 
 def test_fit_compiled_resumes_exactly(tmp_path):

@@ -13,6 +13,9 @@ ROOT = Path(ppl_vae.__file__).parent
 # What each room may import from the package, besides itself.
 ROOMS = {
     "errors": set(),
+    "randomness": set(),
+    "buffers": set(),
+    "compilation": {"buffers", "models", "randomness"},
     "construction": {"errors"},
     "distributions": {"errors"},
     "nets": {"conditional", "errors"},
@@ -26,6 +29,7 @@ ROOMS = {
     "oracles": set(),
     "data": {"errors"},
     "evaluation": {
+        "compilation",
         "conditional",
         "data",
         "distributions",
@@ -58,12 +62,15 @@ ROOMS = {
     "__main__": {"cli"},
     "storage": {"config", "errors", "models"},
     "training": {
+        "buffers",
+        "compilation",
         "conditional",
         "data",
         "errors",
         "estimators",
         "evaluation",
         "models",
+        "randomness",
         "storage",
     },
 }

@@ -17,19 +17,21 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ppl_vae.buffers import untouched
+from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.randomness import restored, seed_everything
 from ppl_vae.training.arguments import (
     check_numbers,
     checked_estimator,
     made_optimiser,
     made_schedule,
 )
-from ppl_vae.training.compiled import CompiledShares, NotCompiledWarning
+from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.launch import launched, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
-from ppl_vae.training.objective import Objective, untouched
-from ppl_vae.training.randomness import restored, seed_everything
+from ppl_vae.training.objective import Objective
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import settings

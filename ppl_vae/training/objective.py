@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pyro
 import torch
 from pyro import poutine
@@ -12,6 +9,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from ppl_vae.buffers import untouched
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.precision import networks_only
@@ -84,19 +82,6 @@ class Objective(nn.Module):
                         f"so that it would not be trained; make it an nn.Parameter of the program, "
                         f"or a pyro.nn.PyroParam of a PyroModule"
                     )
-
-
-@contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Leave buffers as they were: a look at the programs must not move a running mean."""
-    # Not those that are made within, nor those that a guide of its own kind replaces.
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
 
 
 def _unconstrained(value: Tensor) -> Tensor:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ppl_vae.buffers import untouched
+from ppl_vae.randomness import random_state, restored, seed_everything, set_random_state
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
 from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
 from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
-from ppl_vae.training.objective import Objective, untouched
-from ppl_vae.training.randomness import random_state, restored, seed_everything, set_random_state
+from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import compare
 from ppl_vae.training.sources import Source
@@ -110,10 +111,7 @@ class Run:
         before = _generators(parts.fabric.device)
         check = not self._validated_values
         try:
-            with pyro.validation_enabled(check):
-                with together(parts.fabric):
-                    loss, of_parts = parts.stepper(share)
-                parts.fabric.backward(loss)
+            loss, of_parts = self._differentiated(share, check)
         except ValueError as error:
             # Of NaN, Pyro's validation says neither step nor origin. Data with NaN it explains.
             nowhere = torch.tensor(math.nan)
@@ -141,9 +139,9 @@ class Run:
         # Values that were all looked at beforehand need no second look; others get it for an epoch.
         self._validated_values = parts.source.whole or parts.source.epoch > 0
 
-    def _differentiated(self, share: Share) -> tuple[Tensor, Tensor]:
+    def _differentiated(self, share: Share, check: bool) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of its parts, with gradients in the parameters."""
-        parts, check = self.parts, not self._validated_values
+        parts = self.parts
         if parts.compiled is not None and parts.compiled.suits(share):
             if check:
                 self._look_at(share)  # which a graph does not

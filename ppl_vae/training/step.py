@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.randomness import restored
 from ppl_vae.training.arguments import checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
 from ppl_vae.training.distributed import Processes, Share
 from ppl_vae.training.objective import Objective
-from ppl_vae.training.randomness import restored
 from ppl_vae.training.schedules import Scheduled
 
 
@@ -36,8 +36,8 @@ def compile_step(
 
     The programs run once, while they are traced; what runs afterwards is a compiled graph, and
     Pyro's effect handlers cost nothing. What is noticed and what is not when programs change is
-    said of :class:`ppl_vae.training.compiled.CompiledObjective`. The first step is held against
-    the uncompiled one. Where it cannot be compiled, a warning says so, and steps are uncompiled.
+    said of :class:`ppl_vae.compilation.Compiled`. The first step is held against the uncompiled
+    one. Where it cannot be compiled, a warning says so, and steps are uncompiled.
 
     Args:
         pair: any object whose ``model`` and ``guide`` are modules.

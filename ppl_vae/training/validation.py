@@ -10,12 +10,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ppl_vae.buffers import untouched
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.training.distributed import Processes, together
-from ppl_vae.training.objective import untouched
 
 
 @dataclass(frozen=True, eq=False)

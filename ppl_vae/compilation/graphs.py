@@ -1,0 +1,176 @@
+"""A function of tensors, run once through Pyro's handlers and from then on as a graph."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.buffers import untouched
+from ppl_vae.compilation.facts import Facts, kinds
+from ppl_vae.randomness import restored
+
+Tensors = tuple[Tensor | None, ...]
+
+
+class NotCompiledWarning(UserWarning):
+    """Something could not be compiled, and is run as it is."""
+
+
+class Compiled:
+    r"""A function of tensors that runs programs, as compiled graphs.
+
+    ``make_fx`` runs the function once, through Pyro's effect handlers and any backward pass in it,
+    and writes down the operations on tensors; Inductor compiles them. Random numbers stay those of
+    torch's generators, drawn in the same order, so that compiled and uncompiled draws are the same.
+
+    A graph belongs to what it was made from: shapes, dtypes and devices of the inputs, whether
+    labels are missing among them, the tensors of the modules (whose values may change), and every
+    plain attribute (numbers, strings, tuples of them) of the modules and of the other objects, such
+    as ``training`` or ``num_particles``. When one of them changes, another graph is made, and all
+    are kept. What programs read from elsewhere (a global variable, a list) is fixed when the graph
+    is made.
+
+    The first time, a graph is held against the function on the same draws. Where they differ by
+    more than rounding, or a program cannot be traced (it looks at values: ``if z > 0``,
+    ``.item()``), or there is no compiler, a warning says so, once, and the function is run as it
+    is.
+
+    Args:
+        function: of tensors; returns a tuple of tensors or None, which need no gradient.
+        modules: that it runs.
+        others: objects that it depends on besides, such as estimators.
+        but: names of their attributes that change nothing.
+        while_tracing: makes a context for the tracing alone.
+        what: is compiled, for the warning.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensors],
+        modules: Sequence[nn.Module],
+        *,
+        others: Sequence[object] = (),
+        but: tuple[str, ...] = (),
+        while_tracing: Callable[[], AbstractContextManager] = nullcontext,
+        what: str,
+    ) -> None:
+        self._function = function
+        self._modules = tuple(modules)
+        self._others = tuple(others)
+        self._but = but
+        self._while_tracing = while_tracing
+        self._what = what
+        self._facts: Facts | None = None
+        self._graphs: dict[tuple, Callable[..., Tensors]] = {}
+        self.failed = False
+        """Whether the function is run as it is, after a warning."""
+
+    def __call__(self, *tensors: Tensor, constants: Hashable = ()) -> Tensors:
+        """Return what the function returns.
+
+        Args:
+            tensors: its arguments.
+            constants: what else it depends on at this call.
+        """
+        if self.failed:
+            return self._function(*tensors)
+        if self._facts is None or not self._facts.same_structure():
+            with restored(), untouched(*self._modules):
+                self._function(*tensors)  # estimators look at new programs, and note what they find
+            self._facts = Facts(self._modules, self._others, self._but)
+            self._graphs = {}
+        key = (self._facts.values(), kinds(tensors), constants)
+        if key not in self._graphs:
+            made = self._made(tensors)
+            if made is None:
+                self.failed = True
+                return self._function(*tensors)
+            self._graphs[key] = made
+        with torch.no_grad():
+            return self._graphs[key](*tensors)
+
+    def _made(self, tensors: tuple[Tensor, ...]) -> Callable[..., Tensors] | None:
+        """Return the compiled graph for tensors such as these."""
+        try:
+            tracing = self._while_tracing()
+            with restored(), untouched(*self._modules), _values_stay_tensors(), tracing:
+                traced = make_fx(self._function)(*tensors)
+            graph = torch.compile(traced, dynamic=False, options={"fallback_random": True})
+            self._check(graph, tensors, _rounding(traced))
+        except Exception as error:  # whatever programs, tracing and compilers raise
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            if "value out of a tracing tensor" in reason:
+                reason = "it looks at values, which a graph cannot; labels must be inputs of it"
+            warnings.warn(
+                f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
+                f"result ({reason})",
+                NotCompiledWarning,
+                stacklevel=4,
+            )
+            return None
+        return graph
+
+    def _check(
+        self, graph: Callable[..., Tensors], tensors: tuple[Tensor, ...], rounding: float
+    ) -> None:
+        """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
+        with restored(), untouched(*self._modules):
+            expected = self._function(*tensors)
+            after = torch.get_rng_state()
+        with restored(), untouched(*self._modules), torch.no_grad():
+            got = graph(*tensors)
+            same_draws = torch.equal(after, torch.get_rng_state())
+        if not same_draws:
+            raise ArithmeticError("its graph draws other random numbers")
+        for ours, theirs in zip(got, expected, strict=True):
+            error = _distance(ours, theirs)
+            if not error < rounding:
+                raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
+
+
+def _rounding(traced: torch.fx.GraphModule) -> float:
+    """Return how far results may be off that differ by the order of their sums alone.
+
+    That is √ε of the arithmetic, and ε of coarser numbers where there are some on the way.
+    """
+    found = {
+        value.dtype
+        for node in traced.graph.nodes
+        if isinstance(value := node.meta.get("val"), Tensor) and value.is_floating_point()
+    }
+    coarse = max((torch.finfo(dtype).eps for dtype in found), default=0.0)
+    fine = min(coarse, torch.finfo(torch.float32).eps)
+    return max(3 * fine**0.5, 16 * coarse)
+
+
+def _distance(got: Tensor | None, expected: Tensor | None) -> float:
+    """Return the greatest difference, in units of the greatest entry."""
+    if got is None or expected is None:
+        return 0.0 if got is expected else float("inf")
+    size = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    return ((got - expected).abs().max() / size).item()
+
+
+@contextmanager
+def _values_stay_tensors() -> Iterator[None]:
+    """Let Pyro's estimators leave losses on the device, where they only report them as numbers."""
+    instead: Mapping[str, Callable[..., Any]] = {
+        "torch_item": lambda x: x.detach() if isinstance(x, Tensor) else x,
+        "warn_if_nan": lambda value, *_, **__: value,
+    }
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith("pyro.infer")]
+    found = [(m, name, getattr(m, name)) for m in modules for name in instead if hasattr(m, name)]
+    try:
+        for module, name, _ in found:
+            setattr(module, name, instead[name])
+        yield
+    finally:
+        for module, name, before in found:
+            setattr(module, name, before)
