@@ -9,7 +9,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_vae.estimators.traces import PARTICLES, sample_sites
+from ppl_vae.estimators.handlers import PARTICLES
+from ppl_vae.estimators.traces import log_density, sample_sites
 
 
 class Datum:
@@ -48,7 +49,7 @@ class Datum:
 
     def log_prob(self, site: dict) -> Tensor:
         """Return the site's log-density, shape ``(*enumerated, particles, *plates)``."""
-        return self.reduce(site["unscaled_log_prob"], site)
+        return self.reduce(log_density(site), site)
 
     def reduce(self, term: Tensor, site: dict) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum its inner plates.

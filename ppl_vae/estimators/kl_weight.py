@@ -29,6 +29,8 @@ class KLWeight(Messenger):
         beta: β, at least 0; a 0-dimensional tensor serves as well, and is not looked at.
     """
 
+    ignores_parameters = True
+
     def __init__(self, beta: float | int | Tensor) -> None:
         super().__init__()
         if not isinstance(beta, Tensor) and not 0 <= beta < float("inf"):

@@ -12,18 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
-from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.trace_messenger import TraceHandler
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-PARTICLES = "num_particles_vectorized"
-"""The name of the particles' plate, as in Pyro's own estimators."""
+from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,13 @@ class Program:
     def _run(
         self, fn: Callable, num_particles: int, first_enumeration_dim: int, replay: Trace | None
     ) -> Trace:
-        fn = pyro.plate(PARTICLES, num_particles, dim=self.particle_dim)(fn)
-        fn = EnumMessenger(first_available_dim=first_enumeration_dim)(fn)
+        fn = Particles(num_particles, self.particle_dim)(fn)
+        fn = Enumerating(first_available_dim=first_enumeration_dim)(fn)
         if replay is not None:
-            fn = poutine.replay(fn, trace=replay)
-        trace = poutine.trace(fn).get_trace(*self.args, **self.kwargs)
-        trace.compute_log_prob()
+            fn = Replaying(trace=replay)(fn)
+        trace = TraceHandler(Recording(), fn).get_trace(*self.args, **self.kwargs)
         if is_validation_enabled():
+            trace.compute_log_prob()
             for site in sample_sites(trace):
                 check_site_shape(site, -self.particle_dim)
         return trace
@@ -103,6 +101,14 @@ def sample_sites(trace: Trace) -> Iterator[dict]:
     for site in trace.nodes.values():
         if site["type"] == "sample" and not site_is_subsample(site) and site["mask"] is not False:
             yield site
+
+
+def log_density(site: dict) -> Tensor:
+    """Return a site's log-density, unscaled and unmasked, computed when first asked for."""
+    if "unscaled_log_prob" not in site:
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        site["unscaled_log_prob"] = log_prob
+    return site["unscaled_log_prob"]
 
 
 def is_enumerated(site: dict) -> bool:

@@ -14,6 +14,7 @@ from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.traces import (
     Program,
     is_enumerated,
+    log_density,
     narrowed,
     sample_sites,
     with_values,
@@ -248,7 +249,7 @@ def _summed_out(site: dict, datum: Datum) -> Tensor:
     log_prob = datum.log_prob({**site, "mask": None})
     if site["mask"] is None or site["mask"] is True:
         return log_prob
-    return torch.where(site["mask"], log_prob, site["unscaled_log_prob"])
+    return torch.where(site["mask"], log_prob, log_density(site))
 
 
 def guide_terms(
@@ -273,7 +274,7 @@ def _enumerated(sites: list[dict], datum: Datum, *, same_for_all: bool = False) 
     log_prob, cost = torch.zeros(()), torch.zeros(())
     dims = tuple(map(datum.enumeration_dim, sites))
     for site in sites:
-        log_prob = log_prob + site["unscaled_log_prob"]
+        log_prob = log_prob + log_density(site)
         cost = cost + datum.log_prob(site)
     if same_for_all and sites:
         # Nothing was sampled before, so all particles agree.
@@ -317,5 +318,4 @@ def _cut(
     followed = bool(sites) and list(sample_sites(trace))[-1] is not sites[0]
     if followed:
         cut = program.run_guide(num_particles, replay=cut)
-    cut.compute_log_prob()
     return cut, [(detached[name], attached[name]) for name in attached]

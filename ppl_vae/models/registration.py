@@ -6,6 +6,7 @@ from collections import Counter
 
 import pyro
 from pyro.ops.provenance import detach_provenance
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -22,9 +23,13 @@ def register(module: nn.Module) -> None:
     second model, a store loaded from a file), SVI trains the tensor in the store and the module
     never changes, without a word.
 
+    Where all effect handlers say that they ignore parameters, there is nobody to tell.
+
     Raises:
         RuntimeError: if the store, or an effect handler, answers with another tensor.
     """
+    if _PYRO_STACK and all(getattr(h, "ignores_parameters", False) for h in _PYRO_STACK):
+        return
     for path, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
