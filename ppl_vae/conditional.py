@@ -36,7 +36,8 @@ class NeuralConditional(ConditionalDistribution, ABC):
         net: any module ``(..., features_in) -> (..., features_out)``. Several contexts (x and y, z
             and y) are broadcast and concatenated on the last dimension, unless ``net.forward``
             takes them apart: it has as many required positional arguments as there are contexts,
-            or any number of them (``*context``).
+            or any number of them (``*context``). :class:`ppl_vae.nets.MLP` does, and multiplies x
+            once, not once for each y.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -51,7 +52,7 @@ class NeuralConditional(ConditionalDistribution, ABC):
 
     def outputs(self, *context: Tensor) -> Tensor:
         """Return the network's output for the context, shape ``(..., features_out)``."""
-        apart = self._apart is None or len(context) == self._apart
+        apart = len(context) == self._apart or (self._apart is None and len(context) > 0)
         inputs = context if apart else (concatenate(*context),)
         try:
             return self.net(*inputs)

@@ -27,6 +27,7 @@ from pairs import (
 )
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ppl_vae import conditional, likelihoods, nets, posteriors, priors
 
@@ -702,6 +703,33 @@ def test_a_network_may_take_contexts_apart():
     x, y = torch.randn(7, Z), torch.randn(7, 3)
     q = posteriors.DiagonalNormal(Apart())(x, y)
     torch.testing.assert_close(q.mean, x + y.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: nets.MLP(5, 4),
+        lambda: nets.MLP(5, 4, hidden=()),
+        lambda: nets.GatedMLP(5, 4, hidden=(6,)),
+        lambda: nets.ConvDecoder(5, (1, 4, 4), channels=(2,)),
+    ],
+)
+@pytest.mark.usefixtures("float64")
+def test_networks_take_several_inputs_as_concatenated(net):
+    net, a, b, c = net().double(), torch.randn(7, 3), torch.randn(5, 1, 1), torch.randn(1)
+    joined = torch.cat([a.expand(5, 7, 3), b.expand(5, 7, 1), c.expand(5, 7, 1)], -1)
+    torch.testing.assert_close(net(a, b, c), net(joined))
+    with pytest.raises(ValueError, match=r"expected 5 features.*\(7, 3\) and \(5, 1, 1\)"):
+        net(a, b)
+
+
+def test_a_wide_input_is_multiplied_once_and_not_for_each_label():
+    q, x = posteriors.DiagonalNormal(nets.MLP(300 + 10, 2, hidden=(5,))), torch.zeros(20, 300)
+    with FlopCounterMode(display=False) as together:
+        q(x, torch.eye(10).unsqueeze(1))
+    with FlopCounterMode(display=False) as once:
+        q(x, torch.eye(10)[0])
+    assert together.get_total_flops() < 2 * once.get_total_flops()
 
 
 def test_mlp_is_what_it_says():

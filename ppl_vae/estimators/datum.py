@@ -95,6 +95,8 @@ class Datum:
 
     def flat(self, term: Tensor) -> Tensor:
         """Bring a term with nothing left but the batch to shape ``(batch,)``."""
-        shape = [1] * -self.batch_dim
-        shape[0] = self.batch_size
-        return term.expand(torch.broadcast_shapes(term.shape, tuple(shape))).reshape(-1)
+        if term.numel() != self.batch_size:
+            shape = [1] * -self.batch_dim
+            shape[0] = self.batch_size
+            term = term.expand(torch.broadcast_shapes(term.shape, tuple(shape)))
+        return term.reshape(-1)

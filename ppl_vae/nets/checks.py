@@ -39,12 +39,13 @@ def image(owner: str, image_shape: object) -> tuple[int, int, int]:
     return shape
 
 
-def features_of(owner: str, features: Tensor, in_features: int) -> None:
-    """Raise an error if the last dimension is not ``in_features``."""
-    if features.shape[-1:] != (in_features,):
-        came = features.shape[-1] if features.dim() else 1
+def features_of(owner: str, features: tuple[Tensor, ...], in_features: int) -> None:
+    """Raise an error if the last dimensions do not add up to ``in_features``."""
+    came = sum(t.shape[-1] if t.dim() else 1 for t in features)
+    if came != in_features or not all(t.dim() for t in features):
+        shapes = " and ".join(str(tuple(t.shape)) for t in features)
         raise ValueError(
             f"{owner}: expected {in_features} features on the last dimension, got an input of "
-            f"shape {tuple(features.shape)}; give {owner}(in_features={came}, ...) "
+            f"shape {shapes}; give {owner}(in_features={came}, ...) "
             f"or pass data of the width it was built for"
         )

@@ -18,6 +18,7 @@ from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import count, features_of, image, positive_ints
 from ppl_vae.nets.initialise import gain_after, scaled
 from ppl_vae.nets.leading import KeepLeading
+from ppl_vae.nets.several import through
 
 
 class ResidualBlock(nn.Module):
@@ -220,10 +221,10 @@ class ConvDecoder(nn.Module):
             ]
         self.convolutions = KeepLeading(nn.Sequential(*layers), event_dim=3)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the images, shape ``(..., *image_shape)``."""
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return the images, ``(..., *image_shape)``; inputs are taken as concatenated."""
         features_of("ConvDecoder", features, self.in_features)
-        return self.convolutions(self.dense(features))
+        return self.convolutions(through(self.dense, features))
 
 
 def _blocks(number: int, channels: int, activation: Callable[[], nn.Module]) -> list[ResidualBlock]:

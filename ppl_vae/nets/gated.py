@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import features_of, positive_ints
+from ppl_vae.nets.several import through
 
 
 class GatedMLP(nn.Module):
@@ -44,10 +45,10 @@ class GatedMLP(nn.Module):
             width_in = width
         self.layers = nn.Sequential(*layers, _linear(width_in, out_features))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the output, shape ``(..., out_features)``."""
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return the output, shape ``(..., out_features)``; inputs are taken as concatenated."""
         features_of("GatedMLP", features, self.in_features)
-        return self.layers(features)
+        return through(self.layers, features)
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import features_of, positive_ints
+from ppl_vae.nets.several import through
 
 
 class MLP(nn.Module):
     """A multilayer perceptron ``(..., in_features) -> (..., out_features)``.
+
+    Several inputs are broadcast and taken as concatenated on the last dimension.
 
     Args:
         in_features: width of the input.
@@ -43,7 +46,7 @@ class MLP(nn.Module):
             layers += [nn.Linear(width_in, width_out), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the output, shape ``(..., out_features)``."""
+    def forward(self, *features: Tensor) -> Tensor:
+        """Return the output, shape ``(..., out_features)``; inputs are taken as concatenated."""
         features_of("MLP", features, self.in_features)
-        return self.layers(features)
+        return through(self.layers, features)
