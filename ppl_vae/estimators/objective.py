@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_vae.estimators.rounding import negligible
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -35,7 +37,7 @@ class Objective:
         power = 1 - self.alpha
         if power == 0 or self.elbo_weight == 1:
             return elbo
-        grouped = power * self._grouped(log_w, dim)
+        grouped = _that_count(power * self._grouped(log_w, dim), dim)
         size = grouped.shape[dim]
         bounds = (grouped.logsumexp(dim, keepdim=True) - math.log(size)) / power
         bound = bounds.mean(dim - 1)
@@ -60,7 +62,7 @@ class Objective:
 
     def _counts(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
         log_w = log_w.detach()
-        grouped = torch.softmax((1 - self.alpha) * self._grouped(log_w, dim), dim)
+        grouped = _that_count((1 - self.alpha) * self._grouped(log_w, dim), dim).softmax(dim)
         others = (1 - grouped).flatten(dim - 1, dim)
         counts = grouped.flatten(dim - 1, dim)
         counts = counts * (1 - correction * others) / self.groups
@@ -69,3 +71,9 @@ class Objective:
     def _grouped(self, log_w: Tensor, dim: int) -> Tensor:
         """Split the particles in groups: M in dimension ``dim - 1``, K in dimension ``dim``."""
         return log_w.unflatten(dim, (self.groups, -1))
+
+
+def _that_count(log_w: Tensor, dim: int) -> Tensor:
+    """Return the log weights, those below ε² of the largest as -∞: they count exactly nothing."""
+    largest = log_w.detach().amax(dim, keepdim=True)
+    return log_w.masked_fill(log_w < largest + math.log(negligible(log_w.dtype)), -math.inf)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.rounding import negligible
 from ppl_vae.estimators.traces import (
     Program,
     is_enumerated,
@@ -133,14 +134,19 @@ class Enumerated:
     dims: tuple[int, ...]
 
     def expectation(self, term: Tensor, *, entropy: bool = False) -> Tensor:
-        """Return Σ_y q(y) term(y), or Σ_y q(y) [term(y) - log q(y)] with the entropy."""
+        """Return Σ_y q(y) term(y), or Σ_y q(y) [term(y) - log q(y)] with the entropy.
+
+        Values with q(y) < ε² (:func:`ppl_vae.estimators.rounding.negligible`) add an exact zero.
+        """
         if not self.dims:
             return term
         probability = self.log_prob.exp()
+        counts = ~(probability < negligible(probability.dtype))  # NaN does
+        probability = torch.where(counts, probability, 0.0)
         if entropy:
             term = term - self.cost
-        # Where q(y) = 0 the term may be infinite and still contributes nothing.
-        term = torch.where(probability > 0, term, 0.0)
+        # Where q(y) is 0, or as good as, the term may be infinite and still contributes nothing.
+        term = torch.where(counts, term, 0.0)
         return (probability * term).sum(self.dims, keepdim=True)
 
     def fixed_expectation(self, term: Tensor) -> Tensor:
