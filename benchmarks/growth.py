@@ -85,7 +85,7 @@ def cost(axis: str, column: str, options: Options) -> dict[str, list[float]]:
     held = []
     for of_size, run in zip(given, runs, strict=True):
         indices = of_size.batches(2, generator)
-        held.append(measure.tensors(lambda run=run, indices=indices: run(indices)) / 1e6)
+        held.append(measure.rise(lambda run=run, indices=indices: run(indices)) / 1e6)
     return {
         "sizes": [getattr(p.row, field) for p in given],
         "milliseconds": [1e3 * measure.spread(times).median for times in seconds],

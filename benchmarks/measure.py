@@ -122,11 +122,13 @@ def begin(threads: int, flush: bool) -> None:
 def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str, float] | None:
     """Return what a column takes above a process that holds the data and the compiler, in MB.
 
+    ``tensors`` is the most that tensors take at once during a turn: weights, gradients, the
+    optimiser's state, activations. Tensors of other libraries than torch are not seen.
+
     ``resident`` is how far the resident set rises above its level before the column was made: the
     high-water mark of the kernel, reset after two turns, in which everything is compiled, and read
-    after two more. ``tensors`` is the most that torch's allocator held at once during a turn above
-    what it held at its start: activations and gradients, without weights and the optimiser's state;
-    other allocators are not seen by it.
+    after two more. Besides tensors it has the code of the kernels in use, what a compiler keeps of
+    its work, and the gaps that the C library leaves between what it has given out.
     """
     if not Path("/proc/self/clear_refs").exists():
         return None
@@ -140,6 +142,8 @@ def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str,
     problem.images.sum()
     _settle()
     before = _status("VmRSS")
+    gc.collect()
+    data = held()
     run = make().run
     turn()
     turn()
@@ -148,10 +152,20 @@ def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str,
     turn()
     turn()
     resident = _status("VmHWM") - before
-    return {"resident": resident / 1e3, "tensors": tensors(turn) / 1e6}
+    gc.collect()
+    return {"resident": resident / 1e3, "tensors": (held() - data + rise(turn)) / 1e6}
 
 
-def tensors(turn: Callable[[], None]) -> float:
+def held() -> int:
+    """Return the bytes of all tensors of torch that there are, and of their gradients."""
+    # Not those of which a compiler knows the shape alone.
+    found = [t for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter)]
+    found += [t.grad for t in found if t.is_leaf and t.grad is not None]
+    storages = [t.untyped_storage() for t in found if t.device.type != "meta"]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+
+
+def rise(turn: Callable[[], None]) -> float:
     """Return the most bytes that torch's allocator held at once, above its level at the start."""
     with torch.profiler.profile(profile_memory=True) as profile:
         turn()

@@ -159,6 +159,37 @@ def test_a_column_of_another_loss_is_found():
     assert sentence.startswith("off: its loss is off from that of hand by ")
 
 
+def curves(name, steps, **sizes):
+    """Return the losses of a row's uncompiled and compiled steps, on the same draws."""
+    found = []
+    for column in (ours.plain, ours.compiled):
+        given = tiny(name, **sizes)
+        made, indices = column(given), given.batches(steps, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        found.append(torch.stack([torch.as_tensor(loss) for loss in made.run(indices)]))
+    return found
+
+
+def same_curve(name, **sizes):
+    plain, compiled = curves(name, 25, **sizes)
+    assert (plain[5:] != plain[:-5]).all()
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_compiled_steps_have_the_losses_of_uncompiled_ones(name, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    same_curve(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_steps_compiled_by_inductor_have_the_losses_of_uncompiled_ones(name):
+    same_curve(name)
+
+
 def test_losses_that_are_not_finite_do_not_agree():
     turns = {"a": measure.Turns([], [1.0] * 20), "b": measure.Turns([], [math.nan] * 20)}
     assert measure.disagreements(turns, "a", 6.0)
@@ -180,7 +211,7 @@ def test_allocated_memory_is_the_most_that_is_held_at_once():
             b = a + 1
             del a, b
 
-    assert measure.tensors(turn) == pytest.approx(8e6, rel=0.01)
+    assert measure.rise(turn) == pytest.approx(8e6, rel=0.01)
 
 
 def test_quartiles_and_exponents():
