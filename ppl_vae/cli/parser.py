@@ -230,6 +230,7 @@ def _costs(made: ArgumentParser) -> None:
     add("--annealed-data", type=int, default=0, help="so many by annealing, too; takes long")
     add("--gap-data", type=int, default=0, help="split the inference gap of so many")
     add("--seed", type=int, default=0, help="of all draws")
+    add("--compile", action="store_true", help="compile importance sampling: seconds more at first")
     _device(made)
     _common(made)
 

@@ -59,4 +59,5 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
         gap_data=flags.gap_data,
         seed=flags.seed,
         progress=not flags.quiet,
+        compile=flags.compile,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -44,7 +45,7 @@ class Compiled:
 
     Args:
         function: of tensors; returns a tuple of tensors or None, which need no gradient.
-        modules: that it runs.
+        modules: that it runs; they are not kept alive, except by what the function holds.
         others: objects that it depends on besides, such as estimators.
         but: names of their attributes that change nothing.
         while_tracing: makes a context for the tracing alone.
@@ -62,7 +63,7 @@ class Compiled:
         what: str,
     ) -> None:
         self._function = function
-        self._modules = tuple(modules)
+        self._refs = [weakref.ref(module) for module in modules]
         self._others = tuple(others)
         self._but = but
         self._while_tracing = while_tracing
@@ -79,8 +80,17 @@ class Compiled:
             tensors: its arguments.
             constants: what else it depends on at this call.
         """
+        return self.ready(*tensors, constants=constants)(*tensors)
+
+    def ready(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[..., Tensors]:
+        """Return the graph for such arguments, to be called as often as nothing else changes.
+
+        Args:
+            tensors: arguments of the function.
+            constants: what else it depends on.
+        """
         if self.failed:
-            return self._function(*tensors)
+            return self._function
         if self._facts is None or not self._facts.same_structure():
             with restored(), untouched(*self._modules):
                 self._function(*tensors)  # estimators look at new programs, and note what they find
@@ -91,10 +101,13 @@ class Compiled:
             made = self._made(tensors)
             if made is None:
                 self.failed = True
-                return self._function(*tensors)
-            self._graphs[key] = made
-        with torch.no_grad():
-            return self._graphs[key](*tensors)
+                return self._function
+            self._graphs[key] = _without_gradient(made)
+        return self._graphs[key]
+
+    @property
+    def _modules(self) -> list[nn.Module]:
+        return [module for module in (ref() for ref in self._refs) if module is not None]
 
     def _made(self, tensors: tuple[Tensor, ...]) -> Callable[..., Tensors] | None:
         """Return the compiled graph for tensors such as these."""
@@ -112,7 +125,7 @@ class Compiled:
                 f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
                 f"result ({reason})",
                 NotCompiledWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return None
         return graph
@@ -125,7 +138,9 @@ class Compiled:
             expected = self._function(*tensors)
             after = torch.get_rng_state()
         with restored(), untouched(*self._modules), torch.no_grad():
-            got = graph(*tensors)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a compiler has to say is not of the program
+                got = graph(*tensors)
             same_draws = torch.equal(after, torch.get_rng_state())
         if not same_draws:
             raise ArithmeticError("its graph draws other random numbers")
@@ -133,6 +148,14 @@ class Compiled:
             error = _distance(ours, theirs)
             if not error < rounding:
                 raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
+
+
+def _without_gradient(graph: Callable[..., Tensors]) -> Callable[..., Tensors]:
+    def run(*tensors: Tensor) -> Tensors:
+        with torch.no_grad():
+            return graph(*tensors)
+
+    return run
 
 
 def _rounding(traced: torch.fx.GraphModule) -> float:
@@ -154,8 +177,11 @@ def _distance(got: Tensor | None, expected: Tensor | None) -> float:
     """Return the greatest difference, in units of the greatest entry."""
     if got is None or expected is None:
         return 0.0 if got is expected else float("inf")
-    size = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    return ((got - expected).abs().max() / size).item()
+    # Infinities, such as the logarithm of a weight of zero, are to be the same and have no size.
+    finite = expected.abs().where(expected.isfinite(), 0.0)
+    size = finite.max().clamp(min=torch.finfo(expected.dtype).tiny)
+    difference = (got - expected).abs().where(got != expected, 0.0)
+    return (difference.max() / size).item()
 
 
 @contextmanager

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
-from ppl_vae.estimators.weights import Enumerated, log_weights
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.compiled import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import UNRELIABLE
-from ppl_vae.evaluation.programs import PLATE, Batch, batches, row_limit
+from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.evaluation.weights import summed_log_weights
+
+AT_ONCE = 200
+"""Particles of a datum at a time where there are data enough: x is encoded anew for so many."""
 
 
 class Evidence(ABC):
@@ -80,6 +86,7 @@ def log_likelihood(
     seed: int = 0,
     chunk_size: int | None = None,
     progress: bool = False,
+    compile: bool = False,
 ) -> LogLikelihood:
     r"""Estimate log p(x) of each datum by importance sampling, the guide being the proposal.
 
@@ -92,8 +99,17 @@ def log_likelihood(
     its classification term.
 
     The weights are not kept: memory is that of 2,000 rows in the networks at once, 20,000 on an
-    accelerator, rows being data × particles × enumerated values, plus M = min(S/5, 3√S) weights for
-    each of these data. How data and particles are divided changes nothing but which draws are made.
+    accelerator, rows being data × particles × enumerated values, plus a multiple of
+    M = min(S/5, 3√S) weights, or a thousand if that is more, for each of these data. How data and
+    particles are divided changes nothing but which draws are made.
+
+    With ``compile`` the programs run once through Pyro's handlers and from then on as a graph, as
+    :class:`ppl_vae.compilation.Compiled` says: on the same draws, with the same result but for
+    rounding. The first call for a pair and a number of data (that are weighed at once) and samples
+    takes some seconds more. Graphs read the parameters as they are, and are kept for as long as the
+    pair lives, so that one can train on and call again. A last batch of fewer data runs uncompiled.
+    Graphs check no values: while Pyro's validation is on the first chunk runs uncompiled and is
+    checked, and so is a first run of the programs on each batch of data, but no later draws.
 
     Source: Rezende et al. 2014 (arXiv 1401.4082), appendix E; k̂ of Vehtari et al. 2024 (arXiv
     1507.02646).
@@ -107,6 +123,7 @@ def log_likelihood(
         seed: of the draws; the global random state is left as it was.
         chunk_size: at most so many particles of a datum at a time.
         progress: show a progress bar, of data × samples.
+        compile: run the programs as a compiled graph; worth it from some millions of rows on.
 
     Returns:
         log p̂(x) in nats, of the dtype of the programs, with its Monte Carlo standard error,
@@ -119,6 +136,7 @@ def log_likelihood(
 
     Warns:
         UserWarning: with the number of data whose k̂ > 0.7, if there are any.
+        NotCompiledWarning: where a program cannot be compiled, and runs as it is.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -149,14 +167,18 @@ def log_likelihood(
             unit_scale=True,
         ) as bar,
     ):
-        for batch in batches(owner, pair, x, context, mask, most):
+        chunks = _Chunks(CompiledWeights.of(pair) if compile else None)
+        for batch in batches(owner, pair, x, context, mask, min(most, AT_ONCE)):
             sums = WeightSums(num_samples)
-            chunk = min(most, max(1, row_limit(x) // (len(batch) * batch.combinations)))
-            for done in range(0, num_samples, chunk):
-                log_w = summed_log_weights(batch, min(chunk, num_samples - done))
-                check_log_weights(owner, log_w, batch.start)
-                sums.add(log_w)
-                bar.update(log_w.numel())
+            limit = min(most, max(1, row_limit(x) // (len(batch) * batch.combinations)))
+            # All are of one size, which a graph is made for: of the last, some may be left over.
+            number = math.ceil(num_samples / limit)
+            size = math.ceil(num_samples / number)
+            for index, log_w in enumerate(chunks.of(batch, size, number)):
+                wanted = log_w[: num_samples - index * size]
+                sums.add(wanted)
+                bar.update(wanted.numel())
+            # A weight that is no finite number makes a sum of its kind.
             check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
             parts = (sums.log_mean, sums.standard_error, sums.ess, sums.pareto_k)
             results.append([part.to(log_w.dtype) for part in parts])
@@ -173,25 +195,38 @@ def log_likelihood(
     return result
 
 
-def summed_log_weights(batch: Batch, num_particles: int) -> Float[Tensor, "particles batch"]:
-    """Return log Σ_y w_y of new particles, the enumerated values summed out."""
-    weights = log_weights(batch.program, num_particles=num_particles, plate=PLATE)
-    log_w = weights.log_p - weights.log_q
-    for enumerated in (weights.outer, weights.inner):
-        if enumerated.dims:
-            log_w = (log_w + _masked_probability(enumerated)).logsumexp(
-                enumerated.dims, keepdim=True
-            )
-    return batch.per_particle(log_w, num_particles)
+class _Chunks:
+    """The log weights of batches, so many particles at a time.
 
-
-def _masked_probability(enumerated: Enumerated) -> Tensor:
-    """Return log q(y | x) where its site is masked, and 0 elsewhere.
-
-    A masked datum has w_y = 1 for each y, and each would count.
+    Args:
+        graphs: that weigh them, of batches of the first one's size; none to do without.
     """
-    log_prob, cost = torch.broadcast_tensors(enumerated.log_prob, enumerated.cost)
-    return torch.where(log_prob == cost, 0.0, log_prob)
+
+    def __init__(self, graphs: CompiledWeights | None) -> None:
+        self._graphs = graphs
+        self._sizes: tuple[int, int] | None = None
+
+    def of(
+        self, batch: Batch, size: int, number: int
+    ) -> Iterator[Float[Tensor, "particles batch"]]:
+        """Yield the log weights of a number of chunks, each of so many new particles."""
+        for _ in range(self._plain(batch, size, number)):
+            yield summed_log_weights(batch, size)
+            number -= 1
+        if number:
+            assert self._graphs is not None
+            weights = self._graphs.ready(batch, size)
+            for _ in range(number):
+                yield weights()
+
+    def _plain(self, batch: Batch, size: int, number: int) -> int:
+        """Return how many of the chunks are weighed without a graph."""
+        sizes = len(batch), size
+        first, self._sizes = self._sizes is None, self._sizes or sizes
+        if self._graphs is None or sizes != self._sizes:
+            return number
+        # Values are checked in the first chunk, as graphs cannot.
+        return int(first and is_validation_enabled())
 
 
 def check_log_weights(
@@ -201,7 +236,7 @@ def check_log_weights(
 
     Args:
         owner: the function, for the message.
-        log_w: log weights of some particles.
+        log_w: log weights of some particles, or the logarithm of their sum.
         start: index of the first datum.
         zero_too: refuse data whose weights are all zero.
     """

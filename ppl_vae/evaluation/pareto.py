@@ -19,6 +19,7 @@ _PRIOR_SAMPLES = 10
 _PRIOR_SHAPE = 0.5
 _ROUNDING = 1000
 _DATA_AT_ONCE = 1000
+_TERMS_AT_ONCE = 100_000
 
 
 def tail_size(num_samples: int) -> int:
@@ -99,9 +100,10 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
 
     def k_of(theta: Tensor) -> Tensor:
         logs = torch.where(positive, torch.log1p(-theta * excesses), 0.0)
-        return logs.sum(0) / count
+        return logs.sum(-2) / count
 
-    k = torch.stack([k_of(theta) for theta in grid])
+    at_once = max(1, _TERMS_AT_ONCE // excesses.numel())
+    k = torch.cat([k_of(theta[:, None]) for theta in grid.split(at_once)])
     profile = count * (torch.log(-grid / k) - k - 1)
     # At θ = 0 the ratio is 0/0; one point of the grid is spared.
     profile = torch.where((j <= points) & (grid != 0), profile, -math.inf)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ppl_vae.evaluation.pareto import pareto_k, tail_size
 
+_AT_ONCE = 1000
+
 
 class WeightSums:
     """What is kept of S log weights per datum: log Σ w, log Σ w² and the largest.
@@ -24,15 +26,27 @@ class WeightSums:
         self.num_samples = num_samples
         self._keep = tail_size(num_samples) + 1
         self._eps = 0.0
+        self._waiting: list[Tensor] = []
         self._log_sum: Tensor | None = None
         self._log_squares: Tensor | None = None
         self._largest: Tensor | None = None
 
     def add(self, log_w: Float[Tensor, "samples data"]) -> None:
         """Take some of the log weights in."""
+        self._waiting.append(log_w)
+        # Many at a time: a few take as long, and the largest are looked for among those kept, too.
+        if sum(map(len, self._waiting)) >= max(_AT_ONCE, 4 * self._keep):
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Take in what waits."""
+        if not self._waiting:
+            return
+        log_w = torch.cat(self._waiting)
+        self._waiting = []
         self._eps = torch.finfo(log_w.dtype).eps
         log_w = log_w.double()
-        log_sum, log_squares = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+        log_sum, log_squares = _log_sums(log_w)
         if self._log_sum is None or self._log_squares is None or self._largest is None:
             self._log_sum, self._log_squares, all_kept = log_sum, log_squares, log_w
         else:
@@ -44,6 +58,7 @@ class WeightSums:
     @property
     def log_sum(self) -> Float[Tensor, " data"]:
         """log Σ_s w_s."""
+        self._sum_up()
         assert self._log_sum is not None, "no weights have been added"
         return self._log_sum
 
@@ -55,6 +70,7 @@ class WeightSums:
     @property
     def ess(self) -> Float[Tensor, " data"]:
         """(Σ w)² / Σ w², the effective sample size (Kong 1992)."""
+        self._sum_up()
         assert self._log_squares is not None
         return (2 * self.log_sum - self._log_squares).exp()
 
@@ -70,5 +86,14 @@ class WeightSums:
     @property
     def pareto_k(self) -> Float[Tensor, " data"]:
         """k̂ of :func:`ppl_vae.evaluation.pareto.pareto_k`."""
+        self._sum_up()
         assert self._largest is not None
         return pareto_k(self._largest, self.num_samples, eps=self._eps)
+
+
+def _log_sums(log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log Σ w and log Σ w², from one exponential."""
+    largest = log_w.amax(0)
+    largest = largest.where(largest.isfinite(), 0.0)
+    w = (log_w - largest).exp()
+    return w.sum(0).log() + largest, w.square().sum(0).log() + 2 * largest

@@ -79,6 +79,7 @@ def report(
     gap_steps: int = 1000,
     seed: int = 0,
     progress: bool = False,
+    compile: bool = False,
 ) -> Report:
     """Evaluate one pair, or several side by side, and write all of it on one HTML page.
 
@@ -120,6 +121,8 @@ def report(
         gap_steps: of the optimisation of each datum's posterior.
         seed: of all draws; the global random state is left as it was.
         progress: show progress bars.
+        compile: run importance sampling as compiled graphs, see
+            :func:`ppl_vae.evaluation.log_likelihood`; some seconds more for each pair at first.
 
     Returns:
         Where the report is, and its numbers; ``print`` shows the table.
@@ -149,6 +152,7 @@ def report(
         gap_steps=gap_steps,
         seed=seed,
         progress=progress,
+        compile=compile,
     )
     if not isinstance(data, (Dataset, Tensor)):
         raise TypeError(

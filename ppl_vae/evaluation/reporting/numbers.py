@@ -60,7 +60,12 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
     table.update({f"IWAE-{k}": nats(bound) for k, bound in bounds.items()})
     result = found.listen(
         lambda: log_likelihood(
-            pair, *args, num_samples=options.num_samples, seed=seed, progress=progress
+            pair,
+            *args,
+            num_samples=options.num_samples,
+            seed=seed,
+            progress=progress,
+            compile=options.compile,
         )
     )
     name, size = f"IS-{options.num_samples}", len(subject.x)

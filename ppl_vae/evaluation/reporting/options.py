@@ -29,6 +29,7 @@ class Options:
     gap_steps: int
     seed: int
     progress: bool
+    compile: bool
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "annealed_chains", "annealed_temperatures", "gap_steps"):

@@ -1,0 +1,131 @@
+"""Where the time of a training step goes.
+
+    .venv/bin/python benchmarks/anatomy.py
+
+takes a row of the benchmark and divides each column's step into kinds of tensor operations, by
+torch's profiler, and the rest, which is Python and what calls the operations: effect handlers,
+autograd, the making of distributions. Writes ``anatomy.json`` and ``anatomy.png`` under
+``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hand
+import measure
+import ours
+import pyro
+import stock
+import torch
+from matplotlib import pyplot as plt
+from rows import ROWS, problem
+from torch._inductor import config as inductor
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = {
+    "stock Pyro": stock.svi,
+    "ppl_vae": ours.plain,
+    "hand-written": hand.eager,
+    "hand-written, compiled": hand.compiled,
+    "ppl_vae, compiled": ours.compiled,
+}
+KINDS = {
+    "matrix products": ("addmm", "aten::mm", "bmm", "linear"),
+    "random numbers": ("bernoulli", "normal_", "randn", "rand"),
+}
+OPTIMISER, OTHER, REST = "optimiser", "other tensor operations", "Python, handlers, dispatch"
+ALL = (*KINDS, OPTIMISER, OTHER, REST)
+
+
+def parts(column: str, row: str, threads: int, steps: int) -> dict[str, float]:
+    """Return the milliseconds of each kind, and of the rest; to be called in its own process."""
+    measure.begin(threads, flush=True)
+    warnings.simplefilter("ignore")
+    pyro.distributions.enable_validation(False)
+    inductor.cpp.enable_kernel_profile = True
+    given = problem(ROWS[row])
+    run = COLUMNS[column](given).run
+    generator = torch.Generator().manual_seed(0)
+    run(given.batches(20, generator))
+    seconds = []
+    for _ in range(steps):
+        indices = given.batches(1, generator)
+        start = time.perf_counter()
+        run(indices)
+        seconds.append(time.perf_counter() - start)
+    indices = given.batches(steps, generator)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run(indices)
+    found: Counter[str] = Counter()
+    for event in profile.events():
+        kind = _kind(event)
+        if kind is not None:
+            found[kind] += event.self_cpu_time_total / 1e3 / steps
+    whole = 1e3 * measure.spread(seconds).median
+    return {**{k: found[k] for k in ALL[:-1]}, REST: whole - sum(found.values())}
+
+
+def markdown(found: dict[str, dict[str, float]]) -> str:
+    """Return the table."""
+    lines = ["| ms per step | " + " | ".join(ALL) + " | all |", "|---" * (len(ALL) + 2) + "|"]
+    for column, of_column in found.items():
+        cells = [f"{of_column[kind]:.2f}" for kind in ALL]
+        lines.append(f"| {column} | " + " | ".join(cells) + f" | {sum(of_column.values()):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(found: dict[str, dict[str, float]]) -> plt.Figure:
+    """Return the picture."""
+    figure, ax = plt.subplots(figsize=(8, 0.5 + 0.45 * len(found)), layout="constrained")
+    left = [0.0] * len(found)
+    for kind in ALL:
+        widths = [of_column[kind] for of_column in found.values()]
+        ax.barh(range(len(found)), widths, left=left, label=kind)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    ax.set_yticks(range(len(found)), list(found))
+    ax.invert_yaxis()
+    ax.set_xlabel("ms per step")
+    ax.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--row", choices=ROWS, default="vae-128")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    flags = parser.parse_args()
+    flags.out.mkdir(parents=True, exist_ok=True)
+    found = {c: measure.apart(parts, c, flags.row, flags.threads, flags.steps) for c in COLUMNS}
+    results: dict[str, Any] = {"machine": measure.machine(flags.threads), "row": flags.row}
+    (flags.out / "anatomy.json").write_text(json.dumps(results | {"parts": found}, indent=1) + "\n")
+    draw(found).savefig(flags.out / "anatomy.png", dpi=110)
+    print(markdown(found))
+    print(f"wrote anatomy.json and anatomy.png to {flags.out}", file=sys.stderr)
+    return 0
+
+
+def _kind(event: Any) -> str | None:
+    """Return what an event of the profiler is; None if it is no work on tensors."""
+    above = event
+    while above is not None:
+        if above.name.startswith("Optimizer.step"):
+            return OPTIMISER if event.name.startswith("aten::") else None
+        above = above.cpu_parent
+    if not event.name.startswith(("aten::", "mkl", "graph", "cpp", "kernel")):
+        return None
+    return next((k for k, names in KINDS.items() if any(n in event.name for n in names)), OTHER)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
