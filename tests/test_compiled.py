@@ -539,6 +539,48 @@ def test_on_a_gpu():
     assert got(new_step(pair), x) == pytest.approx(expected(pair, x), rel=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.inductor
+def test_cuda_graphs_draw_anew_and_their_losses_last():
+    curves, weights = [], []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        pair, x = vae().cuda(), X.cuda()
+        optimiser = torch.optim.Adam(pair.parameters(), fused=True)
+        estimator = estimators.AnalyticKLELBO()
+        step = compile_step(pair, estimator, optimiser)
+        losses = []
+        torch.manual_seed(1)
+        for i in range(12):
+            batch = x[i : i + 16]
+            if compiled:
+                losses.append(step(batch))
+                continue
+            optimiser.zero_grad()
+            loss = estimator.differentiable_loss(pair.model, pair.guide, batch) / len(batch)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        curves.append(torch.stack(losses))
+        weights.append(torch.cat([p.detach().flatten() for p in pair.parameters()]))
+    assert len(set(curves[1].tolist())) == 12
+    torch.testing.assert_close(*curves, rtol=1e-4, atol=0)
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+
+
+def test_inputs_that_are_no_labels_are_not_looked_at():
+    def looked_at(y, prepare):
+        pair = ssvae() if prepare is with_labels else vae()
+        step = compile_step(pair, iw(1), torch.optim.Adam(pair.parameters()), prepare=prepare)
+        index = torch.arange(16)
+        for _ in range(2):
+            step(index, y)
+        return [hasattr(t, "range_seen") for t in (index, y)]
+
+    assert looked_at(Y[:16].clone(), only_x) == [False, False]
+    assert looked_at(Y[:16].clone(), with_labels) == [False, True]
+
+
 def test_real_data_train():
     digits = data.load("digits")
     grey = digits.draw(torch.arange(len(digits)), binarise="none")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_vae.models.labels import some_missing
+from ppl_vae.models.labels import forget_range, range_known, some_missing
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -91,15 +92,26 @@ def _plain_names(attributes: Mapping[str, Any], but: tuple[str, ...] = ()) -> li
     return [name for name, value in attributes.items() if name not in but and _is_plain(value)]
 
 
-def kinds(tensors: Sequence[Tensor]) -> tuple[tuple, ...]:
+def kinds(tensors: Sequence[Tensor], labels: Sequence[bool]) -> tuple[tuple, ...]:
     """Return what a graph takes for granted of its inputs.
 
-    Of their values that is whether some labels are missing, by which programs differ.
+    Of values that is whether some labels are missing, by which programs differ; those of other
+    inputs, such as the indices of a batch, are not looked at: a look waits for the device.
     """
     return tuple(
-        (tuple(t.shape), t.dtype, t.device, not t.is_floating_point() and some_missing(t))
-        for t in tensors
+        (tuple(t.shape), t.dtype, t.device, of_labels and some_missing(t))
+        for t, of_labels in zip(tensors, labels, strict=True)
     )
+
+
+@contextmanager
+def labels_among(tensors: Sequence[Tensor]) -> Iterator[list[bool]]:
+    """Yield a list that holds afterwards which of the tensors a program looked at as labels."""
+    found: list[bool] = []
+    for tensor in tensors:
+        forget_range(tensor)
+    yield found
+    found += map(range_known, tensors)
 
 
 def _is_plain(value: object) -> bool:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
-from ppl_vae.compilation.facts import Facts, kinds
-from ppl_vae.randomness import restored
+from ppl_vae.compilation.facts import Facts, kinds, labels_among
+from ppl_vae.randomness import random_state, restored
 
 Tensors = tuple[Tensor | None, ...]
 
@@ -49,6 +49,8 @@ class Compiled:
         others: objects that it depends on besides, such as estimators.
         but: names of their attributes that change nothing.
         while_tracing: makes a context for the tracing alone.
+        lasting: how many of the first results are to last over the next calls. On a CUDA device
+            graphs are CUDA graphs, which write the others into the same memory each time.
         what: is compiled, for the warning.
     """
 
@@ -60,6 +62,7 @@ class Compiled:
         others: Sequence[object] = (),
         but: tuple[str, ...] = (),
         while_tracing: Callable[[], AbstractContextManager] = nullcontext,
+        lasting: int,
         what: str,
     ) -> None:
         self._function = function
@@ -67,8 +70,10 @@ class Compiled:
         self._others = tuple(others)
         self._but = but
         self._while_tracing = while_tracing
+        self._lasting = lasting
         self._what = what
         self._facts: Facts | None = None
+        self._labels: dict[Hashable, list[bool]] = {}
         self._graphs: dict[tuple, Callable[..., Tensors]] = {}
         self.failed = False
         """Whether the function is run as it is, after a warning."""
@@ -92,17 +97,22 @@ class Compiled:
         if self.failed:
             return self._function
         if self._facts is None or not self._facts.same_structure():
-            with restored(), untouched(*self._modules):
-                self._function(*tensors)  # estimators look at new programs, and note what they find
+            self._facts, self._graphs, self._labels = None, {}, {}
+        like = (constants, len(tensors))
+        if like not in self._labels:
+            # Estimators look at new programs, too, and note what they find.
+            with restored(), untouched(*self._modules), labels_among(tensors) as labels:
+                self._function(*tensors)
+            self._labels[like] = labels
+        if self._facts is None:
             self._facts = Facts(self._modules, self._others, self._but)
-            self._graphs = {}
-        key = (self._facts.values(), kinds(tensors), constants)
+        key = (self._facts.values(), kinds(tensors, self._labels[like]), constants)
         if key not in self._graphs:
             made = self._made(tensors)
             if made is None:
                 self.failed = True
                 return self._function
-            self._graphs[key] = _without_gradient(made)
+            self._graphs[key] = self._run_by(made, tensors)
         return self._graphs[key]
 
     @property
@@ -115,8 +125,12 @@ class Compiled:
             tracing = self._while_tracing()
             with restored(), untouched(*self._modules), _values_stay_tensors(), tracing:
                 traced = make_fx(self._function)(*tensors)
-            graph = torch.compile(traced, dynamic=False, options={"fallback_random": True})
-            self._check(graph, tensors, _rounding(traced))
+            cuda = any(t.device.type == "cuda" for t in tensors)
+            options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
+            graph = torch.compile(traced, dynamic=False, options=options)
+            # A CUDA graph is recorded the second time, and replayed from the third on.
+            for _ in range(3 if cuda else 1):
+                self._check(graph, tensors, _rounding(traced))
         except Exception as error:  # whatever programs, tracing and compilers raise
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
             if "value out of a tracing tensor" in reason:
@@ -125,10 +139,24 @@ class Compiled:
                 f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
                 f"result ({reason})",
                 NotCompiledWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return None
         return graph
+
+    def _run_by(self, graph: Callable[..., Tensors], like: tuple[Tensor, ...]) -> Callable:
+        """Return what runs a graph; its first results last."""
+        cuda, lasting = any(t.device.type == "cuda" for t in like), self._lasting
+
+        def run(*tensors: Tensor) -> Tensors:
+            with torch.no_grad():
+                if not cuda:
+                    return graph(*tensors)
+                torch.compiler.cudagraph_mark_step_begin()
+                found = graph(*tensors)
+                return (*(t if t is None else t.clone() for t in found[:lasting]), *found[lasting:])
+
+        return run
 
     def _check(
         self, graph: Callable[..., Tensors], tensors: tuple[Tensor, ...], rounding: float
@@ -136,13 +164,13 @@ class Compiled:
         """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
         with restored(), untouched(*self._modules):
             expected = self._function(*tensors)
-            after = torch.get_rng_state()
+            after = _generators()
         with restored(), untouched(*self._modules), torch.no_grad():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what a compiler has to say is not of the program
                 got = graph(*tensors)
-            same_draws = torch.equal(after, torch.get_rng_state())
-        if not same_draws:
+            same_draws = map(torch.equal, after, _generators())
+        if not all(same_draws):
             raise ArithmeticError("its graph draws other random numbers")
         for ours, theirs in zip(got, expected, strict=True):
             error = _distance(ours, theirs)
@@ -150,12 +178,10 @@ class Compiled:
                 raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
 
 
-def _without_gradient(graph: Callable[..., Tensors]) -> Callable[..., Tensors]:
-    def run(*tensors: Tensor) -> Tensors:
-        with torch.no_grad():
-            return graph(*tensors)
-
-    return run
+def _generators() -> list[Tensor]:
+    """Return the states of torch's random number generators."""
+    state = random_state()
+    return [state["torch"], *state["cuda"]]
 
 
 def _rounding(traced: torch.fx.GraphModule) -> float:

@@ -33,7 +33,7 @@ class CompiledWeights:
     def __init__(self, model: nn.Module, guide: nn.Module) -> None:
         self._batch: Batch | None = None
         self._num_particles = 0
-        self._compiled = Compiled(self._weights, [model, guide], what="log_likelihood")
+        self._compiled = Compiled(self._weights, [model, guide], lasting=1, what="log_likelihood")
 
     @classmethod
     def of(cls, pair: ModelAndGuide) -> CompiledWeights:

@@ -77,6 +77,16 @@ def value_range(y: Tensor) -> tuple[int, int]:
     return low, high
 
 
+def forget_range(y: Tensor) -> None:
+    """Forget that the values were looked at."""
+    vars(y).pop("range_seen", None)
+
+
+def range_known(y: Tensor) -> bool:
+    """Tell whether the values were looked at."""
+    return hasattr(y, "range_seen")
+
+
 def some_missing(y: Tensor) -> bool:
     """Tell whether some labels are unobserved."""
     return value_range(y)[0] < 0

@@ -43,6 +43,7 @@ class CompiledObjective:
             others=objective.scheduled.estimators,
             but=("step",),
             while_tracing=lambda: objective.scheduled.beta_is(self._beta),
+            lasting=2,
             what="a training step",
         )
 
