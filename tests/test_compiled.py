@@ -568,6 +568,40 @@ def test_cuda_graphs_draw_anew_and_their_losses_last():
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
+class Sums(nn.Module):
+    """An affine map, with parameters whose gradients autograd expands, or gives to both."""
+
+    def __init__(self):
+        super().__init__()
+        self.affine = nn.Linear(Z, D)
+        self.shift = nn.Parameter(0.1 * torch.randn(5, 7))
+        self.one, self.other = (nn.Parameter(torch.randn(D)) for _ in range(2))
+
+    def forward(self, z):
+        return self.affine(z) + self.shift.sum() + (self.one + self.other)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("fused", [False, True])
+def test_each_parameter_has_a_gradient_of_its_own(fused, clip_norm):
+    weights = []
+    for compiled in (False, True):
+        pyro.set_rng_seed(0)
+        pair = vae(likelihood=lambda: likelihoods.Bernoulli(Sums()))
+        fit(
+            pair,
+            X,
+            batch_size=16,
+            steps=6,
+            clip_norm=clip_norm,
+            optimiser=lambda parameters: torch.optim.Adam(parameters, lr=0.1, fused=fused),
+            compile=compiled,
+            progress=False,
+        )
+        weights.append(torch.cat([p.detach().flatten() for p in pair.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+
+
 def test_inputs_that_are_no_labels_are_not_looked_at():
     def looked_at(y, prepare):
         pair = ssvae() if prepare is with_labels else vae()

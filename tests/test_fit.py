@@ -1,6 +1,7 @@
 """``training.fit``: what it minimises, what it records, what it refuses."""
 
 import dataclasses
+import os
 import random
 from functools import partial
 
@@ -27,6 +28,8 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.training import EarlyStopping, NotFiniteError, fit
+from ppl_vae.training.launch import no_search_for_gpus
+from ppl_vae.training.lookout import MOST, Lookout
 from ppl_vae.training.stopping import Best
 
 DIGITS = data.load("digits")
@@ -70,9 +73,10 @@ def test_it_is_the_bare_loop():
     estimator = estimators.ImportanceWeightedELBO(1)
     pyro.set_rng_seed(7)
     batches, losses = iter(DIGITS.batches(20, seed=7)), []
-    for _ in range(30):
+    for step in range(30):
         x, _ = next(batches)
-        loss = estimator.differentiable_loss(by_hand.model, by_hand.guide, x) * (1 / 20)
+        with pyro.validation_enabled(step == 0):
+            loss = estimator.differentiable_loss(by_hand.model, by_hand.guide, x) * (1 / 20)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -387,16 +391,110 @@ class Brittle(nets.MLP):
         return torch.where((z.abs() > 4.1).any(), torch.nan, 1.0) * out
 
 
-def test_a_nan_of_a_rare_draw_is_looked_for_with_the_same_draw():
+@pytest.fixture
+def waiting(monkeypatch):
+    """Have numbers looked at every few steps, as on a GPU, where each look is a wait."""
+    monkeypatch.setattr(
+        Lookout, "suits", lambda optimiser, _: getattr(optimiser, "_step_supports_amp_scaling", 0)
+    )
+
+
+def rare_nan(seed=0, **options):
+    """Train until a rare draw makes a NaN; return the error and the weights that are left."""
+    pyro.set_rng_seed(0)
     pair = scaled_by(likelihoods.Bernoulli(Brittle(2, 64, hidden=(8,))))
     with torch.no_grad():
         pair.posterior.net.layers[-1].weight.zero_()
         pair.posterior.net.layers[-1].bias[2:] = 0.55  # a scale of 1
-    with pytest.raises(
-        NotFiniteError, match=r"the output of module 'model\.likelihood\.net'"
-    ) as found:
-        quiet(pair, DIGITS, steps=1000, optimiser=partial(torch.optim.SGD, lr=0.0))
-    assert found.value.step > 10, "rare"
+    posterior = weights(pair.posterior)
+    trained = [*pair.likelihood.parameters()]
+    pair.posterior.requires_grad_(False)
+    message = r"the output of module 'model\.likelihood\.net'"
+    seen = []
+
+    def optimiser(parameters):
+        assert len(parameters) == len(trained)
+        seen.append(torch.optim.Adam(parameters, lr=1e-3, fused=True))
+        return seen[0]
+
+    with pytest.raises(NotFiniteError, match=message) as found:
+        quiet(pair, DIGITS, steps=1000, batch_size=90, optimiser=optimiser, seed=seed, **options)
+    assert same(weights(pair.posterior), posterior)
+    assert not hasattr(seen[0], "found_inf")
+    assert all(p.grad is None for p in pair.parameters())
+    return found.value, weights(pair), seen[0].state_dict()["state"][0]
+
+
+def test_a_nan_of_a_rare_draw_is_looked_for_with_the_same_draw():
+    error, _, _ = rare_nan()
+    assert error.step > 10, "rare"
+
+
+def test_looked_at_later_a_nan_has_the_same_step_and_the_same_weights_are_left(monkeypatch):
+    """The steps after it, of which all numbers are finite, are not taken either."""
+    options = {"clip_norm": 1.0, "num_particles": lambda step: 1 + step % 2, "seed": 6}
+    error, left, state = rare_nan(**options)
+    assert error.step % 2 == 1, "of another number of particles than the step of the look"
+    assert 1 < error.step % MOST < MOST - 1, "between two looks, which are at 10, 20, ..."
+    monkeypatch.setattr(Lookout, "suits", lambda *_: True)
+    later, left_later, state_later = rare_nan(**options)
+    assert (later.step, later.origin) == (error.step, error.origin)
+    assert same(left_later, left)
+    assert same(state_later, state)
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+def test_a_nan_of_a_compiled_step_is_found(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    error, left, _ = rare_nan()
+    compiled, left_compiled, _ = rare_nan(compile=True)
+    assert (compiled.step, compiled.origin) == (error.step, error.origin)
+    assert all(torch.allclose(left_compiled[n], left[n], atol=1e-5) for n in left)
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("what", ["value", "gradient"])
+def test_looked_at_later_a_nan_is_not_saved(what, tmp_path):
+    vae = digits_vae()
+    poisoned = Poisoned(vae.posterior.net, 10**9, what)
+    pair = vae.replace(posterior=posteriors.DiagonalNormal(poisoned))
+    poisoned.calls, poisoned.at = 0, 8
+    with pytest.raises(NotFiniteError, match=r"posterior\.net") as caught:
+        quiet(pair, DIGITS, steps=50, out=tmp_path, checkpoint_every=2)
+    assert all(p.isfinite().all() for p in pair.parameters())
+    saved = sorted((tmp_path / "checkpoints").iterdir())
+    assert saved[-1].name == f"step-{caught.value.step // 2 * 2:09d}"
+
+
+def test_looked_at_later_it_is_the_same_training(monkeypatch, tmp_path):
+    def run(optimiser, out, steps=25, **options):
+        vae = digits_vae()
+        fitted = quiet(
+            vae,
+            DIGITS,
+            steps=steps,
+            optimiser=optimiser,
+            lr_schedule=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
+            beta=estimators.linear_warm_up(9),
+            clip_norm=20.0,
+            validation=DIGITS.subset(range(50)),
+            validate_every=7,
+            log_every=4,
+            out=out,
+            **options,
+        )
+        return weights(vae), {**fitted.history, **fitted.validation}
+
+    for optimiser in (partial(torch.optim.AdamW, fused=True), partial(torch.optim.SGD, lr=0.01)):
+        name = str(optimiser.func.__name__)
+        with monkeypatch.context() as patch:
+            expected, history = run(optimiser, tmp_path / f"{name} each")
+            patch.setattr(Lookout, "suits", lambda made, _: made.defaults.get("fused"))
+            run(optimiser, tmp_path / name, steps=13)
+            got, found = run(optimiser, tmp_path / name, resume=True)
+        assert same(got, expected)
+        late = slice(-2, None)  # a row more where it was cut
+        assert all((found[n][late] == history[n][late]).all() for n in history)
 
 
 def test_data_with_nan_are_told_as_such():
@@ -769,6 +867,41 @@ def test_values_outside_the_support_are_refused_even_late():
         quiet(digits_vae(), DataLoader(TensorDataset(x), 4), steps=6)
     with pytest.raises(ValueError, match="outside the support"):
         quiet(digits_vae(), data.Dataset(5 * x + 1), steps=1)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_pyros_switch_is_heeded_and_left_as_it_was(on):
+    pyro.enable_validation(on)
+    grey = DataLoader(TensorDataset(torch.full((12, 64), 0.3)), 4)
+    if on:
+        with pytest.raises(ValueError, match="outside the support"):
+            quiet(digits_vae(), grey, steps=6)
+    else:
+        assert quiet(digits_vae(), grey, steps=6).steps == 6
+    assert pyro.infer.util.is_validation_enabled() is on
+    assert pyro.distributions.is_validation_enabled() is on
+
+
+def test_pyros_validation_is_on_for_the_first_batch_alone():
+    """For the first epoch, where values were not looked at beforehand."""
+    x = DIGITS.draw(torch.arange(60), binarise="threshold")
+    for given, expected in ((x, [0]), (DataLoader(TensorDataset(x), 20), [0, 1, 2])):
+        pair, on = digits_vae(), []
+        pair.model.register_forward_pre_hook(
+            lambda *_, on=on: on.append(pyro.infer.util.is_validation_enabled())
+        )
+        options = {"batch_size": 20} if given is x else {}
+        quiet(pair, given, steps=9, **options)
+        assert [step for step, was in enumerate(on[-9:]) if was] == expected
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_optimisers_do_not_look_for_a_gpu_that_is_not_there(there, monkeypatch):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: there)
+        no_search_for_gpus()
+    assert ("PYTORCH_NVML_BASED_CUDA_CHECK" in os.environ) is there
 
 
 class Coin(nn.Module):

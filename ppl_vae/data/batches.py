@@ -73,7 +73,6 @@ class Batches:
     def __iter__(
         self,
     ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
-        labels = self.dataset.labels
         iteration = self._epochs.begin()
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
@@ -86,7 +85,7 @@ class Batches:
                 flat=self.flat,
                 device=self.device,
             )
-            y = None if labels is None else labels[index].to(device=self.device)
+            y = self.dataset._labels_at(index, self.device)
             self._epochs.advance(iteration)
             yield x, y
         self._epochs.end(iteration)

@@ -16,6 +16,7 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import checked_indices
 from ppl_vae.data.cycle import Cycle
 from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.drawn import mark_range
 from ppl_vae.data.position import check_state
 from ppl_vae.errors import describe, positive_int
 
@@ -200,6 +201,12 @@ class SemiSupervised:
         return checked_indices("labelled", self.labelled, len(self.dataset)).to(device)
 
     @cached_property
+    def _label_range(self) -> tuple[int, int]:
+        # Of the labelled items alone: a pair may know no other classes than theirs.
+        low, high = self.dataset._required_labels("labelled")[self._labelled].aminmax()
+        return int(low), int(high)
+
+    @cached_property
     def _choices(self) -> dict[str, str]:
         """Which items the streams have, in a few letters: other ones must not be gone on with."""
         chosen = {"labelled": self._labelled}
@@ -264,4 +271,5 @@ class SemiSupervised:
             flat=self.flat,
             device=self.device,
         )
-        return x, self.dataset._required_labels("labelled")[index].to(device=self.device)
+        y = self.dataset._required_labels("labelled")[index].to(device=self.device)
+        return x, mark_range(y, self._label_range)

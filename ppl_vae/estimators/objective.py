@@ -33,9 +33,11 @@ class Objective:
 
     def bound(self, log_w: Tensor, dim: int) -> Tensor:
         """Return L, with size 1 in dimension ``dim`` (negative), where the particles were."""
-        elbo = log_w.mean(dim, keepdim=True)
+        particles = log_w.shape[dim]
+        elbo = log_w if particles == 1 else log_w.mean(dim, keepdim=True)
         power = 1 - self.alpha
-        if power == 0 or self.elbo_weight == 1:
+        # The bound of one particle is its log w.
+        if power == 0 or self.elbo_weight == 1 or particles == self.groups:
             return elbo
         grouped = _that_count(power * self._grouped(log_w, dim), dim)
         size = grouped.shape[dim]

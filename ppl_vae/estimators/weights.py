@@ -95,7 +95,9 @@ class LogWeights:
 
     def elbo(self) -> Tensor:
         """Return E_q [log w], the entropy of outer values included: the ELBO, ``(batch,)``."""
-        log_w = self.log_w.mean(self.datum.particle_dim, keepdim=True)
+        log_w = self.log_w
+        if log_w.shape[self.datum.particle_dim] > 1:
+            log_w = log_w.mean(self.datum.particle_dim, keepdim=True)
         return self.datum.flat(self.outer.expectation(log_w, entropy=True))
 
     def check_reparameterised(self) -> None:

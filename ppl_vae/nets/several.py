@@ -17,7 +17,9 @@ def through(layers: nn.Sequential, inputs: tuple[Tensor, ...]) -> Tensor:
         return layers(inputs[0])
     first, *rest = layers
     assert isinstance(first, nn.Linear)
-    weights = first.weight.split([t.shape[-1] for t in inputs], dim=-1)
+    # Whole, not slices: products with these would give gradients laid out the other way round.
+    parts = first.weight.split([t.shape[-1] for t in inputs], dim=-1)
+    weights = [part.contiguous() for part in parts]
     output = F.linear(inputs[0], weights[0], first.bias)
     for features, weight in zip(inputs[1:], weights[1:], strict=True):
         output = output + F.linear(features, weight)

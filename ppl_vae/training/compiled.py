@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -63,11 +63,25 @@ class CompiledObjective:
         for parameter in self._parameters:
             parameter.grad = None  # before the new ones are there: memory is for one of each
         loss, losses, *gradients = self._compiled(*tensors, constants=constants)
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+        self._fill(gradients)
         assert loss is not None
         assert losses is not None
         return loss, losses
+
+    def _fill(self, gradients: Sequence[Tensor | None]) -> None:
+        """Give each parameter its gradient, in memory of its own and laid out as it is.
+
+        Autograd returns expanded numbers, and one tensor for two parameters, where it can; fused
+        optimisers read the former as if they were whole, and clipping scales the latter twice.
+        """
+        taken = set()
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if gradient is not None:
+                memory = gradient.untyped_storage().data_ptr()
+                if memory in taken or gradient.stride() != parameter.stride():
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                taken.add(memory)
+            parameter.grad = gradient
 
     def _set_beta(self, device: torch.device) -> None:
         beta = self._objective.scheduled.values().get("beta")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +68,7 @@ class Processes:
         return tensor[self.rank :: self.number]
 
 
-@contextmanager
-def together(fabric: Fabric) -> Iterator[None]:
+def together(fabric: Fabric) -> AbstractContextManager:
     """Leave a region together: where one process fails in it, none waits for that one for ever.
 
     What the processes do together must come before or after.
@@ -77,9 +76,11 @@ def together(fabric: Fabric) -> Iterator[None]:
     Raises:
         RuntimeError: if another process has failed; that one raises its own error.
     """
-    if fabric.world_size == 1:
-        yield
-        return
+    return nullcontext() if fabric.world_size == 1 else _together(fabric)
+
+
+@contextmanager
+def _together(fabric: Fabric) -> Iterator[None]:
     error = None
     try:
         yield

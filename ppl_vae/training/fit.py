@@ -29,7 +29,7 @@ from ppl_vae.training.arguments import (
 )
 from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes
-from ppl_vae.training.launch import launched, on_device
+from ppl_vae.training.launch import launched, no_search_for_gpus, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.run import Parts, Run
@@ -100,6 +100,10 @@ def fit(
     ``fit`` with the same arguments and ``resume=True`` ends with the same weights and history, bit
     for bit on the same machine, as if it had not been interrupted.
 
+    Pyro's validation, if it is on, is left on for the first batch, and for the first epoch of data
+    whose values were not all looked at beforehand; ``pyro.enable_validation(False)`` before
+    switches it off.
+
     Everything random follows from ``seed``: the order of the data, their binarisation, latents and
     dropout. The generators of torch, numpy and Python are left as they were. The networks' initial
     weights are the pair's.
@@ -150,7 +154,8 @@ def fit(
     Raises:
         FileExistsError: if ``out`` has checkpoints and ``resume`` is False.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint is written to ``out``.
-        NotFiniteError: if the loss or a gradient is not finite; names the step and where it began.
+        NotFiniteError: if the loss or a gradient is not finite; names the step and where it began;
+            that step, and any after it, was not taken.
         OSError: if a checkpoint cannot be written, before the training where that can be known; the
             one before stays whole.
         RuntimeError: if another process failed.
@@ -184,6 +189,7 @@ def fit(
     if stopping is not None and validation is None:
         raise ValueError("fit: stopping needs validation, got None; give validation=")
     fabric = launched(fabric, pair)
+    no_search_for_gpus()
     # A store of its own: PyroModules would take over what another pair left there by their names.
     with restored(), training_mode(pair), pyro.get_param_store().scope():
         seed_everything(seed)  # some guides draw their first weights below
@@ -208,7 +214,7 @@ def fit(
         parts = Parts(
             fabric=fabric,
             objective=objective,
-            stepper=fabric.setup_module(objective),
+            stepper=objective if fabric.world_size == 1 else fabric.setup_module(objective),
             compiled=_compiled(objective, source, fabric) if compile else None,
             optimiser=made,
             lr_schedule=made_schedule(lr_schedule, made),
@@ -229,6 +235,7 @@ def fit(
         try:
             stopped = loop(run, total, every, folder, progress)
         finally:
+            run.forget_gradients()
             if fabric.is_global_zero:
                 for logger in fabric.loggers:
                     logger.save()  # some keep many rows back

@@ -52,6 +52,17 @@ def launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
     return fabric
 
 
+def no_search_for_gpus() -> None:
+    """Where there is no GPU, keep optimisers from looking for one at every step.
+
+    They ask torch whether there is one. Lightning has torch ask the library of the driver, by an
+    environment variable that it sets when it is imported: where there is no such library, it is
+    searched for on the disk each time, for a tenth of a millisecond or two.
+    """
+    if not torch.cuda.is_available():
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
 def _like(pair: ModelAndGuide) -> Tensor:
     """Return a parameter of the device and dtype of all."""
     for program in (pair.model, pair.guide):

@@ -119,21 +119,28 @@ def loop(run: Run, total: int, every: Every, folder: RunFolder | None, progress:
         while run.step < total:
             if run.out_of_patience:
                 return "patience"
-            run.train(nowhere if folder is None else folder.saved)
+            saved = nowhere if folder is None else folder.saved
+            run.train(saved)
             bar.update()
             last = run.step == total
             logs = last or run.step % every.log == 0
+            validates = every.validation and (last or run.step % every.validation == 0)
+            saves = folder is not None and (last or run.step % every.checkpoint == 0)
+            if logs or validates or saves:
+                run.look(saved)
             if logs:
                 run.log()
                 bar.set_postfix_str(f"loss {run.loss:.2f} nats per datum", refresh=False)
-            if every.validation and (last or run.step % every.validation == 0):
+            if validates:
                 bar.set_description_str(f"fit (validation {run.validate():.2f})", refresh=False)
-            if folder is not None and (last or run.step % every.checkpoint == 0):
+            if saves:
+                assert folder is not None
                 folder.save(run)
             # Processes must stop at the same step; asking each other at every step would cost more.
             if run.processes.number == 1 or logs:
                 number = greatest(run.parts.fabric, interrupts.received or 0)
                 if number:
+                    run.look(saved)
                     if folder is not None:
                         folder.save(run)
                     raise Interrupted(run.step, number, nowhere if folder is None else folder.saved)

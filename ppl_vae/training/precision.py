@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_map
 from ppl_vae.conditional import ConditionalDistribution
 
 
-@contextmanager
-def networks_only(programs: nn.Module, device: str) -> Iterator[None]:
+def networks_only(programs: nn.Module, device: str) -> AbstractContextManager:
     """Within a region of ``torch.autocast``, keep it to the networks of the programs.
 
     A log-density is a sum of hundreds of terms of different signs: in bfloat16, with 8 bits, its
@@ -29,9 +28,11 @@ def networks_only(programs: nn.Module, device: str) -> Iterator[None]:
         programs: has programs as its children.
         device: the type of device that they are on.
     """
-    if not torch.is_autocast_enabled(device):
-        yield
-        return
+    return _lowering(programs, device) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+@contextmanager
+def _lowering(programs: nn.Module, device: str) -> Iterator[None]:
     dtype = torch.get_autocast_dtype(device)
     with ExitStack() as stack:
         for network in networks(programs):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pyro
 import torch
 from lightning_fabric import Fabric
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +25,7 @@ from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
 from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
+from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import compare
@@ -42,7 +44,7 @@ class Parts:
     Args:
         fabric: devices, precision and loggers.
         objective: what is minimised.
-        stepper: the same, as Fabric has set it up.
+        stepper: the same, as Fabric has set it up for several processes.
         compiled: the same, compiled, for shares that suit it; None if not asked for.
         optimiser: of all parameters.
         lr_schedule: of the learning rate.
@@ -86,13 +88,16 @@ class Run:
         self.loss = math.nan
         self._since_log: list[Tensor] = []
         self._norm = torch.tensor(math.nan)
-        self._rate = math.nan
-        self._validated_values = False
+        self._rate: float | Tensor = math.nan
+        self._validates = is_validation_enabled()
         self._parameters = [p for p in parts.objective.parameters() if p.requires_grad]
+        self._lookout: Lookout | None = None
+        if self.processes.number == 1 and Lookout.suits(parts.optimiser, parts.fabric.device):
+            self._lookout = Lookout(parts.optimiser)
 
     def begin(self) -> None:
         """Seed what the first step draws from, and forget gradients from before."""
-        self._forget_gradients()
+        self.forget_gradients()
         seed_everything(self.parts.seed + _APART * self.processes.rank)
 
     def train(self, saved: str) -> None:
@@ -102,14 +107,15 @@ class Run:
             saved: where the last checkpoint is, in words, for an error.
 
         Raises:
-            NotFiniteError: if the loss or the gradient is not finite; nothing has changed.
+            NotFiniteError: if the loss or the gradient is not finite; the weights have not changed.
+                On a GPU it may come some steps later, as :meth:`look` has it.
             RuntimeError: if another process failed.
         """
         parts = self.parts
         share = self.processes.share(next(parts.source))
+        check = self._looks_at_values
         parts.scheduled.at(self.step)
         before = _generators(parts.fabric.device)
-        check = not self._validated_values
         try:
             loss, of_parts = self._differentiated(share, check)
         except ValueError as error:
@@ -120,24 +126,54 @@ class Run:
                 if MADE_BY_ESTIMATOR not in found:
                     raise NotFiniteError(self.step, found, saved) from error
             raise
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        # The norm is that of all processes, the loss this one's.
-        if any_of(parts.fabric, not torch.isfinite(loss.detach() + norm)):
-            self._forget_gradients()
-            raise NotFiniteError(self.step, self._origin(share, before, loss.detach()), saved)
+        losses = torch.cat([loss.detach()[None], of_parts])
+        norm = _total_norm([p.grad for p in self._parameters if p.grad is not None])
+        # The norm is that of all processes, the loss this one's; their sum is finite if both are.
+        attempt = Attempt(self.step, share, before, losses[0], losses[0] + norm)
+        later = self._lookout is not None and not check  # Pyro's validation waits, too
+        if not later and any_of(parts.fabric, not math.isfinite(attempt.sum.item())):
+            self.forget_gradients()
+            raise self._not_finite(attempt, saved)
         if parts.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, float(parts.clip_norm), norm)
-        parts.optimiser.step()
-        self._rate = float(parts.optimiser.param_groups[0]["lr"])
-        self._forget_gradients()
+        if later:
+            assert self._lookout is not None
+            self._lookout.step(attempt)
+        else:
+            parts.optimiser.step()
+        rate = parts.optimiser.param_groups[0]["lr"]
+        self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # schedules write on it
         if parts.lr_schedule is not None:
             parts.lr_schedule.step()
-        self._since_log.append(torch.cat([loss.detach()[None], of_parts]))
+        self._since_log.append(losses)
         self._norm, self._share = norm, share
         self.step += 1
+        if self._lookout is not None and self._lookout.due:
+            self.look(saved)
+
+    def look(self, saved: str) -> None:
+        """See whether the last steps were finite, where that was not seen at each of them.
+
+        Args:
+            saved: as for :meth:`train`.
+
+        Raises:
+            NotFiniteError: if one was not; that one, and those after it, were not taken.
+        """
+        spoilt = None if self._lookout is None else self._lookout.first_spoilt()
+        if spoilt is not None:
+            raise self._not_finite(spoilt, saved)
+
+    @property
+    def _looks_at_values(self) -> bool:
+        """Whether Pyro's validation is left on for the step whose data were just drawn.
+
+        That must follow from the place alone: sums may round in another way with it, and a training
+        that is gone on with is to be the same.
+        """
         # Values that were all looked at beforehand need no second look; others get it for an epoch.
-        self._validated_values = parts.source.whole or parts.source.epoch > 0
+        source = self.parts.source
+        return self._validates and not (self.step and (source.whole or source.epoch > 0))
 
     def _differentiated(self, share: Share, check: bool) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of its parts, with gradients in the parameters."""
@@ -147,19 +183,19 @@ class Run:
                 self._look_at(share)  # which a graph does not
             with pyro.validation_enabled(False):
                 return parts.compiled(share)
-        with pyro.validation_enabled(check):
-            with together(parts.fabric):
+        # Pyro's validation is as it was given to fit, and off where there is nothing new to it.
+        off: AbstractContextManager = nullcontext() if check else pyro.validation_enabled(False)
+        self.forget_gradients()  # before the new ones are there: memory is for one of each
+        with off:
+            with together(parts.fabric), parts.fabric.autocast():
                 loss, of_parts = parts.stepper(share)
-            parts.fabric.backward(loss)
+            loss.backward()
         return loss, of_parts
 
     def _look_at(self, share: Share) -> None:
         """Let the programs check the values of a share, and change nothing."""
-        objective, autocast = self.parts.objective, self.parts.fabric.autocast()
-        nothing_changes = restored(), untouched(objective), torch.no_grad()
-        with ExitStack() as stack:
-            for context in (*nothing_changes, autocast, pyro.validation_enabled(True)):
-                stack.enter_context(context)
+        objective = self.parts.objective
+        with restored(), untouched(objective), torch.no_grad(), self.parts.fabric.autocast():
             objective(share)
 
     def log(self) -> dict[str, float | int]:
@@ -180,7 +216,7 @@ class Run:
             row |= {"objective": objective, "loss": self._unweighted()}
         row |= parts.scheduled.values()
         row |= {
-            "learning_rate": self._rate,
+            "learning_rate": float(self._rate),
             "gradient_norm": float(self._norm),
         }
         self.history.append(row)
@@ -317,6 +353,11 @@ class Run:
             loss, _ = self.parts.objective(self._share, weighted=False)
         return _mean_over_processes(loss.detach().double(), fabric).item()
 
+    def _not_finite(self, attempt: Attempt, saved: str) -> NotFiniteError:
+        self.parts.scheduled.at(attempt.step)  # of β and the number of particles, as it was then
+        found = self._origin(attempt.share, attempt.before, attempt.loss)
+        return NotFiniteError(attempt.step, found, saved)
+
     def _origin(self, share: Share, before: Mapping[str, Tensor], loss: Tensor) -> str:
         def rerun() -> Tensor:
             with restored(), untouched(self.parts.objective), self.parts.fabric.autocast():
@@ -329,7 +370,8 @@ class Run:
             return "all is finite in this process, and not in another one, which says more"
         return found
 
-    def _forget_gradients(self) -> None:
+    def forget_gradients(self) -> None:
+        """Free the gradients of all parameters."""
         # Of all: an optimiser may have some of the parameters only.
         for parameter in self._parameters:
             parameter.grad = None
@@ -344,6 +386,13 @@ def _mean_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
     mean = fabric.all_reduce(values, reduce_op="mean")
     assert isinstance(mean, Tensor)
     return mean
+
+
+def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    if not gradients or gradients[0].device.type != "cpu":
+        return nn.utils.get_total_norm(gradients)
+    # The same number: sorting by device and dtype saves a CPU no launches, and takes as long again.
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

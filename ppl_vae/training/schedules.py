@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -83,13 +83,15 @@ class Scheduled:
             number = self._num_particles(step)
             self.bound.num_particles = positive_int("fit", "num_particles(step)", number)
 
-    @contextmanager
-    def now(self, *, weighted: bool = True) -> Iterator[ELBO]:
+    def now(self, *, weighted: bool = True) -> AbstractContextManager[ELBO]:
         """Within ``with``, the estimator as it is at the step, with β or without."""
         estimator = self._estimator
-        if not isinstance(estimator, KLWeighted):
-            yield estimator
-            return
+        if isinstance(estimator, KLWeighted):
+            return self._with_beta(estimator, weighted)
+        return nullcontext(estimator)
+
+    @contextmanager
+    def _with_beta(self, estimator: KLWeighted, weighted: bool) -> Iterator[ELBO]:
         # Without β it is 1: the bare estimator would find the programs new, and run them once more.
         schedule, estimator.step = estimator.schedule, self._step
         estimator.schedule = self._schedule if self._schedule and weighted else constant(1.0)

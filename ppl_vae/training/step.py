@@ -17,6 +17,7 @@ from ppl_vae.randomness import restored
 from ppl_vae.training.arguments import checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
 from ppl_vae.training.distributed import Processes, Share
+from ppl_vae.training.launch import no_search_for_gpus
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
 
@@ -75,6 +76,7 @@ class _Step:
         optimiser: Optimizer,
         prepare: Callable[..., Any] | None,
     ) -> None:
+        no_search_for_gpus()
         self._pair = pair
         self._scheduled = Scheduled(estimator, None, None, None)
         self._optimiser = optimiser
