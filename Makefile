@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed
 	$(BIN)/python examples/swap_priors.py
@@ -11,6 +11,12 @@ demo: .venv/installed
 # One thread for each of several workers: threads of one process wait for each other where cores are busy.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+# Half an hour on two cores that do nothing else.
+bench: .venv/installed
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/anatomy.py
+	$(BIN)/python benchmarks/growth.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -16,7 +16,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,8 +95,6 @@ def timed(name: str, columns: tuple[str, ...], options: Options) -> dict[str, An
 def remembered(name: str, column: str, options: Options) -> dict[str, float] | None:
     """Return the memory of one column of a row; to be called in a process of its own."""
     given = _begin(name, options)
-    if column in ("numpyro", "pythae"):
-        import_module(column)
     return measure.memory(lambda: COLUMNS[column][1](given), given, options.seed)
 
 
@@ -138,6 +135,21 @@ def markdown(results: dict[str, Any]) -> str:
             f"- {name}, {COLUMNS[column][0]}: {reason}" for column, reason in row["absent"].items()
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def short(results: dict[str, Any]) -> str:
+    """Return the table of the README: ratios alone."""
+    rows = {name: row for name, row in results["rows"].items() if "columns" in row}
+    used = [c for c in COLUMNS if any(c in row["columns"] for row in rows.values())]
+    used = sorted((c for c in used if c != "hand-float32"), key=lambda c: not c.startswith("ours"))
+    lines = ["| | best by hand |" + "".join(f" {COLUMNS[c][0]} |" for c in used)]
+    lines.append("|---" * (len(used) + 2) + "|")
+    for name, row in rows.items():
+        columns = row["columns"]
+        best = columns[row["best"]]["milliseconds"]["median"]
+        cells = [f"{columns[c]['ratio']:.2f}" if c in columns else "" for c in used]
+        lines.append(f"| {name} | {best:.3g} ms | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
@@ -189,7 +201,8 @@ def main() -> int:
         row = measure.apart(timed, name, tuple(flags.columns), options)
         if flags.memory:
             for column, found in row.get("columns", {}).items():
-                found["memory"] = measure.apart(remembered, name, column, options)
+                if column not in ("numpyro", "pythae"):
+                    found["memory"] = measure.apart(remembered, name, column, options)
             _compare_memory(row)
         results["rows"][name] = row
         # What is known is kept, should the next row not come to its end.
@@ -218,10 +231,10 @@ def _begin(name: str, options: Options) -> Problem:
 
 def _compare_memory(row: dict[str, Any]) -> None:
     """Add the ratio to the least of a hand-written version, for what is made of torch's tensors."""
-    found = {name: c["memory"] for name, c in row.get("columns", {}).items() if c["memory"]}
-    by_hand = [held["tensors"] for name, held in found.items() if name.startswith("hand")]
-    for name, held in found.items():
-        if by_hand and name != "numpyro":
+    found = {n: c["memory"] for n, c in row.get("columns", {}).items() if c.get("memory")}
+    by_hand = [found[name]["tensors"] for name in ("hand", "hand-compiled") if name in found]
+    for held in found.values():
+        if by_hand:
             held["ratio"] = held["tensors"] / min(by_hand)
 
 

@@ -1,7 +1,9 @@
 """README's Python runs as it stands, and its commands exist."""
 
 import doctest
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ import pytest
 import ppl_vae
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import anatomy  # noqa: E402
+import growth  # noqa: E402
+import steps  # noqa: E402
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -52,3 +59,14 @@ def test_examples_in_docstrings_run(name):
     namespace = {"torch": __import__("torch"), **vars(module)}
     result = doctest.testmod(module, extraglobs=namespace)
     assert result.failed == 0
+
+
+def test_the_speed_table_is_the_benchmark_s():
+    results = json.loads((ROOT / "benchmarks" / "results" / "steps.json").read_text())
+    assert steps.short(results) in (ROOT / "README.md").read_text()
+    speed = (ROOT / "docs" / "speed.md").read_text()
+    assert steps.markdown(results).split("\n\n", 2)[2].strip() in speed
+    parts = json.loads((ROOT / "benchmarks" / "results" / "anatomy.json").read_text())["parts"]
+    assert anatomy.markdown(parts) in speed
+    axes = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text())["axes"]
+    assert growth.report(axes).strip() in speed
