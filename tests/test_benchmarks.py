@@ -152,7 +152,7 @@ def test_a_late_classifier_has_probabilities_below_the_smallest_normal_number():
 def test_a_column_of_another_loss_is_found():
     given = tiny("vae-128", turn=1)
     same, other = hand.eager(given), hand.eager(given)
-    off = Column(lambda indices: [loss + 0.5 for loss in other.run(indices)])
+    off = Column(lambda indices: [loss * 1.05 for loss in other.run(indices)])
     columns = {"hand": hand.eager(given), "same": same, "off": off}
     turns = measure.take_turns(columns, given, rounds=60, seed=0)
     (sentence,) = measure.disagreements(turns, "hand", 6.0)
