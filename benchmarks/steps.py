@@ -156,7 +156,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     """Return the picture of the ratios."""
     rows = {name: row["columns"] for name, row in results["rows"].items() if "columns" in row}
     used = [c for c in COLUMNS if any(c in row for row in rows.values())]
-    figure, ax = plt.subplots(figsize=(9, 1 + 0.15 * len(used) * len(rows)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9, 1 + 0.1 * len(used) * len(rows)), layout="constrained")
     width = 0.85 / max(1, len(used))
     for k, column in enumerate(used):
         at = [i + (k + 0.5) * width - 0.425 for i, row in enumerate(rows.values()) if column in row]
@@ -174,12 +174,13 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         )
         for y, ratio in zip(at, ratios, strict=True):
             side = {"ha": "left"} if ratio >= 1 else {"ha": "right"}
-            ax.annotate(f"{ratio:.2f}", (ratio, y), va="center", fontsize=6, **side)
+            ax.annotate(f"{ratio:.2f}", (ratio, y), va="center", fontsize=5.5, **side)
     ax.axvline(1, color="0.3", linewidth=0.8)
     ax.set(xscale="log", xlabel="time per step, in units of the best hand-written version's")
-    ax.set_xticks(ticks := [1, 2, 5, 10], [f"{t:g}" for t in ticks])
+    ax.set_xticks(ticks := [0.1, 0.2, 0.5, 1, 2, 5, 10], [f"{t:g}" for t in ticks])
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
+    ax.margins(y=0.01)
     ax.legend(fontsize=8)
     return figure
 
