@@ -333,7 +333,8 @@ def test_errors(case):
         from_config(mapping)
     assert str(caught.value).startswith("model")
     assert mapping == before
-    assert set(sys.modules) == state
+    # But for what jsonargparse imports of its own accord, when it first comes to it.
+    assert {name.partition(".")[0] for name in set(sys.modules) - state} <= {"attr", "attrs"}
 
 
 @pytest.mark.usefixtures("as_users_see_it")
