@@ -14,7 +14,8 @@ from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, binary, s
 from pairs import observations as seen
 from torch import nn
 
-from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.compilation import NotCompiledWarning, graphs
+from ppl_vae.compilation.parted import parted
 from ppl_vae.evaluation import likelihood, log_likelihood, report
 from ppl_vae.evaluation.compiled import _graphs
 from ppl_vae.oracles import LinearGaussian
@@ -26,15 +27,16 @@ FIELDS = ("log_px", "standard_error", "ess", "pareto_k")
 
 @pytest.fixture
 def made(request, monkeypatch):
-    """Run traced graphs as they are, not through Inductor, and count them."""
-    count = []
+    """Run traced graphs as they are, not through Inductor, and keep the parts of each."""
+    kept = []
 
-    def as_it_is(graph, **options):
-        count.append(graph)
-        return graph
+    def noted(traced):
+        kept.append(parted(traced))
+        return kept[-1]
 
-    monkeypatch.setattr(torch, "compile", as_it_is)
-    return count
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(graphs, "parted", noted)
+    return kept
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_all_chunks_of_full_batches_are_from_one_graph(made, run_as_they_are, fl
     pair, x = vae(), binary(25)  # 10, 10 and 5 data
     with pyro.validation_enabled(False):
         evaluated(pair, x, num_samples=1001, compile=True)
-    assert run_as_they_are == [(5, 334)] * 3
+    assert run_as_they_are == [(5, 167)] * 6
     assert len(made) == 1
     run_as_they_are.clear()
     with pyro.validation_enabled(False):
@@ -232,8 +234,8 @@ def test_a_call_with_few_data_is_compiled(made, run_as_they_are, float64):
 def test_values_are_checked_in_the_first_chunk(made, run_as_they_are, float64):
     pair, x = vae(), binary(25)
     evaluated(pair, x, num_samples=1000, compile=True)
-    assert run_as_they_are[0] == (10, 200)
-    assert set(run_as_they_are[1:]) == {(5, 334)}
+    assert run_as_they_are[0] == (10, 100)
+    assert set(run_as_they_are[1:]) == {(5, 200)}
     with pytest.raises(ValueError, match="outside the support"):
         log_likelihood(pair, x + 0.5, num_samples=1000, compile=True)
     later = x.clone()
@@ -375,11 +377,11 @@ def test_a_pair_that_is_dropped_is_collected_with_its_graphs(name, made, float64
     before = kept()
     compare(pair, *args, num_samples=60, chunk_size=20, rtol=1e-10)
     assert kept() == before + 1
-    graph = weakref.ref(made.pop())
+    parts = list(map(weakref.ref, made.pop()))
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     del pair
     assert kept() == before
-    assert [ref() for ref in [*inside, graph] if ref() is not None] == []
+    assert [ref() for ref in [*inside, *parts] if ref() is not None] == []
 
 
 def test_programs_that_lead_to_themselves_are_collected(made, float64):

@@ -279,7 +279,7 @@ def test_networks_see_a_bounded_number_of_rows(make, data, num_samples, chunk_si
     decoder, encoder = (largest_batches(p.net) for p in (pair.likelihood, pair.posterior))
     quiet(pair, x, num_samples=num_samples, chunk_size=chunk_size)
     limit = programs.row_limit(x)
-    assert limit == 2000
+    assert limit == 1000
     assert limit / 2 < max(decoder) <= limit
     assert max(encoder) <= limit
     classes = C if make is ssvae else 1

@@ -7,17 +7,21 @@ import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation.facts import Facts, kinds, labels_among
+from ppl_vae.compilation.parted import parted
 from ppl_vae.randomness import random_state, restored
 
 Tensors = tuple[Tensor | None, ...]
+Graph = Callable[..., Callable[[], Tensors]]
+"""Takes the arguments, and returns what returns results of new draws."""
 
 
 class NotCompiledWarning(UserWarning):
@@ -74,7 +78,7 @@ class Compiled:
         self._what = what
         self._facts: Facts | None = None
         self._labels: dict[Hashable, list[bool]] = {}
-        self._graphs: dict[tuple, Callable[..., Tensors]] = {}
+        self._graphs: dict[tuple, Graph] = {}
         self.failed = False
         """Whether the function is run as it is, after a warning."""
 
@@ -85,17 +89,24 @@ class Compiled:
             tensors: its arguments.
             constants: what else it depends on at this call.
         """
-        return self.ready(*tensors, constants=constants)(*tensors)
+        return self._graph(tensors, constants, whole=True)(*tensors)()
 
-    def ready(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[..., Tensors]:
-        """Return the graph for such arguments, to be called as often as nothing else changes.
+    def drawing(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
+        """Return what returns what the function returns, of new draws each time it is called.
+
+        What depends on no draw (an encoding of the data, say) is computed now, and once.
 
         Args:
             tensors: arguments of the function.
             constants: what else it depends on.
         """
+        return self._graph(tensors, constants, whole=False)(*tensors)
+
+    def _graph(self, tensors: tuple[Tensor, ...], constants: Hashable, *, whole: bool) -> Graph:
+        """Return the graph for such arguments."""
+        uncompiled = partial(partial, self._function)
         if self.failed:
-            return self._function
+            return uncompiled
         if self._facts is None or not self._facts.same_structure():
             self._facts, self._graphs, self._labels = None, {}, {}
         like = (constants, len(tensors))
@@ -106,28 +117,29 @@ class Compiled:
             self._labels[like] = labels
         if self._facts is None:
             self._facts = Facts(self._modules, self._others, self._but)
-        key = (self._facts.values(), kinds(tensors, self._labels[like]), constants)
+        key = (self._facts.values(), kinds(tensors, self._labels[like]), constants, whole)
         if key not in self._graphs:
-            made = self._made(tensors)
+            made = self._made(tensors, whole=whole)
             if made is None:
                 self.failed = True
-                return self._function
-            self._graphs[key] = self._run_by(made, tensors)
+                return uncompiled
+            self._graphs[key] = made
         return self._graphs[key]
 
     @property
     def _modules(self) -> list[nn.Module]:
         return [module for module in (ref() for ref in self._refs) if module is not None]
 
-    def _made(self, tensors: tuple[Tensor, ...]) -> Callable[..., Tensors] | None:
+    def _made(self, tensors: tuple[Tensor, ...], *, whole: bool) -> Graph | None:
         """Return the compiled graph for tensors such as these."""
         try:
             tracing = self._while_tracing()
             with restored(), untouched(*self._modules), _values_stay_tensors(), tracing:
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
-            options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
-            graph = torch.compile(traced, dynamic=False, options=options)
+            parts = [traced] if whole else parted(traced)
+            *first, last = (_compiled(part, cuda=cuda and part is parts[-1]) for part in parts)
+            graph = partial(_run, first, last, self._lasting if cuda else None)
             # A CUDA graph is recorded the second time, and replayed from the third on.
             for _ in range(3 if cuda else 1):
                 self._check(graph, tensors, _rounding(traced))
@@ -139,36 +151,19 @@ class Compiled:
                 f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
                 f"result ({reason})",
                 NotCompiledWarning,
-                stacklevel=6,
+                stacklevel=_depth(),
             )
             return None
         return graph
 
-    def _run_by(self, graph: Callable[..., Tensors], like: tuple[Tensor, ...]) -> Callable:
-        """Return what runs a graph; its first results last."""
-        cuda, lasting = any(t.device.type == "cuda" for t in like), self._lasting
-
-        def run(*tensors: Tensor) -> Tensors:
-            with torch.no_grad():
-                if not cuda:
-                    return graph(*tensors)
-                torch.compiler.cudagraph_mark_step_begin()
-                found = graph(*tensors)
-                return (*(t if t is None else t.clone() for t in found[:lasting]), *found[lasting:])
-
-        return run
-
-    def _check(
-        self, graph: Callable[..., Tensors], tensors: tuple[Tensor, ...], rounding: float
-    ) -> None:
+    def _check(self, graph: Graph, tensors: tuple[Tensor, ...], rounding: float) -> None:
         """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
         with restored(), untouched(*self._modules):
             expected = self._function(*tensors)
             after = _generators()
-        with restored(), untouched(*self._modules), torch.no_grad():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a compiler has to say is not of the program
-                got = graph(*tensors)
+        with restored(), untouched(*self._modules), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a compiler has to say is not of the program
+            got = graph(*tensors)()
             same_draws = map(torch.equal, after, _generators())
         if not all(same_draws):
             raise ArithmeticError("its graph draws other random numbers")
@@ -178,13 +173,49 @@ class Compiled:
                 raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
 
 
+def _compiled(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:
+    options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
+    return torch.compile(traced, dynamic=False, options=options)
+
+
+@torch.no_grad()
+def _run(
+    first: list[Callable[..., Tensors]],
+    last: Callable[..., Tensors],
+    lasting: int | None,
+    *tensors: Tensor,
+) -> Callable[[], Tensors]:
+    """Run what comes before any draw; return what runs the last part, whose first results last."""
+    inputs: Tensors = tensors
+    for part in first:
+        inputs = (*tensors, *part(*tensors))
+
+    @torch.no_grad()
+    def run() -> Tensors:
+        if lasting is None:
+            return last(*inputs)
+        torch.compiler.cudagraph_mark_step_begin()
+        found = last(*inputs)
+        return (*(t if t is None else t.clone() for t in found[:lasting]), *found[lasting:])
+
+    return run
+
+
+def _depth() -> int:
+    """Return the ``stacklevel`` of a warning that points out of this package."""
+    package, frame, depth = __name__.partition(".")[0], sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
 def _generators() -> list[Tensor]:
     """Return the states of torch's random number generators."""
     state = random_state()
     return [state["torch"], *state["cuda"]]
 
 
-def _rounding(traced: torch.fx.GraphModule) -> float:
+def _rounding(traced: fx.GraphModule) -> float:
     """Return how far results may be off that differ by the order of their sums alone.
 
     That is √ε of the arithmetic, and ε of coarser numbers where there are some on the way.

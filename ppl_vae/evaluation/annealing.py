@@ -112,7 +112,7 @@ def annealed_importance_sampling(
     that tune their own steps have E[w] ≠ p(x).
 
     A discrete y that guide or model enumerates is summed out of p(x, z) and f_0. All chains of as
-    many data as fit into 2,000 rows (20,000 on an accelerator) move at once. Costs (T - 1)
+    many data as fit into 1,000 rows (20,000 on an accelerator) move at once. Costs (T - 1)
     (leapfrog_steps + 1) gradients per chain, and a tenth more, at least 140 transitions, to tune.
 
     Source: Neal 2001, "Annealed importance sampling" (arXiv physics/9803008); for decoders and with

@@ -53,7 +53,7 @@ class CompiledWeights:
         # Known while a graph is made, and no longer: a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            graph = self._compiled.ready(
+            draw = self._compiled.drawing(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )
@@ -63,7 +63,7 @@ class CompiledWeights:
             return partial(summed_log_weights, batch, num_particles)
 
         def weights() -> Tensor:
-            (log_w,) = graph(*tensors)
+            (log_w,) = draw()
             assert log_w is not None
             return log_w
 

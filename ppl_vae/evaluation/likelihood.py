@@ -25,7 +25,7 @@ from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
 from ppl_vae.evaluation.weights import summed_log_weights
 
-AT_ONCE = 200
+AT_ONCE = 100
 """Particles of a datum at a time where there are data enough: x is encoded anew for so many."""
 
 
@@ -98,9 +98,9 @@ def log_likelihood(
     counts as observed: with labels y of a semi-supervised VAE the result is log p(x, y), without
     its classification term.
 
-    The weights are not kept: memory is that of 2,000 rows in the networks at once, 20,000 on an
+    The weights are not kept: memory is that of 1,000 rows in the networks at once, 20,000 on an
     accelerator, rows being data × particles × enumerated values, plus a multiple of
-    M = min(S/5, 3√S) weights, or a thousand if that is more, for each of these data. How data and
+    M = min(S/5, 3√S) weights, or 2,500 if that is more, for each of these data. How data and
     particles are divided changes nothing but which draws are made.
 
     With ``compile`` the programs run once through Pyro's handlers and from then on as a graph, as

@@ -22,14 +22,14 @@ from ppl_vae.models import SemiSupervisedVAE
 PLATE = "data"
 """The name of the batch plate."""
 
-_CACHED = 10
+_CACHED = 20
 
 
 def row_limit(x: Tensor) -> int:
     """Return how many rows go through the networks at once, for data of this device.
 
-    ``MAX_ROWS`` on an accelerator. A tenth on a processor, whose cache then holds more of them: it
-    is faster there, and a prior of 500 components keeps to a few hundred MiB.
+    ``MAX_ROWS`` on an accelerator. A twentieth on a processor, whose cache then holds more of them:
+    it is faster there, and a prior of 500 components keeps to a few hundred MiB.
     """
     return MAX_ROWS if x.device.type != "cpu" else MAX_ROWS // _CACHED
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.evaluation.pareto import pareto_k, tail_size
 
-_AT_ONCE = 1000
+_AT_ONCE = 2500
 
 
 class WeightSums:
