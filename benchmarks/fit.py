@@ -21,11 +21,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import measure
 import ours
 import pyro
+import steps as side_by_side
 import torch
 from rows import ROWS, Problem, problem
 from torch import Tensor
@@ -37,11 +38,21 @@ WARM_UP = 3
 """Steps at the start of each turn that are not counted."""
 
 
+class Options(NamedTuple):
+    """What a process is told."""
+
+    rounds: int
+    steps: int
+    threads: int
+    compiled: bool
+    tiny: bool
+
+
 class Noting(torch.optim.Adam):
     """Adam that notes the time after each step, and how often memory came from the system."""
 
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, lr=1e-3, fused=True)
+    def __init__(self, parameters: Any, rate: float) -> None:
+        super().__init__(parameters, lr=rate, fused=True)
         self.times: list[float] = []
         self.faults: list[int] = []
 
@@ -61,7 +72,7 @@ def drawn(given: Problem, index: Tensor) -> Tensor:
 def bare(given: Problem, steps: int) -> Noting:
     """Take steps in the shortest loop that there is."""
     pair, estimator = ours.pair_of(given), ours.estimator_of(given)
-    optimiser = Noting(pair.parameters())
+    optimiser = Noting(pair.parameters(), given.rate)
     with pyro.validation_enabled(False):
         for index in given.batches(steps, torch.default_generator):
             optimiser.zero_grad()
@@ -75,7 +86,7 @@ def bare(given: Problem, steps: int) -> Noting:
 def bare_compiled(given: Problem, steps: int) -> Noting:
     """Take steps by ``compile_step``, of batches that are drawn outside the graph, as in fit."""
     pair = ours.pair_of(given)
-    optimiser = Noting(pair.parameters())
+    optimiser = Noting(pair.parameters(), given.rate)
     step = training.compile_step(pair, ours.estimator_of(given), optimiser)
     for index in given.batches(steps, torch.default_generator):
         step(drawn(given, index))
@@ -87,7 +98,7 @@ def fit(given: Problem, steps: int, *, compiled: bool = False) -> Noting:
     made: list[Noting] = []
 
     def optimiser(parameters: Any) -> Noting:
-        made.append(Noting(parameters))
+        made.append(Noting(parameters, given.rate))
         return made[0]
 
     training.fit(
@@ -116,24 +127,28 @@ LOOPS = {
     "fit, compiled": "a loop of compile_step",
 }
 """What the time of a column is divided by, turn by turn."""
+COMPILED = {"a loop of compile_step", "fit, compiled"}
 
 
-def timed(name: str, rounds: int, steps: int, threads: int) -> dict[str, Any]:
+def timed(name: str, options: Options) -> dict[str, Any]:
     """Return the figures of a row; to be called in a process of its own."""
-    row = ROWS[name]
-    measure.begin(threads, row.flush)
+    row = side_by_side.row_of(name, options.tiny)
+    measure.begin(options.threads, row.flush)
     warnings.simplefilter("ignore")
     given = problem(row)
-    times: dict[str, list[float]] = {column: [] for column in COLUMNS}
-    faults: dict[str, list[float]] = {column: [] for column in COLUMNS}
-    order = list(COLUMNS)
-    for turn in range(-1, rounds):  # the first one compiles and warms up
+    columns = [column for column in COLUMNS if options.compiled or column not in COMPILED]
+    times: dict[str, list[float]] = {column: [] for column in columns}
+    faults: dict[str, list[float]] = {column: [] for column in columns}
+    taken: dict[str, int] = dict.fromkeys(columns, 0)
+    order = list(columns)
+    for turn in range(-1, options.rounds):  # the first one compiles and warms up
         random.Random(turn).shuffle(order)
         for column in order:
-            noted = COLUMNS[column](given, steps)
+            noted = COLUMNS[column](given, options.steps)
             if turn >= 0:
                 times[column].append(1e3 * median(_differences(noted.times)))
                 faults[column].append(median(_differences(noted.faults)))
+                taken[column] += len(noted.times)
     return {
         column: {
             "milliseconds": measure.spread(times[column])._asdict(),
@@ -142,24 +157,34 @@ def timed(name: str, rounds: int, steps: int, threads: int) -> dict[str, Any]:
                 for ours, theirs in zip(times[column], times[LOOPS[column]], strict=True)
             ),
             "page faults": median(faults[column]),
+            "steps": taken[column],
         }
-        for column in COLUMNS
+        for column in columns
     }
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", nargs="+", default=["vae-32", "vae-128", "vae-512"])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=100, help="in a turn")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    add = parser.add_argument
+    rows = [row.name for row in ROWS.values() if row.kind not in ("ssvae", "likelihood")]
+    usual = [name for name in rows if ROWS[name].kind == "vae"]
+    add("--rows", nargs="+", choices=rows, default=usual, metavar="ROW", help=", ".join(rows))
+    add("--rounds", type=int, default=9)
+    add("--steps", type=int, default=100, help=f"in a turn; the first {WARM_UP} are not counted")
+    add("--threads", type=int, default=2)
+    add("--compiled", action=argparse.BooleanOptionalAction, default=True)
+    add("--tiny", action="store_true", help="sizes that take no time, to see that it runs")
+    add("--out", type=Path, default=RESULTS)
     flags = parser.parse_args()
+    if flags.steps < WARM_UP + 2:
+        parser.error(f"argument --steps: must be {WARM_UP + 2} or more, got {flags.steps}")
+    options = Options(flags.rounds, flags.steps, flags.threads, flags.compiled, flags.tiny)
     results: dict[str, Any] = {"machine": measure.machine(flags.threads), "rows": {}}
-    print(f"| |{'|'.join(f' {c} ' for c in COLUMNS)}|\n|{'---|' * (1 + len(COLUMNS))}")
     for name in flags.rows:
-        row = measure.apart(timed, name, flags.rounds, flags.steps, flags.threads)
+        row = measure.apart(timed, name, options)
+        if not results["rows"]:
+            print(f"| |{'|'.join(f' {c} ' for c in row)}|\n|{'---|' * (1 + len(row))}")
         results["rows"][name] = row
         cells = [f" {c['milliseconds']['median']:.3g} ×{c['ratio']:.2f} " for c in row.values()]  # noqa: RUF001
         print(f"| {name} |{'|'.join(cells)}|", flush=True)

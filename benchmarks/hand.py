@@ -165,14 +165,14 @@ def compiled_single(problem: Problem) -> Column | None:
     if problem.row.kind != "gmvae":
         return None
     module = MixtureVAE(problem, torch.float32)
-    return Column(_steps(module, _compiled(module)))
+    return Column(_steps(module, _compiled(module), problem.rate))
 
 
 def trained(problem: Problem, steps: int) -> None:
     """Train the weights of a problem in their place, as a VAE."""
     module = VAE(problem)
     random = torch.Generator().manual_seed(0)
-    run = _steps(module, module)
+    run = _steps(module, module, problem.rate)
     row = problem.row
     for _ in range(steps):
         run(torch.randint(len(problem.images), (1, max(row.batch, 100)), generator=random))
@@ -200,11 +200,11 @@ def _column(problem: Problem, transform: Callable | None) -> Column:
     if problem.row.kind == "likelihood":
         return Column(_likelihood(problem, transform), reference=True)
     module = LOSSES[problem.row.kind](problem)
-    return Column(_steps(module, transform(module)), reference=True)
+    return Column(_steps(module, transform(module), problem.rate), reference=True)
 
 
-def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> Callable:
-    optimiser = adam(module.parameters())
+def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor], rate: float) -> Callable:
+    optimiser = adam(module.parameters(), rate)
 
     def step(index: Tensor) -> Tensor:
         optimiser.zero_grad()

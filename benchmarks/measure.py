@@ -21,6 +21,8 @@ import torch
 from rows import Column, Problem
 
 BLOCKS = 10
+ROUNDING = 1e-5
+"""The share of a loss that two orders of the same sums in float32 may differ by."""
 PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
 
 
@@ -29,6 +31,14 @@ class Turns(NamedTuple):
 
     seconds: list[float]
     losses: list[float]
+
+
+class Agreement(NamedTuple):
+    """A loss at rest, and its difference from the reference's ± an error, in nats per datum."""
+
+    loss: float
+    difference: float
+    error: float
 
 
 class Spread(NamedTuple):
@@ -70,30 +80,69 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), low, high)
 
 
-def disagreement(losses: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+def at_rest(
+    columns: dict[str, Column], problem: Problem, reference: str, errors: float, seed: int
+) -> tuple[dict[str, Agreement], list[str]]:
+    """Compare the losses of columns that were made for a problem at rest: the strict comparison.
+
+    Weights are those of the start, for all columns and at all steps: the losses have one mean, and
+    what is allowed beside standard errors is rounding. A column that gives the mean over a turn in
+    the place of each step's loss is as good as another: turns are what errors are estimated from.
+
+    Returns:
+        The loss of each column, and a sentence for each that disagrees.
+    """
+    if problem.rate:
+        raise ValueError(f"expected a problem at rest (`Problem.at_rest`), got rate={problem.rate}")
+    rounds = problem.row.rest
+    turns = take_turns(columns, problem, rounds, seed)
+    expected = turns[reference].losses
+    found = {
+        name: Agreement(
+            sum(turn.losses) / len(turn.losses), *disagreement(turn.losses, expected, rounds)
+        )
+        for name, turn in turns.items()
+    }
+    return found, disagreements(turns, reference, errors, share=ROUNDING, blocks=rounds)
+
+
+def disagreement(
+    losses: Sequence[float], others: Sequence[float], blocks: int = BLOCKS
+) -> tuple[float, float]:
     """Return the mean of the differences step by step, and its standard error.
 
-    Losses of neighbouring steps come from weights that are nearly the same, and are not
-    independent: the error is that of the means of ten blocks of steps.
+    In a training, losses of neighbouring steps come from weights that are nearly the same, and are
+    not independent: the error is that of the means of some blocks of steps.
     """
     difference = torch.tensor(losses, dtype=torch.float64) - torch.tensor(others).double()
-    size = max(1, len(difference) // BLOCKS)
+    size = max(1, len(difference) // blocks)
     means = difference[: size * (len(difference) // size)].view(-1, size).mean(1)
     if not difference.isfinite().all():
         return math.inf, 0.0
     return difference.mean().item(), (means.std() / math.sqrt(len(means))).item()
 
 
-def disagreements(turns: dict[str, Turns], reference: str, errors: float) -> list[str]:
-    """Return a sentence for each column whose losses are not those of the reference's."""
+def disagreements(
+    turns: dict[str, Turns],
+    reference: str,
+    errors: float,
+    *,
+    share: float = 0.02,
+    blocks: int = BLOCKS,
+) -> list[str]:
+    """Return a sentence for each column whose losses are not those of the reference's.
+
+    They may differ by so many standard errors, and by a share of the loss besides. As it is, this
+    compares trainings, coarsely: two that draw other numbers run apart, and stay so, by a percent
+    or so. It finds gradients and optimisers that do not do the same. ``at_rest`` is the strict one.
+    """
     found = []
     expected = turns[reference].losses
     for name, of_column in turns.items():
         if name == reference:
             continue
-        difference, error = disagreement(of_column.losses, expected)
-        # Two trainings that draw other numbers run apart, and stay so, by a percent or so.
-        allowed = errors * error + 0.02 * abs(sum(expected) / len(expected))
+        difference, error = disagreement(of_column.losses, expected, blocks)
+        allowed = errors * error + share * abs(sum(expected) / len(expected))
         if not abs(difference) <= allowed:
             found.append(
                 f"{name}: its loss is off from that of {reference} by {difference:.3g} ± "

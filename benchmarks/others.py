@@ -41,7 +41,7 @@ def numpyro(problem: Problem) -> Column:
         "ssvae": partial(TraceEnum_ELBO, max_plate_nesting=1),
     }.get(row.kind, partial(RenyiELBO, 0, num_particles=row.particles))
     pair = _SemiSupervised(problem) if row.kind == "ssvae" else _VAE(problem)
-    svi = SVI(pair.model, pair.guide, optim.Adam(1e-3), estimator())
+    svi = SVI(pair.model, pair.guide, optim.Adam(problem.rate), estimator())
 
     def arguments(x: Any, index: Any) -> tuple:
         if row.kind != "ssvae":
@@ -223,7 +223,7 @@ def pythae(problem: Problem) -> Column:
     folder = tempfile.TemporaryDirectory()
     training = BaseTrainerConfig(
         output_dir=folder.name,
-        learning_rate=1e-3,
+        learning_rate=problem.rate,
         per_device_train_batch_size=row.batch,
         no_cuda=True,
     )

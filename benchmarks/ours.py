@@ -81,7 +81,7 @@ def plain(problem: Problem) -> Column:
     if problem.row.kind == "likelihood":
         return Column(_likelihood(problem))
     pair, estimator, prepare = pair_of(problem), estimator_of(problem), prepare_of(problem)
-    optimiser = adam(pair.parameters())
+    optimiser = adam(pair.parameters(), problem.rate)
 
     def mean_loss(*args: Tensor) -> Tensor:
         return estimator.differentiable_loss(pair.model, pair.guide, *args) * (1 / len(args[0]))
@@ -109,7 +109,7 @@ def compiled(problem: Problem) -> Column:
     if not hasattr(training, "compile_step"):
         raise Absent("training.compile_step is not there")
     pair = pair_of(problem)
-    optimiser = adam(pair.parameters())
+    optimiser = adam(pair.parameters(), problem.rate)
     step = training.compile_step(
         pair, estimator_of(problem), optimiser, prepare=prepare_of(problem)
     )

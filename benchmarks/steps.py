@@ -4,8 +4,11 @@
 
 runs all rows, prints a table and writes ``steps.json``, ``steps.md`` and ``steps.png`` under
 ``benchmarks/results``. The columns of a row start from the same weights, see the same images (by
-index, binarised anew at each step) and take turns in one process. A row whose columns do not have
-the same loss is not printed, and the command ends with status 1. docs/speed.md says more.
+index, binarised anew at each step) and take turns in one process. Whether they compute the same
+thing is seen twice: before, in a process of its own, with weights that stay where they start, where
+losses have to be the same within their standard errors, and coarsely while they train. A row whose
+columns do not have the same loss is not printed, and the command ends with status 1. docs/speed.md
+says more.
 """
 
 from __future__ import annotations
@@ -41,7 +44,15 @@ COLUMNS: dict[str, tuple[str, Callable[[Problem], Column | None]]] = {
     "numpyro": ("NumPyro, jitted loop", others.numpyro),
     "pythae": ("pythae's trainer", others.pythae),
 }
-TINY = {"hidden": 16, "latent": 4, "components": 5, "particles": 5, "pixels": 64, "turn": 2}
+TINY = {
+    "hidden": 16,
+    "latent": 4,
+    "components": 5,
+    "particles": 5,
+    "pixels": 64,
+    "turn": 2,
+    "rest": 20,
+}
 
 
 class Options(NamedTuple):
@@ -54,27 +65,41 @@ class Options(NamedTuple):
     tiny: bool
 
 
+def measured(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+    """Return what is found about a row: whether the columns have one loss, and then their times."""
+    rest = measure.apart(at_rest, name, columns, options)
+    row: dict[str, Any] = {"refused": rest["refused"], "absent": {}}
+    if not rest["refused"]:
+        # In a process of their own again: what is compiled twice in one is slower for it.
+        row = measure.apart(timed, name, tuple(rest["columns"]), options)
+    return {**row, "absent": rest["absent"] | row["absent"], "at rest": rest["columns"]}
+
+
+def at_rest(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+    """Return the losses of a row at fixed weights; to be called in a process of its own."""
+    # Denormal numbers take time, and change no loss.
+    given = _begin(name, options, flush=True).at_rest()
+    ready, absent = _made(columns, given, options)
+    if not ready:
+        return {"refused": [], "absent": absent, "columns": {}}
+    reference = _references(ready)[0]
+    found, wrong = measure.at_rest(ready, given, reference, options.errors, options.seed)
+    return {
+        "refused": [f"at fixed weights, {sentence}" for sentence in wrong],
+        "absent": absent,
+        "columns": {column: agreement._asdict() for column, agreement in found.items()},
+    }
+
+
 def timed(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
-    """Return what is found about a row; to be called in a process of its own."""
+    """Return the times of a row; to be called in a process of its own."""
     given = _begin(name, options)
-    ready: dict[str, Column] = {}
-    absent: dict[str, str] = {}
-    for column in columns:
-        try:
-            made = COLUMNS[column][1](given)
-            if made is None:
-                continue
-            made.run(given.batches(given.row.turn, torch.Generator().manual_seed(options.seed)))
-            ready[column] = made
-        except Absent as reason:
-            absent[column] = str(reason)
-        except Exception as error:  # another library's, of another version perhaps
-            absent[column] = f"failed with {type(error).__name__}: {str(error).splitlines()[:1]}"
+    ready, absent = _made(columns, given, options)
     turns = measure.take_turns(ready, given, options.rounds, options.seed)
-    references = [c for c, made in ready.items() if made.reference] or list(ready)[:1]
+    references = _references(ready)
     wrong = measure.disagreements(turns, references[0], options.errors) if references else []
     if wrong:
-        return {"refused": wrong, "absent": absent}
+        return {"refused": [f"as they train, {sentence}" for sentence in wrong], "absent": absent}
     found = {column: measure.spread(turn.seconds) for column, turn in turns.items()}
     best = min(references, key=lambda column: found[column].median, default=None)
     return {
@@ -199,7 +224,7 @@ def main() -> int:
     }
     for name in flags.rows:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        row = measure.apart(timed, name, tuple(flags.columns), options)
+        row = measured(name, tuple(flags.columns), options)
         if flags.memory:
             for column, found in row.get("columns", {}).items():
                 if column not in ("numpyro", "pythae"):
@@ -217,9 +242,9 @@ def main() -> int:
     return int(any("refused" in row for row in results["rows"].values()))
 
 
-def _begin(name: str, options: Options) -> Problem:
+def _begin(name: str, options: Options, *, flush: bool = False) -> Problem:
     row = row_of(name, options.tiny)
-    measure.begin(options.threads, row.flush)
+    measure.begin(options.threads, flush or row.flush)
     warnings.simplefilter("ignore")
     # As Pyro's examples have it; its other checks are ended by the columns that end them.
     pyro.distributions.enable_validation(False)
@@ -228,6 +253,31 @@ def _begin(name: str, options: Options) -> Problem:
         hand.trained(given, 5 if options.tiny else 300)
     pyro.set_rng_seed(options.seed)
     return given
+
+
+def _made(
+    columns: tuple[str, ...], given: Problem, options: Options
+) -> tuple[dict[str, Column], dict[str, str]]:
+    """Return the columns that there are, each after a turn, and why there are no others."""
+    ready: dict[str, Column] = {}
+    absent: dict[str, str] = {}
+    for column in columns:
+        try:
+            made = COLUMNS[column][1](given)
+            if made is None:
+                continue
+            made.run(given.batches(given.row.turn, torch.Generator().manual_seed(options.seed)))
+            ready[column] = made
+        except Absent as reason:
+            absent[column] = str(reason)
+        except Exception as error:  # another library's, of another version perhaps
+            absent[column] = f"failed with {type(error).__name__}: {str(error).splitlines()[:1]}"
+    return ready, absent
+
+
+def _references(ready: dict[str, Column]) -> list[str]:
+    """Return the columns that ratios are to; losses are compared with the first one's."""
+    return [c for c, made in ready.items() if made.reference] or list(ready)[:1]
 
 
 def _compare_memory(row: dict[str, Any]) -> None:

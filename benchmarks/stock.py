@@ -114,7 +114,7 @@ def svi(problem: Problem) -> Column:
     if row.kind == "likelihood":
         return Column(_likelihood(problem))
     pyro.clear_param_store()
-    optimiser = Adam({"lr": 1e-3})
+    optimiser = Adam({"lr": problem.rate})
     if row.kind == "ssvae":
         pair = SemiSupervised(problem)
         steps = SVI(pair.model, pair.guide, optimiser, TraceEnum_ELBO(max_plate_nesting=1))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import fit  # noqa: E402
 import growth  # noqa: E402
 import hand  # noqa: E402
 import measure  # noqa: E402
@@ -46,6 +47,95 @@ def test_columns_have_one_loss_as_they_train(name):
     if name != "likelihood":
         for turn in turns.values():
             assert sum(turn.losses[-5:]) < sum(turn.losses[:5]), "it does not train"
+
+
+@pytest.mark.parametrize("name", KINDS[:4])
+def test_weights_at_rest_stay(name):
+    given = tiny(name)
+    indices = given.batches(2, torch.Generator().manual_seed(1))
+
+    def curve(column):
+        torch.manual_seed(3)
+        return torch.tensor([float(loss) for loss in column.run(indices)])
+
+    for make in (hand.eager, ours.plain, stock.svi):
+        column = make(given.at_rest())
+        first = curve(column)
+        assert torch.equal(curve(column), first)
+        training = make(given)
+        curve(training)
+        assert not torch.equal(curve(training), curve(make(given)))
+
+
+def at_rest(name, columns, **sizes):
+    """Return what is found at fixed weights about columns of functions of a problem."""
+    given = tiny(name, **sizes).at_rest()
+    made = {column: make(given) for column, make in columns.items()}
+    return measure.at_rest(made, given, "hand", 6.0, seed=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_columns_have_one_loss_at_fixed_weights(name):
+    columns = {"hand": hand.eager, "ours": ours.plain, "pyro": stock.svi}
+    found, wrong = at_rest(name, columns, turn=1)
+    assert wrong == []
+    assert found["hand"][1:] == (0.0, 0.0)
+    for of_column in (found["ours"], found["pyro"]):
+        assert of_column.loss - found["hand"].loss == pytest.approx(of_column.difference)
+        assert 0 < of_column.error < 0.003 * of_column.loss
+
+
+def off(loss, make=hand.eager):
+    """Return a way to make a column whose losses are others than another's."""
+
+    def column(given):
+        run = make(given).run
+        return Column(lambda indices: [loss(v) for v in run(indices)])
+
+    return column
+
+
+def test_half_a_nat_is_found_at_fixed_weights_only():
+    columns = {"hand": hand.eager, "off": off(lambda loss: loss + 0.5), "same": hand.eager}
+    found, (sentence,) = at_rest("vae-128", columns)
+    assert sentence.startswith("off: its loss is off from that of hand by ")
+    assert found["off"].difference == pytest.approx(0.5, abs=0.2)
+    given = tiny("vae-128")
+    turns = measure.take_turns({c: make(given) for c, make in columns.items()}, given, 40, seed=0)
+    assert measure.disagreements(turns, "hand", 6.0) == []
+
+
+def test_a_bound_of_a_particle_less_is_found_at_fixed_weights():
+    def one_less(given):
+        return hand.eager(replace(given, row=replace(given.row, particles=given.row.particles - 1)))
+
+    columns = {"hand": hand.eager, "less": one_less}
+    found, (sentence,) = at_rest("iwae-50", columns, batch=512, latent=50)
+    assert sentence.startswith("less: ")
+    assert 0 < found["less"].difference < 0.02 * found["hand"].loss  # as bounds are ordered
+
+
+def test_at_rest_rounding_is_allowed_and_a_mean_over_a_turn_has_its_error():
+    def column(of_step):
+        return lambda given: Column(lambda indices: of_step(given.images[indices].mean((1, 2))))
+
+    columns = {
+        "hand": column(lambda loss: loss),
+        "rounded": column(lambda loss: loss * (1 + 5e-6)),
+        "off": column(lambda loss: loss * (1 + 2e-5)),
+        "mean": column(lambda loss: [loss.mean()] * len(loss)),
+    }
+    found, (sentence,) = at_rest("vae-128", columns, turn=5)
+    assert sentence.startswith("off: ")
+    assert found["mean"].difference == pytest.approx(0, abs=1e-7)
+    assert found["mean"].error == pytest.approx(0, abs=1e-7)
+
+
+def test_columns_that_train_are_not_at_rest():
+    given = tiny("vae-128")
+    with pytest.raises(ValueError, match=r"at_rest.*rate=0.001"):
+        measure.at_rest({"hand": hand.eager(given)}, given, "hand", 6.0, seed=0)
 
 
 def fixed(name, **sizes):
@@ -224,6 +314,49 @@ def test_quartiles_and_exponents():
     assert "milliseconds against" not in report
 
 
+SET_FOR_PROCESSES = [
+    "KINETO_LOG_LEVEL",
+    "TORCH_CPP_LOG_LEVEL",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+]
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Have done here what has a process of its own."""
+    monkeypatch.setattr(measure, "apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
+    with pyro.validation_enabled(False):
+        yield
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_row_that_is_off_at_fixed_weights_is_refused_before_it_is_timed(monkeypatch):
+    options = steps.Options(rounds=2, seed=0, threads=1, errors=6.0, tiny=True)
+    monkeypatch.setitem(steps.COLUMNS, "ours", ("off", off(lambda v: v + 0.5, ours.plain)))
+    row = steps.measured("vae-32", ("hand", "hand-float32", "ours", "pythae"), options)
+    (sentence,) = row["refused"]
+    assert sentence.startswith("at fixed weights, ours: its loss is off from that of hand by ")
+    assert "columns" not in row
+    assert row["at rest"]["ours"]["difference"] == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_fit_beside_bare_loops(tmp_path, monkeypatch, capsys):
+    flags = ["--rows", "vae-32", "--rounds", "2", "--steps", "7", "--no-compiled"]
+    monkeypatch.setattr(sys, "argv", ["fit.py", "--tiny", *flags, "--out", str(tmp_path)])
+    fit.main()
+    row = json.loads((tmp_path / "fit.json").read_text())["rows"]["vae-32"]
+    assert list(row) == ["a bare loop", "fit"]
+    assert [column["steps"] for column in row.values()] == [14, 14]
+    assert row["a bare loop"]["ratio"] == 1
+    assert row["fit"]["ratio"] > 0
+    for column in row.values():
+        assert 0 < column["milliseconds"]["low"] <= column["milliseconds"]["median"]
+    assert "| vae-32 |" in capsys.readouterr().out
+
+
 def command(script, *flags, out):
     return subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{script}.py"), "--tiny", "--out", str(out), *flags],
@@ -234,11 +367,14 @@ def command(script, *flags, out):
     )
 
 
-def test_the_command_writes_numbers_table_and_picture(tmp_path):
+def test_the_command_writes_numbers_table_and_picture(tmp_path, monkeypatch, capsys):
     columns = ["hand", "ours", "pyro"]
     flags = ["--rows", "vae-128", "--columns", *columns, "--rounds", "10", "--threads", "1"]
-    result = command("steps", *flags, "--no-memory", out=tmp_path)
-    assert result.returncode == 0, result.stderr
+    argv = ["steps.py", "--tiny", "--no-memory", "--out", str(tmp_path), *flags]
+    monkeypatch.setattr(sys, "argv", argv)
+    for name in SET_FOR_PROCESSES:  # and so taken back
+        monkeypatch.setenv(name, "")
+    assert steps.main() == 0
     found = json.loads((tmp_path / "steps.json").read_text())
     assert found["machine"]["threads"] == 1
     assert found["machine"]["packages"]["torch"] == torch.__version__.partition("+")[0]
@@ -248,7 +384,10 @@ def test_the_command_writes_numbers_table_and_picture(tmp_path):
     assert row["best"] == "hand"
     assert row["columns"]["hand"]["ratio"] == 1
     assert all(column["milliseconds"]["median"] > 0 for column in row["columns"].values())
-    assert "| vae-128 |" in result.stdout == (tmp_path / "steps.md").read_text() + "\n"
+    assert list(row["at rest"]) == columns
+    assert row["at rest"]["hand"]["difference"] == row["at rest"]["hand"]["error"] == 0
+    assert row["at rest"]["pyro"]["error"] > 0
+    assert "| vae-128 |" in capsys.readouterr().out == (tmp_path / "steps.md").read_text() + "\n"
     assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -259,9 +398,20 @@ def test_all_columns_and_memory(tmp_path):
     rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
     assert list(rows) == list(ROWS)
     for row in rows.values():
+        assert list(row["at rest"]) == list(row["columns"])
         for column in ("hand", "hand-compiled", "ours"):
             assert row["columns"][column]["memory"]["resident"] > 0
         assert not any(reason.startswith("failed") for reason in row["absent"].values())
+
+
+@pytest.mark.slow
+def test_fit_compiled_beside_a_bare_loop(tmp_path):
+    result = command("fit", "--rows", "vae-32", "--rounds", "1", "--steps", "7", out=tmp_path)
+    assert result.returncode == 0, result.stderr
+    row = json.loads((tmp_path / "fit.json").read_text())["rows"]["vae-32"]
+    assert [column["steps"] for column in row.values()] == [7] * 4
+    loops = [column for column, loop in fit.LOOPS.items() if column == loop]
+    assert [row[column]["ratio"] for column in loops] == [1, 1]
 
 
 @pytest.mark.slow
