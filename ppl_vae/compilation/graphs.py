@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation.facts import Facts, kinds, labels_among
+from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.parted import parted
 from ppl_vae.randomness import random_state, restored
 
@@ -34,6 +35,10 @@ class Compiled:
     ``make_fx`` runs the function once, through Pyro's effect handlers and any backward pass in it,
     and writes down the operations on tensors; Inductor compiles them. Random numbers stay those of
     torch's generators, drawn in the same order, so that compiled and uncompiled draws are the same.
+
+    Parts of a step that go through one network meet its matrices in one product (:func:`joined`),
+    and of a function that is run for many draws, what no draw reaches is run once
+    (:func:`parted`).
 
     A graph belongs to what it was made from: shapes, dtypes and devices of the inputs, whether
     labels are missing among them, the tensors of the modules (whose values may change), and every
@@ -137,7 +142,7 @@ class Compiled:
             with restored(), untouched(*self._modules), _values_stay_tensors(), tracing:
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
-            parts = [traced] if whole else parted(traced)
+            parts = [joined(traced)] if whole else parted(traced)
             *first, last = (_compiled(part, cuda=cuda and part is parts[-1]) for part in parts)
             graph = partial(_run, first, last, self._lasting if cuda else None)
             # A CUDA graph is recorded the second time, and replayed from the third on.

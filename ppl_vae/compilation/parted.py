@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.utils.flop_counter import flop_registry
+
+from ppl_vae.compilation.operations import draws, is_view, value_of, written
 
 
 def parted(traced: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -59,14 +58,13 @@ def parted(traced: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
 def _drawn(nodes: list[fx.Node]) -> set[fx.Node]:
     """Return the operations that draw, and those that draws reach; all of them, if in doubt."""
     operations = [node for node in nodes if node.op == "call_function"]
-    found = {n for n in operations if torch.Tag.nondeterministic_seeded in _tags(n)}
-    # New memory, for random numbers to be written to.
-    written = {changed for node in found for changed in _written(node)}
-    found |= {n for n in written if n.op == "call_function" and not n.all_input_nodes}
+    found = {node for node in operations if draws(node)}
+    # New memory that random numbers are written to: nothing else is known of it.
+    found |= {target for node in found for target in written(node) if _is_new(target)}
     for node in operations:
         if not found.isdisjoint(node.all_input_nodes):
             found.add(node)
-        if not found.issuperset(_written(node)):  # what else knows of this memory?
+        if not found.issuperset(written(node)):  # something else may know of this memory
             return set(operations)
     return found
 
@@ -76,40 +74,22 @@ def _cheap(nodes: list[fx.Node]) -> set[fx.Node]:
     found = set()
     memory: dict[fx.Node, int] = {}
     for node in nodes:
-        size = _size(node)
+        value = value_of(node)
+        size = 0 if value is None else value.numel()
         behind = sum(map(memory.__getitem__, node.all_input_nodes))
         is_broadcast = size > behind and not _is_product(node)
-        if node.op == "get_attr" or not node.all_input_nodes or _is_view(node) or is_broadcast:
+        if node.op == "get_attr" or not node.all_input_nodes or is_view(node) or is_broadcast:
             found.add(node)
         memory[node] = behind if node in found and node.op == "call_function" else size
     return found
 
 
-def _size(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    return math.prod(value.shape) if isinstance(value, Tensor) else 0
+def _is_new(node: fx.Node) -> bool:
+    """Tell whether a result is memory whose values are not set yet, or are constant."""
+    like = (torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default)
+    return node.op == "call_function" and (node.target in like or not node.all_input_nodes)
 
 
 def _is_product(node: fx.Node) -> bool:
     """Tell whether an operation is a matrix product, a convolution or the like."""
     return getattr(node.target, "overloadpacket", None) in flop_registry
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(value.alias_info for value in schema.returns)
-
-
-def _written(node: fx.Node) -> list[fx.Node]:
-    """Return the inputs that an operation changes in their place."""
-    schema = getattr(node.target, "_schema", None)
-    found: list[Any] = []
-    for i, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = node.args[i] if i < len(node.args) else node.kwargs[argument.name]
-            found += value if isinstance(value, (list, tuple)) else [value]
-    return found
-
-
-def _tags(node: fx.Node) -> list:
-    return getattr(node.target, "tags", [])
