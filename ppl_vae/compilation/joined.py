@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -20,9 +20,6 @@ _MM = torch.ops.aten.mm.default
 _SLICE = torch.ops.aten.slice.Tensor
 _T = torch.ops.aten.t.default
 
-_FEW = 64
-"""Products of more rows take their time for arithmetic, which joining them does not spare."""
-
 
 def joined(traced: fx.GraphModule) -> fx.GraphModule:
     r"""Return a graph in which a matrix of the modules meets all of its rows at once.
@@ -33,9 +30,10 @@ def joined(traced: fx.GraphModule) -> fx.GraphModule:
         X_1 W, X_2 W            are parts of  [X_1; X_2] W
         G_1ᵀ X_1 + G_2ᵀ X_2     is            [G_1; G_2]ᵀ [X_1; X_2]
 
-    One product takes less time than two, each of which goes through the whole of the matrix: where
-    one of them has few rows. Draws are in the order in which they were; where they would not be,
-    the graph stays as it is, and so does one that changes tensors in their place.
+    One product takes less time than two, each of which goes through the whole of the matrix, and
+    putting rows together takes time and memory: it is done where the rows are smaller than the
+    matrix. Draws are in the order in which they were; where they would not be, the graph stays as
+    it is, and so does one that changes tensors in their place.
 
     Args:
         traced: a graph of aten operations, with the value of each in ``meta["val"]``.
@@ -112,7 +110,8 @@ class _Joins:
             elif _is(_MM, one, other) and _is(_T, one.args[0], other.args[0]):
                 pairs = [*self._rows(one), *self._rows(other)]
                 left_of = dict(pairs)
-                if len(left_of) == len(pairs) and _some_are_few(left_of):
+                stacked = sum(_shape(part).numel() for pair in pairs for part in pair)
+                if len(left_of) == len(pairs) and stacked <= _shape(one).numel():
                     order = self._order(left_of)
                     rows = self._stack(node, order)
                     left = self._stack(node, [left_of[part] for part in order])
@@ -133,23 +132,29 @@ class _Joins:
                 if fixed.issuperset([*bias, matrix]):
                     groups[(node.target, *bias, matrix)].append(node)
         for group in groups.values():
-            product_of = {node.args[-2]: node for node in group}
-            if len(group) < 2 or len(group) > len(product_of) or not _some_are_few(product_of):
-                continue
-            if _ancestors(group).isdisjoint(group):
-                last = group[-1]
-                *bias, _, matrix = last.args
-                order = self._order(product_of)
-                rows = self._stack(last, order)
-                product = self._new(last, None, last.target, *bias, rows, matrix)
-                self.number += 1
-                end, replaced = 0, []
-                for part in order:
-                    start, end = end, end + _length(part)
-                    sliced = self._new(last, product_of[part], _SLICE, product, 0, start, end)
-                    replaced.append((product_of[part], sliced))
-                for node, by in replaced:
-                    self._replace(node, by)
+            self._join(group)
+
+    def _join(self, group: Sequence[Any]) -> None:
+        """Put one product in the place of several, if it can be and is worth it."""
+        product_of = {node.args[-2]: node for node in group}
+        last = group[-1]
+        *bias, _, matrix = last.args
+        stacked = sum(_shape(part).numel() for part in product_of)
+        if not 1 < len(group) == len(product_of) or stacked > _shape(matrix).numel():
+            return
+        if not _ancestors(group).isdisjoint(group):
+            return
+        order = self._order(product_of)
+        rows = self._stack(last, order)
+        product = self._new(last, None, last.target, *bias, rows, matrix)
+        end, replaced = 0, []
+        for part in order:
+            start, end = end, end + _shape(part)[0]
+            sliced = self._new(last, product_of[part], _SLICE, product, 0, start, end)
+            replaced.append((product_of[part], sliced))
+        for node, by in replaced:
+            self._replace(node, by)
+        self.number += 1
 
     def _rows(self, product: Any) -> Iterator[tuple[Any, Any]]:
         """Return X and G of each part of a product Gᵀ X."""
@@ -208,14 +213,10 @@ def _alike(one: Any, other: Any) -> bool:
     return values[0].shape == values[1].shape and values[0].dtype == values[1].dtype
 
 
-def _some_are_few(rows: Iterable[fx.Node]) -> bool:
-    return min(map(_length, rows)) < _FEW
-
-
-def _length(node: fx.Node) -> int:
+def _shape(node: fx.Node) -> torch.Size:
     value = value_of(node)
     assert value is not None, f"{node} is no tensor"
-    return len(value)
+    return value.shape
 
 
 def _key(target: Any, args: Any, kwargs: Any) -> tuple[Any, str, str]:
