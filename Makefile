@@ -12,11 +12,12 @@ demo: .venv/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-# Half an hour on two cores that do nothing else.
+# Forty minutes on two cores that do nothing else.
 bench: .venv/installed
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/anatomy.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/fit.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

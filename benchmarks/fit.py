@@ -181,15 +181,26 @@ def main() -> None:
         parser.error(f"argument --steps: must be {WARM_UP + 2} or more, got {flags.steps}")
     options = Options(flags.rounds, flags.steps, flags.threads, flags.compiled, flags.tiny)
     results: dict[str, Any] = {"machine": measure.machine(flags.threads), "rows": {}}
-    for name in flags.rows:
-        row = measure.apart(timed, name, options)
-        if not results["rows"]:
-            print(f"| |{'|'.join(f' {c} ' for c in row)}|\n|{'---|' * (1 + len(row))}")
-        results["rows"][name] = row
-        cells = [f" {c['milliseconds']['median']:.3g} ×{c['ratio']:.2f} " for c in row.values()]  # noqa: RUF001
-        print(f"| {name} |{'|'.join(cells)}|", flush=True)
     flags.out.mkdir(parents=True, exist_ok=True)
-    (flags.out / "fit.json").write_text(json.dumps(results, indent=1) + "\n")
+    for name in flags.rows:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results["rows"][name] = measure.apart(timed, name, options)
+        (flags.out / "fit.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(markdown(results["rows"]))
+    print(f"wrote fit.json to {flags.out}", file=sys.stderr)
+
+
+def markdown(rows: dict[str, Any]) -> str:
+    """Return the table: milliseconds per step, and the ratio to the bare loop of its kind."""
+    columns = list(next(iter(rows.values())))
+    lines = [
+        f"| |{'|'.join(f' {column} ' for column in columns)}|",
+        f"|{'---|' * len(columns)}---|",
+    ]
+    for name, row in rows.items():
+        cells = [f"{c['milliseconds']['median']:.3g} ×{c['ratio']:.2f}" for c in row.values()]  # noqa: RUF001
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _differences(values: list[Any]) -> list[Any]:

@@ -13,6 +13,7 @@ import ppl_vae
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import anatomy  # noqa: E402
+import fit  # noqa: E402
 import growth  # noqa: E402
 import steps  # noqa: E402
 
@@ -70,3 +71,5 @@ def test_the_speed_table_is_the_benchmark_s():
     assert anatomy.markdown(parts) in speed
     axes = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text())["axes"]
     assert growth.report(axes).strip() in speed
+    rows = json.loads((ROOT / "benchmarks" / "results" / "fit.json").read_text())["rows"]
+    assert fit.markdown(rows) in speed
