@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import anatomy  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
 import hand  # noqa: E402
@@ -302,6 +304,37 @@ def test_allocated_memory_is_the_most_that_is_held_at_once():
             del a, b
 
     assert measure.rise(turn) == pytest.approx(8e6, rel=0.01)
+
+
+def event(name, parent=None, microseconds=0.0, number=0):
+    return SimpleNamespace(
+        name=name, cpu_parent=parent, self_cpu_time_total=microseconds, id=number
+    )
+
+
+def test_operations_are_divided_step_by_step():
+    events = [event("aten::mm", microseconds=7e3)]  # in no step
+    for number, milliseconds in enumerate([1.0, 2.0, 30.0]):
+        step = event(anatomy.STEP, number=number, microseconds=5e3)
+        linear = event("aten::linear", step, 1e3)
+        optimiser = event("Optimizer.step#Adam.step", step, 4e3)
+        events += [
+            step,
+            linear,
+            event("aten::addmm", linear, 1e3 * milliseconds),
+            event("aten::bernoulli_", step, 3e3),
+            event("aten::add", step, 500.0),
+            event("cpp_fused_add", step, 250.0),
+            optimiser,
+            event("aten::_fused_adam_", optimiser, 6e3),
+        ]
+    found = anatomy.by_step(events)
+    assert [step["matrix products"] for step in found] == [2.0, 3.0, 31.0]
+    for step in found:
+        assert step["random numbers"] == 3.0
+        assert step[anatomy.OTHER] == 0.75
+        assert step[anatomy.OPTIMISER] == 6.0
+        assert set(step) == set(anatomy.ALL[:-1])
 
 
 def test_quartiles_and_exponents():
