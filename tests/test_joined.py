@@ -151,6 +151,16 @@ def test_rows_are_put_together_once_for_all_products_with_them():
     assert len(stacks) == 4
 
 
+def test_layers_with_nothing_between_them():
+    """The parts of one product are rows of the next."""
+    net = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 40), nn.Linear(40, 30))
+    loss_of = gradients_of(
+        lambda x, y: net(x).square().mean() + net(y).exp().mean(), list(net.parameters())
+    )
+    step, inputs = traced(loss_of, torch.randn(5, 40), torch.randn(2, 40))
+    assert len(products(assert_same(step, inputs))) == len(products(step)) // 2
+
+
 def test_three_parts():
     net = Networks()
     loss_of = gradients_of(

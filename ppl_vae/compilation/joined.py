@@ -179,6 +179,7 @@ class _Joins:
         if key not in self._made:
             with self._graph.inserting_before(place):
                 node = self._made[key] = self._graph.call_function(target, args)
+            self._place[node] = self._place[place]
             if like is not None:
                 node.meta["val"] = value_of(like)
         return self._made[key]
