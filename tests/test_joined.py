@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from pairs import binary, vae
+from pairs import POSTERIORS, PRIORS, binary, vae
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
@@ -113,6 +113,23 @@ def test_parts_of_several_particles():
     pair, *parts = labelled_and_not()
     step, inputs = step_of(pair, estimators.ImportanceWeightedELBO(3), *parts)
     assert len(products(assert_same(step, inputs))) < len(products(step))
+
+
+PARTS = [*(("prior", name) for name in PRIORS), *(("posterior", name) for name in POSTERIORS)]
+SLOW = ("spline", "maf", "spline flow")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [p if p[1] not in SLOW else pytest.param(*p, marks=pytest.mark.slow) for p in PARTS],
+)
+def test_two_parts_of_any_pair(kind, name):
+    pair = vae(**{kind: name})
+    parts = (data.Part("one", (binary(1),), 1.0), data.Part("other", (binary(1),), 2.0))
+    step, inputs = step_of(pair, estimators.ImportanceWeightedELBO(1), *parts)
+    joins = len(products(step)) - len(products(assert_same(step, inputs)))
+    # torch's density of a low-rank normal changes a tensor in its place.
+    assert joins > 0 if name != "low rank" else joins == 0
 
 
 def test_what_has_one_part_stays_as_it_is():
