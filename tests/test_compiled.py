@@ -376,8 +376,9 @@ def test_a_program_that_looks_at_values_is_run_as_it_is():
     pair = Pair()
     step = new_step(pair)
     x = torch.randn(9)
-    with pytest.warns(NotCompiledWarning, match="same result"):
+    with pytest.warns(NotCompiledWarning, match="same result") as found:
         value = got(step, x)
+    assert found[0].filename == __file__  # it points to who called
     assert value == pytest.approx(expected(pair, x), rel=1e-6)
     assert got(step, -x) == pytest.approx(expected(pair, -x), rel=1e-6)  # and says it once
     assert pair.guide.loc.grad is not None

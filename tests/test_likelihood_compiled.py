@@ -297,8 +297,10 @@ def test_a_program_that_looks_at_values_is_run_as_it_is(float64):
     pair, x = looking(0.3), torch.randn(9)
     options = {"num_samples": 60, "chunk_size": 20}
     expected = evaluated(pair, x, **options)
-    with pytest.warns(NotCompiledWarning, match="log_likelihood cannot be compiled.*at values"):
+    message = "log_likelihood cannot be compiled.*at values"
+    with pytest.warns(NotCompiledWarning, match=message) as found:
         got = log_likelihood(pair, x, compile=True, **options)
+    assert found[0].filename == __file__  # it points to who called
     assert_same(got, expected, 0)
     assert_same(evaluated(pair, x, compile=True, **options), expected, 0)  # and says it once
 

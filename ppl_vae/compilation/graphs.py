@@ -207,11 +207,14 @@ def _run(
 
 
 def _depth() -> int:
-    """Return the ``stacklevel`` of a warning that points out of this package."""
-    package, frame, depth = __name__.partition(".")[0], sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+    """Return the ``stacklevel`` of a warning that points to who called this package."""
+    package, found = __name__.partition(".")[0], 1
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
-    return depth
+        if frame.f_globals.get("__name__", "").partition(".")[0] == package:
+            found = depth
+    return found + 1
 
 
 def _generators() -> list[Tensor]:
