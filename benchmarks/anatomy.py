@@ -64,7 +64,7 @@ def parts(column: str, row: str, threads: int, steps: int) -> dict[str, float]:
         start = time.perf_counter()
         run(index[None])
         seconds.append(time.perf_counter() - start)
-    # Few steps at a time: what a profiler keeps of many takes their memory's place in the caches.
+    # Few steps at a time: in one long profile matrix products have taken up to half as long again.
     profiled: list[Counter[str]] = []
     for _ in range(TURNS):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -119,6 +119,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--out", type=Path, default=RESULTS)
     flags = parser.parse_args()
+    if flags.steps < TURNS:
+        parser.error(f"argument --steps: must be {TURNS} or more, got {flags.steps}")
     flags.out.mkdir(parents=True, exist_ok=True)
     found = {c: measure.apart(parts, c, flags.row, flags.threads, flags.steps) for c in COLUMNS}
     results: dict[str, Any] = {"machine": measure.machine(flags.threads), "row": flags.row}
