@@ -97,13 +97,13 @@ def test_dynamic_draws_have_the_grey_value_as_mean_and_differ():
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 def test_a_dynamic_draw_is_one_of_uniform_numbers_below_the_grey_value(default):
-    torch.set_default_dtype(default)  # which changes nothing: conftest.py puts it back
+    torch.set_default_dtype(default)  # which changes no pixel: conftest.py puts it back
     index, dataset = torch.arange(-100, 100), ramp()
     before = dataset.values.clone()
     x = dataset.draw(index, generator=seeded(1), flat=False)
     p = dataset.values[index].float() / 255
     u = torch.rand(p.shape, generator=seeded(1), dtype=torch.float32)
-    assert x.dtype == torch.float32
+    assert x.dtype == default
     assert torch.equal(x, (u < p).float())
     assert torch.equal(dataset.values, before)
     real = Dataset(p.clone())

@@ -192,14 +192,6 @@ def test_nan_is_refused_under_a_normal_likelihood_too():
         pair.model(with_value(torch.nan))
 
 
-def test_values_are_looked_at_once_and_again_when_they_change():
-    pair, x = vae(), binary()
-    pair.model(x)
-    x[0, 0] = 0.5
-    with pytest.raises(ValueError, match="outside the support"):
-        pair.model(x)
-
-
 LABELS = {
     "too large": (lambda: torch.tensor([0, 1, 2, 3, 0, 0, 0]), ValueError, "from 0 to 3"),
     "below -1": (lambda: torch.tensor([0, 1, 2, -2, 0, 0, 0]), ValueError, "from -2 to 2"),
@@ -242,42 +234,6 @@ def test_a_network_that_flattens_wrongly_is_named():
 def test_accuracy_wants_as_many_labels_as_data():
     with pytest.raises(ValueError, match="7 data and y 6 labels"):
         evaluation.accuracy(ssvae(), binary(), torch.zeros(6, dtype=torch.long))
-
-
-def counting(pair):
-    """Count how often the values of x are looked at."""
-    seen = []
-    check = pair.observation.check_values
-    pair.observation.check_values = lambda x: (seen.append(len(x)), check(x))
-    return seen
-
-
-@pytest.mark.parametrize("binarise", ["dynamic", "static", "threshold"])
-def test_values_drawn_from_a_data_set_are_looked_at_once(binarise):
-    pair, state = vae(), torch.get_rng_state()
-    dataset = data.from_tensor(torch.rand(23, D))
-    seen = counting(pair)
-    for _ in range(3):
-        for x, _ in dataset.batches(10, binarise=binarise):
-            pair.model(x)
-    assert seen == [23]
-    pair.model(x.clone())  # from nowhere that is known
-    assert seen == [23, 3]
-    x[0, 0] = 0.5
-    with pytest.raises(ValueError, match="outside the support"):
-        pair.model(x)
-    torch.set_rng_state(state)
-
-
-def test_a_data_set_outside_the_support_is_refused_at_the_first_batch():
-    values = torch.zeros(23, D)
-    values[22, 3] = 3.0
-    counts = data.from_tensor(values)
-    x, _ = next(iter(counts.batches(5, binarise="none", shuffle=False)))
-    assert x.max() == 0  # this batch alone is fine
-    with pytest.raises(ValueError, match=r"outside the support of the Bernoulli.*for 1 of 23 data"):
-        vae().model(x)
-    vae(likelihood="poisson").model(x)
 
 
 CHECKS = {

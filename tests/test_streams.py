@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ppl_vae.data import Dataset, Part, SemiSupervised, from_tensor
-from ppl_vae.models.labels import Labels, some_missing, value_range
 
 N = 23
 # Label and grey value both tell which item it is, so that streams can be followed.
@@ -459,21 +458,3 @@ def test_errors_say_what_came_and_what_was_expected(case, as_users_see_it):
         call()
     assert type(caught.value) is exception
     assert re.search(message, str(caught.value)), caught.value
-
-
-# --------------------------------------------------------------------------------------- labels
-
-
-def test_labels_tell_pairs_between_which_values_they_are():
-    """So that no pair has to look at each batch's, which waits for a device."""
-    (_, labelled) = next(iter(steps()))
-    y = labelled.args[1]
-    assert value_range(y) == (min(LABELLED), max(LABELLED)), "of the labelled items alone"
-    Labels(max(LABELLED) + 1).check(y, len(y))
-    with pytest.raises(ValueError, match="from 0 to 20"):
-        Labels(20).check(y, len(y))
-    _, y = next(iter(GREY.batches(6)))
-    assert value_range(y) == (0, N - 1)
-    assert not some_missing(y)
-    y[2] = -1  # written on since
-    assert some_missing(y)

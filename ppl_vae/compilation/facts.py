@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_vae.models.labels import forget_range, range_known, some_missing
+from ppl_vae.models.labels import Labels, known, looks
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -92,26 +92,34 @@ def _plain_names(attributes: Mapping[str, Any], but: tuple[str, ...] = ()) -> li
     return [name for name, value in attributes.items() if name not in but and _is_plain(value)]
 
 
-def kinds(tensors: Sequence[Tensor], labels: Sequence[bool]) -> tuple[tuple, ...]:
+def kinds(tensors: Sequence[Tensor], labels: Sequence[Labels | None]) -> tuple[tuple, ...]:
     """Return what a graph takes for granted of its inputs.
 
     Of values that is whether some labels are missing, by which programs differ; those of other
     inputs, such as the indices of a batch, are not looked at: a look waits for the device.
+
+    Raises:
+        ValueError: if a label is out of range.
     """
     return tuple(
-        (tuple(t.shape), t.dtype, t.device, of_labels and some_missing(t))
-        for t, of_labels in zip(tensors, labels, strict=True)
+        (tuple(t.shape), t.dtype, t.device, None if of is None else of.check(t, len(t)))
+        for t, of in zip(tensors, labels, strict=True)
     )
 
 
 @contextmanager
-def labels_among(tensors: Sequence[Tensor]) -> Iterator[list[bool]]:
-    """Yield a list that holds afterwards which of the tensors a program looked at as labels."""
-    found: list[bool] = []
-    for tensor in tensors:
-        forget_range(tensor)
-    yield found
-    found += map(range_known, tensors)
+def labels_among(tensors: Sequence[Tensor]) -> Iterator[list[Labels | None]]:
+    """Yield a list that says afterwards of which labels a program took each of the tensors for."""
+    found: list[Labels | None] = []
+    with looks() as asked:
+        yield found
+    found += (next((labels for y, labels in asked if y is t), None) for t in tensors)
+
+
+def seen(tensors: Sequence[Tensor], kinds: Sequence[tuple]) -> AbstractContextManager[None]:
+    """Make a context in which programs take what :func:`kinds` says of labels for granted."""
+    pairs = zip(tensors, kinds, strict=True)
+    return known(*((t, missing) for t, (*_, missing) in pairs if missing is not None))
 
 
 def _is_plain(value: object) -> bool:

@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
-from ppl_vae.compilation.facts import Facts, kinds, labels_among
+from ppl_vae.compilation.facts import Facts, kinds, labels_among, seen
 from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.parted import parted
+from ppl_vae.models.labels import Labels
 from ppl_vae.randomness import random_state, restored
 
 Tensors = tuple[Tensor | None, ...]
@@ -82,7 +83,7 @@ class Compiled:
         self._lasting = lasting
         self._what = what
         self._facts: Facts | None = None
-        self._labels: dict[Hashable, list[bool]] = {}
+        self._labels: dict[Hashable, list[Labels | None]] = {}
         self._graphs: dict[tuple, Graph] = {}
         self.failed = False
         """Whether the function is run as it is, after a warning."""
@@ -122,9 +123,11 @@ class Compiled:
             self._labels[like] = labels
         if self._facts is None:
             self._facts = Facts(self._modules, self._others, self._but)
-        key = (self._facts.values(), kinds(tensors, self._labels[like]), constants, whole)
+        inputs = kinds(tensors, self._labels[like])
+        key = (self._facts.values(), inputs, constants, whole)
         if key not in self._graphs:
-            made = self._made(tensors, whole=whole)
+            with seen(tensors, inputs):
+                made = self._made(tensors, whole=whole)
             if made is None:
                 self.failed = True
                 return uncompiled

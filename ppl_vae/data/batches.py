@@ -47,8 +47,12 @@ class Batches:
     flat: bool
     device: torch.device | str | None
     _epochs: Epochs = field(default_factory=Epochs, init=False, repr=False, compare=False)
+    _drawn_from: Dataset = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        once = self.binarise == "static"
+        source = self.dataset.binarised(seed=0) if once else self.dataset
+        object.__setattr__(self, "_drawn_from", source)
         positive_int("batches", "batch_size", self.batch_size)
         if not len(self):
             raise ValueError(
@@ -77,18 +81,31 @@ class Batches:
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
             self._epochs.check("Batches", iteration)
-            x = self.dataset.draw(
-                index,
-                binarise=self.binarise,
-                dequantise=self.dequantise,
-                generator=self.generator,
-                flat=self.flat,
-                device=self.device,
-            )
+            x = self._draw(index, self.binarise, self.generator)
             y = self.dataset._labels_at(index, self.device)
             self._epochs.advance(iteration)
             yield x, y
         self._epochs.end(iteration)
+
+    @property
+    def labels(self) -> Int64[Tensor, " data"] | None:
+        """The labels of the data set, None if there are none."""
+        return self.dataset.labels
+
+    def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
+        """Yield all data as they are drawn, a few thousand at a time: what any draw is like."""
+        # Any draw of 0 and 1 stands for all others, and this one uses no random numbers.
+        mode = "threshold" if self.binarise == "dynamic" else self.binarise
+        generator = torch.Generator(self.dataset.values.device).manual_seed(0)
+        for index in torch.arange(len(self.dataset)).split(4096):
+            yield self._draw(index, mode, generator)
+
+    def _draw(self, index: Tensor, mode: str, generator: torch.Generator) -> Tensor:
+        """Return a batch, of values that were looked at when these batches were made."""
+        source = self._drawn_from
+        mode = "none" if mode == "static" else mode
+        rows = source._rows(index)
+        return source._drawn(rows, mode, self.dequantise, generator, self.flat, self.device)
 
     def state_dict(self) -> dict[str, object]:
         """Return the place: what was handed out so far, and the random state for what comes.

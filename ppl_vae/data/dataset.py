@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
-from ppl_vae.data.drawn import Source, mark_range
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.errors import positive_int
 
@@ -26,7 +24,7 @@ class Dataset:
 
     Args:
         values: shape ``(N, *event)``, uint8 or floating, images ``(N, channels, height, width)``;
-            held, not copied.
+            held, not copied: nothing may write to them while batches are drawn.
         labels: integers 0, 1, ... of shape ``(N,)``, kept as int64; None if there are none.
         name: for messages and reports.
         scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1 or for
@@ -67,7 +65,7 @@ class Dataset:
         """The largest label plus one. Raises ValueError without labels."""
         return int(self._required_labels("num_classes").max()) + 1
 
-    @cached_property
+    @property
     def levels(self) -> int:
         """The number of grey levels of integer data, scale + 1.
 
@@ -169,14 +167,18 @@ class Dataset:
         flat: bool = True,
         device: torch.device | str | None = None,
     ) -> Float[Tensor, " batch *event"]:
-        """Return the items at ``index`` as float32, ``(B, D)`` if flat, else ``(B, *event)``.
+        """Return the items at ``index``, ``(B, D)`` if flat, else ``(B, *event)``.
+
+        They are in torch's default dtype, whatever that of the values; which pixels are drawn as 1
+        does not depend on it. The batch owns its memory, and knows nothing of the data set.
 
         Args:
             index: integers, shape ``(B,)``.
             binarise: what to do with the grey value p = value / scale.
                 ``"dynamic"``: a Bernoulli(p) draw, anew at every call.
-                ``"static"``: drawn once, as ``binarised(seed=0)``, whatever the batch; for another
-                seed, call `binarised` yourself. Binarise first, take subsets after.
+                ``"static"``: drawn once, as ``binarised(seed=0)``, whatever the batch. That is made
+                anew at every call: draw from what `binarised` returns where there are many, or for
+                another seed. Binarise first, take subsets after.
                 ``"threshold"``: p > 0.5. ``"none"``: p itself.
             dequantise: with ``binarise="none"``, return (k + u) / levels for the integers k, with
                 u ~ U[0, 1) anew at every call, for a likelihood that is a density; see
@@ -188,29 +190,25 @@ class Dataset:
 
         Raises:
             ValueError: unknown mode, or values to be binarised outside [0, 1]; values to be
-                dequantised that are no integers, or are to be binarised too.
+                dequantised that are no integers, or are to be binarised too, or would be of a dtype
+                with fewer bits than float32.
 
         Example:
             >>> from ppl_vae.data import load
             >>> load("digits").draw(torch.arange(3), binarise="threshold", flat=False).shape
             torch.Size([3, 1, 8, 8])
         """
-        self._check_modes(binarise, dequantise)
         if binarise == "static":
-            return self._static.draw(index, binarise="none", flat=flat, device=device)
-        # Rows are copied whole, many times faster than by values[index]; the copy is then ours.
-        rows = self.values.index_select(0, self._from_zero(index))
-        values = rows.to(torch.float32)
-        if dequantise:
-            x = noisy(values, self.levels, generator)
-        else:
-            x = drawn(values.div_(self.scale), binarise, generator)
-        x = (x.flatten(1) if flat else x).to(device=device)
-        return self._source(binarise, dequantise).mark(x)
+            self._check_modes(binarise, dequantise, self.values)
+            return self.binarised(seed=0).draw(index, binarise="none", flat=flat, device=device)
+        rows = self._rows(index)
+        self._check_modes(binarise, dequantise, rows)
+        return self._drawn(rows, binarise, dequantise, generator, flat, device)
 
     def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
         """Yield all grey values, value / scale, a few thousand items at a time."""
-        return self._source("none", False).in_parts()
+        for index in torch.arange(len(self)).split(4096):
+            yield self.draw(index, binarise="none", flat=False)
 
     def batches(
         self,
@@ -242,7 +240,7 @@ class Dataset:
             flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
-        self._check_modes(binarise, dequantise)
+        self._check_modes(binarise, dequantise, self.values)
         return Batches(
             dataset=self,
             batch_size=batch_size,
@@ -259,41 +257,47 @@ class Dataset:
         """Return the labels of the items at ``index``, if there are any."""
         if self.labels is None:
             return None
-        return mark_range(self.labels[index].to(device=device), self._label_range)
-
-    @cached_property
-    def _label_range(self) -> tuple[int, int]:
-        low, high = self._required_labels("batches").aminmax()
-        return int(low), int(high)
+        return self.labels[index].to(device=device)
 
     def _from_zero(self, index: Tensor) -> Tensor:
         """Return indices on the values' device, those counted from the end counted from zero."""
         index = index.to(self.values.device, torch.int64)
         return torch.where(index < 0, index + len(self), index)
 
-    @cached_property
-    def _static(self) -> Dataset:
-        return self.binarised(seed=0)
+    def _rows(self, index: Tensor) -> Tensor:
+        """Return a copy of the values at ``index``."""
+        # Rows are copied whole, many times faster than by values[index].
+        return self.values.index_select(0, self._from_zero(index))
 
-    @cached_property
-    def _sources(self) -> dict[tuple[str, bool], Source]:
-        return {}
+    def _drawn(
+        self,
+        rows: Tensor,
+        binarise: str,
+        dequantise: bool,
+        generator: torch.Generator | None,
+        flat: bool,
+        device: torch.device | str | None,
+    ) -> Tensor:
+        """Return what `draw` does of a copy of some values that were looked at before."""
+        dtype = torch.get_default_dtype()
+        precision = torch.promote_types(rows.dtype, torch.float32)
+        if dequantise:
+            x = noisy(rows.to(dtype), int(self.scale) + 1, generator)
+        elif binarise == "none":
+            x = rows.to(torch.promote_types(precision, dtype)).div_(self.scale).to(dtype)
+        else:
+            x = drawn(rows.to(precision).div_(self.scale), binarise, generator).to(dtype)
+        return (x.flatten(1) if flat else x).to(device=device)
 
-    def _source(self, binarise: str, dequantise: bool) -> Source:
-        """Return what says that batches were drawn so; always the same object."""
-        key = binarise, dequantise
-        return self._sources.setdefault(key, Source(self, binarise, dequantise))
-
-    @cached_property
-    def _range(self) -> tuple[float, float]:
-        low, high = self.values.aminmax()
-        return low.item() / self.scale, high.item() / self.scale
-
-    def _check_modes(self, binarise: str, dequantise: bool) -> None:
-        check_mode(binarise, *self._range, self.name)
+    def _check_modes(self, binarise: str, dequantise: bool, values: Tensor) -> None:
+        """Raise ValueError unless these of the values can be drawn so."""
+        if not len(values):
+            return
+        low, high = (v.item() / self.scale for v in values.aminmax())
+        check_mode(binarise, low, high, self.name)
         if dequantise:
             check_alone(binarise)
-            _ = self.levels  # raises where the values are no integers
+            levels_of(values, self.scale, self.name)
 
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.values.device).manual_seed(seed)

@@ -27,7 +27,12 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
 
 
 def check_alone(binarise: str) -> None:
-    """Raise ValueError unless the data are not binarised as well as dequantised."""
+    """Raise ValueError if the data are binarised as well as dequantised, or have too few bits."""
+    if torch.finfo(torch.get_default_dtype()).bits < 32:
+        raise ValueError(
+            f"dequantise=True needs float32 or float64, got torch's default dtype "
+            f"{torch.get_default_dtype()}, in which noise would round to another level"
+        )
     if binarise != "none":
         raise ValueError(
             f"dequantise=True must come with binarise='none', got binarise={binarise!r}; data are "
@@ -36,12 +41,12 @@ def check_alone(binarise: str) -> None:
 
 
 def noisy(level: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:
-    """Return v = (level + u) / levels, u ~ U[0, 1), for float32 integers; v is in (0, 1).
+    """Return v = (level + u) / levels, u ~ U[0, 1), for floating integers; v is in (0, 1).
 
     u is the middle of one of 2^b equal steps, with the b bits that float32 has left beside the
     integer (15 for 256 levels): nothing rounds to another level, and floor(levels * v), in float64,
     is the integer again.
     """
     steps = 2 ** (23 - (levels - 1).bit_length())
-    u = torch.rand(level.shape, generator=generator, device=level.device)
+    u = torch.rand(level.shape, generator=generator, device=level.device, dtype=torch.float32)
     return (level + ((u * steps).floor() + 0.5) / steps) / levels

@@ -16,7 +16,6 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import checked_indices
 from ppl_vae.data.cycle import Cycle
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.drawn import mark_range
 from ppl_vae.data.position import check_state
 from ppl_vae.errors import describe, positive_int
 
@@ -133,7 +132,7 @@ class SemiSupervised:
                 "SemiSupervised: labelled_weight or unlabelled_weight must be above 0, got 0 for "
                 "both, which leaves nothing to train on"
             )
-        self.dataset._check_modes(self.binarise, self.dequantise)
+        self.dataset._check_modes(self.binarise, self.dequantise, self.dataset.values)
         _ = self._batches, self._cycle  # made now, so that their errors come now
 
     def __len__(self) -> int:
@@ -172,6 +171,19 @@ class SemiSupervised:
             )
             yield tuple(part for part in parts if part.weight)
 
+    def in_parts(self) -> Iterator[Tensor]:
+        """Yield all data of both streams as they are drawn; see `Batches.in_parts`."""
+        yield from self._batches.in_parts()
+        mode = "threshold" if self._mode == "dynamic" else self._mode
+        generator = torch.Generator(self.dataset.values.device).manual_seed(0)
+        for index in self._labelled.split(4096):
+            yield self._draw(index, mode, generator)
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels that are seen."""
+        return self.dataset._required_labels("labelled")[self._labelled]
+
     def state_dict(self) -> dict[str, object]:
         """Return the place of both streams, and their random states; see `Batches.state_dict`."""
         return {
@@ -199,12 +211,6 @@ class SemiSupervised:
     def _labelled(self) -> Tensor:
         device = self.dataset.values.device
         return checked_indices("labelled", self.labelled, len(self.dataset)).to(device)
-
-    @cached_property
-    def _label_range(self) -> tuple[int, int]:
-        # Of the labelled items alone: a pair may know no other classes than theirs.
-        low, high = self.dataset._required_labels("labelled")[self._labelled].aminmax()
-        return int(low), int(high)
 
     @cached_property
     def _choices(self) -> dict[str, str]:
@@ -263,13 +269,10 @@ class SemiSupervised:
     def _drawn(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and y of the labelled items at these places of ``labelled``."""
         index = self._labelled[chosen]
-        x = self._source.draw(
-            index,
-            binarise=self._mode,
-            dequantise=self.dequantise,
-            generator=self._cycle.generator,
-            flat=self.flat,
-            device=self.device,
-        )
+        x = self._draw(index, self._mode, self._cycle.generator)
         y = self.dataset._required_labels("labelled")[index].to(device=self.device)
-        return x, mark_range(y, self._label_range)
+        return x, y
+
+    def _draw(self, index: Tensor, mode: str, generator: torch.Generator) -> Tensor:
+        rows = self._source._rows(index)
+        return self._source._drawn(rows, mode, self.dequantise, generator, self.flat, self.device)

@@ -71,6 +71,11 @@ class ConditionalVAE(Pair):
         self.model = ConditionalModel(prior, likelihood, observation, condition)
         self.guide = ConditionalGuide(posterior, observation, condition)
 
+    @property
+    def labels(self) -> Labels | None:
+        """What c may be, where it is a label."""
+        return self.model.condition.labels
+
     @torch.no_grad()
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
@@ -107,7 +112,7 @@ class Condition:
         name = "num_classes" if context_features is None else "context_features"
         width = num_classes if context_features is None else context_features
         self.features = positive_int("ConditionalVAE", name, width)
-        self._labels = None if num_classes is None else Labels(num_classes)
+        self.labels = None if num_classes is None else Labels(num_classes)
 
     def seen(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
         """Return c as networks see it, ``(batch, features)``; raise an error if it does not suit.
@@ -116,10 +121,10 @@ class Condition:
             TypeError: if c is missing or of the wrong kind.
             ValueError: if its shape or a value is wrong.
         """
-        if self._labels is not None:
-            self._labels.check_observed(c, batch)
+        if self.labels is not None:
+            self.labels.check_observed(c, batch)
             assert c is not None
-            return self._labels.one_hot(c, dtype)
+            return self.labels.one_hot(c, dtype)
         expected = f"c of shape ({batch}, {self.features}), floating"
         if not isinstance(c, Tensor) or not c.is_floating_point():
             raise TypeError(f"expected {expected}, got {describe(c)}")

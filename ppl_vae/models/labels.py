@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""What torch can look up and compare; it has other unsigned ones in name only."""
 
 
 class Labels:
@@ -15,30 +21,45 @@ class Labels:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def check(self, y: Tensor | None, batch: int) -> None:
-        """Raise an error that names y, what came and what was expected, if y does not suit."""
+    def check(self, y: Tensor | None, batch: int) -> bool:
+        """Return whether some labels are unobserved: all of them, where y is None.
+
+        Values are looked at in every call, which waits for the device; within :func:`known` what
+        was seen before is the answer.
+
+        Raises:
+            TypeError: if y is no tensor of integers. The error names y, what came and what was
+                expected.
+            ValueError: if its shape or a value is wrong.
+        """
         if y is None:
-            return
+            return True
         expected = (
             f"y of shape ({batch},), integer labels from 0 to {self.num_classes - 1}, "
             f"-1 where unobserved"
         )
         if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
             raise TypeError(f"expected {expected}, got {describe(y)}")
-        if y.dtype == torch.bool:
+        if y.dtype not in INTEGERS:
             raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
         if y.shape != (batch,):
             raise ValueError(f"expected {expected}, got {describe(y)}")
-        low, high = value_range(y)
-        if low < -1 or high >= self.num_classes:
-            raise ValueError(f"expected {expected}, got values from {low} to {high}")
+        for look in tuple(_looks):
+            look.asked.append((y, self))
+        missing = next((m for k in tuple(_known) for t, m in k.answers if t is y), None)
+        if missing is None:
+            # Not with tolist(), which goes on while a graph is traced, and is fixed in it.
+            low, high = (int(end) for end in torch.aminmax(y)) if batch else (0, 0)
+            if low < -1 or high >= self.num_classes:
+                raise ValueError(f"expected {expected}, got values from {low} to {high}")
+            missing = low < 0
+        return missing
 
     def check_observed(self, y: Tensor | None, batch: int) -> None:
         """Raise an error unless y holds a label for each datum."""
         if y is None:
             raise TypeError(f"expected y of shape ({batch},), a label for each datum, got None")
-        self.check(y, batch)
-        if some_missing(y):
+        if self.check(y, batch):
             raise ValueError("y must hold a label for each datum, got -1 among them")
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -65,28 +86,43 @@ class Labels:
         return torch.arange(self.num_classes, device=y.device)
 
 
-def value_range(y: Tensor) -> tuple[int, int]:
-    """Return the least and the greatest value of integers, looked at once until they change.
+class _Known:
+    def __init__(self, answers: Sequence[tuple[Tensor, bool]]) -> None:
+        self.answers = answers
 
-    Looking at values waits for the device, and cannot be a part of a compiled step.
+
+class _Looks:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Tensor, Labels]] = []
+
+
+# Of all threads, since a backward pass may run a program again in one of its own. What is in them
+# is compared by identity, so that none is given an answer about other tensors than it asked for.
+_known: list[_Known] = []
+_looks: list[_Looks] = []
+
+
+@contextmanager
+def known(*answers: tuple[Tensor, bool]) -> Iterator[None]:
+    """Say of these very tensors whether labels are missing among them: nobody looks at them within.
+
+    They were looked at just before, and are in the range. A look waits for the device, and is not
+    possible while a graph is traced.
     """
-    version, low, high = getattr(y, "range_seen", (None, 0, 0))
-    if version != y._version:
-        low, high = (int(value) for value in torch.aminmax(y)) if y.numel() else (0, 0)
-        y.range_seen = (y._version, low, high)  # type: ignore[attr-defined]
-    return low, high
+    mine = _Known(answers)
+    _known.append(mine)
+    try:
+        yield
+    finally:
+        _known.remove(mine)
 
 
-def forget_range(y: Tensor) -> None:
-    """Forget that the values were looked at."""
-    vars(y).pop("range_seen", None)
-
-
-def range_known(y: Tensor) -> bool:
-    """Tell whether the values were looked at."""
-    return hasattr(y, "range_seen")
-
-
-def some_missing(y: Tensor) -> bool:
-    """Tell whether some labels are unobserved."""
-    return value_range(y)[0] < 0
+@contextmanager
+def looks() -> Iterator[list[tuple[Tensor, Labels]]]:
+    """Yield a list of the tensors that are asked about within, and what they must be."""
+    mine = _Looks()
+    _looks.append(mine)
+    try:
+        yield mine.asked
+    finally:
+        _looks.remove(mine)

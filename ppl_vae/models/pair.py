@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.construction import arguments, expression
 from ppl_vae.models.imputation import imputed
+from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 
 P = TypeVar("P", bound="Pair")
@@ -66,6 +67,11 @@ class Pair(nn.Module, ABC):
         observation = self.model.observation
         assert isinstance(observation, Observation)
         return observation
+
+    @property
+    def labels(self) -> Labels | None:
+        """What the programs' labels may be; None where they take none."""
+        return None
 
     def parts(self) -> dict[str, object]:
         """Return the constructor's arguments by name."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.models.labels import Labels, some_missing
+from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.registration import register
@@ -104,6 +104,11 @@ class SemiSupervisedVAE(Pair):
         return self.guide.labels.num_classes
 
     @property
+    def labels(self) -> Labels:
+        """What y may be."""
+        return self.guide.labels
+
+    @property
     def classification_weight(self) -> float:
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
@@ -188,7 +193,7 @@ class SemiSupervisedModel(nn.Module):
     ) -> None:
         """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
         size = self.observation.batch_size(x, mask, size, y)
-        self.labels.check(y, size)
+        missing = self.labels.check(y, size)
         register(self)
         p_y = dist.Categorical(logits=zeros_for(self.likelihood, self.labels.num_classes))
         dtype = p_y.logits.dtype
@@ -198,7 +203,7 @@ class SemiSupervisedModel(nn.Module):
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
                     pyro.sample("classification", self.classifier(seen), obs=y.clamp(min=0))
-            if y is not None and not some_missing(y):
+            if y is not None and not missing:
                 label = pyro.sample("y", p_y, obs=y)
             else:
                 label = pyro.sample("y", p_y, infer={"enumerate": "parallel"})
@@ -229,11 +234,11 @@ class SemiSupervisedGuide(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
         self.observation.check(x, mask)
-        self.labels.check(y, x.shape[0])
+        missing = self.labels.check(y, x.shape[0])
         register(self)
         x = self.observation.filled(x, mask)
         with pyro.plate("data", x.shape[0]):
-            if y is None or some_missing(y):
+            if y is None or missing:
                 q_y = self.classifier(x)
                 if y is not None:
                     q_y = self.labels.point_masses(y, q_y)

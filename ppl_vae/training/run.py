@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import untouched
+from ppl_vae.models.labels import known
 from ppl_vae.randomness import random_state, restored, seed_everything, set_random_state
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
 from ppl_vae.training.compiled import CompiledShares
@@ -177,6 +178,14 @@ class Run:
 
     def _differentiated(self, share: Share, check: bool) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of its parts, with gradients in the parameters."""
+        parts = self.parts
+        # All labels were looked at, and none is missing: no step waits for the device to say so.
+        whole = parts.source.whole and not check
+        tensors = [t for part in share.parts for t in part.args] if whole else []
+        with known(*((t, False) for t in tensors)):
+            return self._run(share, check)
+
+    def _run(self, share: Share, check: bool) -> tuple[Tensor, Tensor]:
         parts = self.parts
         if parts.compiled is not None and parts.compiled.suits(share):
             if check:

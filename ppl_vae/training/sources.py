@@ -15,6 +15,8 @@ from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.models.labels import Labels
+from ppl_vae.models.observation import Observation
 
 
 @runtime_checkable
@@ -37,7 +39,7 @@ class Source:
         batches: epochs of tuples of tensors, or of tuples of :class:`ppl_vae.data.Part`.
         inputs: how many of a tuple's tensors the programs take.
         like: a parameter of the pair, of whose device and dtype the data are to be.
-        whole: whether all values were looked at beforehand.
+        whole: whether all values and labels were looked at beforehand.
     """
 
     def __init__(self, batches: Resumable, inputs: int, like: Tensor, *, whole: bool) -> None:
@@ -107,7 +109,7 @@ def source_of(
         ValueError: if they do not suit the pair, or bring a batch size of their own.
     """
     whole = isinstance(data, (Tensor, Dataset))
-    # This package's pairs look at all values of these at once.
+    # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
     given = isinstance(data, (Batches, SemiSupervised, Resumable))
     _refuse_no_batches(data)
@@ -122,6 +124,7 @@ def source_of(
         as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
         data = Dataset(data, name="data") if isinstance(data, Tensor) else data
         _check(pair, data)
+        _check_labels(pair, data.labels)
         batches: Any = data.to(like.device).batches(
             batch_size or 100,
             binarise=binarisation(pair, data),
@@ -129,6 +132,8 @@ def source_of(
             seed=seed,
         )
     elif given:
+        if known:
+            _check_drawn(pair, data)
         batches = data
     elif loader:
         batches = Replayed(data, seed=seed)
@@ -220,3 +225,18 @@ def _check(pair: ModelAndGuide, data: Dataset) -> None:
     check = getattr(pair, "check", None)
     if check is not None:
         check(data)
+
+
+def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
+    """Raise an error unless all data, as they are drawn, suit the pair."""
+    observation = getattr(pair, "observation", None)
+    assert isinstance(observation, Observation)
+    for x in data.in_parts():
+        observation.check(x)
+    _check_labels(pair, data.labels)
+
+
+def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
+    of = getattr(pair, "labels", None)
+    if isinstance(of, Labels) and labels is not None:
+        of.check_observed(labels, len(labels))
