@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ppl_vae.data.parts import Batch, MaskedBatch
 from ppl_vae.data.position import Epochs, check_state, in_state, place, random_state
 from ppl_vae.errors import positive_int
 
@@ -24,6 +24,9 @@ class Batches:
     Every iteration is a new epoch, also where the one before it was left early. `state_dict` and
     `load_state_dict` resume in the middle of one, bit for bit; saving and restoring
     ``generator.get_state()`` between epochs does so too.
+
+    A batch is a `Batch`, which unpacks as ``x, y``. Of a data set with a mask it is a
+    `MaskedBatch`, ``x, y, mask``: a loop that would leave the mask out fails.
 
     Example:
         >>> from ppl_vae.data import load
@@ -70,9 +73,7 @@ class Batches:
         """How many batches of the epoch were handed out."""
         return self._epochs.position
 
-    def __iter__(
-        self,
-    ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
+    def __iter__(self) -> Iterator[Batch | MaskedBatch]:
         iteration = self._epochs.begin()
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
@@ -86,8 +87,9 @@ class Batches:
                 device=self.device,
             )
             y = self.dataset._labels_at(index, self.device)
+            mask = self.dataset.mask_at(index, flat=self.flat, device=self.device)
             self._epochs.advance(iteration)
-            yield x, y
+            yield Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
         self._epochs.end(iteration)
 
     def state_dict(self) -> dict[str, object]:
@@ -112,6 +114,7 @@ class Batches:
                 "shuffle": self.shuffle,
                 "drop_last": self.drop_last,
                 "device": self.generator.device.type,
+                **self.dataset._missing,
             },
         }
 
