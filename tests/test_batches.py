@@ -486,8 +486,8 @@ FOREIGN_REFUSED = {
     "workers": (ValueError, lambda: Replayed(Keyed([X])), "persistent_workers=False, got True"),
     "dict": (
         TypeError,
-        lambda: list(Replayed([{"image": X, "label": X}])),
-        "got a dict with the keys image, label; choose them by key, .* collate_fn",
+        lambda: list(Replayed([{"image": X, "name": "a"}])),
+        "got a mapping of 'image': Tensor, 'name': str; .* collate_fn",
     ),
     "none": (TypeError, lambda: list(Replayed([(X, None)])), "a tuple of Tensor, NoneType; return"),
     "empty": (TypeError, lambda: list(Replayed([()])), "got a tuple of 0"),

@@ -63,7 +63,7 @@ def gradients_of(loss_of, parameters):
 
 def step_of(pair, estimator, *parts):
     """Return a step's objective and gradients, traced, of parts of the data, and its inputs."""
-    objective = Objective(pair, Scheduled(estimator, None, None, None), parts[0].args)
+    objective = Objective(pair, Scheduled(estimator, None, None, None), parts[0])
     parameters = list(pair.parameters())
     inputs = [tensor for part in parts for tensor in part.args]
 

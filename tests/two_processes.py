@@ -158,7 +158,7 @@ def gradient(name, processes, fabric=None):
     make, estimator, parts = GRADIENTS[name]
     share = processes.share(parts)
     with noise(processes, share.sizes):
-        objective = Objective(make(), Scheduled(estimator(), None, None, None), share.parts[0].args)
+        objective = Objective(make(), Scheduled(estimator(), None, None, None), share.parts[0])
         stepper = fabric.setup_module(objective) if fabric else objective
         loss, each = stepper(share)
         (fabric.backward if fabric else torch.Tensor.backward)(loss)

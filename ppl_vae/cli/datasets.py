@@ -38,6 +38,7 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         root=settings.root,
         split=split,
         scale=settings.scale,
+        missing=settings.missing,
         size=settings.size,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
@@ -46,7 +47,7 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
         x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
-        return Dataset(x, dataset.labels, dataset.name)
+        return Dataset(x, dataset.labels, dataset.name, mask=dataset.mask)
     return dataset
 
 

@@ -44,9 +44,11 @@ def reconstruct(flags: Any) -> int:
     pair: Any = one.pair(flags.device)
     test = one.data("test")
     number = min(number, len(test))
-    args = fixed(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
+    shown = fixed(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
     pyro.set_rng_seed(flags.seed)
-    x, again = args[0].cpu(), pair.reconstruct(*args).cpu()
+    x, again = shown.args[0].cpu(), pair.reconstruct(*shown.args, **shown.kwargs).cpu()
+    if (mask := shown.kwargs.get("mask")) is not None:
+        x = x.masked_fill(~mask.cpu(), torch.nan)  # a picture has a gap there
 
     def draw(shape: tuple[int, ...], ax: Any) -> None:
         from ppl_vae import plots

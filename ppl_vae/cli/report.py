@@ -11,7 +11,7 @@ from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.runs import Run
 
 FOLDER = "report"
-_SAME = ("name", "scale", "size", "test_fraction", "binarise", "dequantise", "seed")
+_SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
 
 
 def run(flags: Any) -> int:

@@ -55,6 +55,9 @@ class DataSettings(Section):
     )
     root: str | None = setting(None, "where named data lie; $PPL_VAE_DATA or ./data if not given")
     scale: int | float | None = setting(None, "of your own file: the value that means 1.0")
+    missing: Literal["nan"] | None = setting(
+        None, "nan: NaN in your own file is what is missing; a mask in a .npz file needs no word"
+    )
     size: int | None = setting(None, "of your own images: resize them to this square")
     test_fraction: float | None = setting(None, "of your own data: held out for the test; 0.1")
     binarise: Literal["auto", "static", "threshold"] = setting(

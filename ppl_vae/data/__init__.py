@@ -3,7 +3,8 @@
 A `Dataset` keeps the values as they came (one byte per grey pixel) with a ``scale``: the pixel that
 a model sees is ``value / scale``. Nothing about the scale is guessed from the content. Grey values
 are binarised for a Bernoulli likelihood, taken as they are (``binarise="none"``) for one of grey
-levels, and dequantised for a density.
+levels, and dequantised for a density. Missing entries are False in its ``mask``, and NaN in what is
+drawn from it: nothing takes them for data.
 
 Loaders resume exactly, by ``state_dict`` and ``load_state_dict``: `Batches` and `SemiSupervised`, a
 stream with labels beside one without, at no cost; loaders that are not ours as `Replayed`.
@@ -27,16 +28,19 @@ from ppl_vae.data.foreign import Replayed
 from ppl_vae.data.images import IMAGE_SUFFIXES
 from ppl_vae.data.loading import SPLITS, load
 from ppl_vae.data.named import LOADERS
+from ppl_vae.data.parts import Batch, MaskedBatch, Part
 from ppl_vae.data.sources import from_file, from_folder, from_numpy, from_tensor
-from ppl_vae.data.streams import Part, SemiSupervised
+from ppl_vae.data.streams import SemiSupervised
 
 __all__ = [
     "BINARISE",
     "IMAGE_SUFFIXES",
     "LOADERS",
     "SPLITS",
+    "Batch",
     "Batches",
     "Dataset",
+    "MaskedBatch",
     "Part",
     "Replayed",
     "SemiSupervised",

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ppl_vae.data.parts import Batch, MaskedBatch
 from ppl_vae.data.position import Epochs, check_state, in_state, place, random_state
 from ppl_vae.errors import positive_int
 
@@ -24,6 +25,9 @@ class Batches:
     Every iteration is a new epoch, also where the one before it was left early. `state_dict` and
     `load_state_dict` resume in the middle of one, bit for bit; saving and restoring
     ``generator.get_state()`` between epochs does so too.
+
+    A batch is a `Batch`, which unpacks as ``x, y``. Of a data set with a mask it is a
+    `MaskedBatch`, ``x, y, mask``: a loop that would leave the mask out fails.
 
     Example:
         >>> from ppl_vae.data import load
@@ -74,17 +78,16 @@ class Batches:
         """How many batches of the epoch were handed out."""
         return self._epochs.position
 
-    def __iter__(
-        self,
-    ) -> Iterator[tuple[Float[Tensor, " batch *event"], Int64[Tensor, " batch"] | None]]:
+    def __iter__(self) -> Iterator[Batch | MaskedBatch]:
         iteration = self._epochs.begin()
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
             self._epochs.check("Batches", iteration)
             x = self._draw(index, self.binarise, self.generator)
             y = self.dataset._labels_at(index, self.device)
+            mask = self.dataset.mask_at(index, flat=self.flat, device=self.device)
             self._epochs.advance(iteration)
-            yield x, y
+            yield Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
         self._epochs.end(iteration)
 
     @property
@@ -104,8 +107,7 @@ class Batches:
         """Return a batch, of values that were looked at when these batches were made."""
         source = self._drawn_from
         mode = "none" if mode == "static" else mode
-        rows = source._rows(index)
-        return source._drawn(rows, mode, self.dequantise, generator, self.flat, self.device)
+        return source._drawn(index, mode, self.dequantise, generator, self.flat, self.device)
 
     def state_dict(self) -> dict[str, object]:
         """Return the place: what was handed out so far, and the random state for what comes.
@@ -129,6 +131,7 @@ class Batches:
                 "shuffle": self.shuffle,
                 "drop_last": self.drop_last,
                 "device": self.generator.device.type,
+                **self.dataset._missing,
             },
         }
 

@@ -12,8 +12,11 @@ from torch import Tensor
 from ppl_vae.errors import describe
 
 
-def check_values(values: Tensor, scale: int | float) -> None:
-    """Raise TypeError or ValueError unless ``values / scale`` can be given to a model."""
+def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None) -> None:
+    """Raise TypeError or ValueError unless ``values / scale`` can be given to a model.
+
+    Where the mask is False they may be anything.
+    """
     if values.dtype != torch.uint8 and not values.is_floating_point():
         raise TypeError(
             f"values must be uint8 or floating, got {describe(values)}; convert them, and give the "
@@ -23,19 +26,42 @@ def check_values(values: Tensor, scale: int | float) -> None:
         raise ValueError(
             f"values must have shape (N, *event) and not be empty, got {describe(values)}"
         )
+    if mask is not None:
+        check_mask(mask, values)
     if not scale > 0:
         raise ValueError(f"scale must be above 0, got {scale}; it is the value that means 1.0")
     if values.dtype == torch.uint8:
-        if values.max() > scale:
+        largest = observed(values, mask).max()
+        if largest > scale:
             raise ValueError(
-                f"uint8 values must be at most scale={scale:g}, got {values.max()}; give the value "
+                f"uint8 values must be at most scale={scale:g}, got {largest}; give the value "
                 f"that means 1.0 (255 for 8-bit images)"
             )
-    elif not values.isfinite().all():
-        where = tuple(values.isfinite().logical_not().nonzero()[0].tolist())
+    elif not observed(values, mask).isfinite().all():
+        bad = values.isfinite().logical_not()
+        where = tuple((bad if mask is None else bad & mask).nonzero()[0].tolist())
         raise ValueError(
-            f"values must be finite, got {values[where]} at index {where}; remove or fill them"
+            f"values must be finite where they are observed, got {values[where]} at index {where}; "
+            f'remove or fill them, give mask=, or missing="nan" (from_tensor, load) if NaN is '
+            f"what is missing"
         )
+
+
+def observed(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the values that are observed, flat where there is a mask."""
+    return values if mask is None else values[mask]
+
+
+def check_mask(mask: Tensor, values: Tensor) -> None:
+    """Raise TypeError or ValueError unless ``mask`` says of each value whether it is observed."""
+    expected = f"mask must be boolean, of the values' shape {tuple(values.shape)}"
+    fix = "give True where a value is observed, one entry for each"
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"{expected}, got {describe(mask)}; {fix}")
+    if mask.shape != values.shape:
+        raise ValueError(f"{expected}, got {describe(mask)}; {fix}")
+    if not mask.any():
+        raise ValueError(f"{expected}, and True somewhere, got False throughout; {fix}")
 
 
 def checked_labels(labels: Tensor, count: int) -> Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
-from ppl_vae.data.checks import check_values, checked_labels
+from ppl_vae.data.checks import check_values, checked_labels, observed
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.errors import positive_int
@@ -29,11 +31,14 @@ class Dataset:
         name: for messages and reports.
         scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1 or for
             real values that are to stay as they are.
+        mask: boolean, of the values' shape, True where a value is observed; None if all are. What
+            the others hold is never looked at.
 
     Raises:
-        TypeError: the dtype of values or labels cannot be used.
-        ValueError: no data; NaN or infinite values; uint8 values above ``scale``; labels of another
-            length or negative.
+        TypeError: the dtype of values, labels or mask cannot be used.
+        ValueError: no data; NaN or infinite values that are observed, or uint8 values above
+            ``scale``; labels of another length or negative; a mask of another shape, or one by
+            which nothing is observed.
     """
 
     values: Tensor
@@ -41,9 +46,12 @@ class Dataset:
     name: str = "data"
     _: KW_ONLY
     scale: int | float = 1.0
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_values(self.values, self.scale)
+        if isinstance(self.mask, Tensor):
+            object.__setattr__(self, "mask", self.mask.to(self.values.device))
+        check_values(self.values, self.scale, self.mask)
         if self.labels is not None:
             object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
 
@@ -53,7 +61,10 @@ class Dataset:
     def __repr__(self) -> str:
         size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
         classes = "no labels" if self.labels is None else f"{self.num_classes} classes"
-        return f"Dataset({self.name!r}, {size}, {classes})"
+        missing = ""
+        if self.mask is not None:
+            missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
+        return f"Dataset({self.name!r}, {size}, {classes}{missing})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -71,19 +82,21 @@ class Dataset:
 
         Raises ValueError unless the values are integers 0, ..., scale.
         """
-        return levels_of(self.values, self.scale, self.name)
+        return levels_of(self._observed, self.scale, self.name)
 
     def to(self, device: torch.device | str) -> Dataset:
-        """Hold values and labels on ``device``; batches are then drawn and binarised there."""
+        """Hold all of it on ``device``; batches are then drawn and binarised there."""
         labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, values=self.values.to(device), labels=labels)
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, values=self.values.to(device), labels=labels, mask=mask)
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
         dtype = None if len(indices) else torch.int64
         index = torch.as_tensor(indices, dtype=dtype, device=self.values.device)
         labels = None if self.labels is None else self.labels[index]
-        return replace(self, values=self.values[index], labels=labels)
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, values=self.values[index], labels=labels, mask=mask)
 
     def labelled_subset(self, per_class: int, seed: int = 0) -> Int64[Tensor, " labelled"]:
         """Choose ``per_class`` random items of every class that occurs; return their indices.
@@ -120,7 +133,10 @@ class Dataset:
         """
         generator = self._generator(seed)
         parts = torch.arange(len(self)).split(4096)  # bounds the memory of the float draws
-        draws = (self.draw(i, generator=generator, flat=False).to(torch.uint8) for i in parts)
+        draws = (
+            self.draw(i, generator=generator, flat=False).nan_to_num_().to(torch.uint8)
+            for i in parts
+        )
         return replace(self, values=torch.cat(list(draws)), scale=1.0)
 
     def dequantised(self, seed: int = 0) -> Dataset:
@@ -172,6 +188,8 @@ class Dataset:
         They are in torch's default dtype, whatever that of the values; which pixels are drawn as 1
         does not depend on it. The batch owns its memory, and knows nothing of the data set.
 
+        They are NaN where they are missing; see `mask_at`.
+
         Args:
             index: integers, shape ``(B,)``.
             binarise: what to do with the grey value p = value / scale.
@@ -199,14 +217,30 @@ class Dataset:
             torch.Size([3, 1, 8, 8])
         """
         if binarise == "static":
-            self._check_modes(binarise, dequantise, self.values)
+            self._check_modes(binarise, dequantise, self._observed)
             return self.binarised(seed=0).draw(index, binarise="none", flat=flat, device=device)
-        rows = self._rows(index)
+        rows = observed(self._rows(index), self.mask_at(index, flat=False))
         self._check_modes(binarise, dequantise, rows)
-        return self._drawn(rows, binarise, dequantise, generator, flat, device)
+        return self._drawn(index, binarise, dequantise, generator, flat, device)
+
+    def mask_at(
+        self,
+        index: Integer[Tensor, " batch"],
+        *,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Bool[Tensor, " batch *event"] | None:
+        """Return what is observed of the items at ``index``, of the shape of their `draw`.
+
+        None where the data set has no mask.
+        """
+        if self.mask is None:
+            return None
+        rows = self.mask.index_select(0, self._from_zero(index))
+        return (rows.flatten(1) if flat else rows).to(device=device)
 
     def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
-        """Yield all grey values, value / scale, a few thousand items at a time."""
+        """Yield all grey values, value / scale, a few thousand at a time, NaN where missing."""
         for index in torch.arange(len(self)).split(4096):
             yield self.draw(index, binarise="none", flat=False)
 
@@ -225,6 +259,8 @@ class Dataset:
     ) -> Batches:
         """Return the epochs of this dataset: ``for x, labels in dataset.batches(100): ...``.
 
+        With a mask, ``for x, labels, mask in ...``: x is NaN where it is missing.
+
         Every iteration is a new epoch that goes on where the generator stands, so the order and the
         dynamic draws and the noise differ from epoch to epoch and all follow from one seed. torch's
         global generator is not touched. `Batches.state_dict` resumes anywhere in an epoch.
@@ -240,7 +276,7 @@ class Dataset:
             flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
-        self._check_modes(binarise, dequantise, self.values)
+        self._check_modes(binarise, dequantise, self._observed)
         return Batches(
             dataset=self,
             batch_size=batch_size,
@@ -271,14 +307,15 @@ class Dataset:
 
     def _drawn(
         self,
-        rows: Tensor,
+        index: Tensor,
         binarise: str,
         dequantise: bool,
         generator: torch.Generator | None,
         flat: bool,
         device: torch.device | str | None,
     ) -> Tensor:
-        """Return what `draw` does of a copy of some values that were looked at before."""
+        """Return what `draw` does, of values that were looked at before."""
+        rows = self._rows(index)
         dtype = torch.get_default_dtype()
         precision = torch.promote_types(rows.dtype, torch.float32)
         if dequantise:
@@ -287,11 +324,26 @@ class Dataset:
             x = rows.to(torch.promote_types(precision, dtype)).div_(self.scale).to(dtype)
         else:
             x = drawn(rows.to(precision).div_(self.scale), binarise, generator).to(dtype)
+        mask = self.mask_at(index, flat=False)
+        if mask is not None:
+            x = x.masked_fill_(~mask, torch.nan)
         return (x.flatten(1) if flat else x).to(device=device)
+
+    @property
+    def _observed(self) -> Tensor:
+        return observed(self.values, self.mask)
+
+    @cached_property
+    def _missing(self) -> dict[str, str]:
+        """What is missing, in a few letters: other data must not be gone on with."""
+        if self.mask is None:
+            return {}
+        entries = zlib.crc32(self.mask.cpu().numpy().tobytes())
+        return {"missing": f"{int((~self.mask).sum())} entries, {entries:08x}"}
 
     def _check_modes(self, binarise: str, dequantise: bool, values: Tensor) -> None:
         """Raise ValueError unless these of the values can be drawn so."""
-        if not len(values):
+        if not values.numel():
             return
         low, high = (v.item() / self.scale for v in values.aminmax())
         check_mode(binarise, low, high, self.name)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.parts import Given, Part, given
 from ppl_vae.data.position import Epochs, check_state, place
 from ppl_vae.errors import describe
 
@@ -36,7 +37,8 @@ class Replayed:
 
     Args:
         batches: anything that can be iterated over again and again, each time for one epoch, and
-            yields a tensor or a tuple or list of tensors. Every batch comes as a tuple of tensors.
+            yields a tensor, a tuple or list of tensors, a mapping of names to tensors (or a named
+            tuple), or `Part`s. Every batch comes as a tuple, or as a dict where it has names.
         seed: of all epochs.
 
     Raises:
@@ -96,7 +98,7 @@ class Replayed:
         """How many batches of the epoch were handed out."""
         return self._epochs.position
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[Given]:
         iteration = self._epochs.begin()
         rest = self._fetched(self.epoch)
         if self.position:
@@ -147,7 +149,7 @@ class Replayed:
         except TypeError:  # a loader of a stream
             return None
 
-    def _fetched(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    def _fetched(self, epoch: int) -> Iterator[Given]:
         """Yield the batches of an epoch, fetched under its own random states."""
         seed = int.from_bytes(hashlib.sha256(f"{self.seed} {epoch}".encode()).digest()[:8], "big")
         for owner in _parts_of(self.batches):
@@ -163,9 +165,9 @@ class Replayed:
                 batch = next(batches, _END)
             if batch is _END:
                 return
-            yield _tensors(batch)
+            yield given("Replayed", batch)
 
-    def _pass_over(self, batches: Iterator[tuple[Tensor, ...]]) -> None:
+    def _pass_over(self, batches: Iterator[Given]) -> None:
         """Fetch what was handed out before; raise RuntimeError where it is something else."""
         count, batch = 0, None
         while count < self.position and (batch := next(batches, None)) is not None:
@@ -221,29 +223,18 @@ def _parts_of(loader: object) -> list[object]:
     return [loader, batch_sampler, sampler, getattr(batch_sampler, "sampler", None)]
 
 
-def _tensors(batch: object) -> tuple[Tensor, ...]:
-    """Return a batch as a tuple of tensors; raise TypeError where it is none."""
-    if isinstance(batch, Tensor):
-        return (batch,)
-    if isinstance(batch, (tuple, list)) and batch and all(isinstance(x, Tensor) for x in batch):
-        return tuple(batch)
-    came = describe(batch)
-    fix = "return them from the loader's collate_fn"
-    if isinstance(batch, Mapping):
-        came = f"a dict with the keys {', '.join(map(str, batch))}"
-        fix = "choose them by key, in the order in which the programs take them, in the loader's "
-        fix += "collate_fn"
-    elif isinstance(batch, (tuple, list)):
-        came = f"a {type(batch).__name__} of {', '.join(type(x).__name__ for x in batch) or '0'}"
-    raise TypeError(
-        f"Replayed: every batch must be a tensor, or a tuple or list of tensors, got {came}; {fix}"
-    )
-
-
-def _sample(batch: tuple[Tensor, ...]) -> list[Tensor]:
+def _sample(batch: Given) -> list[Tensor]:
     """Return a few elements of every tensor, copied: a training step may write on a batch."""
-    flat = [x.detach().reshape(-1) for x in batch]
+    flat = [x.detach().reshape(-1) for x in _tensors(batch)]
     return [x[:: max(1, len(x) // _ELEMENTS)].clone() for x in flat]
+
+
+def _tensors(batch: Given) -> Iterator[Tensor]:
+    for value in batch.values() if isinstance(batch, dict) else batch:
+        if isinstance(value, Part):
+            yield from value.tensors
+        elif value is not None:
+            yield value
 
 
 def _same(ours: list[Tensor], theirs: list[Tensor]) -> bool:

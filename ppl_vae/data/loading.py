@@ -19,6 +19,7 @@ def load(
     root: str | Path | None = None,
     split: str = "train",
     scale: int | float | None = None,
+    missing: str | None = None,
     size: int | tuple[int, int] | None = None,
     test_fraction: int | float | None = None,
     seed: int = 0,
@@ -38,6 +39,7 @@ def load(
             ``./data`` without it.
         split: ``"train"`` or ``"test"``.
         scale: of your own file, as in `from_tensor`.
+        missing: ``"nan"`` if NaN in your own file is what is missing, as in `from_tensor`.
         size: of your own images, as in `from_folder`.
         test_fraction: of your own data, which has no official split; None is 0.1. See
             `Dataset.split`.
@@ -55,16 +57,16 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {describe(split)}")
     if isinstance(source, str) and source in LOADERS:
-        _refuse(source, scale=scale, size=size, test_fraction=test_fraction)
+        _refuse(source, scale=scale, missing=missing, size=size, test_fraction=test_fraction)
         folder = Path(root or os.environ.get("PPL_VAE_DATA") or "data")
         return LOADERS[source](folder.expanduser().absolute(), split)
     path = Path(source).expanduser()
     if path.is_dir():
-        _refuse(source, scale=scale)
+        _refuse(source, scale=scale, missing=missing)
         dataset = from_folder(path, size=size)
     elif path.suffix in (".npy", ".npz"):
         _refuse(source, size=size)
-        dataset = from_file(path, scale=scale)
+        dataset = from_file(path, scale=scale, missing=missing)
     else:
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
+from ppl_vae.errors import describe
 
 
 def from_tensor(
@@ -19,6 +21,8 @@ def from_tensor(
     labels: Tensor | None = None,
     *,
     scale: int | float | None = None,
+    mask: Tensor | None = None,
+    missing: str | None = None,
     name: str = "tensor",
 ) -> Dataset:
     """Make a dataset of tensors: ``x`` of shape ``(N, *event)``, ``labels`` of shape ``(N,)``.
@@ -26,10 +30,14 @@ def from_tensor(
     ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for bool and floating
     values; for uint8 with nothing above 1 it must be given, since both are common there.
 
+    ``mask``, boolean and of the shape of ``x``, is True where a value is observed. With
+    ``missing="nan"`` NaN means that it is not; without, NaN is an error.
+
     Example:
         >>> from_tensor(torch.rand(100, 784))
         Dataset('tensor', 100 x (784,), torch.float32 / 1, no labels)
     """
+    mask = _without_nan(x, mask, missing)
     if scale is None:
         grey = x.dtype == torch.uint8
         if grey and x.numel() and x.max() <= 1:
@@ -39,7 +47,7 @@ def from_tensor(
             )
         scale = 255.0 if grey else 1.0
     values = x.to(torch.uint8) if x.dtype == torch.bool else x
-    return Dataset(values, labels, name, scale=scale)
+    return Dataset(values, labels, name, scale=scale, mask=mask)
 
 
 def from_numpy(
@@ -47,15 +55,26 @@ def from_numpy(
     labels: np.ndarray | None = None,
     *,
     scale: int | float | None = None,
+    mask: np.ndarray | None = None,
+    missing: str | None = None,
     name: str = "array",
 ) -> Dataset:
     """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
     target = None if labels is None else _as_tensor("labels", labels)
-    return from_tensor(_as_tensor("x", x), target, scale=scale, name=name)
+    seen = None if mask is None else _as_tensor("mask", mask)
+    return from_tensor(
+        _as_tensor("x", x), target, scale=scale, mask=seen, missing=missing, name=name
+    )
 
 
-def from_file(path: str | Path, *, scale: int | float | None = None) -> Dataset:
-    """Read a ``.npy`` file (values) or a ``.npz`` file (``x``: values, ``y``: labels, optional).
+def from_file(
+    path: str | Path, *, scale: int | float | None = None, missing: str | None = None
+) -> Dataset:
+    """Read a ``.npy`` file (values) or a ``.npz`` file.
+
+    That holds ``x``, the values, and if need be ``y``, labels, and ``mask``, booleans of the
+    values' shape that are True where one is observed. ``scale`` and ``missing`` are as in
+    `from_tensor`.
 
     Raises FileNotFoundError, or ValueError for a damaged file or one without ``x``.
     """
@@ -71,10 +90,17 @@ def from_file(path: str | Path, *, scale: int | float | None = None) -> Dataset:
         ) from error
     if "x" not in arrays:
         raise ValueError(
-            f"'{path}' must have the key x (values) and may have y (labels), got "
-            f"{', '.join(keys) or 'no keys'}; write it with np.savez(path, x=..., y=...)"
+            f"'{path}' must have the key x (values) and may have y (labels) and mask (True where "
+            f"observed), got {', '.join(keys) or 'no keys'}; write it with np.savez(path, x=...)"
         )
-    return from_numpy(arrays["x"], arrays.get("y"), scale=scale, name=path.stem)
+    return from_numpy(
+        arrays["x"],
+        arrays.get("y"),
+        scale=scale,
+        mask=arrays.get("mask"),
+        missing=missing,
+        name=path.stem,
+    )
 
 
 def from_folder(
@@ -106,12 +132,29 @@ def from_folder(
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays x and y of a file, and all the keys that it has."""
+    """Return the arrays x, y and mask of a file, and all the keys that it has."""
     with path.open("rb") as file:  # opened here: np.load leaves a damaged file open
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"x": loaded}, ["x"]
-        return {key: loaded[key] for key in ("x", "y") if key in loaded.files}, loaded.files
+        return {key: loaded[key] for key in ("x", "y", "mask") if key in loaded.files}, loaded.files
+
+
+def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:
+    """Return what is observed: where the mask is True and, if NaN is what is missing, not NaN."""
+    if missing is None:
+        return mask
+    if missing != "nan":
+        raise ValueError(f'missing must be "nan" or None, got {describe(missing)}')
+    if not x.is_floating_point():
+        raise TypeError(
+            f'missing="nan" is of floating values, got {describe(x)}, which hold no NaN; leave it '
+            f"out, or give mask="
+        )
+    if mask is None:
+        return ~x.isnan()
+    check_mask(mask, x)
+    return mask.to(x.device) & ~x.isnan()
 
 
 def _as_tensor(argument: str, array: np.ndarray) -> Tensor:

@@ -16,24 +16,9 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import checked_indices
 from ppl_vae.data.cycle import Cycle
 from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.parts import Part
 from ppl_vae.data.position import check_state
 from ppl_vae.errors import describe, positive_int
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What one stream gives to a step of training.
-
-    Args:
-        name: of the stream, for the history.
-        args: what the programs are called with, ``model(*args)`` and ``guide(*args)``; data first,
-            one datum per row.
-        weight: of the mean loss of these data in the step's objective; see `SemiSupervised`.
-    """
-
-    name: str
-    args: tuple[Tensor, ...]
-    weight: int | float = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +36,8 @@ class SemiSupervised:
     one another without a gap, through the ends of steps and epochs, and at any time every labelled
     item has been seen equally often, up to one. The two streams have random numbers of their own:
     neither depends on how the other is drawn. The unlabelled one is that of
-    ``dataset.batches(batch_size, seed=seed)``.
+    ``dataset.batches(batch_size, seed=seed)``. Parts of a data set with missing entries have its
+    mask, by the name ``mask``.
 
     Where a weight is 0, the stream goes on as ever, but its part is left out of the steps: epochs
     keep their length, and the other stream stays as it is.
@@ -132,7 +118,7 @@ class SemiSupervised:
                 "SemiSupervised: labelled_weight or unlabelled_weight must be above 0, got 0 for "
                 "both, which leaves nothing to train on"
             )
-        self.dataset._check_modes(self.binarise, self.dequantise, self.dataset.values)
+        self.dataset._check_modes(self.binarise, self.dequantise, self.dataset._observed)
         _ = self._batches, self._cycle  # made now, so that their errors come now
 
     def __len__(self) -> int:
@@ -163,11 +149,17 @@ class SemiSupervised:
         return replace(self, dataset=self.dataset.to(device), unlabelled=unlabelled, device=None)
 
     def __iter__(self) -> Iterator[tuple[Part, ...]]:
-        for x, _ in self._batches:
-            labelled = self._drawn(self._cycle.draw())
+        for batch in self._batches:
+            index = self._labelled[self._cycle.draw()]
+            mask = getattr(batch, "mask", None)
             parts = (
-                Part("unlabelled", (x,), self.unlabelled_weight),
-                Part("labelled", labelled, self.labelled_weight),
+                Part("unlabelled", (batch.x,), self.unlabelled_weight, _named(mask)),
+                Part(
+                    "labelled",
+                    self._drawn(index),
+                    self.labelled_weight,
+                    _named(self._source.mask_at(index, flat=self.flat, device=self.device)),
+                ),
             )
             yield tuple(part for part in parts if part.weight)
 
@@ -266,13 +258,15 @@ class SemiSupervised:
         generator = torch.Generator(self.dataset.values.device).manual_seed(seed)
         return Cycle(len(self._labelled), self.labelled_batch_size, generator)
 
-    def _drawn(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x and y of the labelled items at these places of ``labelled``."""
-        index = self._labelled[chosen]
+    def _drawn(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and y of the items at these places of ``dataset``."""
         x = self._draw(index, self._mode, self._cycle.generator)
         y = self.dataset._required_labels("labelled")[index].to(device=self.device)
         return x, y
 
     def _draw(self, index: Tensor, mode: str, generator: torch.Generator) -> Tensor:
-        rows = self._source._rows(index)
-        return self._source._drawn(rows, mode, self.dequantise, generator, self.flat, self.device)
+        return self._source._drawn(index, mode, self.dequantise, generator, self.flat, self.device)
+
+
+def _named(mask: Tensor | None) -> dict[str, Tensor]:
+    return {} if mask is None else {"mask": mask}

@@ -117,7 +117,7 @@ class Pair(nn.Module, ABC):
 
         Args:
             data: a :class:`ppl_vae.data.Dataset`, whose grey values may be binarised where the
-                likelihood is of 0 and 1, or a tensor ``(N, *event)``.
+                likelihood is of 0 and 1, or a tensor ``(N, *event)``. Missing entries are left out.
 
         Raises:
             TypeError: if the data are no floating-point tensor.
@@ -127,7 +127,10 @@ class Pair(nn.Module, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
+        missing = getattr(data, "mask", None) is not None
         for x in data.in_parts():
+            if missing:  # NaN, while what is observed is finite
+                x = x.nan_to_num(nan=self.observation.filling)
             if x[0].numel() == self.observation.event_shape.numel():
                 x = x.reshape(-1, *self.observation.event_shape)
             self.observation.check_shape(x)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compilation import Compiled
-from ppl_vae.data import Part
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.objective import Objective
 
@@ -126,14 +125,11 @@ class CompiledShares:
     def __call__(self, share: Share) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of the parts, with gradients in the parameters."""
         self._like = share
-        tensors = [tensor for part in share.parts for tensor in part.args]
-        named = tuple((part.name, part.weight, len(part.args)) for part in share.parts)
+        tensors = [tensor for part in share.parts for tensor in part.tensors]
+        named = tuple((p.name, p.weight, len(p.args), *p.kwargs) for p in share.parts)
         return self._compiled(*tensors, constants=(named, share.fractions))
 
     def _made_of(self, *tensors: Tensor) -> Share:
         rest = iter(tensors)
-        parts = [
-            Part(part.name, tuple(next(rest) for _ in part.args), part.weight)
-            for part in self._like.parts
-        ]
+        parts = [part.replaced(rest) for part in self._like.parts]
         return Share(parts, self._like.fractions, self._like.sizes)

@@ -53,19 +53,15 @@ class Processes:
         part in what the processes do together.
         """
         if self.number == 1:
-            return Share(parts, [1.0] * len(parts), [len(part.args[0]) for part in parts])
+            return Share(parts, [1.0] * len(parts), [len(part) for part in parts])
         mine, fractions, sizes = [], [], []
         for part in parts:
-            size = len(part.args[0])
-            args = tuple(self._rows(t) for t in part.args)
-            left = len(args[0])
-            mine.append(Part(part.name, args if left else _first(part.args), part.weight))
+            size, here = len(part), part.rows(slice(self.rank, None, self.number))
+            left = len(here)
+            mine.append(here if left else part.rows(slice(1)))
             fractions.append(self.number * left / size)
             sizes.append(size)
         return Share(mine, fractions, sizes)
-
-    def _rows(self, tensor: Tensor) -> Tensor:
-        return tensor[self.rank :: self.number]
 
 
 def together(fabric: Fabric) -> AbstractContextManager:
@@ -105,7 +101,3 @@ def greatest(fabric: Fabric, here: int) -> int:
     found = fabric.all_reduce(torch.tensor(here, device=fabric.device), reduce_op="max")
     assert isinstance(found, Tensor)
     return int(found)
-
-
-def _first(args: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(t[:1] for t in args)

@@ -117,7 +117,9 @@ def fit(
             tensor ``(N, *event)``, or any iterable of batches such as a ``DataLoader``. Grey values
             of a data set are binarised anew at each step for a likelihood of 0 and 1, and images
             flattened for a flat one; programs of your own get a data set flat and grey, and a
-            tensor as it is. Labels, or a batch's further tensors, go to programs that take them.
+            tensor as it is. Labels of a data set go to programs that take a second argument, and
+            its mask to ``mask=``; x is 0 where it is missing. A batch may be a mapping of the
+            programs' arguments by name; what no program takes is an error.
         steps: how many steps to take.
         epochs: as many steps as this many passes over the data, in the place of ``steps``.
         batch_size: data per step, in all processes together; 100 where the data have none.
@@ -130,8 +132,9 @@ def fit(
             (:func:`ppl_vae.estimators.linear_warm_up`).
         num_particles: the estimator's number of particles as a function of the step.
         clip_norm: scale the gradient to this norm where it is greater.
-        validation: data on which to follow the bound: a data set, a tensor, or a tuple of the
-            programs' arguments. Binarised once, and latents drawn with the same seed each time.
+        validation: data on which to follow the bound: a data set, a tensor, or the programs'
+            arguments, a tuple or a mapping by name. Binarised once, and latents drawn with the
+            same seed each time.
         validate_every: steps.
         validation_particles: K of the importance-weighted bound; the ELBO with 1.
         stopping: when to stop early; the weights of the best validation are then what is left.
@@ -197,7 +200,7 @@ def fit(
         source = source_of(pair, data, batch_size, seed, like)
         total = _total_steps(steps, epochs, source.batches)
         scheduled = Scheduled(estimator_or_elbo, beta, num_particles, total)
-        first = source.first()[0].args
+        first = source.first()[0]
         objective = Objective(pair, scheduled, first)
         if estimator is None:
             with untouched(objective):

@@ -26,32 +26,32 @@ class Objective(nn.Module):
     Args:
         pair: model and guide.
         scheduled: the estimator of a bound.
-        args: a batch of the programs' arguments, for a first look at the programs and to find N.
+        first: data, for a first look at the programs and to find N.
 
     Raises:
         ValueError: if a program has parameters of its own in Pyro's store.
     """
 
-    def __init__(self, pair: ModelAndGuide, scheduled: Scheduled, args: tuple[Tensor, ...]) -> None:
+    def __init__(self, pair: ModelAndGuide, scheduled: Scheduled, first: Part) -> None:
         super().__init__()
         self.model = pair.model
         self.guide = pair.guide
         self.scheduled = scheduled
         with untouched(self):
             # Some guides make their parameters here.
-            guide_trace = poutine.trace(self.guide).get_trace(*args)
-            model_trace = poutine.trace(self.model).get_trace(*args)
+            guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
+            model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
             self._check_parameters(guide_trace, model_trace)
-        self.total = _total(model_trace, len(args[0]))
+        self.total = _total(model_trace, len(first))
 
-    def try_out(self, args: tuple[Tensor, ...]) -> None:
+    def try_out(self, part: Part) -> None:
         """Call the estimator, and change nothing.
 
         Estimators run new programs once more at their first call: that should not be a part of the
         training, where one that resumes would draw other numbers than one that went on.
         """
         with untouched(self), pyro.validation_enabled(False), self.scheduled.now() as estimator:
-            estimator.differentiable_loss(self.model, self.guide, *args)
+            estimator.differentiable_loss(self.model, self.guide, *part.args, **part.kwargs)
 
     def forward(self, share: Share, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
         """Return the objective, to be differentiated, and minus the bound of each part.
@@ -60,11 +60,13 @@ class Objective(nn.Module):
         of :class:`Share`.
         """
         losses = []
-        with networks_only(self, share.parts[0].args[0].device.type):
+        with networks_only(self, share.parts[0].tensors[0].device.type):
             for part, fraction in zip(share.parts, share.fractions, strict=True):
                 with self.scheduled.now(weighted=weighted) as estimator:
-                    loss = estimator.differentiable_loss(self.model, self.guide, *part.args)
-                losses.append(fraction / (self.total or len(part.args[0])) * loss)
+                    loss = estimator.differentiable_loss(
+                        self.model, self.guide, *part.args, **part.kwargs
+                    )
+                losses.append(fraction / (self.total or len(part)) * loss)
         first, *others = map(_weighted, share.parts, losses)
         return sum(others, first), torch.stack([loss.detach() for loss in losses])
 

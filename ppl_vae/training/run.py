@@ -122,7 +122,7 @@ class Run:
         except ValueError as error:
             # Of NaN, Pyro's validation says neither step nor origin. Data with NaN it explains.
             nowhere = torch.tensor(math.nan)
-            if check and all(t.isfinite().all() for part in share.parts for t in part.args):
+            if check and all(part.finite for part in share.parts):
                 found = self._origin(share, before, nowhere)
                 if MADE_BY_ESTIMATOR not in found:
                     raise NotFiniteError(self.step, found, saved) from error

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
+from ppl_vae.data.parts import given
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
+from ppl_vae.training.signature import MASK, Signature, zero_where_missing
 
 
 @runtime_checkable
@@ -36,17 +36,19 @@ class Source:
     """Training data, as the parts of each step, without end.
 
     Args:
-        batches: epochs of tuples of tensors, or of tuples of :class:`ppl_vae.data.Part`.
-        inputs: how many of a tuple's tensors the programs take.
+        batches: epochs of what :func:`ppl_vae.data.parts.given` knows.
+        signature: of the programs.
         like: a parameter of the pair, of whose device and dtype the data are to be.
         whole: whether all values and labels were looked at beforehand.
     """
 
-    def __init__(self, batches: Resumable, inputs: int, like: Tensor, *, whole: bool) -> None:
+    def __init__(
+        self, batches: Resumable, signature: Signature, like: Tensor, *, whole: bool
+    ) -> None:
         self.batches = batches
         self.whole = whole
         self.epoch = 0
-        self._inputs = inputs
+        self._signature = signature
         self._like = like
         self._iterator: Iterator[Any] | None = None
 
@@ -82,21 +84,11 @@ class Source:
         self._iterator = None
 
     def _parts(self, batch: Any) -> tuple[Part, ...]:
-        if isinstance(batch, (Tensor, list)):
-            batch = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        if not isinstance(batch, tuple) or not batch:
-            raise TypeError(f"fit: a batch must be a tuple of tensors, got {describe(batch)}")
-        if not isinstance(batch[0], Part):
-            batch = (Part("data", tuple(t for t in batch if t is not None), 1.0),)
-        return tuple(
-            Part(part.name, tuple(map(self._placed, part.args[: self._inputs])), part.weight)
-            for part in batch
-        )
-
-    def _placed(self, tensor: Tensor) -> Tensor:
+        parts = self._signature.of(given("fit", batch))
+        if isinstance(self.batches, SemiSupervised):
+            parts = tuple(map(_without_nan, parts))
         # Fabric would round the data to the precision of the networks.
-        dtype = self._like.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self._like.device, dtype, non_blocking=True)
+        return tuple(placed(part, self._like) for part in parts)
 
 
 def source_of(
@@ -142,7 +134,23 @@ def source_of(
             f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
             f"batches such as a DataLoader, got {describe(data)}"
         )
-    return Source(batches, inputs(pair.model), like, whole=known)
+    return Source(batches, Signature(pair), like, whole=known)
+
+
+def placed(part: Part, like: Tensor) -> Part:
+    """Return a part on the device of a tensor, its floating tensors in the dtype of that one."""
+    return part.replaced(
+        t.to(like.device, like.dtype if t.is_floating_point() else t.dtype, non_blocking=True)
+        for t in part.tensors
+    )
+
+
+def _without_nan(part: Part) -> Part:
+    """Return a part of a data set as programs see it."""
+    if MASK not in part.kwargs:
+        return part
+    x = zero_where_missing(part.args[0], part.kwargs[MASK])
+    return part.replaced(iter((x, *part.tensors[1:])))
 
 
 def _refuse_no_batches(data: Any) -> None:
@@ -150,7 +158,7 @@ def _refuse_no_batches(data: Any) -> None:
     if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):
         raise TypeError(
             "fit: data must not be a tuple of tensors, which might be batches, or one tensor for "
-            "each argument; give Dataset(x, labels), "
+            "each argument; give Dataset(x, labels, mask=mask), "
             "DataLoader(TensorDataset(*tensors), batch_size), or a list of batches"
         )
     if isinstance(data, np.ndarray):
@@ -166,39 +174,50 @@ def _refuse_no_batches(data: Any) -> None:
         )
 
 
-def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> tuple[Tensor, ...]:
+def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
     """Return data to validate on, all of them, as the programs' arguments.
 
     Grey values are binarised once. Labels of a data set, which a semi-supervised pair is to find
     for itself, are not given to one.
+
+    Raises:
+        TypeError: if the data are of another kind.
+        ValueError: if they do not suit the pair, or hold something that it does not take.
     """
-    taken = inputs(pair.model)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
         data = Dataset(data, name="validation")
     if isinstance(data, Dataset):
         _check(pair, data)
-        if isinstance(pair, SemiSupervisedVAE):
-            taken = 1
         if binarisation(pair, data) == "dynamic":
             data = data.binarised(seed)
-        x = data.draw(torch.arange(len(data)), binarise="none", flat=flat(pair, data))
-        data = (x,) if data.labels is None else (x, data.labels)
-    elif isinstance(data, Tensor):
-        data = (data,)
-    tensors = isinstance(data, (tuple, list)) and all(isinstance(t, Tensor) for t in data)
-    if not tensors or len({len(t) for t in data}) != 1 or not len(data[0]):
-        raise TypeError(
-            f"fit: validation must be a Dataset, a tensor (N, *event), or a tuple of tensors of as "
-            f"many entries each, at least one, got {_told(data) if tensors else describe(data)}"
-        )
-    dtypes = [like.dtype if t.is_floating_point() else t.dtype for t in data]
-    return tuple(t.to(like.device, d) for t, d in zip(data, dtypes, strict=True))[:taken]
+        index, of = torch.arange(len(data)), flat(pair, data)
+        x = data.draw(index, binarise="none", flat=of)
+        mask = data.mask_at(index, flat=of)
+        batch: Any = Batch(x, data.labels) if mask is None else MaskedBatch(x, data.labels, mask)
+    else:
+        batch = data
+        if isinstance(data, Mapping):
+            batch = {name: value for name, value in data.items() if value is not None}
+        tensors = [data] if isinstance(data, Tensor) else data
+        if isinstance(tensors, Mapping):
+            tensors = list(batch.values())
+        whole = isinstance(tensors, (tuple, list)) and all(isinstance(t, Tensor) for t in tensors)
+        if not whole or len({len(t) for t in tensors}) != 1 or not len(tensors[0]):
+            raise TypeError(
+                f"fit: validation must be a Dataset, a tensor (N, *event), or a tuple of tensors, "
+                f"or a mapping of their names to them, of as many entries each, at least one, got "
+                f"{_told(tensors) if whole else describe(data)}"
+            )
+        batch = given("fit", batch)
+    labels = not isinstance(pair, SemiSupervisedVAE)
+    (part,) = Signature(pair).of(batch, labels=labels)
+    return placed(part, like)
 
 
 def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
     """Return how grey values are drawn: anew at each step for a likelihood of 0 and 1."""
     observation = getattr(pair, "observation", None)
-    grey = data.values.is_floating_point() or data.values.max() > 1 or data.scale != 1
+    grey = data.values.is_floating_point() or data._observed.max() > 1 or data.scale != 1
     return "dynamic" if observation is not None and observation.is_boolean and grey else "none"
 
 
@@ -212,15 +231,6 @@ def _told(tensors: Sequence[Tensor]) -> str:
     return ", ".join(map(describe, tensors)) or "none"
 
 
-def inputs(program: nn.Module) -> int:
-    """Return how many arguments a program takes, x among them."""
-    kinds = [p.kind for p in inspect.signature(program.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:
-        return sys.maxsize
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(kind in positional for kind in kinds)
-
-
 def _check(pair: ModelAndGuide, data: Dataset) -> None:
     check = getattr(pair, "check", None)
     if check is not None:
@@ -232,7 +242,8 @@ def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     observation = getattr(pair, "observation", None)
     assert isinstance(observation, Observation)
     for x in data.in_parts():
-        observation.check(x)
+        missing = x.isnan()  # what is observed is finite
+        observation.check(x, ~missing if missing.any() else None)
     _check_labels(pair, data.labels)
 
 

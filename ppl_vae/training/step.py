@@ -88,7 +88,7 @@ class _Step:
         """Take a step, and return its loss in nats per datum."""
         if self._objective is None:
             with restored():
-                first = self._share(*inputs).parts[0].args
+                first = self._share(*inputs).parts[0]
                 objective = Objective(self._pair, self._scheduled, first)
             self._objective = CompiledObjective(objective, self._share)
         self._scheduled.at(self._taken)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ppl_vae.buffers import untouched
+from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
 from ppl_vae.evaluation.estimate import Estimate
@@ -24,13 +24,13 @@ class Validation:
 
     Args:
         programs: has ``model`` and ``guide``.
-        args: all data, as the programs' arguments.
+        data: all of them.
         num_particles: K; the ELBO with 1.
         seed: of the draws.
     """
 
     programs: nn.Module
-    args: tuple[Tensor, ...]
+    data: Part
     num_particles: int
     seed: int
 
@@ -41,7 +41,7 @@ class Validation:
             ValueError: if the data do not suit the programs, or those give no bound per datum.
         """
         with untouched(self.programs):
-            check_per_datum(self.programs, [t[:1] for t in self.args], "validation needs them")
+            check_per_datum(self.programs, self.data.rows(slice(1)), "validation needs them")
 
     @torch.no_grad()
     def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
@@ -49,25 +49,26 @@ class Validation:
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
-        mine = [t[processes.rank :: processes.number] for t in self.args]
+        mine = self.data.rows(slice(processes.rank, None, processes.number))
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
             together(fabric),
             evaluating(model, guide),
             seeded("fit", self.seed + processes.rank),
         ):
-            for start in range(0, len(mine[0]), size):
-                some = [t[start : start + size] for t in mine]
-                values.append(-estimator.per_datum(model, guide, *some).double())
+            for start in range(0, len(mine), size):
+                some = mine.rows(slice(start, start + size))
+                bound = estimator.per_datum(model, guide, *some.args, **some.kwargs)
+                values.append(-bound.double())
         return _estimate(torch.cat(values), fabric)
 
 
-def check_per_datum(programs: nn.Module, args: Sequence[Tensor], why: str) -> None:
+def check_per_datum(programs: nn.Module, data: Part, why: str) -> None:
     """Raise ValueError unless programs have a bound for each datum; the message says why."""
     model, guide = _programs(programs)
     try:
         with evaluating(model, guide), seeded("fit", 0):
-            ImportanceWeightedELBO(1).per_datum(model, guide, *args)
+            ImportanceWeightedELBO(1).per_datum(model, guide, *data.args, **data.kwargs)
     except ValueError as error:
         raise ValueError(
             f"fit: the programs give no bound per datum, and {why}: {error}"

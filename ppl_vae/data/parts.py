@@ -1,0 +1,122 @@
+"""Some of the data, by name: what an epoch yields, and what a step of training is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ppl_vae.errors import describe
+
+
+class Batch(NamedTuple):
+    """Some of a data set of which everything is observed.
+
+    Args:
+        x: the values, one datum per row.
+        y: their labels, None where the data set has none.
+    """
+
+    x: Tensor
+    y: Tensor | None
+
+
+class MaskedBatch(NamedTuple):
+    """Some of a data set with missing entries.
+
+    Args:
+        x: the values, one datum per row, NaN where they are missing.
+        y: their labels, None where the data set has none.
+        mask: boolean, of x's shape, True where x is observed.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    mask: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one stream gives to a step of training.
+
+    Args:
+        name: of the stream, for the history.
+        args: what the programs are called with, ``model(*args, **kwargs)`` and likewise the guide;
+            data first, one datum per row.
+        weight: of the mean loss of these data in the step's objective; see `SemiSupervised`.
+        kwargs: what the programs are given by name, such as ``{"mask": mask}``.
+    """
+
+    name: str
+    args: tuple[Tensor, ...]
+    weight: int | float = 1.0
+    kwargs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of ``args``, then those of ``kwargs``."""
+        return (*self.args, *self.kwargs.values())
+
+    def __len__(self) -> int:
+        """Return the number of data."""
+        return len(self.tensors[0])
+
+    @property
+    def finite(self) -> bool:
+        """Whether all is finite that is observed."""
+        mask = self.kwargs.get("mask")
+        return all(_observed(t, mask).isfinite().all() for t in self.tensors)
+
+    def rows(self, some: slice) -> Part:
+        """Return some of the data."""
+        return self.replaced(t[some] for t in self.tensors)
+
+    def replaced(self, tensors: Iterator[Tensor]) -> Part:
+        """Return the same with other tensors, in the order of `tensors`."""
+        args = tuple(next(tensors) for _ in self.args)
+        return Part(self.name, args, self.weight, {name: next(tensors) for name in self.kwargs})
+
+
+def _observed(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    return tensor if mask is None or mask.shape != tensor.shape else tensor[mask]
+
+
+Given = Batch | MaskedBatch | tuple[Tensor, ...] | dict[str, Tensor] | tuple[Part, ...]
+"""What a loader's batch may be: of a data set, or tensors by position, by name or as parts."""
+
+
+def given(owner: str, batch: object) -> Given:
+    """Return a batch as it is to be understood; a name whose value is None is left out.
+
+    Raises:
+        TypeError: it is nothing of the kind.
+    """
+    if isinstance(batch, (Batch, MaskedBatch)):
+        return batch
+    if isinstance(batch, (Tensor, Part)):
+        return (batch,)  # type: ignore[return-value]
+    if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
+        batch = batch._asdict()
+    if isinstance(batch, Mapping):
+        named = {name: value for name, value in batch.items() if value is not None}
+        if named and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in named.items()):
+            return named
+    elif isinstance(batch, (tuple, list)) and batch:
+        for kind in (Tensor, Part):
+            if all(isinstance(value, kind) for value in batch):
+                return tuple(batch)
+    raise TypeError(
+        f"{owner}: every batch must be a tensor, a tuple or list of tensors, a mapping of names to "
+        f"tensors, or parts, got {_told(batch)}; return one of these from the loader's collate_fn"
+    )
+
+
+def _told(batch: object) -> str:
+    if isinstance(batch, Mapping):
+        kinds = ", ".join(f"{name!r}: {type(value).__name__}" for name, value in batch.items())
+        return f"a mapping of {kinds or 'nothing'}"
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {', '.join(type(x).__name__ for x in batch) or '0'}"
+    return describe(batch)

@@ -1,0 +1,157 @@
+"""Which arguments model and guide take, and those that a batch has for them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from inspect import Parameter
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Batch, MaskedBatch, Part
+from ppl_vae.data.parts import Given
+from ppl_vae.errors import describe
+from ppl_vae.evaluation.bounds import ModelAndGuide
+
+MASK = "mask"
+"""The name by which programs are told what is observed."""
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+class Signature:
+    """The arguments of a pair's programs: what a batch has is given to both of them.
+
+    Nothing of a batch is left out, except the labels of a data set, which says that they are
+    labels, where the programs take no second argument.
+
+    Args:
+        pair: of a model and a guide.
+    """
+
+    def __init__(self, pair: ModelAndGuide) -> None:
+        programs = [_Program(name, getattr(pair, name)) for name in ("model", "guide")]
+        self._programs = programs
+        # AutoGuides take whatever the model takes.
+        first, *_ = sorted(programs, key=lambda program: program.most)
+        self._most = first.most
+        self._positions = first.positions
+
+    def part(self, name: str, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> Part:
+        """Return what the programs are called with.
+
+        Raises:
+            ValueError: if a program does not take something of it, or needs something else.
+        """
+        if len(args) > self._most:
+            least = min(self._programs, key=lambda program: program.most)
+            others = ", ".join(map(describe, args[self._most :]))
+            raise ValueError(
+                f"fit: a batch has {len(args)} tensors, and the {least.name} takes {self._most} by "
+                f"position ({', '.join(self._positions) or 'none'}): nothing would use {others}. "
+                f"Leave it out, or give batches by name, as {{'x': x, 'mask': mask}}; labels in a "
+                f"ppl_vae.data.Dataset are left out where none are taken"
+            )
+        for program in self._programs:
+            program.check(len(args), kwargs)
+        return Part(name, tuple(args), kwargs=dict(kwargs))
+
+    def of(self, batch: Given, *, labels: bool = True) -> tuple[Part, ...]:
+        """Return the parts of a batch of whatever kind.
+
+        Args:
+            batch: of a data set, or tensors by position, by name or as parts.
+            labels: whether to give those of a data set to programs that take them.
+        """
+        if isinstance(batch, dict):
+            return (self.named("data", batch),)
+        if isinstance(batch, (Batch, MaskedBatch)):
+            return (self.drawn("data", batch, labels=labels),)
+        parts = [t for t in batch if isinstance(t, Part)]
+        if not parts:
+            return (self.part("data", [t for t in batch if isinstance(t, Tensor)], {}),)
+        return tuple(replace(self.part(p.name, p.args, p.kwargs), weight=p.weight) for p in parts)
+
+    def named(self, name: str, batch: Mapping[str, Tensor]) -> Part:
+        """Return the same for a batch whose tensors have the names of the programs' arguments.
+
+        Those that come first, x and any labels, are given by position, and the others by name.
+        """
+        kwargs = dict(batch)
+        args: list[Tensor] = []
+        for position in self._positions:
+            if position == MASK or position not in kwargs:
+                break
+            args.append(kwargs.pop(position))
+        return self.part(name, args, kwargs)
+
+    def drawn(self, name: str, batch: Batch | MaskedBatch, *, labels: bool = True) -> Part:
+        """Return the same for a batch of a data set.
+
+        x comes first, 0 where it is missing, the labels second if the programs take as many, and
+        the mask by its name.
+
+        Args:
+            name: of the part.
+            batch: of the data set.
+            labels: whether to give them to programs that take them.
+        """
+        args, kwargs = [batch.x], {}
+        if labels and batch.y is not None:
+            further = [place for place in self._positions[1:] if place != MASK]
+            if further and further[0] != self._positions[1]:
+                kwargs[further[0]] = batch.y
+            elif further or self._most > len(self._positions):
+                args.append(batch.y)
+        if isinstance(batch, MaskedBatch):
+            args[0] = zero_where_missing(batch.x, batch.mask)
+            kwargs[MASK] = batch.mask
+        return self.part(name, args, kwargs)
+
+
+class _Program:
+    def __init__(self, name: str, module: nn.Module) -> None:
+        parameters = inspect.signature(module.forward).parameters.values()
+        kinds = {parameter.kind for parameter in parameters}
+        self.name = name
+        self.positions = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self.most = sys.maxsize if Parameter.VAR_POSITIONAL in kinds else len(self.positions)
+        self._names = {p.name for p in parameters if p.kind in _NAMED}
+        self._any_name = Parameter.VAR_KEYWORD in kinds
+        self._needed = {
+            p.name
+            for p in parameters
+            if p.default is p.empty and p.kind in (*_POSITIONAL, Parameter.KEYWORD_ONLY)
+        }
+
+    def check(self, number: int, kwargs: Mapping[str, Tensor]) -> None:
+        """Raise ValueError unless it can be called with so many arguments and these names."""
+        by_position = self.positions[:number]
+        for name in kwargs:
+            if name in by_position or not (name in self._names or self._any_name):
+                takes = ", ".join(sorted(self._names)) or "none"
+                raise ValueError(
+                    f"fit: the data have {name!r}, which the {self.name} does not take (by name: "
+                    f"{takes}); {_fix(name)}"
+                )
+        for name in sorted(self._needed.difference(by_position, kwargs)):
+            came = ", ".join(map(repr, kwargs)) or "none"
+            raise ValueError(
+                f"fit: the {self.name} needs {name!r}, and the data have {number} tensors by "
+                f"position and by name {came}; give it, by this name or in its place"
+            )
+
+
+def zero_where_missing(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x with 0 in the place of what is missing: NaN would reach a program's gradients."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def _fix(name: str) -> str:
+    if name == MASK:
+        return "a program learns from mask= what is observed: give it that argument, or whole data"
+    return "leave it out, or call it as the programs do"
