@@ -11,7 +11,14 @@ from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions import negative_binomial, poisson
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import positive_int
-from ppl_vae.likelihoods.parameters import Positive, count_with, declare, location_and, widened
+from ppl_vae.likelihoods.parameters import (
+    Positive,
+    WithPositive,
+    count_with,
+    declare,
+    location_and,
+    widened,
+)
 
 
 class Poisson(NeuralConditional):
@@ -41,7 +48,7 @@ class Poisson(NeuralConditional):
         return poisson.Poisson(mean).to_event(self.event_dim)
 
 
-class NegativeBinomial(NeuralConditional):
+class NegativeBinomial(WithPositive):
     r"""p(x | z) = Π_d NB(x_d; μ_d, r), for counts that vary more than a Poisson's.
 
     NB(x; μ, r) = Γ(r + x) / (Γ(r) x!) [r / (r + μ)]^r [μ / (r + μ)]^x has mean μ and variance
