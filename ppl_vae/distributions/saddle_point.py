@@ -106,7 +106,7 @@ def _deviance(x: Tensor, mean: Tensor, difference: Tensor) -> Tensor:
     return torch.where(v.abs() < _NEAR, near, far)
 
 
-def _log1p_deficit(t: Tensor, one_more: Tensor) -> Tensor:
+def log1p_deficit(t: Tensor, one_more: Tensor) -> Tensor:
     """Return t - log(1 + t), where 1 + t is known better near 0."""
     v = t / (2 + t)
     near = v * (t - 2 * _atanh_excess(v))
@@ -155,7 +155,7 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
     def forward(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
         spread, difference = r + mean, x - mean
         ratio = (r + x) / spread
-        of_failures = r * _log1p_deficit(difference / spread, ratio)
+        of_failures = r * log1p_deficit(difference / spread, ratio)
         return of_failures + _deviance(x, mean * ratio, difference * (r / spread))
 
     @staticmethod
@@ -171,5 +171,5 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
         return (
             gradient * _log_ratio(x, mean * ratio) if of_x else None,
             gradient * _slope(x, mean) * (r / spread) if of_mean else None,
-            gradient * _log1p_deficit((x - mean) / spread, ratio) if of_r else None,
+            gradient * log1p_deficit((x - mean) / spread, ratio) if of_r else None,
         )

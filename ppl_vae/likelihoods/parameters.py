@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -77,8 +76,9 @@ def declare(likelihood: WithPositive, name: str, value: Positive) -> None:
         likelihood.register_parameter(f"unconstrained_{name}", start)
     elif value != "per-pixel" and not _is_positive(value):
         raise ValueError(
-            f"{type(likelihood).__name__}: {name} must be a positive number (fixed), 'learned' "
-            f"(one for all pixels) or 'per-pixel' (from the network), got {describe(value)}"
+            f"{type(likelihood).__name__}: {name} must be a positive number (fixed, 1e-18 to 1e18, "
+            f"whose square float32 has), 'learned' (one for all pixels) or 'per-pixel' (from the "
+            f"network), got {describe(value)}"
         )
     likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
@@ -123,4 +123,4 @@ def _number(value: Positive) -> float:
 def _is_positive(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return 0 < value < math.inf
+    return 1e-18 <= value <= 1e18
