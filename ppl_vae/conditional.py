@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
 
 
-class ConditionalDistribution(nn.Module, ABC):
+class ConditionalDistribution(Constructed, ABC):
     """A distribution p(v | context) whose parameters are computed from the context.
 
     Calling the module returns a Pyro distribution over v. The same object gives ``log_prob``,
@@ -48,7 +49,11 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 f"(..., features_in) -> (..., features_out), got {describe(net)}"
             )
         self.net = net
-        self._apart = _numbers_apart(net)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "net" and isinstance(value, nn.Module):
+            self._apart = _numbers_apart(value)
 
     def outputs(self, *context: Tensor) -> Tensor:
         """Return the network's output for the context, shape ``(..., features_out)``."""

@@ -9,13 +9,49 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe
+from ppl_vae.likeness import differences
 
 WIDTH = 88
 """The longest line that is not broken."""
+
+
+class Constructed(nn.Module):
+    """A module whose constructor's arguments, but for modules, cannot be assigned anew.
+
+    They went into what was built: assigned later, a width or a scale would change nothing, or not
+    everything, until the pair is saved and loaded. Another module may take the place of one, since
+    it is what runs. In classes of users, derived from the package's, all may be assigned.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        cls: Any = type(self)
+        is_there = name in vars(self) or isinstance(getattr(cls, name, None), property)
+        if is_there and name in _read_only(cls):
+            fix = (
+                f"pair.replace({name}=...) makes a pair that shares the other parts"
+                if hasattr(self, "replace")
+                else f"put another {cls.__name__}, made with it, in the place of this one"
+            )
+            raise AttributeError(
+                f"{cls.__name__}.{name} is read-only, since the constructor built with it, got "
+                f"{describe(value)[:60]}; {fix}"
+            )
+        super().__setattr__(name, value)
+
+
+@cache
+def _read_only(cls: type) -> frozenset[str]:
+    """Return the names of the constructor's arguments of a class of the package."""
+    if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return frozenset()
+    return frozenset(p.name for p in parameters(cls))
 
 
 def arguments(module: nn.Module) -> dict[str, object]:
@@ -57,7 +93,8 @@ def expression(module: nn.Module) -> str:
 
     Arguments at their defaults are left out. A module that occurs twice is named at its first
     occurrence, ``(posterior := ...)``, so that it is one module again. What cannot be written as
-    source (a user's lambda, a module that does not keep its arguments) appears as its ``repr``.
+    source (a user's lambda, a module that does not keep its arguments, a network or part that is no
+    longer what its constructor makes) appears as its ``repr``.
 
     Example:
         >>> from ppl_vae import nets, posteriors
@@ -112,6 +149,8 @@ class _Writer:
             if cls.__module__.startswith("torch.nn."):  # does not keep its arguments
                 one_line = not list(module.children())
                 return f"nn.{module!r}" if one_line else self._repr(module, indent)
+            if not _is_as_built(module):
+                return self._repr(module, indent)
             given = _not_default(module)
             written = [f"{k}={self.write(v, k, indent + 4)}" for k, v in given.items()]
         except Exception:  # a repr must not raise, whatever a user's property does
@@ -144,6 +183,20 @@ def _kept(module: nn.Module, name: str) -> object:
 def _not_default(module: nn.Module) -> dict[str, object]:
     default = {p.name: p.default for p in parameters(type(module))}
     return {k: v for k, v in arguments(module).items() if not _same(v, default[k])}
+
+
+def _is_as_built(module: nn.Module) -> bool:
+    """Tell whether a part of the package is what its constructor makes of its arguments.
+
+    Pairs are, since their parts are their arguments; what users' constructors do is unknown.
+    """
+    cls: Any = type(module)
+    package, _, rest = cls.__module__.partition(".")
+    if package != __name__.partition(".")[0] or rest.startswith("models"):
+        return True
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        again = cls(**arguments(module))
+    return not any(differences(module, again))
 
 
 def _same(value: object, default: object) -> bool:

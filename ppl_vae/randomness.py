@@ -20,12 +20,12 @@ def random_state() -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "numpy": [
             str(name),
-            torch.tensor(np.asarray(keys, dtype=np.int64)),
+            torch.tensor(np.asarray(keys, dtype=np.int64), device="cpu"),
             position,
             has_gauss,
             gauss,
         ],
-        "python": [version, torch.tensor(words), gauss_next],
+        "python": [version, torch.tensor(words, device="cpu"), gauss_next],
     }
 
 

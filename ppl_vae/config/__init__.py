@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ppl_vae.config.build import build
 from ppl_vae.config.errors import ConfigError
 from ppl_vae.config.files import dumped
-from ppl_vae.config.read import read
+from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
 from ppl_vae.models import Pair
 
@@ -92,10 +92,12 @@ def to_config(pair: nn.Module) -> dict[str, object]:
     """Return the full mapping of a pair: str, int, float, bool, None, lists and dicts only.
 
     ``from_config`` of it builds a pair of the same classes and arguments, with fresh parameters and
-    whose ``state_dict`` this one's can be loaded into. Device, dtype and mode are not written.
+    whose ``state_dict`` this one's can be loaded into: one is built here, to see that it has the
+    same modules, constants and attributes. Device, dtype and mode are not written.
 
     Raises:
-        ConfigError: if something cannot be written, such as a lambda; the message names its path.
+        ConfigError: if something cannot be written, such as a lambda, or if the pair is no longer
+            what its constructors make, such as one with a layer replaced; the message names where.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -107,7 +109,7 @@ def to_config(pair: nn.Module) -> dict[str, object]:
         >>> to_config(vae)["prior"]
         {'class': 'StandardNormal', 'latent_dim': 10}
     """
-    return read(pair)
+    return rebuilt(pair)[0]
 
 
 def dump(pair: nn.Module | Mapping[Any, Any]) -> str:

@@ -132,7 +132,7 @@ class DiscretisedLogisticMixtureRGB(OnGreyGrid):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log P(value) summed over pixels, in nats."""
         level = self._level(value).unsqueeze(-1)
-        before = (2 * level / (self.levels - 1) - 1).to(self.loc.dtype).unbind(-4)
+        before = (2 * _floating(level, self.loc) / (self.levels - 1) - 1).unbind(-4)
         locs = [self._loc_given(before[:c]) for c in range(3)]
         loc = torch.stack(torch.broadcast_tensors(*locs), -4)
         log_mass = _log_mass(level, loc, self.scale, self.levels).sum(-4)
@@ -186,12 +186,20 @@ def _log_mass(level: Tensor, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     log(1 - e^{b-a}): no difference of nearly equal numbers, and nothing that underflows.
     """
     half = 1 / (levels - 1)
-    deviation = 2 * half * level - 1 - loc
+    deviation = 2 * half * _floating(level, loc) - 1 - loc
     lowest, highest = level == 0, level == levels - 1
     at_most = torch.where(highest, 0.0, F.logsigmoid((deviation + half) / scale))
     at_least = torch.where(lowest, 0.0, F.logsigmoid((half - deviation) / scale))
     both = torch.log(-torch.expm1(-2 * half / scale))
     return at_most + at_least + torch.where(lowest | highest, 0.0, both)
+
+
+def _floating(level: Tensor, loc: Tensor) -> Tensor:
+    """Return levels in the dtype of locations, in which all follows, but of 32 bits at least.
+
+    In bfloat16 neighbouring levels of 256 are one number.
+    """
+    return level.to(torch.promote_types(loc.dtype, torch.float32))
 
 
 def _reaches(level: int, loc: Tensor, scale: Tensor, levels: int) -> Tensor:

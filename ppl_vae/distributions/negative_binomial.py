@@ -1,62 +1,75 @@
-"""The negative binomial distribution, accurate for large counts of failures."""
+"""The negative binomial distribution, accurate for large counts, of successes and of failures."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-STIRLING_FROM = 20.0
-"""From here on Stirling's series with four terms is right to the rounding of float64."""
+from ppl_vae.distributions.saddle_point import (
+    common,
+    log_factorial_excess,
+    log_gamma_gain,
+    negative_binomial_deviance,
+)
 
 
 class NegativeBinomial(dist.NegativeBinomial):
-    r"""torch's negative binomial with a log-mass that keeps its precision for large total counts.
+    r"""torch's negative binomial with a log-mass that keeps its precision for large numbers.
 
     log P(x) = log Γ(r + x) - log Γ(r) - log Γ(x + 1) + r log(1 - p) + x log p, with mean
-    μ = r p / (1 - p). For large r the first two terms are huge and nearly cancel: torch's float32
-    is off by 0.005 nats per element at r = 10⁴ and by whole nats at 10⁶, where the distribution is
-    the Poisson's. With Stirling's series the same is, for r from 20 on,
-
-        x log μ - x + (r + x) log[1 + (x - μ) / (r + μ)] - log(1 + x / r) / 2 + c(r + x) - c(r)
-        - log Γ(x + 1),    c(t) = 1 / 12t - 1 / 360t³ + 1 / 1260t⁵ - 1 / 1680t⁷,
-
-    in which nothing is large that the result is not.
+    μ = r p / (1 - p), is -D(x; μ, r) - g(x) + h(r + x) - h(r), see
+    :mod:`ppl_vae.distributions.saddle_point`. torch's form is off by nats in float32 from counts,
+    or r, of 10⁶, where for large r the distribution is the Poisson's.
 
     Args:
         total_count: r, positive, any real number.
-        logits: log[p / (1 - p)] = log μ - log r.
+        probs: p; give one of p, its logits and the mean.
+        logits: log[p / (1 - p)] = log μ - log r. In float32 they have few digits of a large μ.
+        mean: μ, not negative.
         validate_args: check parameters and values; None is torch's global setting.
     """
 
+    def __init__(
+        self,
+        total_count: Tensor | float,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+        *,
+        mean: Tensor | None = None,
+    ) -> None:
+        if (probs is None) + (logits is None) + (mean is None) != 2:
+            raise ValueError("NegativeBinomial: give one of probs, logits and mean")
+        self._mean = mean
+        if mean is not None:
+            total_count = torch.as_tensor(total_count, dtype=mean.dtype, device=mean.device)
+            logits = mean.log() - total_count.log()
+        super().__init__(total_count, probs, logits, validate_args=validate_args)
+        # Where one r is all elements', what depends on it alone is computed once.
+        self._r = total_count if isinstance(total_count, Tensor) else self.total_count
+
+    def expand(
+        self, batch_shape: Sequence[int], _instance: NegativeBinomial | None = None
+    ) -> NegativeBinomial:
+        """Return the distribution with its batch shape broadcast."""
+        new: Any = self._get_checked_instance(NegativeBinomial, _instance)
+        new._r = self._r
+        new._mean = None if self._mean is None else self._mean.expand(batch_shape)
+        return super().expand(batch_shape, new)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x] = μ."""
+        return super().mean if self._mean is None else self._mean.expand(self.batch_shape)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log P(value), in nats."""
-        direct = super().log_prob(value)  # validates
-        large = self.total_count >= STIRLING_FROM
-        r = torch.where(large, self.total_count, STIRLING_FROM)
-        # Where r is replaced, so is μ, lest the branch that is not taken overflow.
-        log_mean = torch.where(large, self.logits, 0.0) + r.log()
-        mean = log_mean.exp()
-        ratio = (r + value) / (r + mean)
-        log_ratio = torch.where(
-            ratio < 0.5,
-            ratio.log(),
-            ((value - mean) / (r + mean)).clamp(min=-0.5).log1p(),
-        )
-        stirling = (
-            value * log_mean
-            - value
-            + (r + value) * log_ratio
-            - 0.5 * torch.log1p(value / r)
-            + _series(r + value)
-            - _series(r)
-            - torch.lgamma(value + 1)
-        )
-        return torch.where(large, stirling, direct)
-
-
-def _series(t: Tensor) -> Tensor:
-    """Return log Γ(t) less the leading terms of Stirling's formula, for large t."""
-    inverse = 1 / t
-    square = inverse.square()
-    return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
+        """Return log P(value), in nats, of 32 bits at least."""
+        if self._validate_args:
+            self._validate_sample(value)
+        x, mean, r = common(value, self.mean, self.total_count)
+        gain = log_gamma_gain(self._r.to(x.dtype), x) - log_factorial_excess(x)
+        return gain - negative_binomial_deviance(x, mean, r)

@@ -16,7 +16,8 @@ before; 1e-4 lies far below any scale a posterior or prior takes on data of unit
 
 def positive_scale(unconstrained: Tensor) -> Tensor:
     """Return softplus(unconstrained) + 1e-4, of the same shape."""
-    return F.softplus(unconstrained) + MIN_SCALE
+    # By default torch takes softplus(s) for s from 20 on, which is off by 1e-10 in float64.
+    return F.softplus(unconstrained, threshold=40.0) + MIN_SCALE
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions import negative_binomial
+from ppl_vae.distributions import negative_binomial, poisson
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import positive_int
-from ppl_vae.likelihoods.parameters import Positive, count_with, declare, location_and, widened
+from ppl_vae.likelihoods.parameters import (
+    Positive,
+    WithPositive,
+    count_with,
+    declare,
+    location_and,
+    widened,
+)
 
 
 class Poisson(NeuralConditional):
@@ -39,16 +45,16 @@ class Poisson(NeuralConditional):
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
         mean = positive_scale(self.outputs(*context))
-        return dist.Poisson(mean).to_event(self.event_dim)
+        return poisson.Poisson(mean).to_event(self.event_dim)
 
 
-class NegativeBinomial(NeuralConditional):
+class NegativeBinomial(WithPositive):
     r"""p(x | z) = Π_d NB(x_d; μ_d, r), for counts that vary more than a Poisson's.
 
     NB(x; μ, r) = Γ(r + x) / (Γ(r) x!) [r / (r + μ)]^r [μ / (r + μ)]^x has mean μ and variance
     μ + μ² / r: a Poisson whose rate is drawn from a gamma distribution of shape r, and a Poisson
     itself as r grows. μ = softplus(net(z)) + 1e-4, as in `Poisson`; to Pyro it is total count r and
-    logits log μ - log r.
+    logits log μ - log r, but the mass is computed from μ itself.
 
     Args:
         net: any module ``(..., latent_dim) -> (..., *event)`` that returns the unconstrained mean.
@@ -79,6 +85,5 @@ class NegativeBinomial(NeuralConditional):
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
         outputs = self.outputs(*context)
         unconstrained, r = location_and(self, "dispersion", outputs, self.event_dim)
-        logits = positive_scale(unconstrained).log() - r.log()
-        p = negative_binomial.NegativeBinomial(r, logits=logits)
+        p = negative_binomial.NegativeBinomial(r, mean=positive_scale(unconstrained))
         return p.to_event(self.event_dim)

@@ -9,12 +9,18 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import positive_int
-from ppl_vae.likelihoods.parameters import Positive, count_with, declare, location_and, widened
+from ppl_vae.likelihoods.parameters import (
+    Positive,
+    WithPositive,
+    count_with,
+    declare,
+    location_and,
+    widened,
+)
 
 
-class _Located(NeuralConditional):
+class _Located(WithPositive):
     """p(x | z) of a location that the network returns and a positive scale, element by element."""
 
     family: ClassVar[Any]  # of Pyro: (location, scale) -> distribution

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from abc import ABC
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.scale import inverse_softplus, positive_scale
 from ppl_vae.errors import describe, positive_int
 
@@ -45,7 +46,23 @@ def grouped(owner: str, outputs: Tensor, event_dim: int, count: int, meaning: st
     return apart.movedim(-event_dim - 1, -1)
 
 
-def declare(likelihood: nn.Module, name: str, value: Positive) -> None:
+class WithPositive(NeuralConditional, ABC):
+    """A likelihood with positive parameters, which `declare` declares."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithPositive:
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if name.startswith(_FIXED) and buffer is not None:
+                # 0.1 of float32 is another number in float64 than 0.1.
+                value = _number(getattr(self, name.removeprefix(_FIXED)))
+                self._buffers[name] = torch.full_like(buffer, value)
+        return self
+
+
+_FIXED = "_fixed_"
+
+
+def declare(likelihood: WithPositive, name: str, value: Positive) -> None:
     """Give a likelihood the buffer or the parameter of a positive parameter.
 
     A fixed number is a buffer, ``"learned"`` the parameter ``unconstrained_<name>``, 1 at the
@@ -59,11 +76,11 @@ def declare(likelihood: nn.Module, name: str, value: Positive) -> None:
         likelihood.register_parameter(f"unconstrained_{name}", start)
     elif value != "per-pixel" and not _is_positive(value):
         raise ValueError(
-            f"{type(likelihood).__name__}: {name} must be a positive number (fixed), 'learned' "
-            f"(one for all pixels) or 'per-pixel' (from the network), got {describe(value)}"
+            f"{type(likelihood).__name__}: {name} must be a positive number (fixed, 1e-18 to 1e18, "
+            f"whose square float32 has), 'learned' (one for all pixels) or 'per-pixel' (from the "
+            f"network), got {describe(value)}"
         )
-    fixed = torch.tensor(1.0 if isinstance(value, str) else float(value))
-    likelihood.register_buffer(f"_fixed_{name}", fixed, persistent=False)
+    likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
 
 def count_with(value: Positive) -> int:
@@ -87,7 +104,7 @@ def location_and(
         return location, positive_scale(unconstrained)
     if value == "learned":
         return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"))
-    return outputs, getattr(likelihood, f"_fixed_{name}")
+    return outputs, getattr(likelihood, f"{_FIXED}{name}")
 
 
 def at_least_two(owner: str, levels: int) -> int:
@@ -99,7 +116,11 @@ def at_least_two(owner: str, levels: int) -> int:
     return levels
 
 
+def _number(value: Positive) -> float:
+    return 1.0 if isinstance(value, str) else float(value)
+
+
 def _is_positive(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return 0 < value < math.inf
+    return 1e-18 <= value <= 1e18

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.construction import arguments, expression
+from ppl_vae.construction import Constructed, arguments, expression
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -28,7 +28,7 @@ class HasParts(Protocol):
         """Yield tensors ``(batch, *event)``."""
 
 
-class Pair(nn.Module, ABC):
+class Pair(Constructed, ABC):
     """A Pyro ``model`` and ``guide`` built from parts that are swapped on their own.
 
     ``model`` holds the generative parameters θ and ``guide`` the variational parameters φ; both are
@@ -101,7 +101,11 @@ class Pair(nn.Module, ABC):
         posterior = self._posterior_of_prior(parts)
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
-        return type(self)(**parts).train(self.training)
+        pair, shared = type(self)(**parts), set(self.modules())
+        for module in pair.modules():
+            if module not in shared:  # whose modes are this pair's too
+                module.training = self.training
+        return pair
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the pair into a folder, from which ``ppl_vae.load(folder)`` returns it.

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
 
 
-class StackedVAE(nn.Module):
+class StackedVAE(Constructed):
     """M1+M2: a semi-supervised VAE of the latents of a VAE.
 
     ``first`` (M1) is trained on x, with no labels, and kept as it is. ``second`` (M2) is trained on

@@ -14,6 +14,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ppl_vae.conditional import concatenate
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import count, features_of, image, positive_ints
 from ppl_vae.nets.initialise import gain_after, scaled
@@ -21,7 +22,7 @@ from ppl_vae.nets.leading import KeepLeading
 from ppl_vae.nets.several import through
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Constructed):
     """x + conv(a(conv(a(x)))), with 3×3 convolutions: ``(..., C, H, W) -> (..., C, H, W)``.
 
     The last convolution starts small, so that a block starts near the identity and a stack of any
@@ -58,7 +59,7 @@ class ResidualBlock(nn.Module):
         return x + self.branch(x)
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Constructed):
     """A convolutional network ``(..., C, H, W) -> (..., out_features)``.
 
     One 3×3 convolution of stride 2 per entry of ``channels``, each followed by ``residual_blocks``
@@ -157,7 +158,7 @@ class ConvEncoder(nn.Module):
         return self.head(features)
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Constructed):
     """A convolutional network ``(..., in_features) -> (..., C, H, W)``.
 
     The mirror of :class:`ConvEncoder`: a dense part gives the smallest image; then, per entry of

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import features_of, positive_ints
 from ppl_vae.nets.several import through
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Constructed):
     """A multilayer perceptron of gated layers, ``(..., in_features) -> (..., out_features)``.
 
     Each hidden layer is h = (A x + a) ⊙ sigmoid(B x + b); the output is linear. Weights start as

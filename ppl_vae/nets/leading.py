@@ -6,10 +6,11 @@ import math
 
 from torch import Tensor, nn
 
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe, positive_int
 
 
-class KeepLeading(nn.Module):
+class KeepLeading(Constructed):
     """Give a module of one batch dimension any number of leading dimensions.
 
     ``(..., *event) -> (..., *out)``: the leading dimensions are folded into one for ``net``, which

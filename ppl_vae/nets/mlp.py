@@ -7,12 +7,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ppl_vae.construction import Constructed
 from ppl_vae.errors import positive_int
 from ppl_vae.nets.checks import features_of, positive_ints
 from ppl_vae.nets.several import through
 
 
-class MLP(nn.Module):
+class MLP(Constructed):
     """A multilayer perceptron ``(..., in_features) -> (..., out_features)``.
 
     Several inputs are broadcast and taken as concatenated on the last dimension.

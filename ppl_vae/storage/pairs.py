@@ -14,11 +14,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ppl_vae.config import dump, from_config, to_config
+from ppl_vae.config import ConfigError, dump, from_config
+from ppl_vae.config.rebuilt import building, rebuilt, refuse
 from ppl_vae.errors import describe
 from ppl_vae.models import Pair, StackedVAE
 from ppl_vae.storage.atomic import replaced_file, sync_folder
 from ppl_vae.storage.errors import DamagedError, MismatchError
+from ppl_vae.storage.outputs import different_outputs, recorded
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
 
@@ -33,8 +35,13 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
     """Write a pair into a folder, from which :func:`load` returns it.
 
     - ``config.yaml``: ``format``, the version of ``ppl_vae``, the SHA-256 of the ``weights``, the
-      ``dtype`` of the pair's constants, and ``model``, which is :func:`ppl_vae.to_config`;
+      ``dtype`` of the pair's constants, ``requires_grad`` of the parameters where it is not the
+      constructors', and ``model``, which is :func:`ppl_vae.to_config`;
     - ``model.safetensors``: the ``state_dict``.
+
+    What :func:`load` will return is built before anything is written, and its modules are compared
+    with the pair's: their structure, constants, attributes, and their outputs for the same random
+    numbers, in evaluation and in training mode.
 
     Each file is there whole or not at all, and an older pair in the folder stays until both are
     written. If the process is killed between putting the one and the other in its place,
@@ -48,7 +55,9 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        ConfigError: if the pair cannot be written as a configuration; nothing was written.
+        ConfigError: if the pair cannot be written as a configuration, or is no longer what its
+            constructors make, such as one with a layer replaced or wrapped, or an activation
+            swapped; the message names the module. Nothing was written.
         TypeError: if it is no pair, or its ``state_dict`` holds something else than tensors;
             likewise.
         OSError: if the files cannot be written; an older pair in the folder stays.
@@ -72,13 +81,20 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
             f"ppl_vae.storage.save_weights writes those of any module"
         )
     folder = Path(folder)
-    weights = packed(tensors_of(pair))
+    tensors, dtype = tensors_of(pair), _dtype_of_constants(pair)
+    with recorded() as calls:
+        model, again = rebuilt(pair, dtype)
+    changed = _requires_grad(pair, again)
+    _fill(again, tensors, pair)
+    refuse(different_outputs(pair, again, calls))
+    weights = packed(tensors)
     written = {
         "format": FORMAT,
         "ppl_vae": package_version(),
         "weights": hashlib.sha256(weights).hexdigest(),
-        "dtype": _name(_dtype_of_constants(pair)),
-        "model": to_config(pair),
+        "dtype": _name(dtype),
+        **({"requires_grad": changed} if changed else {}),
+        "model": model,
     }
     config = dump(written).encode("utf-8")
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,8 +115,9 @@ def load(
 ) -> Pair | StackedVAE:
     """Return the pair that was saved in a folder, every bit of it.
 
-    It has the dtype that it was saved in, and is in training mode, as every new module: call
-    ``.eval()`` where that matters. The random state stays as it was. Nothing in the folder is run:
+    It has the dtype that it was saved in, parameters that were frozen are, and it is in training
+    mode, as every new module: call ``.eval()`` where that matters, for the whole or for a part that
+    was. The random state stays as it was. Nothing in the folder is run:
     a configuration names classes of the package, and weights are numbers.
 
     Args:
@@ -136,6 +153,14 @@ def load(
         raise MismatchError(
             f"{folder}: the weights do not suit the configuration: {error}"
         ) from error
+    parameters = dict(pair.named_parameters())
+    for name, value in config.get("requires_grad", {}).items():
+        if name not in parameters or not isinstance(value, bool):
+            raise DamagedError(
+                f"{folder}: {CONFIG}: requires_grad must have parameters' names and true or false, "
+                f"got {describe(name)[:60]}: {describe(value)[:60]}"
+            )
+        parameters[name].requires_grad_(value)
     return pair
 
 
@@ -160,6 +185,8 @@ def _config(folder: Path) -> dict[str, Any]:
     for name, kind in (("weights", str), ("dtype", str), ("model", dict)):
         if not isinstance(config.get(name), kind):
             raise DamagedError(f"{path}: {name} is missing, got {describe(config.get(name))[:60]}")
+    if not isinstance(config.get("requires_grad", {}), dict):
+        raise DamagedError(f"{path}: requires_grad must be a mapping of parameters' names")
     return config
 
 
@@ -205,16 +232,36 @@ def _dtype_of_constants(pair: nn.Module) -> torch.dtype:
 
 @contextmanager
 def _building(dtype: str, folder: Path) -> Iterator[None]:
-    """Build in a dtype, on the CPU, with random numbers that are nobody's."""
     if dtype not in ("float32", "float64"):
         raise DamagedError(f"{folder}: {CONFIG}: dtype must be float32 or float64, got {dtype!r}")
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.set_default_dtype(getattr(torch, dtype))
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
+    with building(getattr(torch, dtype)):
+        yield
+
+
+def _requires_grad(pair: nn.Module, again: nn.Module) -> dict[str, bool]:
+    """Return by name which parameters are trained, where it is not as the constructors make it."""
+    made = dict(again.named_parameters())
+    return {
+        name: p.requires_grad
+        for name, p in pair.named_parameters()
+        if p.requires_grad != made[name].requires_grad
+    }
+
+
+def _fill(again: nn.Module, tensors: Mapping[str, Tensor], pair: nn.Module) -> None:
+    """Give a pair the numbers, the dtypes and the devices of one of the same structure."""
+    _convert(again, tensors)
+    try:
+        assign(again, tensors, "save")
+    except (MismatchError, TypeError) as error:
+        raise ConfigError(f"the pair would not come back: {error}") from error
+    for (_, new), (_, live) in zip(again.named_modules(), pair.named_modules(), strict=True):
+        for name, parameter in new._parameters.items():
+            if parameter is not None:
+                parameter.data = parameter.data.to(live.get_parameter(name).device)
+        for name, buffer in new._buffers.items():
+            if buffer is not None:
+                new._buffers[name] = buffer.to(live.get_buffer(name).device)
 
 
 def _convert(pair: nn.Module, tensors: Mapping[str, Tensor]) -> None:
