@@ -41,9 +41,8 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
         bad = values.isfinite().logical_not()
         where = tuple((bad if mask is None else bad & mask).nonzero()[0].tolist())
         raise ValueError(
-            f"values must be finite where they are observed, got {values[where]} at index {where}; "
-            f'remove or fill them, give mask=, or missing="nan" (from_tensor, load) if NaN is '
-            f"what is missing"
+            f"values must be finite, got {values[where]} at index {where}; remove or fill them, or "
+            f'say what is missing: mask=, or missing="nan" for from_tensor, from_file and load'
         )
 
 

@@ -7,11 +7,17 @@ from torch import Tensor
 
 from ppl_vae.evaluation.bounds import evaluating
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.latents import data_blocks
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
 
 
 def accuracy(
-    pair: SemiSupervisedVAE | StackedVAE, x: Tensor, y: Tensor, *, batch_size: int = 1000
+    pair: SemiSupervisedVAE | StackedVAE,
+    x: Tensor,
+    y: Tensor,
+    *,
+    mask: Tensor | None = None,
+    batch_size: int = 1000,
 ) -> Estimate:
     """Return the fraction of data whose most probable label under q(y | x) is y.
 
@@ -19,6 +25,7 @@ def accuracy(
         pair: a pair with ``classify``.
         x: the data, shape ``(N, *event)``.
         y: integer labels, shape ``(N,)``.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         batch_size: data at a time.
 
     Raises:
@@ -29,5 +36,6 @@ def accuracy(
             f"accuracy: x has {len(x)} data and y {len(y)} labels; give one label each"
         )
     with evaluating(pair):
-        likeliest = torch.cat([pair.classify(b).argmax(-1) for b in x.split(batch_size)])
+        blocks = data_blocks("accuracy", x, (), mask, batch_size)
+        likeliest = torch.cat([pair.classify(*a, **named).argmax(-1) for a, named in blocks])
     return Estimate.of((likeliest == y.to(likeliest.device)).float())

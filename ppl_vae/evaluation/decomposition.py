@@ -75,6 +75,7 @@ def kl_decomposition(
     pair: ModelAndGuide,
     x: Tensor,
     *context: Tensor,
+    mask: Tensor | None = None,
     num_samples: int = 1,
     site: str | None = None,
     seed: int = 0,
@@ -96,8 +97,8 @@ def kl_decomposition(
     the same, and all terms are averages over c: I_q(x; z | c) and so on.
 
     The terms are of the densities themselves: a weight that a program gives a site, such as a β on
-    the KL, changes none of them. The data must be complete: there is no ``mask``, as q(z) is an
-    average of posteriors that have all seen the same entries.
+    the KL, changes none of them. Where entries are missing, a datum is what is observed of it:
+    I_q(x; z) is then what z knows of the observed values and of which they are.
 
     Source: Hoffman & Johnson 2016 ("ELBO surgery", section 2); Chen et al. 2018 (arXiv
     1802.04942), equation 2.
@@ -106,6 +107,7 @@ def kl_decomposition(
         pair: any model/guide pair with one continuous latent per datum.
         x: the data, shape ``(N, *event)``.
         context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
         site: the latent's name, needed where there are several. Its q must see the data alone and
             its p no other latent, as for the top layer of a top-down ``HierarchicalVAE``.
@@ -120,7 +122,7 @@ def kl_decomposition(
     owner = "kl_decomposition"
     positive_int(owner, "num_samples", num_samples)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        latents = _Latents.of(pair, x, context, num_samples, site)
+        latents = _Latents.of(pair, x, context, mask, num_samples, site)
         check_finite(owner, "log p(z)", latents.log_p)
         z, prior = latents.z, latents.log_p.double()
         group = _same_prior(latents.signature)
@@ -188,14 +190,15 @@ class _Latents:
         pair: ModelAndGuide,
         x: Tensor,
         context: tuple[Tensor, ...],
+        mask: Tensor | None,
         num_samples: int,
         site: str | None,
     ) -> _Latents:
         owner = "kl_decomposition"
         posteriors, draws, log_p, signature = [], [], [], []
         points: Tensor | None = None
-        for args in data_blocks(owner, x, context, BLOCK):
-            latent = latent_at(owner, run_latents(owner, pair, args), site)
+        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             others = latent.before_in_guide | latent.before_in_model
             if others:
                 raise NotImplementedError(

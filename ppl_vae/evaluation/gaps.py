@@ -68,6 +68,7 @@ def inference_gap(
     pair: ModelAndGuide,
     x: Tensor,
     *context: Tensor,
+    mask: Tensor | None = None,
     log_px: Float[Tensor, " batch"] | None = None,
     importance_samples: int = 5000,
     steps: int = 1000,
@@ -98,9 +99,10 @@ def inference_gap(
     Args:
         pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
             :class:`ppl_vae.conditional.NeuralConditional`.
-        x: the data, shape ``(N, *event)``, complete, as there is no ``mask``; some hundreds will
-            do, as each takes 10 ``steps`` evaluations of the likelihood's network and its gradient.
+        x: the data, shape ``(N, *event)``; some hundreds will do, as each takes 10 ``steps``
+            evaluations of the likelihood's network and its gradient.
         context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         log_px: log p(x) in nats, shape ``(N,)``, where it is known better, for instance by
             :func:`ppl_vae.evaluation.annealed_importance_sampling`.
         importance_samples: draws from q* per datum for log p(x), where it is not given.
@@ -139,8 +141,8 @@ def inference_gap(
         seeded(owner, seed),
         tqdm(total=len(x) * steps, desc="inference gap", disable=not progress, leave=False) as bar,
     ):
-        for batch in batches(owner, pair, x, context, None, PARTICLES):
-            _check(owner, pair, batch.args)
+        for batch in batches(owner, pair, x, context, mask, PARTICLES):
+            _check(owner, pair, batch)
             search = _Search(pair.guide, batch)
             local = search.optimised(steps, learning_rate, bar)
             fresh = int(torch.randint(2**62, ()))
@@ -184,7 +186,7 @@ class _Search:
         optimiser = torch.optim.Adam(local.values(), lr=learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
         for _ in range(steps):
-            loss = self.estimator.differentiable_loss(self.batch.model, guide, *self.batch.args)
+            loss = self.estimator.differentiable_loss(*self._programs(guide), **self.batch.kwargs)
             gradients = torch.autograd.grad(loss, list(local.values()))
             for tensor, gradient in zip(local.values(), gradients, strict=True):
                 tensor.grad = gradient
@@ -200,9 +202,8 @@ class _Search:
         for start in range(0, num_samples, at_once):
             number = min(at_once, num_samples - start)
             elbo = ImportanceWeightedELBO(1, num_groups=number)
-            total = (
-                total + number * elbo.per_datum(self.batch.model, guide, *self.batch.args).double()
-            )
+            values = elbo.per_datum(*self._programs(guide), **self.batch.kwargs)
+            total = total + number * values.double()
         return torch.as_tensor(total) / num_samples
 
     def log_likelihood(self, guide: Callable, num_samples: int, seed: int) -> LogLikelihood:
@@ -212,8 +213,17 @@ class _Search:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
             return log_likelihood(
-                pair, *self.batch.args, num_samples=num_samples, seed=seed, chunk_size=chunk
+                pair,
+                *self.batch.args,
+                mask=self.batch.kwargs.get("mask"),
+                num_samples=num_samples,
+                seed=seed,
+                chunk_size=chunk,
             )
+
+    def _programs(self, guide: Callable) -> tuple[Any, ...]:
+        """Return what an estimator is called with by position."""
+        return self.batch.model, guide, *self.batch.args
 
     def _draws_at_once(self) -> int:
         rows = row_limit(self.batch.args[0])
@@ -227,7 +237,7 @@ class _Search:
             outputs[part] = type(part).outputs(part, *context)
             return outputs[part]
 
-        self.estimator.per_datum(self.batch.model, self._guide_with(record), *self.batch.args)
+        self.estimator.per_datum(*self._programs(self._guide_with(record)), **self.batch.kwargs)
         return {part: out.detach() for part, out in outputs.items()}
 
     def _guide_with(self, outputs: Callable[..., Tensor]) -> Callable:
@@ -286,8 +296,8 @@ def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) ->
 
 
 @torch.no_grad()
-def _check(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> None:
-    latents = run_latents(owner, pair, args)
+def _check(owner: str, pair: ModelAndGuide, batch: Batch) -> None:
+    latents = run_latents(owner, pair, batch.args, batch.kwargs)
     if len(latents) > 1:
         raise NotImplementedError(
             f"{owner}: one continuous latent per datum is supported, got {', '.join(latents)}: the "

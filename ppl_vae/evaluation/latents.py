@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -52,7 +52,12 @@ class Latent:
         return self.before_in_model <= self.before_in_guide
 
 
-def run_latents(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> dict[str, Latent]:
+def run_latents(
+    owner: str,
+    pair: ModelAndGuide,
+    args: tuple[Tensor, ...],
+    kwargs: Mapping[str, Tensor] | None = None,
+) -> dict[str, Latent]:
     """Run guide and model once on a batch, and return the continuous latents by name.
 
     Unobserved labels are set to their likeliest value under the guide.
@@ -61,6 +66,7 @@ def run_latents(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> di
         owner: the function that asks, for messages.
         pair: the model/guide pair.
         args: arguments of the programs, x first.
+        kwargs: what they are given by name.
 
     Raises:
         ValueError: if there is no continuous latent, or one is no vector per datum.
@@ -68,8 +74,9 @@ def run_latents(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> di
             after a continuous one.
     """
     labels: dict[str, Tensor] = {}
+    named = kwargs or {}
     while True:
-        guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args)
+        guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args, **named)
         drawn = [site for site in sample_sites(guide) if not site["is_observed"]]
         discrete = [site for site in drawn if site["fn"].has_enumerate_support]
         if not discrete:
@@ -83,7 +90,7 @@ def run_latents(owner: str, pair: ModelAndGuide, args: tuple[Tensor, ...]) -> di
     if not drawn:
         raise ValueError(f"{owner}: the guide draws no continuous latent")
     given_labels = poutine.condition(pair.model, data=labels)
-    model = poutine.trace(poutine.replay(given_labels, trace=guide)).get_trace(*args)
+    model = poutine.trace(poutine.replay(given_labels, trace=guide)).get_trace(*args, **named)
     in_guide = [site["name"] for site in drawn]
     in_model = [site["name"] for site in sample_sites(model) if not site["is_observed"]]
     if set(in_guide) != set(in_model):
@@ -140,23 +147,25 @@ def _likeliest(d: Distribution) -> Tensor:
 
 
 def data_blocks(
-    owner: str, x: Tensor, context: tuple[Tensor, ...], size: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the programs' arguments for ``size`` data at a time.
+    owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None, size: int
+) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    """Yield the programs' arguments, by position and by name, for ``size`` data at a time.
 
     Raises:
         ValueError: if there are no data, or a further argument has another length.
     """
     if len(x) == 0:
         raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
-    for tensor in context:
+    for tensor in (*context, *([] if mask is None else [mask])):
         if len(tensor) != len(x):
             raise ValueError(
                 f"{owner}: x has {len(x)} data, but a further argument has {len(tensor)}; give one "
                 f"entry for each datum"
             )
     for start in range(0, len(x), size):
-        yield tuple(t[start : start + size] for t in (x, *context))
+        some = slice(start, start + size)
+        named = {} if mask is None else {"mask": mask[some]}
+        yield tuple(t[some] for t in (x, *context)), named
 
 
 @runtime_checkable

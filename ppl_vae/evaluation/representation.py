@@ -102,6 +102,7 @@ def responsibilities(
     pair: ModelAndGuide,
     x: Tensor,
     *context: Tensor,
+    mask: Tensor | None = None,
     num_samples: int = 10,
     site: str | None = None,
     seed: int = 0,
@@ -113,8 +114,9 @@ def responsibilities(
     Args:
         pair: a pair whose prior is a mixture, such as ``priors.GaussianMixture`` or
             ``priors.VampPrior``.
-        x: the data, shape ``(N, *event)``, complete: there is no ``mask``.
+        x: the data, shape ``(N, *event)``.
         context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
         site: the latent's name, needed where there are several.
         seed: of the draws; the global random state stays as it was.
@@ -128,8 +130,8 @@ def responsibilities(
     positive_int(owner, "num_samples", num_samples)
     results = []
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        for args in data_blocks(owner, x, context, BLOCK):
-            latent = latent_at(owner, run_latents(owner, pair, args), site)
+        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             prior: Any = latent.p
             if latent.before_in_guide or latent.before_in_model:
                 raise NotImplementedError(

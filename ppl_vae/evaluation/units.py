@@ -82,6 +82,7 @@ def latent_units(
     pair: ModelAndGuide,
     x: Tensor,
     *context: Tensor,
+    mask: Tensor | None = None,
     threshold: float = 0.01,
     num_samples: int = 100,
     site: str | None = None,
@@ -102,7 +103,7 @@ def latent_units(
     over draws, and its variance is the covariance of two independent averages, which the noise of
     the draws does not bias; it may come out slightly negative. Unobserved labels are set to their
     likeliest value. As in :func:`ppl_vae.evaluation.kl_decomposition`, weights of sites, such as a
-    β on the KL, change nothing, and the data must be complete.
+    β on the KL, change nothing. Where entries are missing, x is what is observed of it.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2; for collapse Bowman et al. 2016
     (arXiv 1511.06349), section 3.1, and Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, which
@@ -112,6 +113,7 @@ def latent_units(
         pair: any model/guide pair.
         x: the data, shape ``(N, *event)``, at least 2.
         context: further arguments of the programs, such as labels, of N entries each.
+        mask: boolean, of x's shape, True where x is observed; everything if not given.
         threshold: of the activity.
         num_samples: draws per datum, at least 2, where something has no closed form; for the KL
             only as many of them as make 20,000 of all data, as these are averaged over data.
@@ -144,9 +146,9 @@ def latent_units(
         seeded(owner, seed),
         tqdm(total=len(x), desc="latent units", disable=not progress, leave=False) as bar,
     ):
-        for args in data_blocks(owner, x, context, BLOCK):
-            latent = latent_at(owner, run_latents(owner, pair, args), site)
-            mean, kl = _of_batch(pair, args, latent, num_samples, kl_samples)
+        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
+            mean, kl = _of_batch(pair, args, kwargs, latent, num_samples, kl_samples)
             means.append(mean.double())
             kls.append(kl.double())
             bar.update(len(args[0]))
@@ -175,6 +177,7 @@ def latent_units(
 def _of_batch(
     pair: ModelAndGuide,
     args: tuple[Tensor, ...],
+    kwargs: dict[str, Tensor],
     latent: Latent,
     num_samples: int,
     kl_samples: int,
@@ -191,7 +194,7 @@ def _of_batch(
     for draw in range(max(of_mean, of_kl)):
         z = latent.z
         if draw > 0 and others:
-            latent = run_latents("latent_units", pair, args)[latent.name]
+            latent = run_latents("latent_units", pair, args, kwargs)[latent.name]
             z = latent.z
         elif draw > 0:
             z = latent.q.sample()

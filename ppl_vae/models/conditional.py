@@ -84,17 +84,22 @@ class ConditionalVAE(Pair):
         return p_x.mean if mean else p_x.sample()
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "batch *event"], c: Tensor) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws."""
-        self.observation.check(x)
+    def encode(
+        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch latent"]:
+        """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws.
+
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
+        """
+        x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Float[Tensor, "batch *event"], c: Tensor
+        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
-        self.observation.check(x)
+        """Return E[x' | z, c] at one draw z ~ q(z | x, c); ``mask`` as for `encode`."""
+        x = self.observation.seen(x, mask)
         c = self.model.condition.seen(c, len(x), x.dtype)
         return self.likelihood(self.posterior(x, c).sample(), c).mean
 

@@ -132,15 +132,22 @@ class HierarchicalVAE(Pair):
         return p_x.mean if mean else p_x.sample()
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, ...]:
-        """Return the latents of each layer, z_1 first: each layer's mean given the one before."""
-        self.observation.check(x)
+    def encode(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return the latents of each layer, z_1 first: each layer's mean given the one before.
+
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
+        """
+        x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
     @torch.no_grad()
-    def reconstruct(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z] at one draw of the guide's latents."""
-        self.observation.check(x)
+    def reconstruct(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z] at one draw of the guide's latents; ``mask`` as for `encode`."""
+        x = self.observation.seen(x, mask)
         latents = self.guide.latents(x, lambda _, q: q.sample())
         return self.model.likelihood_at(list(latents)).mean
 

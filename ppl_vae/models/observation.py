@@ -65,6 +65,11 @@ class Observation:
         """Return x with a harmless value of the support where it is not observed."""
         return x if mask is None else torch.where(mask, x, self.filling)
 
+    def seen(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return x as a guide sees it, or raise an error as `check` does."""
+        self.check(x, mask)
+        return self.filled(x, mask)
+
     def batch_size(
         self,
         x: Tensor | None,
@@ -99,7 +104,7 @@ class Observation:
         """Raise an error that names x, what came and what was expected, if x does not suit."""
         self.check_shape(x)
         if mask is not None:
-            self._check_mask(x, mask)
+            self.check_mask(x, mask)
             x = self.filled(x, mask)
         if is_validation_enabled():
             self.check_values(x)
@@ -168,7 +173,8 @@ class Observation:
             return bool(element.check(ends).all())
         return bool(self.support.check(x).all())
 
-    def _check_mask(self, x: Tensor, mask: Tensor) -> None:
+    def check_mask(self, x: Tensor, mask: Tensor) -> None:
+        """Raise an error that names the mask if it is no boolean tensor of x's shape."""
         expected = f"mask of shape {tuple(x.shape)}, as x, True where x is observed"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")

@@ -114,14 +114,19 @@ class SemiSupervisedVAE(Pair):
         return self.model.classification_weight
 
     @torch.no_grad()
-    def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
+    def classify(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch classes"]:
         """Return the probabilities q(y | x).
 
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
         Only the shape of x is checked: accuracy is customarily measured on grey values, which a
         Bernoulli likelihood refuses.
         """
         self.observation.check_shape(x)
-        return self.classifier(x).probs
+        if mask is not None:
+            self.observation.check_mask(x, mask)
+        return self.classifier(self.observation.filled(x, mask)).probs
 
     @torch.no_grad()
     def generate(
@@ -139,21 +144,33 @@ class SemiSupervisedVAE(Pair):
 
     @torch.no_grad()
     def encode(
-        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch *event"],
+        y: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
     ) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,y)[z]; y is the most probable label under q(y | x) where not given."""
+        """Return E_q(z|x,y)[z]; y is the most probable label under q(y | x) where not given.
+
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
+        """
+        x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch *event"],
+        y: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
     ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
+        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y and mask as for :meth:`encode`."""
+        x = self.observation.seen(x, mask)
         one_hot = self._observed_or_likeliest(x, y)
         return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
 
     def _observed_or_likeliest(self, x: Tensor, y: Tensor | None) -> Tensor:
-        self.observation.check(x)
         likeliest = self.classifier(x).probs.argmax(-1)
         if y is not None:
             self.guide.labels.check(y, x.shape[0])

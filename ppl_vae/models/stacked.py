@@ -64,23 +64,35 @@ class StackedVAE(Constructed):
         return save(self, folder)
 
     @torch.no_grad()
-    def latents(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
-        self.first.observation.check(x)
-        return self.first.posterior(x).sample()
+    def latents(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch latent"]:
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2.
+
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
+        """
+        return self.first.posterior(self.first.observation.seen(x, mask)).sample()
 
     @torch.no_grad()
-    def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
-        """Return q(y | z_1) at the mean z_1 of q(z_1 | x); only the shape of x is checked."""
+    def classify(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """Return q(y | z_1) at the mean z_1 of q(z_1 | x); only shapes are checked."""
         self.first.observation.check_shape(x)
-        return self.second.classify(self._mean_latents(x))
+        if mask is not None:
+            self.first.observation.check_mask(x, mask)
+        return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
     @torch.no_grad()
     def encode(
-        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch *event"],
+        y: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
     ) -> Float[Tensor, "batch latent"]:
-        """Return M2's latents at the mean of M1's; y as for ``SemiSupervisedVAE.encode``."""
-        self.first.observation.check(x)
+        """Return M2's latents at the mean of M1's; y and mask as in ``SemiSupervisedVAE``."""
+        x = self.first.observation.seen(x, mask)
         return self.second.encode(self._mean_latents(x), y)
 
     @torch.no_grad()
@@ -93,10 +105,15 @@ class StackedVAE(Constructed):
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch *event"],
+        y: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
     ) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z_1], z_1 being M2's reconstruction of one draw of M1's latents."""
-        return self.first.likelihood(self.second.reconstruct(self.latents(x), y)).mean
+        drawn = self.latents(x, mask=mask)
+        return self.first.likelihood(self.second.reconstruct(drawn, y)).mean
 
     def _mean_latents(self, x: Tensor) -> Tensor:
         return mean_of(self.first.posterior(x))

@@ -63,16 +63,21 @@ class VAE(Pair):
         return likelihood.mean if mean else likelihood.sample()
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
-        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws."""
-        self.observation.check(x)
-        return mean_of(self.posterior(x))
+    def encode(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch latent"]:
+        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws.
+
+        Where the boolean ``mask``, of x's shape, is False, x is not observed.
+        """
+        return mean_of(self.posterior(self.observation.seen(x, mask)))
 
     @torch.no_grad()
-    def reconstruct(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z] at one draw z ~ q(z | x)."""
-        self.observation.check(x)
-        return self.likelihood(self.posterior(x).sample()).mean
+    def reconstruct(
+        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Return E[x' | z] at one draw z ~ q(z | x); ``mask`` as for `encode`."""
+        return self.likelihood(self.posterior(self.observation.seen(x, mask)).sample()).mean
 
 
 class VAEModel(nn.Module):

@@ -89,7 +89,9 @@ def _classes(found: Measured, runs: Runs, known: Tensor, y: Tensor) -> None:
     if int(y.max()) >= pair.num_classes:
         found.missing["accuracy of q(y|x)"] = "the labels are not those of the pair"
         return
-    right = accuracy(pair, subject.grey[known.to(subject.grey.device)], y)
+    at = known.to(subject.grey.device)
+    seen = None if subject.mask is None else subject.mask[at]
+    right = accuracy(pair, subject.grey[at], y, mask=seen)
     found.quantities["accuracy of q(y|x)"] = share(right, accuracy_interval(right, len(y)))
     found.calibration = expected_calibration_error(runs.classified()[known], y)
     found.quantities["expected calibration error"] = plain(found.calibration.error, 4, "share")
@@ -101,7 +103,12 @@ def _clusters(
     """Say how the components of a mixture prior agree with the labels."""
     subject = runs.subject
     found.shares = responsibilities(
-        subject.pair, subject.x, *subject.context, site=mixture, seed=seed
+        subject.pair,
+        subject.x,
+        *subject.context,
+        mask=subject.mask,
+        site=mixture,
+        seed=seed,
     ).cpu()
     result = clustering(found.shares[known], y)
     interval = accuracy_interval(result.accuracy, len(y))

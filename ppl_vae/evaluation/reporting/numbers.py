@@ -43,15 +43,15 @@ def measure(subject: Subject, runs: Runs, train: Subject | None, options: Option
 
 
 def _bounds(found: Measured, subject: Subject, options: Options) -> None:
-    pair, args = subject.pair, (subject.x, *subject.context)
+    pair, args, mask = subject.pair, (subject.x, *subject.context), subject.mask
     table, seed, progress = found.quantities, options.seed, options.progress
     with seeded("report", seed):
         found.terms = found.attempt(
             "KL and reconstruction",
-            lambda: elbo_terms(pair, *args, num_samples=ELBO_DRAWS, progress=progress),
+            lambda: elbo_terms(pair, *args, mask=mask, num_samples=ELBO_DRAWS, progress=progress),
         )
         bounds = importance_bounds(
-            pair, *args, num_particles=options.num_particles, progress=progress
+            pair, *args, mask=mask, num_particles=options.num_particles, progress=progress
         )
     if found.terms is not None:
         table["NELBO"] = nats(found.terms.nelbo)
@@ -62,6 +62,7 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
         lambda: log_likelihood(
             pair,
             *args,
+            mask=mask,
             num_samples=options.num_samples,
             seed=seed,
             progress=progress,
@@ -70,7 +71,10 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
     )
     name, size = f"IS-{options.num_samples}", len(subject.x)
     table[name] = nats(result.nll)
-    table[f"{name}, bits per dimension"] = bits(result.bits_per_dim(subject.x.shape[1:]))
+    if mask is None:
+        table[f"{name}, bits per dimension"] = bits(result.bits_per_dim(subject.x.shape[1:]))
+    else:
+        found.missing["bits per dimension"] = "some data have fewer entries observed than others"
     error = result.standard_error.double().square().sum().sqrt().item() / size
     table[f"{name}, Monte Carlo error of the mean"] = plain(error, 4, "nats")
     table[f"{name}, median effective sample size"] = plain(result.ess.median().item(), 0)
@@ -82,6 +86,7 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
             lambda: annealed_importance_sampling(
                 pair,
                 *some,
+                mask=None if mask is None else mask[: options.annealed_data],
                 num_chains=options.annealed_chains,
                 num_temperatures=options.annealed_temperatures,
                 seed=seed,
@@ -101,6 +106,7 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
                 lambda: inference_gap(
                     pair,
                     *(t[:first] for t in args),
+                    mask=None if mask is None else mask[:first],
                     steps=options.gap_steps,
                     seed=seed,
                     progress=progress,
@@ -114,16 +120,18 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
 
 
 def _latents(found: Measured, subject: Subject, runs: Runs, options: Options) -> None:
-    pair, args = subject.pair, (subject.x, *subject.context)
+    pair, args, mask = subject.pair, (subject.x, *subject.context), subject.mask
     several = len(runs.sites) > 1
     for site in runs.sites:
         of = f", {site}" if several else ""
-        units = found.listen(partial(latent_units, pair, *args, site=site, seed=options.seed))
+        units = found.listen(
+            partial(latent_units, pair, *args, mask=mask, site=site, seed=options.seed)
+        )
         found.units[site] = units
         found.quantities[f"active units{of}"] = count(units.num_active, len(units.activity))
         split = found.attempt(
             f"split of the KL{of}",
-            partial(kl_decomposition, pair, *args, site=site, seed=options.seed),
+            partial(kl_decomposition, pair, *args, mask=mask, site=site, seed=options.seed),
             ValueError,
         )
         if split is None:

@@ -41,13 +41,14 @@ class Runs:
         draws: dict[str, list[Tensor]] = {}
         labels: dict[str, list[Tensor]] = {}
         self.first: dict[str, Latent] = {}
-        for args in data_blocks("report", subject.x, subject.context, BLOCK):
-            latents = run_latents("report", subject.pair, args)
+        blocks = data_blocks("report", subject.x, subject.context, subject.mask, BLOCK)
+        for args, kwargs in blocks:
+            latents = run_latents("report", subject.pair, args, kwargs)
             self.first = self.first or latents
             for name, latent in latents.items():
                 means.setdefault(name, []).append(mean_of(latent.q))
                 draws.setdefault(name, []).append(latent.z)
-            for name, value in self._likeliest(args).items():
+            for name, value in self._likeliest(args, kwargs).items():
                 labels.setdefault(name, []).append(value)
         self.means = {name: torch.cat(parts) for name, parts in means.items()}
         self.draws = {name: torch.cat(parts) for name, parts in draws.items()}
@@ -80,7 +81,7 @@ class Runs:
                 given it, and drawn where it is latent, if None.
         """
         index = torch.arange(n) % len(self.subject.x)
-        x, *context = self._arguments(index)
+        (x, *context), kwargs = self._arguments(index)
         free = poutine.uncondition(self.subject.pair.model)
         if label is not None:
             value = torch.full((n,), label, device=x.device)
@@ -88,7 +89,7 @@ class Runs:
                 context = [value]
             else:
                 free = poutine.condition(free, data={"y": value})
-        trace = poutine.trace(free).get_trace(x, *context)
+        trace = poutine.trace(free).get_trace(x, *context, **kwargs)
         return self._mean(trace), {site: trace.nodes[site]["value"] for site in self.sites}
 
     def prior_is_shared(self, site: str) -> bool:
@@ -101,34 +102,38 @@ class Runs:
 
     def components(self, site: str, n: int) -> Tensor:
         """Draw n latents from each of the K components of a mixture, shape ``(n, K, D)``."""
-        args = self._arguments(torch.arange(1))
-        prior: Any = run_latents("report", self.subject.pair, args)[site].p
+        args, kwargs = self._arguments(torch.arange(1))
+        prior: Any = run_latents("report", self.subject.pair, args, kwargs)[site].p
         z = prior.component_distribution.sample(torch.Size([n]))
         return z.reshape(n, -1, z.shape[-1])
 
     def classified(self) -> Tensor:
         """Return q(y | x) at the data before binarisation, on the CPU."""
         pair: Any = self.subject.pair
-        return torch.cat([pair.classify(part) for part in self.subject.grey.split(BLOCK)]).cpu()
+        blocks = data_blocks("report", self.subject.grey, (), self.subject.mask, BLOCK)
+        return torch.cat([pair.classify(*args, **kwargs) for args, kwargs in blocks]).cpu()
 
     def _is_shared_mixture(self, site: str) -> bool:
         return hasattr(self.first[site].p, "component_distribution") and self.prior_is_shared(site)
 
-    def _arguments(self, index: Tensor) -> tuple[Tensor, ...]:
-        at = index.to(self.subject.x.device)
-        return tuple(t[at] for t in (self.subject.x, *self.subject.context))
+    def _arguments(self, index: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Return what the programs are called with, by position and by name."""
+        subject, at = self.subject, index.to(self.subject.x.device)
+        named = {name: t[at] for name, t in subject.kwargs.items()}
+        return tuple(t[at] for t in (subject.x, *subject.context)), named
 
     def _trace(self, values: dict[str, Tensor], index: Tensor) -> Any:
         fixed = poutine.condition(self.subject.pair.model, data=values)
-        return poutine.trace(fixed).get_trace(*self._arguments(index))
+        args, kwargs = self._arguments(index)
+        return poutine.trace(fixed).get_trace(*args, **kwargs)
 
     def _mean(self, trace: Any) -> Tensor:
         if OBSERVED not in trace.nodes:
             raise NotImplementedError(f"the model has no site {OBSERVED!r} to draw")
         return mean_of(trace.nodes[OBSERVED]["fn"])
 
-    def _likeliest(self, args: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        trace = poutine.trace(self.subject.pair.guide).get_trace(*args)
+    def _likeliest(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
+        trace = poutine.trace(self.subject.pair.guide).get_trace(*args, **kwargs)
         return {
             site["name"]: _mode(site["fn"])
             for site in sample_sites(trace)

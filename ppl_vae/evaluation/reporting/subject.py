@@ -112,6 +112,10 @@ class Data:
             return tuple(self.source.shape[1:])
         return self.source.event_shape
 
+    def mask(self) -> Tensor | None:
+        """Return what is observed of the values; None if all of it is."""
+        return None if isinstance(self.source, Tensor) else self.source.mask_at(self.index)
+
     def grey(self) -> Tensor:
         """Return the values as they are, flat if they are of a data set."""
         if isinstance(self.source, Tensor):
@@ -136,6 +140,7 @@ class Subject:
         grey: the data before they were binarised, of x's shape.
         data: where they come from.
         prepared: in words, what was done to them.
+        mask: what is observed, of x's shape; None if all of it is.
     """
 
     name: str
@@ -145,6 +150,12 @@ class Subject:
     grey: Tensor
     data: Data
     prepared: str
+    mask: Tensor | None = None
+
+    @property
+    def kwargs(self) -> dict[str, Tensor]:
+        """What the programs are given by name."""
+        return {} if self.mask is None else {"mask": self.mask}
 
     @property
     def labels(self) -> Tensor | None:
@@ -191,19 +202,30 @@ def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, 
     like = next((p for p in _parameters(pair) if p.is_floating_point()), torch.empty(0))
     observation = getattr(pair, "observation", None)
     x = grey = data.grey()
+    mask = data.mask()
     prepared = "as they are"
     if observation is not None and observation.is_boolean:
         prepared = "0 and 1 as given"
-        if isinstance(data.source, Dataset) and not ((grey == 0) | (grey == 1)).all():
+        known = ((grey == 0) | (grey == 1)) if mask is None else ((grey == 0) | (grey == 1) | ~mask)
+        if isinstance(data.source, Dataset) and not known.all():
             x = data.binary()
             prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
     if observation is not None and x[0].numel() == observation.event_shape.numel():
-        x, grey = (t.reshape(len(t), *observation.event_shape) for t in (x, grey))
+        shape = (len(x), *observation.event_shape)
+        x, grey = (t.reshape(shape) for t in (x, grey))
+        mask = None if mask is None else mask.reshape(shape)
     x, grey = (t.to(device=like.device, dtype=like.dtype) for t in (x, grey))
+    if mask is not None:
+        mask = mask.to(like.device)
+        prepared += f"; {100 * (1 - mask.double().mean().item()):.3g} % are missing"
     if observation is not None:
         observation.check_shape(x)
-        observation.check_values(x)
-    return Subject(name, pair, x, _context(name, pair, data, context, like), grey, data, prepared)
+        observation.check_values(observation.filled(x, mask))
+    elif mask is not None:
+        x = torch.where(mask, x, 0.0)  # as in training; this package's pairs fill it themselves
+    return Subject(
+        name, pair, x, _context(name, pair, data, context, like), grey, data, prepared, mask
+    )
 
 
 def _context(

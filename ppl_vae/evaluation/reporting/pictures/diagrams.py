@@ -85,6 +85,7 @@ def graphs(of: Drawn) -> Figure:
     """Draw the graphs of model and guide."""
     subject = of.subject
     args = tuple(t[:3] for t in (subject.x, *subject.context))
+    kwargs = {name: t[:3] for name, t in subject.kwargs.items()}
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     for ax, title, program in zip(
         figure.subplots(1, 2),
@@ -92,7 +93,7 @@ def graphs(of: Drawn) -> Figure:
         (subject.pair.model, subject.pair.guide),
         strict=True,
     ):
-        plots.graph(relations(program, *args), ax=ax).set_title(title, loc="left")
+        plots.graph(relations(program, *args, **kwargs), ax=ax).set_title(title, loc="left")
         ax.set_anchor("NW")  # the two are of different heights, and their tops go together
     return figure
 
