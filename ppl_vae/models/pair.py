@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import arguments, expression
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.observation import Observation
+from ppl_vae.modes import inference
 
 P = TypeVar("P", bound="Pair")
 
@@ -95,7 +95,12 @@ class Pair(nn.Module, ABC):
         posterior = self._posterior_of_prior(parts)
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
-        return type(self)(**parts).train(self.training)
+        new = type(self)(**parts)
+        if not self.training:
+            shared = set(self.modules())
+            for part in new.modules():
+                part.training = part.training and part in shared
+        return new
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the pair into a folder, from which ``ppl_vae.load(folder)`` returns it.
@@ -129,7 +134,7 @@ class Pair(nn.Module, ABC):
                 continue  # these are binarised when drawn
             self.observation.check_values(x)
 
-    @torch.no_grad()
+    @inference
     def impute(
         self,
         x: Tensor,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from ppl_vae.errors import describe
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
+from ppl_vae.modes import inference
 
 
 class StackedVAE(nn.Module):
@@ -62,19 +62,19 @@ class StackedVAE(nn.Module):
 
         return save(self, folder)
 
-    @torch.no_grad()
+    @inference
     def latents(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch latent"]:
         """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
         self.first.observation.check(x)
         return self.first.posterior(x).sample()
 
-    @torch.no_grad()
+    @inference
     def classify(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
         """Return q(y | z_1) at the mean z_1 of q(z_1 | x); only the shape of x is checked."""
         self.first.observation.check_shape(x)
         return self.second.classify(self._mean_latents(x))
 
-    @torch.no_grad()
+    @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -82,7 +82,7 @@ class StackedVAE(nn.Module):
         self.first.observation.check(x)
         return self.second.encode(self._mean_latents(x), y)
 
-    @torch.no_grad()
+    @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
@@ -90,7 +90,7 @@ class StackedVAE(nn.Module):
         likelihood = self.first.likelihood(self.second.generate(n, y))
         return likelihood.mean if mean else likelihood.sample()
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], y: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:

@@ -157,7 +157,8 @@ class VampPrior(ConditionalDistribution):
             bounds=self.bounds,
         )
         new.raw_inputs, new.logits = self.raw_inputs, self.logits
-        return new.train(self.training)
+        new.training = self.training
+        return new
 
 
 def _interval(bounds: object) -> tuple[int | float, int | float] | None:

@@ -21,6 +21,7 @@ from ppl_vae.storage.atomic import replaced_file, sync_folder
 from ppl_vae.storage.errors import DamagedError, MismatchError
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
+from ppl_vae.turns import exclusively
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 LARGEST = 2**20
@@ -208,8 +209,8 @@ def _building(dtype: str, folder: Path) -> Iterator[None]:
     """Build in a dtype, on the CPU, with random numbers that are nobody's."""
     if dtype not in ("float32", "float64"):
         raise DamagedError(f"{folder}: {CONFIG}: dtype must be float32 or float64, got {dtype!r}")
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with exclusively(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        before = torch.get_default_dtype()
         torch.set_default_dtype(getattr(torch, dtype))
         try:
             yield
