@@ -15,6 +15,9 @@ ROOMS = {
     "errors": set(),
     "randomness": set(),
     "buffers": set(),
+    "turns": {"randomness"},
+    "modes": {"buffers", "turns"},
+    "registration": set(),
     "compilation": {"buffers", "models", "randomness"},
     "construction": {"errors", "likeness"},
     "likeness": {"errors"},
@@ -25,10 +28,19 @@ ROOMS = {
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
     # A pair's save() imports storage when it is called: storage knows all pairs.
-    "models": {"conditional", "construction", "errors", "posteriors", "storage"},
-    "estimators": {"errors"},
-    "oracles": set(),
-    "data": {"errors"},
+    "models": {
+        "conditional",
+        "construction",
+        "errors",
+        "modes",
+        "posteriors",
+        "randomness",
+        "registration",
+        "storage",
+    },
+    "estimators": {"buffers", "errors", "randomness", "turns"},
+    "oracles": {"registration"},
+    "data": {"errors", "turns"},
     "evaluation": {
         "compilation",
         "conditional",
@@ -37,7 +49,10 @@ ROOMS = {
         "errors",
         "estimators",
         "models",
+        "modes",
         "plots",
+        "randomness",
+        "turns",
     },
     "plots": {"errors"},
     "config": {
@@ -51,6 +66,7 @@ ROOMS = {
         "posteriors",
         "priors",
         "randomness",
+        "turns",
     },
     "cli": {
         "config",
@@ -73,8 +89,10 @@ ROOMS = {
         "estimators",
         "evaluation",
         "models",
+        "modes",
         "randomness",
         "storage",
+        "turns",
     },
 }
 

@@ -15,6 +15,7 @@ from ppl_vae.config.read import read
 from ppl_vae.config.resolve import resolve
 from ppl_vae.likeness import differences
 from ppl_vae.randomness import restored
+from ppl_vae.turns import exclusively
 
 
 def rebuilt(
@@ -65,7 +66,7 @@ def refuse(found: Iterator[str]) -> None:
 def building(dtype: torch.dtype) -> Iterator[None]:
     """Build in a dtype, on the CPU, with random numbers that are nobody's."""
     before = torch.get_default_dtype()
-    with restored(), torch.device("cpu"):
+    with exclusively(), restored(), torch.device("cpu"):
         torch.set_default_dtype(dtype)
         try:
             yield

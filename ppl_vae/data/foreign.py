@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae.data.parts import Given, Part, given
 from ppl_vae.data.position import Epochs, check_state, place
 from ppl_vae.errors import describe
+from ppl_vae.turns import exclusively
 
 _ELEMENTS = 64  # of each tensor, by which two batches are compared
 _END = object()
@@ -197,13 +198,14 @@ class _RandomStates:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put them in place of the global ones, and keep how far they got."""
-        outside = _global_states()
-        _set_global_states(*self._inside)
-        try:
-            yield
-        finally:
-            self._inside = _global_states()
-            _set_global_states(*outside)
+        with exclusively():
+            outside = _global_states()
+            _set_global_states(*self._inside)
+            try:
+                yield
+            finally:
+                self._inside = _global_states()
+                _set_global_states(*outside)
 
 
 def _global_states() -> tuple[Tensor, Any, Any]:

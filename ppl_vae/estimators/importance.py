@@ -14,6 +14,7 @@ from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.traces import Program
 from ppl_vae.estimators.weights import LogWeights, log_weights
+from ppl_vae.turns import exclusively
 
 Gradient = Literal["iwae", "dreg", "stl", "wake"]
 
@@ -132,7 +133,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> LogWeights:
         """Run the pair on the arguments and return the weights of all particles."""
-        return self._weigh(self._program(model, guide, args, kwargs), leaves=False)
+        with exclusively():
+            return self._weigh(self._program(model, guide, args, kwargs), leaves=False)
 
     def _weigh(self, program: Program, *, leaves: bool) -> LogWeights:
         return log_weights(

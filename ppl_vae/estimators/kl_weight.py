@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.turns import exclusively
 
 Schedule = Callable[[int], float]
 """β as a function of the step, 0 for the first."""
@@ -30,6 +31,7 @@ class KLWeight(Messenger):
     """
 
     ignores_parameters = True
+    keeps_plates = True
 
     def __init__(self, beta: float | int | Tensor) -> None:
         super().__init__()
@@ -73,8 +75,6 @@ class KLWeighted(ELBO):
         self.schedule = beta if callable(beta) else constant(beta)
         self.step = 0
         """The steps taken so far; set it when resuming."""
-        self._handler = KLWeight(0.0)
-        self._weighted: tuple[tuple[Callable, Callable], tuple[Callable, Callable]] | None = None
         if total_steps is not None:
             self._report_unfinished(positive_int("KLWeighted", "total_steps", total_steps))
 
@@ -87,28 +87,29 @@ class KLWeighted(ELBO):
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return minus the weighted objective and take one step of the schedule."""
-        weighted = self._advance(model, guide)
-        return self.estimator.differentiable_loss(*weighted, *args, **kwargs)
+        with exclusively():
+            weighted = self._advance(model, guide)
+            return self.estimator.differentiable_loss(*weighted, *args, **kwargs)
 
     def loss_and_grads(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor | float:
         """Return minus the weighted objective, with gradients, and take one step."""
-        weighted = self._advance(model, guide)
-        return self.estimator.loss_and_grads(*weighted, *args, **kwargs)
+        with exclusively():
+            weighted = self._advance(model, guide)
+            return self.estimator.loss_and_grads(*weighted, *args, **kwargs)
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound, β being 1."""
-        return self.estimator.loss(model, guide, *args, **kwargs)
+        with exclusively():
+            return self.estimator.loss(model, guide, *args, **kwargs)
 
     def _advance(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
         """Return the programs under the step's β and take the step."""
-        self._handler.beta = self.beta
+        # Nothing of the programs is kept, which may be gone by the next step.
+        handler = KLWeight(self.beta)
         self.step += 1
-        # The same wrapped programs at each step: estimators remember what they found of them.
-        if self._weighted is None or self._weighted[0] != (model, guide):
-            self._weighted = (model, guide), (self._handler(model), self._handler(guide))
-        return self._weighted[1]
+        return handler(model), handler(guide)
 
     def _report_unfinished(self, total_steps: int) -> None:
         schedule = self.schedule
@@ -121,9 +122,6 @@ class KLWeighted(ELBO):
                 f"it never reaches {schedule.end:.3g}",
                 stacklevel=3,
             )
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_weighted": None}  # the programs are not the estimator's own
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         raise NotImplementedError("KLWeighted leaves traces to the estimator it wraps")

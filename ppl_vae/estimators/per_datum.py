@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators.traces import PlateNesting, Program
+from ppl_vae.turns import exclusively
 
 
 class Bound(NamedTuple):
@@ -61,14 +62,15 @@ class PerDatumELBO(ELBO, ABC):
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Float[Tensor, " batch"]:
         """Return the bound for each datum, in nats, without N/B; a value, not differentiable."""
-        with torch.no_grad():
+        with exclusively(), torch.no_grad():
             return self._bound(self._program(model, guide, args, kwargs)).per_datum
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Float[Tensor, ""]:
         """Return minus the bound in nats per batch, whose gradient trains model and guide."""
-        bound = self._bound(self._program(model, guide, args, kwargs))
+        with exclusively():
+            bound = self._bound(self._program(model, guide, args, kwargs))
         loss = -bound.scale * bound.per_datum.sum()
         if bound.surrogate is None:
             return loss
@@ -79,15 +81,17 @@ class PerDatumELBO(ELBO, ABC):
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Float[Tensor, ""]:
         """Return minus the bound in nats per batch, as a tensor, and accumulate gradients."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
+        with exclusively():
+            loss = self.differentiable_loss(model, guide, *args, **kwargs)
+            if loss.requires_grad:
+                loss.backward()
         return loss.detach()
 
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound in nats per batch."""
-        bound = self._bound(self._program(model, guide, args, kwargs))
+        with exclusively():
+            bound = self._bound(self._program(model, guide, args, kwargs))
         return (-bound.scale * bound.per_datum.sum()).item()
 
     def _program(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Program:

@@ -10,6 +10,7 @@ import inspect
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from pyro.poutine import Trace
 from pyro.poutine.trace_messenger import TraceHandler
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
-from torch import Tensor
+from torch import Tensor, nn
 
+from ppl_vae.buffers import untouched
 from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
+from ppl_vae.randomness import restored
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Program:
 class PlateNesting:
     """How many dimensions the plates of a model/guide pair take.
 
-    The answer is found by running the pair once, random state preserved, and is kept for as long as
-    the same pair comes; Pyro's estimators keep it for whatever pair comes next.
+    The answer is found by running the pair once, random state and buffers preserved, and is kept
+    for as long as the same pair comes; Pyro's estimators keep it for whatever pair comes next.
     """
 
     def __init__(self) -> None:
@@ -90,9 +93,10 @@ class PlateNesting:
 
     def __call__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
         """Return the number of dimensions, 1 for a single batch plate."""
-        if self._pair is None or self._pair[0]() != model or self._pair[1]() != guide:
+        bare = _bare(model), _bare(guide)
+        if self._pair is None or (self._pair[0](), self._pair[1]()) != bare:
             self._nesting = _plate_nesting(model, guide, args, kwargs)
-            self._pair = (_weak(model), _weak(guide))
+            self._pair = _weak(bare[0]), _weak(bare[1])
         return self._nesting
 
 
@@ -138,8 +142,8 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with poutine.block(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+    modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
+    with poutine.block(), torch.no_grad(), restored(), untouched(*modules):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
             *args, **kwargs
@@ -155,6 +159,18 @@ def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) 
         ),
         default=0,
     )
+
+
+def _bare(fn: Callable) -> Callable:
+    """Return a program without the handlers around it that say that its plates stay the same."""
+    while True:
+        inner = getattr(fn, "func", None)  # what a handler makes of a program holds both
+        if not (isinstance(inner, partial) and len(inner.args) == 2):
+            return fn
+        handler, program = inner.args
+        if not getattr(handler, "keeps_plates", False):
+            return fn
+        fn = program
 
 
 def _weak(fn: Callable) -> Callable[[], object]:

@@ -20,6 +20,7 @@ from ppl_vae.estimators.traces import (
     sample_sites,
     with_values,
 )
+from ppl_vae.turns import exclusively
 
 Terms = tuple[Tensor, Tensor | None]
 """The model's log-densities, and those of its observed sites alone."""
@@ -193,7 +194,8 @@ def log_weights(
         some, whole = guide_trace, length == num_particles
         if not whole:
             some = narrowed(guide_trace, program.particle_dim, start, length)
-        return model_terms(program.run_model(some, length, whole=whole), datum, names)
+        with exclusively():  # it may be run again by a backward pass, whenever that is
+            return model_terms(program.run_model(some, length, whole=whole), datum, names)
 
     if chunk_size is None or chunk_size >= num_particles:
         log_p, log_likelihood = log_p_of(0, num_particles)

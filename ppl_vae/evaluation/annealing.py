@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
 from ppl_vae.evaluation.joint import Joint, Start, Values
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.likelihood import Evidence, check_log_weights
 from ppl_vae.evaluation.programs import batches
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.modes import evaluating
 
 TARGET_ACCEPTANCE = 0.65
 """The acceptance that step sizes are tuned for (Neal 2011, section 4.4)."""

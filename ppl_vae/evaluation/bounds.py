@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.modes import evaluating
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
@@ -124,19 +124,6 @@ def importance_bounds(
             ]
             bounds[k] = Estimate.of(torch.cat(values))
     return bounds
-
-
-@contextmanager
-def evaluating(*programs: nn.Module) -> Iterator[None]:
-    """Switch the programs to evaluation mode, and back to the modes they were in."""
-    modes = [(m, m.training) for program in programs for m in program.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _batches(

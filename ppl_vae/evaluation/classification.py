@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.evaluation.bounds import evaluating
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import data_blocks
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
+from ppl_vae.modes import evaluating
 
 
 def accuracy(

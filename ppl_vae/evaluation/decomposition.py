@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
     BLOCK,
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.latents import (
 )
 from ppl_vae.evaluation.programs import row_limit
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 
 
 @dataclass(frozen=True)

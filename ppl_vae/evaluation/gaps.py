@@ -16,13 +16,14 @@ from tqdm import tqdm
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 
 PARTICLES = 10
 """Draws per datum and step of the optimisation."""

@@ -8,7 +8,8 @@ from pyro import poutine
 from pyro.infer.inspect import get_model_relations
 from torch import nn
 
-from ppl_vae.evaluation.bounds import evaluating
+from ppl_vae.modes import evaluating
+from ppl_vae.randomness import restored
 
 
 def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -34,6 +35,6 @@ def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
     # Pyro would mark parameters, too, by other tensors in their place. A program that checks that
     # its parameters are those in Pyro's store refuses them, and they are not drawn.
     without_parameters = poutine.block(program, hide_types=["param"])
-    with evaluating(program):
+    with evaluating(program), restored():
         found = get_model_relations(without_parameters, args, kwargs)
     return {key: found[key] for key in ("sample_sample", "sample_dist", "plate_sample", "observed")}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.bits import bits_per_dim
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.compiled import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import UNRELIABLE
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
 from ppl_vae.evaluation.weights import summed_log_weights
+from ppl_vae.modes import evaluating
 
 AT_ONCE = 100
 """Particles of a datum at a time where there are data enough: x is encoded anew for so many."""

@@ -12,11 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import BLOCK, data_blocks, latent_at, run_latents
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 
 
 @dataclass(frozen=True)

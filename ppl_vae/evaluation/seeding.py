@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import torch
 
 from ppl_vae.errors import describe
+from ppl_vae.turns import exclusively
 
 
 @contextmanager
 def seeded(owner: str, seed: int) -> Iterator[None]:
-    """Seed torch's generators, and put them back as they were.
+    """Seed torch's generators, and put them back as they were; no other thread draws meanwhile.
 
     Raises:
         TypeError: if the seed is no integer; the message names the owner.
@@ -21,7 +22,7 @@ def seeded(owner: str, seed: int) -> Iterator[None]:
         raise TypeError(f"{owner}: seed must be an integer, got {describe(seed)}")
     # Seeding a generator of a device that is not in use would be remembered there.
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with exclusively(), torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from tqdm import tqdm
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -25,6 +25,7 @@ from ppl_vae.evaluation.latents import (
     run_latents,
 )
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 
 NO_INFORMATION = 0.1
 """A posterior whose KL is below so many nats per datum has collapsed, whatever its units' scale."""

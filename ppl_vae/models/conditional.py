@@ -12,8 +12,9 @@ from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.registration import register
 from ppl_vae.models.shapes import agree, zeros_for
+from ppl_vae.modes import inference
+from ppl_vae.registration import register
 
 
 class ConditionalVAE(Pair):
@@ -76,14 +77,14 @@ class ConditionalVAE(Pair):
         """What c may be, where it is a label."""
         return self.model.condition.labels
 
-    @torch.no_grad()
+    @inference
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
         c = self.model.condition.seen(c, len(c), zeros_for(self.likelihood, 1).dtype)
         p_x = self.likelihood(self.model.prior_at(c).expand((len(c),)).sample(), c)
         return p_x.mean if mean else p_x.sample()
 
-    @torch.no_grad()
+    @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -94,7 +95,7 @@ class ConditionalVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pyro
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -14,8 +13,9 @@ from torch.distributions import Distribution
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.registration import register
 from ppl_vae.models.shapes import observation_of, probed, same_latents
+from ppl_vae.modes import inference
+from ppl_vae.registration import register
 
 
 class HierarchicalVAE(Pair):
@@ -122,7 +122,7 @@ class HierarchicalVAE(Pair):
         """The guide's distribution that sees x alone: of z_1 bottom-up, of z_L top-down."""
         return self.posteriors[-1 if self.guide.top_down else 0]
 
-    @torch.no_grad()
+    @inference
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the top down, or E[x | z] at drawn latents with ``mean``."""
         latents = [self.prior().sample((n,))]
@@ -131,7 +131,7 @@ class HierarchicalVAE(Pair):
         p_x = self.model.likelihood_at(latents)
         return p_x.mean if mean else p_x.sample()
 
-    @torch.no_grad()
+    @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -142,7 +142,7 @@ class HierarchicalVAE(Pair):
         x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:

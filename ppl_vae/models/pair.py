@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -16,6 +15,7 @@ from ppl_vae.construction import Constructed, arguments, expression
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
+from ppl_vae.modes import inference
 
 P = TypeVar("P", bound="Pair")
 
@@ -101,11 +101,12 @@ class Pair(Constructed, ABC):
         posterior = self._posterior_of_prior(parts)
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
-        pair, shared = type(self)(**parts), set(self.modules())
-        for module in pair.modules():
-            if module not in shared:  # whose modes are this pair's too
-                module.training = self.training
-        return pair
+        new = type(self)(**parts)
+        if not self.training:
+            shared = set(self.modules())
+            for part in new.modules():
+                part.training = part.training and part in shared
+        return new
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the pair into a folder, from which ``ppl_vae.load(folder)`` returns it.
@@ -142,7 +143,7 @@ class Pair(Constructed, ABC):
                 continue  # these are binarised when drawn
             self.observation.check_values(x)
 
-    @torch.no_grad()
+    @inference
     def impute(
         self,
         x: Tensor,

@@ -14,9 +14,10 @@ from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.registration import register
 from ppl_vae.models.shapes import agree, probed, zeros_for
+from ppl_vae.modes import inference
 from ppl_vae.posteriors import Categorical
+from ppl_vae.registration import register
 
 
 class SemiSupervisedVAE(Pair):
@@ -113,7 +114,7 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
-    @torch.no_grad()
+    @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch classes"]:
@@ -128,7 +129,7 @@ class SemiSupervisedVAE(Pair):
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
-    @torch.no_grad()
+    @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
@@ -142,7 +143,7 @@ class SemiSupervisedVAE(Pair):
         likelihood = self.likelihood(p_z.sample(), one_hot)
         return likelihood.mean if mean else likelihood.sample()
 
-    @torch.no_grad()
+    @inference
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -157,7 +158,7 @@ class SemiSupervisedVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],

@@ -13,6 +13,8 @@ from torch.distributions import Distribution
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
+from ppl_vae.modes import evaluating
+from ppl_vae.randomness import restored
 
 
 def agree(
@@ -136,17 +138,9 @@ def distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Di
 @contextmanager
 def probing(*parts: nn.Module) -> Iterator[None]:
     """Leave modes, running statistics and the random state as they were."""
-    modes = [
-        (m, m.training) for part in parts if isinstance(part, nn.Module) for m in part.modules()
-    ]
-    try:
-        for m, _ in modes:
-            m.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    with evaluating(*modules), torch.no_grad(), restored():
+        yield
 
 
 def zeros_for(module: nn.Module, *shape: int) -> Tensor:

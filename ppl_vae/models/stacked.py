@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ppl_vae.errors import describe
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
+from ppl_vae.modes import inference
 
 
 class StackedVAE(Constructed):
@@ -63,7 +63,7 @@ class StackedVAE(Constructed):
 
         return save(self, folder)
 
-    @torch.no_grad()
+    @inference
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -73,7 +73,7 @@ class StackedVAE(Constructed):
         """
         return self.first.posterior(self.first.observation.seen(x, mask)).sample()
 
-    @torch.no_grad()
+    @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch classes"]:
@@ -83,7 +83,7 @@ class StackedVAE(Constructed):
             self.first.observation.check_mask(x, mask)
         return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
-    @torch.no_grad()
+    @inference
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -95,7 +95,7 @@ class StackedVAE(Constructed):
         x = self.first.observation.seen(x, mask)
         return self.second.encode(self._mean_latents(x), y)
 
-    @torch.no_grad()
+    @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
@@ -103,7 +103,7 @@ class StackedVAE(Constructed):
         likelihood = self.first.likelihood(self.second.generate(n, y))
         return likelihood.mean if mean else likelihood.sample()
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],

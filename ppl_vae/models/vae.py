@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pyro
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.registration import register
 from ppl_vae.models.shapes import agree
+from ppl_vae.modes import inference
+from ppl_vae.registration import register
 
 
 class VAE(Pair):
@@ -56,13 +56,13 @@ class VAE(Pair):
         self.model = VAEModel(prior, likelihood, observation)
         self.guide = VAEGuide(posterior, observation)
 
-    @torch.no_grad()
+    @inference
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
         likelihood = self.likelihood(self.prior().sample((n,)))
         return likelihood.mean if mean else likelihood.sample()
 
-    @torch.no_grad()
+    @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -72,7 +72,7 @@ class VAE(Pair):
         """
         return mean_of(self.posterior(self.observation.seen(x, mask)))
 
-    @torch.no_grad()
+    @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:

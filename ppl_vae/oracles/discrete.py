@@ -40,7 +40,7 @@ class LabelModel(Program):
         *,
         enumerated: bool,
     ):
-        super().__init__("model", options)
+        super().__init__(options)
         self.logits = nn.Parameter(logits)
         self.prior = prior
         self.likelihood = likelihood
@@ -102,7 +102,7 @@ class LabelGuide(Program):
         posterior: AffineNormal,
         options: PlateOptions,
     ):
-        super().__init__("guide", options)
+        super().__init__(options)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
         self.posterior = posterior

@@ -20,7 +20,7 @@ class LatentModel(Program, Generic[Prior]):
     """``z ~ prior()``, ``x ~ likelihood(z)``."""
 
     def __init__(self, prior: Prior, likelihood: AffineNormal, options: PlateOptions):
-        super().__init__("model", options)
+        super().__init__(options)
         self.prior = prior
         self.likelihood = likelihood
 
@@ -36,7 +36,7 @@ class LatentGuide(Program):
     """``z ~ posterior(x)``."""
 
     def __init__(self, posterior: AffineNormal, options: PlateOptions):
-        super().__init__("guide", options)
+        super().__init__(options)
         self.posterior = posterior
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> None:

@@ -22,7 +22,7 @@ class TwoLayerModel(Program):
         likelihood: AffineNormal,
         options: PlateOptions,
     ):
-        super().__init__("model", options)
+        super().__init__(options)
         self.prior = prior
         self.transition = transition
         self.likelihood = likelihood
@@ -51,7 +51,7 @@ class TwoLayerGuide(Program):
     """``z1 ~ posterior1(x)``, ``z2 ~ posterior2(z1)``."""
 
     def __init__(self, posterior1: AffineNormal, posterior2: AffineNormal, options: PlateOptions):
-        super().__init__("guide", options)
+        super().__init__(options)
         self.posterior1 = posterior1
         self.posterior2 = posterior2
 

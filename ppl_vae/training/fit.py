@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 from lightning_fabric import Fabric
 from pyro.infer import ELBO
 from torch import nn
@@ -20,7 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.randomness import restored, seed_everything
+from ppl_vae.modes import training
+from ppl_vae.randomness import seed_everything
 from ppl_vae.training.arguments import (
     check_numbers,
     checked_estimator,
@@ -38,6 +38,7 @@ from ppl_vae.training.settings import settings
 from ppl_vae.training.sources import Source, fixed, source_of
 from ppl_vae.training.stopping import EarlyStopping
 from ppl_vae.training.validation import Validation, check_per_datum
+from ppl_vae.turns import exclusively, own_state
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,9 @@ def fit(
         raise ValueError("fit: stopping needs validation, got None; give validation=")
     fabric = launched(fabric, pair)
     no_search_for_gpus()
-    # A store of its own: PyroModules would take over what another pair left there by their names.
-    with restored(), training_mode(pair), pyro.get_param_store().scope():
+    # With a store of its own: PyroModules would take over by name what another pair left there.
+    with own_state(), training(pair.model, pair.guide), ExitStack() as turn:
+        turn.enter_context(exclusively())
         seed_everything(seed)  # some guides draw their first weights below
         like = on_device(pair, fabric)
         source = source_of(pair, data, batch_size, seed, like)
@@ -235,6 +237,7 @@ def fit(
             folder = RunFolder(Path(out), keep, settings(parts, num_particles))
             folder.open(run, resume)
         every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
+        turn.close()
         try:
             stopped = loop(run, total, every, folder, progress)
         finally:
@@ -242,7 +245,8 @@ def fit(
             if fabric.is_global_zero:
                 for logger in fabric.loggers:
                     logger.save()  # some keep many rows back
-        run.use_best()
+        with exclusively():
+            run.use_best()
     return Fitted(
         steps=run.step,
         stopped=stopped,
@@ -274,18 +278,3 @@ def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:
             f"fit: epochs={epochs} needs data with a len(), the number of batches, and these have "
             f"none; give steps="
         ) from error
-
-
-@contextmanager
-def training_mode(pair: ModelAndGuide) -> Iterator[None]:
-    """Switch programs that are in evaluation mode to training mode, and back."""
-    modules = [module for program in (pair.model, pair.guide) for module in program.modules()]
-    modes = [(module, module.training) for module in modules]
-    try:
-        for program in (pair.model, pair.guide):
-            if not program.training:
-                program.train()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -33,6 +33,7 @@ from ppl_vae.training.settings import compare
 from ppl_vae.training.sources import Source
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
+from ppl_vae.turns import exclusively
 
 _APART = 1_000_003
 """How far the seeds of two processes are apart."""
@@ -101,6 +102,7 @@ class Run:
         self.forget_gradients()
         seed_everything(self.parts.seed + _APART * self.processes.rank)
 
+    @exclusively()
     def train(self, saved: str) -> None:
         """Take one step.
 
@@ -152,6 +154,7 @@ class Run:
         if self._lookout is not None and self._lookout.due:
             self.look(saved)
 
+    @exclusively()
     def look(self, saved: str) -> None:
         """See whether the last steps were finite, where that was not seen at each of them.
 
@@ -207,6 +210,7 @@ class Run:
         with restored(), untouched(objective), torch.no_grad(), self.parts.fabric.autocast():
             objective(share)
 
+    @exclusively()
     def log(self) -> dict[str, float | int]:
         """Add the means since the last time to the history, and return the row."""
         parts = self.parts
@@ -233,6 +237,7 @@ class Run:
         self._to_loggers(row)
         return row
 
+    @exclusively()
     def validate(self) -> float:
         """Add minus the bound on the validation data, in nats per datum, and return it."""
         parts = self.parts
@@ -258,6 +263,7 @@ class Run:
         if self.best_weights is not None:
             put_back(self.parts.objective, self.best_weights)
 
+    @exclusively()
     def save(self, checkpoints: Checkpoints, settings: Mapping[str, str]) -> None:
         """Write a checkpoint and the history, by the first process.
 

@@ -20,6 +20,7 @@ from ppl_vae.training.distributed import Processes, Share
 from ppl_vae.training.launch import no_search_for_gpus
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
+from ppl_vae.turns import exclusively
 
 
 def compile_step(
@@ -84,6 +85,7 @@ class _Step:
         self._objective: CompiledObjective | None = None
         self._taken = 0
 
+    @exclusively()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
         if self._objective is None:

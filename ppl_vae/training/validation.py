@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ppl_vae.buffers import untouched
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
+from ppl_vae.evaluation.bounds import MAX_ROWS
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 from ppl_vae.training.distributed import Processes, together
 
 

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.bounds import ModelAndGuide, evaluating
+from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.reporting.numbers import Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
 from ppl_vae.evaluation.reporting.runs import Runs
 from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects, training
 from ppl_vae.evaluation.reporting.writing import destination, write
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.modes import evaluating
 
 FORMAT = 1
 
