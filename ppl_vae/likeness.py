@@ -85,7 +85,7 @@ class _Comparison:
         tables = (getattr(module, f"_{kind}s") for module in (live, again))
         here, there = ({k: t for k, t in table.items() if t is not None} for table in tables)
         yield from _names(path, kind, here, there)
-        for name in here.keys() & there.keys():
+        for name in [name for name in here if name in there]:
             one, two, at = here[name], there[name], _joined(path, name)
             if one.shape != two.shape:
                 shapes = f"{tuple(one.shape)} here and {tuple(two.shape)} there"
