@@ -206,7 +206,9 @@ def little_tuning(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "function"), CASES)
-def test_modes_and_buffers_stay_and_what_draws_nothing_is_repeatable(kind, function, little_tuning):
+def test_modes_and_buffers_stay_and_what_draws_nothing_is_repeatable(
+    kind, function, little_tuning, as_users_see_it
+):
     pair = mixed(PAIRS[kind]())
     before, drawn = state(pair), torch.get_rng_state()
     call = (METHODS | EVALUATION)[function]
