@@ -13,6 +13,7 @@ ROOT = Path(ppl_vae.__file__).parent
 # What each room may import from the package, besides itself.
 ROOMS = {
     "errors": set(),
+    "events": set(),
     "randomness": set(),
     "buffers": set(),
     "compilation": {"buffers", "models", "randomness"},
@@ -24,7 +25,7 @@ ROOMS = {
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
     # A pair's save() imports storage when it is called: storage knows all pairs.
-    "models": {"conditional", "construction", "errors", "posteriors", "storage"},
+    "models": {"conditional", "construction", "errors", "events", "posteriors", "storage"},
     "estimators": {"errors"},
     "oracles": set(),
     "data": {"errors"},
@@ -35,14 +36,16 @@ ROOMS = {
         "distributions",
         "errors",
         "estimators",
+        "events",
         "models",
         "plots",
     },
-    "plots": {"errors"},
+    "plots": {"errors", "events"},
     "config": {
         "conditional",
         "construction",
         "errors",
+        "events",
         "likelihoods",
         "models",
         "nets",

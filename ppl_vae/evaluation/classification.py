@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.evaluation.bounds import evaluating
+from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
 
@@ -18,16 +19,15 @@ def accuracy(
     Args:
         pair: a pair with ``classify``.
         x: the data, shape ``(N, *event)``.
-        y: integer labels, shape ``(N,)``.
+        y: a label for each datum, integers from 0, shape ``(N,)``.
         batch_size: data at a time.
 
     Raises:
-        ValueError: if x and y differ in length.
+        TypeError: if y is no tensor of integers.
+        ValueError: if y has another shape, or a value that is no class of the pair.
     """
-    if len(x) != len(y):
-        raise ValueError(
-            f"accuracy: x has {len(x)} data and y {len(y)} labels; give one label each"
-        )
+    classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
+    check_labels("accuracy", y, x, below=classes)
     with evaluating(pair):
         likeliest = torch.cat([pair.classify(b).argmax(-1) for b in x.split(batch_size)])
     return Estimate.of((likeliest == y.to(likeliest.device)).float())
