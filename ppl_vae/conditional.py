@@ -64,6 +64,7 @@ class NeuralConditional(ConditionalDistribution, ABC):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            _check_alike(type(self).__name__, self.net, inputs, error)
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
                 f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
@@ -71,6 +72,27 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 f"any number of leading dimensions (batch, particles, enumerated values) and the "
                 f"features it was built for; nets.KeepLeading(net, event_dim) adapts one that "
                 f"takes a single batch dimension"
+            ) from error
+
+
+def _check_alike(
+    owner: str, net: nn.Module, inputs: tuple[Tensor, ...], error: RuntimeError
+) -> None:
+    """Raise an error that says so, if inputs are of another dtype or device than the network."""
+    like = next((p for p in net.parameters() if p.is_floating_point()), None)
+    for t in inputs:
+        if like is not None and t.device != like.device:
+            raise ValueError(
+                f"{owner}: its network {type(net).__name__} is on {like.device}, and its input "
+                f"(of shape {tuple(t.shape)}) on {t.device}: {error}; move one with .to(device)"
+            ) from error
+        mixed = torch.is_autocast_enabled(t.device.type) or not t.is_floating_point()
+        if like is not None and t.dtype != like.dtype and not mixed:
+            raise ValueError(
+                f"{owner}: its network {type(net).__name__} is of {like.dtype}, and its input (of "
+                f"shape {tuple(t.shape)}) of {t.dtype}: {error}; give x.to({like.dtype}), or "
+                f"convert the pair, pair.to({t.dtype}). What a data.Dataset draws is of torch's "
+                f"default dtype"
             ) from error
 
 

@@ -67,9 +67,9 @@ def for_training(
         UsageError: if the labels cannot be shown.
         ValueError: if the data cannot be drawn so.
     """
-    from ppl_vae.training.sources import binarisation, flat  # not above: slow to import
+    from ppl_vae.training.sources import arranged, binarisation, flat  # not above: slow to import
 
-    train, validation = split.train, split.validation
+    train, validation = arranged(pair, split.train), split.validation
     noisy = settings.dequantise
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)

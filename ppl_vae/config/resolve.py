@@ -18,6 +18,7 @@ from ppl_vae.config.plain import plain
 from ppl_vae.config.references import Reference, is_reference, link, unlink
 from ppl_vae.config.signature import Argument, arguments_of, convert
 from ppl_vae.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown
+from ppl_vae.events import how_to_arrange, same_event
 from ppl_vae.models import Pair
 
 NOWHERE = Place()
@@ -293,10 +294,10 @@ def _take_from_data(
         name = net.get("class") if isinstance(net, dict) else net
         images = isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
         given["event_shape"] = [int(s) for s in shape] if images else size
-    elif math.prod(written) != size:
+    elif not same_event(shape, written):
         raise ConfigError(
             f"{path}.event_shape is {shown(written)}, but the data have the shape {shown(shape)}; "
-            f"leave event_shape out, or give data of that shape"
+            f"leave event_shape out, or {how_to_arrange(shape, written)}"
         )
     is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
     if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
 
     Where the mask is False they may be anything.
     """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"values must be a tensor, got {type(values).__name__}; see from_numpy")
     if values.dtype != torch.uint8 and not values.is_floating_point():
         raise TypeError(
             f"values must be uint8 or floating, got {describe(values)}; convert them, and give the "
@@ -28,8 +32,12 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
         )
     if mask is not None:
         check_mask(mask, values)
-    if not scale > 0:
-        raise ValueError(f"scale must be above 0, got {scale}; it is the value that means 1.0")
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise TypeError(f"scale must be a number, got {describe(scale)}")
+    if not 0 < scale <= sys.float_info.max:
+        raise ValueError(
+            f"scale must be finite and above 0, got {scale}; it is the value that means 1.0"
+        )
     if values.dtype == torch.uint8:
         largest = observed(values, mask).max()
         if largest > scale:
@@ -66,16 +74,19 @@ def check_mask(mask: Tensor, values: Tensor) -> None:
 def checked_labels(labels: Tensor, count: int) -> Tensor:
     """Return ``labels`` as int64; raise TypeError or ValueError unless ``count`` classes."""
     fix = "give class numbers 0, 1, ... as int64"
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}; {fix}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, got {describe(labels)}; {fix}")
     if labels.shape != (count,):
         raise ValueError(f"labels must have shape ({count},), got {describe(labels)}; {fix}")
+    labels = labels.to(torch.int64)
     if labels.min() < 0:
         raise ValueError(
             f"labels must be 0 or more, got {int(labels.min())}; {fix}, and choose the items whose "
             f"label is seen with labelled_subset"
         )
-    return labels.to(torch.int64)
+    return labels
 
 
 def checked_indices(

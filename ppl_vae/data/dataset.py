@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -66,6 +67,19 @@ class Dataset:
             missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
         return f"Dataset({self.name!r}, {size}, {classes}{missing})"
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what is copied and pickled: of values that are a part of others, this part alone.
+
+        torch writes the whole memory of a tensor.
+        """
+        state = dict(vars(self))
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                whole = value.untyped_storage().nbytes()
+                part = value.numel() * value.element_size() < whole
+                state[name] = value.clone() if part else value
+        return state
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one item, before flattening."""
@@ -89,6 +103,20 @@ class Dataset:
         labels = None if self.labels is None else self.labels.to(device)
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, values=self.values.to(device), labels=labels, mask=mask)
+
+    def unflattened(self, event_shape: Sequence[int]) -> Dataset:
+        """Give flat items a shape, their entries in the order they have.
+
+        Raises ValueError where the items are not flat, or have another number of entries.
+        """
+        if len(self.event_shape) != 1 or self.event_shape[0] != math.prod(event_shape):
+            raise ValueError(
+                f"unflattened: items must be flat, of {math.prod(event_shape)} entries for the "
+                f"shape {tuple(event_shape)}, got {self!r}"
+            )
+        shape = (len(self), *event_shape)
+        mask = None if self.mask is None else self.mask.reshape(shape)
+        return replace(self, values=self.values.reshape(shape), mask=mask)
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
@@ -346,6 +374,13 @@ class Dataset:
         if not values.numel():
             return
         low, high = (v.item() / self.scale for v in values.aminmax())
+        dtype = torch.finfo(torch.get_default_dtype())
+        size = max(-low, high)
+        if size > dtype.max or 0 < size < dtype.tiny:
+            raise ValueError(
+                f"values / scale of {self.name!r} go from {low:g} to {high:g}, beyond torch's "
+                f"default dtype, {dtype.dtype}, of which draws are; give another scale"
+            )
         check_mode(binarise, low, high, self.name)
         if dequantise:
             check_alone(binarise)

@@ -62,6 +62,10 @@ def expected_calibration_error(
     """
     owner = "expected_calibration_error"
     positive_int(owner, "bins", bins)
+    if probabilities.dim() != 2:
+        raise ValueError(
+            f"{owner}: probabilities must have shape (N, classes), got {describe(probabilities)}"
+        )
     check_labels(owner, labels, probabilities, below=probabilities.shape[-1])
     p = probabilities.detach().double()
     # Probabilities of float32 sum to 1 but for rounding.

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sized
+
 from torch import Tensor
 
 from ppl_vae.errors import describe
+from ppl_vae.models.labels import INTEGERS
 
 
-def check_labels(owner: str, labels: Tensor, beside: Tensor, *, below: int | None = None) -> None:
-    """Raise an error unless ``labels`` is an integer from 0 for each row of ``beside``.
+def check_labels(
+    owner: str, labels: Tensor, beside: Sized | int, *, below: int | None = None, lowest: int = 0
+) -> None:
+    """Raise an error unless ``labels`` is an integer for each row of ``beside``.
 
     Args:
         owner: the function that asks, for messages.
         labels: the labels.
-        beside: what they label, shape ``(N, ...)``, N at least 1.
+        beside: what they label, shape ``(N, ...)``, N at least 1; or N.
         below: the number of classes.
+        lowest: the least that a label may be, -1 where some may be unknown.
 
     Raises:
         TypeError: if they are no tensor of integers.
         ValueError: if their number or a value does not suit, or there are none.
     """
-    expected = f"labels of shape ({len(beside)},), integers from 0"
+    number = beside if isinstance(beside, int) else len(beside)
+    expected = f"labels of shape ({number},), integers from {lowest}"
     if below is not None:
         expected += f" to {below - 1}"
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"{owner}: expected {expected}, got {describe(labels)}")
-    if len(beside) == 0:
+    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS:
+        what = describe(labels) if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"{owner}: expected {expected}, got {what}; give class numbers as int64")
+    if number == 0:
         raise ValueError(f"{owner}: there must be at least one datum, got none")
-    if labels.shape != (len(beside),):
-        raise ValueError(f"{owner}: expected {expected}, got {describe(labels)}")
-    if labels.min() < 0 or (below is not None and labels.max() >= below):
+    if labels.shape != (number,):
+        fix = ""
+        if labels.shape == (number, 1):
+            fix = "; give labels.squeeze(1)"
+        elif labels.dim() == 2 and len(labels) == number:
+            fix = "; of one-hot labels give labels.argmax(1)"
+        raise ValueError(f"{owner}: expected {expected}, got {describe(labels)}{fix}")
+    low, high = (int(end) for end in labels.aminmax())
+    if low < lowest or (below is not None and high >= below):
         raise ValueError(
-            f"{owner}: expected {expected}, got values from {labels.min()} to {labels.max()}; "
+            f"{owner}: expected {expected}, got values from {low} to {high}; "
             f"leave out data without a label"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import data_blocks
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
@@ -24,17 +25,16 @@ def accuracy(
     Args:
         pair: a pair with ``classify``.
         x: the data, shape ``(N, *event)``.
-        y: integer labels, shape ``(N,)``.
+        y: a label for each datum, integers from 0, shape ``(N,)``.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         batch_size: data at a time.
 
     Raises:
-        ValueError: if x and y differ in length.
+        TypeError: if y is no tensor of integers.
+        ValueError: if y has another shape, or a value that is no class of the pair.
     """
-    if len(x) != len(y):
-        raise ValueError(
-            f"accuracy: x has {len(x)} data and y {len(y)} labels; give one label each"
-        )
+    classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
+    check_labels("accuracy", y, x, below=classes)
     with evaluating(pair):
         blocks = data_blocks("accuracy", x, (), mask, batch_size)
         likeliest = torch.cat([pair.classify(*a, **named).argmax(-1) for a, named in blocks])

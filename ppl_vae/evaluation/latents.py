@@ -19,6 +19,7 @@ from torch.distributions import (
 )
 
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
+from ppl_vae.errors import describe
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.bounds import ModelAndGuide
 
@@ -157,10 +158,10 @@ def data_blocks(
     if len(x) == 0:
         raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
     for tensor in (*context, *([] if mask is None else [mask])):
-        if len(tensor) != len(x):
+        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
             raise ValueError(
-                f"{owner}: x has {len(x)} data, but a further argument has {len(tensor)}; give one "
-                f"entry for each datum"
+                f"{owner}: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
+                f"a tensor with one entry for each datum"
             )
     for start in range(0, len(x), size):
         some = slice(start, start + size)

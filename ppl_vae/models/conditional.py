@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.labels import Labels
-from ppl_vae.models.observation import Observation
+from ppl_vae.models.observation import Observation, ordinary
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import agree, zeros_for
 from ppl_vae.modes import inference
@@ -136,7 +136,7 @@ class Condition:
             raise TypeError(f"expected {expected}, got {describe(c)}")
         if c.shape != (batch, self.features):
             raise ValueError(f"expected {expected}, got {describe(c)}")
-        return c
+        return ordinary(c)
 
 
 class ConditionalModel(nn.Module):

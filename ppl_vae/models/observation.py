@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.events import how_to_arrange, same_event
 
 _INTERVALS = tuple(
     c if isinstance(c, type) else type(c)
@@ -26,6 +27,14 @@ _INTERVALS = tuple(
     )
 )
 """Supports that hold all values between two that they hold."""
+
+
+def ordinary(x: Tensor) -> Tensor:
+    """Return x, or a copy if it was made under ``torch.inference_mode()`` and there are gradients.
+
+    Autograd refuses to keep such a tensor for a backward pass.
+    """
+    return x.clone() if torch.is_grad_enabled() and x.is_inference() else x
 
 
 class Observation:
@@ -57,13 +66,15 @@ class Observation:
 
     def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
         """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
-        if x is not None and mask is not None:
-            p_x, x = self._masked(p_x, mask), self.filled(x, mask)
+        if x is not None:
+            if mask is not None:
+                p_x = self._masked(p_x, ordinary(mask))
+            x = self.filled(x, mask)
         pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with a harmless value of the support where it is not observed."""
-        return x if mask is None else torch.where(mask, x, self.filling)
+        return ordinary(x) if mask is None else torch.where(mask, x, self.filling)
 
     def seen(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x as a guide sees it, or raise an error as `check` does."""
@@ -121,10 +132,21 @@ class Observation:
         if x.dim() != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
             raise ValueError(
                 f"expected {expected}, from the output of the likelihood's network, got "
-                f"{describe(x)}; reshape x or give networks of its width"
+                f"{describe(x)}; {how_to_arrange(x.shape[1:], self.event_shape)}"
             )
         if x.shape[0] == 0:
             raise ValueError(f"expected {expected} with at least one datum, got {describe(x)}")
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return data in the declared shape, from the flat form, or flattened in their own order.
+
+        Raises:
+            ValueError: if they have another shape.
+        """
+        if x.dim() > 1 and same_event(x.shape[1:], self.event_shape):
+            return x.reshape(len(x), *self.event_shape)
+        self.check_shape(x)
+        return x
 
     def check_values(self, x: Tensor) -> None:
         """Raise an error that says how many values of x are not finite or outside the support."""

@@ -122,7 +122,11 @@ class Pair(Constructed, ABC):
 
         Args:
             data: a :class:`ppl_vae.data.Dataset`, whose grey values may be binarised where the
-                likelihood is of 0 and 1, or a tensor ``(N, *event)``. Missing entries are left out.
+                likelihood is of 0 and 1, or a tensor ``(N, *event)``. The items of a data set have
+                the likelihood's event shape; or they are flat, as many entries as one has; or they
+                are of any shape with as many entries as a likelihood of flat data has, and are
+                flattened in their own order. (28, 28) is not (1, 28, 28). Missing entries are left
+                out.
 
         Raises:
             TypeError: if the data are no floating-point tensor.
@@ -136,9 +140,7 @@ class Pair(Constructed, ABC):
         for x in data.in_parts():
             if missing:  # NaN, while what is observed is finite
                 x = x.nan_to_num(nan=self.observation.filling)
-            if x[0].numel() == self.observation.event_shape.numel():
-                x = x.reshape(-1, *self.observation.event_shape)
-            self.observation.check_shape(x)
+            x = self.observation.arranged(x)
             if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
                 continue  # these are binarised when drawn
             self.observation.check_values(x)

@@ -54,6 +54,8 @@ def latents(
         )
     labels = np.zeros(len(z), int) if labels is None else np.asarray(labels)
     same_length("latents", len(z), "z", labels=labels)
+    if labels.ndim != 1:
+        raise ValueError(f"latents: labels must have shape ({len(z)},), got {labels.shape}")
     centre = np.zeros(width)
     axes, names = np.eye(width)[:, :2], ("$z_1$", "$z_2$")
     if width > 2:

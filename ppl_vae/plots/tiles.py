@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import positive_int
+from ppl_vae.events import same_event
 from ppl_vae.plots.arrays import array
 from ppl_vae.plots.colours import MISSING
 
@@ -53,7 +54,8 @@ def as_images(owner: str, x: ArrayLike, shape: tuple[int, ...] | None, leading: 
             )
         wanted = (side, side)
     full = (1, *wanted) if len(wanted) == 2 else wanted
-    if not event or len(full) != 3 or full[0] not in (1, 3) or math.prod(full) != math.prod(event):
+    fits = same_event(event, full) or event == wanted or (1, *event) == full
+    if not event or len(full) != 3 or full[0] not in (1, 3) or not fits:
         leads = ", ".join("NRCS"[i] for i in range(leading)) if leading == 1 else "R, C"
         raise ValueError(
             f"{owner}: x of shape {x.shape} holds no images of shape {wanted}; expected "

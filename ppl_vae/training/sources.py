@@ -117,6 +117,7 @@ def source_of(
         data = Dataset(data, name="data") if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
+        data = arranged(pair, data)
         batches: Any = data.to(like.device).batches(
             batch_size or 100,
             binarise=binarisation(pair, data),
@@ -188,6 +189,7 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         data = Dataset(data, name="validation")
     if isinstance(data, Dataset):
         _check(pair, data)
+        data = arranged(pair, data)
         if binarisation(pair, data) == "dynamic":
             data = data.binarised(seed)
         index, of = torch.arange(len(data)), flat(pair, data)
@@ -225,6 +227,14 @@ def flat(pair: ModelAndGuide, data: Dataset) -> bool:
     """Tell whether the pair takes data flat."""
     observation = getattr(pair, "observation", None)
     return observation is None or len(observation.event_shape) == 1
+
+
+def arranged(pair: ModelAndGuide, data: Dataset) -> Dataset:
+    """Return the data as the pair declares them, where it declares a shape and they are flat."""
+    observation = getattr(pair, "observation", None)
+    if observation is None or flat(pair, data) or len(data.event_shape) > 1:
+        return data
+    return data.unflattened(observation.event_shape)
 
 
 def _told(tensors: Sequence[Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.events import same_event
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE
 
 
@@ -50,11 +53,8 @@ class Data:
         event = tuple(source.shape[1:]) if isinstance(source, Tensor) else source.event_shape
         if labels is None and isinstance(source, Dataset):
             labels = source.labels
-        if labels is not None and (labels.dim() != 1 or len(labels) != total):
-            raise ValueError(
-                f"report: labels must have shape ({total},), one for each datum, got "
-                f"{describe(labels)}"
-            )
+        if labels is not None:
+            check_labels("report", labels, total, lowest=-1)
         index = torch.arange(total)
         if num_data is not None and num_data < total:
             generator = torch.Generator().manual_seed(seed)
@@ -64,10 +64,12 @@ class Data:
         if labels is not None:
             labels = labels.cpu()[index]
         shape = None if image_shape is None else tuple(image_shape)
-        if shape is not None and torch.Size(shape).numel() != torch.Size(event).numel():
+        # An image without channels is one of one channel.
+        channels = (1, *shape) if shape is not None and len(shape) == 2 else shape
+        if shape is not None and not (same_event(event, shape) or event == channels):
             raise ValueError(
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
-                f"{torch.Size(event).numel()} elements"
+                f"the shape of a datum, or {math.prod(event)} elements where it is flat"
             )
         return cls(source, index, labels, shape, seed)
 
@@ -83,7 +85,7 @@ class Data:
             raise (ValueError if isinstance(train, Dataset) else TypeError)(
                 f"report: train must be a ppl_vae.data.Dataset with labels, got {describe(train)}"
             )
-        if torch.Size(train.event_shape).numel() != torch.Size(data.event_shape).numel():
+        if not same_event(train.event_shape, data.event_shape):
             raise ValueError(
                 f"report: train must be of the shape {data.event_shape} of data, got "
                 f"{train.event_shape}"
@@ -114,18 +116,20 @@ class Data:
 
     def mask(self) -> Tensor | None:
         """Return what is observed of the values; None if all of it is."""
-        return None if isinstance(self.source, Tensor) else self.source.mask_at(self.index)
+        return (
+            None if isinstance(self.source, Tensor) else self.source.mask_at(self.index, flat=False)
+        )
 
     def grey(self) -> Tensor:
-        """Return the values as they are, flat if they are of a data set."""
+        """Return the values as they are."""
         if isinstance(self.source, Tensor):
             return self.source[self.index.to(self.source.device)]
-        return self.source.draw(self.index, binarise="none")
+        return self.source.draw(self.index, binarise="none", flat=False)
 
     def binary(self) -> Tensor:
         """Return the values drawn once as 0 and 1."""
         assert isinstance(self.source, Dataset)
-        return self.source.binarised(self.seed).draw(self.index, binarise="none")
+        return self.source.binarised(self.seed).draw(self.index, binarise="none", flat=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +214,12 @@ def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, 
         if isinstance(data.source, Dataset) and not known.all():
             x = data.binary()
             prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
-    if observation is not None and x[0].numel() == observation.event_shape.numel():
-        shape = (len(x), *observation.event_shape)
-        x, grey = (t.reshape(shape) for t in (x, grey))
-        mask = None if mask is None else mask.reshape(shape)
+    if observation is not None:
+        x, grey = (observation.arranged(t) for t in (x, grey))
+        mask = None if mask is None else mask.reshape(x.shape)
+    elif isinstance(data.source, Dataset):  # as programs of a user's own are trained
+        x, grey = (t.flatten(1) for t in (x, grey))
+        mask = None if mask is None else mask.flatten(1)
     x, grey = (t.to(device=like.device, dtype=like.dtype) for t in (x, grey))
     if mask is not None:
         mask = mask.to(like.device)
