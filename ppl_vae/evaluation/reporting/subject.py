@@ -24,6 +24,7 @@ class Data:
         labels: of those at ``index``.
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None where it is no image.
         seed: of the binarisation.
+        seen: what is observed of a tensor, of its shape; a data set says so itself.
     """
 
     source: Dataset | Tensor
@@ -31,6 +32,7 @@ class Data:
     labels: Tensor | None
     image_shape: tuple[int, ...] | None
     seed: int
+    seen: Tensor | None = None
 
     @classmethod
     def of(
@@ -40,6 +42,7 @@ class Data:
         image_shape: Sequence[int] | None,
         num_data: int | None,
         seed: int,
+        mask: Tensor | None = None,
     ) -> Data:
         """Choose the data, and look at what they are."""
         total = len(source)
@@ -55,6 +58,13 @@ class Data:
                 f"report: labels must have shape ({total},), one for each datum, got "
                 f"{describe(labels)}"
             )
+        if mask is not None:
+            shape = source.shape if isinstance(source, Tensor) else None
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+                raise ValueError(
+                    f"report: mask must be boolean and of the shape of data, a tensor, got "
+                    f"{describe(mask)}; a Dataset brings its own, Dataset(x, mask=mask)"
+                )
         index = torch.arange(total)
         if num_data is not None and num_data < total:
             generator = torch.Generator().manual_seed(seed)
@@ -69,7 +79,7 @@ class Data:
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
                 f"{torch.Size(event).numel()} elements"
             )
-        return cls(source, index, labels, shape, seed)
+        return cls(source, index, labels, shape, seed, mask)
 
     @classmethod
     def to_fit(cls, train: Dataset, data: Data, num_data: int | None) -> Data:
@@ -114,7 +124,9 @@ class Data:
 
     def mask(self) -> Tensor | None:
         """Return what is observed of the values; None if all of it is."""
-        return None if isinstance(self.source, Tensor) else self.source.mask_at(self.index)
+        if isinstance(self.source, Dataset):
+            return self.source.mask_at(self.index)
+        return None if self.seen is None else self.seen[self.index.to(self.seen.device)]
 
     def grey(self) -> Tensor:
         """Return the values as they are, flat if they are of a data set."""
