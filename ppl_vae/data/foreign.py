@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.parts import Given, Part, given
+from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.data.position import Epochs, check_state, place
 from ppl_vae.errors import describe
 from ppl_vae.turns import exclusively
@@ -227,16 +227,8 @@ def _parts_of(loader: object) -> list[object]:
 
 def _sample(batch: Given) -> list[Tensor]:
     """Return a few elements of every tensor, copied: a training step may write on a batch."""
-    flat = [x.detach().reshape(-1) for x in _tensors(batch)]
+    flat = [x.detach().reshape(-1) for x in tensors_of(batch)]
     return [x[:: max(1, len(x) // _ELEMENTS)].clone() for x in flat]
-
-
-def _tensors(batch: Given) -> Iterator[Tensor]:
-    for value in batch.values() if isinstance(batch, dict) else batch:
-        if isinstance(value, Part):
-            yield from value.tensors
-        elif value is not None:
-            yield value
 
 
 def _same(ours: list[Tensor], theirs: list[Tensor]) -> bool:

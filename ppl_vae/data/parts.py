@@ -113,6 +113,15 @@ def given(owner: str, batch: object) -> Given:
     )
 
 
+def tensors_of(batch: Given) -> Iterator[Tensor]:
+    """Yield all tensors of a batch."""
+    for value in batch.values() if isinstance(batch, dict) else batch:
+        if isinstance(value, Part):
+            yield from value.tensors
+        elif value is not None:
+            yield value
+
+
 def _told(batch: object) -> str:
     if isinstance(batch, Mapping):
         kinds = ", ".join(f"{name!r}: {type(value).__name__}" for name, value in batch.items())

@@ -35,6 +35,14 @@ def accuracy(
     """
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     check_labels("accuracy", y, x, below=classes)
+    unknown = ~x.isfinite()
+    if mask is not None and mask.shape == x.shape:
+        unknown &= mask.to(x.device)
+    if unknown.any():
+        raise ValueError(
+            f"accuracy: x has {int(unknown.sum())} values that are not finite; give mask= with "
+            f"False where x is missing"
+        )
     with evaluating(pair):
         blocks = data_blocks("accuracy", x, (), mask, batch_size)
         likeliest = torch.cat([pair.classify(*a, **named).argmax(-1) for a, named in blocks])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
-from ppl_vae.data.parts import given
+from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.models import SemiSupervisedVAE
@@ -167,7 +168,13 @@ def _refuse_no_batches(data: Any) -> None:
             f"fit: data must be a tensor, not an array of numpy's, got one of shape {data.shape}; "
             f"give torch.from_numpy(data)"
         )
-    if isinstance(data, (str, bytes, Mapping)):
+    if isinstance(data, Mapping):
+        names = ", ".join(map(repr, data))
+        raise TypeError(
+            f"fit: data must not be a mapping, which might be one batch or all data, got one of "
+            f"{names[:80]}; give Dataset(x, labels, mask=mask), or a list of such mappings"
+        )
+    if isinstance(data, (str, bytes)):
         raise TypeError(
             f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
             f"batches such as a DataLoader, got {describe(data)[:80]}; a data set is loaded by its "
@@ -197,23 +204,29 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         mask = data.mask_at(index, flat=of)
         batch: Any = Batch(x, data.labels) if mask is None else MaskedBatch(x, data.labels, mask)
     else:
-        batch = data
-        if isinstance(data, Mapping):
-            batch = {name: value for name, value in data.items() if value is not None}
-        tensors = [data] if isinstance(data, Tensor) else data
-        if isinstance(tensors, Mapping):
-            tensors = list(batch.values())
-        whole = isinstance(tensors, (tuple, list)) and all(isinstance(t, Tensor) for t in tensors)
-        if not whole or len({len(t) for t in tensors}) != 1 or not len(tensors[0]):
-            raise TypeError(
-                f"fit: validation must be a Dataset, a tensor (N, *event), or a tuple of tensors, "
-                f"or a mapping of their names to them, of as many entries each, at least one, got "
-                f"{_told(tensors) if whole else describe(data)}"
-            )
-        batch = given("fit", batch)
+        batch = _validation(data)
     labels = not isinstance(pair, SemiSupervisedVAE)
     (part,) = Signature(pair).of(batch, labels=labels)
     return placed(part, like)
+
+
+def _validation(data: Any) -> Given:
+    """Return the programs' arguments that are given to validate on, all data at once."""
+    came = f"a {type(data).__name__}"
+    if isinstance(data, (Tensor, tuple, list, Mapping, Part)):
+        with suppress(TypeError):
+            batch = given("fit", data)
+            tensors = list(tensors_of(batch))
+            numbers = {t.shape[:1] for t in tensors}
+            parts = [part for part in batch if isinstance(part, Part)]
+            if len(numbers) == 1 and len(parts) < 2 and all(t.dim() and len(t) for t in tensors):
+                return batch
+            came = ", ".join(map(describe, tensors)) or came
+    raise TypeError(
+        f"fit: validation must be a Dataset, a tensor (N, *event), or the programs' arguments, a "
+        f"tuple of tensors or a mapping of names to them, of as many entries each, at least one, "
+        f"got {came}"
+    )
 
 
 def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
@@ -235,10 +248,6 @@ def arranged(pair: ModelAndGuide, data: Dataset) -> Dataset:
     if observation is None or flat(pair, data) or len(data.event_shape) > 1:
         return data
     return data.unflattened(observation.event_shape)
-
-
-def _told(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(map(describe, tensors)) or "none"
 
 
 def _check(pair: ModelAndGuide, data: Dataset) -> None:

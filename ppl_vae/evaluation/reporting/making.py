@@ -65,6 +65,7 @@ def report(
     out: str | Path,
     *,
     labels: Tensor | None = None,
+    mask: Tensor | None = None,
     train: Dataset | None = None,
     context: Sequence[Tensor] = (),
     image_shape: Sequence[int] | None = None,
@@ -102,6 +103,8 @@ def report(
         out: a folder, for ``report.html`` and ``report.json``, or a path ending in ``.html``.
         labels: integers ``(N,)``, -1 where unknown; those of the data set if not given. A
             ``ConditionalVAE`` of labels is given them, and all else is only compared with them.
+        mask: boolean, of the shape of a tensor ``data``, True where it is observed; a data set has
+            its own. All numbers and pictures are then of what is observed.
         train: a data set with labels, such as the training set: linear probe and k-NN are fitted on
             its latents and tested on those of ``data``. Without it they are fitted on one half of
             ``data`` and tested on the other.
@@ -159,7 +162,7 @@ def report(
         raise TypeError(
             f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
         )
-    chosen = Data.of(data, labels, image_shape, num_data, seed)
+    chosen = Data.of(data, labels, image_shape, num_data, seed, mask)
     fitted = None if train is None else Data.to_fit(train, chosen, num_train)
     # Matplotlib is imported here, and so by nobody who makes no report.
     from ppl_vae.evaluation.reporting.page import page

@@ -27,6 +27,7 @@ class Data:
         labels: of those at ``index``.
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None where it is no image.
         seed: of the binarisation.
+        seen: what is observed of a tensor, of its shape; a data set says so itself.
     """
 
     source: Dataset | Tensor
@@ -34,6 +35,7 @@ class Data:
     labels: Tensor | None
     image_shape: tuple[int, ...] | None
     seed: int
+    seen: Tensor | None = None
 
     @classmethod
     def of(
@@ -43,6 +45,7 @@ class Data:
         image_shape: Sequence[int] | None,
         num_data: int | None,
         seed: int,
+        mask: Tensor | None = None,
     ) -> Data:
         """Choose the data, and look at what they are."""
         total = len(source)
@@ -55,6 +58,13 @@ class Data:
             labels = source.labels
         if labels is not None:
             check_labels("report", labels, total, lowest=-1)
+        if mask is not None:
+            of_data = isinstance(source, Tensor) and getattr(mask, "shape", None) == source.shape
+            if not of_data or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"report: mask must be boolean and of the shape of data, a tensor, got "
+                    f"{describe(mask)}; a Dataset brings its own, Dataset(x, mask=mask)"
+                )
         index = torch.arange(total)
         if num_data is not None and num_data < total:
             generator = torch.Generator().manual_seed(seed)
@@ -71,7 +81,7 @@ class Data:
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
                 f"the shape of a datum, or {math.prod(event)} elements where it is flat"
             )
-        return cls(source, index, labels, shape, seed)
+        return cls(source, index, labels, shape, seed, mask)
 
     @classmethod
     def to_fit(cls, train: Dataset, data: Data, num_data: int | None) -> Data:
@@ -116,9 +126,9 @@ class Data:
 
     def mask(self) -> Tensor | None:
         """Return what is observed of the values; None if all of it is."""
-        return (
-            None if isinstance(self.source, Tensor) else self.source.mask_at(self.index, flat=False)
-        )
+        if isinstance(self.source, Dataset):
+            return self.source.mask_at(self.index, flat=False)
+        return None if self.seen is None else self.seen[self.index.to(self.seen.device)]
 
     def grey(self) -> Tensor:
         """Return the values as they are."""
