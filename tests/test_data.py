@@ -305,7 +305,7 @@ VALUE_ERRORS: dict[str, Case] = {
         lambda: from_tensor(X % 2),
         "must be given .* above 1.*scale=1 if .*scale=255 if",
     ),
-    "scale of zero": (lambda: from_tensor(X, scale=0), "scale must be above 0, got 0"),
+    "scale of zero": (lambda: from_tensor(X, scale=0), "scale must be finite and above 0, got 0"),
     "above the scale": (lambda: from_tensor(X, scale=16), "must be at most scale=16, got 238"),
     "labels too short": (
         lambda: labelled(Y[:-1]),
