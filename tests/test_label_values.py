@@ -272,3 +272,14 @@ def test_an_estimator_looks_at_the_values_of_each_step():
     x.numpy()[0, 0] = 0.25
     with pytest.raises(ValueError, match="outside the support"):
         loss(x)
+
+
+@pytest.mark.parametrize("value", [9.0, math.nan])
+@pytest.mark.parametrize("kind", ["batches", "two streams"])
+def test_values_written_to_since_batches_were_made_are_seen_when_fit_begins(kind, value):
+    dataset = sets.Dataset(torch.rand(30, D), torch.arange(30) % C)
+    streams = sets.SemiSupervised(dataset, range(10), batch_size=5)
+    given = streams if kind == "two streams" else dataset.batches(5)
+    dataset.values.numpy()[3] = value
+    with pytest.raises(ValueError, match="binarise='dynamic' needs pixels"):
+        fit(ssvae(), given, steps=1, progress=False)

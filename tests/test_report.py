@@ -383,7 +383,12 @@ def test_bad_arguments(pairs, digits, tmp_path, as_users_see_it):
         (({"a": 1}, digits), {}, TypeError, r"\.model and \.guide"),
         ((pairs, digits), {"num_samples": 0}, ValueError, "num_samples"),
         ((pairs, digits), {"num_data": 1}, ValueError, "num_data"),
-        ((pairs, digits), {"labels": torch.zeros(3).long()}, ValueError, "labels must have shape"),
+        (
+            (pairs, digits),
+            {"labels": torch.zeros(3).long()},
+            ValueError,
+            r"labels of shape \(60,\)",
+        ),
         ((pairs, digits), {"image_shape": (3, 3)}, ValueError, "image_shape"),
         ((pairs, torch.rand(9, D)), {}, ValueError, "support|0 or 1|boolean"),
         ((pairs, torch.ones(1, D)), {}, ValueError, "2 data or more"),

@@ -96,7 +96,12 @@ class Batches:
         return self.dataset.labels
 
     def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
-        """Yield all data as they are drawn, a few thousand at a time: what any draw is like."""
+        """Yield all data as they are drawn, a few thousand at a time: what any draw is like.
+
+        Raises ValueError where values that were written to can no longer be drawn so.
+        """
+        source = self._drawn_from
+        source._check_modes(self.binarise, self.dequantise, source.values)
         # Any draw of 0 and 1 stands for all others, and this one uses no random numbers.
         mode = "threshold" if self.binarise == "dynamic" else self.binarise
         generator = torch.Generator(self.dataset.values.device).manual_seed(0)

@@ -129,6 +129,8 @@ class Observation:
                 f"with x.float() and pixels with x.float() / 255 (and binarise them for a "
                 f"Bernoulli, dequantise them for a density)"
             )
+        if x.layout != torch.strided:
+            raise TypeError(f"expected {expected}, got one of {x.layout}; give x.to_dense()")
         if x.dim() != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
             raise ValueError(
                 f"expected {expected}, from the output of the likelihood's network, got "
