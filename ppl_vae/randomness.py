@@ -55,3 +55,18 @@ def restored() -> Iterator[None]:
         yield
     finally:
         set_random_state(state)
+
+
+def generators(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of torch's generators that are drawn from on a device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generators(device: torch.device, states: Mapping[str, torch.Tensor]) -> None:
+    """Put the generators in the states that :func:`generators` returned."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

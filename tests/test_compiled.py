@@ -304,14 +304,17 @@ def test_the_number_of_particles_is_noticed():
 
 def test_values_of_parameters_and_buffers_may_change_and_modules_too():
     pair = vae(lambda q: priors.VampPrior(q, X[:3].clone(), learn=False))
-    step = new_step(pair)
+    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)
+    step = compile_step(pair, iw(1), optimiser)
     first = got(step, X[:16])
     with torch.no_grad():
         pair.prior.raw_inputs.add_(2.0)
         pair.likelihood.net.layers[0].weight.mul_(-3)
     second = got(step, X[:16])
     assert second == pytest.approx(expected(pair, X[:16]), rel=1e-5)
-    pair.likelihood.net.layers[0].weight = nn.Parameter(torch.randn(6, Z))
+    weight = nn.Parameter(torch.randn(6, Z))
+    pair.likelihood.net.layers[0].weight = weight
+    optimiser.add_param_group({"params": [weight]})
     third = got(step, X[:16])
     assert third == pytest.approx(expected(pair, X[:16]), rel=1e-5)
     assert len({first, second, third}) == 3

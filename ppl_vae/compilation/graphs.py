@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import random
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
-from ppl_vae.compilation.facts import Facts, kinds, labels_among, seen
+from ppl_vae.compilation.facts import kinds, labels_among, seen
 from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.parted import parted
+from ppl_vae.compilation.state import Kept, Snapshot, Tokens, left_alone
 from ppl_vae.models.labels import Labels
 from ppl_vae.randomness import random_state, restored
 
@@ -26,8 +32,18 @@ Graph = Callable[..., Callable[[], Tensors]]
 """Takes the arguments, and returns what returns results of new draws."""
 
 
+MOST_GRAPHS = 32
+"""Graphs of one function that are kept."""
+MOST_CHANGES = 8
+"""Calls on end for each of which a graph would be made, since something was changed."""
+
+
 class NotCompiledWarning(UserWarning):
     """Something could not be compiled, and is run as it is."""
+
+
+class MovesError(Exception):
+    """A program changes something, or draws, where a graph of it would not."""
 
 
 class Compiled:
@@ -41,23 +57,39 @@ class Compiled:
     and of a function that is run for many draws, what no draw reaches is run once
     (:func:`parted`).
 
-    A graph belongs to what it was made from: shapes, dtypes and devices of the inputs, whether
-    labels are missing among them, the tensors of the modules (whose values may change), and every
-    plain attribute (numbers, strings, tuples of them) of the modules and of the other objects, such
-    as ``training`` or ``num_particles``. When one of them changes, another graph is made, and all
-    are kept. What programs read from elsewhere (a global variable, a list) is fixed when the graph
-    is made.
+    A graph belongs to what it was made from, which is looked at before each run
+    (:class:`ppl_vae.compilation.state.Snapshot`), and when it changes, another graph is made. That
+    is
 
-    The first time, a graph is held against the function on the same draws. Where they differ by
-    more than rounding, or a program cannot be traced (it looks at values: ``if z > 0``,
-    ``.item()``), or there is no compiler, a warning says so, once, and the function is run as it
-    is.
+    - shapes, dtypes and devices of the inputs, and whether labels are missing among them;
+    - all that the modules and the other objects hold, at any depth: modules, functions, hooks,
+      parametrisations and other objects; tensors (which, and whether they require a gradient; not
+      their values, which graphs read as they are); numbers, strings and arrays by value; all of
+      them in lists, dictionaries, tuples and sets as well, in what a function closes over, and in
+      attributes of classes, those of torch, Pyro and this package excepted;
+    - torch's default dtype, autocast, determinism and global hooks.
+
+    Not noticed, and fixed when the graph is made, is what programs read from elsewhere: a global
+    variable, Pyro's parameter store, a file, and the inside of objects that are not of Python
+    (generators, compiled extensions). Where effect handlers of Pyro are active around a call, the
+    function is run as it is, for them to see it.
+
+    Graphs are kept, the last 32 of them, for when what they were made from is again as it was; not
+    where a module or tensor was replaced.
+
+    The first time, a graph is held against the function on the same draws: what it returns and what
+    it writes to the modules' tensors, such as running means. Where they differ by more than
+    rounding, or a program cannot be traced (it looks at values: ``if z > 0``, ``.item()``), or
+    changes attributes of its own when it runs (a counter), or draws from generators that are not
+    torch's, or there is no compiler, a warning says so, once; all is left as if nothing had been
+    tried, and the function is run as it is. So it is where attributes were changed before each of
+    8 calls on end, and a graph would be made for each.
 
     Args:
         function: of tensors; returns a tuple of tensors or None, which need no gradient.
-        modules: that it runs; they are not kept alive, except by what the function holds.
-        others: objects that it depends on besides, such as estimators.
-        but: names of their attributes that change nothing.
+        modules: that it runs, by name; they are not kept alive, except by what the function holds.
+        others: objects that it depends on besides, such as estimators, by name.
+        but: names of attributes that change nothing, by the name of what has them.
         while_tracing: makes a context for the tracing alone.
         lasting: how many of the first results are to last over the next calls. On a CUDA device
             graphs are CUDA graphs, which write the others into the same memory each time.
@@ -67,24 +99,27 @@ class Compiled:
     def __init__(
         self,
         function: Callable[..., Tensors],
-        modules: Sequence[nn.Module],
+        modules: Mapping[str, nn.Module],
         *,
-        others: Sequence[object] = (),
-        but: tuple[str, ...] = (),
+        others: Mapping[str, object] | None = None,
+        but: Mapping[str, Sequence[str]] | None = None,
         while_tracing: Callable[[], AbstractContextManager] = nullcontext,
         lasting: int,
         what: str,
     ) -> None:
         self._function = function
-        self._refs = [weakref.ref(module) for module in modules]
-        self._others = tuple(others)
+        self._refs = {name: weakref.ref(module) for name, module in modules.items()}
+        self._others = dict(others or {})
         self._but = but
         self._while_tracing = while_tracing
         self._lasting = lasting
         self._what = what
-        self._facts: Facts | None = None
+        self._tokens = Tokens()
         self._labels: dict[Hashable, list[Labels | None]] = {}
         self._graphs: dict[tuple, Graph] = {}
+        self._changes = 0
+        self.state: Snapshot | None = None
+        """What programs held at the last call; None where that was not looked at."""
         self.failed = False
         """Whether the function is run as it is, after a warning."""
 
@@ -95,7 +130,16 @@ class Compiled:
             tensors: its arguments.
             constants: what else it depends on at this call.
         """
-        return self._graph(tensors, constants, whole=True)(*tensors)()
+        return self.ready(*tensors, constants=constants)()
+
+    def ready(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
+        """Return what returns what the function returns: all but to run it.
+
+        Args:
+            tensors: arguments of the function.
+            constants: what else it depends on.
+        """
+        return self._graph(tensors, constants, whole=True)(*tensors)
 
     def drawing(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
         """Return what returns what the function returns, of new draws each time it is called.
@@ -111,38 +155,87 @@ class Compiled:
     def _graph(self, tensors: tuple[Tensor, ...], constants: Hashable, *, whole: bool) -> Graph:
         """Return the graph for such arguments."""
         uncompiled = partial(partial, self._function)
-        if self.failed:
+        if self.failed or _PYRO_STACK:
+            self.state = None
             return uncompiled
-        if self._facts is None or not self._facts.same_structure():
-            self._facts, self._graphs, self._labels = None, {}, {}
+        changed = self._look()
         like = (constants, len(tensors))
+        before = None
         if like not in self._labels:
-            # Estimators look at new programs, too, and note what they find.
-            with restored(), untouched(*self._modules), labels_among(tensors) as labels:
-                self._function(*tensors)
-            self._labels[like] = labels
-        if self._facts is None:
-            self._facts = Facts(self._modules, self._others, self._but)
+            before = Kept(Snapshot(self._roots, Tokens()))
+            self._labels[like] = self._tried(tensors, before)
+            self._look()
+        assert self.state is not None
         inputs = kinds(tensors, self._labels[like])
-        key = (self._facts.values(), inputs, constants, whole)
+        key = (self.state.key, inputs, constants, whole)
         if key not in self._graphs:
             with seen(tensors, inputs):
-                made = self._made(tensors, whole=whole)
+                made = self._made(tensors, before, changed, whole=whole)
             if made is None:
-                self.failed = True
+                self.failed, self.state, self._graphs = True, None, {}
                 return uncompiled
             self._graphs[key] = made
+            if len(self._graphs) > MOST_GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+        elif changed is None:
+            self._changes = 0
         return self._graphs[key]
+
+    def _look(self) -> str | None:
+        """See what programs hold now; return the name of what has changed, if something has."""
+        before = self.state
+        if before is not None and before.holds():
+            return None
+        self.state = Snapshot(self._roots, self._tokens, self._but)
+        if before is None or self.state.structure != before.structure:
+            self._graphs, self._labels = {}, {}
+        return None if before is None else before.first_difference(self.state)
+
+    def _tried(self, tensors: tuple[Tensor, ...], before: Kept) -> list[Labels | None]:
+        """Run the function, which may make what it lacks; return which inputs are labels."""
+        # Estimators look at new programs, too, and note what they find.
+        try:
+            with restored(), untouched(*self._modules), labels_among(tensors) as labels:
+                self._function(*tensors)
+        except BaseException:
+            before.put_back()
+            raise
+        return labels
 
     @property
     def _modules(self) -> list[nn.Module]:
-        return [module for module in (ref() for ref in self._refs) if module is not None]
+        return [module for module in (ref() for ref in self._refs.values()) if module is not None]
 
-    def _made(self, tensors: tuple[Tensor, ...], *, whole: bool) -> Graph | None:
-        """Return the compiled graph for tensors such as these."""
+    @property
+    def _roots(self) -> dict[str, object]:
+        modules = ((name, ref()) for name, ref in self._refs.items())
+        return {**{n: module for n, module in modules if module is not None}, **self._others}
+
+    def _made(
+        self,
+        tensors: tuple[Tensor, ...],
+        before: Kept | None,
+        changed: str | None,
+        *,
+        whole: bool,
+    ) -> Graph | None:
+        """Return the compiled graph for tensors such as these.
+
+        Args:
+            tensors: the function's arguments.
+            before: what programs held before anything was tried; as they are if None.
+            changed: what has changed since the last call.
+            whole: whether as one graph.
+        """
         try:
-            tracing = self._while_tracing()
-            with restored(), untouched(*self._modules), _values_stay_tensors(), tracing:
+            self._changes = 0 if changed is None else self._changes + 1
+            if self._changes >= MOST_CHANGES:
+                raise MovesError(
+                    f"{changed} was changed before each of the last {MOST_CHANGES} calls; give "
+                    f"what changes at each step as a tensor, or keep it elsewhere"
+                )
+            expected = self._expected(tensors)
+            with restored(), left_alone(self._roots), _values_stay_tensors(), self._while_tracing():
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
             parts = [joined(traced)] if whole else parted(traced)
@@ -150,11 +243,16 @@ class Compiled:
             graph = partial(_run, first, last, self._lasting if cuda else None)
             # A CUDA graph is recorded the second time, and replayed from the third on.
             for _ in range(3 if cuda else 1):
-                self._check(graph, tensors, _rounding(traced))
+                self._check(graph, tensors, expected, _rounding(traced))
         except Exception as error:  # whatever programs, tracing and compilers raise
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            if isinstance(error, MovesError):
+                reason = str(error)
             if "value out of a tracing tensor" in reason:
                 reason = "it looks at values, which a graph cannot; labels must be inputs of it"
+            lost = None if before is None else before.put_back()
+            if lost is not None:
+                reason += f"; it was run once to try, and {lost} written to"
             warnings.warn(
                 f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
                 f"result ({reason})",
@@ -164,21 +262,77 @@ class Compiled:
             return None
         return graph
 
-    def _check(self, graph: Graph, tensors: tuple[Tensor, ...], rounding: float) -> None:
+    def _expected(self, tensors: tuple[Tensor, ...]) -> _Run:
+        """Run the function, and see that a graph can do the same.
+
+        Raises:
+            MovesError: if not.
+        """
+        now = Snapshot(self._roots, self._tokens, self._but)
+        with restored(), left_alone(self._roots) as kept:
+            drawn = _other_generators()
+            results = self._function(*tensors)
+            run = _Run(results, kept.changed_tensors(), _generators())
+            if _other_generators() != drawn:
+                raise MovesError("it draws from numpy's or Python's generators, or sets them")
+            moved = now.first_difference(Snapshot(self._roots, self._tokens, self._but))
+            lost = kept.put_back()
+        if moved is not None:
+            raise MovesError(f"running it changes {moved}, which a graph would not")
+        if lost is not None:
+            raise MovesError(f"running it writes to {lost}")
+        return run
+
+    def _check(
+        self, graph: Graph, tensors: tuple[Tensor, ...], expected: _Run, rounding: float
+    ) -> None:
         """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
-        with restored(), untouched(*self._modules):
-            expected = self._function(*tensors)
-            after = _generators()
-        with restored(), untouched(*self._modules), warnings.catch_warnings():
+        with (
+            restored(),
+            left_alone(self._roots) as kept,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # what a compiler has to say is not of the program
-            got = graph(*tensors)()
-            same_draws = map(torch.equal, after, _generators())
-        if not all(same_draws):
+            results = graph(*tensors)()
+            got = _Run(results, kept.changed_tensors(), _generators())
+        if not all(map(torch.equal, got.generators, expected.generators)):
             raise ArithmeticError("its graph draws other random numbers")
-        for ours, theirs in zip(got, expected, strict=True):
-            error = _distance(ours, theirs)
-            if not error < rounding:
-                raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
+        if len(got.written) != len(expected.written):
+            raise ArithmeticError("its graph writes to other tensors of the modules")
+        if _error(got, expected, None) < rounding:
+            return
+        error = _error(got, expected, self._nudged(tensors, expected))
+        if not error < rounding:
+            raise ArithmeticError(f"its graph is off by {error:.1e} of what it should return")
+
+    def _nudged(self, tensors: tuple[Tensor, ...], expected: _Run) -> _Run:
+        """Run the function with parameters that are off by rounding.
+
+        By how much its results move is what rounding does to them: a gradient that is zero but for
+        that, such as of what a batch norm takes away again, is no less right for another zero.
+        """
+        with restored(), left_alone(self._roots):
+            with torch.no_grad():
+                for module in self._modules:
+                    for parameter in module.parameters():
+                        if parameter.is_floating_point():
+                            parameter.mul_(1 + 2 * torch.finfo(parameter.dtype).eps)
+            return replace(expected, results=self._function(*tensors))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run of a function, or of a graph, leaves.
+
+    Args:
+        results: what it returned.
+        written: values of modules' tensors that it wrote to.
+        generators: the states of torch's random number generators.
+    """
+
+    results: Tensors
+    written: list[Tensor]
+    generators: list[Tensor]
 
 
 def _compiled(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:
@@ -220,6 +374,12 @@ def _depth() -> int:
     return found + 1
 
 
+def _other_generators() -> tuple:
+    """Return the states of the generators that graphs do not draw from."""
+    _, keys, *others = np.random.get_state()
+    return np.asarray(keys).tobytes(), others, random.getstate()
+
+
 def _generators() -> list[Tensor]:
     """Return the states of torch's random number generators."""
     state = random_state()
@@ -241,15 +401,36 @@ def _rounding(traced: fx.GraphModule) -> float:
     return max(3 * fine**0.5, 16 * coarse)
 
 
-def _distance(got: Tensor | None, expected: Tensor | None) -> float:
+def _error(got: _Run, expected: _Run, nudged: _Run | None) -> float:
+    """Return the greatest error of a result or of a tensor written to, in units of its size.
+
+    Where there is a run off by rounding, 16 times what it differs by is no error.
+    """
+    found = [0.0]
+    others = expected if nudged is None else nudged
+    for ours, theirs, other in zip(
+        (*got.results, *got.written),
+        (*expected.results, *expected.written),
+        (*others.results, *others.written),
+        strict=True,
+    ):
+        if ours is None or theirs is None or other is None:
+            found.append(0.0 if ours is theirs else float("inf"))
+        elif theirs.is_floating_point():
+            found.append(_distance(ours, theirs, other))
+        else:
+            found.append(0.0 if torch.equal(ours, theirs) else float("inf"))
+    return float("nan") if any(map(math.isnan, found)) else max(found)
+
+
+def _distance(got: Tensor, expected: Tensor, nudged: Tensor) -> float:
     """Return the greatest difference, in units of the greatest entry."""
-    if got is None or expected is None:
-        return 0.0 if got is expected else float("inf")
     # Infinities, such as the logarithm of a weight of zero, are to be the same and have no size.
     finite = expected.abs().where(expected.isfinite(), 0.0)
     size = finite.max().clamp(min=torch.finfo(expected.dtype).tiny)
     difference = (got - expected).abs().where(got != expected, 0.0)
-    return (difference.max() / size).item()
+    moved = (nudged - expected).abs().where(nudged != expected, 0.0).max()
+    return ((difference.max() - 16 * moved).clamp(min=0.0) / size).item()
 
 
 @contextmanager

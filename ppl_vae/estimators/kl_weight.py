@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from pyro.infer import ELBO
@@ -41,15 +43,38 @@ class KLWeight(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.beta
+            msg["scale"] = self._times_beta(msg["scale"])
+
+    def _times_beta(self, scale: Any) -> Any:
+        return scale * self.beta
+
+
+class _StepWeight(KLWeight):
+    """The weight of one step.
+
+    Sites of one scale have one product with β, the same tensor: that they are of one weight is then
+    known without a look at values, which waits for the device and cannot be a part of a graph.
+    """
+
+    def __init__(self, beta: float | Tensor) -> None:
+        super().__init__(beta)
+        self._products: dict[float, Any] = {}
+
+    def _times_beta(self, scale: Any) -> Any:
+        if isinstance(scale, Tensor):
+            return scale * self.beta
+        if scale not in self._products:
+            self._products[scale] = scale * self.beta
+        return self._products[scale]
 
 
 class KLWeighted(ELBO):
     r"""Any ELBO with a weight on the KL: E_q [log p(x|z)] - β KL(q(z|x) ‖ p(z)).
 
     Each call of ``loss_and_grads`` or ``differentiable_loss`` is one step of the schedule, and
-    returns minus the weighted objective in nats per batch. ``loss`` (``svi.evaluate_loss``) ignores
-    β: what is reported is a bound on log p(x).
+    returns minus the weighted objective in nats per batch. Where a schedule gives no finite number
+    of at least 0, that step is refused. ``loss`` (``svi.evaluate_loss``) ignores β: what is
+    reported is a bound on log p(x).
 
     Source: Higgins et al. 2017 (β-VAE, ICLR 2017), equation 4; Bowman et al. 2016 (arXiv
     1511.06349), section 3.1, for the warm-up.
@@ -75,13 +100,44 @@ class KLWeighted(ELBO):
         self.schedule = beta if callable(beta) else constant(beta)
         self.step = 0
         """The steps taken so far; set it when resuming."""
+        self._tensor: Tensor | None = None
         if total_steps is not None:
             self._report_unfinished(positive_int("KLWeighted", "total_steps", total_steps))
 
     @property
     def beta(self) -> float:
-        """β of the next step."""
-        return self.schedule(self.step)
+        """β of the next step.
+
+        Raises:
+            TypeError: if the schedule gives no number.
+            ValueError: if it gives one that is not finite, or below 0.
+        """
+        return self.beta_at(self.step)
+
+    def beta_at(self, step: int) -> float:
+        """Return β at a step; raises as :attr:`beta` does."""
+        beta = self.schedule(step)
+        if not isinstance(beta, Real) and not (isinstance(beta, Tensor) and beta.dim() == 0):
+            raise TypeError(
+                f"KLWeighted: beta must be a number, and the schedule gives {describe(beta)} at "
+                f"step {step}"
+            )
+        value = float(beta)
+        if not 0 <= value < float("inf"):
+            raise ValueError(
+                f"KLWeighted: beta must be finite and at least 0, and the schedule gives {value} "
+                f"at step {step}"
+            )
+        return value
+
+    @contextmanager
+    def beta_is(self, beta: Tensor) -> Iterator[None]:
+        """Within ``with``, let a 0-dimensional tensor be β, which is not looked at."""
+        before, self._tensor = self._tensor, beta
+        try:
+            yield
+        finally:
+            self._tensor = before
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
@@ -107,7 +163,7 @@ class KLWeighted(ELBO):
     def _advance(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
         """Return the programs under the step's β and take the step."""
         # Nothing of the programs is kept, which may be gone by the next step.
-        handler = KLWeight(self.beta)
+        handler = _StepWeight(self.beta if self._tensor is None else self._tensor)
         self.step += 1
         return handler(model), handler(guide)
 
@@ -122,6 +178,9 @@ class KLWeighted(ELBO):
                 f"it never reaches {schedule.end:.3g}",
                 stacklevel=3,
             )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_tensor": None}  # which is of a step
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         raise NotImplementedError("KLWeighted leaves traces to the estimator it wraps")

@@ -33,7 +33,8 @@ class CompiledWeights:
     def __init__(self, model: nn.Module, guide: nn.Module) -> None:
         self._batch: Batch | None = None
         self._num_particles = 0
-        self._compiled = Compiled(self._weights, [model, guide], lasting=1, what="log_likelihood")
+        programs = {"model": model, "guide": guide}
+        self._compiled = Compiled(self._weights, programs, lasting=1, what="log_likelihood")
 
     @classmethod
     def of(cls, pair: ModelAndGuide) -> CompiledWeights:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.compilation import Compiled
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.objective import Objective
+from ppl_vae.training.parameters import Parameters
 
 
 class CompiledObjective:
@@ -21,6 +22,7 @@ class CompiledObjective:
     Args:
         objective: what is differentiated.
         share: makes the share of a step of its tensors, as a part of the graph.
+        prepare: what that calls of a user's own, which may change.
         around: makes a context in which the objective is run, such as one of mixed precision.
     """
 
@@ -29,18 +31,22 @@ class CompiledObjective:
         objective: Objective,
         share: Callable[..., Share],
         *,
+        prepare: object = None,
         around: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         self._objective = objective
         self._share = share
         self._around = around
-        self._parameters = [p for p in objective.parameters() if p.requires_grad]
+        self._betas: dict[torch.device, Tensor] = {}
         self._beta: Tensor | None = None
+        self._state: object = None
+        self.parameters = Parameters(objective)
+        """The objective's parameters, as they were at the last call."""
         self._compiled = Compiled(
             self._step,
-            [objective],
-            others=objective.scheduled.estimators,
-            but=("step",),
+            {"model": objective.model, "guide": objective.guide},
+            others={**objective.scheduled.estimators, "prepare": prepare},
+            but={"estimator": ("step", "schedule")} if objective.scheduled.weighted else None,
             while_tracing=lambda: objective.scheduled.beta_is(self._beta),
             lasting=2,
             what="a training step",
@@ -51,17 +57,29 @@ class CompiledObjective:
         """Whether steps are run uncompiled, after a warning."""
         return self._compiled.failed
 
-    def __call__(self, *tensors: Tensor, constants: Hashable = ()) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        *tensors: Tensor,
+        constants: Hashable = (),
+        check: Callable[[Parameters], None] = lambda parameters: None,
+    ) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of its parts, with gradients in the parameters.
 
         Args:
             tensors: what ``share`` is called with.
             constants: what else ``share`` depends on.
+            check: looks at the parameters before anything is computed of them.
         """
         self._set_beta(tensors[0].device)
-        for parameter in self._parameters:
-            parameter.grad = None  # before the new ones are there: memory is for one of each
-        loss, losses, *gradients = self._compiled(*tensors, constants=constants)
+        self.parameters.forget_gradients()  # before the new ones are there: memory is for one
+        number = self._objective.scheduled.values().get("num_particles")
+        run = self._compiled.ready(*tensors, constants=(constants, number, self._objective.total))
+        if self._compiled.state is None or self._compiled.state is not self._state:
+            self.parameters = Parameters(self._objective)
+            self.parameters.forget_gradients()
+            self._state = self._compiled.state
+        check(self.parameters)
+        loss, losses, *gradients = run()
         self._fill(gradients)
         assert loss is not None
         assert losses is not None
@@ -74,27 +92,36 @@ class CompiledObjective:
         optimisers read the former as if they were whole, and clipping scales the latter twice.
         """
         taken = set()
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+        for parameter, gradient in zip(self.parameters.trainable, gradients, strict=True):
             if gradient is not None:
                 memory = gradient.untyped_storage().data_ptr()
                 if memory in taken or gradient.stride() != parameter.stride():
                     gradient = torch.empty_like(parameter).copy_(gradient)
                 taken.add(memory)
             parameter.grad = gradient
+            hooks = parameter._post_accumulate_grad_hooks
+            if hooks and gradient is not None:
+                for hook in [*hooks.values()]:
+                    hook(parameter)
 
     def _set_beta(self, device: torch.device) -> None:
         beta = self._objective.scheduled.values().get("beta")
         if beta is not None:
-            if self._beta is None:
-                self._beta = torch.zeros((), device=device)
+            if device not in self._betas:
+                # As many digits as β has: beside another tensor its dtype changes nothing.
+                self._betas[device] = torch.zeros((), device=device, dtype=torch.float64)
+            self._beta = self._betas[device]
             self._beta.fill_(beta)
 
     def _step(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         """Run the objective and its backward pass."""
+        trainable = Parameters(self._objective).trainable
         with torch.enable_grad():
             with self._around():
                 loss, losses = self._objective(self._share(*tensors))
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            gradients: Sequence[Tensor | None] = [None] * len(trainable)
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
         return (loss.detach(), losses, *gradients)
 
 

@@ -20,13 +20,15 @@ class NotFiniteError(ArithmeticError):
     Args:
         step: at which step, from 0.
         origin: where it began, in words.
-        saved: where the last good checkpoint is, in words.
+        saved: where the last good checkpoint is, in words; empty where there are none.
+        owner: the function that trains.
     """
 
-    def __init__(self, step: int, origin: str, saved: str) -> None:
+    def __init__(self, step: int, origin: str, saved: str = "", owner: str = "fit") -> None:
+        where, clipping = (f" {saved}.", "clip_norm=, ") if saved else ("", "")
         super().__init__(
-            f"fit: step {step}: {origin}. The step was not taken: the pair has the weights of "
-            f"before. {saved}. A lower learning rate, clip_norm=, or a bound on the scale of a "
+            f"{owner}: step {step}: {origin}. The step was not taken: the pair has the weights of "
+            f"before.{where} A lower learning rate, {clipping}or a bound on the scale of a "
             f"likelihood often helps"
         )
         self.step = step

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-
-from ppl_vae.training.distributed import Share
 
 MOST = 10
 """Steps that are taken between two looks: their data are kept."""
@@ -22,14 +21,14 @@ class Attempt:
 
     Args:
         step: which, from 0.
-        share: its data.
+        inputs: its data.
         before: the states of the random number generators.
         loss: of this process, shape ``()``.
         sum: of the loss and the gradient's norm, shape ``()``: finite if both are.
     """
 
     step: int
-    share: Share
+    inputs: Any
     before: Mapping[str, Tensor]
     loss: Tensor
     sum: Tensor
@@ -79,4 +78,7 @@ class Lookout:
             return None
         unseen, self._unseen = self._unseen, []
         sums = torch.stack([attempt.sum for attempt in unseen]).tolist()
-        return next((a for a, s in zip(unseen, sums, strict=True) if not math.isfinite(s)), None)
+        found = next((a for a, s in zip(unseen, sums, strict=True) if not math.isfinite(s)), None)
+        if found is not None:
+            self._spoilt = None  # who goes on after the error begins anew
+        return found

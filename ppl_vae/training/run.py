@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import untouched
 from ppl_vae.models.labels import known
-from ppl_vae.randomness import random_state, restored, seed_everything, set_random_state
+from ppl_vae.randomness import (
+    generators,
+    random_state,
+    restored,
+    seed_everything,
+    set_generators,
+    set_random_state,
+)
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
 from ppl_vae.training.compiled import CompiledShares
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
@@ -28,6 +35,7 @@ from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, or
 from ppl_vae.training.history import Table
 from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
+from ppl_vae.training.parameters import total_norm
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import compare
 from ppl_vae.training.sources import Source
@@ -118,7 +126,7 @@ class Run:
         share = self.processes.share(next(parts.source))
         check = self._looks_at_values
         parts.scheduled.at(self.step)
-        before = _generators(parts.fabric.device)
+        before = generators(parts.fabric.device)
         try:
             loss, of_parts = self._differentiated(share, check)
         except ValueError as error:
@@ -130,7 +138,7 @@ class Run:
                     raise NotFiniteError(self.step, found, saved) from error
             raise
         losses = torch.cat([loss.detach()[None], of_parts])
-        norm = _total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = total_norm([p.grad for p in self._parameters if p.grad is not None])
         # The norm is that of all processes, the loss this one's; their sum is finite if both are.
         attempt = Attempt(self.step, share, before, losses[0], losses[0] + norm)
         later = self._lookout is not None and not check  # Pyro's validation waits, too
@@ -370,13 +378,13 @@ class Run:
 
     def _not_finite(self, attempt: Attempt, saved: str) -> NotFiniteError:
         self.parts.scheduled.at(attempt.step)  # of β and the number of particles, as it was then
-        found = self._origin(attempt.share, attempt.before, attempt.loss)
+        found = self._origin(attempt.inputs, attempt.before, attempt.loss)
         return NotFiniteError(attempt.step, found, saved)
 
     def _origin(self, share: Share, before: Mapping[str, Tensor], loss: Tensor) -> str:
         def rerun() -> Tensor:
             with restored(), untouched(self.parts.objective), self.parts.fabric.autocast():
-                _set_generators(self.parts.fabric.device, before)
+                set_generators(self.parts.fabric.device, before)
                 objective, _ = self.parts.objective(share)
             return objective
 
@@ -401,24 +409,3 @@ def _mean_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
     mean = fabric.all_reduce(values, reduce_op="mean")
     assert isinstance(mean, Tensor)
     return mean
-
-
-def _total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    if not gradients or gradients[0].device.type != "cpu":
-        return nn.utils.get_total_norm(gradients)
-    # The same number: sorting by device and dtype saves a CPU no launches, and takes as long again.
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-
-
-def _generators(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of the generators that a step draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def _set_generators(device: torch.device, states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

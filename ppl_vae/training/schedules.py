@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -14,6 +14,8 @@ from ppl_vae.estimators import KLWeighted, constant
 
 class Scheduled:
     """An estimator whose β and number of particles follow the step.
+
+    It is only within :meth:`now` that the estimator is not as it was given.
 
     Args:
         estimator: of a bound.
@@ -45,26 +47,27 @@ class Scheduled:
         self._estimator = estimator
         self.bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
         """The estimator without β."""
-        self._num_particles = num_particles
-        self._schedule = estimator.schedule if isinstance(estimator, KLWeighted) else None
+        self._schedule = num_particles
+        self._first = estimator.step if isinstance(estimator, KLWeighted) else 0
         self._step = 0
+        self._num_particles: int | None = None
+        self._beta: float | None = None
+        self._tensor: Tensor | None = None
         self.at(0)
 
     @property
-    def estimators(self) -> tuple[ELBO, ...]:
+    def estimators(self) -> dict[str, ELBO]:
         """The estimator, and the one that it weights."""
-        return (self._estimator, self.bound) if self.weighted else (self.bound,)
+        return {"estimator": self._estimator, "estimator of the bound": self.bound}
 
     @contextmanager
     def beta_is(self, beta: Tensor | None) -> Iterator[None]:
         """Within ``with``, let a tensor be the weight on the KL, if it has one."""
-        before = self._schedule
-        if before is not None:
-            self._schedule = lambda step: beta  # type: ignore[assignment,return-value]
+        before, self._tensor = self._tensor, beta
         try:
             yield
         finally:
-            self._schedule = before
+            self._tensor = before
 
     @property
     def beta(self) -> Callable[[int], float] | None:
@@ -77,34 +80,65 @@ class Scheduled:
         return self._estimator is not self.bound
 
     def at(self, step: int) -> None:
-        """Set what the estimator is at a step."""
-        self._step = step
-        if self._num_particles is not None:
-            number = self._num_particles(step)
-            self.bound.num_particles = positive_int("fit", "num_particles(step)", number)
+        """Set which step it is, from 0; β is that of so many after the estimator's own.
 
-    def now(self, *, weighted: bool = True) -> AbstractContextManager[ELBO]:
-        """Within ``with``, the estimator as it is at the step, with β or without."""
-        estimator = self._estimator
-        if isinstance(estimator, KLWeighted):
-            return self._with_beta(estimator, weighted)
-        return nullcontext(estimator)
+        Raises:
+            TypeError: if a schedule gives no number.
+            ValueError: if a schedule gives a β or a number of particles that there is none of.
+        """
+        self._go_to(step, self._first + step)
+
+    def at_own_step(self) -> None:
+        """Set that it is the estimator's own step; raises as :meth:`at` does."""
+        step = self._estimator.step if isinstance(self._estimator, KLWeighted) else 0
+        self._go_to(step, step)
+
+    def take_own_step(self) -> None:
+        """Let the estimator's own step be the next one."""
+        if isinstance(self._estimator, KLWeighted):
+            self._estimator.step = self._step + 1
+
+    def _go_to(self, step: int, step_of_beta: int) -> None:
+        if isinstance(self._estimator, KLWeighted):
+            self._beta = self._estimator.beta_at(step_of_beta)
+        if self._schedule is not None:
+            number = self._schedule(step)
+            self._num_particles = positive_int("fit", "num_particles(step)", number)
+        self._step = step_of_beta
 
     @contextmanager
-    def _with_beta(self, estimator: KLWeighted, weighted: bool) -> Iterator[ELBO]:
-        # Without β it is 1: the bare estimator would find the programs new, and run them once more.
-        schedule, estimator.step = estimator.schedule, self._step
-        estimator.schedule = self._schedule if self._schedule and weighted else constant(1.0)
-        try:
-            yield estimator
-        finally:
-            estimator.schedule, estimator.step = schedule, self._step  # a call has taken a step
+    def now(self, *, weighted: bool = True) -> Iterator[ELBO]:
+        """Within ``with``, the estimator as it is at the step, with β or without."""
+        with ExitStack() as stack:
+            if self._num_particles is not None:
+                stack.enter_context(_set(self.bound, num_particles=self._num_particles))
+            if isinstance(self._estimator, KLWeighted):
+                # Without β it is 1: the bare estimator would find the programs new, and run them
+                # once more.
+                given = {} if weighted else {"schedule": constant(1.0)}
+                stack.enter_context(_set(self._estimator, step=self._step, **given))
+                if weighted and self._tensor is not None:
+                    stack.enter_context(self._estimator.beta_is(self._tensor))
+            yield self._estimator
 
     def values(self) -> dict[str, float | int]:
         """Return what the schedules say now, by name."""
         values: dict[str, float | int] = {}
-        if isinstance(self._estimator, KLWeighted):
-            values["beta"] = self._estimator.schedule(self._step)
+        if self._beta is not None:
+            values["beta"] = self._beta
         if self._num_particles is not None:
-            values["num_particles"] = self.bound.num_particles
+            values["num_particles"] = self._num_particles
         return values
+
+
+@contextmanager
+def _set(thing: object, **attributes: object) -> Iterator[None]:
+    """Within ``with``, let attributes of an object be others."""
+    before = {name: getattr(thing, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(thing, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(thing, name, value)

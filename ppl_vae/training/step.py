@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,17 +11,30 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ppl_vae.buffers import untouched
+from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.randomness import restored
+from ppl_vae.randomness import generators, restored, set_generators
 from ppl_vae.training.arguments import checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
 from ppl_vae.training.distributed import Processes, Share
+from ppl_vae.training.guard import NotFiniteError, origin
 from ppl_vae.training.launch import no_search_for_gpus
+from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
+from ppl_vae.training.parameters import (
+    Holdings,
+    Parameters,
+    check_rates,
+    gradients_of,
+    total_norm,
+)
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.turns import exclusively
+
+_OWNER = "compile_step"
 
 
 def compile_step(
@@ -34,12 +48,18 @@ def compile_step(
 
     ``step(*inputs)`` draws, runs model and guide, differentiates, lets the optimiser step, and
     returns minus the bound, a 0-dimensional tensor in nats per datum (with the weights of β and of
-    parts, where there are). A ``KLWeighted`` estimator goes on by one step at each call.
+    parts, where there are). A ``KLWeighted`` estimator goes on from its ``step`` by one at each
+    call, however many parts there are.
+
+    Gradients go to the parameters that require them at the call. What does is to be held by the
+    optimiser. A loss or gradient that is not finite is an error, and the step is not taken; on a
+    GPU a fused optimiser skips it and those that follow, and the error comes within 10 steps.
 
     The programs run once, while they are traced; what runs afterwards is a compiled graph, and
     Pyro's effect handlers cost nothing. What is noticed and what is not when programs change is
     said of :class:`ppl_vae.compilation.Compiled`. The first step is held against the uncompiled
-    one. Where it cannot be compiled, a warning says so, and steps are uncompiled.
+    one. Where it cannot be compiled, a warning says so, and steps are uncompiled. Learning rates
+    that are not finite or below 0, as a schedule may leave them, are refused.
 
     Args:
         pair: any object whose ``model`` and ``guide`` are modules.
@@ -48,6 +68,14 @@ def compile_step(
         prepare: returns the programs' arguments, a tuple of tensors or of
             :class:`ppl_vae.data.Part`, of a step's inputs; it is compiled, too. The inputs are the
             arguments if not given. Labels must be inputs: whether some are missing is looked at.
+
+    Raises:
+        NotFiniteError: by a step, if its loss or a gradient is not finite; the weights, and the
+            estimator's ``step``, are those of before.
+        TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
+        ValueError: by a step, if the optimiser does not hold a parameter that is to be trained, or
+            holds one that the pair never had; if β, a learning rate or the weight of a part is not
+            finite or below 0. Nothing has changed then.
 
     Example:
         >>> import torch
@@ -82,23 +110,64 @@ class _Step:
         self._scheduled = Scheduled(estimator, None, None, None)
         self._optimiser = optimiser
         self._prepare = prepare
-        self._objective: CompiledObjective | None = None
+        self._objective: Objective | None = None
+        self._compiled: CompiledObjective | None = None
+        self._holdings = Holdings(optimiser, _OWNER)
+        self._lookout: Lookout | None = None
         self._taken = 0
 
     @exclusively()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
-        if self._objective is None:
-            with restored():
+        for value in inputs:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
+        self._scheduled.at_own_step()
+        objective, compiled = self._made(inputs)
+        check_rates(_OWNER, self._optimiser)
+        before = generators(inputs[0].device)
+        with pyro.validation_enabled(False):
+            loss, _ = compiled(*inputs, check=self._holdings.check)
+        norm = total_norm(gradients_of(compiled.parameters.trainable))
+        attempt = Attempt(self._taken, inputs, before, loss, loss.detach() + norm)
+        if self._lookout is not None:
+            self._lookout.step(attempt)
+        elif math.isfinite(attempt.sum.item()):
+            self._optimiser.step()
+        else:
+            compiled.parameters.forget_gradients()
+            raise self._not_finite(objective, attempt)
+        self._scheduled.take_own_step()
+        self._taken += 1
+        if self._lookout is not None and self._lookout.due:
+            spoilt = self._lookout.first_spoilt()
+            if spoilt is not None:
+                raise self._not_finite(objective, spoilt)
+        return loss
+
+    def _made(self, inputs: tuple[Tensor, ...]) -> tuple[Objective, CompiledObjective]:
+        if self._objective is None or self._compiled is None:
+            programs = {"model": self._pair.model, "guide": self._pair.guide}
+            with restored(), left_alone({**programs, "prepare": self._prepare}):
                 first = self._share(*inputs).parts[0]
                 objective = Objective(self._pair, self._scheduled, first)
-            self._objective = CompiledObjective(objective, self._share)
-        self._scheduled.at(self._taken)
-        with pyro.validation_enabled(False):
-            loss, _ = self._objective(*inputs)
-        self._optimiser.step()
-        self._taken += 1
-        return loss
+            self._holdings.check(Parameters(objective))
+            self._objective = objective
+            self._compiled = CompiledObjective(objective, self._share, prepare=self._prepare)
+            if Lookout.suits(self._optimiser, inputs[0].device):
+                self._lookout = Lookout(self._optimiser)
+        return self._objective, self._compiled
+
+    def _not_finite(self, objective: Objective, attempt: Attempt) -> NotFiniteError:
+        def rerun() -> Tensor:
+            with restored(), untouched(objective):
+                set_generators(inputs[0].device, attempt.before)
+                loss, _ = objective(self._share(*inputs))
+            return loss
+
+        inputs = attempt.inputs
+        found = origin(objective, rerun, attempt.loss)
+        return NotFiniteError(attempt.step, found, owner=_OWNER)
 
     def _share(self, *inputs: Tensor) -> Share:
         parts: Any = inputs if self._prepare is None else self._prepare(*inputs)
@@ -109,4 +178,11 @@ class _Step:
             )
         if not isinstance(parts[0], Part):
             parts = (Part("data", parts),)
+        for part in parts:
+            weight = part.weight
+            if not isinstance(weight, Tensor) and not 0 <= weight < math.inf:
+                raise ValueError(
+                    f"{_OWNER}: the weight of part {part.name!r} must be finite and at least 0, "
+                    f"got {describe(weight)}"
+                )
         return Processes().share(parts)
