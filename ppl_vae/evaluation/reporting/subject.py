@@ -59,8 +59,8 @@ class Data:
                 f"{describe(labels)}"
             )
         if mask is not None:
-            shape = source.shape if isinstance(source, Tensor) else None
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+            of = source.shape if isinstance(source, Tensor) else None
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != of:
                 raise ValueError(
                     f"report: mask must be boolean and of the shape of data, a tensor, got "
                     f"{describe(mask)}; a Dataset brings its own, Dataset(x, mask=mask)"
