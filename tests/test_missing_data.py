@@ -317,12 +317,14 @@ def test_validation_is_of_what_is_observed():
     for kind, validation in {
         "data set": Dataset(x, torch.arange(40) % C, mask=mask),
         "by name": {"x": x, "mask": mask},
+        "a part": Part("data", (x,), kwargs={"mask": mask}),
+        "a batch": MaskedBatch(x, torch.arange(40) % C, mask),
         "garbage in the gaps": {"x": x.masked_fill(~mask, 1.0), "mask": mask},
         "zeros": x.nan_to_num(),
     }.items():
         fitted = quiet(made(), x.nan_to_num(), steps=1, optimiser=frozen, validation=validation)
         found[kind] = fitted.validation["loss"].item()
-    assert found["data set"] == found["by name"] == found["garbage in the gaps"]
+    assert len(set(found.values())) == 2
     assert found["by name"] < found["zeros"] - 0.5, "fewer entries are less surprising"
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
@@ -743,6 +745,26 @@ def test_the_report_is_of_what_is_observed(tmp_path):
     right = (likeliest == labels).float().mean().item()
     assert found["accuracy of q(y|x)"] == pytest.approx(right)
     assert {"clustering NMI", "approximation gap on the first 2 data"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "mask", "message"),
+    [
+        (X8, M8.float(), "mask must be boolean"),
+        (X8, M8[:4], "mask must be boolean and of the shape of data"),
+        (Dataset(X8), M8, "a Dataset brings its own"),
+    ],
+)
+def test_a_report_refuses_masks_that_do_not_suit(tmp_path, given, mask, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.report(made(), given, tmp_path, mask=mask)
+
+
+def test_accuracy_refuses_values_that_are_not_there():
+    x, mask = masked()
+    for given in ({}, {"mask": torch.ones_like(mask)}):
+        with pytest.raises(ValueError, match=f"{int((~mask).sum())} values that are not finite"):
+            evaluation.accuracy(made(ssvae), x, torch.arange(40) % C, **given)
 
 
 def test_a_report_on_programs_that_take_no_mask_is_refused(tmp_path):

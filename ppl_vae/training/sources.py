@@ -212,7 +212,8 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
 
 def _validation(data: Any) -> Given:
     """Return the programs' arguments that are given to validate on, all data at once."""
-    came = f"a {type(data).__name__}"
+    empty = isinstance(data, (tuple, list, Mapping)) and not data
+    came = "none" if empty else f"a {type(data).__name__}"
     if isinstance(data, (Tensor, tuple, list, Mapping, Part)):
         with suppress(TypeError):
             batch = given("fit", data)

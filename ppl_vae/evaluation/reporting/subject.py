@@ -59,8 +59,8 @@ class Data:
         if labels is not None:
             check_labels("report", labels, total, lowest=-1)
         if mask is not None:
-            of_data = isinstance(source, Tensor) and getattr(mask, "shape", None) == source.shape
-            if not of_data or mask.dtype != torch.bool:
+            of = source.shape if isinstance(source, Tensor) else None
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != of:
                 raise ValueError(
                     f"report: mask must be boolean and of the shape of data, a tensor, got "
                     f"{describe(mask)}; a Dataset brings its own, Dataset(x, mask=mask)"
