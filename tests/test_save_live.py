@@ -6,6 +6,7 @@ The right value is the live pair itself: its modules, and its outputs for the sa
 import copy
 import inspect
 import sys
+import threading
 
 import pairs
 import pyro.distributions as dist
@@ -481,3 +482,33 @@ def test_a_pair_of_a_configuration_is_what_it_says():
     for pair in (normal(), pairs.ssvae(), hierarchical()):
         assert to_config(from_config(to_config(pair))) == to_config(pair)
     assert isinstance(pairs.ssvae(), SemiSupervisedVAE)
+
+
+def test_threads_may_save_one_pair_while_another_draws_and_trains(tmp_path):
+    vae, stop, failures = pairs.vae("mixture", "diagonal", "normal"), threading.Event(), []
+    optimiser = torch.optim.SGD(vae.parameters(), lr=1e-3)
+
+    def train():
+        while not stop.is_set():
+            assert all(m.training for m in vae.modules())
+            loss = -vae.prior().log_prob(torch.randn(3, Z)).sum()
+            torch.autograd.backward(loss)
+            optimiser.step()
+
+    def write(folder):
+        try:
+            for _ in range(3):
+                save(vae, folder)
+        except Exception as error:
+            failures.append(error)
+
+    trainer = threading.Thread(target=train)
+    writers = [threading.Thread(target=write, args=[tmp_path / str(i)]) for i in range(3)]
+    for thread in (trainer, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    trainer.join()
+    assert not failures
+    assert load(tmp_path / "0").prior.components == 4
