@@ -85,9 +85,12 @@ class _Step:
         self._objective: CompiledObjective | None = None
         self._taken = 0
 
-    @exclusively()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
+        with exclusively():
+            return self._take(*inputs)
+
+    def _take(self, *inputs: Tensor) -> Tensor:
         if self._objective is None:
             with restored():
                 first = self._share(*inputs).parts[0].args
