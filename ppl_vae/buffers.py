@@ -1,8 +1,8 @@
-"""A look at programs that must not move their running means."""
+"""Runs of programs that must not move their running means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,25 +12,52 @@ from torch.nn.parameter import is_lazy
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Leave the buffers of modules as they were, whether they are changed in place or replaced."""
-    # Not those that are made within, nor those that a guide, when it first runs, replaces by
-    # others of another shape.
+    """Leave the buffers of modules as they were, whether they are changed in place or replaced.
+
+    Not those that are made within, nor those that a guide, when it first runs, replaces by others
+    of another shape. To see what has changed, the host waits for the device once.
+    """
+    held = _held(modules)
+    before = {b: b.detach().clone() for _, _, b in held if _has_plain_values(b)}
+    try:
+        yield
+    finally:
+        _put_in_place(held)
+        _put_back(before)
+
+
+@contextmanager
+def on_copies(*modules: nn.Module) -> Iterator[None]:
+    """Run modules on copies of their buffers: as :func:`untouched`, and nothing waits.
+
+    Graphs must not be made within, as they hold the tensors that they find.
+    """
+    held = _held(modules)
+    copies = {b: b.detach().clone() for _, _, b in held if _has_plain_values(b)}
+    for part, name, buffer in held:
+        part._buffers[name] = copies.get(buffer, buffer)
+    try:
+        yield
+    finally:
+        _put_in_place(held)
+
+
+def _held(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """Return all buffers, each with where it is."""
     inner = dict.fromkeys(part for module in modules for part in module.modules())
-    held = [
+    return [
         (part, name, buffer)
         for part in inner
         for name, buffer in part._buffers.items()
         if buffer is not None and not is_lazy(buffer)
     ]
-    before = {b: b.detach().clone() for _, _, b in held if _has_plain_values(b)}
-    try:
-        yield
-    finally:
-        for part, name, buffer in held:
-            now = part._buffers.get(name)
-            if now is not None and now is not buffer and _alike(now, buffer):
-                part._buffers[name] = buffer
-        _put_back(before)
+
+
+def _put_in_place(held: Iterable[tuple[nn.Module, str, Tensor]]) -> None:
+    for part, name, buffer in held:
+        now = part._buffers.get(name)
+        if now is not None and now is not buffer and _alike(now, buffer):
+            part._buffers[name] = buffer
 
 
 def _has_plain_values(buffer: Tensor) -> bool:
@@ -49,13 +76,23 @@ def _put_back(before: dict[Tensor, Tensor]) -> None:
     Versions do not tell, as batch normalisation does not count its updates.
     """
     pairs = [(now, then) for now, then in before.items() if _alike(now, then)]
-    changed = [((now != then) & ~(now.isnan() & then.isnan())).any() for now, then in pairs]
-    # All of a device at once: each answer has to be waited for.
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for flag in changed:
-        by_device.setdefault(flag.device, []).append(flag)
-    some = {device for device, flags in by_device.items() if torch.stack(flags).any()}
-    for (now, then), flag in zip(pairs, changed, strict=True):
-        if flag.device in some and flag:
+    far = [_differ(now, then) for now, then in pairs if now.device.type != "cpu"]
+    # One answer for all there, as a rule: each has to be waited for.
+    some_far = bool(far) and any(flag.item() for flag in _by_device(far))
+    for now, then in pairs:
+        if now.device.type == "cpu":
+            changed = not torch.equal(now, then) and bool(_differ(now, then))
+        else:
+            changed = some_far and bool(_differ(now, then))
+        if changed:
             with torch.inference_mode(now.is_inference()):
                 now.copy_(then)
+
+
+def _differ(now: Tensor, then: Tensor) -> Tensor:
+    return ((now != then) & ~(now.isnan() & then.isnan())).any()
+
+
+def _by_device(flags: list[Tensor]) -> list[Tensor]:
+    devices = {flag.device for flag in flags}
+    return [torch.stack([f for f in flags if f.device == d]).any() for d in devices]

@@ -28,7 +28,8 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
         modes = _modes(modules)
         try:
             for part in modes:
-                part.training = False
+                if part.training:
+                    part.training = False
             yield
         finally:
             _set(modes)
@@ -69,4 +70,5 @@ def _modes(modules: Iterable[nn.Module]) -> dict[nn.Module, bool]:
 
 def _set(modes: Mapping[nn.Module, bool]) -> None:
     for part, mode in modes.items():
-        part.training = mode
+        if part.training != mode:
+            part.training = mode

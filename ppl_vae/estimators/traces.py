@@ -22,7 +22,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import on_copies
 from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
 from ppl_vae.randomness import restored
 
@@ -143,7 +143,7 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
     modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
-    with poutine.block(), torch.no_grad(), restored(), untouched(*modules):
+    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
             *args, **kwargs

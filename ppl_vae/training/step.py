@@ -116,9 +116,12 @@ class _Step:
         self._lookout: Lookout | None = None
         self._taken = 0
 
-    @exclusively()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
+        with exclusively():
+            return self._take(*inputs)
+
+    def _take(self, *inputs: Tensor) -> Tensor:
         for value in inputs:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
