@@ -115,6 +115,8 @@ class Snapshot:
         self._queue: deque[tuple[str, object, frozenset[str]]] = deque()
         self._queued: set[int] = set()
         for name, root in {**roots, "torch": _EVERYWHERE}.items():
+            if root is None or id(root) in self._queued:
+                continue
             self._queued.add(id(root))
             self._queue.append((name, root, frozenset((but or {}).get(name, ()))))
         while self._queue:
@@ -214,20 +216,29 @@ class _Owner:
         self.ref = _reference(thing)
         self._class = id(type(thing))
         self._but = but
-        held = self._held(thing)
+        # Most are modules, or have a plain dictionary: it is looked at a lot.
+        plain = getattr(thing, "__dict__", None) is _held(thing) and not but
+        self._read = _attributes if plain else self._held
+        held = self._read(thing)
+        self._names = [*held]
         self._containers = [n for n, value in held.items() if isinstance(value, _CONTAINERS)]
-        self._flat = _ids(held)
+        self._values = [*map(id, held.values())]
         self._nested = [*map(id, self._inside(held))]
-        self._kept = [*held]
 
     def is_as_it_was(self) -> bool:
         thing = self.ref()
-        held = self._held(thing)
+        held = self._read(thing)
         return (
-            _ids(held) == self._flat
-            and [*map(id, self._inside(held))] == self._nested
+            [*held] == self._names
+            and [*map(id, held.values())] == self._values
+            and self._inside_is_as_it_was(held)
             and id(type(thing)) == self._class
         )
+
+    def _inside_is_as_it_was(self, held: Mapping[str, object]) -> bool:
+        if not any(map(held.__getitem__, self._containers)):
+            return not self._nested
+        return [*map(id, self._inside(held))] == self._nested
 
     def named(self) -> Iterator[tuple[str, object]]:
         """Yield what is held, by name, containers first and then what is in them."""
@@ -258,6 +269,10 @@ def _ids(held: Mapping[str, object]) -> list[int]:
     return [*map(id, held), *map(id, held.values())]
 
 
+def _attributes(thing: Any) -> Mapping[str, object]:
+    return thing.__dict__
+
+
 def _spread(container: Any, found: list[object], within: tuple[int, ...]) -> None:
     """Add what is in a container, and in those in it."""
     if isinstance(container, dict):
@@ -265,7 +280,8 @@ def _spread(container: Any, found: list[object], within: tuple[int, ...]) -> Non
         container = container.values()
     found += container
     for value in container:
-        if isinstance(value, _CONTAINERS) and id(value) not in within:
+        # Of its type: an object that is none of them would be asked for its class six times.
+        if issubclass(type(value), _CONTAINERS) and id(value) not in within:
             _spread(value, found, (*within, id(value)))
 
 

@@ -100,7 +100,8 @@ class Run:
         self._norm = torch.tensor(math.nan)
         self._rate: float | Tensor = math.nan
         self._validates = is_validation_enabled()
-        self._parameters = [p for p in parts.objective.parameters() if p.requires_grad]
+        # All: some may be frozen now and not later, and the other way round.
+        self._parameters = list(parts.objective.parameters())
         self._lookout: Lookout | None = None
         if self.processes.number == 1 and Lookout.suits(parts.optimiser, parts.fabric.device):
             self._lookout = Lookout(parts.optimiser)

@@ -1,0 +1,166 @@
+"""Steps of schedules: whose clock it is, and what a schedule may not say.
+
+Right values are β as the schedule is defined, and the losses of calls by hand at that β.
+"""
+
+import warnings
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+
+from ppl_vae import VAE, HierarchicalVAE, estimators, likelihoods, nets, posteriors, priors
+from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.estimators import KLWeighted, linear_warm_up
+from ppl_vae.training import compile_step, fit
+
+D, Z = 6, 2
+X = (torch.rand(16, D, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+iw = estimators.ImportanceWeightedELBO
+
+
+@pytest.fixture(autouse=True)
+def eager(as_users_see_it, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotCompiledWarning)
+        yield
+
+
+def net(width_in, width_out):
+    return nets.MLP(width_in, width_out, hidden=(5,))
+
+
+def vae():
+    return VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z, D)),
+    )
+
+
+def hierarchy():
+    return HierarchicalVAE(
+        prior=priors.StandardNormal(Z),
+        conditionals=[posteriors.DiagonalNormal(net(Z, 2 * 3))],
+        posteriors=[
+            posteriors.DiagonalNormal(net(D, 2 * 3)),
+            posteriors.DiagonalNormal(net(3, 2 * Z)),
+        ],
+        likelihood=likelihoods.Bernoulli(net(3, D)),
+    )
+
+
+CASES = {
+    "an analytic KL": (vae, lambda: estimators.AnalyticKLELBO(max_plate_nesting=1)),
+    "free bits": (
+        vae,
+        lambda: estimators.AnalyticKLELBO(free_bits=0.1, max_plate_nesting=1),
+    ),
+    "particles": (vae, lambda: iw(3, max_plate_nesting=1)),
+    "dreg": (vae, lambda: iw(3, "dreg", max_plate_nesting=1)),
+    "a hierarchy, dreg": (hierarchy, lambda: iw(3, "dreg", max_plate_nesting=1)),
+    "a hierarchy, stl": (hierarchy, lambda: iw(3, "stl", max_plate_nesting=1)),
+    "Pyro's": (vae, lambda: Trace_ELBO(max_plate_nesting=1)),
+}
+
+
+@pytest.mark.parametrize("first", [0, 3, 1000])
+@pytest.mark.parametrize("name", CASES)
+def test_the_estimators_own_step_is_the_clock(name, first):
+    make, bound = CASES[name]
+    curves = []
+    for compiled in (True, False):
+        pyro.set_rng_seed(0)
+        pair = make()
+        estimator = KLWeighted(bound(), linear_warm_up(10))
+        estimator.step = first
+        optimiser = torch.optim.SGD(pair.parameters(), lr=0.1)
+        step = compile_step(pair, estimator, optimiser)
+        pyro.set_rng_seed(1)
+        losses = []
+        for i in range(3):
+            assert estimator.beta == min((first + i) / 10, 1.0)
+            if compiled:
+                losses.append(step(X).item())
+                continue
+            optimiser.zero_grad()
+            loss = estimator.differentiable_loss(pair.model, pair.guide, X) / len(X)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert estimator.step == first + 3
+        curves.append((losses, torch.cat([p.detach().flatten() for p in pair.parameters()])))
+    assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)
+    torch.testing.assert_close(curves[0][1], curves[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 4])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_fit_begins_at_the_estimators_step_and_leaves_it(first, compiled):
+    estimator = KLWeighted(iw(2), linear_warm_up(10))
+    estimator.step = first
+    found = fit(
+        vae(),
+        X,
+        batch_size=8,
+        steps=3,
+        estimator=estimator,
+        num_particles=lambda step: 3 + step,
+        compile=compiled,
+        log_every=1,
+        progress=False,
+    )
+    assert list(found.history["beta"]) == [(first + i) / 10 for i in range(3)]
+    assert list(found.history["num_particles"]) == [3, 4, 5]
+    assert (estimator.step, estimator.estimator.num_particles) == (first, 2)
+
+
+WRONG = [-1.0, float("nan"), float("inf"), torch.tensor(-0.5), -1]
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_a_schedule_is_refused_at_the_step_where_it_errs(value):
+    def schedule(step):
+        return value if step == 2 else 0.5
+
+    message = "beta must be finite and at least 0, and the schedule gives .* at step 2"
+    pair = vae()
+    steps = 0
+
+    def three(take):
+        nonlocal steps
+        for _ in range(3):
+            take(X)
+            steps += 1
+
+    estimator = KLWeighted(iw(1), schedule)
+    step = compile_step(pair, estimator, torch.optim.SGD(pair.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=message):
+        three(step)
+    assert steps == estimator.step == 2
+
+    estimator = KLWeighted(iw(1), schedule)
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), estimator)
+    with pytest.raises(ValueError, match=message):
+        three(svi.step)
+    assert steps == 4
+    for compiled in (False, True):
+        with pytest.raises(ValueError, match=message):
+            fit(vae(), X, batch_size=8, steps=4, beta=schedule, compile=compiled, progress=False)
+
+
+def test_a_schedule_that_gives_no_number():
+    with pytest.raises(TypeError, match="schedule gives 'half'"):
+        fit(vae(), X, batch_size=8, steps=1, beta=lambda step: "half", progress=False)
+
+
+def test_weights_are_known_to_be_the_same_without_a_look():
+    """A look at a value on the device ("meta" has none) would be an error."""
+    estimator = KLWeighted(iw(3, "dreg"), 0.5)
+    with estimator.beta_is(torch.zeros((), device="meta")):
+        pair = hierarchy().to("meta")
+        pyro.enable_validation(False)
+        loss = estimator.differentiable_loss(pair.model, pair.guide, X.to("meta"))
+    assert loss.device.type == "meta"
