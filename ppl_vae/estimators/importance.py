@@ -149,6 +149,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
         weights = self._weigh(program, leaves=differentiate and not own_gradient)
         if differentiate and self.gradient != "wake":
             weights.check_reparameterised()
+        objectives = self.model_objective, self.guide_objective
+        if any(objective.averages(self.total_particles) for objective in objectives):
+            weights.check_whole_plates(self.total_particles)
         log_w, dim = weights.log_w, weights.datum.particle_dim
         bound = self.model_objective.bound(log_w, dim)
         per_datum = weights.datum.flat(weights.outer.expectation(bound, entropy=True))

@@ -21,7 +21,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
+from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying, Unmasking
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ class Program:
     def _run(
         self, fn: Callable, num_particles: int, first_enumeration_dim: int, replay: Trace | None
     ) -> Trace:
+        fn = Unmasking()(fn)
         fn = Particles(num_particles, self.particle_dim)(fn)
         fn = Enumerating(first_available_dim=first_enumeration_dim)(fn)
         if replay is not None:
             fn = Replaying(trace=replay)(fn)
         trace = TraceHandler(Recording(), fn).get_trace(*self.args, **self.kwargs)
+        _check_dimensions(trace)
         if is_validation_enabled():
             trace.compute_log_prob()
             for site in sample_sites(trace):
@@ -97,10 +99,20 @@ class PlateNesting:
 
 
 def sample_sites(trace: Trace) -> Iterator[dict]:
-    """Yield the sites that have a density: no subsampling, nothing deterministic."""
+    """Yield the sites that matter: no subsampling, nothing deterministic, nothing masked out.
+
+    A latent that is masked as a whole has been drawn all the same.
+    """
     for site in trace.nodes.values():
-        if site["type"] == "sample" and not site_is_subsample(site) and site["mask"] is not False:
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if site["mask"] is not False or not site["is_observed"]:
             yield site
+
+
+def subsamples(trace: Trace) -> dict[str, dict]:
+    """Return the statements that say which entries of their plates a program has taken."""
+    return {name: site for name, site in trace.nodes.items() if site_is_subsample(site)}
 
 
 def log_density(site: dict) -> Tensor:
@@ -135,6 +147,21 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
         return value.narrow(dim, start, length)
 
     return with_values(trace, some)
+
+
+def _check_dimensions(trace: Trace) -> None:
+    """Raise an error if two sites are enumerated in one dimension, as ``pyro.markov`` has them."""
+    owners: dict[int, str] = {}
+    for site in sample_sites(trace):
+        if not is_enumerated(site):
+            continue
+        owner = owners.setdefault(site["infer"]["_enumerate_dim"], site["name"])
+        if owner != site["name"]:
+            raise NotImplementedError(
+                f"site {site['name']!r} is enumerated in the dimension of {owner!r}, as steps of a "
+                f"pyro.markov chain are, and cannot be summed by itself; leave out pyro.markov, so "
+                f"that each site has its own dimension, or use TraceEnum_ELBO"
+            )
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:

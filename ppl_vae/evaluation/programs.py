@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppl_vae.errors import describe
 from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.handlers import check_enumeration
 from ppl_vae.estimators.traces import Program, sample_sites
 from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide
 from ppl_vae.models import SemiSupervisedVAE
@@ -165,6 +166,9 @@ def examined(
     for name, site in guide_sites.items():
         _check_counterpart(owner, site, model_sites.get(name))
     sites = [*guide_sites.values(), *model_sites.values()]
+    for site in sites:
+        if not site["is_observed"]:
+            check_enumeration(site)
     nesting = max((-f.dim for s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0)
     datum = Datum(PLATE, [model_trace], -nesting - 1)
     for site in sites:
