@@ -43,18 +43,20 @@ def log_power_mean(log_w: Tensor, power: float, dim: int) -> Tensor:
     """
     size = log_w.shape[dim]
     largest, scaled = Powers.of(log_w, power, dim)
+    terms = scaled.exp()
     # The largest adds 1: only where all are 0 is the sum smaller.
-    log_mean = scaled.exp().sum(dim, keepdim=True).clamp(min=1).log() - math.log(size)
+    log_mean = terms.sum(dim, keepdim=True).clamp(min=0.5).log() - math.log(size)
     if power < 1:
-        less = scaled.expm1().mean(dim, keepdim=True)
-        log_mean = torch.where(less > -0.5, less.clamp(min=-0.5).log1p(), log_mean)
+        # With the derivative of exp: that of expm1 is computed from a rounded value.
+        less = (scaled.detach().expm1() + (terms - terms.detach())).mean(dim, keepdim=True)
+        log_mean = torch.where(less > -0.5, less.clamp(min=-0.75).log1p(), log_mean)
     return largest + (log_mean if power == 1 else log_mean / power)
 
 
 def shares(log_w: Tensor, power: float, dim: int) -> Tensor:
     """Return w_k^r / Σ_j w_j^r, the derivative of :func:`log_power_mean`; 0 where all w are 0."""
     terms = Powers.of(log_w, power, dim).scaled.exp()
-    return terms / terms.sum(dim, keepdim=True).clamp(min=1)
+    return terms / terms.sum(dim, keepdim=True).clamp(min=0.5)
 
 
 def log_sum(term: Tensor, dim: int | tuple[int, ...]) -> Tensor:

@@ -36,7 +36,7 @@ class Unmasking(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         fn, mask = without_mask(msg["fn"])
-        if mask is None:
+        if fn is msg["fn"]:
             return
         msg["mask"] = both(msg["mask"], mask)
         if not (msg["is_observed"] and mask is False):  # such a value may be anything

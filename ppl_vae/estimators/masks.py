@@ -33,11 +33,11 @@ def without_mask(fn: Any) -> tuple[Any, Mask]:
     if isinstance(fn, ExpandedDistribution):
         inner, mask = without_mask(fn.base_dist)
         # A tensor broadcasts from the right as the distribution did.
-        return (fn, None) if mask is None else (inner.expand(fn.batch_shape), mask)
+        return (fn if inner is fn.base_dist else inner.expand(fn.batch_shape)), mask
     if isinstance(fn, Independent):
         inner, mask = without_mask(fn.base_dist)
         count = fn.reinterpreted_batch_ndims
-        if mask is None:
+        if inner is fn.base_dist:
             return fn, None
         if isinstance(mask, Tensor):
             of_event = mask.shape[mask.dim() - count :]
@@ -61,15 +61,14 @@ def elementwise(fn: Any) -> tuple[Any, Mask, int]:
         if isinstance(own, Tensor):
             own = own[(..., *[None] * count)]
         return inner, both(own, mask), count
-    if isinstance(fn, ExpandedDistribution):
+    if isinstance(fn, (ExpandedDistribution, Independent)):
         inner, mask, count = elementwise(fn.base_dist)
-        return (fn, None, 0) if mask is None else (inner.expand(fn.batch_shape), mask, count)
-    if isinstance(fn, Independent):
-        inner, mask, count = elementwise(fn.base_dist)
-        if mask is None:
+        if inner is fn.base_dist:
             return fn, None, 0
+        if isinstance(fn, ExpandedDistribution):
+            return inner.expand(fn.batch_shape), mask, count
         number = fn.reinterpreted_batch_ndims
-        return inner.to_event(number), mask, count + number
+        return inner.to_event(number), mask, 0 if mask is None else count + number
     return fn, None, 0
 
 

@@ -27,8 +27,8 @@ class Objective:
     """
 
     groups: int = 1
-    alpha: float = 0.0
-    elbo_weight: float = 0.0
+    alpha: int | float = 0.0
+    elbo_weight: int | float = 0.0
 
     def averages(self, particles: int) -> bool:
         """Tell whether L is another average of so many weights than the mean of their log w."""

@@ -21,7 +21,7 @@ def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
     Args:
         fn: the distribution whose density is asked for.
         value: where.
-        source: the distribution that the value was drawn from.
+        source: the distribution that the value was drawn from, if known.
     """
     if _checks_values(fn):
         return None
@@ -59,7 +59,7 @@ def _of_event(which: Tensor, count: int, any_or_all: Callable[[Tensor, int], Ten
 
 def _support(fn: Any) -> Constraint | None:
     try:
-        return fn.support
+        return None if fn is None else fn.support
     except NotImplementedError:
         return None
 

@@ -149,6 +149,21 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
     return with_values(trace, some)
 
 
+def plate_nesting(traces: list[Trace]) -> int:
+    """Return how many dimensions the plates of some programs take."""
+    return max(
+        (
+            -frame.dim
+            for trace in traces
+            for site in trace.nodes.values()
+            if site["type"] == "sample"
+            for frame in site["cond_indep_stack"]
+            if frame.vectorized
+        ),
+        default=0,
+    )
+
+
 def _check_dimensions(trace: Trace) -> None:
     """Raise an error if two sites are enumerated in one dimension, as ``pyro.markov`` has them."""
     owners: dict[int, str] = {}
@@ -171,17 +186,7 @@ def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) 
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
             *args, **kwargs
         )
-    return max(
-        (
-            -frame.dim
-            for trace in (guide_trace, model_trace)
-            for site in trace.nodes.values()
-            if site["type"] == "sample"
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized
-        ),
-        default=0,
-    )
+    return plate_nesting([guide_trace, model_trace])
 
 
 def _weak(fn: Callable) -> Callable[[], object]:
