@@ -3,6 +3,7 @@
 The truth is computed in Python's ``decimal`` with 40 digits, from the same inputs.
 """
 
+import itertools
 import math
 from decimal import Decimal, localcontext
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 
-from ppl_vae.estimators.averages import log_power_mean, log_sum, shares
+from ppl_vae.estimators.averages import log_sum, shares
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.evaluation.streaming import WeightSums
 
@@ -62,7 +63,7 @@ def test_it_falls_with_alpha():
     """The power mean rises with its exponent (Li & Turner, theorem 1), to float32's last digits."""
     log_w = 3 * torch.randn(100, 1)
     bounds = [Objective(1, a).bound(log_w, -2).item() for a in sorted(ALPHAS)]
-    assert all(later <= earlier + 1e-6 for earlier, later in zip(bounds, bounds[1:], strict=False))
+    assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(bounds))
     assert abs(bounds[-1] - log_w.mean().item()) < 1e-6
 
 
@@ -137,7 +138,8 @@ def test_sums_of_weights_that_are_zero_or_not_finite():
         assert log_mean[:3].tolist() == [0.0, -math.inf, pytest.approx(-math.log(2))]
         assert log_mean[3] == math.inf or log_mean[3].isnan()
         assert log_mean[4].isnan()
-        assert sums.ess[0] == 4 and sums.ess[2] == pytest.approx(2)
+        assert sums.ess[0] == 4
+        assert sums.ess[2] == pytest.approx(2)
         # Two weights of 1 and two of 0: their standard deviation is √(1/3), their mean 1/2.
         assert sums.standard_error[2] == pytest.approx(math.sqrt(1 / 3 / 4) / 0.5)
         assert sums.standard_error[0] == 0

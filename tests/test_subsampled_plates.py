@@ -1,4 +1,4 @@
-"""Subsampled plates: N/B outside the logarithm, nothing scaled inside it, one subsample per call."""
+"""Subsampled plates: N/B outside the logarithm, no scale inside it, one subsample per call."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_a_scale_inside_the_exponent_is_refused(pair, arguments):
     pair = PAIRS[pair]()
     estimator = ImportanceWeightedELBO(4, **TIGHTER[arguments])
     for run in (estimator.loss, estimator.differentiable_loss, estimator.per_datum):
-        with pytest.raises(NotImplementedError, match="site 'x.*'entries'.* no bound"):
+        with pytest.raises(NotImplementedError, match=r"site 'x.*'entries'.* no bound"):
             run(pair.model, pair.guide, X.T)
 
 
@@ -208,7 +208,7 @@ def test_summing_out_over_a_subsampled_plate_is_refused():
                 pyro.sample("x", dist.Normal(y, 1.0), obs=x[index])
 
     for estimator in (ImportanceWeightedELBO(1), AnalyticKLELBO()):
-        with pytest.raises(NotImplementedError, match="site 'x'.*'entries'.*summed out"):
+        with pytest.raises(NotImplementedError, match=r"site 'x'.*'entries'.*summed out"):
             estimator.loss(model, lambda x: None, X)
 
 
@@ -230,7 +230,7 @@ def batch_of(size, full=None, dim=None, name="data"):
     ],
 )
 def test_model_and_guide_need_the_same_batch(model, guide):
-    with pytest.raises(ValueError, match="at site 'z'|site 'z' is in a batch plate 'data' of 3"):
+    with pytest.raises(ValueError, match=r"at site 'z'|site 'z' is in a batch plate 'data' of 3"):
         ImportanceWeightedELBO(2, max_plate_nesting=2).loss(model, guide, X)
 
 

@@ -207,7 +207,7 @@ def _split(distribution: Distribution, count: int) -> Distribution:
     if count == 0:
         return distribution
     if isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims >= count:
-        return distribution.to_event(-count)
+        return distribution.to_event(-count)  # type: ignore[attr-defined]
     raise NotImplementedError(
         f"dimensions of its events are masked one by one, and {_name(distribution)} is no product "
         f"over them"

@@ -44,7 +44,8 @@ def without_mask(fn: Any) -> tuple[Any, Mask]:
             strides = mask.stride()[mask.dim() - count :]
             if any(s for size, s in zip(of_event, strides, strict=True) if size > 1):
                 return fn, None
-            mask = mask[(..., *[0] * count)]
+            first: Any = (..., *[0] * count)
+            mask = mask[first]
         return inner.to_event(count), mask
     return fn, None
 

@@ -60,7 +60,7 @@ class WeightSums:
     def log_sum(self) -> Float[Tensor, " data"]:
         """log Σ_s w_s."""
         moments = self._all
-        return (moments.count * moments.mean).log() + moments.scale
+        return (moments.number * moments.mean).log() + moments.scale
 
     @property
     def _all(self) -> _Moments:
@@ -101,13 +101,13 @@ class _Moments(NamedTuple):
     """Of some weights per datum, as multiples of e^scale.
 
     Args:
-        count: how many.
+        number: how many.
         scale: the largest log weight, or 0 where that is not finite.
         mean: of the weights.
         deviations: the sum of their squared deviations from the mean.
     """
 
-    count: int
+    number: int
     scale: Tensor
     mean: Tensor
     deviations: Tensor
@@ -126,14 +126,14 @@ class _Moments(NamedTuple):
         scale = scales.masked_fill(nothing, -math.inf).amax(0)
         scale = scale.where(scale.isfinite(), 0.0)
         one, two = (scales - scale).masked_fill(nothing, 0.0).exp()
-        count = self.count + other.count
+        number = self.number + other.number
         first, second = one * self.mean, two * other.mean
         apart = second - first
         return _Moments(
-            count,
+            number,
             scale,
-            first + apart * (other.count / count),
+            first + apart * (other.number / number),
             one.square() * self.deviations
             + two.square() * other.deviations
-            + apart.square() * (self.count * other.count / count),
+            + apart.square() * (self.number * other.number / number),
         )
