@@ -174,9 +174,8 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
             )
     if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
         raise NotImplementedError("a point mass has no KL to a density")
-    (of_q, q_mask, q_count), (of_p, p_mask, p_count) = elementwise(q["fn"]), elementwise(p["fn"])
-    if is_masked(of_q) or is_masked(of_p):
-        raise NotImplementedError("there is a mask on a part of its distribution")
+    of_q, q_mask, q_count = _apart(q["fn"])
+    of_p, p_mask, p_count = _apart(p["fn"])
     count = max(q_count, p_count)  # of the dimensions of an event that are masked one by one
     of_q, of_p = _split(of_q, count), _split(of_p, count)
     try:
@@ -185,9 +184,11 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
         raise NotImplementedError(
             f"none is registered for KL({_name(of_q)} ‖ {_name(of_p)})"
         ) from None
-    q_mask, p_mask = _of_dims(q_mask, count - q_count), _of_dims(p_mask, count - p_count)
+    if count > 0:
+        q_mask, p_mask = _of_dims(q_mask, count - q_count), _of_dims(p_mask, count - p_count)
     kl = _left(divergence, p_mask, count)
-    if same_weight(q, p) and same_weight({**q, "mask": q_mask}, {**p, "mask": p_mask}):
+    alike = count == 0 or same_weight({**q, "mask": q_mask}, {**p, "mask": p_mask})
+    if alike and same_weight(q, p):
         return ClosedForm(q, p, kl, None)
     try:
         entropy = of_q.entropy()
@@ -196,6 +197,20 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
             f"its scale or mask differs in the model, and {_name(of_q)} has no entropy"
         ) from None
     return ClosedForm(q, p, kl, (_left(entropy, p_mask, count), _left(entropy, q_mask, count)))
+
+
+def _apart(distribution: Distribution) -> tuple[Distribution, Mask, int]:
+    """Return a distribution without the masks in it, and these, as ``elementwise`` does.
+
+    Raises:
+        NotImplementedError: if a mask is on a part of it that is no factor.
+    """
+    if not is_masked(distribution):
+        return distribution, None, 0
+    bare, mask, count = elementwise(distribution)
+    if is_masked(bare):
+        raise NotImplementedError("there is a mask on a part of its distribution")
+    return bare, mask, count
 
 
 def _split(distribution: Distribution, count: int) -> Distribution:
@@ -221,8 +236,7 @@ def _of_dims(mask: Mask, further: int) -> Mask:
 
 def _left(term: Tensor, mask: Mask, count: int) -> Tensor:
     """Return the sum over masked dimensions, the last ones, of what a mask leaves."""
-    term = scale_and_mask(term, mask=mask)
-    return term if count == 0 else term.flatten(-count).sum(-1)
+    return term if count == 0 else scale_and_mask(term, mask=mask).flatten(-count).sum(-1)
 
 
 def _does_not_vary(site: dict, enumerated: dict) -> bool:

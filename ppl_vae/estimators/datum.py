@@ -50,8 +50,7 @@ class Datum:
         """N/B, 1 without subsampling."""
         self.subsampled: list[tuple[str, str]] = []
         """The sites read in a subsampled inner plate, with its name."""
-        self._place = frame.dim, frame.size, self.scale
-        self._words = _words(frame)
+        self._frame = frame
 
     def log_prob(self, site: dict) -> Tensor:
         """Return the site's log-density, shape ``(*enumerated, particles, *plates)``.
@@ -117,11 +116,12 @@ class Datum:
         for frame in site["cond_indep_stack"]:
             if frame.name != self.plate or not frame.vectorized:
                 continue
-            if (frame.dim, frame.size, _scale(frame)) == self._place:
+            own = self._frame
+            if (frame.dim, frame.size) == (own.dim, own.size) and _scale(frame) == self.scale:
                 return
             raise ValueError(
                 f"site {site['name']!r} is in a batch plate {self.plate!r} of {_words(frame)}, and "
-                f"other sites in one of {self._words}; model and guide need the same plate"
+                f"other sites in one of {_words(own)}; model and guide need the same plate"
             )
         raise ValueError(
             f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "

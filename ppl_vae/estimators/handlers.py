@@ -35,12 +35,17 @@ class Unmasking(Messenger):
     ignores_parameters = True
 
     def _pyro_sample(self, msg: dict) -> None:
-        fn, mask = without_mask(msg["fn"])
-        if fn is msg["fn"]:
-            return
-        msg["mask"] = both(msg["mask"], mask)
-        if not (msg["is_observed"] and mask is False):  # such a value may be anything
-            msg["fn"] = fn
+        unmask(msg)
+
+
+def unmask(site: dict) -> None:
+    """Move masks on a site's distribution to the site."""
+    fn, mask = without_mask(site["fn"])
+    if fn is site["fn"]:
+        return
+    site["mask"] = both(site["mask"], mask)
+    if not (site["is_observed"] and mask is False):  # such a value may be anything
+        site["fn"] = fn
 
 
 class Replaying(ReplayMessenger):
@@ -121,7 +126,7 @@ def check_enumeration(site: dict) -> None:
 
 
 class Particles(IndepMessenger):
-    """A plate of particles, left of all others.
+    """A plate of particles, left of all others; masks are moved to their sites, too.
 
     ``pyro.plate`` is for subsampling, too: it draws the indices as a sample statement of its own,
     and expands distributions that have the shape already.
@@ -137,6 +142,7 @@ class Particles(IndepMessenger):
         super().__init__(PARTICLES, size, dim)
 
     def _pyro_sample(self, msg: dict) -> None:
+        unmask(msg)
         fn = msg["fn"]
         if msg["done"] or not isinstance(fn, TorchDistributionMixin):
             return

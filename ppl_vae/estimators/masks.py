@@ -6,7 +6,7 @@ from typing import Any
 
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Independent
 
 Mask = Tensor | bool | None
 """True where a term counts; None and True are everywhere."""
@@ -77,6 +77,8 @@ def is_masked(fn: Any) -> bool:
     """Tell whether there is a mask anywhere in a distribution."""
     if isinstance(fn, MaskedDistribution):
         return True
-    names = ("base_dist", "_component_distribution", "component_distribution")
-    parts = [getattr(fn, name, None) for name in names]
-    return any(is_masked(part) for part in parts if isinstance(part, Distribution))
+    for name in ("base_dist", "component_distribution"):
+        part = getattr(fn, name, None)
+        if part is not None and is_masked(part):
+            return True
+    return False

@@ -21,7 +21,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying, Unmasking
+from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class Program:
     def _run(
         self, fn: Callable, num_particles: int, first_enumeration_dim: int, replay: Trace | None
     ) -> Trace:
-        fn = Unmasking()(fn)
         fn = Particles(num_particles, self.particle_dim)(fn)
         fn = Enumerating(first_available_dim=first_enumeration_dim)(fn)
         if replay is not None:

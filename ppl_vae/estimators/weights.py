@@ -328,12 +328,14 @@ def guide_terms(
 
 def _enumerated(sites: list[dict], datum: Datum, *, same_for_all: bool = False) -> Enumerated:
     log_prob, cost = torch.zeros(()), torch.zeros(())
+    if not sites:
+        return Enumerated(log_prob, cost, ())
     dims = tuple(map(datum.enumeration_dim, sites))
     for site in sites:
         log_prob = log_prob + log_density(site)
         cost = cost + datum.log_prob(site)
     cost = cost.expand(torch.broadcast_shapes(cost.shape, log_prob.shape))
-    if same_for_all and sites:
+    if same_for_all:
         # Nothing was sampled before, so all particles agree.
         log_prob = log_prob.narrow(datum.particle_dim, 0, 1)
         cost = cost.narrow(datum.particle_dim, 0, 1)
