@@ -27,7 +27,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         L_K = (N/B) Σ_b log (1/K) Σ_k w[k,b]  ≤  log p(x),
 
     and what is returned is -L_K, in nats per batch. The plate's N/B is outside the log-mean-exp; β
-    (``poutine.scale``), masks and inner plates are inside. Pyro's ``RenyiELBO(alpha=0)`` keeps N/B
+    (``poutine.scale``), masks and whole inner plates are inside; subsampled ones are refused. Pyro's ``RenyiELBO(alpha=0)`` keeps N/B
     inside, so that its value under subsampling is no bound. K = 1 is ``Trace_ELBO``.
 
     A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
@@ -71,10 +71,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
             program once if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate; the message names it.
+        ValueError: if a site lies outside the batch plate, or model and guide have another batch;
+            the message names it.
         NotImplementedError: when differentiating, if a guide's site is neither reparameterised nor
             enumerated (but for ``"wake"``), the message names it; if ``"dreg"`` meets guide's sites
-            of different scales or masks.
+            of different scales or masks. Always, if a site is enumerated in another way than in
+            parallel and in full, or is in a subsampled inner plate that an average of several
+            weights would have in its exponent.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
