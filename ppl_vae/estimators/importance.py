@@ -27,8 +27,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
         L_K = (N/B) Σ_b log (1/K) Σ_k w[k,b]  ≤  log p(x),
 
     and what is returned is -L_K, in nats per batch. The plate's N/B is outside the log-mean-exp; β
-    (``poutine.scale``), masks and whole inner plates are inside; subsampled ones are refused. Pyro's ``RenyiELBO(alpha=0)`` keeps N/B
-    inside, so that its value under subsampling is no bound. K = 1 is ``Trace_ELBO``.
+    (``poutine.scale``), masks and whole inner plates are inside; subsampled ones are refused.
+    Pyro's ``RenyiELBO(alpha=0)`` keeps N/B inside, so that its value under subsampling is no bound.
+    K = 1 is ``Trace_ELBO``.
 
     A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
     before what the guide samples, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; after it, inside
