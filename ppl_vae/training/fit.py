@@ -50,8 +50,9 @@ class Fitted:
         history: name -> an array, with an entry each ``log_every`` steps, and at the end. ``loss``
             is minus the bound, and terms of training such as a classification term, in nats per
             datum, the mean over the steps since the last entry. With β it is that of β = 1 on the
-            data of the last step alone, and ``objective`` is the mean of what was minimised. Where data come in several parts, ``loss`` is their weighted sum,
-            and a column of each part's name has its own.
+            data of the last step alone, and ``objective`` is the mean of what was minimised. Where
+            data come in several parts, ``loss`` is their weighted sum, and a column of each part's
+            name has its own.
         validation: likewise, with an entry for each validation, and no terms of training.
         best_step: the step of the best validation; None if there was none.
     """
