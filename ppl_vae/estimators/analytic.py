@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from ppl_vae.errors import describe
 from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.traces import Program, is_enumerated, sample_sites
 from ppl_vae.estimators.weights import (
@@ -20,8 +24,22 @@ from ppl_vae.estimators.weights import (
     sampled_sites,
 )
 
-ClosedForm = tuple[dict, dict, Tensor]
-"""A site of the guide, that of the model, and their KL."""
+
+class ClosedForm(NamedTuple):
+    """The KL of a site in closed form, element masks taken into account.
+
+    Args:
+        q: the site of the guide.
+        p: that of the model.
+        kl: KL(q ‖ p), under the masks within p's events.
+        entropies: H(q) under the masks within p's events and under those within q's; None where q
+            and p have the same scale and masks.
+    """
+
+    q: dict
+    p: dict
+    kl: Tensor
+    entropies: tuple[Tensor, Tensor] | None
 
 
 class AnalyticKLELBO(PerDatumELBO):
@@ -37,7 +55,8 @@ class AnalyticKLELBO(PerDatumELBO):
     A closed form is used for a site when torch's ``kl_divergence`` knows the pair and when no site
     that the model's density may depend on is drawn later by the guide than the site itself: in
     q(z1|x) q(z2|z1) against p(z2) p(z1|z2), z2's KL is exact given z1, but z1's is not, since z2
-    depends on z1. With scales or masks that differ, s log p - t log q is -s KL + (t - s) H(q).
+    depends on z1. With scales or masks that differ, s log p - t log q is -s KL + (t - s) H(q),
+    dimension by dimension where masks are within events.
 
     Source: Kingma & Welling 2014 (arXiv 1312.6114), equation 10; free bits: Kingma et al. 2016
     (arXiv 1606.04934), equation 15.
@@ -82,8 +101,8 @@ class AnalyticKLELBO(PerDatumELBO):
         datum = Datum(self.plate, [guide_trace, model_trace], program.particle_dim)
         closed = self._closed_forms(guide_trace, model_trace)
         kl = torch.zeros(())
-        for q, p, divergence in closed.values():
-            kl = kl + _weighted(divergence, q, p, datum)
+        for form in closed.values():
+            kl = kl + _weighted(form, datum)
         log_p, _ = model_terms(model_trace, datum, guide_trace.nodes, skip=closed)
         log_q, outer, inner = guide_terms(guide_trace, datum, skip=closed)
         sampled = sampled_sites(guide_trace)
@@ -121,8 +140,8 @@ class AnalyticKLELBO(PerDatumELBO):
         """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
         total = torch.zeros(())
         datum = weights.datum
-        for q, p, _ in closed.values():
-            if not (_factorises(q["fn"], p["fn"]) and same_weight(q, p)):
+        for q, p, _, entropies in closed.values():
+            if not (_factorises(q["fn"], p["fn"]) and entropies is None):
                 raise NotImplementedError(
                     f"AnalyticKLELBO: free_bits needs a KL that is a sum over latent dimensions, "
                     f"with one scale and mask on model and guide, but at site {q['name']!r} it is "
@@ -155,20 +174,69 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
             )
     if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
         raise NotImplementedError("a point mass has no KL to a density")
+    of_q, q_mask, q_count = _apart(q["fn"])
+    of_p, p_mask, p_count = _apart(p["fn"])
+    count = max(q_count, p_count)  # of the dimensions of an event that are masked one by one
+    of_q, of_p = _split(of_q, count), _split(of_p, count)
     try:
-        divergence = kl_divergence(q["fn"], p["fn"])
+        divergence = kl_divergence(of_q, of_p)
     except NotImplementedError:
         raise NotImplementedError(
-            f"none is registered for KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
+            f"none is registered for KL({_name(of_q)} ‖ {_name(of_p)})"
         ) from None
-    if not same_weight(q, p):
-        try:
-            q["fn"].entropy()
-        except NotImplementedError:
-            raise NotImplementedError(
-                f"its scale or mask differs in the model, and {_name(q['fn'])} has no entropy"
-            ) from None
-    return q, p, divergence
+    if count > 0:
+        q_mask, p_mask = _of_dims(q_mask, count - q_count), _of_dims(p_mask, count - p_count)
+    kl = _left(divergence, p_mask, count)
+    alike = count == 0 or same_weight({**q, "mask": q_mask}, {**p, "mask": p_mask})
+    if alike and same_weight(q, p):
+        return ClosedForm(q, p, kl, None)
+    try:
+        entropy = of_q.entropy()
+    except NotImplementedError:
+        raise NotImplementedError(
+            f"its scale or mask differs in the model, and {_name(of_q)} has no entropy"
+        ) from None
+    return ClosedForm(q, p, kl, (_left(entropy, p_mask, count), _left(entropy, q_mask, count)))
+
+
+def _apart(distribution: Distribution) -> tuple[Distribution, Mask, int]:
+    """Return a distribution without the masks in it, and these, as ``elementwise`` does.
+
+    Raises:
+        NotImplementedError: if a mask is on a part of it that is no factor.
+    """
+    if not is_masked(distribution):
+        return distribution, None, 0
+    bare, mask, count = elementwise(distribution)
+    if is_masked(bare):
+        raise NotImplementedError("there is a mask on a part of its distribution")
+    return bare, mask, count
+
+
+def _split(distribution: Distribution, count: int) -> Distribution:
+    """Return a distribution whose first event dimensions are batch dimensions.
+
+    Raises:
+        NotImplementedError: if it is no product over these.
+    """
+    if count == 0:
+        return distribution
+    if isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims >= count:
+        return distribution.to_event(-count)  # type: ignore[attr-defined]
+    raise NotImplementedError(
+        f"dimensions of its events are masked one by one, and {_name(distribution)} is no product "
+        f"over them"
+    )
+
+
+def _of_dims(mask: Mask, further: int) -> Mask:
+    """Return a mask with further dimensions on the right."""
+    return mask[(..., *[None] * further)] if isinstance(mask, Tensor) else mask
+
+
+def _left(term: Tensor, mask: Mask, count: int) -> Tensor:
+    """Return the sum over masked dimensions, the last ones, of what a mask leaves."""
+    return term if count == 0 else scale_and_mask(term, mask=mask).flatten(-count).sum(-1)
 
 
 def _does_not_vary(site: dict, enumerated: dict) -> bool:
@@ -177,16 +245,19 @@ def _does_not_vary(site: dict, enumerated: dict) -> bool:
     return len(shape) < -dim or shape[dim] == 1
 
 
-def _weighted(kl: Tensor, q: dict, p: dict, datum: Datum) -> Tensor:
+def _weighted(form: ClosedForm, datum: Datum) -> Tensor:
     """Return E_q [t log q - s log p] for the scales and masks t of the guide, s of the model."""
-    if same_weight(q, p):
+    q, p, kl, entropies = form
+    if entropies is None:
         return datum.reduce(kl, p)
-    entropy = q["fn"].entropy()
-    return datum.reduce(kl, p) + datum.reduce(entropy, p) - datum.reduce(entropy, q)
+    return datum.reduce(kl + entropies[0], p) - datum.reduce(entropies[1], q)
 
 
 def _factorises(q: Distribution, p: Distribution) -> bool:
-    return all(isinstance(d, Independent) and d.reinterpreted_batch_ndims == 1 for d in (q, p))
+    return all(
+        isinstance(d, Independent) and d.reinterpreted_batch_ndims == 1 and not is_masked(d)
+        for d in (q, p)
+    )
 
 
 def _name(distribution: Distribution) -> str:

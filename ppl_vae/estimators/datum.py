@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -44,38 +46,47 @@ class Datum:
         self.particle_dim = particle_dim
         self.batch_dim: int = frame.dim
         self.batch_size: int = frame.size
-        self.scale: float = (frame.full_size or frame.size) / frame.size
+        self.scale: float = _scale(frame)
         """N/B, 1 without subsampling."""
+        self.subsampled: list[tuple[str, str]] = []
+        """The sites read in a subsampled inner plate, with its name."""
+        self._frame = frame
 
     def log_prob(self, site: dict) -> Tensor:
-        """Return the site's log-density, shape ``(*enumerated, particles, *plates)``."""
-        return self.reduce(log_density(site), site)
+        """Return the site's log-density, shape ``(*enumerated, particles, *plates)``.
 
-    def reduce(self, term: Tensor, site: dict) -> Tensor:
+        It is -∞ where the value is outside the support, under any scale.
+        """
+        return self.reduce(log_density(site), site, site["infer"].get("_outside"))
+
+    def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum its inner plates.
 
+        Args:
+            term: of the site.
+            site: the site.
+            impossible: where the term is -∞.
+
         Raises:
-            ValueError: if the site lies outside the batch plate.
+            ValueError: if the site lies outside the batch plate, or in another of the same name.
         """
-        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-        if self.plate not in (frame.name for frame in frames):
-            raise ValueError(
-                f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "
-                f"all data at once, so no per-datum weight exists; move it into the plate, or use "
-                f"Trace_ELBO"
-            )
+        if site["mask"] is False:
+            return torch.zeros(())
+        self._check_plate(site)
         term = scale_and_mask(term, site["scale"] / self.scale, site["mask"])
+        if impossible is not None:
+            term = term.masked_fill(impossible, -math.inf)
         for frame in self.inner_plates(site):
-            if term.dim() >= -frame.dim:
+            if _scale(frame) != 1:
+                self.subsampled.append((site["name"], frame.name))
+            if frame.vectorized and term.dim() >= -frame.dim:
                 term = term.sum(frame.dim, keepdim=True)
         return term
 
     def inner_plates(self, site: dict) -> list:
         """Return the site's plates besides the batch and the particles."""
         return [
-            frame
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized and frame.name not in (self.plate, PARTICLES)
+            frame for frame in site["cond_indep_stack"] if frame.name not in (self.plate, PARTICLES)
         ]
 
     def enumeration_dim(self, site: dict) -> int:
@@ -84,7 +95,7 @@ class Datum:
         Raises:
             NotImplementedError: if the site is enumerated inside an inner plate.
         """
-        inner = self.inner_plates(site)
+        inner = [frame for frame in self.inner_plates(site) if frame.vectorized]
         if inner:
             raise NotImplementedError(
                 f"site {site['name']!r} is enumerated inside the inner plate {inner[0].name!r}; "
@@ -100,3 +111,28 @@ class Datum:
             shape[0] = self.batch_size
             term = term.expand(torch.broadcast_shapes(term.shape, tuple(shape)))
         return term.reshape(-1)
+
+    def _check_plate(self, site: dict) -> None:
+        for frame in site["cond_indep_stack"]:
+            if frame.name != self.plate or not frame.vectorized:
+                continue
+            own = self._frame
+            if (frame.dim, frame.size) == (own.dim, own.size) and _scale(frame) == self.scale:
+                return
+            raise ValueError(
+                f"site {site['name']!r} is in a batch plate {self.plate!r} of {_words(frame)}, and "
+                f"other sites in one of {_words(own)}; model and guide need the same plate"
+            )
+        raise ValueError(
+            f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "
+            f"all data at once, so no per-datum weight exists; move it into the plate, or use "
+            f"Trace_ELBO"
+        )
+
+
+def _scale(frame: Any) -> float:
+    return (frame.full_size or frame.size) / frame.size
+
+
+def _words(frame: Any) -> str:
+    return f"{frame.size} data out of {frame.full_size or frame.size} in dimension {frame.dim}"

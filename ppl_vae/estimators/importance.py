@@ -28,8 +28,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
         L_K = (N/B) Σ_b log (1/K) Σ_k w[k,b]  ≤  log p(x),
 
     and what is returned is -L_K, in nats per batch. The plate's N/B is outside the log-mean-exp; β
-    (``poutine.scale``), masks and inner plates are inside. Pyro's ``RenyiELBO(alpha=0)`` keeps N/B
-    inside, so that its value under subsampling is no bound. K = 1 is ``Trace_ELBO``.
+    (``poutine.scale``), masks and whole inner plates are inside; subsampled ones are refused.
+    Pyro's ``RenyiELBO(alpha=0)`` keeps N/B inside, so that its value under subsampling is no bound.
+    K = 1 is ``Trace_ELBO``.
 
     A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
     before what the guide samples, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; after it, inside
@@ -72,10 +73,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
             program once if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate; the message names it.
+        ValueError: if a site lies outside the batch plate, or model and guide have another batch;
+            the message names it.
         NotImplementedError: when differentiating, if a guide's site is neither reparameterised nor
             enumerated (but for ``"wake"``), the message names it; if ``"dreg"`` meets guide's sites
-            of different scales or masks.
+            of different scales or masks. Always, if a site is enumerated in another way than in
+            parallel and in full, or is in a subsampled inner plate that an average of several
+            weights would have in its exponent.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -151,6 +155,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
         weights = self._weigh(program, leaves=differentiate and not own_gradient)
         if differentiate and self.gradient != "wake":
             weights.check_reparameterised()
+        objectives = self.model_objective, self.guide_objective
+        if any(objective.averages(self.total_particles) for objective in objectives):
+            weights.check_whole_plates(self.total_particles)
         log_w, dim = weights.log_w, weights.datum.particle_dim
         bound = self.model_objective.bound(log_w, dim)
         per_datum = weights.datum.flat(weights.outer.expectation(bound, entropy=True))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ppl_vae.estimators.rounding import negligible
+from ppl_vae.estimators.averages import log_power_mean, shares
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,29 @@ class Objective:
     """
 
     groups: int = 1
-    alpha: float = 0.0
-    elbo_weight: float = 0.0
+    alpha: int | float = 0.0
+    elbo_weight: int | float = 0.0
+
+    def averages(self, particles: int) -> bool:
+        """Tell whether L is another average of so many weights than the mean of their log w."""
+        return self.alpha != 1 and self.elbo_weight != 1 and particles != self.groups
 
     def bound(self, log_w: Tensor, dim: int) -> Tensor:
         """Return L, with size 1 in dimension ``dim`` (negative), where the particles were."""
         particles = log_w.shape[dim]
         elbo = log_w if particles == 1 else log_w.mean(dim, keepdim=True)
-        power = 1 - self.alpha
-        # The bound of one particle is its log w.
-        if power == 0 or self.elbo_weight == 1 or particles == self.groups:
+        if not self.averages(particles):
             return elbo
-        grouped = _that_count(power * self._grouped(log_w, dim), dim)
-        size = grouped.shape[dim]
-        bounds = (grouped.logsumexp(dim, keepdim=True) - math.log(size)) / power
-        bound = bounds.mean(dim - 1)
-        return bound if self.elbo_weight == 0 else torch.lerp(bound, elbo, self.elbo_weight)
+        bound = log_power_mean(self._grouped(log_w, dim), 1 - self.alpha, dim).mean(dim - 1)
+        if self.elbo_weight == 0:
+            return bound
+        return (1 - self.elbo_weight) * bound + self.elbo_weight * elbo
 
     def counts(self, log_w: Tensor, dim: int) -> Tensor:
-        """Return ∂L/∂log w of each particle, of the shape of ``log_w``; they sum to 1."""
+        """Return ∂L/∂log w of each particle, of the shape of ``log_w``; they sum to 1.
+
+        In a group whose weights are all 0 they are 0.
+        """
         return self._counts(log_w, dim)
 
     def doubly_reparameterised_counts(
@@ -64,18 +67,14 @@ class Objective:
 
     def _counts(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
         log_w = log_w.detach()
-        grouped = _that_count((1 - self.alpha) * self._grouped(log_w, dim), dim).softmax(dim)
-        others = (1 - grouped).flatten(dim - 1, dim)
-        counts = grouped.flatten(dim - 1, dim)
-        counts = counts * (1 - correction * others) / self.groups
-        return (1 - self.elbo_weight) * counts + self.elbo_weight / log_w.shape[dim]
+        particles = log_w.shape[dim]
+        if not self.averages(particles):
+            return torch.full_like(log_w, 1 / particles)
+        counts = shares(self._grouped(log_w, dim), 1 - self.alpha, dim).flatten(dim - 1, dim)
+        # ν - c ν (1 - ν), of which 1 - ν would be rounded.
+        counts = counts * (1 - correction + correction * counts) / self.groups
+        return (1 - self.elbo_weight) * counts + self.elbo_weight / particles
 
     def _grouped(self, log_w: Tensor, dim: int) -> Tensor:
         """Split the particles in groups: M in dimension ``dim - 1``, K in dimension ``dim``."""
         return log_w.unflatten(dim, (self.groups, -1))
-
-
-def _that_count(log_w: Tensor, dim: int) -> Tensor:
-    """Return the log weights, those below ε² of the largest as -∞: they count exactly nothing."""
-    largest = log_w.detach().amax(dim, keepdim=True)
-    return log_w.masked_fill(log_w < largest + math.log(negligible(log_w.dtype)), -math.inf)

@@ -31,6 +31,26 @@ class Bound(NamedTuple):
     surrogate: Tensor | None = None
 
 
+class _WithGradientOf(torch.autograd.Function):
+    """A value with the gradient of another tensor, which may itself be infinite or NaN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, surrogate: Tensor) -> Tensor:
+        """Return the value."""
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """Pass the gradient on to the surrogate."""
+        return None, gradient
+
+
 class PerDatumELBO(ELBO, ABC):
     """A ``pyro.infer.ELBO`` that keeps one term per datum of the batch plate.
 
@@ -74,8 +94,7 @@ class PerDatumELBO(ELBO, ABC):
         loss = -bound.scale * bound.per_datum.sum()
         if bound.surrogate is None:
             return loss
-        surrogate = -bound.scale * bound.surrogate
-        return loss.detach() + (surrogate - surrogate.detach())
+        return _WithGradientOf.apply(loss.detach(), -bound.scale * bound.surrogate)
 
     def loss_and_grads(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any

@@ -70,6 +70,7 @@ class Program:
         if replay is not None:
             fn = Replaying(trace=replay)(fn)
         trace = TraceHandler(Recording(), fn).get_trace(*self.args, **self.kwargs)
+        _check_dimensions(trace)
         if is_validation_enabled():
             trace.compute_log_prob()
             for site in sample_sites(trace):
@@ -101,10 +102,20 @@ class PlateNesting:
 
 
 def sample_sites(trace: Trace) -> Iterator[dict]:
-    """Yield the sites that have a density: no subsampling, nothing deterministic."""
+    """Yield the sites that matter: no subsampling, nothing deterministic, nothing masked out.
+
+    A latent that is masked as a whole has been drawn all the same.
+    """
     for site in trace.nodes.values():
-        if site["type"] == "sample" and not site_is_subsample(site) and site["mask"] is not False:
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if site["mask"] is not False or not site["is_observed"]:
             yield site
+
+
+def subsamples(trace: Trace) -> dict[str, dict]:
+    """Return the statements that say which entries of their plates a program has taken."""
+    return {name: site for name, site in trace.nodes.items() if site_is_subsample(site)}
 
 
 def log_density(site: dict) -> Tensor:
@@ -141,17 +152,12 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
     return with_values(trace, some)
 
 
-def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
-    modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
-    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules):
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
-            *args, **kwargs
-        )
+def plate_nesting(traces: list[Trace]) -> int:
+    """Return how many dimensions the plates of some programs take."""
     return max(
         (
             -frame.dim
-            for trace in (guide_trace, model_trace)
+            for trace in traces
             for site in trace.nodes.values()
             if site["type"] == "sample"
             for frame in site["cond_indep_stack"]
@@ -159,6 +165,16 @@ def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) 
         ),
         default=0,
     )
+
+
+def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
+    modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
+    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
+            *args, **kwargs
+        )
+    return plate_nesting([guide_trace, model_trace])
 
 
 def _bare(fn: Callable) -> Callable:
@@ -171,6 +187,21 @@ def _bare(fn: Callable) -> Callable:
         if not getattr(handler, "keeps_plates", False):
             return fn
         fn = program
+
+
+def _check_dimensions(trace: Trace) -> None:
+    """Raise an error if two sites are enumerated in one dimension, as ``pyro.markov`` has them."""
+    owners: dict[int, str] = {}
+    for site in sample_sites(trace):
+        if not is_enumerated(site):
+            continue
+        owner = owners.setdefault(site["infer"]["_enumerate_dim"], site["name"])
+        if owner != site["name"]:
+            raise NotImplementedError(
+                f"site {site['name']!r} is enumerated in the dimension of {owner!r}, as steps of a "
+                f"pyro.markov chain are, and cannot be summed by itself; leave out pyro.markov, so "
+                f"that each site has its own dimension, or use TraceEnum_ELBO"
+            )
 
 
 def _weak(fn: Callable) -> Callable[[], object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -10,7 +11,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ppl_vae.estimators.averages import log_sum
 from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.masks import is_masked
 from ppl_vae.estimators.rounding import negligible
 from ppl_vae.estimators.traces import (
     Program,
@@ -18,6 +21,7 @@ from ppl_vae.estimators.traces import (
     log_density,
     narrowed,
     sample_sites,
+    subsamples,
     with_values,
 )
 from ppl_vae.turns import exclusively
@@ -66,8 +70,15 @@ class LogWeights:
         """
         if not self.sampled:
             return 1.0
+        for site in self.sampled:
+            if is_masked(site["fn"]):
+                raise NotImplementedError(
+                    f"gradient='dreg' needs one mask for all dimensions of a site, but that of "
+                    f"{site['name']!r} is within its events; use gradient='iwae'"
+                )
         first, *others = self.sampled
-        inner = first if first["mask"] is not None and self.datum.inner_plates(first) else None
+        has_inner = any(frame.vectorized for frame in self.datum.inner_plates(first))
+        inner = first if first["mask"] is not None and has_inner else None
         for site in filter(None, [inner, *(s for s in others if not same_weight(s, first))]):
             raise NotImplementedError(
                 f"gradient='dreg' needs one scale and mask for all sampled sites of the guide, but "
@@ -100,6 +111,21 @@ class LogWeights:
         if log_w.shape[self.datum.particle_dim] > 1:
             log_w = log_w.mean(self.datum.particle_dim, keepdim=True)
         return self.datum.flat(self.outer.expectation(log_w, entropy=True))
+
+    def check_whole_plates(self, num_particles: int) -> None:
+        """Raise an error if a scale of a subsampled inner plate would be in an exponent.
+
+        exp is convex: E exp(6/2 Σ over 2 of 6) is not exp(Σ over 6), but above it.
+
+        Raises:
+            NotImplementedError: naming the site and its plate.
+        """
+        for site, plate in self.datum.subsampled:
+            raise NotImplementedError(
+                f"site {site!r} is in the inner plate {plate!r}, which is subsampled: with "
+                f"{num_particles} particles its scale is inside the exponent, and that is no bound "
+                f"on log p(x); use the whole plate, or one particle (the ELBO)"
+            )
 
     def check_reparameterised(self) -> None:
         """Raise an error if differentiating the weights would miss a term.
@@ -149,8 +175,11 @@ class Enumerated:
         if entropy:
             term = term - self.cost
         # Where q(y) is 0, or as good as, the term may be infinite and still contributes nothing.
-        term = torch.where(counts, term, 0.0)
-        return (probability * term).sum(self.dims, keepdim=True)
+        # Elsewhere -∞ makes the sum -∞, and is kept from the derivative by q(y), which it is.
+        impossible = counts & (term == -math.inf)
+        term = torch.where(counts & ~impossible, term, 0.0)
+        expected = (probability * term).sum(self.dims, keepdim=True)
+        return expected.masked_fill(impossible.any(self.dims, keepdim=True), -math.inf)
 
     def fixed_expectation(self, term: Tensor) -> Tensor:
         """Return Σ_y q(y) term(y), whose gradient goes through the term alone."""
@@ -173,7 +202,8 @@ def log_weights(
         num_particles: how many particles.
         plate: name of the batch plate.
         chunk_size: run the model on so many particles at a time, and again when differentiating:
-            the model's memory is that of one chunk, the draws and all values are the same.
+            the model's memory is that of one chunk, the draws and all values are the same; what
+            plates of the model are subsampled, all chunks share.
         leaves: cut the graph at each reparameterised value, see :attr:`LogWeights.paths`.
 
     Raises:
@@ -190,12 +220,19 @@ def log_weights(
     traces = [guide_trace] if has_sites else [program.run_model(guide_trace, num_particles)]
     datum = Datum(plate, traces, program.particle_dim)
 
+    drawn: dict[str, dict] = {}
+
     def log_p_of(start: int, length: int) -> Terms:
-        some, whole = guide_trace, length == num_particles
-        if not whole:
-            some = narrowed(guide_trace, program.particle_dim, start, length)
+        if length == num_particles:
+            return model_terms(program.run_model(guide_trace, length), datum, names)
+        some = narrowed(guide_trace, program.particle_dim, start, length)
+        if start > 0:
+            some.nodes.update(drawn)
         with exclusively():  # it may be run again by a backward pass, whenever that is
-            return model_terms(program.run_model(some, length, whole=whole), datum, names)
+            model_trace = program.run_model(some, length, whole=False)
+            if start == 0:
+                drawn.update(subsamples(model_trace))
+            return model_terms(model_trace, datum, names)
 
     if chunk_size is None or chunk_size >= num_particles:
         log_p, log_likelihood = log_p_of(0, num_particles)
@@ -233,6 +270,8 @@ def model_terms(
             continue
         in_model_only = site["name"] not in guide_names and not site["is_observed"]
         if in_model_only and not is_enumerated(site):
+            if site["mask"] is False:
+                continue  # drawn from its prior
             raise ValueError(
                 f"latent site {site['name']!r} is in the model but not in the guide; sample it in "
                 f"the guide, or mark it infer={{'enumerate': 'parallel'}} in the model"
@@ -245,8 +284,15 @@ def model_terms(
         log_p = log_p + term
         if site["is_observed"]:
             log_likelihood = log_likelihood + term
+    if summed_out and datum.subsampled:
+        site_name, plate = datum.subsampled[0]
+        raise NotImplementedError(
+            f"site {site_name!r} is in the inner plate {plate!r}, which is subsampled, and a site "
+            f"enumerated in the model alone is summed out over it: log Σ_y of a scaled log-density "
+            f"is no bound on log p(x); use the whole plate, or enumerate in the guide"
+        )
     for dim in summed_out:
-        log_p = log_p.logsumexp(dim, keepdim=True)
+        log_p = log_sum(log_p, dim)
     return log_p, None if summed_out else log_likelihood
 
 
@@ -259,6 +305,8 @@ def _summed_out(site: dict, datum: Datum) -> Tensor:
     log_prob = datum.log_prob({**site, "mask": None})
     if site["mask"] is None or site["mask"] is True:
         return log_prob
+    if site["mask"] is False:
+        return log_density(site)
     return torch.where(site["mask"], log_prob, log_density(site))
 
 
@@ -282,11 +330,14 @@ def guide_terms(
 
 def _enumerated(sites: list[dict], datum: Datum, *, same_for_all: bool = False) -> Enumerated:
     log_prob, cost = torch.zeros(()), torch.zeros(())
+    if not sites:
+        return Enumerated(log_prob, cost, ())
     dims = tuple(map(datum.enumeration_dim, sites))
     for site in sites:
         log_prob = log_prob + log_density(site)
         cost = cost + datum.log_prob(site)
-    if same_for_all and sites:
+    cost = cost.expand(torch.broadcast_shapes(cost.shape, log_prob.shape))
+    if same_for_all:
         # Nothing was sampled before, so all particles agree.
         log_prob = log_prob.narrow(datum.particle_dim, 0, 1)
         cost = cost.narrow(datum.particle_dim, 0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.models.training_term import WithoutTrainingTerms
 from ppl_vae.modes import evaluating
 
 MAX_ROWS = 20_000
@@ -76,15 +77,17 @@ def elbo_terms(
     """
     estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
     nelbo, reconstruction = [], []
+    model, guide = scored(pair.model, pair.guide)
     with evaluating(pair.model, pair.guide):
         for args, kwargs in _batches(x, context, mask, num_samples, "ELBO" if progress else None):
-            weights = estimator.log_weights(pair.model, pair.guide, *args, **kwargs)
+            weights = estimator.log_weights(model, guide, *args, **kwargs)
             if weights.log_likelihood is None:
                 raise NotImplementedError(
                     "elbo_terms: a latent is enumerated in the model alone, so that the likelihood "
                     "and the KL cannot be told apart; sample it in the guide"
                 )
             nelbo.append(-weights.elbo())
+            check_all_data("elbo_terms", len(nelbo[-1]), len(args[0]))
             reconstruction.append(-weights.mean_over_particles(weights.log_likelihood))
     loss, error = torch.cat(nelbo), torch.cat(reconstruction)
     return ELBOTerms(Estimate.of(loss), Estimate.of(error), Estimate.of(loss - error))
@@ -115,15 +118,35 @@ def importance_bounds(
         ValueError: if x does not suit the pair, or a K is below 1.
     """
     bounds = {}
+    model, guide = scored(pair.model, pair.guide)
     with evaluating(pair.model, pair.guide):
         for k in num_particles:
             estimator = ImportanceWeightedELBO(k)
-            values = [
-                -estimator.per_datum(pair.model, pair.guide, *args, **kwargs)
-                for args, kwargs in _batches(x, context, mask, k, f"IWAE-{k}" if progress else None)
-            ]
+            values = []
+            for args, kwargs in _batches(x, context, mask, k, f"IWAE-{k}" if progress else None):
+                values.append(-estimator.per_datum(model, guide, *args, **kwargs))
+                check_all_data("importance_bounds", len(values[-1]), len(args[0]))
             bounds[k] = Estimate.of(torch.cat(values))
     return bounds
+
+
+def scored(model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+    """Return a pair's programs as what is evaluated: without terms that only training has.
+
+    These are observed sites that are marked ``infer={"training_term": True}``, such as the
+    classification term of a semi-supervised VAE, which is no part of log p(x, y).
+    """
+    without = WithoutTrainingTerms()
+    return without(model), without(guide)
+
+
+def check_all_data(owner: str, found: int, given: int) -> None:
+    """Raise ValueError unless programs take all the data that they are given."""
+    if found != given:
+        raise ValueError(
+            f"{owner}: the programs were given {given} data and have {found} in their batch plate; "
+            f"evaluate programs that take all of x, without subsample_size"
+        )
 
 
 def _batches(

@@ -20,6 +20,7 @@ from torch.distributions import (
 
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
 from ppl_vae.errors import describe
+from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.bounds import ModelAndGuide
 
@@ -87,7 +88,7 @@ def run_latents(
                 f"{owner}: the guide draws the discrete site {discrete[0]['name']!r} after the "
                 f"continuous {drawn[0]['name']!r}; draw labels first, or give them"
             )
-        labels[discrete[0]["name"]] = _likeliest(discrete[0]["fn"])
+        labels[discrete[0]["name"]] = _likeliest(elementwise(discrete[0]["fn"])[0])
     if not drawn:
         raise ValueError(f"{owner}: the guide draws no continuous latent")
     given_labels = poutine.condition(pair.model, data=labels)
@@ -101,7 +102,9 @@ def run_latents(
         )
     latents = {}
     for site in drawn:
-        name, q, p = site["name"], site["fn"], model.nodes[site["name"]]["fn"]
+        name = site["name"]
+        # The densities themselves, whatever part of them the program counts.
+        q, p = (elementwise(trace.nodes[name]["fn"])[0] for trace in (guide, model))
         for which, d in (("guide", q), ("model", p)):
             if d.batch_shape != (len(args[0]),) or len(d.event_shape) != 1:
                 raise ValueError(

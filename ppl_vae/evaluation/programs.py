@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ppl_vae.errors import describe
 from ppl_vae.estimators.datum import Datum
-from ppl_vae.estimators.traces import Program, sample_sites
-from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide
-from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.estimators.handlers import Unmasking, check_enumeration
+from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
+from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
 
 PLATE = "data"
 """The name of the batch plate."""
@@ -149,30 +149,32 @@ def examined(
 ) -> Batch:
     """Run each program once and return what there is, or raise an error.
 
-    The classification term of a semi-supervised VAE, which is no part of log p(x, y), is left out.
+    Terms of training are left out, see :func:`ppl_vae.evaluation.bounds.scored`.
 
     Raises:
         ValueError: if a site of the guide is not in the model or of another shape there, or if a
             site is scaled, so that the weights would not be those of p and q.
     """
-    model: Callable = pair.model
-    if isinstance(pair, SemiSupervisedVAE) and pair.classification_weight > 0:
-        model = poutine.block(model, hide=["classification"])
-    guide_trace = poutine.trace(pair.guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(model).get_trace(*args, **kwargs)
+    model, guide = scored(pair.model, pair.guide)
+    guide_trace = poutine.trace(Unmasking()(guide)).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(Unmasking()(model)).get_trace(*args, **kwargs)
     guide_sites = {site["name"]: site for site in sample_sites(guide_trace)}
     model_sites = {site["name"]: site for site in sample_sites(model_trace)}
     for name, site in guide_sites.items():
         _check_counterpart(owner, site, model_sites.get(name))
     sites = [*guide_sites.values(), *model_sites.values()]
-    nesting = max((-f.dim for s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0)
+    for site in sites:
+        if not site["is_observed"]:
+            check_enumeration(site)
+    nesting = plate_nesting([guide_trace, model_trace])
     datum = Datum(PLATE, [model_trace], -nesting - 1)
+    check_all_data(owner, datum.batch_size, len(args[0]))
     for site in sites:
         _check_unscaled(owner, site, datum)
     enumerated = {site["name"]: site for site in sites if _is_to_be_enumerated(site)}
     return Batch(
         model,
-        pair.guide,
+        guide,
         args,
         kwargs,
         start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,9 +15,11 @@ _AT_ONCE = 2500
 
 
 class WeightSums:
-    """What is kept of S log weights per datum: log Σ w, log Σ w² and the largest.
+    """What is kept of S log weights per datum: mean and spread, and the largest.
 
-    Everything is in float64, and on the scale of logarithms.
+    Mean and squared deviations are relative to the largest weight, in float64, and of parts are put
+    together as Chan et al. do (1983, The American Statistician 37(3), equation 2.1): a difference
+    of sums of squares would lose the spread of weights that are nearly equal.
 
     Args:
         num_samples: S, how many weights per datum are to come in all.
@@ -27,8 +30,7 @@ class WeightSums:
         self._keep = tail_size(num_samples) + 1
         self._eps = 0.0
         self._waiting: list[Tensor] = []
-        self._log_sum: Tensor | None = None
-        self._log_squares: Tensor | None = None
+        self._moments: _Moments | None = None
         self._largest: Tensor | None = None
 
     def add(self, log_w: Float[Tensor, "samples data"]) -> None:
@@ -46,21 +48,25 @@ class WeightSums:
         self._waiting = []
         self._eps = torch.finfo(log_w.dtype).eps
         log_w = log_w.double()
-        log_sum, log_squares = _log_sums(log_w)
-        if self._log_sum is None or self._log_squares is None or self._largest is None:
-            self._log_sum, self._log_squares, all_kept = log_sum, log_squares, log_w
+        moments = _Moments.of(log_w)
+        if self._moments is None or self._largest is None:
+            self._moments, all_kept = moments, log_w
         else:
-            self._log_sum = torch.logaddexp(self._log_sum, log_sum)
-            self._log_squares = torch.logaddexp(self._log_squares, log_squares)
+            self._moments = self._moments.with_further(moments)
             all_kept = torch.cat([self._largest, log_w])
         self._largest = all_kept.topk(min(self._keep, len(all_kept)), dim=0).values
 
     @property
     def log_sum(self) -> Float[Tensor, " data"]:
         """log Σ_s w_s."""
+        moments = self._all
+        return (moments.number * moments.mean).log() + moments.scale
+
+    @property
+    def _all(self) -> _Moments:
         self._sum_up()
-        assert self._log_sum is not None, "no weights have been added"
-        return self._log_sum
+        assert self._moments is not None, "no weights have been added"
+        return self._moments
 
     @property
     def log_mean(self) -> Float[Tensor, " data"]:
@@ -70,18 +76,18 @@ class WeightSums:
     @property
     def ess(self) -> Float[Tensor, " data"]:
         """(Σ w)² / Σ w², the effective sample size (Kong 1992)."""
-        self._sum_up()
-        assert self._log_squares is not None
-        return (2 * self.log_sum - self._log_squares).exp()
+        moments = self._all
+        return self.num_samples / (1 + moments.deviations / moments.mean**2 / self.num_samples)
 
     @property
     def standard_error(self) -> Float[Tensor, " data"]:
         """The standard error of ``log_mean``, √(Var w / S) / mean w; NaN for one weight.
 
-        The delta method, with the unbiased variance: (S/ESS - 1) / (S - 1) is the square.
+        The delta method, with the unbiased variance.
         """
-        square = (self.num_samples / self.ess - 1) / (self.num_samples - 1 or math.nan)
-        return square.clamp(min=0).sqrt()  # equal weights may round to less than 0
+        moments = self._all
+        variance = moments.deviations / (self.num_samples - 1 or math.nan)
+        return (variance / self.num_samples).sqrt() / moments.mean
 
     @property
     def pareto_k(self) -> Float[Tensor, " data"]:
@@ -91,9 +97,43 @@ class WeightSums:
         return pareto_k(self._largest, self.num_samples, eps=self._eps)
 
 
-def _log_sums(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log Σ w and log Σ w², from one exponential."""
-    largest = log_w.amax(0)
-    largest = largest.where(largest.isfinite(), 0.0)
-    w = (log_w - largest).exp()
-    return w.sum(0).log() + largest, w.square().sum(0).log() + 2 * largest
+class _Moments(NamedTuple):
+    """Of some weights per datum, as multiples of e^scale.
+
+    Args:
+        number: how many.
+        scale: the largest log weight, or 0 where that is not finite.
+        mean: of the weights.
+        deviations: the sum of their squared deviations from the mean.
+    """
+
+    number: int
+    scale: Tensor
+    mean: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, log_w: Tensor) -> _Moments:
+        largest = log_w.amax(0)
+        scale = largest.where(largest.isfinite(), 0.0)
+        w = (log_w - scale).exp()
+        mean = w.mean(0)
+        return cls(len(log_w), scale, mean, (w - mean).square().sum(0))
+
+    def with_further(self, other: _Moments) -> _Moments:
+        nothing = torch.stack([self.mean, other.mean]) == 0  # whose scale says nothing
+        scales = torch.stack([self.scale, other.scale])
+        scale = scales.masked_fill(nothing, -math.inf).amax(0)
+        scale = scale.where(scale.isfinite(), 0.0)
+        one, two = (scales - scale).masked_fill(nothing, 0.0).exp()
+        number = self.number + other.number
+        first, second = one * self.mean, two * other.mean
+        apart = second - first
+        return _Moments(
+            number,
+            scale,
+            first + apart * (other.number / number),
+            one.square() * self.deviations
+            + two.square() * other.deviations
+            + apart.square() * (self.number * other.number / number),
+        )

@@ -11,6 +11,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import positive_int
+from ppl_vae.models.training_term import is_training_term
 
 if TYPE_CHECKING:
     from ppl_vae.models.pair import Pair
@@ -57,8 +58,9 @@ def _part(
     for trace, sign in ((model, 1), (guide, -1)):
         trace.compute_log_prob()
         for site in trace.nodes.values():
-            if site["type"] == "sample" and not site_is_subsample(site):
-                log_w = log_w + sign * site["log_prob"]
+            if site["type"] != "sample" or site_is_subsample(site) or is_training_term(site):
+                continue
+            log_w = log_w + sign * site["log_prob"]
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
     latents = {}

@@ -15,6 +15,7 @@ from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import agree, probed, zeros_for
+from ppl_vae.models.training_term import TRAINING_TERM
 from ppl_vae.modes import inference
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
@@ -34,7 +35,8 @@ class SemiSupervisedVAE(Pair):
 
     The classification term α log q(y|x) is a site ``classification`` of the model, present where y
     is observed and α > 0: any estimator then trains q(y|x) on labels. It is no part of the bound on
-    log p(x, y): set α = 0, or leave y out, when evaluating.
+    log p(x, y), and ``evaluation`` leaves it out, as every site that is marked
+    ``infer={"training_term": True}``; what an estimator returns for labelled data has it.
 
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6, 7 and 9.
 
@@ -220,7 +222,12 @@ class SemiSupervisedModel(nn.Module):
                 seen = self.observation.filled(x, mask)
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
-                    pyro.sample("classification", self.classifier(seen), obs=y.clamp(min=0))
+                    pyro.sample(
+                        "classification",
+                        self.classifier(seen),
+                        obs=y.clamp(min=0),
+                        infer={TRAINING_TERM: True},
+                    )
             if y is not None and not missing:
                 label = pyro.sample("y", p_y, obs=y)
             else:

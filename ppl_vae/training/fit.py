@@ -49,11 +49,12 @@ class Fitted:
         steps: how many were taken.
         stopped: why it ended: ``"steps"``, or ``"patience"`` for an early stop.
         history: name -> an array, with an entry each ``log_every`` steps, and at the end. ``loss``
-            is minus the bound in nats per datum, the mean over the steps since the last entry. With
-            β it is that of β = 1 on the data of the last step alone, and ``objective`` is the mean
-            of what was minimised. Where data come in several parts, ``loss`` is their weighted sum,
-            and a column of each part's name has its own.
-        validation: likewise, with an entry for each validation.
+            is minus the bound, and terms of training such as a classification term, in nats per
+            datum, the mean over the steps since the last entry. With β it is that of β = 1 on the
+            data of the last step alone, and ``objective`` is the mean of what was minimised. Where
+            data come in several parts, ``loss`` is their weighted sum, and a column of each part's
+            name has its own.
+        validation: likewise, with an entry for each validation, and no terms of training.
         best_step: the step of the best validation; None if there was none.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppl_vae.buffers import untouched
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.bounds import MAX_ROWS
+from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.modes import evaluating
@@ -22,6 +22,8 @@ from ppl_vae.training.distributed import Processes, together
 @dataclass(frozen=True, eq=False)
 class Validation:
     """Minus the importance-weighted bound on fixed data, the same draws each time.
+
+    Terms of training are no part of it.
 
     Args:
         programs: has ``model`` and ``guide``.
@@ -42,7 +44,8 @@ class Validation:
             ValueError: if the data do not suit the programs, or those give no bound per datum.
         """
         with untouched(self.programs):
-            check_per_datum(self.programs, self.data.rows(slice(1)), "validation needs them")
+            some = self.data.rows(slice(1))
+            check_per_datum(self.programs, some, "validation needs them", self.num_particles)
 
     @torch.no_grad()
     def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
@@ -50,6 +53,7 @@ class Validation:
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
+        of_model, of_guide = scored(model, guide)
         mine = self.data.rows(slice(processes.rank, None, processes.number))
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
@@ -59,17 +63,18 @@ class Validation:
         ):
             for start in range(0, len(mine), size):
                 some = mine.rows(slice(start, start + size))
-                bound = estimator.per_datum(model, guide, *some.args, **some.kwargs)
+                bound = estimator.per_datum(of_model, of_guide, *some.args, **some.kwargs)
                 values.append(-bound.double())
+                check_all_data("fit", len(values[-1]), len(some))
         return _estimate(torch.cat(values), fabric)
 
 
-def check_per_datum(programs: nn.Module, data: Part, why: str) -> None:
+def check_per_datum(programs: nn.Module, data: Part, why: str, num_particles: int = 1) -> None:
     """Raise ValueError unless programs have a bound for each datum; the message says why."""
     model, guide = _programs(programs)
     try:
         with evaluating(model, guide), seeded("fit", 0):
-            ImportanceWeightedELBO(1).per_datum(model, guide, *data.args, **data.kwargs)
+            ImportanceWeightedELBO(num_particles).per_datum(model, guide, *data.args, **data.kwargs)
     except ValueError as error:
         raise ValueError(
             f"fit: the programs give no bound per datum, and {why}: {error}"
@@ -84,8 +89,10 @@ def _estimate(values: Tensor, fabric: Fabric) -> Estimate:
     """Return mean and standard error of the values of all processes."""
     if fabric.world_size == 1:
         return Estimate.of(values)
-    sums = torch.stack([torch.ones_like(values).sum(), values.sum(), (values**2).sum()])
-    number, total, squares = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
+    sums = torch.stack([torch.ones_like(values).sum(), values.sum()])
+    number, total = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
     mean = total / number
-    variance = max(0.0, squares - number * mean**2) / max(1, number - 1)
+    # A difference of sums of squares would lose a small spread around a large mean.
+    deviations = fabric.all_reduce((values - mean).square().sum(), reduce_op="sum")
+    variance = float(deviations) / max(1, number - 1)  # type: ignore[arg-type]
     return Estimate(mean, math.sqrt(variance / number))
