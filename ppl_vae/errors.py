@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 from torch import Tensor
+
+_IN_ASCII = {
+    "k̂": "k-hat",
+    "±": "+-",
+    "≤": "<=",
+    "≥": ">=",
+    "‖": "||",
+    "−": "-",
+    "–": "-",
+    "→": "->",
+    "…": "...",
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "θ": "theta",
+    "φ": "phi",
+    "Σ": "sum",
+    "\N{COMBINING CIRCUMFLEX ACCENT}": "-hat",
+}
 
 
 def describe(value: object) -> str:
@@ -20,3 +42,27 @@ def positive_int(owner: str, name: str, value: object, fix: str = "") -> int:
         hint = f"; {fix}" if fix else ""
         raise ValueError(f"{owner}: {name} must be 1 or more, got {value}{hint}")
     return value
+
+
+def in_ascii(text: str) -> str:
+    """Write a text with the letters that every terminal has."""
+    for letters, words in _IN_ASCII.items():
+        text = text.replace(letters, words)
+    plain = (
+        unicodedata.normalize("NFKD", letter) if letter > "\x7f" else letter for letter in text
+    )
+    return "".join("".join(p for p in letters if p < "\x80") or "?" for letters in plain)
+
+
+def printable(text: str) -> str:
+    """Return a text as stdout can show it: unchanged, or in ASCII where that has no letters for it.
+
+    Example:
+        >>> in_ascii("1.0 ± 0.1, k̂ > 0.7")
+        '1.0 +- 0.1, k-hat > 0.7'
+    """
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return in_ascii(text)
+    return text

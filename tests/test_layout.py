@@ -52,6 +52,7 @@ ROOMS = {
     "cli": {
         "config",
         "data",
+        "errors",
         "estimators",
         "evaluation",
         "models",

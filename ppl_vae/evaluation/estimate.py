@@ -28,4 +28,4 @@ class Estimate:
         return cls(values.mean().item(), error)
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+        return printable(f"{self.mean:.2f} ± {self.standard_error:.2f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,15 @@ from ppl_vae.training.arguments import (
     made_schedule,
 )
 from ppl_vae.training.compiled import CompiledShares
+from ppl_vae.training.declaration import Declaration, of_optimiser, of_pair
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.launch import launched, no_search_for_gpus, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import settings
 from ppl_vae.training.sources import Source, fixed, source_of
-from ppl_vae.training.stopping import EarlyStopping
+from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
 
 
@@ -206,6 +206,7 @@ def fit(
                 )
         objective.try_out(first)
         made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
+        declared = of_optimiser(made, objective)
         following = None
         if validation is not None:
             held_out = fixed(pair, validation, seed, like)
@@ -225,21 +226,40 @@ def fit(
             clip_norm=clip_norm,
             seed=seed,
         )
-        run = Run(parts)
-        run.begin()
         folder = None
         if out is not None:
-            folder = RunFolder(Path(out), keep, settings(parts, num_particles))
-            folder.open(run, resume)
+            given = {
+                "seed": seed,
+                **of_pair(pair),
+                "data": data,
+                "batch_size": getattr(source.batches, "batch_size", None),
+                "estimator": scheduled.bound,
+                "beta": scheduled.beta,
+                "num_particles": num_particles,
+                "lr_schedule": parts.lr_schedule,
+                "clip_norm": clip_norm,
+                "validation": validation,
+                "validation_particles": validation_particles,
+                "stopping": stopping,
+                "validate_every": None if stopping is None else validate_every,
+                "compile": compile,
+                "precision": fabric.strategy.precision.precision,
+            }
+            folder = RunFolder(Path(out), keep, Declaration(given, declared))
+        run = Run(parts, Settled([scheduled.beta, num_particles], total))
+        run.begin()
         every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
-        try:
-            stopped = loop(run, total, every, folder, progress)
-        finally:
-            run.forget_gradients()
-            if fabric.is_global_zero:
-                for logger in fabric.loggers:
-                    logger.save()  # some keep many rows back
-        run.use_best()
+        with nullcontext() if folder is None else folder.opened(run, total, resume):
+            fabric.call("on_run_open")
+            try:
+                stopped = loop(run, total, every, folder, progress)
+            finally:
+                run.forget_gradients()
+                if fabric.is_global_zero:
+                    for logger in fabric.loggers:
+                        logger.save()  # some keep many rows back
+            run.use_best()
+            fabric.call("on_run_close")
     return Fitted(
         steps=run.step,
         stopped=stopped,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.buffers import untouched
 from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.evaluation.bounds import MAX_ROWS, evaluating
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
@@ -44,11 +45,15 @@ class Validation:
             check_per_datum(self.programs, [t[:1] for t in self.args], "validation needs them")
 
     @torch.no_grad()
-    def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
-        """Return the mean over data, in nats per datum, each process computing its share."""
+    def bound(self, processes: Processes, fabric: Fabric, beta: float = 1.0) -> Estimate:
+        """Return the mean over data, in nats per datum, each process computing its share.
+
+        With β, the KL has that weight.
+        """
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
+        weight: Callable = (lambda program: program) if beta == 1 else KLWeight(beta)
         mine = [t[processes.rank :: processes.number] for t in self.args]
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
@@ -58,7 +63,7 @@ class Validation:
         ):
             for start in range(0, len(mine[0]), size):
                 some = [t[start : start + size] for t in mine]
-                values.append(-estimator.per_datum(model, guide, *some).double())
+                values.append(-estimator.per_datum(weight(model), weight(guide), *some).double())
         return _estimate(torch.cat(values), fabric)
 
 
