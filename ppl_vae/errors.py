@@ -13,18 +13,12 @@ _IN_ASCII = {
     "≤": "<=",
     "≥": ">=",
     "‖": "||",
-    "−": "-",
-    "–": "-",
+    "\N{MINUS SIGN}": "-",
+    "\N{EN DASH}": "-",
     "→": "->",
-    "…": "...",
-    "α": "alpha",
-    "β": "beta",
-    "γ": "gamma",
-    "θ": "theta",
-    "φ": "phi",
     "Σ": "sum",
-    "\N{COMBINING CIRCUMFLEX ACCENT}": "-hat",
 }
+_GREEK = "GREEK SMALL LETTER "
 
 
 def describe(value: object) -> str:
@@ -48,10 +42,16 @@ def in_ascii(text: str) -> str:
     """Write a text with the letters that every terminal has."""
     for letters, words in _IN_ASCII.items():
         text = text.replace(letters, words)
-    plain = (
-        unicodedata.normalize("NFKD", letter) if letter > "\x7f" else letter for letter in text
-    )
-    return "".join("".join(p for p in letters if p < "\x80") or "?" for letters in plain)
+    return "".join(letter if letter < "\x80" else _plain(letter) for letter in text)
+
+
+def _plain(letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    if name.startswith(_GREEK):
+        return name.removeprefix(_GREEK).lower()
+    # An accent by itself is left out, and of a letter with one the letter stays.
+    parts = unicodedata.normalize("NFKD", letter)
+    return "".join(p for p in parts if p < "\x80") or ("" if unicodedata.combining(letter) else "?")
 
 
 def printable(text: str) -> str:

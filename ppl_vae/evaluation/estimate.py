@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ppl_vae.errors import printable
+
 
 @dataclass(frozen=True)
 class Estimate:

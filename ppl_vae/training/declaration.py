@@ -78,11 +78,13 @@ class Declaration:
         now = self._words
         versions = {n for n in {**saved, **now} if n.startswith("versions.")}
         changed = sorted(n for n in versions if saved.get(n) != now.get(n))
+        states = [n for n, words in saved.items() if words == STATE]
         differing = {
             name: (saved.get(name, _NONE), now.get(name, _NONE))
             for name in {**now, **saved}
             if name not in versions
-            and saved.get(name) not in (now.get(name), STATE)
+            and saved.get(name) != now.get(name)
+            and not any(_is_within(name, path) for path in states)
             and not (changed and (name not in saved or name not in now))
             and not ("versions.python" in changed and name.endswith((CODE, CLASS_CODE)))
         }

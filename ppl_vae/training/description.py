@@ -252,7 +252,7 @@ class _Description:
         for key, item in [*defaults, *(value.__kwdefaults__ or {}).items()]:
             self.add(f"{path}.default[{key!r}]", item, depth)
         if value.__dict__.get("__wrapped__") is not None:
-            self.add(f"{path}.wrapped", value.__wrapped__, depth)
+            self.add(f"{path}.wrapped", value.__dict__["__wrapped__"], depth)
 
 
 def _decides(name: str, value: object) -> bool:
