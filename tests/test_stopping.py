@@ -197,7 +197,6 @@ def test_a_warm_up_ends_at_a_better_bound_than_its_middle():
     assert stopped.validation["loss"].min() <= whole.validation["loss"].min() + 0.5
 
 
-@pytest.mark.parametrize("monitor", ["loss", None, 1])
-def test_a_monitor_that_makes_no_sense(monitor):
-    with pytest.raises(ValueError, match="monitor must be one of"):
-        EarlyStopping(1, monitor=monitor)
+def test_a_monitor_that_makes_no_sense():
+    with pytest.raises(ValueError, match=r"monitor must be one of .*, got 'loss'"):
+        EarlyStopping(1, monitor="loss")

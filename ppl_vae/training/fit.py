@@ -230,6 +230,7 @@ def fit(
         if out is not None:
             given = {
                 "seed": seed,
+                "precision": fabric.strategy.precision.precision,
                 **of_pair(pair),
                 "data": data,
                 "batch_size": getattr(source.batches, "batch_size", None),
@@ -243,7 +244,6 @@ def fit(
                 "stopping": stopping,
                 "validate_every": None if stopping is None else validate_every,
                 "compile": compile,
-                "precision": fabric.strategy.precision.precision,
             }
             folder = RunFolder(Path(out), keep, Declaration(given, declared))
         run = Run(parts, Settled([scheduled.beta, num_particles], total))

@@ -8,6 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+INTERVAL = 0.5
+"""Seconds between two looks of the bar, at least."""
+
 
 class _Written:
     """A stream that may be closed, or a pipe that nobody reads any more: then nothing is shown.
@@ -22,11 +25,9 @@ class _Written:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError, AttributeError):
-            return len(text)
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
 
     def flush(self) -> None:
         with suppress(OSError, ValueError, AttributeError):
@@ -48,7 +49,7 @@ def progress_bar(total: int, done: int, shown: bool) -> tqdm:
         initial=done,
         desc="fit",
         unit="step",
-        mininterval=0.5,
+        mininterval=INTERVAL,
         file=_Written(stream) if there else None,
         disable=not (shown and there),
     )

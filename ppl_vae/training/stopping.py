@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
 
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.estimators.kl_weight import WarmUp
@@ -15,7 +14,7 @@ from ppl_vae.randomness import restored
 _LOOKS = 100_000
 
 
-Monitor = Literal["objective", "bound"]
+MONITORS = ("objective", "bound")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class EarlyStopping:
 
     patience: int
     min_delta: float | int = 0.0
-    monitor: Monitor = "objective"
+    monitor: str = "objective"
 
     def __post_init__(self) -> None:
         positive_int("EarlyStopping", "patience", self.patience)
@@ -51,10 +50,9 @@ class EarlyStopping:
                 f"EarlyStopping: min_delta must be finite and at least 0 nats per datum, got "
                 f"{describe(self.min_delta)}"
             )
-        if self.monitor not in get_args(Monitor):
+        if self.monitor not in MONITORS:
             raise ValueError(
-                f"EarlyStopping: monitor must be one of {get_args(Monitor)}, got "
-                f"{describe(self.monitor)}"
+                f"EarlyStopping: monitor must be one of {MONITORS}, got {describe(self.monitor)}"
             )
 
 
