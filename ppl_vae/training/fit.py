@@ -52,8 +52,10 @@ class Fitted:
             β it is that of β = 1 on the data of the last step alone, and ``objective`` is the mean
             of what was minimised. Where data come in several parts, ``loss`` is their weighted sum,
             and a column of each part's name has its own.
-        validation: likewise, with an entry for each validation.
-        best_step: the step of the best validation; None if there was none.
+        validation: likewise, with an entry for each validation: ``loss`` is minus the bound, and
+            with β ``objective`` minus the bound with that weight.
+        best_step: the step of the best validation, by ``objective`` where there is β, among those
+            that count (:class:`EarlyStopping`); None if there was none.
     """
 
     steps: int
@@ -98,7 +100,10 @@ def fit(
 
     With ``out``, checkpoints are written there from which an interrupted training goes on exactly:
     ``fit`` with the same arguments and ``resume=True`` ends with the same weights and history, bit
-    for bit on the same machine, as if it had not been interrupted.
+    for bit on the same machine, as if it had not been interrupted. What differs is refused by name:
+    pair, data, and all arguments but ``steps``, ``epochs``, ``checkpoint_every``, ``keep``,
+    ``log_every``, ``progress``, ``validate_every`` without ``stopping``, and of ``fabric`` all but
+    the precision.
 
     Pyro's validation, if it is on, is left on for the first batch, and for the first epoch of data
     whose values were not all looked at beforehand; ``pyro.enable_validation(False)`` before
@@ -140,7 +145,8 @@ def fit(
         keep: how many checkpoints to keep, the newest.
         resume: go on from the newest checkpoint in ``out``, if there is one.
         fabric: devices, processes, precision and loggers, such as ``Fabric(devices=2)``; the
-            pair's device if not given.
+            pair's device if not given. Its callbacks' ``on_run_open()`` is called when the training
+            is about to begin or to go on, and ``on_run_close()`` at its end.
         compile: compile the forward and backward pass of full batches to one graph, checked
             against the uncompiled step; see :func:`ppl_vae.training.compile_step`. Takes seconds
             to a minute at the start. With several processes steps stay as they are.
@@ -152,16 +158,17 @@ def fit(
         The history; the pair itself is trained.
 
     Raises:
+        BlockingIOError: if another training writes into ``out``; the message says which.
         FileExistsError: if ``out`` has checkpoints and ``resume`` is False.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint is written to ``out``.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint is written to ``out``.
         NotFiniteError: if the loss or a gradient is not finite; names the step and where it began;
             that step, and any after it, was not taken.
         OSError: if a checkpoint cannot be written, before the training where that can be known; the
             one before stays whole.
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
-        ValueError: if arguments contradict each other, data do not suit the pair, or a program has
-            parameters in Pyro's store alone.
+        ValueError: if arguments contradict each other, data do not suit the pair, a program has
+            parameters in Pyro's store alone, or a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
