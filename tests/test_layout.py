@@ -75,6 +75,7 @@ ROOMS = {
     "cli": {
         "config",
         "data",
+        "errors",
         "estimators",
         "evaluation",
         "models",

@@ -170,11 +170,14 @@ def test_without_resume_nothing_is_overwritten(tmp_path):
         ({"beta": 0.5}, "beta"),
         ({"beta": estimators.linear_warm_up(3)}, "beta"),
         ({"estimator": estimators.KLWeighted(estimators.ImportanceWeightedELBO(1), 0.5)}, "beta"),
-        ({"estimator": estimators.ImportanceWeightedELBO(1, alpha=0.5)}, r"estimator.*alpha=0\.5"),
+        (
+            {"estimator": estimators.ImportanceWeightedELBO(1, alpha=0.5)},
+            r"estimator.*alpha was 0\.0 and is now 0\.5",
+        ),
         ({"lr_schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=3)}, "lr_schedule"),
         ({"num_particles": lambda step: 1}, "num_particles"),
         ({"clip_norm": 0.5}, "clip_norm"),
-        ({"batch_size": 7}, "batch_size=100 .here 7."),
+        ({"batch_size": 7}, "batch_size was 100 and is now 7"),
     ],
 )
 def test_another_training_is_not_resumed(options, what, tmp_path):
@@ -188,7 +191,7 @@ def test_another_training_is_not_resumed(options, what, tmp_path):
 def test_another_length_of_a_schedule_is_another_training(tmp_path):
     schedules = [partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=n) for n in (5, 9)]
     trained(tmp_path, 5, lr_schedule=schedules[0])
-    with pytest.raises(ValueError, match=r"lr_schedule.*'T_max': 5.*'T_max': 9"):
+    with pytest.raises(ValueError, match=r"lr_schedule\.T_max was 5 and is now 9"):
         trained(tmp_path, 9, lr_schedule=schedules[1], resume=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.cli.errors import SUCCESS
+from ppl_vae.cli.output import say, show
 from ppl_vae.cli.report import reported
 from ppl_vae.cli.runs import Run
 from ppl_vae.storage.atomic import replaced_file
@@ -20,8 +21,15 @@ def run(flags: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = reported([one], Path(folder), flags)
         numbers = result.numbers.read_text(encoding="utf-8")
-    with replaced_file(one.folder / FILE) as file:
-        file.write_text(numbers, encoding="utf-8")
-    print(result)
-    print(f"numbers: {one.folder / FILE}")
+    failed = None
+    try:
+        with replaced_file(one.folder / FILE) as file:
+            file.write_text(numbers, encoding="utf-8")
+    except OSError as error:
+        failed = error
+    show(result)
+    if failed is None:
+        show(f"numbers: {one.folder / FILE}")
+    else:
+        say(f"warning: {one.folder / FILE} could not be written: {failed.strerror or failed}")
     return SUCCESS

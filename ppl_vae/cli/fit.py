@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
 from ppl_vae.cli.datasets import Split, for_training, held_out, loaded, per_class
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
+from ppl_vae.cli.output import say, show
 from ppl_vae.cli.overrides import SWAPS, Override
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, program, resume
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
@@ -64,40 +63,36 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
     """Train, and return the exit code."""
     plan = planned(flags, overrides)
     if flags.print_config:
-        print(plan.configuration.text(), end="")
+        show(plan.configuration.text().rstrip("\n"))
         return SUCCESS
     if _may_be_first():
         check_folder(plan)
     from ppl_vae import training  # not above: slow to import
 
-    fabric = made_fabric(plan)
+    written = _Written(plan)
+    fabric = made_fabric(plan, written)
     fabric.launch()
-    before = _open(plan, fabric)
     try:
-        fitted = _train(plan, fabric, not flags.quiet)
+        fitted = _train(plan, fabric, written, not flags.quiet)
     except training.Interrupted as error:
         if fabric.is_global_zero:
             name = signal.Signals(error.signal).name
-            _say(f"{name} after step {error.step}, saved; to go on: {resume(plan.folder)}")
+            say(f"{name} after step {error.step}, saved; to go on: {resume(plan.folder)}")
         return 128 + error.signal
     except training.NotFiniteError as error:
         if fabric.is_global_zero:
             kept = plan.folder / CHECKPOINTS
             saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
-            _say(
+            say(
                 f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, or "
                 f"--fit.clip_norm 100, often helps"
             )
         return NOT_FINITE
-    except (TypeError, ValueError, NotImplementedError):
-        if fabric.is_global_zero:
-            _put_back(plan.folder, before)  # refused, or there was an error in the data
-        raise
     finally:
         for logger in fabric.loggers:
             logger.finalize("")
     if fabric.is_global_zero:
-        print(_summary(plan, fitted))
+        show(_summary(plan, fitted))
     return SUCCESS
 
 
@@ -171,7 +166,31 @@ def check_folder(plan: Plan) -> None:
         plan.configuration.check_goes_on(Run(plan.folder).configuration, plan.folder)
 
 
-def made_fabric(plan: Plan) -> Fabric:
+class _Written:
+    """Writes what a run folder has besides what ``fit`` writes, while that holds the folder.
+
+    Args:
+        plan: whose folder.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.pair: Any = None
+        """What is trained."""
+
+    def on_run_open(self) -> None:
+        """Write the configuration: the training is about to begin, or to go on."""
+        if _may_be_first():
+            storage.clear_leftovers(self._plan.folder)
+            self._plan.configuration.write(self._plan.folder)
+
+    def on_run_close(self) -> None:
+        """Write the trained pair."""
+        if _may_be_first():
+            storage.save(self.pair, self._plan.folder / MODEL)
+
+
+def made_fabric(plan: Plan, written: object = None) -> Fabric:
     """Return Fabric with the devices and the logger of a configuration.
 
     Raises:
@@ -198,6 +217,7 @@ def made_fabric(plan: Plan) -> Fabric:
             strategy=strategy,
             precision=settings.precision,
             loggers=_logger(plan),
+            callbacks=written,
         )
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -255,36 +275,13 @@ def _may_be_first() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _open(plan: Plan, fabric: Fabric) -> str | None:
-    """Write the configuration, by the first process, and return what was there."""
-    before = None
-    if fabric.is_global_zero:
-        file = plan.folder / FILE
-        before = file.read_text(encoding="utf-8") if file.exists() else None
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        storage.clear_leftovers(plan.folder)
-        plan.configuration.write(plan.folder)
-    fabric.barrier()
-    return before
-
-
-def _put_back(folder: Path, before: str | None) -> None:
-    """Leave the folder of a run that was refused as it was."""
-    if before is not None:
-        (folder / FILE).write_text(before, encoding="utf-8")
-    elif not (folder / CHECKPOINTS).exists():
-        (folder / FILE).unlink(missing_ok=True)
-        with suppress(OSError):  # there may be something else in it
-            folder.rmdir()
-
-
-def _train(plan: Plan, fabric: Fabric, progress: bool) -> Fitted:
+def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
     from ppl_vae.training import fit
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
-    pair = from_config(configuration.model, data=plan.split.train)
+    written.pair = pair = from_config(configuration.model, data=plan.split.train)
     fitted = fit(
         pair,
         **for_training(pair, plan.split, configuration.data, settings, fabric.device),
@@ -308,8 +305,6 @@ def _train(plan: Plan, fabric: Fabric, progress: bool) -> Fitted:
         log_every=settings.log_every,
         progress=progress,
     )
-    if fabric.is_global_zero:
-        storage.save(pair, plan.folder / MODEL)
     fabric.barrier()
     return fitted
 
@@ -329,8 +324,10 @@ def _summary(plan: Plan, fitted: Fitted) -> str:
     if len(fitted.history.get("loss", ())):
         lines.append(f"training loss   {fitted.history['loss'][-1]:.2f} nats per datum")
     if len(fitted.validation.get("loss", ())):
-        best = fitted.validation["loss"].argmin() if fitted.stopped == "patience" else -1
-        loss, error = (fitted.validation[k][best] for k in ("loss", "standard_error"))
+        row = -1
+        if plan.stopping is not None and fitted.best_step is not None:  # whose weights are left
+            row = fitted.validation["step"].tolist().index(fitted.best_step)
+        loss, error = (fitted.validation[k][row] for k in ("loss", "standard_error"))
         lines.append(f"validation loss {loss:.2f} ± {error:.2f} nats per datum")
     lines += [f"run: {plan.folder}", f"next: {program()} evaluate {plan.folder}"]
     return "\n".join(lines)
@@ -340,7 +337,3 @@ def _with_flag(message: str) -> str:
     """Return an error of the model with the flag that mends it."""
     path, missing, _ = message.partition(" is missing: ")
     return f"{message}; on the command line --{path}" if missing and " " not in path else message
-
-
-def _say(text: str) -> None:
-    print(f"ppl-vae: {text}", file=sys.stderr)

@@ -15,6 +15,7 @@ from jsonargparse import set_parsing_settings
 
 from ppl_vae.cli import overrides
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
+from ppl_vae.cli.output import forget, open_streams, say, take_all_letters
 from ppl_vae.cli.parser import parser
 from ppl_vae.storage import StorageError
 
@@ -28,6 +29,7 @@ _OF_WHAT_WAS_TYPED = (
 
 def command() -> None:
     """Be the program ``ppl-vae``: run what was typed, and exit."""
+    open_streams()
     # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
     # vanishing probability make them; this must come before the first parallel operation.
     torch.set_flush_denormal(True)
@@ -48,13 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    take_all_letters()
     try:
         return _run(words)
     except SystemExit as finished:  # --help and --version
         return finished.code if isinstance(finished.code, int) else SUCCESS
     except KeyboardInterrupt:
-        print("ppl-vae: interrupted", file=sys.stderr)
+        say("interrupted")
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever read the results has left
+        forget(sys.stdout)
+        return FAILURE
     except (StorageError, OSError) as error:
         return _failed(error, FAILURE, words)
     except _OF_WHAT_WAS_TYPED as error:
@@ -86,9 +92,9 @@ def _run(words: list[str]) -> int:
 
 
 def _failed(error: Exception, code: int, words: Sequence[str]) -> int:
-    if "--debug" in words:
+    if "--debug" in words and sys.stderr is not None:
         traceback.print_exception(error, file=sys.stderr)
-    print(f"ppl-vae: error: {error}", file=sys.stderr)
+    say(f"error: {error}")
     return code
 
 
@@ -101,4 +107,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, UserWarning):  # others are for whoever writes code
-        print(f"ppl-vae: warning: {message}", file=sys.stderr)
+        say(f"warning: {message}")

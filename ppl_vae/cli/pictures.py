@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.cli.errors import SUCCESS, UsageError
+from ppl_vae.cli.output import show
 from ppl_vae.cli.runs import Run
 from ppl_vae.models import ConditionalVAE, Pair
 from ppl_vae.storage.atomic import replaced_file
@@ -98,7 +99,7 @@ def _write(
             np.save(temporary, values.numpy())
     else:
         _picture(file, run.data("test").event_shape, draw)
-    print(f"{'values' if file.suffix == '.npy' else 'picture'}: {file}")
+    show(f"{'values' if file.suffix == '.npy' else 'picture'}: {file}")
     return SUCCESS
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ppl_vae import evaluation
-from ppl_vae.cli.errors import SUCCESS, UsageError
+from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
+from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
+from ppl_vae.evaluation.reporting.writing import destination
 
 FOLDER = "report"
 _SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
@@ -17,10 +20,22 @@ _SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequa
 def run(flags: Any) -> int:
     """Write the page, and return the exit code."""
     runs = [Run(Path(folder)) for folder in flags.runs]
-    out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
+    if flags.out is not None:
+        return _written(runs, Path(flags.out), flags)
+    out = runs[0].folder / FOLDER
+    try:
+        destination(out)
+    except OSError as error:  # a run that can be read alone: the numbers can be told
+        with tempfile.TemporaryDirectory() as folder:
+            show(reported(runs, Path(folder), flags))
+        say(f"error: {error}; here, --out")
+        return FAILURE
+    return _written(runs, out, flags)
+
+
+def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
     result = reported(runs, out, flags)
-    print(result)
-    print(f"report: {result.page}")
+    show(result, f"report: {result.page}")
     return SUCCESS
 
 

@@ -92,8 +92,10 @@ class FitSettings(Section):
     clip_norm: float | None = setting(None, "scale greater gradients to this norm")
     validate_every: int = setting(1000, "steps between validations")
     validation_particles: int = setting(1, "K of the validation bound; 1 is the ELBO")
-    stopping: Numbers | None = setting(  # noqa: RUF009
-        None, "{patience: P}: stop after P validations without an improvement"
+    stopping: dict[str, int | float | str] | None = setting(  # noqa: RUF009
+        None,
+        "{patience: P}: stop after P validations without an improvement, once a warm-up has ended; "
+        "of what is minimised, or with monitor: bound of the bound whatever beta is",
     )
     checkpoint_every: int = setting(1000, "steps between checkpoints")
     keep: int = setting(2, "how many checkpoints to keep")

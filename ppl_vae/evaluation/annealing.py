@@ -15,7 +15,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, positive_int, printable
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
@@ -81,7 +81,7 @@ class BidirectionalBounds:
     def __str__(self) -> str:
         bounds = (Estimate.of(values) for values in (self.lower, self.upper, self.gap))
         lower, upper, gap = bounds
-        return f"{lower} ≤ log p(x) ≤ {upper} nats per datum, the gap {gap}"
+        return printable(f"{lower} ≤ log p(x) ≤ {upper} nats per datum, the gap {gap}")
 
 
 def annealed_importance_sampling(

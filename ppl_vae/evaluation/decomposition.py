@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import positive_int, printable
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
@@ -68,7 +68,7 @@ class KLDecomposition:
             ("dimension_wise_kl", "dimension-wise KL"),
         ):
             lines.append(f"    {words:21}{getattr(self, name) or self.missing[name]}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 @torch.no_grad()

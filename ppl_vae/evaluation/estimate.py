@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ppl_vae.errors import printable
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -28,4 +30,4 @@ class Estimate:
         return cls(values.mean().item(), error)
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+        return printable(f"{self.mean:.2f} ± {self.standard_error:.2f}")

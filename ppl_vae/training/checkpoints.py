@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +23,9 @@ from ppl_vae.storage.manifest import check, seal
 from ppl_vae.storage.state import load_state, save_state
 from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
 
-_PREFIX = "step-"
+_PREFIX, _DAMAGED = "step-", ".damaged"
+_NAME = re.compile(rf"{_PREFIX}([0-9]{{9}}|[1-9][0-9]{{9,17}})")
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENOTDIR)
 _WEIGHTS, _BEST, _STATE = "weights.safetensors", "best.safetensors", "state.pt"
 
 
@@ -80,8 +86,10 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{_PREFIX}{step:09d}"
-        if target.exists():  # written by this very run, which resumed from it
+        if _is_folder(target):  # written by this very run, which resumed from it
             return target
+        if os.path.lexists(target):
+            _set_aside(target, "is no folder of this training's")
         with new_folder(target) as folder:
             save_weights(module, folder / _WEIGHTS)
             save_state(state, folder / _STATE)
@@ -106,9 +114,16 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a checkpoint, ascending."""
-        names = [path.name for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir()]
-        numbers = [name.removeprefix(_PREFIX) for name in names]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        found = [path for path in self._named() if _is_folder(path)]
+        return sorted(int(path.name.removeprefix(_PREFIX)) for path in found)
+
+    def _named(self) -> list[Path]:
+        """Return what has the name of a checkpoint, as it is written here and in no other way."""
+        try:
+            paths = sorted(self.folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [path for path in paths if _NAME.fullmatch(path.name)]
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint; None where there is none.
@@ -120,6 +135,10 @@ class Checkpoints:
             NewerFormatError: if a newer version wrote it.
         """
         clear_leftovers(self.folder)
+        for path in self._named():
+            if not _is_folder(path):
+                _set_aside(path, "is a link or no folder")
+        self._warn_of_others()
         found: DamagedError | None = None
         for step in reversed(self.steps()):
             folder = self._at(step)
@@ -127,10 +146,13 @@ class Checkpoints:
                 _whole(folder)
             except DamagedError as error:
                 found = error
-                aside = folder.with_name(f"{folder.name}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                warnings.warn(f"fit: {error}; going back to the one before", stacklevel=2)
+                _set_aside(folder, f"is damaged ({error})")
+                continue
+            except OSError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
+                found = DamagedError(f"{folder} cannot be read: {error}")
+                _set_aside(folder, f"cannot be read ({error.strerror})")
                 continue
             best = folder / _BEST
             return Checkpoint(
@@ -143,6 +165,21 @@ class Checkpoints:
             raise found
         return None
 
+    def _warn_of_others(self) -> None:
+        """Say what is there and looks like a checkpoint, and is left alone."""
+        others = [
+            path.name
+            for path in sorted(self.folder.glob(f"{_PREFIX}*"))
+            if not _NAME.fullmatch(path.name) and _DAMAGED not in path.name
+        ]
+        if others:
+            told = ", ".join(ascii(name[:40]) for name in others[:3])
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            warnings.warn(
+                f"fit: {self.folder}: {told}{more}: no name of a checkpoint, and left alone",
+                stacklevel=3,
+            )
+
     def _at(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:09d}"
 
@@ -154,6 +191,20 @@ def _whole(folder: Path) -> None:
         raise DamagedError(
             f"{folder}: its manifest does not list {min(missing)}; it is no checkpoint"
         )
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _set_aside(path: Path, why: str) -> None:
+    """Rename what cannot be gone on from, a link itself and not what it leads to, and say so."""
+    names = (f"{path.name}{_DAMAGED}{f'-{i}' if i else ''}" for i in count())
+    aside = next(path.with_name(name) for name in names if not os.path.lexists(path.parent / name))
+    path.rename(aside)
+    warnings.warn(
+        f"fit: {path} {why}: set aside as {aside.name}; going back to the one before", stacklevel=3
+    )
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -28,15 +28,15 @@ from ppl_vae.training.arguments import (
     made_schedule,
 )
 from ppl_vae.training.compiled import CompiledShares
+from ppl_vae.training.declaration import Declaration, of_optimiser, of_pair
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.launch import launched, no_search_for_gpus, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import settings
 from ppl_vae.training.sources import Source, fixed, source_of
-from ppl_vae.training.stopping import EarlyStopping
+from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
 from ppl_vae.turns import exclusively, own_state
 
@@ -54,8 +54,10 @@ class Fitted:
             data of the last step alone, and ``objective`` is the mean of what was minimised. Where
             data come in several parts, ``loss`` is their weighted sum, and a column of each part's
             name has its own.
-        validation: likewise, with an entry for each validation, and no terms of training.
-        best_step: the step of the best validation; None if there was none.
+        validation: likewise, with an entry for each validation, and no terms of training: ``loss``
+            is minus the bound, and with β ``objective`` minus the bound with that weight.
+        best_step: the step of the best validation, by ``objective`` where there is β, among those
+            that count (:class:`EarlyStopping`); None if there was none.
     """
 
     steps: int
@@ -100,7 +102,10 @@ def fit(
 
     With ``out``, checkpoints are written there from which an interrupted training goes on exactly:
     ``fit`` with the same arguments and ``resume=True`` ends with the same weights and history, bit
-    for bit on the same machine, as if it had not been interrupted.
+    for bit on the same machine, as if it had not been interrupted. What differs is refused by name:
+    pair, data, and all arguments but ``steps``, ``epochs``, ``checkpoint_every``, ``keep``,
+    ``log_every``, ``progress``, ``validate_every`` without ``stopping``, and of ``fabric`` all but
+    the precision.
 
     Pyro's validation, if it is on, is left on for the first batch, and for the first epoch of data
     whose values were not all looked at beforehand; ``pyro.enable_validation(False)`` before
@@ -145,7 +150,8 @@ def fit(
         keep: how many checkpoints to keep, the newest.
         resume: go on from the newest checkpoint in ``out``, if there is one.
         fabric: devices, processes, precision and loggers, such as ``Fabric(devices=2)``; the
-            pair's device if not given.
+            pair's device if not given. Its callbacks' ``on_run_open()`` is called when the training
+            is about to begin or to go on, and ``on_run_close()`` at its end.
         compile: compile the forward and backward pass of full batches to one graph, checked
             against the uncompiled step; see :func:`ppl_vae.training.compile_step`. Takes seconds
             to a minute at the start. With several processes steps stay as they are.
@@ -157,16 +163,17 @@ def fit(
         The history; the pair itself is trained.
 
     Raises:
+        BlockingIOError: if another training writes into ``out``; the message says which.
         FileExistsError: if ``out`` has checkpoints and ``resume`` is False.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint is written to ``out``.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint is written to ``out``.
         NotFiniteError: if the loss or a gradient is not finite; names the step and where it began;
             that step, and any after it, was not taken.
         OSError: if a checkpoint cannot be written, before the training where that can be known; the
             one before stays whole.
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
-        ValueError: if arguments contradict each other, data do not suit the pair, or a program has
-            parameters in Pyro's store alone.
+        ValueError: if arguments contradict each other, data do not suit the pair, a program has
+            parameters in Pyro's store alone, or a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -212,6 +219,7 @@ def fit(
                 )
         objective.try_out(first)
         made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
+        declared = of_optimiser(made, objective)
         following = None
         if validation is not None:
             held_out = fixed(pair, validation, seed, like)
@@ -231,23 +239,44 @@ def fit(
             clip_norm=clip_norm,
             seed=seed,
         )
-        run = Run(parts)
-        run.begin()
         folder = None
         if out is not None:
-            folder = RunFolder(Path(out), keep, settings(parts, num_particles))
-            folder.open(run, resume)
+            given = {
+                "seed": seed,
+                "precision": fabric.strategy.precision.precision,
+                **of_pair(pair),
+                "data": data,
+                "batch_size": getattr(source.batches, "batch_size", None),
+                "estimator": scheduled.bound,
+                "beta": scheduled.beta,
+                "num_particles": num_particles,
+                "lr_schedule": parts.lr_schedule,
+                "clip_norm": clip_norm,
+                "validation": validation,
+                "validation_particles": validation_particles,
+                "stopping": stopping,
+                "validate_every": None if stopping is None else validate_every,
+                "compile": compile,
+            }
+            folder = RunFolder(Path(out), keep, Declaration(given, declared))
+        run = Run(parts, Settled([scheduled.beta, num_particles], total))
+        run.begin()
         every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
-        turn.close()
-        try:
-            stopped = loop(run, total, every, folder, progress)
-        finally:
-            run.forget_gradients()
-            if fabric.is_global_zero:
-                for logger in fabric.loggers:
-                    logger.save()  # some keep many rows back
-        with exclusively():
-            run.use_best()
+        with ExitStack() as held:
+            if folder is not None:
+                held.enter_context(folder.opened(run, total, resume))
+            fabric.call("on_run_open")
+            turn.close()
+            try:
+                stopped = loop(run, total, every, folder, progress)
+            finally:
+                run.forget_gradients()
+                if fabric.is_global_zero:
+                    for logger in fabric.loggers:
+                        logger.save()  # some keep many rows back
+            with exclusively():
+                run.use_best()
+            fabric.call("on_run_close")
     return Fitted(
         steps=run.step,
         stopped=stopped,

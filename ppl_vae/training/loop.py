@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ppl_vae.training.checkpoints import Checkpoints
+from ppl_vae.training.declaration import Declaration
 from ppl_vae.training.distributed import greatest, together
 from ppl_vae.training.interrupts import Interrupts
+from ppl_vae.training.lock import locked
+from ppl_vae.training.progress import progress_bar
 from ppl_vae.training.run import Run
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended a training between two steps.
+    """Ctrl-C, SIGTERM or SIGHUP ended a training between two steps.
 
     Args:
         step: how many steps were taken.
@@ -53,25 +56,46 @@ class RunFolder:
     Args:
         folder: where; made if it is not there.
         keep: how many checkpoints to keep.
-        settings: what must be the same when it goes on, by name.
+        declaration: what must be the same when it goes on.
     """
 
-    def __init__(self, folder: Path, keep: int, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, keep: int, declaration: Declaration) -> None:
         self.folder = folder
         self._checkpoints = Checkpoints(folder / "checkpoints", keep)
-        self._settings = settings
+        self._declaration = declaration
         self._saved = -1
 
-    def open(self, run: Run, resume: bool) -> None:
-        """Go on from the newest checkpoint, or see that there is none.
+    @contextmanager
+    def opened(self, run: Run, total: int, resume: bool) -> Iterator[None]:
+        """Go on from the newest checkpoint, or see that there is none; hold the folder meanwhile.
 
         Raises:
+            BlockingIOError: if another training holds it.
             FileExistsError: if there are checkpoints, and they are not to be gone on from.
             NotADirectoryError: if there is a file in the folder's place.
             OSError: if nothing can be written there.
             TypeError: if a schedule or an optimiser has a state that cannot be saved.
+            ValueError: if it is another training.
         """
-        if self.folder.exists() and not self.folder.is_dir():
+        with ExitStack() as stack:
+            with together(run.parts.fabric):
+                if run.processes.rank == 0:
+                    self._refuse(resume)
+                    stack.enter_context(locked(self.folder))
+                    self._refuse(resume)  # what another training has left in the meantime
+            if run.resume(self._checkpoints, self._declaration, total):
+                self._saved = run.step
+            with together(run.parts.fabric):
+                if run.processes.rank == 0:
+                    # What cannot be written should be known before the training, not after hours.
+                    with _named(self.folder):
+                        self._checkpoints.try_out(run.state_dict(self._declaration))
+                        if run.step:
+                            run.write(self.folder)  # a kill may have come before the history
+            yield
+
+    def _refuse(self, resume: bool) -> None:
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise NotADirectoryError(f"fit: out must be a folder, and {self.folder} is a file")
         there = self._checkpoints.steps()
         if there and not resume:
@@ -79,19 +103,12 @@ class RunFolder:
                 f"fit: {self.folder} has checkpoints, the last of step {there[-1]}; give "
                 f"resume=True to go on from there, or another folder"
             )
-        if run.resume(self._checkpoints, self._settings):
-            self._saved = run.step
-        with together(run.parts.fabric):
-            if run.processes.rank == 0:
-                # What cannot be written should be known before the training, not after hours.
-                self._checkpoints.try_out(run.state_dict(self._settings))
-                if run.step:
-                    run.write(self.folder)  # a kill may have come between checkpoint and history
 
     def save(self, run: Run) -> None:
         """Write a checkpoint and the history, unless that of this step is there."""
         if self._saved != run.step:
-            run.save(self._checkpoints, self._settings)
+            with _named(self.folder):
+                run.save(self._checkpoints, self._declaration)
             self._saved = run.step
 
     @property
@@ -107,14 +124,7 @@ class RunFolder:
 def loop(run: Run, total: int, every: Every, folder: RunFolder | None, progress: bool) -> str:
     """Take all steps, and return why they ended: ``"steps"`` or ``"patience"``."""
     nowhere = "Nothing was saved; give out= to be able to go on"
-    bar = tqdm(
-        total=total,
-        initial=run.step,
-        desc="fit",
-        unit="step",
-        mininterval=0.5,
-        disable=not progress or run.processes.rank > 0,
-    )
+    bar = progress_bar(total, run.step, progress and run.processes.rank == 0)
     with bar, Interrupts() as interrupts:
         while run.step < total:
             if run.out_of_patience:
@@ -145,3 +155,14 @@ def loop(run: Run, total: int, every: Every, folder: RunFolder | None, progress:
                         folder.save(run)
                     raise Interrupted(run.step, number, nowhere if folder is None else folder.saved)
     return "patience" if run.out_of_patience else "steps"
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Give the system's errors the name of the folder, where they have none: of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error

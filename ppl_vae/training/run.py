@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from ppl_vae.randomness import (
 )
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
 from ppl_vae.training.compiled import CompiledShares
+from ppl_vae.training.declaration import Declaration
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
 from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
@@ -37,7 +38,6 @@ from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import total_norm
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import compare
 from ppl_vae.training.sources import Source
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
@@ -85,10 +85,12 @@ class Run:
 
     Args:
         parts: what it is made of.
+        settled: whether a validation after so many steps counts for the best.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, settled: Callable[[int], bool]) -> None:
         self.parts = parts
+        self._settled = settled
         self.processes = Processes(parts.fabric.global_rank, parts.fabric.world_size)
         self.step = 0
         self.history = Table()
@@ -248,17 +250,29 @@ class Run:
 
     @exclusively()
     def validate(self) -> float:
-        """Add minus the bound on the validation data, in nats per datum, and return it."""
+        """Add minus the bound on the validation data, in nats per datum, and return it.
+
+        With β, minus the objective is added, too.
+        """
         parts = self.parts
         assert parts.validation is not None
-        bound = parts.validation.bound(self.processes, parts.fabric)
-        self.validated.append(
-            {"step": self.step, "loss": bound.mean, "standard_error": bound.standard_error}
+        objective = bound = parts.validation.bound(self.processes, parts.fabric)
+        row = {"step": self.step, "loss": bound.mean, "standard_error": bound.standard_error}
+        if parts.scheduled.weighted:
+            beta = parts.scheduled.values()["beta"]
+            if beta != 1:
+                objective = parts.validation.bound(self.processes, parts.fabric, beta)
+            row |= {"objective": objective.mean, "beta": beta}
+        self.validated.append(row)
+        self._to_loggers(
+            {f"validation_{name}": row[name] for name in ("loss", "objective") if name in row}
         )
-        self._to_loggers({"validation_loss": bound.mean})
-        min_delta = parts.stopping.min_delta if parts.stopping else 0.0
-        if self.best.improved(self.step, bound.mean, min_delta) and parts.stopping:
-            self.best_weights = weights(parts.objective)
+        stopping = parts.stopping
+        followed = bound if stopping and stopping.monitor == "bound" else objective
+        if self._settled(self.step):
+            min_delta = stopping.min_delta if stopping else 0.0
+            if self.best.improved(self.step, followed.mean, min_delta) and stopping:
+                self.best_weights = weights(parts.objective)
         return bound.mean
 
     @property
@@ -273,7 +287,7 @@ class Run:
             put_back(self.parts.objective, self.best_weights)
 
     @exclusively()
-    def save(self, checkpoints: Checkpoints, settings: Mapping[str, str]) -> None:
+    def save(self, checkpoints: Checkpoints, declaration: Declaration) -> None:
         """Write a checkpoint and the history, by the first process.
 
         Raises:
@@ -288,15 +302,15 @@ class Run:
             torch.distributed.all_gather_object(every, mine)
         with together(parts.fabric):
             if self.processes.rank == 0:
-                state = {**self.state_dict(settings), "random": every}
+                state = {**self.state_dict(declaration), "random": every}
                 checkpoints.save(self.step, parts.objective, state, self.best_weights)
                 self.write(checkpoints.folder.parent)
 
-    def state_dict(self, settings: Mapping[str, str]) -> dict[str, Any]:
+    def state_dict(self, declaration: Declaration) -> dict[str, Any]:
         """Return the state, but for the weights and the random number generators."""
         parts, schedule = self.parts, self.parts.lr_schedule
         return {
-            "settings": dict(settings),
+            "declaration": declaration.words(),
             "step": self.step,
             "source": parts.source.state_dict(),
             "optimiser": parts.optimiser.state_dict(),
@@ -307,14 +321,20 @@ class Run:
             "since_log": [t.cpu() for t in self._since_log],
         }
 
-    def resume(self, checkpoints: Checkpoints, settings: Mapping[str, str]) -> bool:
+    def resume(self, checkpoints: Checkpoints, declaration: Declaration, total: int) -> bool:
         """Go on from the newest checkpoint; tell whether there was one.
+
+        Args:
+            checkpoints: where.
+            declaration: of this training, which must be that of the checkpoint.
+            total: the steps of this training.
 
         Raises:
             DamagedError: if all checkpoints are damaged.
             MismatchError: if they are of another pair.
             RuntimeError: if processes do not see the same folder, or another one failed.
-            ValueError: if settings were others.
+            ValueError: if the declaration is another, or the checkpoint of a later step than the
+                last one of this training.
         """
         fabric, found = self.parts.fabric, None
         # The first process sets what is damaged aside; the others find the rest.
@@ -332,14 +352,19 @@ class Run:
             )
         with together(fabric):
             if found is not None:
-                self._load(found, settings)
+                self._load(found, declaration, total)
         return found is not None
 
-    def _load(self, found: Checkpoint, settings: Mapping[str, str]) -> None:
+    def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
         """Take over the state of a checkpoint."""
         parts = self.parts
         state = found.state
-        compare(state["settings"], settings, found.folder)
+        declaration.check(state["declaration"], found.folder)
+        if found.step > total:
+            raise ValueError(
+                f"fit: steps={total} ends before step {found.step}, of which {found.folder} is\n"
+                f"Give {found.step} or more, or another folder as out"
+            )
         parts.source.load_state_dict(state["source"])
         found.load_weights(parts.objective)
         self.step = found.step
@@ -348,6 +373,9 @@ class Run:
             parts.lr_schedule.load_state_dict(state["lr_schedule"])
         self.best.load_state_dict(state["best"])
         self.best_weights = found.best
+        if self.best.step >= 0 and not self._settled(self.best.step):
+            # The training is longer now, and a schedule does not end where it ended.
+            self.best, self.best_weights = Best(), None
         self.history = Table(state["history"])
         self.validated = Table(state["validation"])
         self._since_log = [t.to(parts.fabric.device) for t in state["since_log"]]

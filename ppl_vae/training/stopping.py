@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.estimators.kl_weight import WarmUp
+from ppl_vae.randomness import restored
+
+_LOOKS = 100_000
+
+
+MONITORS = ("objective", "bound")
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when minus the validation bound has not improved for some time.
+    """Stop when a loss on the validation data has not improved for some time.
+
+    Validations count from when β and the number of particles are what they stay to the end: those
+    during a warm-up measure something else. Of a cyclical warm-up those count at which β has its
+    last value. The best weights are the best of those that count.
 
     Source: Prechelt 1998 (Early stopping: but when?), criterion UP, with the best weights kept.
 
     Args:
         patience: how many validations without an improvement end the training.
-        min_delta: by how many nats per datum the bound must improve to count.
+        min_delta: by how many nats per datum the loss must improve to count.
+        monitor: which loss. ``"objective"`` is minus the bound with the weight β on its KL, as it
+            is minimised, and without β, or with one of 1, minus the bound; ``"bound"`` is minus the
+            bound whatever β is.
 
     Example:
         >>> EarlyStopping(patience=5)
-        EarlyStopping(patience=5, min_delta=0.0)
+        EarlyStopping(patience=5, min_delta=0.0, monitor='objective')
     """
 
     patience: int
     min_delta: float | int = 0.0
+    monitor: str = "objective"
 
     def __post_init__(self) -> None:
         positive_int("EarlyStopping", "patience", self.patience)
@@ -34,6 +50,57 @@ class EarlyStopping:
                 f"EarlyStopping: min_delta must be finite and at least 0 nats per datum, got "
                 f"{describe(self.min_delta)}"
             )
+        if self.monitor not in MONITORS:
+            raise ValueError(
+                f"EarlyStopping: monitor must be one of {MONITORS}, got {describe(self.monitor)}"
+            )
+
+
+class Settled:
+    """Whether the objective is, after some steps, what it is at the end of the training.
+
+    Args:
+        schedules: functions of the step, 0 for the first; None for what does not change.
+        total: the steps of the training.
+    """
+
+    def __init__(self, schedules: Sequence[Callable[[int], float] | None], total: int) -> None:
+        self._schedules = [schedule for schedule in schedules if schedule is not None]
+        self._total = total
+
+    def __call__(self, steps: int) -> bool:
+        """Tell it of the last of so many steps."""
+        return all(settled(steps - 1) for settled in self._settled)
+
+    @cached_property
+    def _settled(self) -> list[Callable[[int], bool]]:
+        with restored():
+            return [_settled(schedule, self._total) for schedule in self._schedules]
+
+
+def _settled(schedule: Callable[[int], float], total: int) -> Callable[[int], bool]:
+    if isinstance(schedule, WarmUp):
+        rising = 0 if schedule.start == schedule.end else schedule.steps
+        if schedule.period is not None:
+            period = schedule.period
+            return lambda step: step % period >= rising
+        begin = min(rising, total - 1)
+    else:
+        begin = _constant_from(schedule, total)
+    return lambda step: step >= begin
+
+
+def _constant_from(schedule: Callable[[int], float], total: int) -> int:
+    """Return the first step from which a function has the value that it has at the last one."""
+    last, begin = schedule(total - 1), total - 1
+    # Every step, but for very long trainings, where the step found may be some too late.
+    for step in range(total - 1, -1, -max(1, total // _LOOKS)):
+        if schedule(step) != last:
+            break
+        begin = step
+    else:
+        begin = 0
+    return begin
 
 
 class Best:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ppl_vae.buffers import untouched
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
@@ -48,12 +49,18 @@ class Validation:
             check_per_datum(self.programs, some, "validation needs them", self.num_particles)
 
     @torch.no_grad()
-    def bound(self, processes: Processes, fabric: Fabric) -> Estimate:
-        """Return the mean over data, in nats per datum, each process computing its share."""
+    def bound(self, processes: Processes, fabric: Fabric, beta: float = 1.0) -> Estimate:
+        """Return the mean over data, in nats per datum, each process computing its share.
+
+        With β, the KL has that weight.
+        """
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
         of_model, of_guide = scored(model, guide)
+        if beta != 1:
+            weight = KLWeight(beta)
+            of_model, of_guide = weight(of_model), weight(of_guide)
         mine = self.data.rows(slice(processes.rank, None, processes.number))
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, printable
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.reporting.numbers import Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
@@ -53,9 +53,11 @@ class Report:
         lines = [["per datum", *names]]
         lines += [[k, *(t[k]["text"] if k in t else "" for t in tables)] for k in labels]
         widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
+        return printable(
+            "\n".join(
+                "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+                for line in lines
+            )
         )
 
 

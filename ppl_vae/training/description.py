@@ -1,0 +1,337 @@
+"""Objects in words that another process finds again: what decides how they work, and no address."""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Callable, Mapping, Set
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Sampler
+
+from ppl_vae.training.checksums import checksum, short
+
+UNREAD = "values that were not read"
+"""In the place of a checksum, where none was asked for."""
+CODE = "(code)"
+"""Ends the name of what is said of the code of a function."""
+CLASS_CODE = "(code of the class)"
+"""Likewise of a class's methods."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.layout)
+_LIBRARIES: tuple[str, ...] = (
+    "builtins",
+    "collections",
+    "functools",
+    "lightning_fabric",
+    "math",
+    "numpy",
+)
+_LIBRARIES += ("operator", "ppl_vae", "pyro", "random", "torch", "torchvision")
+_LONG = 16  # entries of a list that are told one by one
+_DEEP = 12
+_WORDS = 100
+_MOST = 1000
+_LARGE = 2**28
+_ALL = 10_000
+_OF_MODULES = frozenset(vars(nn.Module()))
+_OF_DATA = ("name", "device")
+"""Entries of this package's data that decide nothing."""
+# What of a loader does not decide its batches: its generators are seeded by fit.
+_OF_LOADERS = ("batch_size", "collate_fn", "dataset", "drop_last", "worker_init_fn")
+
+
+def described(named: Mapping[str, object], *, contents: bool = True) -> dict[str, str]:
+    """Return words for each of some objects and of what they are made of, by path.
+
+    Of a module: its class, parameters, buffers, plain attributes and hooks. Of a function: its
+    name, a checksum of its code, and what it holds (closure, defaults, globals that are numbers).
+    Of tensors that no state has: shape, dtype and a checksum.
+
+    Args:
+        named: what each is called.
+        contents: take checksums of tensors outside modules.
+    """
+    description = _Description(contents)
+    for name, value in named.items():
+        description.add(name, value)
+    return description.words
+
+
+class _Description:
+    def __init__(self, contents: bool) -> None:
+        self.words: dict[str, str] = {}
+        self._contents = contents
+        self._first: dict[int, str] = {}
+        self._above: set[int] = set()
+        self._checksums: dict[int, tuple[Tensor, str]] = {}
+
+    def add(self, path: str, value: Any, depth: int = 0) -> None:
+        if depth > _DEEP or len(self.words) > _ALL:
+            self.words[path] = _name(type(value))
+        elif isinstance(value, _PLAIN):
+            self.words[path] = _cut(repr(value))
+        elif isinstance(value, (torch.device, types.ModuleType)):
+            pass  # where something is does not decide what it is
+        elif isinstance(value, enum.Enum):
+            self.words[path] = f"{_name(type(value))}.{value.name}"
+        elif isinstance(value, (np.generic, PurePath)):
+            self.words[path] = _cut(str(value))
+        elif isinstance(value, (Tensor, np.ndarray)):
+            self._tensor(path, value)
+        elif isinstance(value, torch.Generator):
+            self.words[f"{path}.seed"] = str(value.initial_seed())
+        elif isinstance(value, (type, types.BuiltinFunctionType, np.ufunc)):
+            self._callable(path, value, depth)
+        elif id(value) in self._above:
+            self.words[path] = f"{_name(type(value))}, which holds itself"
+        else:
+            self._above.add(id(value))
+            self._object(path, value, depth + 1)
+            self._above.remove(id(value))
+
+    def _object(self, path: str, value: Any, depth: int) -> None:
+        if isinstance(value, Mapping):
+            self._items(path, list(value.items()), type(value), depth)
+        elif isinstance(value, Set):
+            self._items(path, list(enumerate(sorted(value, key=repr))), type(value), depth)
+        elif isinstance(value, (list, tuple)):
+            self._items(path, list(enumerate(value)), type(value), depth)
+        elif isinstance(value, nn.Module):
+            self._module(path, value, depth)
+        elif isinstance(value, partial):
+            self.add(path, value.func, depth)
+            for i, item in enumerate(value.args):
+                self.add(f"{path}({i})", item, depth)
+            for name, item in value.keywords.items():
+                self.add(f"{path}({name}=)", item, depth)
+        elif isinstance(value, types.MethodType):
+            self.add(path, value.__func__, depth)
+            self.add(f"{path}.self", value.__self__, depth)
+        elif isinstance(value, types.FunctionType):
+            self._callable(path, value, depth)
+        elif isinstance(value, Optimizer):
+            self.words[path] = _name(type(value))
+        elif isinstance(value, DataLoader):
+            self._loader(path, value, depth)
+        else:
+            self._attributes(path, value, depth)
+
+    def _is_first(self, path: str, value: object) -> bool:
+        """Tell whether a part of a module is met for the first time: what is shared is said so."""
+        first = self._first.setdefault(id(value), path)
+        if first != path:
+            self.words[path] = f"the same as {first}"
+        return first == path
+
+    def _tensor(self, path: str, value: Tensor | np.ndarray) -> None:
+        kind = _kind(value)
+        if isinstance(value, np.ndarray):
+            value = _as_tensor(value)
+        if value.numel() == 1 and value.layout == torch.strided and not value.is_meta:
+            self.words[path] = f"{kind} {value.item()}"
+        else:
+            found = self._checksum(value) if self._contents else UNREAD
+            self.words[path] = f"{kind} with checksum {found}"
+
+    def _checksum(self, value: Tensor) -> str:
+        if id(value) not in self._checksums:  # held, so that no other has its id
+            self._checksums[id(value)] = value, checksum(value)
+        return self._checksums[id(value)][1]
+
+    def _items(self, path: str, items: list[tuple[Any, Any]], kind: type, depth: int) -> None:
+        self.words[path] = f"{kind.__name__} of {len(items)}"
+        if len(items) <= _LONG:
+            for key, item in items:
+                self.add(f"{path}[{key!r}]", item, depth)
+            return
+        told: object = items
+        if not all(isinstance(item, _PLAIN) for _, item in items):
+            inner = _Description(self._contents)
+            for key, item in items[:_MOST]:
+                inner.add(repr(key), item, depth)
+            told = inner.words
+        found = short(repr(told).encode()) if self._contents else UNREAD
+        self.words[path] += f" with checksum {found}"
+
+    def _module(self, path: str, module: nn.Module, depth: int) -> None:
+        if not self._is_first(path, module):
+            return
+        parts = ", ".join(module._modules)
+        self.words[path] = _name(type(module)) + (f" of {parts}" if parts else "")
+        self._class(path, type(module))
+        if not module.training:
+            self.words[f"{path}.training"] = "False"
+        for name, parameter in module._parameters.items():
+            if parameter is not None and self._is_first(f"{path}.{name}", parameter):
+                fixed = "" if parameter.requires_grad else ", fixed"
+                self.words[f"{path}.{name}"] = f"parameter {_kind(parameter)}{fixed}"
+        for name, buffer in module._buffers.items():
+            if buffer is not None and self._is_first(f"{path}.{name}", buffer):
+                if name in module._non_persistent_buffers_set:
+                    self._tensor(f"{path}.{name}", buffer)
+                else:
+                    self.words[f"{path}.{name}"] = f"buffer {_kind(buffer)}"
+        for name, value in vars(module).items():
+            if name not in _OF_MODULES and _decides(name, value):
+                self.add(f"{path}.{name}", value, depth)
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        for i, hook in enumerate(hooks):
+            self.add(f"{path}.hooks[{i}]", hook, depth)
+        for name, child in module._modules.items():
+            if child is not None:
+                # However deep they lie: what they hold is looked into as deep again.
+                self.add(f"{path}.{name}", child)
+
+    def _loader(self, path: str, loader: DataLoader, depth: int) -> None:
+        self.words[path] = _name(type(loader))
+        for name in _OF_LOADERS:
+            self.add(f"{path}.{name}", getattr(loader, name), depth)
+        for name in ("sampler", "batch_sampler"):
+            sampler = getattr(loader, name)
+            self.words[f"{path}.{name}"] = _name(type(sampler))
+            for inner, value in vars(sampler).items() if isinstance(sampler, Sampler) else ():
+                if inner not in ("data_source", "generator", "sampler"):
+                    self.add(f"{path}.{name}.{inner}", value, depth)
+
+    def _attributes(self, path: str, value: Any, depth: int) -> None:
+        self.words[path] = _name(type(value))
+        self._class(path, type(value))
+        if is_dataclass(value):
+            kept = {
+                field.name: getattr(value, field.name)
+                for field in fields(value)
+                if field.init and not field.name.startswith("_")
+            }
+            library = type(value).__module__.startswith("ppl_vae.data")
+            kept = {k: v for k, v in kept.items() if not (library and k in _OF_DATA)}
+        else:
+            slots = [s for c in type(value).__mro__ for s in _slots(c)]
+            kept = {s: getattr(value, s) for s in slots if hasattr(value, s)}
+            # Schedules hold others as private lists.
+            every = isinstance(value, LRScheduler)
+            attributes = getattr(value, "__dict__", {})
+            kept |= {k: v for k, v in attributes.items() if every or _decides(k, v)}
+            if not hasattr(value, "__dict__") and not slots:
+                kept = {"state": _reduced(value)}
+        for name, item in kept.items():
+            self.add(f"{path}.{name}", item, depth)
+
+    def _class(self, path: str, cls: type) -> None:
+        """Say what the methods of a user's own class do."""
+        own = [c for c in cls.__mro__ if not _is_library(c)]
+        functions = [f for c in own for f in vars(c).values() if isinstance(f, types.FunctionType)]
+        if functions:
+            told = repr([_code_of(f, set()) for f in functions])
+            self.words[f"{path} {CLASS_CODE}"] = short(told.encode())
+
+    def _callable(self, path: str, value: Any, depth: int) -> None:
+        self.words[path] = _name(value)
+        if isinstance(owner := getattr(value, "__self__", None), (list, dict, tuple)):
+            self.add(f"{path}.self", owner, depth)
+        if not isinstance(value, types.FunctionType):
+            return
+        if not _is_library(value):
+            self.words[f"{path} {CODE}"] = short(repr(_code_of(value, set())).encode())
+        for name, item in _globals(value).items():
+            self.add(f"{path}.{name}", item, depth)
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                self.add(f"{path}.{name}", cell.cell_contents, depth)
+            except ValueError:  # not assigned yet
+                continue
+        defaults = enumerate(value.__defaults__ or ())
+        for key, item in [*defaults, *(value.__kwdefaults__ or {}).items()]:
+            self.add(f"{path}.default[{key!r}]", item, depth)
+        if value.__dict__.get("__wrapped__") is not None:
+            self.add(f"{path}.wrapped", value.__dict__["__wrapped__"], depth)
+
+
+def _decides(name: str, value: object) -> bool:
+    """Tell whether an attribute is a setting: private containers and tensors are mostly caches."""
+    if not name.startswith("_") or value is None:
+        return not name.startswith("_")
+    return isinstance(value, (*_PLAIN, types.FunctionType, types.MethodType, partial, type))
+
+
+def _globals(function: types.FunctionType) -> dict[str, Any]:
+    """Return the numbers, words and functions among the globals that a function's code names."""
+    if _is_library(function):
+        return {}
+    found = {}
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        numbers = isinstance(value, (Tensor, np.ndarray)) and value.size != 0
+        if isinstance(value, (bool, int, float, str, list, tuple, dict)) or numbers:
+            found[name] = value
+    return found
+
+
+def _code_of(function: types.FunctionType, above: set[types.CodeType]) -> list[Any]:
+    """Return what a function does, and the functions of the same user's that it calls."""
+    code = function.__code__
+    if code in above:
+        return [code.co_name]
+    above = {*above, code}
+    called = [function.__globals__.get(name) for name in code.co_names]
+    inner = [f for f in called if isinstance(f, types.FunctionType) and not _is_library(f)]
+    return [_code(code), *(_code_of(f, above) for f in inner)]
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    constants = [_code(c) if isinstance(c, types.CodeType) else _sorted(c) for c in code.co_consts]
+    return [code.co_code.hex(), constants, code.co_names, code.co_freevars]
+
+
+def _sorted(constant: object) -> str:
+    if isinstance(constant, frozenset):
+        return repr(sorted(map(repr, constant)))
+    return repr(constant)
+
+
+def _is_library(value: Any) -> bool:
+    module = getattr(value, "__module__", None) or "builtins"
+    return module.partition(".")[0] in _LIBRARIES
+
+
+def _reduced(value: object) -> object:
+    """Return what a compiled class's object is made anew from, such as an ``itemgetter``."""
+    try:
+        return value.__reduce_ex__(2)[1:3]
+    except Exception:  # an open file, say
+        return None
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    slots = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(s for s in slots if not s.startswith("_"))
+
+
+def _name(value: Callable) -> str:
+    return getattr(value, "__qualname__", None) or type(value).__qualname__
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """Return an array's values, of a huge one some of the rows: it may lie on the disk."""
+    some = array if array.nbytes <= _LARGE else array[:: -(-array.nbytes // _LARGE)]
+    try:
+        return torch.from_numpy(np.array(some))
+    except TypeError:  # words, dates, another order of bytes
+        return torch.frombuffer(bytearray(repr(some.tolist()).encode()), dtype=torch.uint8)
+
+
+def _kind(value: Tensor | np.ndarray) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WORDS else f"{text[:_WORDS]}... ({short(text.encode())})"
