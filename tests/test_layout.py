@@ -13,6 +13,7 @@ ROOT = Path(ppl_vae.__file__).parent
 # What each room may import from the package, besides itself.
 ROOMS = {
     "errors": set(),
+    "files": {"errors"},
     "randomness": set(),
     "buffers": set(),
     "compilation": {"buffers", "models", "randomness"},
@@ -27,7 +28,7 @@ ROOMS = {
     "models": {"conditional", "construction", "errors", "posteriors", "storage"},
     "estimators": {"errors"},
     "oracles": set(),
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "evaluation": {
         "compilation",
         "conditional",
@@ -43,6 +44,7 @@ ROOMS = {
         "conditional",
         "construction",
         "errors",
+        "files",
         "likelihoods",
         "models",
         "nets",
@@ -52,15 +54,17 @@ ROOMS = {
     "cli": {
         "config",
         "data",
+        "errors",
         "estimators",
         "evaluation",
+        "files",
         "models",
         "plots",
         "storage",
         "training",
     },
     "__main__": {"cli"},
-    "storage": {"config", "errors", "models"},
+    "storage": {"config", "errors", "files", "models"},
     "training": {
         "buffers",
         "compilation",

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder
-from ppl_vae.storage.errors import DamagedError
+from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder, refuse_links
+from ppl_vae.storage.errors import DamagedError, StorageError
 from ppl_vae.storage.manifest import check, seal
 from ppl_vae.storage.state import load_state, save_state
-from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
+from ppl_vae.storage.weights import read_tensors, save_weights, write_tensors
 
 _PREFIX = "step-"
-_WEIGHTS, _BEST, _STATE = "weights.safetensors", "best.safetensors", "state.pt"
+_WEIGHTS, _BEST = "weights.safetensors", "best.safetensors"
+_STATE, _PICKLED = "state.safetensors", "state.pt"
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,19 @@ class Checkpoint:
     best: dict[str, Tensor] | None
     folder: Path
 
-    def load_weights(self, module: nn.Module) -> None:
-        """Give a module the weights.
-
-        Raises:
-            MismatchError: if they are of another pair; nothing has changed then.
-        """
-        load_weights(module, self.folder / _WEIGHTS)
+    def weights(self) -> dict[str, Tensor]:
+        """Read the weights."""
+        return read_tensors(self.folder / _WEIGHTS)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints in a folder, one folder each.
 
-    A checkpoint holds ``weights.safetensors``, ``state.pt`` (tensors, numbers and strings, read
-    with ``weights_only=True``), ``best.safetensors`` where the best weights are kept, and
+    A checkpoint holds ``weights.safetensors``, ``state.safetensors`` (all else, see
+    :func:`ppl_vae.storage.save_state`), ``best.safetensors`` where the best weights are kept, and
     ``manifest.json`` with the size and SHA-256 of each. It is written beside its place, brought to
-    the disk, and renamed.
+    the disk, and renamed. Links are not followed.
 
     Args:
         folder: where they are.
@@ -64,6 +61,16 @@ class Checkpoints:
 
     folder: Path
     keep: int = 2
+
+    def refuse_links(self, run: Path) -> None:
+        """Raise an error if there is a link in the folder of a run, before it is written to.
+
+        Only a checkpoint may be one: it is set aside as a damaged one, and not followed.
+
+        Raises:
+            UnsafeError: if there is another one.
+        """
+        refuse_links(run, but=lambda p: p.parent == self.folder and _number(p) is not None)
 
     def save(
         self,
@@ -106,9 +113,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of which there is a checkpoint, ascending."""
-        names = [path.name for path in self.folder.glob(f"{_PREFIX}*") if path.is_dir()]
-        numbers = [name.removeprefix(_PREFIX) for name in names]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        numbers = [_number(path) for path in self.folder.glob(f"{_PREFIX}*") if _is_there(path)]
+        return sorted(number for number in numbers if number is not None)
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint; None where there is none.
@@ -125,12 +131,10 @@ class Checkpoints:
             folder = self._at(step)
             try:
                 _whole(folder)
-            except DamagedError as error:
-                found = error
-                aside = folder.with_name(f"{folder.name}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                warnings.warn(f"fit: {error}; going back to the one before", stacklevel=2)
+            except (DamagedError, OSError) as error:
+                found = error if isinstance(error, DamagedError) else DamagedError(error)
+                _set_aside(folder)
+                warnings.warn(f"fit: {found}; going back to the one before", stacklevel=2)
                 continue
             best = folder / _BEST
             return Checkpoint(
@@ -147,13 +151,40 @@ class Checkpoints:
         return self.folder / f"{_PREFIX}{step:09d}"
 
 
+def _number(path: Path) -> int | None:
+    """Return the step of a checkpoint's folder; None for a name that :class:`Checkpoints` has not."""
+    digits = path.name.removeprefix(_PREFIX)
+    if path.name == digits or not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+        return None
+    return int(digits) if path.name == f"{_PREFIX}{int(digits):09d}" else None
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.is_dir()
+
+
 def _whole(folder: Path) -> None:
-    """Raise DamagedError unless all is there, and as it was written."""
-    missing = {_WEIGHTS, _STATE} - set(check(folder))
-    if missing:
+    """Raise DamagedError unless all is there, and as it was written; OSError if not to be read."""
+    if folder.is_symlink():
+        raise DamagedError(f"{folder} is a link, which is not followed")
+    listed = set(check(folder))
+    if _PICKLED in listed and _STATE not in listed:
+        raise StorageError(
+            f"{folder}: {_PICKLED} is the pickle of an older version, which is not read: it might "
+            f"run code. Train anew, in another folder"
+        )
+    if missing := {_WEIGHTS, _STATE} - listed:
         raise DamagedError(
             f"{folder}: its manifest does not list {min(missing)}; it is no checkpoint"
         )
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}.damaged")
+    if aside.is_symlink():
+        aside.unlink()
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)  # of a link, the link
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
