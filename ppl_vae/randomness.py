@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-
 _OF_CUDA = 64  # bytes; they are 16
 
 

@@ -1,11 +1,12 @@
 """State of a training (optimiser, schedules, random numbers) that is data and nothing else.
 
 A file is one of safetensors, whose tensors are numbered. How they go together with the other
-values, in lists, tuples and mappings, stands in its header, as JSON: there is no pickle, and nothing
-that could be run. In that JSON, null, true, false, integers, finite numbers, strings and lists are
-themselves, and each mapping has one entry, whose key says what it is:
+values, in lists, tuples and mappings, stands in its header, as JSON: there is no pickle, and
+nothing that could be run. In that JSON, null, true, false, integers, finite numbers, strings and
+lists are themselves, and each mapping has one entry, whose key says what it is:
 
-    {"tensor": "3"}  {"float": "inf"}  {"tuple": [...]}  {"dict": [[key, value], ...]}  {"counter": ...}
+    {"tensor": "3"}  {"float": "inf"}  {"tuple": [...]}
+    {"dict": [[key, value], ...]}  {"counter": [[key, value], ...]}
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ class _Reader:
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

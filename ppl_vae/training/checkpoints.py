@@ -152,7 +152,7 @@ class Checkpoints:
 
 
 def _number(path: Path) -> int | None:
-    """Return the step of a checkpoint's folder; None for a name that :class:`Checkpoints` has not."""
+    """Return the step of a checkpoint's folder; None for a name that no checkpoint has."""
     digits = path.name.removeprefix(_PREFIX)
     if path.name == digits or not (digits.isascii() and digits.isdigit() and len(digits) < 19):
         return None

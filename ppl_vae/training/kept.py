@@ -34,8 +34,8 @@ def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
     for name, kind in _KINDS.items():
         if not isinstance(state.get(name), kind):
             raise DamagedError(f"{folder}: {name} is missing, got {describe(state.get(name))}")
-    if type(state["step"]) is not int or state["step"] != step:
-        raise DamagedError(f"{folder}: it is of step {quoted(state['step'])}, by what is in it")
+    if type(state.get("step")) is not int or state["step"] != step:
+        raise DamagedError(f"{folder}: it is of step {quoted(state.get('step'))}, by its state")
     if set(state["source"]) != {"epoch", "batches"} or not _is_count(state["source"]["epoch"]):
         raise DamagedError(f"{folder}: source must have the number of an epoch and batches")
     best = state["best"]
@@ -43,7 +43,7 @@ def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
         set(best) != {"loss", "step", "since"}
         or type(best["loss"]) not in (int, float)
         or not all(type(best[n]) is int for n in ("step", "since"))
-        or not (-1 <= best["step"] <= step and 0 <= best["since"])
+        or not (-1 <= best["step"] <= step and best["since"] >= 0)
     ):
         raise DamagedError(f"{folder}: best is {quoted(best)}, which no validation leaves")
     for name in ("history", "validation"):

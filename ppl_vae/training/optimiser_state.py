@@ -70,7 +70,7 @@ def _like(
     copy = torch.zeros_like(parameter, requires_grad=True)
     copy.grad = torch.zeros_like(copy)
     try:
-        trial = bases[0]([copy], **{n: group[n] for n in names if n in group})  # type: ignore
+        trial = bases[0]([copy], **{n: group[n] for n in names if n in group})
     except (TypeError, ValueError) as error:
         raise DamagedError(f"{path}: {bases[0].__name__} refuses it: {reason(error)}") from error
     trial.step()
