@@ -9,6 +9,7 @@ from typing import Any
 from ppl_vae.cli.errors import SUCCESS
 from ppl_vae.cli.report import reported
 from ppl_vae.cli.runs import Run
+from ppl_vae.errors import printable
 from ppl_vae.storage.atomic import replaced_file
 
 FILE = "evaluation.json"
@@ -22,6 +23,6 @@ def run(flags: Any) -> int:
         numbers = result.numbers.read_text(encoding="utf-8")
     with replaced_file(one.folder / FILE) as file:
         file.write_text(numbers, encoding="utf-8")
-    print(result)
+    print(printable(str(result), newlines=True))
     print(f"numbers: {one.folder / FILE}")
     return SUCCESS

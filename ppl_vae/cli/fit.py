@@ -22,8 +22,12 @@ from ppl_vae.cli.overrides import SWAPS, Override
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, program, resume
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
 from ppl_vae.config import ConfigError, from_config
+from ppl_vae.config.budget import LARGEST
 from ppl_vae.config.errors import suggestion, told
+from ppl_vae.errors import message
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
+from ppl_vae.files import read_bytes
+from ppl_vae.storage.atomic import replaced_file
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -97,7 +101,7 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
         for logger in fabric.loggers:
             logger.finalize("")
     if fabric.is_global_zero:
-        print(_summary(plan, fitted))
+        print(message(_summary(plan, fitted)))
     return SUCCESS
 
 
@@ -159,8 +163,11 @@ def check_folder(plan: Plan) -> None:
     """Raise an error if the run may not be written.
 
     Raises:
+        UnsafeError: if there is a link in its folder.
         UsageError: if there is a run already, or another one than is to go on.
     """
+    # A checkpoint that is one is set aside later.
+    storage.refuse_links(plan.folder, but=lambda path: path.parent == plan.folder / CHECKPOINTS)
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
@@ -260,7 +267,7 @@ def _open(plan: Plan, fabric: Fabric) -> str | None:
     before = None
     if fabric.is_global_zero:
         file = plan.folder / FILE
-        before = file.read_text(encoding="utf-8") if file.exists() else None
+        before = read_bytes(file).decode("utf-8") if file.exists() else None
         plan.folder.mkdir(parents=True, exist_ok=True)
         storage.clear_leftovers(plan.folder)
         plan.configuration.write(plan.folder)
@@ -271,7 +278,8 @@ def _open(plan: Plan, fabric: Fabric) -> str | None:
 def _put_back(folder: Path, before: str | None) -> None:
     """Leave the folder of a run that was refused as it was."""
     if before is not None:
-        (folder / FILE).write_text(before, encoding="utf-8")
+        with replaced_file(folder / FILE) as file:
+            file.write_text(before, encoding="utf-8")
     elif not (folder / CHECKPOINTS).exists():
         (folder / FILE).unlink(missing_ok=True)
         with suppress(OSError):  # there may be something else in it
@@ -284,7 +292,7 @@ def _train(plan: Plan, fabric: Fabric, progress: bool) -> Fitted:
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
-    pair = from_config(configuration.model, data=plan.split.train)
+    pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
     fitted = fit(
         pair,
         **for_training(pair, plan.split, configuration.data, settings, fabric.device),
@@ -343,4 +351,4 @@ def _with_flag(message: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"ppl-vae: {text}", file=sys.stderr)
+    print(f"ppl-vae: {message(text)}", file=sys.stderr)

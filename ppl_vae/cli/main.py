@@ -16,6 +16,7 @@ from jsonargparse import set_parsing_settings
 from ppl_vae.cli import overrides
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
 from ppl_vae.cli.parser import parser
+from ppl_vae.errors import message as shown
 from ppl_vae.storage import StorageError
 
 _INTERRUPTED = 130
@@ -88,7 +89,8 @@ def _run(words: list[str]) -> int:
 def _failed(error: Exception, code: int, words: Sequence[str]) -> int:
     if "--debug" in words:
         traceback.print_exception(error, file=sys.stderr)
-    print(f"ppl-vae: error: {error}", file=sys.stderr)
+    # The last word on what a terminal is given, whoever wrote it.
+    print(f"ppl-vae: error: {shown(error)}", file=sys.stderr)
     return code
 
 
@@ -101,4 +103,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, UserWarning):  # others are for whoever writes code
-        print(f"ppl-vae: warning: {message}", file=sys.stderr)
+        print(f"ppl-vae: warning: {shown(message)}", file=sys.stderr)

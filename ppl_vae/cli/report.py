@@ -9,6 +9,8 @@ from typing import Any
 from ppl_vae import evaluation
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.runs import Run
+from ppl_vae.errors import printable
+from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
 _SAME = ("name", "scale", "size", "test_fraction", "binarise", "dequantise", "seed")
@@ -17,9 +19,13 @@ _SAME = ("name", "scale", "size", "test_fraction", "binarise", "dequantise", "se
 def run(flags: Any) -> int:
     """Write the page, and return the exit code."""
     runs = [Run(Path(folder)) for folder in flags.runs]
-    out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
+    if flags.out is None:
+        out = runs[0].folder / FOLDER
+        refuse_links(runs[0].folder)
+    else:
+        out = Path(flags.out)
     result = reported(runs, out, flags)
-    print(result)
+    print(printable(str(result), newlines=True))
     print(f"report: {result.page}")
     return SUCCESS
 

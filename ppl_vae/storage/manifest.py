@@ -55,7 +55,7 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     files = _files(folder)
     paths = {name: _within(folder, name) for name in files}  # all, before any is read
     for name, entry in files.items():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ppl_vae.config import ConfigError, dump, from_config, to_config
 from ppl_vae.config.files import read_file
-from ppl_vae.errors import describe, quoted
+from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.models import Pair, StackedVAE
 from ppl_vae.storage.atomic import replaced_file, sync_folder
@@ -144,10 +144,10 @@ def load(
 
 def _config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
         raise FileNotFoundError(
-            f"{folder} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that "
+            f"{reason(str(folder), 500)} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that "
             f"save wrote"
         )
     path = _file(folder, CONFIG)

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from ppl_vae.errors import reason
+
 if TYPE_CHECKING:
     from ppl_vae.training.run import Parts
 
@@ -37,8 +39,9 @@ def compare(saved: Mapping[str, str], now: Mapping[str, str], folder: Path) -> N
     for name in now:
         if saved.get(name) != now[name]:
             raise ValueError(
-                f"fit: cannot resume from {folder}: there {name} is {saved.get(name)}, and now it "
-                f"is {now[name]}; give what was given before, or another folder"
+                f"fit: cannot resume from {folder}: there {name} is "
+                f"{reason(str(saved.get(name)))}, and now it is {now[name]}; give what was given "
+                f"before, or another folder"
             )
 
 
