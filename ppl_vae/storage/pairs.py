@@ -147,8 +147,8 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
         raise FileNotFoundError(
-            f"{reason(str(folder), 500)} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that "
-            f"save wrote"
+            f"{reason(str(folder), 500)} holds no pair: {CONFIG} and {WEIGHTS} are missing; "
+            f"give the folder that save wrote"
         )
     path = _file(folder, CONFIG)
     try:
