@@ -202,7 +202,7 @@ def test_another_pair_is_not_resumed(tmp_path):
         quiet(other, DIGITS, steps=9, out=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, tmp_path):
     trained(tmp_path, 10)
@@ -254,10 +254,10 @@ def test_a_state_that_cannot_be_saved_is_known_before_the_training(tmp_path):
 def test_nothing_is_invented_where_all_are_damaged(tmp_path):
     trained(tmp_path, 10)
     for folder in (tmp_path / "checkpoints").iterdir():
-        (folder / "state.pt").unlink()
+        (folder / "state.safetensors").unlink()
     with (
         pytest.warns(UserWarning, match="going back"),
-        pytest.raises(DamagedError, match=r"state\.pt"),
+        pytest.raises(DamagedError, match=r"state\.safetensors"),
     ):
         trained(tmp_path, 15, resume=True)
 

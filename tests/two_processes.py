@@ -304,7 +304,7 @@ def damaged(rank, fabric, folder):
     """Return the history of a training that resumes where the newest checkpoint is damaged."""
     train(folder, 8, fabric, divided=False)
     if rank == 0:
-        (folder / "checkpoints" / "step-000000008" / "state.pt").write_bytes(b"cut")
+        (folder / "checkpoints" / "step-000000008" / "state.safetensors").write_bytes(b"cut")
     fabric.barrier()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

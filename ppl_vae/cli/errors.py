@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from ppl_vae.errors import message
+
 SUCCESS, FAILURE, USAGE, NOT_FINITE = 0, 1, 2, 3
 """Exit codes; a signal that ended a training leaves 128 plus its number: 130 or 143."""
 
 
 class UsageError(Exception):
     """A command line that cannot be followed; the message says what to type instead."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))

@@ -21,6 +21,7 @@ from ppl_vae.cli.overrides import SWAPS, Override
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, program, resume
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
 from ppl_vae.config import ConfigError, from_config
+from ppl_vae.config.budget import LARGEST
 from ppl_vae.config.errors import suggestion, told
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 
@@ -154,8 +155,11 @@ def check_folder(plan: Plan) -> None:
     """Raise an error if the run may not be written.
 
     Raises:
+        UnsafeError: if there is a link in its folder.
         UsageError: if there is a run already, or another one than is to go on.
     """
+    # A checkpoint that is one is set aside later.
+    storage.refuse_links(plan.folder, but=lambda path: path.parent == plan.folder / CHECKPOINTS)
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
@@ -281,7 +285,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
-    written.pair = pair = from_config(configuration.model, data=plan.split.train)
+    written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
     fitted = fit(
         pair,
         **for_training(pair, plan.split, configuration.data, settings, fabric.device),

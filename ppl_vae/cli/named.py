@@ -18,6 +18,7 @@ from ppl_vae.config import ConfigError
 from ppl_vae.config.errors import suggestion, told
 from ppl_vae.config.plain import plain
 from ppl_vae.config.signature import arguments_of, convert
+from ppl_vae.errors import quoted, reason
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
 _NOT_OPTIMISERS = ("LBFGS", "SparseAdam")
@@ -102,7 +103,8 @@ class Named:
         for key in given:
             if key not in known and key != "class":
                 raise ConfigError(
-                    f"{section}.{key}: {name} has no {key!r}; {suggestion(key, known)}"
+                    f"{section}.{reason(str(key), 60)}: {name} has no {quoted(key)}; "
+                    f"{suggestion(key, known)}"
                 )
         for key, argument in known.items():
             path = f"{section}.{key}"
@@ -130,4 +132,4 @@ class Named:
         try:
             return KINDS[self.section][self.name](*first, **values)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{self.section}: {self.name}: {error}") from error
+            raise ConfigError(f"{self.section}: {self.name}: {reason(error)}") from error

@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from ppl_vae.errors import in_ascii
+from ppl_vae.errors import message, printable
+from ppl_vae.letters import in_ascii
 
 _HANDLER = "ppl-vae"
 
@@ -45,16 +46,17 @@ def take_all_letters() -> None:
 
 
 def show(*lines: object) -> None:
-    """Print results on stdout."""
+    """Print results on stdout: nothing that a terminal would act upon."""
     if sys.stdout is not None:
-        print(*lines, sep="\n", flush=True)
+        shown = (printable(str(line), newlines=True) for line in lines)
+        print(*shown, sep="\n", flush=True)
 
 
 def say(text: object) -> None:
-    """Print a message on stderr, if there is one and somebody reads it."""
+    """Print a message on stderr, likewise, if there is one and somebody reads it."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            print(f"ppl-vae: {text}", file=sys.stderr, flush=True)
+            print(f"ppl-vae: {message(text)}", file=sys.stderr, flush=True)
 
 
 def forget(stream: Any) -> None:

@@ -12,6 +12,7 @@ from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import SHORT
 from ppl_vae.config import ConfigError
 from ppl_vae.config.errors import told
+from ppl_vae.config.files import parsed
 
 PLACES = ("model", "data", "estimator", "optimiser", "lr_schedule", "fit", "devices")
 """The sections that have entries."""
@@ -71,8 +72,10 @@ def scalar(text: str) -> Any:
     if _NUMBER.fullmatch(text):
         return float(text)  # YAML wants a point in 1e-3
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parsed(text)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError):  # no YAML, or no date
         return text
 
 

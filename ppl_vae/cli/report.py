@@ -12,6 +12,7 @@ from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
 from ppl_vae.evaluation.reporting.writing import destination
+from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
 _SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
@@ -23,6 +24,7 @@ def run(flags: Any) -> int:
     if flags.out is not None:
         return _written(runs, Path(flags.out), flags)
     out = runs[0].folder / FOLDER
+    refuse_links(runs[0].folder)
     try:
         destination(out)
     except OSError as error:  # a run that can be read alone: the numbers can be told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shlex
 import sys
 from dataclasses import dataclass
@@ -16,8 +17,13 @@ from ppl_vae.cli import datasets
 from ppl_vae.cli.configuration import FILE, Configuration, read
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset
+from ppl_vae.errors import reason
+from ppl_vae.files import read_bytes
 from ppl_vae.models import Pair
+from ppl_vae.storage import DamagedError
 
+LARGEST = 2**28
+"""Bytes of a history, at most."""
 MODEL, HISTORY, VALIDATION, CHECKPOINTS = "model", "history.csv", "validation.csv", "checkpoints"
 
 
@@ -78,10 +84,13 @@ class Run:
     def history(self) -> list[tuple[float, float]]:
         """Return step and loss of each entry of the history."""
         path = self.folder / HISTORY
-        if not path.is_file():
+        if not path.exists():
             return []
-        with path.open(encoding="utf-8", newline="") as file:
-            return [(float(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        text = read_bytes(path, LARGEST, error=DamagedError).decode("utf-8", "replace")
+        try:
+            return [(float(r["step"]), float(r["loss"])) for r in csv.DictReader(io.StringIO(text))]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise DamagedError(f"{path} is no history of a training: {reason(error)}") from error
 
 
 def device_of(name: str) -> torch.device:

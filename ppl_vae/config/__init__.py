@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
+from ppl_vae.config.budget import LARGEST, Budget
 from ppl_vae.config.build import build
 from ppl_vae.config.errors import ConfigError
 from ppl_vae.config.files import dumped
@@ -36,6 +38,7 @@ def from_config(
     *,
     allow: Collection[str] = (),
     data: object = None,
+    max_bytes: int | None = None,
 ) -> Any:
     """Build a pair.
 
@@ -59,6 +62,8 @@ def from_config(
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
             unless the likelihood's network is a ``ConvDecoder``) and ``num_classes``, and is then
             checked against the likelihood, see ``Pair.check``.
+        max_bytes: of the tensors that are made, at most; 1 GiB for a file if not given, and no
+            limit for a mapping. A file may have 256 KiB and 5,000 entries; a mapping any number.
 
     Raises:
         ConfigError: if the configuration is wrong; the message names the path, what came and what
@@ -80,7 +85,10 @@ def from_config(
         >>> vae.generate(3).shape
         torch.Size([3, 784])
     """
-    pair = build(resolve(config, allow=allow, data=data), allow=allow)
+    if max_bytes is None and isinstance(config, (str, os.PathLike)):
+        max_bytes = LARGEST
+    with nullcontext() if max_bytes is None else Budget(max_bytes):
+        pair = build(resolve(config, allow=allow, data=data), allow=allow)
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
         if isinstance(data, Tensor) or hasattr(data, "in_parts"):

@@ -11,6 +11,7 @@ from ppl_vae.config.errors import ConfigError, told
 from ppl_vae.config.names import find, find_activation
 from ppl_vae.config.references import is_reference
 from ppl_vae.config.signature import Argument, arguments_of, convert
+from ppl_vae.errors import reason
 
 
 def build(full: Mapping[str, object], *, allow: Collection[str] = ()) -> nn.Module:
@@ -56,8 +57,10 @@ class _Builder:
         values = {k: self._value(arguments[k], v, f"{path}.{k}") for k, v in given.items()}
         try:
             return cls(**values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
+        except ConfigError:
+            raise
+        except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
+            raise ConfigError(f"{path}: {reason(error, 500)}") from error
 
     def _value(self, argument: Argument, value: object, path: str) -> object:
         if argument.kind == "activation" and value is not None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, message, quoted
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be built, or a pair that cannot be written as one.
 
-    The message starts with the path of the entry, such as ``model.prior.components``.
+    The message starts with the path of the entry, such as ``model.prior.components``. Whatever the
+    configuration holds, it is not long, and does nothing to a terminal.
     """
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))
 
 
 def suggestion(came: str, accepted: Iterable[str]) -> str:
     """Return "did you mean ...? Accepted are ..." for a name that is none of the accepted."""
-    names = sorted(accepted)
+    names, came = sorted(accepted), came[:100]  # what is compared takes time
     by_lower_case = {name.lower(): name for name in names}
     close = get_close_matches(came.rpartition(".")[2].lower(), by_lower_case, n=1)
     listed = f"ccepted: {', '.join(names)}"
@@ -29,4 +33,4 @@ def told(value: object) -> str:
     if value is None:
         return "null"
     text = describe(value)
-    return text if len(text) <= 100 else f"{text[:60]} ... ({type(value).__name__})"
+    return text if len(text) <= 100 else f"{quoted(value, 64)} ({type(value).__name__})"

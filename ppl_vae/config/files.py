@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ppl_vae.config.errors import ConfigError, told
-from ppl_vae.config.plain import LIMIT, plain
+from ppl_vae.config.plain import DEEPEST, LIMIT, plain
+from ppl_vae.errors import quoted, reason
+from ppl_vae.files import read_bytes
 
+LARGEST = 2**18
+"""Bytes of a configuration, at most."""
+_LONGEST = 100  # characters of a number, at most: great ones take long to read
+_IN_PYTHON = "read it yourself and give the mapping to from_config, which has no such limit"
+_TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<, which takes in the entries of other mappings
 
 
@@ -24,25 +32,27 @@ def load(config: Mapping[Any, Any] | str | os.PathLike[str]) -> dict[str, object
             twice in a mapping.
         OSError: if the file cannot be opened.
     """
-    if isinstance(config, (str, os.PathLike)):
-        given: object = read_file(Path(config))
-    else:
-        given = config
+    from_file = isinstance(config, (str, os.PathLike))
+    given: object = read_file(Path(config)) if from_file else config  # type: ignore[arg-type]
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"model must be a mapping with a class, such as {{class: VAE, ...}}, or the path of a "
             f"file that holds one, got {told(given)}"
         )
-    try:
-        tree = plain(given)
-    except RecursionError:
-        raise ConfigError("model: the configuration contains itself") from None
-    return _of_model(tree)
+    return _of_model(plain(given, counter=count() if from_file else None))
 
 
 def dumped(tree: Mapping[str, object]) -> str:
-    """Return YAML text; reading it back gives the same mapping, floats included."""
-    return yaml.dump(plain(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Return YAML text; reading it back gives the same mapping, floats included.
+
+    Raises:
+        ConfigError: if it cannot be written, or is more than a file may hold.
+    """
+    own = plain(tree, counter=count())
+    text = yaml.dump(own, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    if len(text.encode("utf-8")) > LARGEST:
+        raise ConfigError(f"model: the configuration has more than {LARGEST} bytes as YAML")
+    return text
 
 
 class _Dumper(yaml.SafeDumper):
@@ -60,13 +70,42 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice in a mapping, and merges (<<) that grow without bound.
 
     Both are seen as a mapping is read, before merges are carried out: afterwards a key that
-    overrides a merged one is there twice, too, and a few lines have filled the memory.
+    overrides a merged one is there twice, too, and a few lines have filled the memory. Nor does it
+    read on where there are too many entries, or they are nested too deeply.
+
+    Args:
+        text: what to read.
+        aliases: whether a part may stand for another (``*name``).
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, aliases: bool) -> None:
         super().__init__(text)
+        self._aliases = aliases
         self._entries: dict[yaml.Node, int] = {}
         self._total = 0
+        self._nodes = 0
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > 2 * LIMIT:  # of a mapping, the keys count too
+            raise ConfigError(f"the configuration has more than {LIMIT} entries; {_IN_PYTHON}")
+        if self._depth > DEEPEST:
+            raise ConfigError(f"the configuration is nested too deeply, more than {DEEPEST} levels")
+        if not self._aliases and self.check_event(yaml.AliasEvent):
+            raise ConfigError("it has an alias (*), which save never writes")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.tag != _TEXT and len(node.value) > _LONGEST:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"line {line}: {quoted(node.value, 60)} is too long for a value")
+        return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -78,8 +117,8 @@ class _Loader(yaml.SafeLoader):
             name = key.tag, key.value
             if name in lines:
                 raise ConfigError(
-                    f"line {line}: the key {key.value!r} stands twice in a mapping, before on line "
-                    f"{lines[name]}; leave one of them"
+                    f"line {line}: the key {quoted(key.value, 60)} stands twice in a mapping, "
+                    f"before on line {lines[name]}; leave one of them"
                 )
             lines[name] = line
         merges = (value for key, value in node.value if key.tag == _MERGE)
@@ -87,7 +126,7 @@ class _Loader(yaml.SafeLoader):
         self._entries[node] = len(node.value) + sum(merged)
         self._total += self._entries[node]
         if self._total > LIMIT:
-            raise ConfigError(f"the configuration has more than {LIMIT} entries")
+            raise ConfigError(f"the configuration has more than {LIMIT} entries; {_IN_PYTHON}")
         return node
 
     def _size(self, merged: yaml.Node) -> int:
@@ -117,7 +156,7 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     if "class" in tree or "model" not in tree:
         return tree
     if len(tree) > 1:
-        others = ", ".join(repr(k) for k in tree if k != "model")
+        others = quoted([k for k in tree if k != "model"])[1:-1]
         raise ConfigError(
             f"model: the key 'model' must stand alone, got also {others}; read the file yourself "
             f"and give from_config its 'model'"
@@ -128,31 +167,45 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     return inner
 
 
-def read_file(file: Path) -> object:
+def read_file(file: Path, *, aliases: bool = True) -> object:
     """Return what a YAML or JSON file holds.
 
+    Args:
+        file: where.
+        aliases: whether YAML's aliases may be in it.
+
     Raises:
-        ConfigError: as :func:`load`.
+        ConfigError: as :func:`load`, or if it is no file with data, or too long.
         OSError: if it cannot be opened.
     """
-    text = file.read_text(encoding="utf-8")
+    data = read_bytes(file, LARGEST, error=ConfigError, fix=_IN_PYTHON)
     try:
-        return _json(text) if file.suffix == ".json" else _yaml(text)
+        text = data.decode("utf-8-sig")
+        return _json(text) if file.suffix == ".json" else parsed(text, aliases=aliases)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file} is no JSON: {error}") from error
+        raise ConfigError(f"{file} is no JSON: {reason(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{file} cannot be read: {error}. A configuration is plain YAML; tags that make "
-            f"Python objects are not read"
+            f"{file} cannot be read: {reason(error, 500)}. A configuration is plain YAML; tags "
+            f"that make Python objects are not read"
         ) from error
     except RecursionError:
         raise ConfigError(f"{file}: the configuration is nested too deeply") from None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
+    except ValueError as error:  # no text, or a value that cannot be, such as a 13th month
+        raise ConfigError(f"{file} cannot be read: {reason(error)}") from error
 
 
-def _yaml(text: str) -> object:
-    loader = _Loader(text)
+def parsed(text: str, *, aliases: bool = True) -> object:
+    """Return what YAML text holds.
+
+    Raises:
+        ConfigError: if a key stands twice, or there is too much in it.
+        yaml.YAMLError: if it is no plain YAML.
+        ValueError: if a value cannot be, such as a 13th month.
+    """
+    loader = _Loader(text, aliases)
     try:
         return loader.get_single_data()
     finally:
@@ -160,13 +213,21 @@ def _yaml(text: str) -> object:
 
 
 def _json(text: str) -> object:
-    return json.loads(text, object_pairs_hook=_without_repeats)
+    return json.loads(text, object_pairs_hook=_without_repeats, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST:
+        raise ConfigError(f"{quoted(digits, 60)} is too long for a value")
+    return int(digits)
 
 
 def _without_repeats(entries: list[tuple[str, object]]) -> dict[str, object]:
     mapping: dict[str, object] = {}
     for name, value in entries:
         if name in mapping:
-            raise ConfigError(f"the key {name!r} stands twice in a mapping; leave one of them")
+            raise ConfigError(
+                f"the key {quoted(name, 60)} stands twice in a mapping; leave one of them"
+            )
         mapping[name] = value
     return mapping

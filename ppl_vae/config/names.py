@@ -15,6 +15,7 @@ from torch import nn
 from ppl_vae import likelihoods, models, nets, posteriors, priors
 from ppl_vae.config.errors import ConfigError, suggestion, told
 from ppl_vae.construction import parameters
+from ppl_vae.errors import quoted, reason
 
 ROOMS = {
     "priors": priors,
@@ -69,13 +70,13 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
         for room in rooms:
             if short in public(room):
                 return public(room)[short]
-        raise ConfigError(f"{path}: there is no {short!r} {_here(short, rooms)}")
+        raise ConfigError(f"{path}: there is no {quoted(short)} {_here(short, rooms)}")
     if package[0] == "ppl_vae" or (package[0] in ROOMS and package[0] not in allow):
         room = ".".join(package[package[0] == "ppl_vae" :]) or "models"
         if room not in ROOMS or short not in public(room):
             accepted = {f"{r}.{n}" for r in rooms for n in public(r)}
             raise ConfigError(
-                f"{path}: {name!r} is no public part of ppl_vae; {suggestion(name, accepted)}"
+                f"{path}: {quoted(name)} is no public part of ppl_vae; {suggestion(name, accepted)}"
             )
         return public(room)[short]
     return _outside(name, path, allow)
@@ -119,7 +120,7 @@ def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.
     if package in ("", "nn", "torch.nn"):
         if short not in activations():
             raise ConfigError(
-                f"{path}: there is no activation {name!r}; {suggestion(short, activations())}"
+                f"{path}: there is no activation {quoted(name)}; {suggestion(short, activations())}"
             )
         return activations()[short]
     return _outside(name, path, allow)
@@ -133,8 +134,8 @@ def activation_name(cls: object, path: str) -> str:
     """
     if not _is_module(cls):
         raise ConfigError(
-            f"{path} is {cls!r}, which a configuration cannot hold; use a class of torch.nn, such "
-            f"as nn.ELU, or a torch.nn.Module class of your own, defined in a module"
+            f"{path} is {quoted(cls)}, which a configuration cannot hold; use a class of "
+            f"torch.nn, such as nn.ELU, or a torch.nn.Module class of your own, defined in a module"
         )
     assert isinstance(cls, type)
     name = cls.__name__
@@ -147,7 +148,7 @@ def _here(short: str, rooms: Collection[str]) -> str:
     names = {name for room in rooms for name in public(room)}
     return (
         f"among {' and '.join(rooms)}{also}; {suggestion(short, names)}. A class of your own is "
-        f"given by its full path, such as mypackage.{short}"
+        f"given by its full path, such as mypackage.MyPart"
     )
 
 
@@ -155,8 +156,9 @@ def _outside(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
     package = name.partition(".")[0]
     if package not in allow:
         raise ConfigError(
-            f"{path}: {name!r} is outside ppl_vae and was not imported; if you trust the package "
-            f"{package!r}, give from_config(..., allow=({package!r},))"
+            f"{path}: {quoted(name)} is outside ppl_vae and was not imported; a configuration "
+            f"names parts of ppl_vae. Only for a part of your own, in a package that you wrote or "
+            f"would run anyway, there is allow="
         )
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -166,16 +168,20 @@ def _outside(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
         except ModuleNotFoundError as error:
             if cut > 1 and error.name is not None and f"{module}.".startswith(f"{error.name}."):
                 continue  # the rest of the path may be a class within a class
-            raise ConfigError(f"{path}: {name!r} cannot be imported: {error}") from error
+            raise ConfigError(
+                f"{path}: {quoted(name)} cannot be imported: {reason(error)}"
+            ) from error
         except Exception as error:
-            raise ConfigError(f"{path}: importing {module!r} failed: {error}") from error
+            raise ConfigError(
+                f"{path}: importing {quoted(module)} failed: {reason(error)}"
+            ) from error
         for part in parts[cut:]:
             found = getattr(found, part, None)
             # A class imported from elsewhere is not the allowed package's.
             if not isinstance(found, type) or found.__module__.partition(".")[0] not in allow:
-                raise ConfigError(f"{path}: {name!r} is no class of the allowed package")
+                raise ConfigError(f"{path}: {quoted(name)} is no class of the allowed package")
         if not _is_module(found):
-            raise ConfigError(f"{path}: {name!r} must be a class of torch.nn.Module")
+            raise ConfigError(f"{path}: {quoted(name)} must be a class of torch.nn.Module")
         return found  # type: ignore[return-value]
     raise AssertionError
 

@@ -18,6 +18,7 @@ from ppl_vae.config.plain import plain
 from ppl_vae.config.references import Reference, is_reference, link, unlink
 from ppl_vae.config.signature import Argument, arguments_of, convert
 from ppl_vae.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown
+from ppl_vae.errors import quoted
 from ppl_vae.events import how_to_arrange, same_event
 from ppl_vae.models import Pair
 
@@ -142,7 +143,9 @@ class _Resolver:
             raise ConfigError(f"{path}: class is missing; write which, such as {_example(slot)}")
         cls = find(name, slot, path, self.allow)
         if slot == "pair" and not (issubclass(cls, Pair) or cls.__module__.startswith(_MODELS)):
-            raise ConfigError(f"{path}: {name!r} is no pair; {suggestion('', public('models'))}")
+            raise ConfigError(
+                f"{path}: {quoted(name)} is no pair; {suggestion('', public('models'))}"
+            )
         if slot == "classifier" and not issubclass(cls, ConditionalDistribution):
             # SemiSupervisedVAE wraps a bare network so
             return find("Categorical", slot, path, ()), {"net": {**given, "class": name}}
@@ -226,7 +229,7 @@ def _refuse_others(
         advice = suggestion(name, accepted)
         if name in _SETTINGS and issubclass(cls, Pair):
             advice = f"give each part its sizes; {advice}"
-        raise ConfigError(f"{path}.{name}: {cls.__name__} has no {name!r}; {advice}")
+        raise ConfigError(f"{path}.{name[:60]}: {cls.__name__} has no {quoted(name)}; {advice}")
 
 
 def _refuse_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:

@@ -72,13 +72,19 @@ def convert(argument: Argument, value: object, path: str) -> object:
     members = _members(argument.hint)
     if argument.kind == "unknown" or any(_takes_as_is(m, value) for m in members):
         return value
-    if value is not None:  # jsonargparse takes None for "not given"
-        parser = ArgumentParser(exit_on_error=False, default_env=False)
-        parser.add_argument("--value", type=argument.hint)
-        try:
+    items = [_item(m) for m in members if _is_sequence(m) and isinstance(value, (list, tuple))]
+    try:
+        if len(items) == 1 and items[0] is not None:  # jsonargparse copies the list for each item
+            one = Argument(argument.name, "value", items[0], inspect.Parameter.empty)
+            return [convert(one, item, path) for item in value]  # type: ignore[attr-defined]
+        if type(value) is str and (number := _number(members, value)) is not None:
+            return number
+        if value is not None:  # jsonargparse takes None for "not given"
+            parser = ArgumentParser(exit_on_error=False, default_env=False)
+            parser.add_argument("--value", type=argument.hint)
             return parser.parse_object({"value": value}).value
-        except (ArgumentError, ValueError, TypeError):
-            pass
+    except (ArgumentError, ValueError, TypeError):
+        pass
     raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}")
 
 
@@ -105,7 +111,25 @@ def _takes_as_is(member: Any, value: object) -> bool:
     # jsonargparse reads strings as YAML first, so that "3" would be an integer even for a string.
     if typing.get_origin(member) is Literal:
         return any(type(a) is type(value) and a == value for a in typing.get_args(member))
-    return member in (str, type(None), int) and type(value) is member
+    return member in (str, type(None), int, float) and type(value) is member
+
+
+def _item(member: Any) -> Any:
+    """Return the type of a list's items; None where they have places of their own."""
+    arguments = [a for a in typing.get_args(member) if a is not Ellipsis]
+    fixed = typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member)
+    return None if fixed or len(arguments) != 1 else arguments[0]
+
+
+def _number(members: list[Any], text: str) -> int | float | None:
+    """Return the number that a string is, such as "1e-3", if the argument takes one."""
+    for kind in (int, float):
+        if kind in members and len(text) < 40:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return None
 
 
 def _kind(hint: Any) -> tuple[Kind, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ppl_vae.config.errors import ConfigError
+from ppl_vae.errors import quoted
 
 CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     "VAE": {"prior": (), "posterior": ("x",), "likelihood": ("z",)},
@@ -33,8 +34,8 @@ def contexts(cls: type) -> dict[str, tuple[str, ...]] | None:
 def shown(value: object) -> str:
     """Return a size as it is written in YAML."""
     if isinstance(value, (tuple, list)):
-        return str(value[0]) if len(value) == 1 else str(list(value))
-    return str(value)
+        return quoted(value[0]) if len(value) == 1 else quoted(list(value))
+    return quoted(value)
 
 
 @dataclass(frozen=True)

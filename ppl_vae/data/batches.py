@@ -117,7 +117,7 @@ class Batches:
     def state_dict(self) -> dict[str, object]:
         """Return the place: what was handed out so far, and the random state for what comes.
 
-        Numbers, strings and tensors alone, which ``torch.load(weights_only=True)`` reads. Ask
+        Numbers, strings and tensors alone, which :func:`ppl_vae.storage.save_state` writes. Ask
         between batches. After the last batch of an epoch, the place is that epoch's end, from
         where an iteration yields nothing; once the loop is over, it is the next epoch's start.
         """

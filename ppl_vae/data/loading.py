@@ -8,7 +8,7 @@ from pathlib import Path
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.named import LOADERS
 from ppl_vae.data.sources import from_file, from_folder
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted
 
 SPLITS = ("train", "test")
 
@@ -70,7 +70,7 @@ def load(
     else:
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "
-            f"an existing folder of images, got '{source}'"
+            f"an existing folder of images, got {quoted(source)}"
         )
     fraction = 0.1 if test_fraction is None else test_fraction
     return dataset.split(fraction, seed)[SPLITS.index(split)]
@@ -80,5 +80,5 @@ def _refuse(source: str | Path, **options: object) -> None:
     for option, value in options.items():
         if value is not None:
             raise ValueError(
-                f"{option} does not apply to source '{source}', got {value!r}; drop it"
+                f"{option} does not apply to source {quoted(source)}, got {quoted(value)}; drop it"
             )

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.idx import read_idx
 from ppl_vae.data.images import labelled_files, read_images
+from ppl_vae.errors import quoted, reason
 
 
 def _digits(root: Path, split: str) -> Dataset:
@@ -27,11 +29,18 @@ def _digits(root: Path, split: str) -> Dataset:
 
 
 def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:
-    source = getattr(_torchvision_datasets(), class_name)
-    prefix = "train" if split == "train" else "t10k"
-    expected = f"{class_name}/raw/{prefix}-images-idx3-ubyte and so on"
-    found = _fetch(name, root, expected, partial(source, train=split == "train"))
-    return Dataset(found.data.unsqueeze(1), found.targets, name, scale=255)
+    train, prefix = split == "train", "train" if split == "train" else "t10k"
+    raw = root / class_name / "raw"
+    images, labels = (raw / f"{prefix}-{k}-ubyte" for k in ("images-idx3", "labels-idx1"))
+    if not (images.exists() and labels.exists()):
+        source = partial(getattr(_torchvision_datasets(), class_name), train=train)
+        _downloaded(name, root, f"{class_name}/raw/{images.name} and so on", source)
+    # Not by torchvision, which would rather have the pickles that older versions of it left.
+    try:
+        values, targets = read_idx(images, 3), read_idx(labels, 1)
+        return Dataset(values.unsqueeze(1), targets.long(), name, scale=255)
+    except (OSError, ValueError) as error:
+        raise _damaged(name, root, error) from error
 
 
 def _omniglot(root: Path, split: str) -> Dataset:
@@ -73,21 +82,30 @@ def _fetch(name: str, root: Path, expected: str, source: Callable[..., Any]) -> 
         return source(root, download=False)
     except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
         if "download=True" not in str(error):  # torchvision's words for files that are not there
-            raise ValueError(
-                f"the files of {name!r} in '{root}' must be whole, got: {error}; delete them and "
-                f"load again"
-            ) from error
+            raise _damaged(name, root, error) from error
+    _downloaded(name, root, expected, source)
+    return source(root, download=False)
+
+
+def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]) -> None:
+    """Download a torchvision dataset, or raise FileNotFoundError with where it could have been."""
     try:
         _download(root, source)
     except (HTTPException, OSError, RuntimeError) as error:
         lines = str(error).strip().split("\n")  # what failed, every mirror tried, the last failure
-        reason = " ".join(dict.fromkeys((lines[0], lines[-1])))
+        told = reason(" ".join(dict.fromkeys((lines[0], lines[-1]))))
         raise FileNotFoundError(
-            f"dataset {name!r} must be in '{root}' (as {expected}) or be downloadable, got "
-            f"neither: {reason}. Set root= or the environment variable PPL_VAE_DATA to the folder "
+            f"dataset {name!r} must be in {quoted(root)} (as {expected}) or be downloadable, got "
+            f"neither: {told}. Set root= or the environment variable PPL_VAE_DATA to the folder "
             f"that holds {expected.split('/')[0]}/, or load it once with a network"
         ) from error
-    return source(root, download=False)
+
+
+def _damaged(name: str, root: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"the files of {name!r} in {quoted(root)} must be whole, got: {reason(error)}; delete them "
+        f"and load again"
+    )
 
 
 def _download(root: Path, source: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
 
 
 class Epochs:
@@ -69,12 +69,12 @@ def check_state(owner: str, state: Mapping[str, object], like: Mapping[str, obje
         raise TypeError(f"{owner}: state must be a dict, got {describe(state)}; {fix}")
     ours, theirs = like["settings"], state.get("settings")
     if set(state) != set(like) or not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        keys = ", ".join(sorted(map(str, state))) or "none"
+        keys = reason(", ".join(sorted(map(str, state)))) or "none"
         raise ValueError(
             f"{owner}: state must have the keys {', '.join(sorted(like))}, got {keys}; {fix}"
         )
     other = [
-        f"{name}={theirs.get(name)!r} (here {ours.get(name)!r})"
+        f"{reason(str(name))}={quoted(theirs.get(name))} (here {quoted(ours.get(name))})"
         for name in dict.fromkeys((*ours, *theirs))
         if theirs.get(name) != ours.get(name)
     ]

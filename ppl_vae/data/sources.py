@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.arrays import read_arrays
 from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
 
 
 def from_tensor(
@@ -79,19 +78,20 @@ def from_file(
     Raises FileNotFoundError, or ValueError for a damaged file or one without ``x``.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be an existing .npy or .npz file, got '{path}'")
+    if not path.exists():
+        raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
     try:
-        arrays, keys = _read_arrays(path)
-    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        arrays, keys = read_arrays(path, ("x", "y", "mask"))
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"path must be a NumPy file without pickled objects, got '{path}', which cannot be "
-            f"read: {error}; write it again with np.save or np.savez"
+            f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
+            f"be read: {reason(error)}; write it again with np.save or np.savez"
         ) from error
     if "x" not in arrays:
         raise ValueError(
-            f"'{path}' must have the key x (values) and may have y (labels) and mask (True where "
-            f"observed), got {', '.join(keys) or 'no keys'}; write it with np.savez(path, x=...)"
+            f"{quoted(path)} must have the key x (values) and may have y (labels) and mask (True "
+            f"where observed), got {reason(', '.join(keys[:20])) or 'no keys'}; write it with "
+            f"np.savez(path, x=...)"
         )
     return from_numpy(
         arrays["x"],
@@ -119,25 +119,17 @@ def from_folder(
     classes, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
     if classes and loose:
         raise ValueError(
-            f"'{path}' must hold either images or subfolders, got both '{loose[0].name}' and "
-            f"'{classes[0].name}'; move the images into a subfolder"
+            f"{quoted(path)} must hold either images or subfolders, got both "
+            f"{quoted(loose[0].name)} and {quoted(classes[0].name)}; move the images into a "
+            f"subfolder"
         )
     files, labels = labelled_files(classes) if classes else (loose, None)
     if not files:
         raise FileNotFoundError(
-            f"'{path}' must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in its subfolders, "
-            f"got none"
+            f"{quoted(path)} must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in its "
+            f"subfolders, got none"
         )
     return Dataset(read_images(files, size, grey), labels, path.name, scale=255)
-
-
-def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays x, y and mask of a file, and all the keys that it has."""
-    with path.open("rb") as file:  # opened here: np.load leaves a damaged file open
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}, ["x"]
-        return {key: loaded[key] for key in ("x", "y", "mask") if key in loaded.files}, loaded.files
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:

@@ -15,7 +15,7 @@ from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int, printable
+from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.likelihood import Evidence, check_log_weights
 from ppl_vae.evaluation.programs import batches
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.letters import for_stdout
 from ppl_vae.modes import evaluating
 
 TARGET_ACCEPTANCE = 0.65
@@ -81,7 +82,7 @@ class BidirectionalBounds:
     def __str__(self) -> str:
         bounds = (Estimate.of(values) for values in (self.lower, self.upper, self.gap))
         lower, upper, gap = bounds
-        return printable(f"{lower} ≤ log p(x) ≤ {upper} nats per datum, the gap {gap}")
+        return for_stdout(f"{lower} ≤ log p(x) ≤ {upper} nats per datum, the gap {gap}")
 
 
 def annealed_importance_sampling(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int, printable
+from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.latents import (
 )
 from ppl_vae.evaluation.programs import row_limit
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.letters import for_stdout
 from ppl_vae.modes import evaluating
 
 
@@ -68,7 +69,7 @@ class KLDecomposition:
             ("dimension_wise_kl", "dimension-wise KL"),
         ):
             lines.append(f"    {words:21}{getattr(self, name) or self.missing[name]}")
-        return printable("\n".join(lines))
+        return for_stdout("\n".join(lines))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ppl_vae.errors import printable
+from ppl_vae.letters import for_stdout
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Estimate:
         return cls(values.mean().item(), error)
 
     def __str__(self) -> str:
-        return printable(f"{self.mean:.2f} ± {self.standard_error:.2f}")
+        return for_stdout(f"{self.mean:.2f} ± {self.standard_error:.2f}")

@@ -14,7 +14,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int, printable
+from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.compiled import CompiledWeights
@@ -24,6 +24,7 @@ from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
 from ppl_vae.evaluation.weights import summed_log_weights
+from ppl_vae.letters import for_stdout
 from ppl_vae.modes import evaluating
 
 AT_ONCE = 100
@@ -71,7 +72,7 @@ class LogLikelihood(Evidence):
     def __str__(self) -> str:
         error = self.standard_error.double()
         of_mean = error.square().sum().sqrt() / len(error)
-        return printable(
+        return for_stdout(
             f"-log p(x) = {self.nll} nats per datum over {len(error)} data "
             f"(Monte Carlo error of the mean {of_mean:.2g}, median ESS {self.ess.median():.0f}, "
             f"k̂ > {UNRELIABLE} for {self.unreliable} data)"

@@ -1,10 +1,10 @@
 """Safe files: pairs, weights and the state of a training, whole or not there at all.
 
-Weights are safetensors, states are read with ``weights_only=True``, configurations name classes of
-the package and nothing else: loading runs no code of whoever wrote the files.
+Weights are safetensors, states are safetensors and JSON, configurations name classes of the package
+and nothing else: loading runs no code of whoever wrote the files.
 """
 
-from ppl_vae.storage.atomic import clear_leftovers, new_folder, replaced_file
+from ppl_vae.storage.atomic import clear_leftovers, new_folder, refuse_links, replaced_file
 from ppl_vae.storage.errors import (
     DamagedError,
     MismatchError,
@@ -33,6 +33,7 @@ __all__ = [
     "pull",
     "push",
     "read_tensors",
+    "refuse_links",
     "replaced_file",
     "save",
     "save_state",

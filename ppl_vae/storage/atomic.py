@@ -10,9 +10,11 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ppl_vae.storage.errors import UnsafeError
 
 PREFIX = ".ppl-vae-tmp-"
 """How the names of temporary files and folders start."""
@@ -34,6 +36,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written. On this and on any other failure, an interrupt by the
             keyboard too, the file that was there stays as it was and nothing else is left.
+        UnsafeError: if there is a link of that name.
 
     Example:
         >>> import tempfile
@@ -44,6 +47,10 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['numbers.csv']
     """
     target = Path(path)
+    if target.is_symlink():
+        raise UnsafeError(
+            f"{target} is a link; write to what it leads to, by its own name, or remove the link"
+        )
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(target))
     temporary = _beside(target)
@@ -95,6 +102,29 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """
     with replaced_file(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
+
+
+def refuse_links(folder: str | os.PathLike[str], but: Callable[[Path], bool] | None = None) -> None:
+    """Raise an error if there is a link in a folder, or below.
+
+    What is written, renamed and removed through a link lies outside the folder, where nobody looks.
+    The folder itself may be reached by one. Nothing is followed.
+
+    Args:
+        folder: need not be there.
+        but: tells which links may be there.
+
+    Raises:
+        UnsafeError: if there is one; the message names it.
+    """
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            inner = Path(path, name)
+            if inner.is_symlink() and not (but is not None and but(inner)):
+                raise UnsafeError(
+                    f"{inner} is a link; the folder of a run holds its files itself, as they are "
+                    f"written over and removed. Copy here what it leads to, or remove it"
+                )
 
 
 def clear_leftovers(folder: str | os.PathLike[str]) -> list[Path]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from ppl_vae.errors import message
+
 
 class StorageError(ValueError):
-    """A file that cannot be used; the message names the file, what is wrong and what to do."""
+    """A file that cannot be used; the message names the file, what is wrong and what to do.
+
+    Whatever stands in the file, its message is not long, and does nothing to a terminal.
+    """
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))
 
 
 class DamagedError(StorageError):
@@ -12,7 +20,7 @@ class DamagedError(StorageError):
 
 
 class UnsafeError(DamagedError):
-    """A file that asks for more than plain data; nothing of it was run."""
+    """A file or folder that asks for more than plain data, or leads elsewhere; nothing was run."""
 
 
 class NewerFormatError(StorageError):
@@ -20,4 +28,4 @@ class NewerFormatError(StorageError):
 
 
 class MismatchError(StorageError):
-    """Weights of another module; nothing was changed."""
+    """Weights or a state of something else; nothing was changed."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path, PurePosixPath
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.files import opened, read_bytes
 from ppl_vae.storage.atomic import PREFIX, write_bytes
 from ppl_vae.storage.errors import DamagedError, UnsafeError
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 
 NAME = "manifest.json"
-LARGEST = 16 * 2**20
+LARGEST = 2**20
 """Bytes of a manifest, at most."""
 
 
@@ -53,7 +55,7 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     files = _files(folder)
     paths = {name: _within(folder, name) for name in files}  # all, before any is read
     for name, entry in files.items():
@@ -64,7 +66,7 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with opened(path, sys.maxsize, error=DamagedError) as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -76,18 +78,19 @@ def _files(folder: Path) -> dict[str, object]:
         raise DamagedError(
             f"{folder}: {NAME} is missing, so that it cannot be told whether the folder is whole"
         )
-    if path.stat().st_size > LARGEST:
-        raise DamagedError(f"{folder}: {NAME} is longer than {LARGEST} bytes, which none is")
+    if path.is_symlink():
+        raise UnsafeError(f"{folder}: {NAME} is a link; a sealed folder holds its files itself")
+    data = read_bytes(path, LARGEST, error=DamagedError)
     try:
-        listed = json.loads(path.read_bytes().decode("utf-8"))
+        listed = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{folder}: {NAME} cannot be read: {str(error)[:100]}") from error
+        raise DamagedError(f"{folder}: {NAME} cannot be read: {reason(error, 100)}") from None
     if not isinstance(listed, dict):
-        raise DamagedError(f"{folder}: {NAME} holds no mapping, got {describe(listed)[:60]}")
+        raise DamagedError(f"{folder}: {NAME} holds no mapping, got {describe(listed)}")
     check_format(f"{folder}: {NAME}", listed.get("format"), listed.get("ppl_vae"))
     files = listed.get("files")
     if not isinstance(files, dict):
-        raise DamagedError(f"{folder}: {NAME} lists no files, got {describe(files)[:60]}")
+        raise DamagedError(f"{folder}: {NAME} lists no files, got {describe(files)}")
     return files
 
 
@@ -96,21 +99,27 @@ def _within(folder: Path, name: str) -> Path:
     path = folder.joinpath(*parts)
     strange = not parts or ".." in parts or "\\" in name or "\0" in name
     if strange or PurePosixPath(name).is_absolute() or path.is_symlink():
-        raise UnsafeError(f"{folder}: {NAME} names {name!r}, which is no file of this folder")
+        raise UnsafeError(f"{folder}: {NAME} names {quoted(name)}, which is no file of this folder")
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise UnsafeError(f"{folder}: {NAME} names {name!r}, which a link leads out of this folder")
+        raise UnsafeError(
+            f"{folder}: {NAME} names {quoted(name)}, which a link leads out of this folder"
+        )
     return path
 
 
 def _compare(folder: Path, name: str, path: Path, entry: object) -> None:
     if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
-        raise DamagedError(f"{folder}: {NAME} does not say how long {name} is")
+        raise DamagedError(f"{folder}: {NAME} does not say how long {reason(name)} is")
     if not path.is_file():
-        raise DamagedError(f"{folder}: {name} is missing")
+        raise DamagedError(f"{folder}: {reason(name)} is missing")
     size, expected = path.stat().st_size, entry["bytes"]
     if size < expected:
-        raise DamagedError(f"{folder}: {name} is truncated: {size} of {expected} bytes")
+        raise DamagedError(f"{folder}: {reason(name)} is truncated: {size} of {expected} bytes")
     if size > expected:
-        raise DamagedError(f"{folder}: {name} is too long: {size} instead of {expected} bytes")
+        raise DamagedError(
+            f"{folder}: {reason(name)} is too long: {size} instead of {expected} bytes"
+        )
     if sha256(path) != entry.get("sha256"):
-        raise DamagedError(f"{folder}: {name} is damaged: its SHA-256 is not that of the manifest")
+        raise DamagedError(
+            f"{folder}: {reason(name)} is damaged: its SHA-256 is not that of the manifest"
+        )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from ppl_vae.config import ConfigError, dump, from_config
+from ppl_vae.config.files import read_file
 from ppl_vae.config.rebuilt import building, rebuilt, refuse
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.files import read_bytes
 from ppl_vae.models import Pair, StackedVAE
 from ppl_vae.storage.atomic import replaced_file, sync_folder
 from ppl_vae.storage.errors import DamagedError, MismatchError
@@ -25,10 +26,7 @@ from ppl_vae.storage.versions import FORMAT, check_format, package_version
 from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
-LARGEST = 2**20
-"""Bytes of a configuration, at most."""
-MOST = 25_000
-"""Nodes of its YAML, at most."""
+_LEAST = 2**28
 
 
 def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
@@ -112,6 +110,7 @@ def load(
     *,
     allow: Collection[str] = (),
     device: torch.device | str | int | None = None,
+    max_bytes: int | None = None,
 ) -> Pair | StackedVAE:
     """Return the pair that was saved in a folder, every bit of it.
 
@@ -125,6 +124,8 @@ def load(
         allow: top-level packages of your own that may be imported, as for
             :func:`ppl_vae.from_config`.
         device: where its tensors go; torch's default device if not given.
+        max_bytes: of the tensors that are made as it is built, at most; 256 MiB and 10 times the
+            bytes of the weights if not given.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no pair in it.
@@ -136,7 +137,7 @@ def load(
     """
     folder = Path(folder)
     config = _config(folder)
-    data = _file(folder, WEIGHTS).read_bytes()
+    data = read_bytes(_file(folder, WEIGHTS), error=DamagedError)
     if hashlib.sha256(data).hexdigest() != config["weights"]:
         raise DamagedError(
             f"{folder}: {WEIGHTS} is not the file that {CONFIG} was written with: it is damaged, "
@@ -144,7 +145,9 @@ def load(
         )
     tensors = unpacked(data, str(folder / WEIGHTS))
     with _building(config["dtype"], folder):
-        pair = from_config(config["model"], allow=allow)
+        # What is built is no greater than what was read, but for constants and what is passing.
+        most = _LEAST + 10 * len(data) if max_bytes is None else max_bytes
+        pair = from_config(config["model"], allow=allow, max_bytes=most)
     _convert(pair, tensors)
     pair.to(torch.get_default_device() if device is None else device)
     try:
@@ -166,25 +169,23 @@ def load(
 
 def _config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
         raise FileNotFoundError(
-            f"{folder} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that "
-            f"save wrote"
+            f"{reason(str(folder), 500)} holds no pair: {CONFIG} and {WEIGHTS} are missing; "
+            f"give the folder that save wrote"
         )
     path = _file(folder, CONFIG)
-    if path.stat().st_size > LARGEST:
-        raise DamagedError(f"{path} is longer than {LARGEST} bytes, which no configuration is")
     try:
-        config = yaml.load(path.read_bytes().decode("utf-8"), Loader=_Loader)
-    except Exception as error:  # values that cannot be, such as a 13th month, have their own
-        raise DamagedError(f"{path} cannot be read as plain YAML: {str(error)[:300]}") from error
+        config = read_file(path, aliases=False)
+    except ConfigError as error:
+        raise DamagedError(error) from error
     if not isinstance(config, dict):
-        raise DamagedError(f"{path} holds no mapping, got {describe(config)[:60]}")
+        raise DamagedError(f"{path} holds no mapping, got {describe(config)}")
     check_format(path, config.get("format"), config.get("ppl_vae"))
     for name, kind in (("weights", str), ("dtype", str), ("model", dict)):
         if not isinstance(config.get(name), kind):
-            raise DamagedError(f"{path}: {name} is missing, got {describe(config.get(name))[:60]}")
+            raise DamagedError(f"{path}: {name} is missing, got {describe(config.get(name))}")
     if not isinstance(config.get("requires_grad", {}), dict):
         raise DamagedError(f"{path}: requires_grad must be a mapping of parameters' names")
     return config
@@ -192,25 +193,11 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
-    if not path.is_file():
+    if not path.exists():
         raise DamagedError(
             f"{folder}: {name} is missing; writing was interrupted, or not all was copied"
         )
     return path
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain data; no aliases, by which a few lines can stand for billions."""
-
-    nodes = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        self.nodes += 1
-        if self.nodes > MOST:
-            raise yaml.YAMLError(f"it has more than {MOST} entries")
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias (*), which save never writes")
-        return super().compose_node(parent, index)
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -233,7 +220,9 @@ def _dtype_of_constants(pair: nn.Module) -> torch.dtype:
 @contextmanager
 def _building(dtype: str, folder: Path) -> Iterator[None]:
     if dtype not in ("float32", "float64"):
-        raise DamagedError(f"{folder}: {CONFIG}: dtype must be float32 or float64, got {dtype!r}")
+        raise DamagedError(
+            f"{folder}: {CONFIG}: dtype must be float32 or float64, got {quoted(dtype)}"
+        )
     with building(getattr(torch, dtype)):
         yield
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.storage.errors import DamagedError, NewerFormatError
 
 FORMAT = 1
@@ -29,11 +29,14 @@ def check_format(source: object, number: object, version: object) -> None:
     """
     if type(number) is not int or number < 1:
         raise DamagedError(
-            f"{source}: the format must be an integer from 1 to {FORMAT}, got "
-            f"{describe(number)[:60]}"
+            f"{source}: the format must be an integer from 1 to {FORMAT}, got {describe(number)}"
         )
     if number > FORMAT:
         raise NewerFormatError(
-            f"{source}: written by ppl_vae {str(version)[:30]} in format {number}, this is "
+            f"{source}: written by ppl_vae {_words(version)} in format {quoted(number)}, this is "
             f"{package_version()} and reads up to format {FORMAT}; update ppl_vae"
         )
+
+
+def _words(version: object) -> str:
+    return reason(version, 30) if isinstance(version, str) else quoted(version, 30)

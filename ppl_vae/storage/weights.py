@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.files import read_bytes
 from ppl_vae.storage.atomic import write_bytes
 from ppl_vae.storage.errors import DamagedError, MismatchError
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 
 KEY = "ppl_vae"
 """Under which the file's header holds the format and the further names of shared tensors."""
+
+HEADER = 8 * 2**20
+"""Bytes of a file's header, at most: those of 100,000 tensors."""
 
 _FLOATING = ("float64", "float32", "float16", "bfloat16", "complex64")
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -69,7 +72,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         DamagedError: if it is no whole safetensors file.
         NewerFormatError: if a newer version wrote it.
     """
-    return unpacked(Path(path).read_bytes(), os.fspath(path))
+    return unpacked(read_bytes(path, error=DamagedError), os.fspath(path))
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -110,15 +113,11 @@ def unpacked(data: bytes, source: str) -> dict[str, Tensor]:
         DamagedError: if they are not a whole safetensors file.
         NewerFormatError: if a newer version wrote it.
     """
+    tensors, metadata = tensors_and_header(data, source, "no whole safetensors file")
     try:
-        tensors = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
         header = json.loads(metadata[KEY]) if KEY in metadata else {"format": FORMAT}
-    except Exception as error:  # the library's own errors have no common class
-        raise DamagedError(
-            f"{source} is no whole safetensors file ({len(data)} bytes): {str(error)[:100]}"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{source}: the header cannot be read: {reason(error)}") from None
     if not isinstance(header, dict):
         raise DamagedError(f"{source}: the header holds no mapping under {KEY!r}")
     check_format(source, header.get("format"), header.get("version"))
@@ -129,10 +128,39 @@ def unpacked(data: bytes, source: str) -> dict[str, Tensor]:
     for alias, name in aliases.items():
         if not isinstance(name, str) or name not in stored or alias in stored:
             raise DamagedError(
-                f"{source}: the header gives {alias!r:.60} as a name of {name!r:.60}"
+                f"{source}: the header gives {quoted(alias, 60)} as a name of {quoted(name, 60)}"
             )
         tensors[alias] = stored[name]
     return tensors
+
+
+def tensors_and_header(
+    data: bytes, source: str, what: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors in the bytes of a safetensors file, and the words in its header.
+
+    Raises:
+        DamagedError: if they are not a whole file; the message says that ``source`` is ``what``.
+    """
+    length = header_length(data)
+    if length > HEADER:
+        raise DamagedError(
+            f"{source} is {what} ({len(data)} bytes): its header claims {length} bytes, and has "
+            f"{HEADER} at most"
+        )
+    try:
+        tensors = safetensors.torch.load(data)
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except Exception as error:  # the library's own errors have no common class
+        raise DamagedError(
+            f"{source} is {what} ({len(data)} bytes): {reason(error, 100)}"
+        ) from None
+    return tensors, metadata
+
+
+def header_length(data: bytes) -> int:
+    """Return how many bytes the header of a safetensors file has, or claims to have."""
+    return int.from_bytes(data[:8], "little")
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -159,13 +187,19 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
     Raises:
         MismatchError: if they are not the same; the message names the first.
     """
+    check_suits(module, tensors, source)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_suits(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise MismatchError unless :func:`assign` can copy the tensors into the module."""
     own = tensors_of(module)
     _check_names(own, tensors, source)
     different = [name for name in own if own[name].shape != tensors[name].shape]
     if different:
         shapes = (
-            f"{name!r} is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} "
-            f"in the module"
+            f"{quoted(name)} is {tuple(tensors[name].shape)} in the file and "
+            f"{tuple(own[name].shape)} in the module"
             for name in different[:3]
         )
         raise MismatchError(f"{source}: {_told(shapes, len(different))}; {_FIX}")
@@ -179,7 +213,6 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             f"the module; {fix}"
         )
     _check_shared(own, tensors, source)
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 _FIX = "build the module as the one that was saved, with the same options"
@@ -192,10 +225,10 @@ def _check_names(own: Collection[str], there: Collection[str], source: str) -> N
         return
     said = []
     if missing:
-        names = _told(map(repr, missing[:3]), len(missing))
+        names = _told(map(quoted, missing[:3]), len(missing))
         said.append(f"it lacks {names} of the module")
     if unexpected:
-        names = _told(map(repr, unexpected[:3]), len(unexpected))
+        names = _told(map(quoted, unexpected[:3]), len(unexpected))
         said.append(f"it holds {names}, which the module has not")
     fix = _FIX
     if prefix := _prefix(own, there):

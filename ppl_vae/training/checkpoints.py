@@ -17,16 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder
-from ppl_vae.storage.errors import DamagedError
+from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder, refuse_links
+from ppl_vae.storage.errors import DamagedError, StorageError
 from ppl_vae.storage.manifest import check, seal
 from ppl_vae.storage.state import load_state, save_state
-from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
+from ppl_vae.storage.weights import read_tensors, save_weights, write_tensors
 
 _PREFIX, _DAMAGED = "step-", ".damaged"
 _NAME = re.compile(rf"{_PREFIX}([0-9]{{9}}|[1-9][0-9]{{9,17}})")
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENOTDIR)
-_WEIGHTS, _BEST, _STATE = "weights.safetensors", "best.safetensors", "state.pt"
+_WEIGHTS, _BEST = "weights.safetensors", "best.safetensors"
+_STATE, _PICKLED = "state.safetensors", "state.pt"
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,19 @@ class Checkpoint:
     best: dict[str, Tensor] | None
     folder: Path
 
-    def load_weights(self, module: nn.Module) -> None:
-        """Give a module the weights.
-
-        Raises:
-            MismatchError: if they are of another pair; nothing has changed then.
-        """
-        load_weights(module, self.folder / _WEIGHTS)
+    def weights(self) -> dict[str, Tensor]:
+        """Read the weights."""
+        return read_tensors(self.folder / _WEIGHTS)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints in a folder, one folder each.
 
-    A checkpoint holds ``weights.safetensors``, ``state.pt`` (tensors, numbers and strings, read
-    with ``weights_only=True``), ``best.safetensors`` where the best weights are kept, and
+    A checkpoint holds ``weights.safetensors``, ``state.safetensors`` (all else, see
+    :func:`ppl_vae.storage.save_state`), ``best.safetensors`` where the best weights are kept, and
     ``manifest.json`` with the size and SHA-256 of each. It is written beside its place, brought to
-    the disk, and renamed.
+    the disk, and renamed. Links are not followed.
 
     Args:
         folder: where they are.
@@ -70,6 +67,16 @@ class Checkpoints:
 
     folder: Path
     keep: int = 2
+
+    def refuse_links(self, run: Path) -> None:
+        """Raise an error if there is a link in the folder of a run, before it is written to.
+
+        Only what has the name of a checkpoint may be one: it is set aside, and not followed.
+
+        Raises:
+            UnsafeError: if there is another one.
+        """
+        refuse_links(run, but=lambda p: p.parent == self.folder and p.name.startswith(_PREFIX))
 
     def save(
         self,
@@ -185,9 +192,14 @@ class Checkpoints:
 
 
 def _whole(folder: Path) -> None:
-    """Raise DamagedError unless all is there, and as it was written."""
-    missing = {_WEIGHTS, _STATE} - set(check(folder))
-    if missing:
+    """Raise DamagedError unless all is there, and as it was written; OSError if not to be read."""
+    listed = set(check(folder))
+    if _PICKLED in listed and _STATE not in listed:
+        raise StorageError(
+            f"{folder}: {_PICKLED} is the pickle of an older version, which is not read: it might "
+            f"run code. Train anew, in another folder"
+        )
+    if missing := {_WEIGHTS, _STATE} - listed:
         raise DamagedError(
             f"{folder}: its manifest does not list {min(missing)}; it is no checkpoint"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ppl_vae.errors import reason
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.training.checksums import short
 from ppl_vae.training.description import CLASS_CODE, CODE, UNREAD, described
@@ -91,7 +92,8 @@ class Declaration:
         refused = _outermost([n for n in differing if not n.endswith(CLASS_CODE)])
         if refused:
             shown = "; ".join(
-                f"{name} was {differing[name][0]} and is now {differing[name][1]}"
+                f"{reason(name)} was {reason(differing[name][0])} and is now "
+                f"{reason(differing[name][1])}"
                 for name in refused[:_SHOWN]
             )
             more = "; and more" if len(refused) > _SHOWN else ""
@@ -99,8 +101,11 @@ class Declaration:
                 f"fit: cannot resume from {folder}: {shown}{more}\n"
                 f"Give what was given before, or another folder as out"
             )
-        told = [f"{n.partition('.')[2]} was {saved.get(n)} and is {now.get(n)}" for n in changed]
-        told += [f"{n} has changed" for n in differing if n.endswith(CLASS_CODE)]
+        told = [
+            f"{reason(n.partition('.')[2])} was {reason(str(saved.get(n)))} and is {now.get(n)}"
+            for n in changed
+        ]
+        told += [f"{reason(n)} has changed" for n in differing if n.endswith(CLASS_CODE)]
         if told:
             warnings.warn(
                 f"fit: goes on from {folder}, where {'; '.join(told[:_SHOWN])}: not bit for bit",

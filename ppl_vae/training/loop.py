@@ -75,6 +75,7 @@ class RunFolder:
             NotADirectoryError: if there is a file in the folder's place.
             OSError: if nothing can be written there.
             TypeError: if a schedule or an optimiser has a state that cannot be saved.
+            UnsafeError: if there is a link in the folder.
             ValueError: if it is another training.
         """
         with ExitStack() as stack:
@@ -97,6 +98,7 @@ class RunFolder:
     def _refuse(self, resume: bool) -> None:
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise NotADirectoryError(f"fit: out must be a folder, and {self.folder} is a file")
+        self._checkpoints.refuse_links(self.folder)
         there = self._checkpoints.steps()
         if there and not resume:
             raise FileExistsError(

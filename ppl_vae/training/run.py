@@ -34,8 +34,10 @@ from ppl_vae.training.declaration import Declaration
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
 from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
+from ppl_vae.training.kept import check_entries, check_schedule, check_weights
 from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
+from ppl_vae.training.optimiser_state import checked_optimiser
 from ppl_vae.training.parameters import total_norm
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.sources import Source
@@ -358,17 +360,25 @@ class Run:
     def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
         """Take over the state of a checkpoint."""
         parts = self.parts
-        state = found.state
-        declaration.check(state["declaration"], found.folder)
+        state, folder = found.state, found.folder
+        check_entries(state, found.step, folder)
+        declaration.check(state["declaration"], folder)
         if found.step > total:
             raise ValueError(
-                f"fit: steps={total} ends before step {found.step}, of which {found.folder} is\n"
+                f"fit: steps={total} ends before step {found.step}, of which {folder} is\n"
                 f"Give {found.step} or more, or another folder as out"
             )
+        # All is looked at before anything is used.
+        check_schedule(state["lr_schedule"], parts.lr_schedule, folder)
+        weights_there = found.weights()
+        check_weights(weights_there, parts.objective, f"{folder}: the weights")
+        if found.best is not None:
+            check_weights(found.best, parts.objective, f"{folder}: the best weights")
+        optimiser = checked_optimiser(state["optimiser"], parts.optimiser, folder)
         parts.source.load_state_dict(state["source"])
-        found.load_weights(parts.objective)
+        put_back(parts.objective, weights_there)
         self.step = found.step
-        parts.optimiser.load_state_dict(state["optimiser"])
+        parts.optimiser.load_state_dict(optimiser)
         if parts.lr_schedule is not None:
             parts.lr_schedule.load_state_dict(state["lr_schedule"])
         self.best.load_state_dict(state["best"])

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, printable
+from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.reporting.numbers import Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
@@ -26,6 +26,7 @@ from ppl_vae.evaluation.reporting.runs import Runs
 from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects, training
 from ppl_vae.evaluation.reporting.writing import destination, write
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.letters import for_stdout
 from ppl_vae.modes import evaluating
 
 FORMAT = 1
@@ -53,7 +54,7 @@ class Report:
         lines = [["per datum", *names]]
         lines += [[k, *(t[k]["text"] if k in t else "" for t in tables)] for k in labels]
         widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
-        return printable(
+        return for_stdout(
             "\n".join(
                 "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
                 for line in lines

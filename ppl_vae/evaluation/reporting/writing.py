@@ -25,6 +25,8 @@ def destination(out: str | Path) -> tuple[Path, Path]:
         with tempfile.TemporaryFile(dir=page.parent):
             pass
         for path in paths:
+            if path.is_symlink():
+                raise FileExistsError(None, "there is a link of that name", str(path))
             if path.is_dir():
                 raise IsADirectoryError(None, "there is a folder of that name", str(path))
     except OSError as error:
@@ -42,7 +44,9 @@ def write(texts: Mapping[Path, str]) -> None:
         for path, text in texts.items():
             temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
             written[path] = temporary
-            temporary.write_text(text, encoding="utf-8")
+            temporary.unlink(missing_ok=True)  # not through a link of that name
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(text)
         for path, temporary in written.items():
             os.replace(temporary, path)
     finally:
