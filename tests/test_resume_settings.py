@@ -67,6 +67,26 @@ def rising(rate):
     return lambda step: min(1.0, rate * step)
 
 
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def __call__(self, step):
+        return self.rate
+
+
+class Stream:
+    """A user's own epochs."""
+
+    def __init__(self, x):
+        self._x = x
+
+    def __iter__(self):
+        return iter(self._x.split(50))
+
+
 RATE = 0.5
 
 
@@ -164,6 +184,8 @@ DIFFERENT = {
         mixed(data=lambda: loader(GREY)),
         mixed(data=lambda: loader(OTHER)),
     ),
+    "data._x was": (mixed(data=lambda: Stream(GREY)), mixed(data=lambda: Stream(OTHER))),
+    "beta.rate was 0.3 and is now 0.4": (mixed(beta=Slotted(0.3)), mixed(beta=Slotted(0.4))),
     "data.sampler": (
         mixed(data=lambda: loader(GREY)),
         mixed(data=lambda: loader(GREY, shuffle=False)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import enum
 import types
 from collections.abc import Callable, Mapping, Set
@@ -217,9 +218,9 @@ class _Description:
             slots = [s for c in type(value).__mro__ for s in _slots(c)]
             kept = {s: getattr(value, s) for s in slots if hasattr(value, s)}
             # Schedules hold others as private lists.
-            every = isinstance(value, LRScheduler)
+            every: Any = object if isinstance(value, LRScheduler) else (Tensor, np.ndarray)
             attributes = getattr(value, "__dict__", {})
-            kept |= {k: v for k, v in attributes.items() if every or _decides(k, v)}
+            kept |= {k: v for k, v in attributes.items() if isinstance(v, every) or _decides(k, v)}
             if not hasattr(value, "__dict__") and not slots:
                 kept = {"state": _reduced(value)}
         for name, item in kept.items():
@@ -256,7 +257,7 @@ class _Description:
 
 
 def _decides(name: str, value: object) -> bool:
-    """Tell whether an attribute is a setting: private containers and tensors are mostly caches."""
+    """Tell whether an attribute is a setting: private containers are mostly caches."""
     if not name.startswith("_") or value is None:
         return not name.startswith("_")
     return isinstance(value, (*_PLAIN, types.FunctionType, types.MethodType, partial, type))
@@ -267,12 +268,18 @@ def _globals(function: types.FunctionType) -> dict[str, Any]:
     if _is_library(function):
         return {}
     found = {}
-    for name in function.__code__.co_names:
+    for name in _global_names(function.__code__):
         value = function.__globals__.get(name)
         numbers = isinstance(value, (Tensor, np.ndarray)) and value.size != 0
         if isinstance(value, (bool, int, float, str, list, tuple, dict)) or numbers:
             found[name] = value
     return found
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    found = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+    inner = [_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return list(dict.fromkeys([*found, *(name for names in inner for name in names)]))
 
 
 def _code_of(function: types.FunctionType, above: set[types.CodeType]) -> list[Any]:
@@ -281,7 +288,7 @@ def _code_of(function: types.FunctionType, above: set[types.CodeType]) -> list[A
     if code in above:
         return [code.co_name]
     above = {*above, code}
-    called = [function.__globals__.get(name) for name in code.co_names]
+    called = [function.__globals__.get(name) for name in _global_names(code)]
     inner = [f for f in called if isinstance(f, types.FunctionType) and not _is_library(f)]
     return [_code(code), *(_code_of(f, above) for f in inner)]
 
