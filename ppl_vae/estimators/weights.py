@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro.poutine import Trace
@@ -20,6 +22,7 @@ from ppl_vae.estimators.traces import (
     sample_sites,
     with_values,
 )
+from ppl_vae.randomness import random_state, restored, set_random_state
 from ppl_vae.turns import exclusively
 
 Terms = tuple[Tensor, Tensor | None]
@@ -194,8 +197,7 @@ def log_weights(
         some, whole = guide_trace, length == num_particles
         if not whole:
             some = narrowed(guide_trace, program.particle_dim, start, length)
-        with exclusively():  # it may be run again by a backward pass, whenever that is
-            return model_terms(program.run_model(some, length, whole=whole), datum, names)
+        return model_terms(program.run_model(some, length, whole=whole), datum, names)
 
     if chunk_size is None or chunk_size >= num_particles:
         log_p, log_likelihood = log_p_of(0, num_particles)
@@ -297,11 +299,24 @@ def _in_chunks(
     log_p_of: Callable[[int, int], Terms], datum: Datum, num_particles: int, chunk_size: int
 ) -> Terms:
     """Evaluate the model chunk by chunk; each is run again when differentiating."""
+    drawn: dict[int, dict[str, Any]] = {}
+
+    def again(start: int, length: int) -> Terms:
+        # torch would put the random state back outside of the turn, in the midst of another's.
+        with exclusively(), restored() if start in drawn else nullcontext():
+            if start in drawn:
+                set_random_state(drawn[start])
+            else:
+                drawn[start] = random_state()
+            return log_p_of(start, length)
+
     parts = []
     for start in range(0, num_particles, chunk_size):
         length = min(chunk_size, num_particles - start)
         if torch.is_grad_enabled():
-            parts.append(checkpoint(log_p_of, start, length, use_reentrant=False))
+            parts.append(
+                checkpoint(again, start, length, use_reentrant=False, preserve_rng_state=False)
+            )
         else:
             parts.append(log_p_of(start, length))
     log_p = torch.cat([log_p for log_p, _ in parts], datum.particle_dim)
