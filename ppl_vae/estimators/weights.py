@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro.poutine import Trace
@@ -24,6 +26,7 @@ from ppl_vae.estimators.traces import (
     subsamples,
     with_values,
 )
+from ppl_vae.randomness import random_state, restored, set_random_state
 from ppl_vae.turns import exclusively
 
 Terms = tuple[Tensor, Tensor | None]
@@ -228,11 +231,10 @@ def log_weights(
         some = narrowed(guide_trace, program.particle_dim, start, length)
         if start > 0:
             some.nodes.update(drawn)
-        with exclusively():  # it may be run again by a backward pass, whenever that is
-            model_trace = program.run_model(some, length, whole=False)
-            if start == 0:
-                drawn.update(subsamples(model_trace))
-            return model_terms(model_trace, datum, names)
+        model_trace = program.run_model(some, length, whole=False)
+        if start == 0:
+            drawn.update(subsamples(model_trace))
+        return model_terms(model_trace, datum, names)
 
     if chunk_size is None or chunk_size >= num_particles:
         log_p, log_likelihood = log_p_of(0, num_particles)
@@ -348,11 +350,24 @@ def _in_chunks(
     log_p_of: Callable[[int, int], Terms], datum: Datum, num_particles: int, chunk_size: int
 ) -> Terms:
     """Evaluate the model chunk by chunk; each is run again when differentiating."""
+    drawn: dict[int, dict[str, Any]] = {}
+
+    def again(start: int, length: int) -> Terms:
+        # torch would put the random state back outside of the turn, in the midst of another's.
+        with exclusively(), restored() if start in drawn else nullcontext():
+            if start in drawn:
+                set_random_state(drawn[start])
+            else:
+                drawn[start] = random_state()
+            return log_p_of(start, length)
+
     parts = []
     for start in range(0, num_particles, chunk_size):
         length = min(chunk_size, num_particles - start)
         if torch.is_grad_enabled():
-            parts.append(checkpoint(log_p_of, start, length, use_reentrant=False))
+            parts.append(
+                checkpoint(again, start, length, use_reentrant=False, preserve_rng_state=False)
+            )
         else:
             parts.append(log_p_of(start, length))
     log_p = torch.cat([log_p for log_p, _ in parts], datum.particle_dim)
