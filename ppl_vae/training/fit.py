@@ -33,6 +33,7 @@ from ppl_vae.training.distributed import Processes
 from ppl_vae.training.launch import launched, no_search_for_gpus, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective
+from ppl_vae.training.parameters import Holdings, Parameters
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.sources import Source, fixed, source_of
@@ -173,7 +174,8 @@ def fit(
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
         ValueError: if arguments contradict each other, data do not suit the pair, a program has
-            parameters in Pyro's store alone, or a checkpoint is of another training.
+            parameters in Pyro's store alone, the optimiser does not hold what is to be trained, a
+            schedule gives no weight, number or rate, or a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -219,6 +221,8 @@ def fit(
                 )
         objective.try_out(first)
         made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
+        holdings = Holdings(made, "fit")
+        holdings.check(Parameters(objective))
         declared = of_optimiser(made, objective)
         following = None
         if validation is not None:
@@ -231,6 +235,7 @@ def fit(
             stepper=objective if fabric.world_size == 1 else fabric.setup_module(objective),
             compiled=_compiled(objective, source, fabric) if compile else None,
             optimiser=made,
+            holdings=holdings,
             lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
             source=source,
@@ -249,6 +254,7 @@ def fit(
                 "batch_size": getattr(source.batches, "batch_size", None),
                 "estimator": scheduled.bound,
                 "beta": scheduled.beta,
+                "estimator.step": scheduled.first,
                 "num_particles": num_particles,
                 "lr_schedule": parts.lr_schedule,
                 "clip_norm": clip_norm,
@@ -259,7 +265,7 @@ def fit(
                 "compile": compile,
             }
             folder = RunFolder(Path(out), keep, Declaration(given, declared))
-        run = Run(parts, Settled([scheduled.beta, num_particles], total))
+        run = Run(parts, Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]))
         run.begin()
         every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
         with ExitStack() as held:

@@ -38,7 +38,7 @@ from ppl_vae.training.kept import check_entries, check_schedule, check_weights
 from ppl_vae.training.lookout import Attempt, Lookout
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.optimiser_state import checked_optimiser
-from ppl_vae.training.parameters import total_norm
+from ppl_vae.training.parameters import Holdings, Parameters, check_rates, total_norm
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.sources import Source
 from ppl_vae.training.stopping import Best, EarlyStopping
@@ -59,6 +59,7 @@ class Parts:
         stepper: the same, as Fabric has set it up for several processes.
         compiled: the same, compiled, for shares that suit it; None if not asked for.
         optimiser: of all parameters.
+        holdings: whether it holds all that is to be trained.
         lr_schedule: of the learning rate.
         scheduled: the estimator.
         source: of the training data.
@@ -73,6 +74,7 @@ class Parts:
     stepper: nn.Module
     compiled: CompiledShares | None
     optimiser: Optimizer
+    holdings: Holdings
     lr_schedule: LRScheduler | None
     scheduled: Scheduled
     source: Source
@@ -225,8 +227,15 @@ class Run:
 
     @exclusively()
     def log(self) -> dict[str, float | int]:
-        """Add the means since the last time to the history, and return the row."""
+        """Add the means since the last time to the history, and return the row.
+
+        Raises:
+            ValueError: if something that is trainable by now, or again, was not trained, or the
+                learning rate is no rate.
+        """
         parts = self.parts
+        parts.holdings.check(Parameters(parts.objective))
+        check_rates("fit", parts.optimiser)
         means = torch.stack(self._since_log).double().mean(0)
         self._since_log = []
         objective, *each = _mean_over_processes(means, parts.fabric).tolist()

@@ -48,7 +48,8 @@ class Scheduled:
         self.bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
         """The estimator without β."""
         self._schedule = num_particles
-        self._first = estimator.step if isinstance(estimator, KLWeighted) else 0
+        self.first = estimator.step if isinstance(estimator, KLWeighted) else 0
+        """The step of β at the first step of a training."""
         self._step = 0
         self._num_particles: int | None = None
         self._beta: float | None = None
@@ -86,7 +87,7 @@ class Scheduled:
             TypeError: if a schedule gives no number.
             ValueError: if a schedule gives a β or a number of particles that there is none of.
         """
-        self._go_to(step, self._first + step)
+        self._go_to(step, self.first + step)
 
     def at_own_step(self) -> None:
         """Set that it is the estimator's own step; raises as :meth:`at` does."""

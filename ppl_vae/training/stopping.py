@@ -60,46 +60,60 @@ class Settled:
     """Whether the objective is, after some steps, what it is at the end of the training.
 
     Args:
-        schedules: functions of the step, 0 for the first; None for what does not change.
+        schedules: functions of the step; None for what does not change.
         total: the steps of the training.
+        first: the step of each schedule at which the training begins; 0 if not given.
     """
 
-    def __init__(self, schedules: Sequence[Callable[[int], float] | None], total: int) -> None:
-        self._schedules = [schedule for schedule in schedules if schedule is not None]
+    def __init__(
+        self,
+        schedules: Sequence[Callable[[int], float] | None],
+        total: int,
+        first: Sequence[int] = (),
+    ) -> None:
+        starts = first or [0] * len(schedules)
+        self._schedules = [
+            (schedule, start)
+            for schedule, start in zip(schedules, starts, strict=True)
+            if schedule is not None
+        ]
         self._total = total
 
     def __call__(self, steps: int) -> bool:
         """Tell it of the last of so many steps."""
-        return all(settled(steps - 1) for settled in self._settled)
+        return all(settled(start + steps - 1) for settled, start in self._settled)
 
     @cached_property
-    def _settled(self) -> list[Callable[[int], bool]]:
+    def _settled(self) -> list[tuple[Callable[[int], bool], int]]:
         with restored():
-            return [_settled(schedule, self._total) for schedule in self._schedules]
+            return [
+                (_settled(schedule, start, start + self._total), start)
+                for schedule, start in self._schedules
+            ]
 
 
-def _settled(schedule: Callable[[int], float], total: int) -> Callable[[int], bool]:
+def _settled(schedule: Callable[[int], float], start: int, end: int) -> Callable[[int], bool]:
     if isinstance(schedule, WarmUp):
         rising = 0 if schedule.start == schedule.end else schedule.steps
         if schedule.period is not None:
             period = schedule.period
             return lambda step: step % period >= rising
-        begin = min(rising, total - 1)
+        begin = min(rising, end - 1)
     else:
-        begin = _constant_from(schedule, total)
+        begin = _constant_from(schedule, start, end)
     return lambda step: step >= begin
 
 
-def _constant_from(schedule: Callable[[int], float], total: int) -> int:
+def _constant_from(schedule: Callable[[int], float], start: int, end: int) -> int:
     """Return the first step from which a function has the value that it has at the last one."""
-    last, begin = schedule(total - 1), total - 1
+    last, begin = schedule(end - 1), end - 1
     # Every step, but for very long trainings, where the step found may be some too late.
-    for step in range(total - 1, -1, -max(1, total // _LOOKS)):
+    for step in range(end - 1, start - 1, -max(1, (end - start) // _LOOKS)):
         if schedule(step) != last:
             break
         begin = step
     else:
-        begin = 0
+        begin = start
     return begin
 
 
