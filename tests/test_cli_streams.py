@@ -12,8 +12,8 @@ import yaml
 
 from ppl_vae import evaluation
 from ppl_vae.cli import main
-from ppl_vae.errors import in_ascii
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.letters import in_ascii
 
 NARROW = [
     *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),

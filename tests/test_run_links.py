@@ -83,10 +83,12 @@ def test_a_checkpoint_that_is_a_link_is_set_aside_and_not_followed(run, outside,
     shutil.move(last, outside / "whole")
     last.symlink_to(outside / "whole")
     before, vae = everything(outside), pair()
-    with pytest.warns(UserWarning, match="is a link, which is not followed; going back"):
+    with pytest.warns(UserWarning, match="is a link or no folder: set aside as"):
         resumed(vae, run, steps=9)
     assert everything(outside) == before
     assert last.with_name("step-000000006.damaged").is_symlink()
+    resumed(pair(), run, steps=12)  # what was set aside stands in nobody's way
+    assert everything(outside) == before
     whole = trained(tmp_path / "whole", 9)
     assert all(torch.equal(t, whole.state_dict()[n]) for n, t in vae.state_dict().items())
 
@@ -96,16 +98,17 @@ def test_a_link_where_damaged_ones_go_is_not_followed(run, outside):
     (checkpoints / "step-000000006" / "manifest.json").write_text("{}")
     (checkpoints / "step-000000006.damaged").symlink_to(outside)
     before = everything(outside)
-    with pytest.raises(UnsafeError, match="damaged is a link"):
+    with pytest.warns(UserWarning, match="set aside as step-000000006.damaged-1"):
         resumed(pair(), run, steps=9)
     assert everything(outside) == before
+    assert (checkpoints / "step-000000006.damaged-1" / "manifest.json").read_text() == "{}"
 
 
 def test_odd_names_are_no_checkpoints(run):
     for name in ("step-6", "step-", "step-x", "step-0000000000009", "step-٣", f"step-{10**30}"):
         (run / "checkpoints" / name).mkdir()
-    vae = pair()
-    resumed(vae, run, steps=7)
+    with pytest.warns(UserWarning, match="3 more: no name of a checkpoint, and left alone"):
+        resumed(pair(), run, steps=7)
     assert (run / "checkpoints" / "step-6").is_dir()
 
 

@@ -12,6 +12,7 @@ import pyro
 import pytest
 
 from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
+from ppl_vae.storage import UnsafeError
 from ppl_vae.training import Interrupted, fit
 from ppl_vae.training.interrupts import Interrupts
 from ppl_vae.training.lock import NAME, locked
@@ -89,8 +90,10 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").write_text("mine")
     (tmp_path / "run" / NAME).symlink_to(tmp_path / "outside")
-    with pytest.raises(OSError, match=NAME):
+    with pytest.raises(UnsafeError, match=f"{NAME} is a link"):
         trained(tmp_path / "run")
+    with pytest.raises(OSError, match=NAME), locked(tmp_path / "run"):
+        raise AssertionError
     assert (tmp_path / "outside").read_text() == "mine"
 
 
