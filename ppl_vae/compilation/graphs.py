@@ -163,8 +163,9 @@ class Compiled:
         before = None
         if like not in self._labels:
             before = Kept(Snapshot(self._roots, Tokens()))
-            self._labels[like] = self._tried(tensors, before)
-            self._look()
+            labels = self._tried(tensors, before)
+            self._look()  # at what it has made, or replaced: then nothing is known of others
+            self._labels[like] = labels
         assert self.state is not None
         inputs = kinds(tensors, self._labels[like])
         key = (self.state.key, inputs, constants, whole)
@@ -172,7 +173,6 @@ class Compiled:
             with seen(tensors, inputs):
                 made = self._made(tensors, before, changed, whole=whole)
             if made is None:
-                self.failed, self.state, self._graphs = True, None, {}
                 return uncompiled
             self._graphs[key] = made
             if len(self._graphs) > MOST_GRAPHS:
@@ -235,6 +235,8 @@ class Compiled:
                     f"what changes at each step as a tensor, or keep it elsewhere"
                 )
             expected = self._expected(tensors)
+            if any(t is not None and t.isnan().any() for t in expected.results):
+                return None  # no graph can be held against these: the next call makes one
             with restored(), left_alone(self._roots), _values_stay_tensors(), self._while_tracing():
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
@@ -253,6 +255,7 @@ class Compiled:
             lost = None if before is None else before.put_back()
             if lost is not None:
                 reason += f"; it was run once to try, and {lost} written to"
+            self.failed, self.state, self._graphs = True, None, {}
             warnings.warn(
                 f"{self._what} cannot be compiled, and is run as it is: slower, with the same "
                 f"result ({reason})",

@@ -57,6 +57,11 @@ class CompiledObjective:
         """Whether steps are run uncompiled, after a warning."""
         return self._compiled.failed
 
+    @property
+    def state(self) -> object:
+        """What programs held at the last call: one object while it is the same; None if unknown."""
+        return self._compiled.state
+
     def __call__(
         self,
         *tensors: Tensor,
@@ -73,11 +78,11 @@ class CompiledObjective:
         self._set_beta(tensors[0].device)
         self.parameters.forget_gradients()  # before the new ones are there: memory is for one
         number = self._objective.scheduled.values().get("num_particles")
-        run = self._compiled.ready(*tensors, constants=(constants, number, self._objective.total))
-        if self._compiled.state is None or self._compiled.state is not self._state:
+        run = self._compiled.ready(*tensors, constants=(constants, number))
+        if self.state is None or self.state is not self._state:
             self.parameters = Parameters(self._objective)
             self.parameters.forget_gradients()
-            self._state = self._compiled.state
+            self._state = self.state
         check(self.parameters)
         loss, losses, *gradients = run()
         self._fill(gradients)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss, or a gradient, was infinite or NaN; the weights are those of the step before.
+    """The loss, or a gradient, was infinite or NaN; weights and buffers are those of before.
 
     Args:
         step: at which step, from 0.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Attempt:
         step: which, from 0.
         inputs: its data.
         before: the states of the random number generators.
+        put_back: lets buffers be as they were before it.
         loss: of this process, shape ``()``.
         sum: of the loss and the gradient's norm, shape ``()``: finite if both are.
     """
@@ -30,6 +31,7 @@ class Attempt:
     step: int
     inputs: Any
     before: Mapping[str, Tensor]
+    put_back: Callable[[], None]
     loss: Tensor
     sum: Tensor
 

@@ -6,11 +6,13 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.buffers import untouched
 from ppl_vae.data import Part
+from ppl_vae.estimators.handlers import PARTICLES
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.precision import networks_only
@@ -26,7 +28,7 @@ class Objective(nn.Module):
     Args:
         pair: model and guide.
         scheduled: the estimator of a bound.
-        first: data, for a first look at the programs and to find N.
+        first: data, for a first look at the programs.
 
     Raises:
         ValueError: if a program has parameters of its own in Pyro's store.
@@ -42,7 +44,6 @@ class Objective(nn.Module):
             guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
             model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
             self._check_parameters(guide_trace, model_trace)
-        self.total = _total(model_trace, len(first))
 
     def try_out(self, part: Part) -> None:
         """Call the estimator, and change nothing.
@@ -62,11 +63,12 @@ class Objective(nn.Module):
         losses = []
         with networks_only(self, share.parts[0].tensors[0].device.type):
             for part, fraction in zip(share.parts, share.fractions, strict=True):
-                with self.scheduled.now(weighted=weighted) as estimator:
+                plate = _DataPlate(len(part))
+                with plate, self.scheduled.now(weighted=weighted) as estimator:
                     loss = estimator.differentiable_loss(
                         self.model, self.guide, *part.args, **part.kwargs
                     )
-                losses.append(fraction / (self.total or len(part)) * loss)
+                losses.append(fraction / plate.total * loss)
         first, *others = map(_weighted, share.parts, losses)
         return sum(others, first), torch.stack([loss.detach() for loss in losses])
 
@@ -86,20 +88,35 @@ class Objective(nn.Module):
                     )
 
 
+class _DataPlate(Messenger):
+    """Notes N while programs run: batches of one training may come from plates of any size.
+
+    That is the outermost plate of an observed site with as many data as the batch.
+
+    Args:
+        batch: its size, which is N where no plate is subsampled.
+    """
+
+    ignores_parameters = True
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.total = self._batch = batch
+        self._found = False
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if self._found or not msg["is_observed"] or site_is_subsample(msg):
+            return
+        for frame in msg["cond_indep_stack"]:
+            if frame.size == self._batch and frame.name != PARTICLES:
+                self.total = int(frame.full_size or frame.size)
+                self._found = True
+                return
+
+
 def _weighted(part: Part, loss: Tensor) -> Tensor:
     return loss if part.weight == 1 else part.weight * loss  # two operations fewer, as a rule
 
 
 def _unconstrained(value: Tensor) -> Tensor:
     return value.unconstrained() if hasattr(value, "unconstrained") else value
-
-
-def _total(trace: Trace, batch: int) -> int | None:
-    """Return N where the data's plate is subsampled; None where it is as large as the batch."""
-    for site in trace.nodes.values():
-        if site["type"] != "sample" or not site["is_observed"] or site_is_subsample(site):
-            continue
-        for frame in site["cond_indep_stack"]:
-            if frame.size == batch and frame.full_size not in (None, frame.size):
-                return int(frame.full_size)
-    return None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import Moving, untouched
 from ppl_vae.models.labels import known
 from ppl_vae.randomness import (
     generators,
@@ -108,6 +108,7 @@ class Run:
         self._validates = is_validation_enabled()
         # All: some may be frozen now and not later, and the other way round.
         self._parameters = list(parts.objective.parameters())
+        self._moving = Moving(parts.objective)
         self._lookout: Lookout | None = None
         if self.processes.number == 1 and Lookout.suits(parts.optimiser, parts.fabric.device):
             self._lookout = Lookout(parts.optimiser)
@@ -125,8 +126,8 @@ class Run:
             saved: where the last checkpoint is, in words, for an error.
 
         Raises:
-            NotFiniteError: if the loss or the gradient is not finite; the weights have not changed.
-                On a GPU it may come some steps later, as :meth:`look` has it.
+            NotFiniteError: if the loss or the gradient is not finite; weights and buffers have not
+                changed. On a GPU it may come some steps later, as :meth:`look` has it.
             RuntimeError: if another process failed.
         """
         parts = self.parts
@@ -134,9 +135,13 @@ class Run:
         check = self._looks_at_values
         parts.scheduled.at(self.step)
         before = generators(parts.fabric.device)
+        put_back = self._moving.keep()
         try:
             loss, of_parts = self._differentiated(share, check)
-        except ValueError as error:
+        except BaseException as error:
+            put_back()
+            if not isinstance(error, ValueError):
+                raise
             # Of NaN, Pyro's validation says neither step nor origin. Data with NaN it explains.
             nowhere = torch.tensor(math.nan)
             if check and all(part.finite for part in share.parts):
@@ -147,7 +152,7 @@ class Run:
         losses = torch.cat([loss.detach()[None], of_parts])
         norm = total_norm([p.grad for p in self._parameters if p.grad is not None])
         # The norm is that of all processes, the loss this one's; their sum is finite if both are.
-        attempt = Attempt(self.step, share, before, losses[0], losses[0] + norm)
+        attempt = Attempt(self.step, share, before, put_back, losses[0], losses[0] + norm)
         later = self._lookout is not None and not check  # Pyro's validation waits, too
         if not later and any_of(parts.fabric, not math.isfinite(attempt.sum.item())):
             self.forget_gradients()
@@ -159,6 +164,7 @@ class Run:
             self._lookout.step(attempt)
         else:
             parts.optimiser.step()
+        self._moving.look()
         rate = parts.optimiser.param_groups[0]["lr"]
         self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # schedules write on it
         if parts.lr_schedule is not None:
@@ -425,6 +431,7 @@ class Run:
         return _mean_over_processes(loss.detach().double(), fabric).item()
 
     def _not_finite(self, attempt: Attempt, saved: str) -> NotFiniteError:
+        attempt.put_back()
         self.parts.scheduled.at(attempt.step)  # of β and the number of particles, as it was then
         found = self._origin(attempt.inputs, attempt.before, attempt.loss)
         return NotFiniteError(attempt.step, found, saved)

@@ -99,6 +99,11 @@ class Scheduled:
         if isinstance(self._estimator, KLWeighted):
             self._estimator.step = self._step + 1
 
+    def take_back(self, steps: int) -> None:
+        """Let the estimator's own step be so many before."""
+        if isinstance(self._estimator, KLWeighted):
+            self._estimator.step -= steps
+
     def _go_to(self, step: int, step_of_beta: int) -> None:
         if isinstance(self._estimator, KLWeighted):
             self._beta = self._estimator.beta_at(step_of_beta)

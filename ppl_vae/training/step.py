@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -11,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import Moving, untouched
 from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
@@ -70,8 +71,8 @@ def compile_step(
             arguments if not given. Labels must be inputs: whether some are missing is looked at.
 
     Raises:
-        NotFiniteError: by a step, if its loss or a gradient is not finite; the weights, and the
-            estimator's ``step``, are those of before.
+        NotFiniteError: by a step, if its loss or a gradient is not finite; weights and buffers, and
+            the estimator's ``step``, are those of before.
         TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
         ValueError: by a step, if the optimiser does not hold a parameter that is to be trained, or
             holds one that the pair never had; if β, a learning rate or the weight of a part is not
@@ -110,8 +111,7 @@ class _Step:
         self._scheduled = Scheduled(estimator, None, None, None)
         self._optimiser = optimiser
         self._prepare = prepare
-        self._objective: Objective | None = None
-        self._compiled: CompiledObjective | None = None
+        self._parts: tuple[Objective, CompiledObjective, Moving] | None = None
         self._holdings = Holdings(optimiser, _OWNER)
         self._lookout: Lookout | None = None
         self._taken = 0
@@ -126,13 +126,21 @@ class _Step:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
-        objective, compiled = self._made(inputs)
+        objective, compiled, moving = self._made(inputs)
         check_rates(_OWNER, self._optimiser)
         before = generators(inputs[0].device)
-        with pyro.validation_enabled(False):
-            loss, _ = compiled(*inputs, check=self._holdings.check)
+        with ExitStack() as undone, pyro.validation_enabled(False):
+
+            def check(parameters: Parameters) -> None:
+                self._holdings.check(parameters)
+                undone.callback(moving.keep(compiled.state))
+
+            loss, _ = compiled(*inputs, check=check)
+            put_back = undone.pop_all().close
         norm = total_norm(gradients_of(compiled.parameters.trainable))
-        attempt = Attempt(self._taken, inputs, before, loss, loss.detach() + norm)
+        attempt = Attempt(self._taken, inputs, before, put_back, loss, loss.detach() + norm)
+        self._scheduled.take_own_step()
+        self._taken += 1
         if self._lookout is not None:
             self._lookout.step(attempt)
         elif math.isfinite(attempt.sum.item()):
@@ -140,28 +148,29 @@ class _Step:
         else:
             compiled.parameters.forget_gradients()
             raise self._not_finite(objective, attempt)
-        self._scheduled.take_own_step()
-        self._taken += 1
+        moving.look()
         if self._lookout is not None and self._lookout.due:
             spoilt = self._lookout.first_spoilt()
             if spoilt is not None:
                 raise self._not_finite(objective, spoilt)
         return loss
 
-    def _made(self, inputs: tuple[Tensor, ...]) -> tuple[Objective, CompiledObjective]:
-        if self._objective is None or self._compiled is None:
+    def _made(self, inputs: tuple[Tensor, ...]) -> tuple[Objective, CompiledObjective, Moving]:
+        if self._parts is None:
             programs = {"model": self._pair.model, "guide": self._pair.guide}
             with restored(), left_alone({**programs, "prepare": self._prepare}):
                 first = self._share(*inputs).parts[0]
                 objective = Objective(self._pair, self._scheduled, first)
             self._holdings.check(Parameters(objective))
-            self._objective = objective
-            self._compiled = CompiledObjective(objective, self._share, prepare=self._prepare)
+            compiled = CompiledObjective(objective, self._share, prepare=self._prepare)
+            self._parts = objective, compiled, Moving(objective)
             if Lookout.suits(self._optimiser, inputs[0].device):
                 self._lookout = Lookout(self._optimiser)
-        return self._objective, self._compiled
+        return self._parts
 
     def _not_finite(self, objective: Objective, attempt: Attempt) -> NotFiniteError:
+        """Let all be as it was before an attempt, and return the error that says why it failed."""
+
         def rerun() -> Tensor:
             with restored(), untouched(objective):
                 set_generators(inputs[0].device, attempt.before)
@@ -169,6 +178,10 @@ class _Step:
             return loss
 
         inputs = attempt.inputs
+        attempt.put_back()
+        self._scheduled.take_back(self._taken - attempt.step)
+        self._taken = attempt.step
+        self._scheduled.at_own_step()
         found = origin(objective, rerun, attempt.loss)
         return NotFiniteError(attempt.step, found, owner=_OWNER)
 
