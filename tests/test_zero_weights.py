@@ -303,3 +303,97 @@ def test_gradients_of_higher_order_and_func():
     torch.manual_seed(0)
     loss = ImportanceWeightedELBO(8, "dreg")(case.model, case.guide)(X)
     torch.testing.assert_close(found, gradients(loss, case.parameters)[0])
+
+
+def weights(k, *given):
+    """Weights of a guide's categories against a prior's."""
+    return torch.tensor((*given, *[0.0] * (k - len(given))))
+
+
+# A prior of discrete values that its guide leaves, the guide, and their common values.
+DISCRETE = {
+    "categorical": (
+        lambda: dist.Categorical(logits=weights(3, 0.2)),
+        lambda w: dist.Categorical(logits=w * weights(5, 1.0, 0.3, -0.4, 0.5)),
+        range(3),
+    ),
+    "bernoulli": (
+        lambda: dist.Bernoulli(0.3),
+        lambda w: dist.Categorical(logits=w * weights(3, 1.0, 0.4)),
+        range(2),
+    ),
+    "binomial": (lambda: dist.Binomial(3, torch.tensor(0.4)), lambda w: dist.Poisson(w), range(4)),
+    "uniform": (
+        lambda: dist.Uniform(-1.0, 1.5),
+        lambda w: dist.Categorical(logits=w * weights(4, 1.0)),
+        range(2),
+    ),
+}
+
+
+class Counted:
+    """A discrete z that its prior does not reach, x ~ N(slope z, 1)."""
+
+    def __init__(self, prior, guide, dims=0, infer=None):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", self.wide(prior(), len(x)))
+                z = z.to(x.dtype)
+                z = z.sum(-1) if dims else z
+                pyro.sample("x", dist.Normal(self.model.slope * z, 1.0), obs=x)
+
+        def guide_(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", self.wide(guide(self.guide.w), len(x)), infer=dict(infer or {}))
+
+        self.dims = dims
+        self.model, self.guide = nn.Module(), nn.Module()
+        self.model.slope = nn.Parameter(torch.tensor(0.7))
+        self.guide.w = nn.Parameter(torch.tensor(1.3))
+        self.model.forward, self.guide.forward = model, guide_
+        self.parameters = [self.model.slope, self.guide.w]
+
+    def wide(self, d, size):
+        return d.expand((size, 2)).to_event(1) if self.dims else d.expand((size,))
+
+
+@pytest.mark.parametrize("dims", [0, 1])
+@pytest.mark.parametrize("name", DISCRETE)
+def test_discrete_values_that_the_prior_does_not_have(name, dims):
+    prior, guide, common = DISCRETE[name]
+    case, k = Counted(prior, guide, dims), 40
+    torch.manual_seed(0)
+    loss = ImportanceWeightedELBO(k, "wake", max_plate_nesting=1)(case.model, case.guide)(X)
+    found = gradients(loss, case.parameters)
+    torch.manual_seed(0)
+    q = guide(case.guide.w).expand((k, B, 2) if dims else (k, B))
+    z = q.sample()
+    inside = torch.isin(z, torch.tensor(list(common), dtype=z.dtype))
+    one = torch.where(inside, z, z.new_zeros(())).double()
+    log_p, log_q = prior().log_prob(one), q.log_prob(z)
+    if dims:
+        inside, one, log_p, log_q = inside.all(-1), one.sum(-1), log_p.sum(-1), log_q.sum(-1)
+    assert inside.any(0).all()
+    assert (~inside).any()
+    log_p = log_p + dist.Normal(case.model.slope * one, 1.0).log_prob(X)
+    log_w = (log_p - log_q).masked_fill(~inside, -math.inf)
+    nu = log_w.softmax(0).detach()
+    bound = (log_w.detach().logsumexp(0) - math.log(k)).sum()
+    torch.testing.assert_close(loss.detach(), -bound)
+    torch.testing.assert_close(found[0], gradients(-(nu * log_p).sum(), case.parameters)[0])
+    torch.testing.assert_close(found[1], gradients(-(nu * log_q).sum(), case.parameters)[1])
+
+
+@pytest.mark.parametrize("name", ["categorical", "bernoulli"])
+def test_enumerated_values_that_the_prior_does_not_have(name):
+    """KL(q ‖ p) is infinite; log p(x) is finite, a sum over what the prior has."""
+    prior, guide, common = DISCRETE[name]
+    case = Counted(prior, guide, infer={"enumerate": "parallel"})
+    loss = ImportanceWeightedELBO(3)(case.model, case.guide)(X)
+    assert loss == math.inf
+    assert not any(g.isnan() for g in gradients(loss, case.parameters))
+    values = torch.tensor(list(common)).double()
+    likelihood = dist.Normal(case.model.slope * values, 1.0).log_prob(X[:, None])
+    exact = (likelihood + prior().log_prob(values)).logsumexp(-1).detach()
+    found = evaluation.log_likelihood(case, X, num_samples=2)
+    torch.testing.assert_close(found.log_px, exact)

@@ -13,6 +13,8 @@ from torch.distributions import Independent, biject_to
 from torch.distributions.constraints import Constraint
 
 _REAL = type(constraints.real)
+_BOOLEAN = type(constraints.boolean)
+_INTEGERS = constraints.integer_interval
 
 
 def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
@@ -26,12 +28,9 @@ def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
     if _checks_values(fn):
         return None
     support = _support(fn)
-    if support is None or support.is_discrete or support is _support(source):
+    if support is None or _same(support, _support(source)):
         return None
-    element = support
-    while hasattr(element, "base_constraint"):  # of independent entries, or of mixtures
-        element = element.base_constraint
-    if isinstance(element, _REAL):
+    if isinstance(_element(support), _REAL):
         return None
     # NaN is no value outside: it stays and shows.
     outside = ~support.check(value)
@@ -39,18 +38,65 @@ def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
     return _of_event(outside, count, torch.any) & _of_event(value == value, fn.event_dim, torch.all)
 
 
+def as_drawn(fn: Any, value: Tensor) -> Tensor:
+    """Return values with the dtype of the distribution's own draws, where its density needs it.
+
+    Integers drawn from a ``Categorical`` are no 0 and 1 of a ``Bernoulli`` to torch.
+    """
+    if value.is_floating_point():
+        return value
+    support = _support(fn)
+    if support is None or not isinstance(_element(support), _BOOLEAN):
+        return value
+    return value.to(fn.mean.dtype)
+
+
 def inner_value(fn: Any, value: Tensor, outside: Tensor) -> Tensor:
     """Return values with those outside the support replaced by one inside."""
-    support = _support(fn)
+    inside = _inside(_support(fn), value)
+    if inside is None:
+        return value  # the density at least is 0
+    return torch.where(outside.reshape(outside.shape + (1,) * fn.event_dim), inside, value)
+
+
+def _inside(support: Constraint | None, value: Tensor) -> Tensor | None:
+    """Return values of a support, broadcastable to those given; None where none is known."""
+    if support is not None and support.is_discrete:
+        return _least(_element(support), value)
     while support is not None:
         try:
             to_support = biject_to(support)
         except NotImplementedError:
             support = getattr(support, "base_constraint", None)
             continue
-        inside = to_support(value.new_zeros(to_support.inverse_shape(value.shape)))
-        return torch.where(outside.reshape(outside.shape + (1,) * fn.event_dim), inside, value)
-    return value  # no map into the support is known: the density at least is 0
+        real = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        return to_support(real.new_zeros(to_support.inverse_shape(value.shape)))
+    return None
+
+
+def _least(element: Constraint, value: Tensor) -> Tensor | None:
+    """Return the least of discrete values, where they are numbers with a least one."""
+    if isinstance(element, _BOOLEAN):
+        return value.new_zeros(())
+    least = getattr(element, "lower_bound", None)
+    return None if least is None else torch.as_tensor(least, dtype=value.dtype, device=value.device)
+
+
+def _element(support: Constraint) -> Constraint:
+    """Return the support of one of independent entries, or of the components of a mixture."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _same(one: Constraint, other: Constraint | None) -> bool:
+    """Tell whether two supports are known to be the same without a look at tensors."""
+    if one is other:
+        return True
+    if not (isinstance(one, _INTEGERS) and isinstance(other, _INTEGERS)):
+        return False
+    ends = one.lower_bound, one.upper_bound, other.lower_bound, other.upper_bound
+    return all(isinstance(end, int) for end in ends) and ends[:2] == ends[2:]
 
 
 def _of_event(which: Tensor, count: int, any_or_all: Callable[[Tensor, int], Tensor]) -> Tensor:

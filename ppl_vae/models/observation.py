@@ -183,12 +183,11 @@ class Observation:
         Comparing entry by entry takes ten times as long as finding the least and the greatest, in
         which NaN and infinity show as well.
         """
-        ends = torch.stack(torch.aminmax(x))
-        element = self._element
         if self.is_boolean:
             # x - x² is 0 for 0 and 1 alone, in floating-point numbers too.
             rest = torch.stack(torch.aminmax(torch.addcmul(x, x, x, value=-1)))
             return not rest.any().item()  # NaN is not 0, and infinity gives it
+        ends, element = torch.stack(torch.aminmax(x)), self._element
         if not ends.isfinite().all().item():
             return False
         if isinstance(element, _INTERVALS) and not any(
