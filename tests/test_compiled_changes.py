@@ -7,6 +7,7 @@ must not move, or must, themselves.
 import random
 import warnings
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -306,6 +307,18 @@ def test_programs_that_move_on_are_run_as_if_never_traced(how):
     theirs = curve(compiled=False)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
     assert ours[1:] == theirs[1:]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_draws_from_elsewhere_that_decide_nothing_are_compiled(draw):
+    class Checked(Net):
+        def forward(self, v):
+            draw()  # as run-time type checkers do, to choose what they look at
+            return super().forward(v)
+
+    pair = vae(Checked(Z, D))
+    step, _ = stepper(pair, lr=0.0)
+    assert got(step) == pytest.approx(expected(pair), rel=1e-5)  # a warning is an error here
 
 
 def test_what_changes_before_each_call_is_named():
