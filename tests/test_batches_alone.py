@@ -273,6 +273,9 @@ def test_no_tensor_is_no_data_set():
     for given in (torch.ones(3, 2).numpy(), [[1.0, 2.0]]):
         with pytest.raises(TypeError, match="must be a tensor"):
             Dataset(given)
+        for missing in (None, "nan"):
+            with pytest.raises(TypeError, match=r"must be a tensor, got .*; see from_numpy"):
+                from_tensor(given, missing=missing)
     with pytest.raises(TypeError, match="labels must be a tensor"):
         Dataset(torch.ones(3, 2), [0, 1, 2])
     with pytest.raises(TypeError, match="uint8 or floating"):

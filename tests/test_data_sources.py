@@ -27,7 +27,7 @@ def test_from_numpy_copies():
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_numpy_files_round_trip(tmp_path, suffix):
     path = tmp_path / f"own.{suffix}"
-    np.save(path, X) if suffix == "npy" else np.savez(path, x=X, y=Y, other=np.arange(3))
+    np.save(path, X) if suffix == "npy" else np.savez(path, x=X, y=Y)
     dataset = from_file(path)
     assert np.array_equal(dataset.values.numpy(), X)
     assert (dataset.name, dataset.scale) == ("own", 255)
@@ -105,6 +105,13 @@ def file(path: Path, content: bytes) -> Path:
     return path
 
 
+def nested(path: Path) -> Path:
+    for name in ("a", "b", "b/more"):
+        (path / name).mkdir()
+        Image.fromarray(X[0]).save(path / name / "0.png")
+    return path
+
+
 def corrupt_npz() -> bytes:
     """An archive whose directory is whole and whose data are not."""
     buffer = io.BytesIO()
@@ -136,12 +143,19 @@ NO_SOURCE = (
     "or .npz file or to an existing folder of images, got "
 )
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
-KEYS = r"must have the key x .* got images, labels; write it with np.savez\(path, x="
+KEYS = (
+    r"must have the key x .* and nothing else, got images, labels; write it with np.savez\(path, x="
+)
 LABELS = np.array(["a"] * 30)
 OBJECTS = np.array([{}, []], dtype=object)
 
 Case = tuple[Callable[[Path], object], str]
 VALUE_ERRORS: dict[str, Case] = {
+    "another array": (
+        lambda p: load(npz(p, x=X, y=Y, labels=Y, seen=X)),
+        "and nothing else, got labels, seen; write it",
+    ),
+    "a folder in a class": (lambda p: load(nested(p)), "got the folder 'b/more'; move its images"),
     "unknown name": (lambda p: load("mnits"), f"{NO_SOURCE}'mnits'"),
     "unknown suffix": (lambda p: load(file(p / "a.csv", b"1")), f"{NO_SOURCE}'.*a.csv'"),
     "unknown split": (lambda p: load("digits", split="val"), "train, test, got 'val'"),
@@ -176,6 +190,8 @@ VALUE_ERRORS: dict[str, Case] = {
 }
 TYPE_ERRORS: dict[str, Case] = {
     "text": (lambda p: from_numpy(LABELS[:, None]), "x must be a numeric array, got dtype <U1"),
+    "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must be an array without a mask"),
+    "masked labels": (lambda p: from_numpy(X, np.ma.masked_array(Y)), "labels must be an array wi"),
     "text labels": (lambda p: from_numpy(X, LABELS), "labels must be a numeric array, got .* <U1"),
 }
 NOT_FOUND: dict[str, Case] = {

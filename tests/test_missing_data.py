@@ -469,6 +469,51 @@ def test_compiled_steps_have_the_mask():
         torch.testing.assert_close(weights(pair)[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.filterwarnings("error")
+def test_a_compiled_step_takes_inputs_by_name():
+    """The weights are those of the loop by hand, in whatever order the names come."""
+    x, mask = masked(20)
+    labels = torch.arange(20) % C
+    pair, theirs = made(conditional), made(conditional)
+
+    def step_of(pair, **options):
+        adam = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
+        return compile_step(pair, estimators.ImportanceWeightedELBO(1), adam, **options)
+
+    step = step_of(pair)
+    pyro.set_rng_seed(3)
+    first = step(x, labels, mask=mask)
+    step(x, mask=mask, c=labels)
+    step(x, c=labels, mask=mask)
+    step(x.nan_to_num(), labels)  # all is observed
+    whole = torch.ones_like(mask)
+    by_hand(theirs, [(x.nan_to_num(), labels, m) for m in (mask, mask, mask, whole)], 4, 3)
+    for name, value in weights(theirs).items():
+        torch.testing.assert_close(weights(pair)[name], value, rtol=1e-4, atol=1e-6)
+    prepared = step_of(
+        made(conditional),
+        prepare=lambda x, c, mask: (Part("data", (x, c), kwargs={"mask": mask}),),
+    )
+    pyro.set_rng_seed(3)
+    assert prepared(x, mask=mask, c=labels).item() == pytest.approx(first.item(), rel=1e-5)
+    before = weights(pair)
+    for given, named, error, message in (
+        ((x, labels), {"seen": mask}, ValueError, "'seen', which the model does not take"),
+        ((x, labels, mask), {}, ValueError, "takes 2 by position .x, c.*torch.bool.* mask=mask"),
+        ((x,), {"x": x}, ValueError, "'x', which the model does not take"),
+        ((x, labels), {"mask": None}, TypeError, "inputs must be tensors, got None"),
+        ((), {}, TypeError, "needs a tensor"),
+    ):
+        with pytest.raises(error, match=message):
+            step(*given, **named)
+    with pytest.raises(ValueError, match="'seen', which the model"):
+        step_of(pair, prepare=lambda x: (Part("a", (x,), kwargs={"seen": x}),))(x)
+    with pytest.raises(TypeError, match="prepare must return a tuple of tensors"):
+        step_of(pair, prepare=lambda x: (x, None))(x)
+    assert same(before, weights(pair))
+
+
 @pytest.mark.parametrize("number", [2, 3, 7])
 def test_processes_divide_masks_as_they_divide_data(number):
     x, mask = masked(5)
@@ -530,6 +575,11 @@ class XMask(Takes):
 
 class XMaskY(Takes):
     def forward(self, x, mask=None, y=None):
+        self.run(x, mask, y=y)
+
+
+class NeedsLabels(Takes):
+    def forward(self, x, y, mask=None):
         self.run(x, mask, y=y)
 
 
@@ -767,8 +817,35 @@ def test_accuracy_refuses_values_that_are_not_there():
             evaluation.accuracy(made(ssvae), x, torch.arange(40) % C, **given)
 
 
+EVALUATED = {
+    "elbo_terms": {},
+    "importance_bounds": {},
+    "log_likelihood": {"num_samples": 2},
+    "annealed_importance_sampling": {},
+    "kl_decomposition": {},
+    "latent_units": {},
+    "inference_gap": {},
+    "responsibilities": {},
+}
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.parametrize("name", EVALUATED)
+def test_an_evaluation_gives_programs_what_they_take(name):
+    """Nothing is cut off, and the message says who would not take what."""
+    evaluate = partial(getattr(evaluation, name), **EVALUATED[name])
+    with pytest.raises(ValueError, match=f"{name}: the data have 'mask', which the model does not"):
+        evaluate(programs(X), X8, mask=M8)
+    with pytest.raises(ValueError, match=f"{name}: .* the guide takes 1 by position"):
+        evaluate(programs(XMask, X), X8, M8)
+    with pytest.raises(ValueError, match=f"{name}: the model needs 'y'"):
+        evaluate(programs(NeedsLabels), X8)
+    with pytest.raises(TypeError, match=f"{name}: x must be a tensor .*, got Dataset"):
+        evaluate(made(), Dataset(X8))
+
+
 def test_a_report_on_programs_that_take_no_mask_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="mask"):
+    with pytest.raises(ValueError, match="report: the data have 'mask', which the model does not"):
         evaluation.report(programs(X), Dataset(X8, mask=M8), tmp_path)
 
 

@@ -101,7 +101,7 @@ class Batches:
         Raises ValueError where values that were written to can no longer be drawn so.
         """
         source = self._drawn_from
-        source._check_modes(self.binarise, self.dequantise, source.values)
+        source._check_modes(self.binarise, self.dequantise, source._observed)
         # Any draw of 0 and 1 stands for all others, and this one uses no random numbers.
         mode = "threshold" if self.binarise == "dynamic" else self.binarise
         generator = torch.Generator(self.dataset.values.device).manual_seed(0)

@@ -14,6 +14,9 @@ from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
 from ppl_vae.errors import describe, quoted, reason
 
+_KEYS = ("x", "y", "mask")
+"""What an archive may hold."""
+
 
 def from_tensor(
     x: Tensor,
@@ -36,6 +39,8 @@ def from_tensor(
         >>> from_tensor(torch.rand(100, 784))
         Dataset('tensor', 100 x (784,), torch.float32 / 1, no labels)
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"values must be a tensor, got {type(x).__name__}; see from_numpy")
     mask = _without_nan(x, mask, missing)
     if scale is None:
         grey = x.dtype == torch.uint8
@@ -75,22 +80,25 @@ def from_file(
     values' shape that are True where one is observed. ``scale`` and ``missing`` are as in
     `from_tensor`.
 
-    Raises FileNotFoundError, or ValueError for a damaged file or one without ``x``.
+    Raises FileNotFoundError, or ValueError for a damaged file, one without ``x``, or one that holds
+    anything else.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
     try:
-        arrays, keys = read_arrays(path, ("x", "y", "mask"))
+        arrays, keys = read_arrays(path, _KEYS)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
             f"be read: {reason(error)}; write it again with np.save or np.savez"
         ) from error
-    if "x" not in arrays:
+    others = [key for key in keys if key not in _KEYS]
+    if "x" not in arrays or others:
         raise ValueError(
             f"{quoted(path)} must have the key x (values) and may have y (labels) and mask (True "
-            f"where observed), got {reason(', '.join(keys[:20])) or 'no keys'}; write it with "
+            f"where observed), and nothing else, got "
+            f"{reason(', '.join((others or keys)[:20])) or 'no keys'}; write it with "
             f"np.savez(path, x=...)"
         )
     return from_numpy(
@@ -109,7 +117,8 @@ def from_folder(
     """Read a folder of 8-bit images. Subfolders, in sorted order, are classes if there are any.
 
     Args:
-        path: the folder. Names that start with a dot are passed over; transparency is ignored.
+        path: the folder. Names that start with a dot and files of other kinds are passed over;
+            transparency is ignored.
         size: resize to ``(height, width)``, or to a square; None if all images have one size.
         grey: shape ``(N, 1, height, width)`` if True, else RGB, ``(N, 3, height, width)``.
 
@@ -122,6 +131,12 @@ def from_folder(
             f"{quoted(path)} must hold either images or subfolders, got both "
             f"{quoted(loose[0].name)} and {quoted(classes[0].name)}; move the images into a "
             f"subfolder"
+        )
+    nested = next((p for folder in classes for p in visible(folder) if p.is_dir()), None)
+    if nested is not None:
+        raise ValueError(
+            f"{quoted(path)} must hold images in subfolders, one for each class, got the folder "
+            f"{quoted(nested.relative_to(path))}; move its images up, or give a folder of classes"
         )
     files, labels = labelled_files(classes) if classes else (loose, None)
     if not files:
@@ -150,6 +165,11 @@ def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor 
 
 
 def _as_tensor(argument: str, array: np.ndarray) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):  # of which torch takes what lies under the mask
+        raise TypeError(
+            f"{argument} must be an array without a mask of its own, got a masked one; give "
+            f"{argument}.data, and mask=~numpy.ma.getmaskarray(x) for the values"
+        )
     try:
         return torch.tensor(array)
     except (TypeError, ValueError) as error:  # objects, strings, foreign byte order

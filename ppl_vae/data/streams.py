@@ -166,7 +166,7 @@ class SemiSupervised:
     def in_parts(self) -> Iterator[Tensor]:
         """Yield all data of both streams as they are drawn; see `Batches.in_parts`."""
         yield from self._batches.in_parts()
-        self._source._check_modes(self._mode, self.dequantise, self._source.values)
+        self._source._check_modes(self._mode, self.dequantise, self._source._observed)
         mode = "threshold" if self._mode == "dynamic" else self._mode
         generator = torch.Generator(self.dataset.values.device).manual_seed(0)
         for index in self._labelled.split(4096):

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models.training_term import WithoutTrainingTerms
 from ppl_vae.modes import evaluating
 
@@ -72,14 +74,16 @@ def elbo_terms(
         ``TraceEnum_ELBO``, estimates.
 
     Raises:
-        ValueError: if x does not suit the pair.
+        TypeError: if x is no tensor.
+        ValueError: if x, or what comes with it, does not suit the pair.
         NotImplementedError: if the pair enumerates a latent in the model alone.
     """
     estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
     nelbo, reconstruction = [], []
     model, guide = scored(pair.model, pair.guide)
     with evaluating(pair.model, pair.guide):
-        for args, kwargs in _batches(x, context, mask, num_samples, "ELBO" if progress else None):
+        label = "ELBO" if progress else None
+        for args, kwargs in _batches("elbo_terms", pair, x, context, mask, num_samples, label):
             weights = estimator.log_weights(model, guide, *args, **kwargs)
             if weights.log_likelihood is None:
                 raise NotImplementedError(
@@ -115,7 +119,8 @@ def importance_bounds(
         progress: show a progress bar.
 
     Raises:
-        ValueError: if x does not suit the pair, or a K is below 1.
+        TypeError: if x is no tensor.
+        ValueError: if x, or what comes with it, does not suit the pair, or a K is below 1.
     """
     bounds = {}
     model, guide = scored(pair.model, pair.guide)
@@ -123,7 +128,8 @@ def importance_bounds(
         for k in num_particles:
             estimator = ImportanceWeightedELBO(k)
             values = []
-            for args, kwargs in _batches(x, context, mask, k, f"IWAE-{k}" if progress else None):
+            label = f"IWAE-{k}" if progress else None
+            for args, kwargs in _batches("importance_bounds", pair, x, context, mask, k, label):
                 values.append(-estimator.per_datum(model, guide, *args, **kwargs))
                 check_all_data("importance_bounds", len(values[-1]), len(args[0]))
             bounds[k] = Estimate.of(torch.cat(values))
@@ -150,6 +156,8 @@ def check_all_data(owner: str, found: int, given: int) -> None:
 
 
 def _batches(
+    owner: str,
+    pair: ModelAndGuide,
     x: Tensor,
     context: tuple[Tensor, ...],
     mask: Tensor | None,
@@ -157,18 +165,12 @@ def _batches(
     label: str | None,
 ) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
     """Yield the programs' arguments for some of the data at a time."""
-    for tensor in (*context, *([] if mask is None else [mask])):
-        if len(tensor) != len(x):
-            raise ValueError(
-                f"x has {len(x)} data, but a further argument has {len(tensor)}; give one entry "
-                f"for each datum"
-            )
+    check_data(owner, x, context, mask)
+    named = {} if mask is None else {MASK: mask}
+    Signature(owner, pair.model, pair.guide).check((x, *context), named)
     size = max(1, MAX_ROWS // rows_per_datum)
     with tqdm(total=len(x), desc=label, disable=label is None, leave=False, unit="x") as bar:
-        for start in range(0, max(1, len(x)), size):  # the programs refuse an empty batch
+        for start in range(0, len(x), size):
             some = slice(start, start + size)
-            yield (
-                tuple(t[some] for t in (x, *context)),
-                {} if mask is None else {"mask": mask[some]},
-            )
+            yield tuple(t[some] for t in (x, *context)), {n: t[some] for n, t in named.items()}
             bar.update(len(x[some]))

@@ -1,4 +1,4 @@
-"""What labels may be."""
+"""What data and labels may be."""
 
 from __future__ import annotations
 
@@ -8,6 +8,28 @@ from torch import Tensor
 
 from ppl_vae.errors import describe
 from ppl_vae.models.labels import INTEGERS
+
+
+def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None) -> None:
+    """Raise an error unless x holds data, and all else has an entry for each datum.
+
+    Raises:
+        TypeError: if x is no tensor.
+        ValueError: if there are no data, or a further argument has another length.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{owner}: x must be a tensor (N, *event), got {describe(x)}; of a Dataset give what "
+            f"it draws, and mask_at as mask"
+        )
+    if x.dim() == 0 or len(x) == 0:
+        raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
+    for tensor in (*context, *([] if mask is None else [mask])):
+        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
+            raise ValueError(
+                f"{owner}: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
+                f"a tensor with one entry for each datum"
+            )
 
 
 def check_labels(

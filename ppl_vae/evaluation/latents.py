@@ -19,10 +19,11 @@ from torch.distributions import (
 )
 
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
-from ppl_vae.errors import describe
 from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.checks import check_data
+from ppl_vae.evaluation.signature import Signature
 
 BLOCK = 500
 """How many data are run at once where a posterior or a prior is then asked for many densities."""
@@ -71,12 +72,14 @@ def run_latents(
         kwargs: what they are given by name.
 
     Raises:
-        ValueError: if there is no continuous latent, or one is no vector per datum.
+        ValueError: if there is no continuous latent, or one is no vector per datum; if a program
+            does not take an argument, or needs another.
         NotImplementedError: if a latent is in one of the programs alone, or a discrete one comes
             after a continuous one.
     """
     labels: dict[str, Tensor] = {}
     named = kwargs or {}
+    Signature(owner, pair.model, pair.guide).check(args, named)
     while True:
         guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args, **named)
         drawn = [site for site in sample_sites(guide) if not site["is_observed"]]
@@ -155,17 +158,9 @@ def data_blocks(
 ) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
     """Yield the programs' arguments, by position and by name, for ``size`` data at a time.
 
-    Raises:
-        ValueError: if there are no data, or a further argument has another length.
+    Raises an error as :func:`ppl_vae.evaluation.checks.check_data` does.
     """
-    if len(x) == 0:
-        raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
-    for tensor in (*context, *([] if mask is None else [mask])):
-        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
-            raise ValueError(
-                f"{owner}: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
-                f"a tensor with one entry for each datum"
-            )
+    check_data(owner, x, context, mask)
     for start in range(0, len(x), size):
         some = slice(start, start + size)
         named = {} if mask is None else {"mask": mask[some]}

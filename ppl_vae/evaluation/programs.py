@@ -13,11 +13,12 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_vae.errors import describe
 from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
 from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
+from ppl_vae.evaluation.checks import check_data
+from ppl_vae.evaluation.signature import Signature
 
 PLATE = "data"
 """The name of the batch plate."""
@@ -120,16 +121,10 @@ def batches(
     alone does not exceed it.
 
     Raises:
+        TypeError: if x is no tensor.
         ValueError: if x is empty, the arguments differ in length, or as :func:`examined` does.
     """
-    for tensor in (*context, *([] if mask is None else [mask])):
-        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
-            raise ValueError(
-                f"{owner}: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
-                f"a tensor with one entry for each datum"
-            )
-    if len(x) == 0:
-        raise ValueError(f"{owner}: x is empty, {describe(x)}; give at least one datum")
+    check_data(owner, x, context, mask)
     rows = row_limit(x)
     start, size = 0, max(1, rows // rows_per_datum)
     while start < len(x):
@@ -152,9 +147,11 @@ def examined(
     Terms of training are left out, see :func:`ppl_vae.evaluation.bounds.scored`.
 
     Raises:
-        ValueError: if a site of the guide is not in the model or of another shape there, or if a
-            site is scaled, so that the weights would not be those of p and q.
+        ValueError: if a program does not take an argument, or needs another; if a site of the guide
+            is not in the model or of another shape there, or if a site is scaled, so that the
+            weights would not be those of p and q.
     """
+    Signature(owner, pair.model, pair.guide).check(args, kwargs)
     model, guide = scored(pair.model, pair.guide)
     guide_trace = poutine.trace(Unmasking()(guide)).get_trace(*args, **kwargs)
     model_trace = poutine.trace(Unmasking()(model)).get_trace(*args, **kwargs)

@@ -14,10 +14,10 @@ from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, S
 from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
-from ppl_vae.training.signature import MASK, Signature, zero_where_missing
 
 
 @runtime_checkable
@@ -136,7 +136,17 @@ def source_of(
             f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
             f"batches such as a DataLoader, got {describe(data)}"
         )
-    return Source(batches, Signature(pair), like, whole=known)
+    return Source(batches, _signature(pair), like, whole=known)
+
+
+def _signature(pair: ModelAndGuide) -> Signature:
+    return Signature(
+        "fit",
+        pair.model,
+        pair.guide,
+        by_name="batches by name, as {'x': x, 'mask': mask}; labels in a ppl_vae.data.Dataset are "
+        "left out where none are taken",
+    )
 
 
 def placed(part: Part, like: Tensor) -> Part:
@@ -206,7 +216,7 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
     else:
         batch = _validation(data)
     labels = not isinstance(pair, SemiSupervisedVAE)
-    (part,) = Signature(pair).of(batch, labels=labels)
+    (part,) = _signature(pair).of(batch, labels=labels)
     return placed(part, like)
 
 

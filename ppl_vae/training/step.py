@@ -17,6 +17,7 @@ from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.signature import Signature
 from ppl_vae.randomness import generators, restored, set_generators
 from ppl_vae.training.arguments import checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
@@ -47,9 +48,9 @@ def compile_step(
 ) -> Callable[..., Tensor]:
     r"""Return a function that takes one training step, compiled to one graph and the optimiser.
 
-    ``step(*inputs)`` draws, runs model and guide, differentiates, lets the optimiser step, and
-    returns minus the bound, a 0-dimensional tensor in nats per datum (with the weights of β and of
-    parts, where there are). A ``KLWeighted`` estimator goes on from its ``step`` by one at each
+    ``step(*inputs, **named)`` draws, runs model and guide, differentiates, lets the optimiser step,
+    and returns minus the bound, a 0-dimensional tensor in nats per datum (with the weights of β and
+    of parts, where there are). A ``KLWeighted`` estimator goes on from its ``step`` by one at each
     call, however many parts there are.
 
     Gradients go to the parameters that require them at the call. What does is to be held by the
@@ -68,13 +69,15 @@ def compile_step(
         optimiser: any of ``torch.optim``, of the pair's parameters; ``fused=True`` is fastest.
         prepare: returns the programs' arguments, a tuple of tensors or of
             :class:`ppl_vae.data.Part`, of a step's inputs; it is compiled, too. The inputs are the
-            arguments if not given. Labels must be inputs: whether some are missing is looked at.
+            arguments if not given, ``step(x, mask=mask)``. Labels must be inputs: whether some are
+            missing is looked at.
 
     Raises:
         NotFiniteError: by a step, if its loss or a gradient is not finite; weights and buffers, and
             the estimator's ``step``, are those of before.
         TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
-        ValueError: by a step, if the optimiser does not hold a parameter that is to be trained, or
+        ValueError: by a step, if a program does not take something of the inputs, or needs
+            something else; if the optimiser does not hold a parameter that is to be trained, or
             holds one that the pair never had; if β, a learning rate or the weight of a part is not
             finite or below 0. Nothing has changed then.
 
@@ -111,17 +114,25 @@ class _Step:
         self._scheduled = Scheduled(estimator, None, None, None)
         self._optimiser = optimiser
         self._prepare = prepare
+        self._signature = Signature(
+            _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
+        )
+        self._names: tuple[str, ...] = ()
         self._parts: tuple[Objective, CompiledObjective, Moving] | None = None
         self._holdings = Holdings(optimiser, _OWNER)
         self._lookout: Lookout | None = None
         self._taken = 0
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
         with exclusively():
-            return self._take(*inputs)
+            # In one order: it is one graph, however they are written.
+            self._names = tuple(sorted(named))
+            return self._take(*inputs, *(named[name] for name in self._names))
 
     def _take(self, *inputs: Tensor) -> Tensor:
+        if not inputs:
+            raise TypeError(f"{_OWNER}: a step needs a tensor as its input, got none")
         for value in inputs:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
@@ -135,10 +146,11 @@ class _Step:
                 self._holdings.check(parameters)
                 undone.callback(moving.keep(compiled.state))
 
-            loss, _ = compiled(*inputs, check=check)
+            loss, _ = compiled(*inputs, constants=self._names, check=check)
             put_back = undone.pop_all().close
         norm = total_norm(gradients_of(compiled.parameters.trainable))
-        attempt = Attempt(self._taken, inputs, before, put_back, loss, loss.detach() + norm)
+        given = (self._names, inputs)
+        attempt = Attempt(self._taken, given, before, put_back, loss, loss.detach() + norm)
         self._scheduled.take_own_step()
         self._taken += 1
         if self._lookout is not None:
@@ -177,7 +189,7 @@ class _Step:
                 loss, _ = objective(self._share(*inputs))
             return loss
 
-        inputs = attempt.inputs
+        self._names, inputs = attempt.inputs
         attempt.put_back()
         self._scheduled.take_back(self._taken - attempt.step)
         self._taken = attempt.step
@@ -186,14 +198,21 @@ class _Step:
         return NotFiniteError(attempt.step, found, owner=_OWNER)
 
     def _share(self, *inputs: Tensor) -> Share:
-        parts: Any = inputs if self._prepare is None else self._prepare(*inputs)
-        if not isinstance(parts, tuple) or not parts:
-            raise TypeError(
-                f"compile_step: prepare must return a tuple of tensors or of data.Part, got "
-                f"{describe(parts)}"
-            )
-        if not isinstance(parts[0], Part):
-            parts = (Part("data", parts),)
+        """Return what the programs are called with; the last inputs are those with names."""
+        number = len(inputs) - len(self._names)
+        named = dict(zip(self._names, inputs[number:], strict=True))
+        if self._prepare is None:
+            parts: Any = (self._signature.part("data", inputs[:number], named),)
+        else:
+            parts = self._prepare(*inputs[:number], **named)
+            if not isinstance(parts, tuple) or not any(
+                parts and all(isinstance(value, kind) for value in parts) for kind in (Tensor, Part)
+            ):
+                raise TypeError(
+                    f"{_OWNER}: prepare must return a tuple of tensors or of data.Part, got "
+                    f"{describe(parts)}"
+                )
+            parts = self._signature.of(parts)
         for part in parts:
             weight = part.weight
             if not isinstance(weight, Tensor) and not 0 <= weight < math.inf:

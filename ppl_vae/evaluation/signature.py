@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ppl_vae.data import Batch, MaskedBatch, Part
 from ppl_vae.data.parts import Given
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.bounds import ModelAndGuide
 
 MASK = "mask"
 """The name by which programs are told what is observed."""
@@ -30,34 +29,43 @@ class Signature:
     labels, where the programs take no second argument.
 
     Args:
-        pair: of a model and a guide.
+        owner: the function that asks, for messages.
+        model: the generative program.
+        guide: the variational program.
+        by_name: what is given to the owner to have something by name, for messages.
     """
 
-    def __init__(self, pair: ModelAndGuide) -> None:
-        programs = [_Program(name, getattr(pair, name)) for name in ("model", "guide")]
-        self._programs = programs
+    def __init__(
+        self,
+        owner: str,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        by_name: str = "it by name, mask=mask",
+    ) -> None:
+        self._owner = owner
+        self._by_name = by_name
+        self._programs = [_Program("model", model), _Program("guide", guide)]
         # AutoGuides take whatever the model takes.
-        first, *_ = sorted(programs, key=lambda program: program.most)
-        self._most = first.most
-        self._positions = first.positions
+        self._least = min(self._programs, key=lambda program: program.most)
+        self._positions = self._least.positions
 
-    def part(self, name: str, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> Part:
-        """Return what the programs are called with.
-
-        Raises:
-            ValueError: if a program does not take something of it, or needs something else.
-        """
-        if len(args) > self._most:
-            least = min(self._programs, key=lambda program: program.most)
-            others = ", ".join(map(describe, args[self._most :]))
+    def check(self, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> None:
+        """Raise ValueError if a program does not take something, or needs something else."""
+        most = self._least.most
+        if len(args) > most:
+            others = ", ".join(map(describe, args[most:]))
             raise ValueError(
-                f"fit: a batch has {len(args)} tensors, and the {least.name} takes {self._most} by "
-                f"position ({', '.join(self._positions) or 'none'}): nothing would use {others}. "
-                f"Leave it out, or give batches by name, as {{'x': x, 'mask': mask}}; labels in a "
-                f"ppl_vae.data.Dataset are left out where none are taken"
+                f"{self._owner}: a batch has {len(args)} tensors, and the {self._least.name} takes "
+                f"{most} by position ({', '.join(self._positions) or 'none'}): nothing would use "
+                f"{others}. Leave it out, or give {self._by_name}"
             )
         for program in self._programs:
-            program.check(len(args), kwargs)
+            program.check(self._owner, len(args), kwargs)
+
+    def part(self, name: str, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> Part:
+        """Return what the programs are called with, or raise ValueError as :meth:`check` does."""
+        self.check(args, kwargs)
         return Part(name, tuple(args), kwargs=dict(kwargs))
 
     def of(self, batch: Given, *, labels: bool = True) -> tuple[Part, ...]:
@@ -105,7 +113,7 @@ class Signature:
             further = [place for place in self._positions[1:] if place != MASK]
             if further and further[0] != self._positions[1]:
                 kwargs[further[0]] = batch.y
-            elif further or self._most > len(self._positions):
+            elif further or self._least.most > len(self._positions):
                 args.append(batch.y)
         if isinstance(batch, MaskedBatch):
             args[0] = zero_where_missing(batch.x, batch.mask)
@@ -128,20 +136,20 @@ class _Program:
             if p.default is p.empty and p.kind in (*_POSITIONAL, Parameter.KEYWORD_ONLY)
         }
 
-    def check(self, number: int, kwargs: Mapping[str, Tensor]) -> None:
+    def check(self, owner: str, number: int, kwargs: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless it can be called with so many arguments and these names."""
         by_position = self.positions[:number]
         for name in kwargs:
             if name in by_position or not (name in self._names or self._any_name):
                 takes = ", ".join(sorted(self._names)) or "none"
                 raise ValueError(
-                    f"fit: the data have {name!r}, which the {self.name} does not take (by name: "
-                    f"{takes}); {_fix(name)}"
+                    f"{owner}: the data have {name!r}, which the {self.name} does not take (by "
+                    f"name: {takes}); {_fix(name)}"
                 )
         for name in sorted(self._needed.difference(by_position, kwargs)):
             came = ", ".join(map(repr, kwargs)) or "none"
             raise ValueError(
-                f"fit: the {self.name} needs {name!r}, and the data have {number} tensors by "
+                f"{owner}: the {self.name} needs {name!r}, and the data have {number} tensors by "
                 f"position and by name {came}; give it, by this name or in its place"
             )
 
