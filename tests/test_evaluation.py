@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from evaluated import within
 from pairs import PRIORS, C, binary, ssvae, vae
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from torch import nn
+from torch.distributions import kl_divergence
 
-from ppl_vae import evaluation
+from ppl_vae import SemiSupervisedVAE, evaluation, likelihoods, nets, posteriors, priors
 from ppl_vae.evaluation import Estimate
 from ppl_vae.evaluation.bounds import MAX_ROWS
 from ppl_vae.oracles import LinearGaussian
@@ -50,6 +53,53 @@ def test_the_reconstruction_of_latent_labels_is_their_expectation(float64):
         by_hand -= q[:, c] * pair.likelihood(z, one_hot).log_prob(x).mean(0).detach()
     assert terms.reconstruction.mean == pytest.approx(by_hand.mean().item(), abs=0.02)
     assert terms.kl.mean > 0
+
+
+LABELS = {
+    "given": [0, 1, 2, 1],
+    "some": [0, -1, 2, -1],
+    "none": [-1, -1, -1, -1],
+    "latent": None,
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_a_given_label_is_a_point_mass_whose_kl_is_minus_log_p(labels, float64):
+    """Closed forms of a normal likelihood whose mean is a line in z, and of a uniform p(y).
+
+    A datum's terms are the same whether or not others of its batch lack their labels.
+    """
+    pair = SemiSupervisedVAE(
+        prior=priors.StandardNormal(1),
+        classifier=nets.MLP(2, C, hidden=(4,)),
+        posterior=posteriors.DiagonalNormal(nets.MLP(2 + C, 2, hidden=(4,))),
+        likelihood=likelihoods.Normal(nn.Linear(1 + C, 2), scale=1.0),
+        num_classes=C,
+        classification_weight=2.0,
+    )
+    x = torch.randn(4, 2)
+    y = None if LABELS[labels] is None else torch.tensor(LABELS[labels])
+    reconstruction, kl = torch.zeros(4), torch.zeros(4)
+    net = pair.likelihood.net
+    with torch.no_grad():
+        q_y = pair.classify(x)
+        if y is not None:
+            given = nn.functional.one_hot(y.clamp(min=0), C).double()
+            q_y = torch.where(y[:, None] < 0, q_y, given)
+        for c in range(C):
+            one_hot = torch.eye(C)[c].expand(4, C)
+            q_z = pair.posterior(x, one_hot).base_dist
+            mean = net(torch.cat([q_z.loc, one_hot], -1))
+            wrong = (x - mean).square() + (net.weight[:, 0] * q_z.scale).square()
+            reconstruction += q_y[:, c] * (wrong + math.log(2 * math.pi)).sum(-1) / 2
+            of_z = kl_divergence(q_z, torch.distributions.Normal(0.0, 1.0)).sum(-1)
+            kl += q_y[:, c] * (of_z + math.log(C)) + q_y[:, c].xlogy(q_y[:, c])
+    found = []
+    for _ in range(30):
+        terms = evaluation.elbo_terms(pair, x, *[] if y is None else [y], num_samples=100)
+        assert terms.nelbo.mean == pytest.approx(terms.reconstruction.mean + terms.kl.mean)
+        found.append([terms.reconstruction.mean, terms.kl.mean])
+    assert within(torch.tensor(found).T, torch.stack([reconstruction.mean(), kl.mean()]))
 
 
 def test_importance_bounds_fall_towards_the_exact_evidence(float64):

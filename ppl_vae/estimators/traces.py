@@ -131,6 +131,11 @@ def is_enumerated(site: dict) -> bool:
     return site["infer"].get("_enumerate_dim") is not None
 
 
+def is_given_latent(site: dict) -> bool:
+    """Tell whether a site is observed that would be enumerated otherwise, as a label is."""
+    return site["is_observed"] and site["infer"].get("enumerate") == "parallel"
+
+
 def with_values(trace: Trace, change: Callable[[dict], Tensor]) -> Trace:
     """Return a trace with the values that ``change(site)`` gives, log-densities not computed."""
     changed = trace.copy()

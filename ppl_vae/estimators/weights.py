@@ -20,6 +20,7 @@ from ppl_vae.estimators.rounding import negligible
 from ppl_vae.estimators.traces import (
     Program,
     is_enumerated,
+    is_given_latent,
     log_density,
     narrowed,
     sample_sites,
@@ -30,7 +31,7 @@ from ppl_vae.randomness import random_state, restored, set_random_state
 from ppl_vae.turns import exclusively
 
 Terms = tuple[Tensor, Tensor | None]
-"""The model's log-densities, and those of its observed sites alone."""
+"""The model's log-densities, and those of what is observed given the latents."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class LogWeights:
 
     Args:
         log_p: the model's sites; values enumerated only in the model are summed out.
-        log_likelihood: the observed sites alone; None where the model alone enumerates.
+        log_likelihood: the observed sites that are no given latents, such as a label y that would
+            be enumerated; None where the model alone enumerates.
         log_q: the guide's sampled sites.
         outer: the guide's outer enumerated sites.
         inner: the guide's inner enumerated sites.
@@ -284,7 +286,7 @@ def model_terms(
         else:
             term = datum.log_prob(site)
         log_p = log_p + term
-        if site["is_observed"]:
+        if site["is_observed"] and not is_given_latent(site):
             log_likelihood = log_likelihood + term
     if summed_out and datum.subsampled:
         site_name, plate = datum.subsampled[0]

@@ -41,8 +41,10 @@ class ELBOTerms:
 
     Args:
         nelbo: -E_q [log p(x, z) - log q(z | x)].
-        reconstruction: -E_q [log p(x | z)].
-        kl: E_q [log q(z | x) - log p(z)], with the KL of y where y is latent.
+        reconstruction: -E_q [log p(x | z)], or -E_q [log p(x | z, y)].
+        kl: E_q [log q(z | x) - log p(z)], and that of y: KL(q(y | x) ‖ p(y)), which for a given
+            label, on which all of q(y) is, is -log p(y). In a program of your own an observed site
+            marked ``infer={"enumerate": "parallel"}`` is such a y; all others are x.
     """
 
     nelbo: Estimate

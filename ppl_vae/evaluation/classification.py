@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import data_blocks
@@ -30,9 +31,15 @@ def accuracy(
         batch_size: data at a time.
 
     Raises:
-        TypeError: if y is no tensor of integers.
+        TypeError: if the pair does not classify, or y is no tensor of integers.
         ValueError: if y has another shape, or a value that is no class of the pair.
     """
+    if not hasattr(pair, "classify"):
+        raise TypeError(
+            f"accuracy: the pair must have classify(x), the probabilities q(y | x), as "
+            f"SemiSupervisedVAE and StackedVAE do, got {type(pair).__name__}"
+        )
+    positive_int("accuracy", "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     check_labels("accuracy", y, x, below=classes)
     unknown = ~x.isfinite()

@@ -228,13 +228,11 @@ class SemiSupervisedModel(nn.Module):
                         obs=y.clamp(min=0),
                         infer={TRAINING_TERM: True},
                     )
-            if y is not None and not missing:
-                label = pyro.sample("y", p_y, obs=y)
-            else:
-                label = pyro.sample("y", p_y, infer={"enumerate": "parallel"})
-                if y is not None:
-                    # Labels are evidence on y, whether or not the guide looks at them.
-                    pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
+            given = None if missing else y
+            label = pyro.sample("y", p_y, obs=given, infer={"enumerate": "parallel"})
+            if y is not None and missing:
+                # Labels are evidence on y, whether or not the guide looks at them.
+                pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
             self.observation.sample(self.likelihood(z, one_hot), x, mask)
