@@ -75,8 +75,8 @@ def compile_step(
             the estimator's ``step``, are those of before.
         TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
         ValueError: by a step, if the optimiser does not hold a parameter that is to be trained, or
-            holds one that the pair never had; if β, a learning rate or the weight of a part is not
-            finite or below 0. Nothing has changed then.
+            holds one that the pair never had; if there is none; if β, a learning rate or the weight
+            of a part is not finite or below 0. Nothing has changed then.
 
     Example:
         >>> import torch
