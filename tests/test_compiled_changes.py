@@ -4,8 +4,13 @@ Right values are those of the same call without a graph, on the same draws, and 
 must not move, or must, themselves.
 """
 
+import argparse
+import copy
+import math
 import random
 import warnings
+from array import array
+from collections import ChainMap, UserDict, UserList
 
 import numpy as np
 import pyro
@@ -200,6 +205,56 @@ def test_what_programs_hold_is_noticed(name, what, monkeypatch):
     second, right = both()
     assert second == pytest.approx(right, rel=1e-5)
     assert second != pytest.approx(first, rel=1e-4)
+
+
+class Records(dict):
+    """A dictionary with an attribute."""
+
+    scale = 1.0
+
+
+HOLDERS = {
+    "a namespace": (argparse.Namespace(v=1), lambda h: h.v, lambda h: setattr(h, "v", 3)),
+    "a user's dictionary": (UserDict(v=1), lambda h: h["v"], lambda h: h.update(v=3)),
+    "a user's list": (UserList([1]), lambda h: h[0], lambda h: h.__setitem__(0, 3)),
+    "a chain": (ChainMap({}, {"v": 1}), lambda h: h["v"], lambda h: h.update(v=3)),
+    "an attribute of a dictionary": (
+        Records(),
+        lambda h: h.scale,
+        lambda h: setattr(h, "scale", 3),
+    ),
+    "bytes": (bytearray([1]), lambda h: h[0], lambda h: h.__setitem__(0, 3)),
+    "an array": (array("d", [1]), lambda h: h[0], lambda h: h.__setitem__(0, 3)),
+    "an array of objects": (
+        np.array([{"v": 1}]),
+        lambda h: h[0]["v"],
+        lambda h: h[0].update(v=3),
+    ),
+}
+
+
+def test_what_collections_and_namespaces_hold_is_noticed():
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nets.MLP(Z, D, hidden=(5,))
+            self.held = copy.deepcopy([(holder, read) for holder, read, _ in HOLDERS.values()])
+
+        def forward(self, z):
+            return math.prod(read(holder) for holder, read in self.held) * self.inner(z)
+
+    net = Holding()
+    pair = vae(net)
+    step, _ = stepper(pair, lr=0.0)
+    before = got(step)
+    for (name, (_, _, change)), (holder, _) in zip(HOLDERS.items(), net.held, strict=True):
+        change(holder)
+        after = got(step)
+        assert after == pytest.approx(expected(pair), rel=1e-5), name
+        assert after != pytest.approx(before, rel=1e-4), name
+        before = got(
+            step
+        )  # unchanged: steps before each of which something changes are not compiled
 
 
 def test_what_a_function_closes_over_and_prepare_too():
@@ -414,6 +469,14 @@ def test_an_optimiser_of_something_else():
         compile_step(pair, elbo, both)(X)
     pair.guide.requires_grad_(False)
     compile_step(pair, elbo, torch.optim.Adam(pair.model.parameters()))(X)
+
+
+def test_nothing_to_train():
+    pair = vae()
+    step, _ = stepper(pair)
+    pair.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        step(X)
 
 
 @pytest.mark.parametrize("rate", [torch.nan, -1.0, torch.inf])

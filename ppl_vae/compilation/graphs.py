@@ -70,9 +70,10 @@ class Compiled:
     - torch's default dtype, autocast, determinism and global hooks.
 
     Not noticed, and fixed when the graph is made, is what programs read from elsewhere: a global
-    variable, Pyro's parameter store, a file, and the inside of objects that are not of Python
-    (generators, compiled extensions). Where effect handlers of Pyro are active around a call, the
-    function is run as it is, for them to see it.
+    variable, Pyro's parameter store, a file, and the inside of other objects of the standard
+    library than collections and namespaces, or of those that are not of Python (generators,
+    compiled extensions). Where effect handlers of Pyro are active around a call, the function is
+    run as it is, for them to see it.
 
     Graphs are kept, the last 32 of them, for when what they were made from is again as it was; not
     where a module or tensor was replaced.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import types
 import weakref
-from collections import deque
+from array import array
+from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,6 +26,9 @@ _ATOMS = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic),
 )
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_ARRAYS = (np.ndarray, array, bytearray)
+_HOLDERS = (argparse.Namespace, types.SimpleNamespace, ChainMap, UserDict, UserList)
+"""Classes of the standard library whose objects hold what users put there."""
 _WRAPPERS = (staticmethod, classmethod)
 _OF_MODULES = ("_modules", "_parameters", "_buffers")
 _OF_CLASSES = frozenset(
@@ -85,9 +91,10 @@ class Snapshot:
     That is: tensors (which, and their shape, dtype, device, hooks and whether they require a
     gradient, not their values); modules, functions and other objects (which, and what is in them);
     arrays and plain things by value; all of that also in lists, dictionaries, tuples and sets, in
-    what a function closes over and in the attributes of classes. Functions and classes of the
-    standard library, torch, Pyro and this package are not looked into. What an object leaves out
-    of, or replaces in, its ``__getstate__`` is not looked at: it is a cache.
+    arrays of objects, in what a function closes over and in the attributes of classes. Functions
+    and classes of the standard library, torch, Pyro and this package are not looked into, nor are
+    objects of the standard library, but for those of ``_HOLDERS``. What an object leaves out of, or
+    replaces in, its ``__getstate__`` is not looked at: it is a cache.
 
     No module is kept alive.
 
@@ -136,7 +143,7 @@ class Snapshot:
         for tensor, facts in self._tensors:
             if _facts(tensor) != facts:
                 return False
-        return all(ref().tobytes() == values for ref, values in self._arrays)
+        return all(_bytes(ref()) == values for ref, values in self._arrays)
 
     def first_difference(self, later: Snapshot) -> str | None:
         """Return the name of what differs first in a later snapshot; None if nothing does."""
@@ -177,6 +184,8 @@ class Snapshot:
             return
         if isinstance(value, _CONTAINERS):
             self._key.append((type(value).__name__, len(value)))
+            if _library(type(value).__module__) not in _LIBRARIES and hasattr(value, "__dict__"):
+                self._look_into(path, value)  # at attributes, beside what is in it
             return
         token = self._tokens.of(value)
         if isinstance(value, Tensor):
@@ -186,14 +195,20 @@ class Snapshot:
             self._key.append((token, facts))
             return
         self._watch(value)
-        if isinstance(value, np.ndarray):
-            self._arrays.append((_reference(value), value.tobytes()))
-            self._key.append((token, value.tobytes()))
+        if isinstance(value, _ARRAYS):
+            self._arrays.append((_reference(value), _bytes(value)))
+            self._key.append((token, _bytes(value)))
+            if isinstance(value, np.ndarray) and value.dtype.hasobject:
+                self._look_into(path, value)
             return
         self._key.append(token)
         if isinstance(value, nn.Module):
             self._structure.append(token)
-        if id(value) not in self._queued and _is_looked_into(value):
+        if _is_looked_into(value):
+            self._look_into(path, value)
+
+    def _look_into(self, path: str, value: object) -> None:
+        if id(value) not in self._queued:
             self._queued.add(id(value))
             self._queue.append((path, value, frozenset()))
 
@@ -265,6 +280,10 @@ class _Owner:
         return found
 
 
+def _bytes(values: Any) -> bytes:
+    return bytes(values) if isinstance(values, bytearray) else values.tobytes()
+
+
 def _ids(held: Mapping[str, object]) -> list[int]:
     return [*map(id, held), *map(id, held.values())]
 
@@ -331,6 +350,8 @@ def _held(thing: Any) -> Mapping[str, object]:
         return {"__func__": thing.__func__}
     if isinstance(thing, property):
         return {"fget": thing.fget}
+    if isinstance(thing, np.ndarray):
+        return {str(i): value for i, value in enumerate(thing.flat)}
     if isinstance(thing, type):
         held = {name: value for name, value in vars(thing).items() if name not in _OF_CLASSES}
         return {**held, "its bases": thing.__bases__}
@@ -358,7 +379,7 @@ def _is_looked_into(value: object) -> bool:
         return True
     if isinstance(value, (type, types.FunctionType)):
         return _library(value.__module__) not in _LIBRARIES
-    if isinstance(value, types.SimpleNamespace):
+    if isinstance(value, _HOLDERS):
         return True
     return (
         _library(type(value).__module__) not in sys.stdlib_module_names
@@ -427,9 +448,9 @@ class Kept:
         """Let all be as it was; return what could not be put back, in words."""
         for thing, held in self._attributes:
             _put_back(thing, held)
-        for container, copy in self._containers:
-            if not _same(container, copy):
-                _refill(container, copy)
+        for container, contents in self._containers:
+            if not _same(container, contents):
+                _refill(container, contents)
         lost = None
         for tensor, version, values in self._tensors:
             if values is None and _version(tensor) != version:
@@ -474,8 +495,8 @@ def _equal(tensor: Tensor, values: Tensor) -> bool:
 
 def _copy(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
     """Note the contents of containers that can change, and of those in them."""
-    if isinstance(value, np.ndarray):
-        into[id(value)] = value, value.copy()
+    if isinstance(value, _ARRAYS):
+        into[id(value)] = value, copy(value)
     if not isinstance(value, _CONTAINERS) or id(value) in into:
         return
     inside = value.values() if isinstance(value, dict) else value
@@ -484,23 +505,25 @@ def _copy(value: Any, into: dict[int, tuple[Any, Any]]) -> None:
         _copy(inner, into)
 
 
-def _same(container: Any, copy: Any) -> bool:
-    if isinstance(container, np.ndarray):
-        return container.tobytes() == copy.tobytes()
+def _same(container: Any, before: Any) -> bool:
+    if isinstance(container, _ARRAYS):
+        return _bytes(container) == _bytes(before)
     if isinstance(container, dict):
-        return _ids(container) == _ids(copy)
-    return [*map(id, container)] == [*map(id, copy)]
+        return _ids(container) == _ids(before)
+    return [*map(id, container)] == [*map(id, before)]
 
 
-def _refill(container: Any, copy: Any) -> None:
+def _refill(container: Any, before: Any) -> None:
     if isinstance(container, np.ndarray):
-        container[...] = copy
+        container[...] = before
+    elif isinstance(container, (array, bytearray)):
+        container[:] = before
     elif isinstance(container, (list, deque)):
         container.clear()
-        container.extend(copy)
+        container.extend(before)
     elif isinstance(container, (dict, set)):
         container.clear()
-        container.update(copy)
+        container.update(before)
 
 
 def _put_back(thing: Any, held: Mapping[str, object]) -> None:
@@ -515,8 +538,10 @@ def _put_back(thing: Any, held: Mapping[str, object]) -> None:
             elif thing.__dict__[name] is not held[name]:
                 setattr(thing, name, held[name])
         return
-    if isinstance(thing, (_Everywhere, types.MethodType, partial, property, *_WRAPPERS)):
-        return
+    if isinstance(
+        thing, (_Everywhere, np.ndarray, types.MethodType, partial, property, *_WRAPPERS)
+    ):
+        return  # what is in arrays is put back as the contents of containers are
     now = _held(thing)
     if _ids(now) == _ids(held):
         return

@@ -47,12 +47,17 @@ class Holdings:
         What was the pair's once, and is not any more, may stay with the optimiser.
 
         Raises:
-            ValueError: that names the parameters that would not be trained.
+            ValueError: that names the parameters that would not be trained, or if there are none.
         """
         held = [p for group in self._optimiser.param_groups for p in group["params"]]
         ids = [*map(id, held)]
         if self._seen is not None and self._seen[0] is parameters and self._seen[1] == ids:
             return
+        if not parameters.trainable:
+            raise ValueError(
+                f"{self._owner}: the pair has no parameter that requires a gradient, and nothing "
+                f"would be trained; switch them on with pair.requires_grad_(True)"
+            )
         self._known.update((id(p), p) for p in parameters.named.values())
         there = set(ids)
         missing = [

@@ -78,8 +78,8 @@ def compile_step(
         TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
         ValueError: by a step, if a program does not take something of the inputs, or needs
             something else; if the optimiser does not hold a parameter that is to be trained, or
-            holds one that the pair never had; if β, a learning rate or the weight of a part is not
-            finite or below 0. Nothing has changed then.
+            holds one that the pair never had; if there is none; if β, a learning rate or the weight
+            of a part is not finite or below 0. Nothing has changed then.
 
     Example:
         >>> import torch
