@@ -5,21 +5,42 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 _OF_CUDA = 64  # bytes; they are 16
 
 
+Snapshot: TypeAlias = tuple[Tensor, list[Tensor], Any, Any]
+"""States of torch, of every CUDA device in use, of numpy and of Python, as they have them."""
+
+
+def snapshot() -> Snapshot:
+    """Return the states of all generators, to be put back by :func:`put_back`."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+
+def put_back(states: Snapshot) -> None:
+    """Put the generators in the states that :func:`snapshot` returned."""
+    of_torch, of_cuda, of_numpy, of_python = states
+    torch.set_rng_state(of_torch)
+    if of_cuda:
+        torch.cuda.set_rng_state_all(of_cuda)
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
+
+
 def random_state() -> dict[str, Any]:
-    """Return the states of torch, of every CUDA device in use, of numpy and of Python."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    version, words, gauss_next = random.getstate()
+    """Return the states of all generators as plain data, which a file can hold."""
+    of_torch, of_cuda, (name, keys, position, has_gauss, gauss), of_python = snapshot()
+    version, words, gauss_next = of_python
     return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "torch": of_torch,
+        "cuda": of_cuda,
         "numpy": [
             str(name),
             torch.tensor(np.asarray(keys, dtype=np.int64), device="cpu"),
@@ -61,7 +82,7 @@ def check_random_state(state: Any) -> None:
 
 
 def _check_words(words: Any, number: int) -> None:
-    if not isinstance(words, torch.Tensor) or words.dtype != torch.int64:
+    if not isinstance(words, Tensor) or words.dtype != torch.int64:
         raise TypeError("its words must be integers")
     if words.shape != (number,) or bool(((words < 0) | (words >= 2**32)).any()):
         raise ValueError(f"it must have {number} words of 32 bits")
@@ -69,13 +90,11 @@ def _check_words(words: Any, number: int) -> None:
 
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Put the generators in the states that :func:`random_state` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, words, gauss_next = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss_next))
+    of_numpy = (name, keys.numpy().astype(np.uint32), position, has_gauss, gauss)
+    of_python = (version, tuple(words.tolist()), gauss_next)
+    put_back((state["torch"], state["cuda"], of_numpy, of_python))
 
 
 def seed_everything(seed: int) -> None:
@@ -88,14 +107,14 @@ def seed_everything(seed: int) -> None:
 @contextmanager
 def restored() -> Iterator[None]:
     """Leave all generators as they were."""
-    state = random_state()
+    states = snapshot()
     try:
         yield
     finally:
-        set_random_state(state)
+        put_back(states)
 
 
-def generators(device: torch.device) -> dict[str, torch.Tensor]:
+def generators(device: torch.device) -> dict[str, Tensor]:
     """Return the states of torch's generators that are drawn from on a device."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -103,7 +122,7 @@ def generators(device: torch.device) -> dict[str, torch.Tensor]:
     return states
 
 
-def set_generators(device: torch.device, states: Mapping[str, torch.Tensor]) -> None:
+def set_generators(device: torch.device, states: Mapping[str, Tensor]) -> None:
     """Put the generators in the states that :func:`generators` returned."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:

@@ -10,13 +10,12 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyro
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 
-from ppl_vae.randomness import random_state, set_random_state
+from ppl_vae.randomness import Snapshot, put_back, restored, snapshot
 
 _Store = tuple[dict, dict, dict]
 """What Pyro's parameter store holds: tensors, their names, their constraints."""
@@ -26,7 +25,7 @@ class _State:
     """Random numbers, and perhaps a parameter store, while others are in their places."""
 
     def __init__(self) -> None:
-        self.random: dict[str, Any] | None = None
+        self.random: Snapshot | None = None
         self.store: _Store | None = None
 
 
@@ -63,9 +62,9 @@ class _Turns:
     def draw_from(self, state: _State) -> None:
         """Put a state's random numbers in the generators."""
         if self.drawn_from is not state:
-            self.drawn_from.random = random_state()
+            self.drawn_from.random = snapshot()
             if state.random is not None:
-                set_random_state(state.random)
+                put_back(state.random)
             self.drawn_from = state
 
 
@@ -103,16 +102,20 @@ def own_state() -> Iterator[None]:
     The random numbers go on from the global generators of torch, numpy and Python, the store is
     empty. Both are afterwards as if nothing had been drawn or stored.
     """
+    if _turns.holder == threading.get_ident():  # all of it is within one turn
+        with restored(), pyro.get_param_store().scope():
+            yield
+        return
     before, own = getattr(_thread, "state", None), _State()
     with exclusively():
-        own.random, own.store = random_state(), ({}, {}, {})
+        own.random, own.store = snapshot(), ({}, {}, {})
     _thread.state = own
     try:
         yield
     finally:
         _thread.state = before
-        with exclusively():  # puts back what was there before
-            pass
+        with exclusively():
+            pass  # which puts back what was there before
 
 
 def _others() -> bool:

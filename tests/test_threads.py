@@ -5,12 +5,14 @@ Right values: the same calls in one thread, compared bit for bit.
 
 import copy
 import os
+import random
 import signal
 import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -23,6 +25,7 @@ from ppl_vae import evaluation, load, training
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted
 from ppl_vae.evaluation import annealing
 from ppl_vae.modes import evaluating
+from ppl_vae.randomness import snapshot
 from ppl_vae.turns import exclusively, own_state
 
 X = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -366,6 +369,22 @@ def test_random_numbers_of_ones_own_are_those_of_the_generators_and_leave_no_tra
     with own_state(), exclusively():
         torch.randn(7)
     assert torch.equal(torch.randn(3), expected)
+
+
+def test_a_training_within_a_turn_leaves_no_trace():
+    torch.manual_seed(5)
+    np.random.seed(5)
+    np.random.randn()  # and another number waits
+    store = pyro.get_param_store()
+    with exclusively():
+        pair, kept = vae(), pyro.param("kept", torch.ones(1))
+        before = snapshot()
+        training.fit(pair, X, steps=2, progress=False)
+        assert list(store.keys()) == ["kept"]
+        assert store["kept"] is kept
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.random.get_state()[2:] == before[2][2:]
+        assert random.getstate() == before[3]
 
 
 def test_modes_in_the_midst_of_a_training_come_back():
