@@ -78,7 +78,7 @@ class Moving:
         return partial(_restore, held, self._before)
 
     def look(self) -> None:
-        """See which buffers the step has moved; to be called after one that was taken."""
+        """See which buffers a step's run has moved; to be called after it."""
         if self._modes is not None:
             if self._others and self._stamps != _stamps(self._others):
                 self._modes = None

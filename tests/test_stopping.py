@@ -89,6 +89,8 @@ def test_of_a_cyclical_warm_up_what_is_at_its_end_counts():
         (lambda step: 1.0 if step % 10 else 0.0, 50, 42),  # 0 at steps 0, 10, ..., 40
         (linear_warm_up(80), 50, 50),
         (linear_warm_up(80, start=1.0), 50, 1),
+        (cyclical_warm_up(100), 50, 50),  # rises for 50 steps, and at the last of these still does
+        (cyclical_warm_up(10, rising=1.0), 50, 50),  # β is at its end at no step
         ([3, 2, 2].__getitem__, 3, 2),  # of no step beyond the training
         (lambda step: min(1.0, step / 1000), 300_000, 1001),
     ],

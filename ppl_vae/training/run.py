@@ -149,6 +149,7 @@ class Run:
                 if MADE_BY_ESTIMATOR not in found:
                     raise NotFiniteError(self.step, found, saved) from error
             raise
+        self._moving.look()
         losses = torch.cat([loss.detach()[None], of_parts])
         norm = total_norm([p.grad for p in self._parameters if p.grad is not None])
         # The norm is that of all processes, the loss this one's; their sum is finite if both are.
@@ -164,7 +165,6 @@ class Run:
             self._lookout.step(attempt)
         else:
             parts.optimiser.step()
-        self._moving.look()
         rate = parts.optimiser.param_groups[0]["lr"]
         self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # schedules write on it
         if parts.lr_schedule is not None:

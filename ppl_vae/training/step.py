@@ -148,6 +148,7 @@ class _Step:
 
             loss, _ = compiled(*inputs, constants=self._names, check=check)
             put_back = undone.pop_all().close
+        moving.look()
         norm = total_norm(gradients_of(compiled.parameters.trainable))
         given = (self._names, inputs)
         attempt = Attempt(self._taken, given, before, put_back, loss, loss.detach() + norm)
@@ -160,7 +161,6 @@ class _Step:
         else:
             compiled.parameters.forget_gradients()
             raise self._not_finite(objective, attempt)
-        moving.look()
         if self._lookout is not None and self._lookout.due:
             spoilt = self._lookout.first_spoilt()
             if spoilt is not None:

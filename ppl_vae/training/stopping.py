@@ -95,10 +95,10 @@ class Settled:
 def _settled(schedule: Callable[[int], float], start: int, end: int) -> Callable[[int], bool]:
     if isinstance(schedule, WarmUp):
         rising = 0 if schedule.start == schedule.end else schedule.steps
-        if schedule.period is not None:
-            period = schedule.period
+        period = schedule.period or end
+        if any(step % period >= rising for step in range(start, min(end, start + period))):
             return lambda step: step % period >= rising
-        begin = min(rising, end - 1)
+        begin = end - 1
     else:
         begin = _constant_from(schedule, start, end)
     return lambda step: step >= begin
