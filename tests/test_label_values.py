@@ -86,6 +86,7 @@ def test_labels_that_do_not_suit_are_refused_by_all(name, case):
         CALLS[name](y)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_only_what_classifies_is_accurate():
     with pytest.raises(TypeError, match=r"accuracy: the pair must have classify\(x\).*got VAE"):
         accuracy(vae(), X, Y)

@@ -51,7 +51,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
                                             not the bound; discrete samples welcome
     ==========  ==========================  ==================================================
 
-    The parameters of a q(y|x) enumerated first get the exact derivative of the outer sum in all.
+    The parameters of a q(y|x) enumerated first get the exact derivative of the outer sum in all;
+    those of a q(y|x,z) enumerated after z that of the sums in the weights, Σ_k ν_k ∂log w_k.
 
     Sources: Burda et al. 2016 (arXiv 1509.00519), equation 8; ``"dreg"`` Tucker et al. 2018 (arXiv
     1810.04152), equation 8; ``"stl"`` Roeder et al. 2017 (arXiv 1703.09194); ``"wake"`` Bornschein
@@ -191,8 +192,11 @@ class ImportanceWeightedELBO(PerDatumELBO):
         def expected(term: Tensor) -> Tensor:
             return weights.outer.fixed_expectation(term).sum()
 
-        log_p = weights.inner.expectation(weights.log_p, entropy=True)
-        surrogate = expected(of_model * log_p)
+        inner = weights.inner
+        surrogate = expected(of_model * inner.fixed_expectation(weights.log_p))
+        if inner.dims:
+            own = inner.expectation(weights.log_p.detach(), entropy=True)
+            surrogate = surrogate + expected(of_guide * own)
         surrogate = surrogate + weights.outer.expectation(bound.detach(), entropy=True).sum()
         if direct is not None:
             surrogate = surrogate + expected(direct * weights.log_q)
