@@ -517,7 +517,7 @@ def ais(pair, x=None, **options):
             ValueError,
             "'z' is not in the guide.*start='prior'",
         ),
-        (lambda: ais(vae(), binary(0)), ValueError, "x is empty"),
+        (lambda: ais(vae(), binary(0)), ValueError, "x must hold at least one datum"),
         (lambda: ais(vae(), binary(), num_chains=0), ValueError, "num_chains"),
         (lambda: ais(vae(), binary(), num_temperatures=0), ValueError, "num_temperatures"),
         (lambda: ais(vae(), binary(), leapfrog_steps=0), ValueError, "leapfrog_steps"),

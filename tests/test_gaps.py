@@ -260,7 +260,7 @@ def test_bad_input_is_refused(oracle):
         inference_gap(pair, x, log_px=torch.tensor([0.0, math.nan, 0.0, 0.0]))
     with pytest.raises(ValueError, match="steps must be 1 or more"):
         inference_gap(pair, x, steps=0)
-    with pytest.raises(ValueError, match="x is empty"):
+    with pytest.raises(ValueError, match="x must hold at least one datum"):
         inference_gap(pair, x[:0])
     with pytest.raises(ValueError, match="outside the support"):
         inference_gap(pair, x + 0.5)

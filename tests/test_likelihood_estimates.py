@@ -508,7 +508,7 @@ def guide_program(latent="z", size=2):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: log_likelihood(vae(), binary(0)), ValueError, "x is empty"),
+        (lambda: log_likelihood(vae(), binary(0)), ValueError, "x must hold at least one datum"),
         (lambda: log_likelihood(vae(), binary() + 0.5), ValueError, "outside the support"),
         (lambda: log_likelihood(vae(), binary() * math.nan), ValueError, "non-finite"),
         (lambda: log_likelihood(vae(), binary(), num_samples=0), ValueError, "num_samples"),
