@@ -128,8 +128,8 @@ def load(
         allow: top-level packages of your own that may be imported, as for
             :func:`ppl_vae.from_config`.
         device: where its tensors go; torch's default device if not given.
-        max_bytes: of the tensors that are made as it is built, at most; 256 MiB and 10 times the
-            bytes of the weights if not given.
+        max_bytes: of the tensors that are made as it is built, at most, with 128 KiB more for each
+            operation; 256 MiB and 10 times the bytes of the weights if not given.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no pair in it.
