@@ -246,6 +246,13 @@ def test_thousands_of_tiny_layers_take_long_too(tmp_path):
     assert len(ppl_vae.load(tmp_path / "deep").likelihood.net.hidden) == 100
 
 
+def test_a_manifest_of_many_names(tmp_path):
+    files = {f"file {i}": {"bytes": 0, "sha256": ""} for i in range(12_000)}
+    listed = {"format": 1, "ppl_vae": "1", "files": files}
+    (tmp_path / "manifest.json").write_text(json.dumps(listed))
+    refused(lambda: storage.check(tmp_path), "file 0 is missing", storage.DamagedError)
+
+
 # --- arrays
 
 
