@@ -93,6 +93,18 @@ def test_a_read_only_run_is_evaluated_and_its_numbers_printed(capsys):
     assert "--out" in written.err
 
 
+def test_numbers_are_printed_before_a_link_in_their_file_s_place_is_refused(capsys):
+    assert fit("--out", "x", "--fit.steps", "2") == 0
+    Path("mine").write_text("mine")
+    os.symlink("../mine", "x/evaluation.json")
+    capsys.readouterr()
+    assert main(["evaluate", "x", *FEW]) == 1
+    written = capsys.readouterr()
+    assert "NELBO" in written.out
+    assert "evaluation.json is a link" in written.err
+    assert Path("mine").read_text() == "mine"
+
+
 class Stream(io.TextIOWrapper):
     """A terminal with the letters of an encoding alone."""
 

@@ -230,6 +230,29 @@ def test_a_pair_s_configuration_is_no_greater_than_its_weights(tmp_path):
     refused(lambda: ppl_vae.load(tmp_path), "its parts take more than", ConfigError)
 
 
+def test_thousands_of_tiny_layers_take_long_too(tmp_path):
+    """A file of 10 KB, whose numbers need hardly any memory."""
+    pairs.vae().save(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["model"]["likelihood"]["net"]["hidden"] = [1] * 3000
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    start = time.process_time()
+    with pytest.raises(ConfigError, match="its parts take more than"):
+        ppl_vae.load(tmp_path)
+    assert time.process_time() - start < 5
+    # What one writes oneself may have many.
+    deep = {**SHORTEST, "likelihood": {"class": "Bernoulli", "net": {"hidden": [1] * 100}}}
+    from_config(deep).save(tmp_path / "deep")
+    assert len(ppl_vae.load(tmp_path / "deep").likelihood.net.hidden) == 100
+
+
+def test_a_manifest_of_many_names(tmp_path):
+    files = {f"file {i}": {"bytes": 0, "sha256": ""} for i in range(12_000)}
+    listed = {"format": 1, "ppl_vae": "1", "files": files}
+    (tmp_path / "manifest.json").write_text(json.dumps(listed))
+    refused(lambda: storage.check(tmp_path), "file 0 is missing", storage.DamagedError)
+
+
 # --- arrays
 
 

@@ -90,7 +90,7 @@ ROOMS = {
         "training",
     },
     "__main__": {"cli"},
-    "storage": {"config", "errors", "files", "likeness", "models", "randomness"},
+    "storage": {"config", "errors", "files", "likeness", "models", "randomness", "turns"},
     "training": {
         "buffers",
         "compilation",

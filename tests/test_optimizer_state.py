@@ -411,3 +411,21 @@ def test_handmade_states_are_refused(tmp_path, case):
         load_state(tmp_path / "s")
     assert re.search(r"/s[: ]", str(caught.value))
     assert len(str(caught.value)) < 500
+
+
+def test_a_place_that_the_steps_cannot_have_reached(tmp_path):
+    """An endless loader would be replayed up to there: three steps take three batches."""
+
+    class Endless:
+        def __iter__(self):
+            generator = torch.Generator().manual_seed(0)
+            while True:
+                yield torch.rand(20, 64, generator=generator).round()
+
+    options = {"steps": 3, "out": tmp_path, "progress": False}
+    fit(pair(), Endless(), **options)
+    changed(tmp_path, to("source", "batches", "position", value=10**15))
+    with pytest.raises(ValueError, match=r"after 3 steps the data cannot stand at batch 10+ of"):
+        fit(pair(), Endless(), **options | {"steps": 5}, resume=True)
+    changed(tmp_path, to("source", "batches", "position", value=3))
+    assert fit(pair(), Endless(), **options | {"steps": 5}, resume=True).steps == 5

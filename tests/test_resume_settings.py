@@ -3,8 +3,13 @@
 That a refused resume changes nothing is seen by comparing every file of the folder, and the pair.
 """
 
+import logging
 import operator
+import threading
+from argparse import Namespace
+from collections import deque
 from functools import partial
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -87,7 +92,51 @@ class Stream:
         return iter(self._x.split(50))
 
 
+class Private:
+    """A schedule and a loader, whose settings are in private containers and in the class."""
+
+    pause = 0
+
+    def __init__(self, *kept, **options):
+        self._kept, self._options = list(kept), SimpleNamespace(**options)
+
+    def __call__(self, step):
+        return self._options.rate
+
+    def __iter__(self):
+        return iter(self._kept)
+
+
+class Patient(Private):
+    pause = 1
+
+
+Patient.__qualname__ = "Private"
 RATE = 0.5
+OPTIONS = Namespace(rate=0.5, steps=2, resume=False)
+
+
+class Sloped(nn.Module):
+    """A network that uses a global."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.layer(x) * RATE
+
+
+def by_another(step):
+    return by_a_global(step)
+
+
+def by_options(step):
+    return OPTIONS.rate
+
+
+def closed_over(options):
+    return lambda step: options.rate
 
 
 def by_a_global(step):
@@ -184,6 +233,30 @@ DIFFERENT = {
         mixed(data=lambda: loader(GREY)),
         mixed(data=lambda: loader(OTHER)),
     ),
+    r"data._kept\[0\] was": (
+        mixed(data=lambda: Private(*GREY.split(50))),
+        mixed(data=lambda: Private(*OTHER.split(50))),
+    ),
+    "data was list of 2000 with checksum": (
+        mixed(data=lambda: [GREY[:5]] * 2000),
+        mixed(data=lambda: [GREY[:5]] * 1999 + [GREY[5:10]]),
+    ),
+    "beta._options.rate was 0.5 and is now 0.6": (
+        mixed(beta=Private(rate=0.5)),
+        mixed(beta=Private(rate=0.6)),
+    ),
+    "beta.pause was 0 and is now 1": (
+        mixed(beta=Private(rate=0.5)),
+        mixed(beta=Patient(rate=0.5)),
+    ),
+    r"beta.rates\[0\] was 0.5": (
+        mixed(beta=(lambda rates: lambda step: rates[0])(deque([0.5]))),
+        mixed(beta=(lambda rates: lambda step: rates[0])(deque([0.6]))),
+    ),
+    "beta.options.rate was 0.1": (
+        mixed(beta=closed_over(Namespace(rate=0.1))),
+        mixed(beta=closed_over(Namespace(rate=0.2))),
+    ),
     "data._x was": (mixed(data=lambda: Stream(GREY)), mixed(data=lambda: Stream(OTHER))),
     "beta.rate was 0.3 and is now 0.4": (mixed(beta=Slotted(0.3)), mixed(beta=Slotted(0.4))),
     "data.sampler": (
@@ -261,11 +334,49 @@ def test_what_differs_is_refused_by_name_and_nothing_changed(what, tmp_path):
     assert trained(tmp_path, 4, resume=True, **first)[1].steps == 4
 
 
-def test_a_global_number_that_a_schedule_names(tmp_path, monkeypatch):
-    trained(tmp_path, 2, **mixed(beta=by_a_global))
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("beta.RATE", {"beta": by_a_global}),
+        ("beta.by_a_global.RATE", {"beta": by_another}),
+        ("pair.posterior.net .outside: RATE.", {"pair": lambda: vae(net=Sloped())}),
+    ],
+)
+def test_a_global_number_that_code_uses(name, given, tmp_path, monkeypatch):
+    trained(tmp_path, 2, **mixed(**given))
     monkeypatch.setitem(globals(), "RATE", 0.25)
-    with pytest.raises(ValueError, match=r"beta\.RATE was 0\.5 and is now 0\.25"):
-        trained(tmp_path, 4, resume=True, **mixed(beta=by_a_global))
+    with pytest.raises(ValueError, match=rf"{name} was 0\.5 and is now 0\.25"):
+        trained(tmp_path, 4, resume=True, **mixed(**given))
+
+
+@pytest.mark.parametrize("of", ["global", "closure"])
+def test_of_options_only_what_is_read_is_compared(of, tmp_path, monkeypatch):
+    """A script's options have how many steps, and whether it resumes, beside the rate."""
+    schedules = {"global": lambda o: by_options, "closure": closed_over}
+    trained(tmp_path, 2, **mixed(beta=schedules[of](OPTIONS)))
+    later = Namespace(rate=0.5, steps=4, resume=True)
+    monkeypatch.setitem(globals(), "OPTIONS", later)
+    assert trained(tmp_path, 4, resume=True, **mixed(beta=schedules[of](later)))[1].steps == 4
+    other = Namespace(rate=0.6, steps=6, resume=True)
+    monkeypatch.setitem(globals(), "OPTIONS", other)
+    with pytest.raises(ValueError, match=r"rate was 0\.5 and is now 0\.6"):
+        trained(tmp_path, 6, resume=True, **mixed(beta=schedules[of](other)))
+
+
+def test_what_a_process_makes_for_itself_is_not_looked_into(tmp_path):
+    """Loggers hold every other one of the process, several times over."""
+
+    class Logged(Net):
+        def __init__(self):
+            super().__init__()
+            self.logger, self.lock = logging.getLogger("a.b"), threading.Lock()
+
+    def logged():
+        return vae(net=Logged())
+
+    trained(tmp_path, 2, **mixed(pair=logged))
+    logging.getLogger("another.of.the.process")
+    assert trained(tmp_path, 4, resume=True, **mixed(pair=logged))[1].steps == 4
 
 
 def test_what_may_change_may(tmp_path):

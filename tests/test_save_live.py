@@ -512,3 +512,33 @@ def test_threads_may_save_one_pair_while_another_draws_and_trains(tmp_path):
     trainer.join()
     assert not failures
     assert load(tmp_path / "0").prior.components == 4
+
+
+def test_other_threads_draw_as_if_nothing_were_saved(tmp_path):
+    """What a thread draws within a turn of its own is what it draws alone."""
+    from ppl_vae.turns import exclusively
+
+    def draws(number):
+        found = []
+        for _ in range(number):
+            with exclusively():
+                torch.manual_seed(5)
+                found.append([torch.rand(1).item() for _ in range(50)])
+        return found
+
+    (alone,) = draws(1)
+    vae, found, done = normal(), [], threading.Event()
+
+    def draw():
+        while not done.is_set():
+            found.extend(draws(1))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for i in range(5):
+            save(vae, tmp_path / str(i))
+    finally:
+        done.set()
+        thread.join()
+    assert all(one == alone for one in found)

@@ -21,15 +21,12 @@ def run(flags: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = reported([one], Path(folder), flags)
         numbers = result.numbers.read_text(encoding="utf-8")
-    failed = None
+    show(result)  # whatever becomes of the file
     try:
         with replaced_file(one.folder / FILE) as file:
             file.write_text(numbers, encoding="utf-8")
     except OSError as error:
-        failed = error
-    show(result)
-    if failed is None:
-        show(f"numbers: {one.folder / FILE}")
+        say(f"warning: {one.folder / FILE} could not be written: {error.strerror or error}")
     else:
-        say(f"warning: {one.folder / FILE} could not be written: {failed.strerror or failed}")
+        show(f"numbers: {one.folder / FILE}")
     return SUCCESS

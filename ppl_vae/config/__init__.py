@@ -62,8 +62,9 @@ def from_config(
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
             unless the likelihood's network is a ``ConvDecoder``) and ``num_classes``, and is then
             checked against the likelihood, see ``Pair.check``.
-        max_bytes: of the tensors that are made, at most; 1 GiB for a file if not given, and no
-            limit for a mapping. A file may have 256 KiB and 5,000 entries; a mapping any number.
+        max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
+            GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
+            5,000 entries; a mapping any number.
 
     Raises:
         ConfigError: if the configuration is wrong; the message names the path, what came and what

@@ -16,11 +16,17 @@ LARGEST = 2**30
 """Bytes of the tensors that are made as a pair of a file is built, at most."""
 
 
+_EACH = 2**17
+"""Bytes that an operation counts for besides: thousands of tiny layers take long, too."""
+
+
 class Budget(TorchDispatchMode):
     """Within ``with``, count the bytes of new tensors, and refuse before there are too many.
 
     Every operation is tried on tensors without numbers first: a few words, such as
     ``latent_dim: 1000000000``, must not fill the memory before they are seen to.
+
+    Each operation counts for 128 KiB more, as it takes time.
 
     Args:
         most: bytes.
@@ -39,6 +45,7 @@ class Budget(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if not any(r.alias_info is not None for r in func._schema.returns):  # it makes new ones
+            self._add(_EACH)
             self._count(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -51,7 +58,10 @@ class Budget(TorchDispatchMode):
         except (NotImplementedError, RuntimeError, TypeError):
             return  # it looks at numbers, which are no more than there are already
         tensors = [t for t in tree_leaves(made) if isinstance(t, Tensor)]
-        self._made += sum(t.numel() * t.element_size() for t in tensors)
+        self._add(sum(t.numel() * t.element_size() for t in tensors))
+
+    def _add(self, size: int) -> None:
+        self._made += size
         if self._made > self.most:
             raise ConfigError(
                 f"model: its parts take more than {self.most} bytes of memory, the most for a "

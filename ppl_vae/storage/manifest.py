@@ -57,7 +57,8 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     files = _files(folder)
-    paths = {name: _within(folder, name) for name in files}  # all, before any is read
+    resolved: dict[Path, Path] = {}
+    paths = {name: _within(folder, name, resolved) for name in files}  # all, before any is read
     for name, entry in files.items():
         _compare(folder, name, paths[name], entry)
     return list(files)
@@ -94,13 +95,17 @@ def _files(folder: Path) -> dict[str, object]:
     return files
 
 
-def _within(folder: Path, name: str) -> Path:
+def _within(folder: Path, name: str, resolved: dict[Path, Path]) -> Path:
+    """Return the path of a file; folders are resolved once, which takes long."""
     parts = PurePosixPath(name).parts
     path = folder.joinpath(*parts)
     strange = not parts or ".." in parts or "\\" in name or "\0" in name
     if strange or PurePosixPath(name).is_absolute() or path.is_symlink():
         raise UnsafeError(f"{folder}: {NAME} names {quoted(name)}, which is no file of this folder")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    for one in (folder, path.parent):
+        if one not in resolved:
+            resolved[one] = one.resolve()
+    if not resolved[path.parent].is_relative_to(resolved[folder]):
         raise UnsafeError(
             f"{folder}: {NAME} names {quoted(name)}, which a link leads out of this folder"
         )

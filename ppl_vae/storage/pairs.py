@@ -24,6 +24,7 @@ from ppl_vae.storage.errors import DamagedError, MismatchError
 from ppl_vae.storage.outputs import different_outputs, recorded
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
+from ppl_vae.turns import exclusively
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 _LEAST = 2**28
@@ -79,13 +80,16 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
             f"ppl_vae.storage.save_weights writes those of any module"
         )
     folder = Path(folder)
-    tensors, dtype = tensors_of(pair), _dtype_of_constants(pair)
-    with recorded() as calls:
-        model, again = rebuilt(pair, dtype)
-    changed = _requires_grad(pair, again)
-    _fill(again, tensors, pair)
-    refuse(different_outputs(pair, again, calls))
-    weights = packed(tensors)
+    # One turn: other threads' random numbers are not disturbed, and the pair takes no step between
+    # its comparison and its writing.
+    with exclusively():
+        tensors, dtype = tensors_of(pair), _dtype_of_constants(pair)
+        with recorded() as calls:
+            model, again = rebuilt(pair, dtype)
+        changed = _requires_grad(pair, again)
+        _fill(again, tensors, pair)
+        refuse(different_outputs(pair, again, calls))
+        weights = packed(tensors)
     written = {
         "format": FORMAT,
         "ppl_vae": package_version(),
@@ -124,8 +128,8 @@ def load(
         allow: top-level packages of your own that may be imported, as for
             :func:`ppl_vae.from_config`.
         device: where its tensors go; torch's default device if not given.
-        max_bytes: of the tensors that are made as it is built, at most; 256 MiB and 10 times the
-            bytes of the weights if not given.
+        max_bytes: of the tensors that are made as it is built, at most, with 128 KiB more for each
+            operation; 256 MiB and 10 times the bytes of the weights if not given.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no pair in it.

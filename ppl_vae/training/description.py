@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dis
 import enum
+import sys
 import types
+from argparse import Namespace
+from collections import deque
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -28,21 +31,27 @@ CLASS_CODE = "(code of the class)"
 """Likewise of a class's methods."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.layout)
-_LIBRARIES: tuple[str, ...] = (
-    "builtins",
-    "collections",
-    "functools",
-    "lightning_fabric",
-    "math",
-    "numpy",
+_LIBRARIES = frozenset(("lightning_fabric", "numpy", "ppl_vae", "pyro", "torch", "torchvision")) | (
+    sys.stdlib_module_names - {"__main__"}
 )
-_LIBRARIES += ("operator", "ppl_vae", "pyro", "random", "torch", "torchvision")
 _LONG = 16  # entries of a list that are told one by one
 _DEEP = 12
 _WORDS = 100
-_MOST = 1000
+_MOST = 10_000  # entries of a list that are looked at, of a longer one in even distances
 _LARGE = 2**28
-_ALL = 10_000
+_ALL = 50_000
+# What a process makes for itself: locks, loggers, open files, threads.
+_OPAQUE: tuple[str, ...] = (
+    "_io",
+    "_thread",
+    "_weakref",
+    "io",
+    "logging",
+    "queue",
+    "threading",
+    "weakref",
+)
+_OPAQUE += ("asyncio", "concurrent", "multiprocessing", "socket", "subprocess", "tqdm")
 _OF_MODULES = frozenset(vars(nn.Module()))
 _OF_DATA = ("name", "device")
 """Entries of this package's data that decide nothing."""
@@ -54,7 +63,8 @@ def described(named: Mapping[str, object], *, contents: bool = True) -> dict[str
     """Return words for each of some objects and of what they are made of, by path.
 
     Of a module: its class, parameters, buffers, plain attributes and hooks. Of a function: its
-    name, a checksum of its code, and what it holds (closure, defaults, globals that are numbers).
+    name, a checksum of its code, and what it uses of what is outside of it (closure, defaults,
+    globals); of an object that it only reads attributes of, as ``args.rate``, these alone.
     Of tensors that no state has: shape, dtype and a checksum.
 
     Args:
@@ -71,12 +81,13 @@ class _Description:
     def __init__(self, contents: bool) -> None:
         self.words: dict[str, str] = {}
         self._contents = contents
-        self._first: dict[int, str] = {}
+        self._first: dict[int, tuple[str, object]] = {}
         self._above: set[int] = set()
         self._checksums: dict[int, tuple[Tensor, str]] = {}
 
     def add(self, path: str, value: Any, depth: int = 0) -> None:
-        if depth > _DEEP or len(self.words) > _ALL:
+        opaque = type(value).__module__.partition(".")[0] in _OPAQUE
+        if opaque or depth > _DEEP or len(self.words) > _ALL:
             self.words[path] = _name(type(value))
         elif isinstance(value, _PLAIN):
             self.words[path] = _cut(repr(value))
@@ -104,7 +115,7 @@ class _Description:
             self._items(path, list(value.items()), type(value), depth)
         elif isinstance(value, Set):
             self._items(path, list(enumerate(sorted(value, key=repr))), type(value), depth)
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, deque)):
             self._items(path, list(enumerate(value)), type(value), depth)
         elif isinstance(value, nn.Module):
             self._module(path, value, depth)
@@ -123,12 +134,12 @@ class _Description:
             self.words[path] = _name(type(value))
         elif isinstance(value, DataLoader):
             self._loader(path, value, depth)
-        else:
+        elif self._is_first(path, value):
             self._attributes(path, value, depth)
 
     def _is_first(self, path: str, value: object) -> bool:
-        """Tell whether a part of a module is met for the first time: what is shared is said so."""
-        first = self._first.setdefault(id(value), path)
+        """Tell whether an object is met for the first time: what is shared is said so."""
+        first, _ = self._first.setdefault(id(value), (path, value))  # held: no other has its id
         if first != path:
             self.words[path] = f"the same as {first}"
         return first == path
@@ -154,13 +165,15 @@ class _Description:
             for key, item in items:
                 self.add(f"{path}[{key!r}]", item, depth)
             return
-        told: object = items
-        if not all(isinstance(item, _PLAIN) for _, item in items):
-            inner = _Description(self._contents)
-            for key, item in items[:_MOST]:
-                inner.add(repr(key), item, depth)
-            told = inner.words
-        found = short(repr(told).encode()) if self._contents else UNREAD
+        found = UNREAD
+        if self._contents:
+            told: object = items
+            if not all(isinstance(item, _PLAIN) for _, item in items):
+                inner = _Description(self._contents)
+                for key, item in items[:: -(-len(items) // _MOST)]:
+                    inner.add(repr(key), item, depth)
+                told = inner.words
+            found = short(repr(told).encode())
         self.words[path] += f" with checksum {found}"
 
     def _module(self, path: str, module: nn.Module, depth: int) -> None:
@@ -182,7 +195,7 @@ class _Description:
                 else:
                     self.words[f"{path}.{name}"] = f"buffer {_kind(buffer)}"
         for name, value in vars(module).items():
-            if name not in _OF_MODULES and _decides(name, value):
+            if name not in _OF_MODULES and _decides(name, value, module):
                 self.add(f"{path}.{name}", value, depth)
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         for i, hook in enumerate(hooks):
@@ -218,21 +231,55 @@ class _Description:
             slots = [s for c in type(value).__mro__ for s in _slots(c)]
             kept = {s: getattr(value, s) for s in slots if hasattr(value, s)}
             # Schedules hold others as private lists.
-            every: Any = object if isinstance(value, LRScheduler) else (Tensor, np.ndarray)
+            every = isinstance(value, LRScheduler)
             attributes = getattr(value, "__dict__", {})
-            kept |= {k: v for k, v in attributes.items() if isinstance(v, every) or _decides(k, v)}
+            kept |= {k: v for k, v in attributes.items() if every or _decides(k, v, value)}
             if not hasattr(value, "__dict__") and not slots:
                 kept = {"state": _reduced(value)}
         for name, item in kept.items():
             self.add(f"{path}.{name}", item, depth)
 
     def _class(self, path: str, cls: type) -> None:
-        """Say what the methods of a user's own class do."""
+        """Say what the methods of a user's own class do, and what they use besides."""
         own = [c for c in cls.__mro__ if not _is_library(c)]
         functions = [f for c in own for f in vars(c).values() if isinstance(f, types.FunctionType)]
         if functions:
             told = repr([_code_of(f, set()) for f in functions])
             self.words[f"{path} {CLASS_CODE}"] = short(told.encode())
+        for c in reversed(own):
+            for name, value in vars(c).items():
+                if name[:2] != "__" and _is_data(value):
+                    self.add(f"{path}.{name}", value)
+        seen: set[types.CodeType] = set()
+        for function in functions:
+            self._outside(f"{path} (outside: ", ")", function, seen)
+
+    def _outside(
+        self, before: str, after: str, function: types.FunctionType, seen: set[types.CodeType]
+    ) -> None:
+        """Say what a user's function uses of its closure and of globals."""
+        code = function.__code__
+        if code in seen:
+            return
+        seen.add(code)
+        cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+        for name, is_global, chain in _loads(code):
+            if not is_global and name in cells and name != "__class__":
+                try:
+                    at, value = _followed(name, cells[name].cell_contents, chain)
+                except ValueError:  # not assigned yet
+                    continue
+                decides = not isinstance(value, type)
+            elif is_global and name in function.__globals__ and not _is_library(function):
+                at, value = _followed(name, function.__globals__[name], chain)
+                decides = _is_data(value) or _is_users(value)
+            else:
+                continue
+            if is_global and isinstance(value, types.FunctionType):
+                if _is_near(value, function):
+                    self._outside(f"{before}{at}.", after, value, seen)
+            elif decides and (path := f"{before}{at}{after}") not in self.words:
+                self.add(path, value, 1)
 
     def _callable(self, path: str, value: Any, depth: int) -> None:
         self.words[path] = _name(value)
@@ -242,13 +289,7 @@ class _Description:
             return
         if not _is_library(value):
             self.words[f"{path} {CODE}"] = short(repr(_code_of(value, set())).encode())
-        for name, item in _globals(value).items():
-            self.add(f"{path}.{name}", item, depth)
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-            try:
-                self.add(f"{path}.{name}", cell.cell_contents, depth)
-            except ValueError:  # not assigned yet
-                continue
+        self._outside(f"{path}.", "", value, set())
         defaults = enumerate(value.__defaults__ or ())
         for key, item in [*defaults, *(value.__kwdefaults__ or {}).items()]:
             self.add(f"{path}.default[{key!r}]", item, depth)
@@ -256,30 +297,71 @@ class _Description:
             self.add(f"{path}.wrapped", value.__dict__["__wrapped__"], depth)
 
 
-def _decides(name: str, value: object) -> bool:
-    """Tell whether an attribute is a setting: private containers are mostly caches."""
+def _decides(name: str, value: object, owner: object) -> bool:
+    """Tell whether an attribute is a setting: private containers of libraries are mostly caches."""
     if not name.startswith("_") or value is None:
         return not name.startswith("_")
-    return isinstance(value, (*_PLAIN, types.FunctionType, types.MethodType, partial, type))
+    if isinstance(value, (*_PLAIN, np.generic, Tensor, np.ndarray)):
+        return True
+    if isinstance(value, (types.FunctionType, types.MethodType, partial, type)):
+        return True
+    return not _is_library(type(owner)) and (_is_data(value) or _is_users(value))
 
 
-def _globals(function: types.FunctionType) -> dict[str, Any]:
-    """Return the numbers, words and functions among the globals that a function's code names."""
-    if _is_library(function):
-        return {}
-    found = {}
-    for name in _global_names(function.__code__):
-        value = function.__globals__.get(name)
-        numbers = isinstance(value, (Tensor, np.ndarray)) and value.size != 0
-        if isinstance(value, (bool, int, float, str, list, tuple, dict)) or numbers:
-            found[name] = value
-    return found
+def _is_data(value: object, depth: int = _DEEP) -> bool:
+    """Tell whether a value is numbers, words and tensors, alone or in containers."""
+    if isinstance(value, (*_PLAIN, np.generic, enum.Enum, Tensor, np.ndarray)):
+        return True
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple, deque, set, frozenset)) or not depth:
+        return False
+    return all(_is_data(item, depth - 1) for item in value)
 
 
-def _global_names(code: types.CodeType) -> list[str]:
-    found = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
-    inner = [_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    return list(dict.fromkeys([*found, *(name for names in inner for name in names)]))
+def _is_users(value: object) -> bool:
+    """Tell whether a value is an object of a user's own class, or has what a user put into it."""
+    return isinstance(value, types.SimpleNamespace) or not (
+        isinstance(value, (type, types.FunctionType, types.ModuleType)) or _is_library(type(value))
+    )
+
+
+def _is_near(function: types.FunctionType, to: types.FunctionType) -> bool:
+    """Tell whether a function is a user's, too, and not of a package that is installed."""
+    packages = {(f.__module__ or "").partition(".")[0] for f in (function, to)}
+    installed = "site-packages" in function.__code__.co_filename
+    return not _is_library(function) and (len(packages) == 1 or not installed)
+
+
+def _followed(path: str, value: Any, chain: tuple[str, ...]) -> tuple[str, Any]:
+    """Return what is read of a global or closure, as far as that is the attribute of an object."""
+    for name in chain:
+        library = isinstance(value, types.ModuleType) and _is_library_named(value.__name__)
+        holds = isinstance(value, (types.ModuleType, type, types.SimpleNamespace, Namespace))
+        if library or not (holds or _is_users(value)) or name not in getattr(value, "__dict__", {}):
+            break
+        path, value = f"{path}.{name}", vars(value)[name]
+    return path, value
+
+
+@lru_cache(maxsize=10_000)
+def _loads(code: types.CodeType) -> tuple[tuple[str, bool, tuple[str, ...]], ...]:
+    """Return the globals and closures that code uses, each with the attributes read of it."""
+    found: dict[tuple[str, bool, tuple[str, ...]], None] = {}
+    instructions = list(dis.get_instructions(code))
+    for i, one in enumerate(instructions):
+        if one.opname not in ("LOAD_GLOBAL", "LOAD_DEREF"):
+            continue
+        chain = []
+        for further in instructions[i + 1 :]:
+            if further.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                break
+            chain.append(further.argval)
+        found[one.argval, one.opname == "LOAD_GLOBAL", tuple(chain)] = None
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= dict.fromkeys(_loads(constant))
+    return tuple(found)
 
 
 def _code_of(function: types.FunctionType, above: set[types.CodeType]) -> list[Any]:
@@ -288,7 +370,8 @@ def _code_of(function: types.FunctionType, above: set[types.CodeType]) -> list[A
     if code in above:
         return [code.co_name]
     above = {*above, code}
-    called = [function.__globals__.get(name) for name in _global_names(code)]
+    names = dict.fromkeys(name for name, is_global, _ in _loads(code) if is_global)
+    called = [function.__globals__.get(name) for name in names]
     inner = [f for f in called if isinstance(f, types.FunctionType) and not _is_library(f)]
     return [_code(code), *(_code_of(f, above) for f in inner)]
 
@@ -305,7 +388,10 @@ def _sorted(constant: object) -> str:
 
 
 def _is_library(value: Any) -> bool:
-    module = getattr(value, "__module__", None) or "builtins"
+    return _is_library_named(getattr(value, "__module__", None) or "builtins")
+
+
+def _is_library_named(module: str) -> bool:
     return module.partition(".")[0] in _LIBRARIES
 
 

@@ -390,7 +390,7 @@ class Run:
         if found.best is not None:
             check_weights(found.best, parts.objective, f"{folder}: the best weights")
         optimiser = checked_optimiser(state["optimiser"], parts.optimiser, folder)
-        parts.source.load_state_dict(state["source"])
+        parts.source.load_state_dict(state["source"], found.step)
         put_back(parts.objective, weights_there)
         self.step = found.step
         parts.optimiser.load_state_dict(optimiser)

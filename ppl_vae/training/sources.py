@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
 from ppl_vae.data.parts import Given, given, tensors_of
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, quoted
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.models import SemiSupervisedVAE
@@ -41,13 +41,21 @@ class Source:
         signature: of the programs.
         like: a parameter of the pair, of whose device and dtype the data are to be.
         whole: whether all values and labels were looked at beforehand.
+        from_start: whether they are a loader's, from its start.
     """
 
     def __init__(
-        self, batches: Resumable, signature: Signature, like: Tensor, *, whole: bool
+        self,
+        batches: Resumable,
+        signature: Signature,
+        like: Tensor,
+        *,
+        whole: bool,
+        from_start: bool,
     ) -> None:
         self.batches = batches
         self.whole = whole
+        self._from_start = from_start
         self.epoch = 0
         self._signature = signature
         self._like = like
@@ -78,10 +86,24 @@ class Source:
         """Return where the data stand."""
         return {"epoch": self.epoch, "batches": self.batches.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go there."""
-        self.epoch = state["epoch"]
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go there.
+
+        Args:
+            state: as :meth:`state_dict` returned it.
+            step: how many steps had been taken.
+
+        Raises:
+            ValueError: if the batches refuse it, or it is further than so many steps lead: a loader
+                that has no end would be read for ever.
+        """
         self.batches.load_state_dict(state["batches"])
+        if self._from_start and self.batches.position > step:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"fit: after {step} steps the data cannot stand at batch "
+                f"{quoted(state['batches']['position'])} of an epoch; the checkpoint is damaged"
+            )
+        self.epoch = state["epoch"]
         self._iterator = None
 
     def _parts(self, batch: Any) -> tuple[Part, ...]:
@@ -136,7 +158,8 @@ def source_of(
             f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
             f"batches such as a DataLoader, got {describe(data)}"
         )
-    return Source(batches, _signature(pair), like, whole=known)
+    replayed = not (whole or given)
+    return Source(batches, _signature(pair), like, whole=known, from_start=replayed)
 
 
 def _signature(pair: ModelAndGuide) -> Signature:
