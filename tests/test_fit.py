@@ -988,7 +988,7 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         (iter([torch.ones(2, 64)]), TypeError, "iter"),
         ([], ValueError, "data must give a batch in each epoch, got none"),
         ("mnist", TypeError, "loaded by its name with ppl_vae.data.load"),
-        ({"x": torch.ones(2, 64)}, TypeError, "data must be a Dataset"),
+        ({"x": torch.ones(2, 64)}, TypeError, "data must not be a mapping"),
         (np.ones((2, 64)), TypeError, "torch.from_numpy"),
         ((torch.ones(2, 64), torch.ones(2)), TypeError, "must not be a tuple of tensors"),
         (TensorDataset(torch.ones(2, 64)), TypeError, "such as a DataLoader, got"),
@@ -1039,3 +1039,34 @@ def test_pairs_that_are_none():
 def test_early_stopping_that_makes_no_sense(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_optimiser_of_other_parameters_is_refused():
+    one, other = digits_vae(), digits_vae()
+    before = weights(one)
+
+    def of_another(parameters):
+        return torch.optim.SGD(other.parameters(), lr=1e-2)
+
+    with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
+        quiet(one, DIGITS, steps=1, optimiser=of_another)
+
+    def of_both(parameters):
+        return torch.optim.SGD([*parameters, *other.parameters()], lr=1e-2)
+
+    with pytest.raises(ValueError, match="holds 8 parameters that the pair has not"):
+        quiet(one, DIGITS, steps=1, optimiser=of_both)
+    assert same(weights(one), before)
+
+
+def test_what_is_to_be_trained_from_some_step_on_must_be_held():
+    pair = digits_vae()
+    pair.model.requires_grad_(False)
+
+    def beta(step):
+        if step == 2:
+            pair.model.requires_grad_(True)
+        return 1.0
+
+    with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
+        quiet(pair, DIGITS, steps=6, beta=beta, log_every=4)

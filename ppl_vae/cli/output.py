@@ -40,7 +40,7 @@ def open_streams() -> None:
 def take_all_letters() -> None:
     """Let stdout and stderr print what they have no letters for in other words: k-hat, +-."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # a stream of another kind; a closed one
+        with suppress(AttributeError, TypeError, ValueError):  # of another kind, or closed
             if codecs.lookup(stream.encoding).name != "utf-8":
                 stream.reconfigure(errors=_HANDLER)  # type: ignore[union-attr]
 

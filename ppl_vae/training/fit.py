@@ -174,8 +174,9 @@ def fit(
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
         ValueError: if arguments contradict each other, data do not suit the pair, a program has
-            parameters in Pyro's store alone, the optimiser does not hold what is to be trained, a
-            schedule gives no weight, number or rate, or a checkpoint is of another training.
+            parameters in Pyro's store alone, the optimiser holds none of the pair's, others, or not
+            what is to be trained from some step on, a schedule gives no weight, number or rate, or
+            a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -221,7 +222,7 @@ def fit(
                 )
         objective.try_out(first)
         made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
-        holdings = Holdings(made, "fit")
+        holdings = Holdings(made, "fit", some=True)
         holdings.check(Parameters(objective))
         declared = of_optimiser(made, objective)
         following = None

@@ -33,11 +33,15 @@ class Holdings:
     Args:
         optimiser: of the parameters.
         owner: the function, for messages.
+        some: whether it may hold some of them only: those that it lacks at the first look, where it
+            holds any, are left alone.
     """
 
-    def __init__(self, optimiser: Optimizer, owner: str) -> None:
+    def __init__(self, optimiser: Optimizer, owner: str, *, some: bool = False) -> None:
         self._optimiser = optimiser
         self._owner = owner
+        self._some = some
+        self._left_alone: set[int] = set()
         self._seen: tuple[object, list[int]] | None = None
         self._known: dict[int, Tensor] = {}
 
@@ -60,8 +64,11 @@ class Holdings:
             )
         self._known.update((id(p), p) for p in parameters.named.values())
         there = set(ids)
+        lacking = {name: p for name, p in parameters.named.items() if id(p) not in there}
+        if self._seen is None and self._some and len(lacking) < len(parameters.named):
+            self._left_alone = {id(p) for p in lacking.values()}
         missing = [
-            name for name, p in parameters.named.items() if p.requires_grad and id(p) not in there
+            name for name, p in lacking.items() if p.requires_grad and id(p) not in self._left_alone
         ]
         if missing:
             raise ValueError(
