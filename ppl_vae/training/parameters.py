@@ -66,7 +66,7 @@ class Holdings:
         there = set(ids)
         lacking = {name: p for name, p in parameters.named.items() if id(p) not in there}
         if self._seen is None and self._some and len(lacking) < len(parameters.named):
-            self._left_alone = {id(p) for p in lacking.values()}
+            self._left_alone = {id(p) for p in lacking.values() if p.requires_grad}
         missing = [
             name for name, p in lacking.items() if p.requires_grad and id(p) not in self._left_alone
         ]
