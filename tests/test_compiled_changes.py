@@ -435,6 +435,7 @@ def test_running_means_are_those_of_uncompiled_steps():
 
 
 @pytest.mark.inductor
+@pytest.mark.slow
 def test_running_means_by_inductor(monkeypatch):
     monkeypatch.undo()
     same_statistics()

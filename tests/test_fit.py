@@ -100,6 +100,7 @@ def test_the_bound_improves_and_is_validated_on_other_data():
     assert fitted.best_step == 400
 
 
+@pytest.mark.usefixtures("as_users_see_it")  # run-time type checks draw from Python's generator
 def test_one_seed_and_the_generators_left_as_they_were():
     def states():
         return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()

@@ -19,6 +19,7 @@ from ppl_vae import (
 )
 from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.operations import draws
+from ppl_vae.models.labels import known
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
@@ -74,8 +75,9 @@ def step_of(pair, estimator, *parts):
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         return (loss.detach(), losses, *(g for g in found if g is not None))
 
-    with pyro.validation_enabled(False):
-        function(*inputs)  # looks at labels, which a graph cannot
+    # No label is missing, and a graph cannot look; nor is a first look at the plates part of it.
+    with pyro.validation_enabled(False), known(*((t, False) for t in inputs)):
+        function(*inputs)
         return make_fx(function)(*inputs), inputs
 
 
