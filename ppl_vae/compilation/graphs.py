@@ -29,7 +29,7 @@ from ppl_vae.randomness import random_state, restored
 
 Tensors = tuple[Tensor | None, ...]
 Graph = Callable[..., Callable[[], Tensors]]
-"""Takes the arguments, and returns what returns results of new draws."""
+"""Takes the arguments, and returns a sampler of results."""
 
 
 MOST_GRAPHS = 32
@@ -134,7 +134,7 @@ class Compiled:
         return self.ready(*tensors, constants=constants)()
 
     def ready(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
-        """Return what returns what the function returns: all but to run it.
+        """Prepare a call, and return it as a function without arguments.
 
         Args:
             tensors: arguments of the function.
@@ -143,7 +143,7 @@ class Compiled:
         return self._graph(tensors, constants, whole=True)(*tensors)
 
     def drawing(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
-        """Return what returns what the function returns, of new draws each time it is called.
+        """Return a sampler: each call of it gives the results for new draws.
 
         What depends on no draw (an encoding of the data, say) is computed now, and once.
 

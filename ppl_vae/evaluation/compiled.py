@@ -46,9 +46,9 @@ class CompiledWeights:
         return of_model[guide]
 
     def ready(self, batch: Batch, num_particles: int) -> Callable[[], Tensor]:
-        """Return what returns log weights of new particles, as :func:`summed_log_weights` does.
+        """Return a sampler of log weights: those of new particles at each call.
 
-        That is this function itself, after a warning, where there is no graph to be had.
+        It runs :func:`summed_log_weights` as it is, after a warning, where there is no graph.
         """
         tensors = (*batch.args, *batch.kwargs.values())
         # Known while a graph is made, and no longer: a batch holds the programs.
