@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
 from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.errors import describe, quoted
 from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.drawing import Drawing
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
@@ -140,11 +140,11 @@ def source_of(
         data = Dataset(data, name="data") if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
-        data = arranged(pair, data)
-        batches: Any = data.to(like.device).batches(
+        drawing = Drawing.of(pair, data)
+        batches: Any = drawing.data.to(like.device).batches(
             batch_size or 100,
-            binarise=binarisation(pair, data),
-            flat=flat(pair, data) and not as_it_is,
+            binarise=drawing.binarise,
+            flat=drawing.flat and not as_it_is,
             seed=seed,
         )
     elif given:
@@ -229,13 +229,7 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         data = Dataset(data, name="validation")
     if isinstance(data, Dataset):
         _check(pair, data)
-        data = arranged(pair, data)
-        if binarisation(pair, data) == "dynamic":
-            data = data.binarised(seed)
-        index, of = torch.arange(len(data)), flat(pair, data)
-        x = data.draw(index, binarise="none", flat=of)
-        mask = data.mask_at(index, flat=of)
-        batch: Any = Batch(x, data.labels) if mask is None else MaskedBatch(x, data.labels, mask)
+        batch: Any = Drawing.of(pair, data).once(seed)
     else:
         batch = _validation(data)
     labels = not isinstance(pair, SemiSupervisedVAE)
@@ -261,27 +255,6 @@ def _validation(data: Any) -> Given:
         f"tuple of tensors or a mapping of names to them, of as many entries each, at least one, "
         f"got {came}"
     )
-
-
-def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
-    """Return how grey values are drawn: anew at each step for a likelihood of 0 and 1."""
-    observation = getattr(pair, "observation", None)
-    grey = data.values.is_floating_point() or data._observed.max() > 1 or data.scale != 1
-    return "dynamic" if observation is not None and observation.is_boolean and grey else "none"
-
-
-def flat(pair: ModelAndGuide, data: Dataset) -> bool:
-    """Tell whether the pair takes data flat."""
-    observation = getattr(pair, "observation", None)
-    return observation is None or len(observation.event_shape) == 1
-
-
-def arranged(pair: ModelAndGuide, data: Dataset) -> Dataset:
-    """Return the data as the pair declares them, where it declares a shape and they are flat."""
-    observation = getattr(pair, "observation", None)
-    if observation is None or flat(pair, data) or len(data.event_shape) > 1:
-        return data
-    return data.unflattened(observation.event_shape)
 
 
 def _check(pair: ModelAndGuide, data: Dataset) -> None:

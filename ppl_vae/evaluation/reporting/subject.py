@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.drawing import Drawing
 from ppl_vae.events import same_event
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE
 
@@ -74,9 +75,7 @@ class Data:
         if labels is not None:
             labels = labels.cpu()[index]
         shape = None if image_shape is None else tuple(image_shape)
-        # An image without channels is one of one channel.
-        channels = (1, *shape) if shape is not None and len(shape) == 2 else shape
-        if shape is not None and not (same_event(event, shape) or event == channels):
+        if shape is not None and not same_event(event, shape):
             raise ValueError(
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
                 f"the shape of a datum, or {math.prod(event)} elements where it is flat"
@@ -215,6 +214,8 @@ def training(subject: Subject, train: Data) -> Subject:
 def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, ...]) -> Subject:
     like = next((p for p in _parameters(pair) if p.is_floating_point()), torch.empty(0))
     observation = getattr(pair, "observation", None)
+    if isinstance(data.source, Dataset):
+        data = replace(data, source=Drawing.of(pair, data.source).data)
     x = grey = data.grey()
     mask = data.mask()
     prepared = "as they are"
