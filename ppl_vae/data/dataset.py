@@ -50,8 +50,8 @@ class Dataset:
     Raises:
         TypeError: the dtype of values, labels or mask cannot be used.
         ValueError: no data; NaN or infinite values that are observed, or integers above a
-            ``scale`` other than 1; labels of another length or negative; a mask of another shape, or one by
-            which nothing is observed.
+            ``scale`` other than 1; labels of another length or negative; a mask of another shape,
+            or one by which nothing is observed.
     """
 
     values: Tensor
