@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         split=split,
         scale=settings.scale,
         missing=settings.missing,
+        channels=settings.channels,
+        grey=settings.grey,
         size=settings.size,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
@@ -48,7 +50,8 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
         x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
-        return Dataset(x, dataset.labels, dataset.name, mask=dataset.mask)
+        done = (*dataset.conversions, "0 and 1 by a threshold of 1/2")
+        return replace(dataset, values=x, scale=1.0, conversions=done)
     return dataset
 
 

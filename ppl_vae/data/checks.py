@@ -94,7 +94,7 @@ def check_exact(values: Tensor, dtype: torch.dtype, name: str) -> None:
     low, high = (v.item() for v in values.aminmax())
     if max(-low, high) > 2 / eps:
         raise ValueError(
-            f"integers of {name!r} go from {low:.17g} to {high:.17g}, and {dtype} has all of them "
+            f"integers of {name!r} go from {low} to {high}, and {dtype} has all of them "
             f"to {2 / eps:.0f} alone; torch.set_default_dtype(torch.float64) and a pair of it "
             f"(pair.double()), or give floating values, which may be rounded"
         )
