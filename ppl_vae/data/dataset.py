@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -17,13 +19,21 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels, observed
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.drawing import Declared, Drawing
+from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, positive_int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Values and labels in memory. Immutable: every method returns a new dataset.
+
+    ``dataset[i]`` is one datum by name, a tuple of those of ``x``, ``y`` and ``mask`` that there
+    are: x as value / scale, of the event's shape, NaN where it is missing. A
+    ``torch.utils.data.DataLoader`` collates such data into batches that training and evaluation
+    take. ``dataset[i:j]`` is a dataset. `batches` is many times faster, draws grey values as 0 and
+    1, and resumes.
 
     Args:
         values: shape ``(N, *event)``, uint8 or floating, images ``(N, channels, height, width)``;
@@ -58,6 +68,38 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.values.shape[0]
+
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | Dataset:
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        try:
+            place = range(len(self))[operator.index(index)]
+        except TypeError:
+            raise TypeError(
+                f"{self.name!r}[...] takes an integer or a slice, got {describe(index)}; choose "
+                f"items with subset(indices)"
+            ) from None
+        except IndexError:
+            raise IndexError(
+                f"{self.name!r} has {len(self)} items, got the index {index}"
+            ) from None
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Return the items at ``indices``: what a ``DataLoader`` asks for, a batch at once."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        kinds = (Unlabelled, Batch) if self.mask is None else (MaskedUnlabelled, MaskedBatch)
+        columns = (
+            self.draw(index, binarise="none", flat=False),
+            self._labels_at(index, None),
+            self.mask_at(index, flat=False),
+        )
+        there = [column for column in columns if column is not None]
+        return [kinds[self.labels is not None](*item) for item in zip(*there, strict=True)]
 
     def __repr__(self) -> str:
         size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
@@ -251,6 +293,31 @@ class Dataset:
         self._check_modes(binarise, dequantise, rows)
         return self._drawn(index, binarise, dequantise, generator, flat, device)
 
+    def tensor(
+        self,
+        *,
+        binarise: str = "none",
+        dequantise: bool = False,
+        generator: torch.Generator | None = None,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Float[Tensor, " data *event"]:
+        """Return all items as one tensor, ``(N, D)`` if flat, else ``(N, *event)``; see `draw`.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> load("digits", split="test").tensor().shape
+            torch.Size([360, 64])
+        """
+        return self.draw(
+            torch.arange(len(self)),
+            binarise=binarise,
+            dequantise=dequantise,
+            generator=generator,
+            flat=flat,
+            device=device,
+        )
+
     def mask_at(
         self,
         index: Integer[Tensor, " batch"],
@@ -271,6 +338,20 @@ class Dataset:
         """Yield all grey values, value / scale, a few thousand at a time, NaN where missing."""
         for index in torch.arange(len(self)).split(4096):
             yield self.draw(index, binarise="none", flat=False)
+
+    def drawn_for(
+        self, observation: Declared | None, batch_size: int = 1000
+    ) -> Iterator[Batch | MaskedBatch]:
+        """Yield all data in their order as a pair sees them, ``batch_size`` at a time.
+
+        Grey values under a likelihood of 0 and 1 are binarised once, as ``binarised(seed=0)``;
+        all others are as they are. They have the shape that the pair declares.
+
+        Args:
+            observation: of the pair, ``vae.observation``; None for flat data as they are.
+            batch_size: items at a time.
+        """
+        return Drawing.of(self, observation).once().in_batches(batch_size)
 
     def batches(
         self,

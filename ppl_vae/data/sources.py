@@ -64,10 +64,10 @@ def from_numpy(
     name: str = "array",
 ) -> Dataset:
     """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
-    target = None if labels is None else _as_tensor("labels", labels)
-    seen = None if mask is None else _as_tensor("mask", mask)
+    target = None if labels is None else as_tensor("labels", labels)
+    seen = None if mask is None else as_tensor("mask", mask)
     return from_tensor(
-        _as_tensor("x", x), target, scale=scale, mask=seen, missing=missing, name=name
+        as_tensor("x", x), target, scale=scale, mask=seen, missing=missing, name=name
     )
 
 
@@ -164,7 +164,8 @@ def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor 
     return mask.to(x.device) & ~x.isnan()
 
 
-def _as_tensor(argument: str, array: np.ndarray) -> Tensor:
+def as_tensor(argument: str, array: np.ndarray) -> Tensor:
+    """Return a copy of an array as a tensor; raise TypeError where torch has no such dtype."""
     if isinstance(array, np.ma.MaskedArray):  # of which torch takes what lies under the mask
         raise TypeError(
             f"{argument} must be an array without a mask of its own, got a masked one; give "

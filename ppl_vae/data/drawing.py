@@ -1,0 +1,92 @@
+"""How the values of a data set are drawn for a pair: decided here, for all that take both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.parts import Batch, MaskedBatch
+
+if TYPE_CHECKING:
+    from ppl_vae.data.dataset import Dataset
+
+
+@runtime_checkable
+class Declared(Protocol):
+    """What a pair says of its data: its ``observation``."""
+
+    @property
+    def event_shape(self) -> Sequence[int]:
+        """The shape of one datum."""
+
+    @property
+    def is_boolean(self) -> bool:
+        """Whether the likelihood is one of 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Data in the shape that a pair declares, and how their values are drawn for its likelihood.
+
+    Under a likelihood of 0 and 1, values between them are grey levels, to be binarised: anew at
+    each step of training, once (`once`) for all else. Under any other likelihood values are as they
+    are. What is not flat is flattened for a pair of flat data, and for programs that declare
+    nothing; flat data are given the declared shape.
+
+    Args:
+        data: in that shape, but for the flattening.
+        binarise: ``"dynamic"`` or ``"none"``, as in `Dataset.draw`.
+        flat: likewise.
+    """
+
+    data: Dataset
+    binarise: str
+    flat: bool
+
+    @classmethod
+    def of(cls, data: Dataset, observation: Declared | None) -> Drawing:
+        """Decide for a pair's observation; None for programs that declare nothing.
+
+        Raises:
+            ValueError: if flat data have another number of entries than is declared.
+        """
+        flat = observation is None or len(observation.event_shape) == 1
+        if observation is not None and not flat and len(data.event_shape) == 1:
+            data = data.unflattened(observation.event_shape)
+        grey = observation is not None and observation.is_boolean and _has_grey(data)
+        return cls(data, "dynamic" if grey else "none", flat)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def once(self, seed: int = 0) -> Drawing:
+        """Return the same of data that are binarised once, where they are to be."""
+        if self.binarise == "none":
+            return self
+        return replace(self, data=self.data.binarised(seed), binarise="none")
+
+    def at(self, index: Tensor) -> Batch | MaskedBatch:
+        """Draw the data at these places."""
+        x = self.data.draw(index, binarise=self.binarise, flat=self.flat)
+        y = self.data._labels_at(index, None)
+        mask = self.data.mask_at(index, flat=self.flat)
+        return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+
+    def in_batches(self, size: int) -> Iterator[Batch | MaskedBatch]:
+        """Draw all data in their order, ``size`` at a time."""
+        for index in torch.arange(len(self)).split(size):
+            yield self.at(index)
+
+
+def _has_grey(data: Dataset) -> bool:
+    """Tell whether a value that is observed is neither 0 nor the scale."""
+    masks = [None] * len(data) if data.mask is None else data.mask.split(4096)
+    for values, mask in zip(data.values.split(4096), masks, strict=False):
+        grey = (values != 0) & (values != data.scale)
+        if (grey if mask is None else grey & mask).any():
+            return True
+    return False
