@@ -68,7 +68,7 @@ def for_training(
         UsageError: if the labels cannot be shown.
         ValueError: if the data cannot be drawn so.
     """
-    drawing, validation = Drawing.of(split.train, pair.observation), split.validation
+    drawing, validation = Drawing.of(pair, split.train), split.validation
     train = drawing.data
     noisy = settings.dequantise
     if noisy and validation is not None:

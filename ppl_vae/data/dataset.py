@@ -19,7 +19,7 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels, observed
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
-from ppl_vae.data.drawing import Declared, Drawing
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.errors import describe, positive_int
@@ -339,19 +339,17 @@ class Dataset:
         for index in torch.arange(len(self)).split(4096):
             yield self.draw(index, binarise="none", flat=False)
 
-    def drawn_for(
-        self, observation: Declared | None, batch_size: int = 1000
-    ) -> Iterator[Batch | MaskedBatch]:
+    def drawn_for(self, pair: object, batch_size: int = 1000) -> Iterator[Batch | MaskedBatch]:
         """Yield all data in their order as a pair sees them, ``batch_size`` at a time.
 
         Grey values under a likelihood of 0 and 1 are binarised once, as ``binarised(seed=0)``;
         all others are as they are. They have the shape that the pair declares.
 
         Args:
-            observation: of the pair, ``vae.observation``; None for flat data as they are.
+            pair: has an ``observation``; flat data as they are for one that has none.
             batch_size: items at a time.
         """
-        return Drawing.of(self, observation).once().in_batches(batch_size)
+        return Drawing.of(pair, self).once().in_batches(batch_size)
 
     def batches(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,19 +13,6 @@ from ppl_vae.data.parts import Batch, MaskedBatch
 
 if TYPE_CHECKING:
     from ppl_vae.data.dataset import Dataset
-
-
-@runtime_checkable
-class Declared(Protocol):
-    """What a pair says of its data: its ``observation``."""
-
-    @property
-    def event_shape(self) -> Sequence[int]:
-        """The shape of one datum."""
-
-    @property
-    def is_boolean(self) -> bool:
-        """Whether the likelihood is one of 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +35,13 @@ class Drawing:
     flat: bool
 
     @classmethod
-    def of(cls, data: Dataset, observation: Declared | None) -> Drawing:
-        """Decide for a pair's observation; None for programs that declare nothing.
+    def of(cls, pair: object, data: Dataset) -> Drawing:
+        """Decide for a pair, whose ``observation`` says what its data are, or for programs.
 
         Raises:
             ValueError: if flat data have another number of entries than is declared.
         """
+        observation = getattr(pair, "observation", None)
         flat = observation is None or len(observation.event_shape) == 1
         if observation is not None and not flat and len(data.event_shape) == 1:
             data = data.unflattened(observation.event_shape)

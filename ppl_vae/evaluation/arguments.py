@@ -119,7 +119,7 @@ class Drawn:
         if hasattr(pair, "check"):
             pair.check(data)
         self._signature = signature
-        self._drawing = Drawing.of(data, getattr(pair, "observation", None)).once(seed)
+        self._drawing = Drawing.of(pair, data).once(seed)
         self._context = context
         self._like = parameter_of(pair)
         self._labels = labels_are_given(pair)

@@ -141,7 +141,7 @@ def source_of(
         data = Dataset(data, name="data") if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
-        drawing = Drawing.of(data, getattr(pair, "observation", None))
+        drawing = Drawing.of(pair, data)
         batches: Any = drawing.data.to(like.device).batches(
             batch_size or 100,
             binarise=drawing.binarise,

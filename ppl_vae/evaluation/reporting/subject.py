@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.drawing import Declared, Drawing
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.arguments import parameter_of
 from ppl_vae.evaluation.bounds import ModelAndGuide
@@ -126,7 +126,7 @@ class Data:
             return tuple(self.source.shape[1:])
         return self.source.event_shape
 
-    def drawn(self, observation: Declared | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def drawn(self, pair: ModelAndGuide) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the values as a pair sees them, as they are, and what is observed of them.
 
         The first two are one tensor where a pair sees them as they are.
@@ -134,7 +134,7 @@ class Data:
         if isinstance(self.source, Tensor):
             x = self.source[self.index.to(self.source.device)]
             return x, x, None if self.seen is None else self.seen[self.index.to(self.seen.device)]
-        drawing = Drawing.of(self.source, observation)
+        drawing = Drawing.of(pair, self.source)
         grey = drawing.data.draw(self.index, binarise="none", flat=drawing.flat)
         mask = drawing.data.mask_at(self.index, flat=drawing.flat)
         binary = drawing.binarise != "none"
@@ -216,7 +216,7 @@ def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, 
     observation = getattr(pair, "observation", None)
     binary = observation is not None and observation.is_boolean
     prepared = "0 and 1 as given" if binary else "as they are"
-    x, grey, mask = data.drawn(observation)
+    x, grey, mask = data.drawn(pair)
     if x is not grey:
         prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
     if observation is not None:
