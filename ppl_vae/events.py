@@ -38,6 +38,27 @@ def is_ambiguous(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[-1] in CHANNELS and shape[0] in CHANNELS[1:]
 
 
+def as_image(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape (C, H, W) of data that a network of images is to see.
+
+    Raises ValueError, which says what to write, where the sizes do not tell.
+    """
+    shape = tuple(shape)
+    if has_channels_last(shape):
+        raise ValueError(
+            f"the data have the shape {shape}, with channels last, and networks of images have "
+            f"them first; give x.permute(0, 3, 1, 2), or load with channels='last'"
+        )
+    if len(shape) != 2:
+        return shape
+    if set(shape) & set(CHANNELS):
+        raise ValueError(
+            f"data of shape {shape} may be grey images or have channels beside flattened pixels; "
+            f"write event_shape: {[1, *shape]} for grey ones, or give x as (N, C, H, W)"
+        )
+    return (1, *shape)
+
+
 def how_to_arrange(shape: Sequence[int], expected: Sequence[int]) -> str:
     """Say, for an error, how a batch ``x`` of data of some shape comes to have the expected one."""
     if sorted(shape) == sorted(expected) and len(shape) <= 4:

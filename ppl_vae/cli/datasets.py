@@ -10,7 +10,7 @@ import torch
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.evaluation.drawing import Drawing
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.models import Pair
 
 
@@ -49,7 +49,7 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
-        x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
+        x = dataset.tensor(binarise="threshold", flat=False)
         done = (*dataset.conversions, "0 and 1 by a threshold of 1/2")
         return replace(dataset, values=x, scale=1.0, conversions=done)
     return dataset
@@ -71,8 +71,8 @@ def for_training(
         UsageError: if the labels cannot be shown.
         ValueError: if the data cannot be drawn so.
     """
-    drawing = Drawing.of(pair, split.train)
-    train, validation = drawing.data, split.validation
+    drawing, validation = Drawing.of(pair, split.train), split.validation
+    train = drawing.data
     noisy = settings.dequantise
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)

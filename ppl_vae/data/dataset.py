@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -23,14 +25,22 @@ from ppl_vae.data.checks import (
     observed,
 )
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.drawing import Drawing
+from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, positive_int
 from ppl_vae.events import how_to_arrange, same_event
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Values and labels in memory. Immutable: every method returns a new dataset.
+
+    ``dataset[i]`` is one datum by name, a tuple of those of ``x``, ``y`` and ``mask`` that there
+    are: x as value / scale, of the event's shape, NaN where it is missing. A
+    ``torch.utils.data.DataLoader`` collates such data into batches that training and evaluation
+    take. ``dataset[i:j]`` is a dataset. `batches` is many times faster, draws grey values as 0 and
+    1, and resumes.
 
     Args:
         values: shape ``(N, *event)``, integers or floating, images ``(N, channels, height, width)``
@@ -76,6 +86,38 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.values.shape[0]
+
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | Dataset:
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        try:
+            place = range(len(self))[operator.index(index)]
+        except TypeError:
+            raise TypeError(
+                f"{self.name!r}[...] takes an integer or a slice, got {describe(index)}; choose "
+                f"items with subset(indices)"
+            ) from None
+        except IndexError:
+            raise IndexError(
+                f"{self.name!r} has {len(self)} items, got the index {index}"
+            ) from None
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Return the items at ``indices``: what a ``DataLoader`` asks for, a batch at once."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        kinds = (Unlabelled, Batch) if self.mask is None else (MaskedUnlabelled, MaskedBatch)
+        columns = (
+            self.draw(index, binarise="none", flat=False),
+            self._labels_at(index, None),
+            self.mask_at(index, flat=False),
+        )
+        there = [column for column in columns if column is not None]
+        return [kinds[self.labels is not None](*item) for item in zip(*there, strict=True)]
 
     def __repr__(self) -> str:
         size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
@@ -140,7 +182,9 @@ class Dataset:
             )
         shape = (len(self), *event_shape)
         mask = None if self.mask is None else self.mask.reshape(shape)
-        return replace(self, values=self.values.reshape(shape), mask=mask)
+        how = f"{self.event_shape} taken as {shape[1:]}"
+        conversions = (*self.conversions, how)
+        return replace(self, values=self.values.reshape(shape), mask=mask, conversions=conversions)
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
@@ -276,6 +320,31 @@ class Dataset:
         self._check_modes(binarise, dequantise, rows)
         return self._drawn(index, binarise, dequantise, generator, flat, device)
 
+    def tensor(
+        self,
+        *,
+        binarise: str = "none",
+        dequantise: bool = False,
+        generator: torch.Generator | None = None,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Float[Tensor, " data *event"]:
+        """Return all items as one tensor, ``(N, D)`` if flat, else ``(N, *event)``; see `draw`.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> load("digits", split="test").tensor().shape
+            torch.Size([360, 64])
+        """
+        return self.draw(
+            torch.arange(len(self)),
+            binarise=binarise,
+            dequantise=dequantise,
+            generator=generator,
+            flat=flat,
+            device=device,
+        )
+
     def mask_at(
         self,
         index: Integer[Tensor, " batch"],
@@ -296,6 +365,18 @@ class Dataset:
         """Yield all grey values, value / scale, a few thousand at a time, NaN where missing."""
         for index in torch.arange(len(self)).split(4096):
             yield self.draw(index, binarise="none", flat=False)
+
+    def drawn_for(self, pair: object, batch_size: int = 1000) -> Iterator[Batch | MaskedBatch]:
+        """Yield all data in their order as a pair sees them, ``batch_size`` at a time.
+
+        Grey values under a likelihood of 0 and 1 are binarised once, as ``binarised(seed=0)``;
+        all others are as they are. They have the shape that the pair declares.
+
+        Args:
+            pair: has an ``observation``; flat data as they are for one that has none.
+            batch_size: items at a time.
+        """
+        return Drawing.of(pair, self).once().in_batches(batch_size)
 
     def batches(
         self,

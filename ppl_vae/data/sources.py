@@ -59,9 +59,11 @@ def from_tensor(
         )
     conversions: tuple[str, ...] = ()
     if _channels_are_last(x.shape[1:], channels):
-        last = tuple(x.shape[1:])
-        x, mask = (None if t is None else t.movedim(-1, 1).contiguous() for t in (x, mask))
-        conversions = (f"channels last, {last}, made first",)
+        conversions = (f"channels last, {tuple(x.shape[1:])}, made first",)
+        x = x.movedim(-1, 1).contiguous()
+        if mask is not None:
+            check_mask(mask, x.movedim(1, -1))
+            mask = mask.movedim(-1, 1).contiguous()
     dataset = partial(Dataset, x, labels, name, mask=mask, conversions=conversions)
     return dataset() if scale is None else dataset(scale=scale)
 
@@ -77,10 +79,10 @@ def from_numpy(
     name: str = "array",
 ) -> Dataset:
     """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
-    target = None if labels is None else _as_tensor("labels", labels)
-    seen = None if mask is None else _as_tensor("mask", mask)
+    target = None if labels is None else as_tensor("labels", labels)
+    seen = None if mask is None else as_tensor("mask", mask)
     return from_tensor(
-        _as_tensor("x", x),
+        as_tensor("x", x),
         target,
         scale=scale,
         mask=seen,
@@ -211,7 +213,8 @@ def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor 
     return mask.to(x.device) & ~x.isnan()
 
 
-def _as_tensor(argument: str, array: np.ndarray) -> Tensor:
+def as_tensor(argument: str, array: np.ndarray) -> Tensor:
+    """Return a copy of an array as a tensor; raise TypeError where torch has no such dtype."""
     if isinstance(array, np.ma.MaskedArray):  # of which torch takes what lies under the mask
         raise TypeError(
             f"{argument} must be an array without a mask of its own, got a masked one; give "

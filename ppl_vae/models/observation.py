@@ -61,15 +61,16 @@ class Observation:
     @property
     def is_boolean(self) -> bool:
         """Whether the likelihood is one of 0 and 1."""
-        return isinstance(self._element, type(constraints.boolean))  # a copy is another object
+        return isinstance(self.element, type(constraints.boolean))  # a copy is another object
 
     @property
     def is_integer(self) -> bool:
         """Whether the likelihood is one of integers as they are, such as counts."""
-        return isinstance(self._element, _INTEGERS)
+        return isinstance(self.element, _INTEGERS)
 
     @property
-    def _element(self) -> Constraint:
+    def element(self) -> Constraint:
+        """The support of one entry of a datum."""
         return getattr(self.support, "base_constraint", self.support)
 
     def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
@@ -187,7 +188,7 @@ class Observation:
             )
         inside = self.support.check(x)
         if not inside.all():
-            kind = str(self._element).removesuffix("()")
+            kind = str(self.element).removesuffix("()")
             advice = ""
             if self.is_boolean:
                 advice = (
@@ -218,7 +219,7 @@ class Observation:
             # x - x² is 0 for 0 and 1 alone, in floating-point numbers too.
             rest = torch.stack(torch.aminmax(torch.addcmul(x, x, x, value=-1)))
             return not rest.any().item()  # NaN is not 0, and infinity gives it
-        ends, element = torch.stack(torch.aminmax(x)), self._element
+        ends, element = torch.stack(torch.aminmax(x)), self.element
         if not ends.isfinite().all().item():
             return False
         if isinstance(element, _INTERVALS) and not any(
