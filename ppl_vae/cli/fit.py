@@ -280,15 +280,18 @@ def _may_be_first() -> bool:
 
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
-    from ppl_vae.training import fit
+    from ppl_vae.training import data_summary, fit
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    given = for_training(pair, plan.split, configuration.data, settings, fabric.device)
+    if fabric.is_global_zero:
+        show(data_summary(pair, given["data"], given["validation"]))
     fitted = fit(
         pair,
-        **for_training(pair, plan.split, configuration.data, settings, fabric.device),
+        **given,
         steps=settings.steps,
         epochs=settings.epochs,
         estimator=plan.estimator,

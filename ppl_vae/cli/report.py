@@ -15,7 +15,10 @@ from ppl_vae.evaluation.reporting.writing import destination
 from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
-_SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
+_SAME = (
+    *("name", "scale", "missing", "channels", "grey", "size", "test_fraction"),
+    *("binarise", "dequantise", "seed"),
+)
 
 
 def run(flags: Any) -> int:

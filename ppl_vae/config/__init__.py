@@ -60,8 +60,8 @@ def from_config(
         allow: top-level packages of your own that may be imported.
         data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
-            unless the likelihood's network is a ``ConvDecoder``) and ``num_classes``, and is then
-            checked against the likelihood, see ``Pair.check``.
+            unless a network is convolutional; grey images (H, W) then have one channel) and
+            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``.
         max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
             GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
             5,000 entries; a mapping any number.

@@ -14,9 +14,10 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
     problem = ""
     if scale != int(scale) or scale >= MAX_LEVELS:
         problem = f"scale={scale:g}; give the largest integer, at most {MAX_LEVELS - 1}"
-    elif values.is_floating_point():  # uint8 values are at most scale already
+    else:
         low, high = (v.item() for v in values.aminmax())
-        if low < 0 or high > scale or not (values == values.round()).all():
+        whole = not values.is_floating_point() or (values == values.round()).all()
+        if low < 0 or high > scale or not whole:
             problem = (
                 f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; leave real "
                 f"values as they are (binarise='none'), or give the integers and their scale"

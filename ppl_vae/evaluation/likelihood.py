@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.compiled import CompiledWeights
@@ -81,9 +82,9 @@ class LogLikelihood(Evidence):
 
 def log_likelihood(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 5000,
     seed: int = 0,
     chunk_size: int | None = None,
@@ -118,7 +119,7 @@ def log_likelihood(
 
     Args:
         pair: any model/guide pair.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: S, draws from the guide per datum; with fewer than 25 there is no k̂.
@@ -156,12 +157,13 @@ def log_likelihood(
     if chunk_size is not None:
         most = min(most, positive_int(owner, "chunk_size", chunk_size))
     results = []
+    given = arguments(owner, pair, x, context, mask)
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
         tqdm(
-            total=len(x) * num_samples,
+            total=len(given) * num_samples,
             desc=f"IS-{num_samples}",
             disable=not progress,
             leave=False,
@@ -170,9 +172,9 @@ def log_likelihood(
         ) as bar,
     ):
         chunks = _Chunks(CompiledWeights.of(pair) if compile else None)
-        for batch in batches(owner, pair, x, context, mask, min(most, AT_ONCE)):
+        for batch in batches(owner, pair, given, min(most, AT_ONCE)):
             sums = WeightSums(num_samples)
-            limit = min(most, max(1, row_limit(x) // (len(batch) * batch.combinations)))
+            limit = min(most, max(1, row_limit(given) // (len(batch) * batch.combinations)))
             # All are of one size, which a graph is made for: of the last, some may be left over.
             number = math.ceil(num_samples / limit)
             size = math.ceil(num_samples / number)
@@ -187,9 +189,9 @@ def log_likelihood(
     result = LogLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
     if result.unreliable:
         warnings.warn(
-            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(x)} data: "
-            f"the guide misses part of the posterior, log p(x) is underestimated there and its "
-            f"standard error too small; take more samples than {num_samples}, or use "
+            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(given)} "
+            f"data: the guide misses part of the posterior, log p(x) is underestimated there and "
+            f"its standard error too small; take more samples than {num_samples}, or use "
             f"annealed_importance_sampling",
             UserWarning,
             stacklevel=2,

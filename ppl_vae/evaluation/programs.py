@@ -16,8 +16,8 @@ from torch import Tensor
 from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
+from ppl_vae.evaluation.arguments import Arguments
 from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
-from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.signature import Signature
 
 PLATE = "data"
@@ -26,13 +26,13 @@ PLATE = "data"
 _CACHED = 20
 
 
-def row_limit(x: Tensor) -> int:
+def row_limit(data: Tensor | Arguments) -> int:
     """Return how many rows go through the networks at once, for data of this device.
 
     ``MAX_ROWS`` on an accelerator. A twentieth on a processor, whose cache then holds more of them:
     it is faster there, and a prior of 500 components keeps to a few hundred MiB.
     """
-    return MAX_ROWS if x.device.type != "cpu" else MAX_ROWS // _CACHED
+    return MAX_ROWS if data.device.type != "cpu" else MAX_ROWS // _CACHED
 
 
 @dataclass(frozen=True)
@@ -108,29 +108,21 @@ class Enumerating(Messenger):
 
 
 def batches(
-    owner: str,
-    pair: ModelAndGuide,
-    x: Tensor,
-    context: tuple[Tensor, ...],
-    mask: Tensor | None,
-    rows_per_datum: int,
+    owner: str, pair: ModelAndGuide, given: Arguments, rows_per_datum: int
 ) -> Iterator[Batch]:
     """Yield the pair on some of the data at a time.
 
-    Data times rows per datum times enumerated values are at most ``row_limit(x)``, where one datum
+    Data times rows per datum times enumerated values are at most ``row_limit``, where one datum
     alone does not exceed it.
 
     Raises:
-        TypeError: if x is no tensor.
-        ValueError: if x is empty, the arguments differ in length, or as :func:`examined` does.
+        ValueError: as :func:`examined` does.
     """
-    check_data(owner, x, context, mask)
-    rows = row_limit(x)
+    rows = row_limit(given)
     start, size = 0, max(1, rows // rows_per_datum)
-    while start < len(x):
-        some = slice(start, start + size)
-        args = tuple(t[some] for t in (x, *context))
-        batch = examined(owner, pair, args, {} if mask is None else {"mask": mask[some]}, start)
+    while start < len(given):
+        some = given.rows(slice(start, start + size))
+        batch = examined(owner, pair, some.args, dict(some.kwargs), start)
         fitting = max(1, rows // (rows_per_datum * batch.combinations))
         if len(batch) > fitting:
             size = fitting

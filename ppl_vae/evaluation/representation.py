@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
@@ -101,9 +102,9 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
 @torch.no_grad()
 def responsibilities(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 10,
     site: str | None = None,
     seed: int = 0,
@@ -115,7 +116,7 @@ def responsibilities(
     Args:
         pair: a pair whose prior is a mixture, such as ``priors.GaussianMixture`` or
             ``priors.VampPrior``.
-        x: the data, shape ``(N, *event)``.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
@@ -130,8 +131,9 @@ def responsibilities(
     owner = "responsibilities"
     positive_int(owner, "num_samples", num_samples)
     results = []
+    given = arguments(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+        for args, kwargs in data_blocks(given, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             prior: Any = latent.p
             if latent.before_in_guide or latent.before_in_model:

@@ -28,6 +28,9 @@ _INTERVALS = tuple(
 )
 """Supports that hold all values between two that they hold."""
 
+_INTEGERS = (type(constraints.nonnegative_integer), constraints.integer_interval)
+"""Supports of integers, other than of 0 and 1 alone."""
+
 
 def ordinary(x: Tensor) -> Tensor:
     """Return x, or a copy if it was made under ``torch.inference_mode()`` and there are gradients.
@@ -58,10 +61,16 @@ class Observation:
     @property
     def is_boolean(self) -> bool:
         """Whether the likelihood is one of 0 and 1."""
-        return isinstance(self._element, type(constraints.boolean))  # a copy is another object
+        return isinstance(self.element, type(constraints.boolean))  # a copy is another object
 
     @property
-    def _element(self) -> Constraint:
+    def is_integer(self) -> bool:
+        """Whether the likelihood is one of integers as they are, such as counts."""
+        return isinstance(self.element, _INTEGERS)
+
+    @property
+    def element(self) -> Constraint:
+        """The support of one entry of a datum."""
         return getattr(self.support, "base_constraint", self.support)
 
     def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
@@ -150,6 +159,22 @@ class Observation:
         self.check_shape(x)
         return x
 
+    def suited(self, data: Any) -> Any:
+        """Return a data set as the likelihood has it: in the declared shape, and counts unscaled.
+
+        Of another shape it is returned as it is, and so it is for flat data, for which batches are
+        flattened when they are drawn.
+
+        Args:
+            data: a :class:`ppl_vae.data.Dataset`.
+        """
+        if self.is_integer:
+            data = data.as_counts()
+        images = len(self.event_shape) > 1 and data.event_shape != tuple(self.event_shape)
+        if images and same_event(data.event_shape, self.event_shape):
+            data = data.arranged(self.event_shape)
+        return data
+
     def check_values(self, x: Tensor) -> None:
         """Raise an error that says how many values of x are not finite or outside the support."""
         x = x.detach()
@@ -163,14 +188,21 @@ class Observation:
             )
         inside = self.support.check(x)
         if not inside.all():
-            kind = str(self._element).removesuffix("()")
-            advice = (
-                "; binarise grey values (ppl_vae.data does), or use the likelihood of such values "
-                "(ContinuousBernoulli for grey values, Poisson or NegativeBinomial for counts, "
-                "Normal for real values)"
-                if self.is_boolean
-                else ""
-            )
+            kind = str(self.element).removesuffix("()")
+            advice = ""
+            if self.is_boolean:
+                advice = (
+                    "; binarise grey values (ppl_vae.data does), or use the likelihood of such "
+                    "values (ContinuousBernoulli for grey values, Poisson or NegativeBinomial for "
+                    "counts, Normal for real values)"
+                )
+            elif self.is_integer:
+                advice = (
+                    "; counts are whole numbers as they are: leave out the scale of the data, or "
+                    "use the likelihood of such values (Normal for real ones)"
+                )
+            elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
+                advice = "; it is of values / scale: give the data's scale, the value that means 1"
             raise ValueError(
                 f"x lies outside the support of the {self.likelihood} likelihood ({kind}) for "
                 f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
@@ -187,7 +219,7 @@ class Observation:
             # x - x² is 0 for 0 and 1 alone, in floating-point numbers too.
             rest = torch.stack(torch.aminmax(torch.addcmul(x, x, x, value=-1)))
             return not rest.any().item()  # NaN is not 0, and infinity gives it
-        ends, element = torch.stack(torch.aminmax(x)), self._element
+        ends, element = torch.stack(torch.aminmax(x)), self.element
         if not ends.isfinite().all().item():
             return False
         if isinstance(element, _INTERVALS) and not any(

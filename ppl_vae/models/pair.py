@@ -122,11 +122,12 @@ class Pair(Constructed, ABC):
 
         Args:
             data: a :class:`ppl_vae.data.Dataset`, whose grey values may be binarised where the
-                likelihood is of 0 and 1, or a tensor ``(N, *event)``. The items of a data set have
-                the likelihood's event shape; or they are flat, as many entries as one has; or they
-                are of any shape with as many entries as a likelihood of flat data has, and are
-                flattened in their own order. (28, 28) is not (1, 28, 28). Missing entries are left
-                out.
+                likelihood is of 0 and 1, and whose integers are taken as they are where it is of
+                counts, or a tensor ``(N, *event)``. The items of a data set have the likelihood's
+                event shape, or are grey images of it without their channel, (28, 28) for
+                (1, 28, 28); or they are flat, as many entries as one has; or they are of any shape
+                with as many entries as a likelihood of flat data has, and are flattened in their
+                own order. Missing entries are left out.
 
         Raises:
             TypeError: if the data are no floating-point tensor.
@@ -136,8 +137,10 @@ class Pair(Constructed, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
-        missing = getattr(data, "mask", None) is not None
-        for x in data.in_parts():
+        own = hasattr(data, "as_counts")  # a data set of this package
+        suited: HasParts = self.observation.suited(data) if own else data
+        missing = getattr(suited, "mask", None) is not None
+        for x in suited.in_parts():
             if missing:  # NaN, while what is observed is finite
                 x = x.nan_to_num(nan=self.observation.filling)
             x = self.observation.arranged(x)
