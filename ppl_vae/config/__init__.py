@@ -29,6 +29,7 @@ from ppl_vae.config.files import dumped
 from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
 from ppl_vae.models import Pair
+from ppl_vae.models.datasets import HasParts
 
 __all__ = ["ConfigError", "dump", "from_config", "resolve", "to_config"]
 
@@ -92,7 +93,7 @@ def from_config(
         pair = build(resolve(config, allow=allow, data=data), allow=allow)
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
-        if isinstance(data, Tensor) or hasattr(data, "in_parts"):
+        if isinstance(data, (Tensor, HasParts)):
             pair.check(data)
     return pair
 

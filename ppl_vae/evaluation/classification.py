@@ -73,7 +73,7 @@ class _Labelled(nn.Module):
     def __init__(self, pair: Any) -> None:
         super().__init__()
         self.pair = pair
-        found = getattr(pair.first if isinstance(pair, StackedVAE) else pair, "observation", None)
+        found = getattr(pair, "observation", None)
         self.observation = found and Observation(found.event_shape, real, found.likelihood)
 
     @property

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 from abc import ABC
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.modes import inference
 
 P = TypeVar("P", bound="Pair")
-
-
-@runtime_checkable
-class HasParts(Protocol):
-    """Data that come a part at a time, such as :class:`ppl_vae.data.Dataset`."""
-
-    def in_parts(self) -> Iterator[Tensor]:
-        """Yield tensors ``(batch, *event)``."""
 
 
 class Pair(Constructed, ABC):
@@ -45,6 +39,8 @@ class Pair(Constructed, ABC):
 
     model: nn.Module
     guide: nn.Module
+    _is_conditional = False
+    """Whether the programs need a second argument."""
 
     @property
     def prior(self) -> nn.Module:
@@ -151,8 +147,8 @@ class Pair(Constructed, ABC):
     @inference
     def impute(
         self,
-        x: Tensor,
-        mask: Tensor,
+        x: Tensor | HasParts,
+        mask: Tensor | None = None,
         *context: Tensor,
         num_samples: int | None = None,
         num_particles: int = 1000,
@@ -166,8 +162,10 @@ class Pair(Constructed, ABC):
         p(x | z). Exact as ``num_particles`` grows.
 
         Args:
-            x: the data, shape ``(batch, *event)``; missing entries may hold anything, NaN too.
-            mask: boolean, of x's shape, True where x is observed.
+            x: the data, shape ``(batch, *event)``; missing entries may hold anything, NaN too. Or a
+                :class:`ppl_vae.data.Dataset`, with its mask and, if the pair is conditional, its
+                labels; grey values under a likelihood of 0 and 1 are binarised once, with seed 0.
+            mask: boolean, of x's shape, True where x is observed; needed unless x is a data set.
             context: further arguments of the programs, such as labels.
             num_samples: how many imputations of each datum; one, without a leading dimension, if
                 not given.
@@ -178,15 +176,24 @@ class Pair(Constructed, ABC):
             x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``
             ``(num_samples, batch, *event)``.
         """
-        return imputed(
-            self,
-            x,
-            mask,
-            *context,
-            num_samples=num_samples,
-            num_particles=num_particles,
-            mean=mean,
+        fill = partial(
+            imputed, self, num_samples=num_samples, num_particles=num_particles, mean=mean
         )
+        if isinstance(x, Tensor) or not isinstance(x, HasParts):
+            if mask is None:
+                raise TypeError("impute: mask must say which entries of x are observed, got None")
+            return fill(x, mask, *context)
+        if mask is not None or context:
+            raise TypeError(f"impute: {x!r} brings all there is; leave out what was given beside")
+        filled = [
+            fill(
+                values,
+                torch.ones_like(values, dtype=torch.bool) if seen is None else seen,
+                *([y] if self._is_conditional and y is not None else []),
+            )
+            for values, y, seen in drawn(self, x)
+        ]
+        return torch.cat(filled, dim=0 if num_samples is None else 1)
 
     def __repr__(self) -> str:
         return expression(self)
