@@ -290,7 +290,9 @@ def _take_from_data(
             f"got {told(data)}"
         )
     size = math.prod(shape)
-    written = _setting("event_shape", given, path)
+    written, at = _setting("event_shape", given, path), f"{path}.event_shape"
+    if written is None:  # a full mapping has it where it is used
+        written, at = _image_seen(given), f"{path}.posterior.net.image_shape"
     if written is None:
         images = any(_is_of_images(given.get(part)) for part in ("likelihood", "posterior"))
         try:
@@ -299,13 +301,23 @@ def _take_from_data(
             raise ConfigError(f"{path}.event_shape: {error}") from error
     elif not same_event(shape, written):
         raise ConfigError(
-            f"{path}.event_shape is {shown(written)}, but the data have the shape {shown(shape)}; "
-            f"leave event_shape out, or {how_to_arrange(shape, written)}"
+            f"{at} is {shown(written)}, but the data have the shape {shown(shape)}; leave "
+            f"{at.rpartition('.')[2]} out, or {how_to_arrange(shape, written)}"
         )
+    else:
+        given["event_shape"] = list(written)
     is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
     if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
         given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
     return [name for name in given if name not in before]
+
+
+def _image_seen(given: Mapping[str, object]) -> tuple[int, ...] | None:
+    """Return the shape that is written at the network of the posterior, which sees the data."""
+    posterior = given.get("posterior")
+    net = posterior.get("net") if isinstance(posterior, dict) else None
+    shape = net.get("image_shape") if isinstance(net, dict) else None
+    return tuple(shape) if isinstance(shape, (list, tuple)) else None
 
 
 def _is_of_images(part: object) -> bool:

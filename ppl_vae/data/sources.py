@@ -183,7 +183,7 @@ def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
         if is_ambiguous(event):
             raise ValueError(
                 f"x of shape (N, {', '.join(map(str, event))}) may have {event[0]} channels first "
-                f'or {event[-1]} last; say which: channels="first" or channels="last"'
+                f"or {event[-1]} last; say which, first or last: channels=, or --data.channels"
             )
         return has_channels_last(event)
     if channels not in ("first", "last"):

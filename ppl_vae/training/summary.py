@@ -40,7 +40,7 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
         ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
         ... )
         >>> print(data_summary(vae, data.load("digits")))  # doctest: +NORMALIZE_WHITESPACE
-        data: 'digits', 1437 x (1, 8, 8), flattened; uint8 from 0 to 16, divided by 16;
+        data: 'digits', 1437 of shape (1, 8, 8), flattened; uint8 from 0 to 16, divided by 16;
               nothing missing; 10 classes
         likelihood: Bernoulli, of 0 and 1; grey values are drawn as 0 or 1 anew at each step
                     (ContinuousBernoulli takes them as they are)
@@ -61,26 +61,19 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     drawing = Drawing.of(pair, data)
     flat = drawing.flat if flat is None else flat
     binarise = drawing.binarise if binarise is None else binarise
-    number = (
-        f"{len(data)}" if validation is None else f"{len(data)} + {len(validation)} to validate"
-    )
+    number = f"{len(data)}"
+    if validation is not None:
+        number = f"{number} to train and {len(validation)} to validate,"
+    shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
     facts = [
-        f"{quoted(data.name)}, {number} x {_shape(data, drawing, flat)}",
+        f"{quoted(data.name)}, {number} of shape {shape}",
         _values(drawing.data),
         _missing(data),
         _labels(data, shown),
     ]
     lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
-    return "\n".join([*lines, *(f"converted: {conversion}" for conversion in data.conversions)])
-
-
-def _shape(data: Dataset, drawing: Drawing, flat: bool) -> str:
-    before, after = data.event_shape, drawing.data.event_shape
-    if flat and len(after) > 1:
-        return f"{before}, flattened"
-    if before == after:
-        return f"{before}"
-    return f"{before}, taken as {after}" + (", one channel" if len(before) == 2 else "")
+    done = drawing.data.conversions
+    return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
 
 
 def _values(data: Dataset) -> str:
