@@ -12,7 +12,7 @@ from torch.distributions import Independent
 from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
 
 
-def diagonal_normal(owner: str, outputs: Tensor, min_scale: float = MIN_SCALE) -> Independent:
+def diagonal_normal(owner: str, outputs: Tensor, min_scale: int | float = MIN_SCALE) -> Independent:
     """Return N(μ, diag σ²) for outputs ``(..., 2 * D)``: μ, then s, σ = softplus(s) + min_scale.
 
     Args:
@@ -38,7 +38,7 @@ def unconstrained(scale: Tensor) -> Tensor:
 
 
 def cholesky_factor(
-    unconstrained_diagonal: Tensor, below_diagonal: Tensor, min_scale: float = MIN_SCALE
+    unconstrained_diagonal: Tensor, below_diagonal: Tensor, min_scale: int | float = MIN_SCALE
 ) -> Tensor:
     r"""Return a lower-triangular L with a positive diagonal, shape ``(..., D, D)``.
 

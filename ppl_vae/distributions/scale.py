@@ -16,7 +16,7 @@ before; 1e-4 lies far below any scale a posterior or prior takes on data of unit
 """
 
 
-def positive_scale(unconstrained: Tensor, min_scale: float = MIN_SCALE) -> Tensor:
+def positive_scale(unconstrained: Tensor, min_scale: int | float = MIN_SCALE) -> Tensor:
     """Return softplus(unconstrained) + min_scale, of the same shape."""
     # By default torch takes softplus(s) for s from 20 on, which is off by 1e-10 in float64.
     return F.softplus(unconstrained, threshold=40.0) + min_scale

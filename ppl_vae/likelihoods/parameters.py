@@ -95,7 +95,11 @@ def count_with(value: int | float | str) -> int:
 
 
 def location_and(
-    likelihood: nn.Module, name: str, outputs: Tensor, event_dim: int, least: float = MIN_SCALE
+    likelihood: nn.Module,
+    name: str,
+    outputs: Tensor,
+    event_dim: int,
+    least: int | float = MIN_SCALE,
 ) -> tuple[Tensor, Tensor]:
     """Return the location's outputs and the positive parameter that `declare` declared.
 
