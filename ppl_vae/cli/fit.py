@@ -85,8 +85,9 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
             kept = plan.folder / CHECKPOINTS
             saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
             say(
-                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, or "
-                f"--fit.clip_norm 100, often helps"
+                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, "
+                f"--fit.clip_norm 100, or --model.likelihood.min_scale 0.01 where a scale is "
+                f"learned, often helps"
             )
         return NOT_FINITE
     finally:

@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.config.budget import LARGEST, Budget
@@ -62,7 +63,9 @@ def from_config(
         data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
             unless a network is convolutional; grey images (H, W) then have one channel) and
-            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``.
+            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``. The
+            pseudo-inputs of a ``VampPrior`` start at data, see ``Pair.initialise_from``; which,
+            follows from torch's seed.
         max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
             GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
             5,000 entries; a mapping any number.
@@ -95,6 +98,7 @@ def from_config(
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
         if isinstance(data, (Tensor, HasParts)):
             pair.check(data)
+            pair.initialise_from(data, seed=int(torch.randint(2**31, ())))
     return pair
 
 

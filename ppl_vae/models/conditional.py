@@ -182,7 +182,7 @@ class ConditionalModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior_at(seen))
-            self.observation.sample(self.likelihood(z, seen), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, seen), x, mask)
 
 
 class ConditionalGuide(nn.Module):

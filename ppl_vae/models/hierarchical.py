@@ -199,7 +199,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
@@ -38,6 +38,18 @@ def ordinary(x: Tensor) -> Tensor:
     Autograd refuses to keep such a tensor for a backward pass.
     """
     return x.clone() if torch.is_grad_enabled() and x.is_inference() else x
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A likelihood that learns from what is observed otherwise than by gradients, too."""
+
+    def follow(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
+        """Learn from x, observed under p(x | z) where the mask, if any, is True.
+
+        Called after p(x | z) was computed, for a likelihood in training mode, with gradients: it
+        may move buffers, which p(x | z) must not hold for the backward pass.
+        """
 
 
 class Observation:
@@ -73,12 +85,16 @@ class Observation:
         """The support of one entry of a datum."""
         return getattr(self.support, "base_constraint", self.support)
 
-    def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
+    def sample(
+        self, likelihood: nn.Module, p_x: Distribution, x: Tensor | None, mask: Tensor | None
+    ) -> None:
         """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
         if x is not None:
+            x = self.filled(x, mask)
+            if likelihood.training and torch.is_grad_enabled() and isinstance(likelihood, Follows):
+                likelihood.follow(p_x, x, mask)
             if mask is not None:
                 p_x = self._masked(p_x, ordinary(mask))
-            x = self.filled(x, mask)
         pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -144,6 +144,42 @@ class Pair(Constructed, ABC):
                 continue  # these are binarised when drawn
             self.observation.check_values(x)
 
+    def initialise_from(self, data: HasParts | Tensor, *, seed: int = 0) -> None:
+        """Start at data what looks like data: the pseudo-inputs of a prior made of the posterior.
+
+        See :meth:`ppl_vae.priors.VampPrior.initialise_from`. Missing entries are as the guide sees
+        them. A pair of other parts stays as it is, and so does a prior made of a posterior that
+        sees latents and not x.
+
+        Args:
+            data: as for :meth:`check`.
+            seed: of the choice.
+
+        Raises:
+            ValueError: if a shape is wrong, or values are not finite or outside the prior's bounds;
+                nothing has changed then.
+        """
+        prior: Any = self.prior
+        if getattr(prior, "posterior", None) is not self.posterior:
+            return
+        if not callable(getattr(prior, "initialise_from", None)):
+            return
+        k, generator = prior.pseudo_inputs, torch.Generator().manual_seed(seed)
+        chosen: list[Tensor] = []
+        keys, ends = torch.empty(0), []
+        missing = getattr(data, "mask", None) is not None
+        for x in [data] if isinstance(data, Tensor) else data.in_parts():
+            x = self.observation.arranged(x)
+            if missing:
+                x = x.nan_to_num(nan=self.observation.filling)
+            ends.append(torch.stack(x.aminmax()))
+            # Those with the greatest of random keys are k of all data, whatever the parts.
+            keys = torch.cat([keys, torch.rand(len(x), generator=generator)])
+            keys, index = keys.topk(min(k, len(keys)))
+            chosen = [torch.cat([*chosen, x])[index.to(x.device)]]
+        low, high = (end.item() for end in torch.stack(ends).aminmax())
+        prior.initialise_from(chosen[0], values=(low, high), seed=seed)
+
     @inference
     def impute(
         self,

@@ -244,7 +244,7 @@ class SemiSupervisedModel(nn.Module):
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
-            self.observation.sample(self.likelihood(z, one_hot), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):

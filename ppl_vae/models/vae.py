@@ -110,7 +110,7 @@ class VAEModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior())
-            self.observation.sample(self.likelihood(z), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z), x, mask)
 
 
 class VAEGuide(nn.Module):
