@@ -16,7 +16,7 @@ from torch import Tensor
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
 from ppl_vae.data.checks import check_values, checked_labels, observed
-from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.errors import positive_int
 
@@ -34,6 +34,9 @@ class Dataset:
             real values that are to stay as they are.
         mask: boolean, of the values' shape, True where a value is observed; None if all are. What
             the others hold is never looked at.
+        dequantised_levels: of values (k + u) / levels, as `dequantised` makes them, how many levels
+            the integers k had; None for values without such noise. Evaluation reads it: a density
+            of these values, and of no others, bounds the mass of integers.
 
     Raises:
         TypeError: the dtype of values, labels or mask cannot be used.
@@ -48,11 +51,14 @@ class Dataset:
     _: KW_ONLY
     scale: int | float = 1.0
     mask: Tensor | None = None
+    dequantised_levels: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", self.mask.to(self.values.device))
         check_values(self.values, self.scale, self.mask)
+        if self.dequantised_levels is not None:
+            check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
         if self.labels is not None:
             object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
 
@@ -65,7 +71,10 @@ class Dataset:
         missing = ""
         if self.mask is not None:
             missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
-        return f"Dataset({self.name!r}, {size}, {classes}{missing})"
+        noise = ""
+        if self.dequantised_levels is not None:
+            noise = f", dequantised from {self.dequantised_levels} levels"
+        return f"Dataset({self.name!r}, {size}, {classes}{missing}{noise})"
 
     def __getstate__(self) -> dict[str, object]:
         """Return what is copied and pickled: of values that are a part of others, this part alone.
@@ -165,7 +174,8 @@ class Dataset:
             self.draw(i, generator=generator, flat=False).nan_to_num_().to(torch.uint8)
             for i in parts
         )
-        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+        values = torch.cat(list(draws))
+        return replace(self, values=values, scale=1.0, dequantised_levels=None)
 
     def dequantised(self, seed: int = 0) -> Dataset:
         r"""Add uniform noise once: real values v = (k + u) / levels in (0, 1), with scale 1.
@@ -190,8 +200,8 @@ class Dataset:
             >>> digits = load("digits")
             >>> digits.levels
             17
-            >>> digits.dequantised(seed=0)
-            Dataset('digits', 1437 x (1, 8, 8), torch.float32 / 1, 10 classes)
+            >>> digits.dequantised(seed=0).dequantised_levels
+            17
         """
         generator = self._generator(seed)
         parts = torch.arange(len(self)).split(4096)
@@ -199,7 +209,23 @@ class Dataset:
             self.draw(i, binarise="none", dequantise=True, generator=generator, flat=False)
             for i in parts
         )
-        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+        values = torch.cat(list(draws))
+        return replace(self, values=values, scale=1.0, dequantised_levels=self.levels)
+
+    def quantised(self) -> Dataset:
+        """Undo `dequantised`: the integers k = floor(levels v) again, with scale levels - 1.
+
+        Raises ValueError where ``dequantised_levels`` is None.
+        """
+        levels = self.dequantised_levels
+        if levels is None:
+            raise ValueError(f"quantised: {self.name!r} must be dequantised, and is not")
+        parts = (
+            v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
+            for v in self.values.split(4096)  # bounds the memory of float64
+        )
+        values = torch.cat(list(parts))
+        return replace(self, values=values, scale=levels - 1.0, dequantised_levels=None)
 
     def draw(
         self,
