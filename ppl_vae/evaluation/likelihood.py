@@ -221,8 +221,8 @@ def log_likelihood(
     result = LogLikelihood(log_px, error, ess, k, kind)
     if not result.has_pareto_k:
         warnings.warn(
-            f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got {num_samples}: nothing says by how much "
-            f"log p(x) is underestimated; take more samples",
+            f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "
+            f"by how much log p(x) is underestimated; take more",
             UserWarning,
             stacklevel=2,
         )

@@ -315,6 +315,11 @@ def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
         "Terms of the split of the KL have the standard error of the draws of z, the data fixed; "
         "mutual information and marginal KL add up to the KL but for the noise of both.",
     ]
+    if data.dequantised_levels is not None:
+        notes.append(
+            f"Bits per dimension are those of {data.dequantised_levels} levels; of a density they "
+            f"are a bound, with log2({data.dequantised_levels}) added for the noise."
+        )
     if data.labels is not None:
         how = "one half of these data and tested on the other"
         if fitted is not None:
