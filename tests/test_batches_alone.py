@@ -135,6 +135,7 @@ def test_a_batch_that_came_another_way_trains_as_well(way):
         torch.testing.assert_close(torch.as_tensor(a), b)
 
 
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")  # of three samples there is no k̂
 def test_all_goes_on_under_inference_mode():
     with torch.inference_mode():
         x, y = next(iter(GREY.batches(8, seed=1)))

@@ -24,7 +24,7 @@ from ppl_vae.data.checks import (
     held,
     observed,
 )
-from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
 from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
@@ -56,6 +56,9 @@ class Dataset:
         mask: boolean, of the values' shape, True where a value is observed; None if all are. What
             the others hold is never looked at.
         conversions: what was done to the values before, in words, for messages and reports.
+        dequantised_levels: of values (k + u) / levels, as `dequantised` makes them, how many levels
+            the integers k had; None for values without such noise. Evaluation reads it: a density
+            of these values, and of no others, bounds the mass of integers.
 
     Raises:
         TypeError: the dtype of values, labels or mask cannot be used.
@@ -72,6 +75,7 @@ class Dataset:
     mask: Tensor | None = None
     conversions: tuple[str, ...] = ()
     _scale_left_out: bool = field(default=False, repr=False)
+    dequantised_levels: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", held(self.values))
@@ -81,6 +85,8 @@ class Dataset:
             object.__setattr__(self, "scale", default_scale(self.values, self.mask))
             object.__setattr__(self, "_scale_left_out", True)
         check_values(self.values, self.scale, self.mask)
+        if self.dequantised_levels is not None:
+            check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
         if self.labels is not None:
             object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
 
@@ -125,8 +131,11 @@ class Dataset:
         missing = ""
         if self.mask is not None:
             missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
+        noise = ""
+        if self.dequantised_levels is not None:
+            noise = f", dequantised from {self.dequantised_levels} levels"
         done = "".join(f"; {conversion}" for conversion in self.conversions)
-        return f"Dataset({self.name!r}, {size}, {classes}{missing}{done})"
+        return f"Dataset({self.name!r}, {size}, {classes}{missing}{noise}{done})"
 
     def __getstate__(self) -> dict[str, object]:
         """Return what is copied and pickled: of values that are a part of others, this part alone.
@@ -259,8 +268,8 @@ class Dataset:
             >>> digits = load("digits")
             >>> digits.levels
             17
-            >>> digits.dequantised(seed=0)
-            Dataset('digits', 1437 x (1, 8, 8), torch.float32 / 1, 10 classes; noise added, seed 0)
+            >>> digits.dequantised(seed=0).dequantised_levels
+            17
         """
         generator = self._generator(seed)
         parts = torch.arange(len(self)).split(4096)
@@ -268,7 +277,22 @@ class Dataset:
             self.draw(i, binarise="none", dequantise=True, generator=generator, flat=False)
             for i in parts
         )
-        return self._made(torch.cat(list(draws)), f"noise added, seed {seed}")
+        values = torch.cat(list(draws))
+        return self._made(values, f"noise added, seed {seed}", levels=self.levels)
+
+    def quantised(self) -> Dataset:
+        """Undo `dequantised`: the integers k = floor(levels v) again, with scale levels - 1.
+
+        Raises ValueError where ``dequantised_levels`` is None.
+        """
+        levels = self.dequantised_levels
+        if levels is None:
+            raise ValueError(f"quantised: {self.name!r} must be dequantised, and is not")
+        parts = (
+            v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
+            for v in self.values.split(4096)  # bounds the memory of float64
+        )
+        return replace(self._made(torch.cat(list(parts)), "noise removed"), scale=levels - 1.0)
 
     def draw(
         self,
@@ -463,9 +487,15 @@ class Dataset:
             x = x.masked_fill_(~mask, torch.nan)
         return (x.flatten(1) if flat else x).to(device=device)
 
-    def _made(self, values: Tensor, how: str) -> Dataset:
+    def _made(self, values: Tensor, how: str, *, levels: int | None = None) -> Dataset:
         """Return values that were made of these, which are as they are to stay."""
-        return replace(self, values=values, scale=1.0, conversions=(*self.conversions, how))
+        return replace(
+            self,
+            values=values,
+            scale=1.0,
+            dequantised_levels=levels,
+            conversions=(*self.conversions, how),
+        )
 
     @property
     def _observed(self) -> Tensor:

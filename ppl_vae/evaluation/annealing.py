@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
@@ -47,12 +48,15 @@ class AnnealedLikelihood(Evidence):
         standard_error: of ``log_px``, over chains; of a few chains it is rough itself.
         ess: effective number of chains, 1 to the number of chains.
         acceptance: mean probability of accepting a transition; NaN where there was none.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            where it is not known.
     """
 
     log_px: Float[Tensor, " data"]
     standard_error: Float[Tensor, " data"]
     ess: Float[Tensor, " data"]
     acceptance: Float[Tensor, " data"]
+    kind: Kind | None = None
 
     def __str__(self) -> str:
         return (
@@ -159,6 +163,7 @@ def annealed_importance_sampling(
     _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
     given = arguments(owner, pair, x, context, mask)
     results = []
+    kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
@@ -176,7 +181,9 @@ def annealed_importance_sampling(
             sums = _over_chains(owner, log_w, batch.start)
             parts = (sums.log_mean, sums.standard_error, sums.ess, acceptance)
             results.append([part.to(first.log_joint.dtype) for part in parts])
-    return AnnealedLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+            kind = batch.kind
+    log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
+    return AnnealedLikelihood(log_px, error, ess, accepted, kind)
 
 
 def bidirectional_monte_carlo(

@@ -21,7 +21,7 @@ from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
-from ppl_vae.evaluation.pareto import UNRELIABLE
+from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.modes import evaluating
@@ -115,7 +115,8 @@ def inference_gap(
         progress: show a progress bar.
 
     Warns:
-        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low.
+        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low;
+            if there is no k̂, with fewer than 25 ``importance_samples``.
 
     Raises:
         TypeError: if the guide holds no such posterior.
@@ -162,7 +163,14 @@ def inference_gap(
     if log_px is None:
         log_px = torch.cat([part.log_px for part in sampled])
         unreliable = sum(part.unreliable for part in sampled)
-        if unreliable:
+        if not all(part.has_pareto_k for part in sampled):
+            warnings.warn(
+                f"{owner}: Pareto k̂ {NOT_COMPUTED}, got importance_samples={importance_samples}: "
+                f"nothing says by how much log p(x) is underestimated, and with it the "
+                f"approximation gap; take more",
+                stacklevel=2,
+            )
+        elif unreliable:
             warnings.warn(
                 f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(given)} data: log p(x) "
                 f"is underestimated there, and with it the approximation gap; give log_px by "

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bits import bits_per_dim
+from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.compiled import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.pareto import UNRELIABLE
+from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
@@ -36,6 +36,7 @@ class Evidence(ABC):
     """Estimates of log p(x) per datum, in nats, in the units that papers report."""
 
     log_px: Float[Tensor, " data"]
+    kind: Kind | None
 
     @property
     def nll(self) -> Estimate:
@@ -45,7 +46,21 @@ class Evidence(ABC):
     def bits_per_dim(
         self, event_shape: Sequence[int], *, dequantised_levels: int | None = None
     ) -> Estimate:
-        """Return -log p(x) in bits per dimension; see :func:`ppl_vae.evaluation.bits_per_dim`."""
+        """Return -log p(x) in bits per dimension; see :func:`ppl_vae.evaluation.bits_per_dim`.
+
+        Raises:
+            ValueError: if p(x) is a density and ``dequantised_levels`` is not given, or a mass and
+                it is.
+        """
+        missing = no_bits(self.kind, dequantised_levels)
+        if missing is not None:
+            fix = "; give dequantised_levels= where it was" if self.kind == "density" else ""
+            raise ValueError(f"bits_per_dim: {missing}{fix}")
+        if self.kind == "mass" and dequantised_levels is not None:
+            raise ValueError(
+                f"bits_per_dim: dequantised_levels={dequantised_levels} is of a density, and p(x) "
+                f"is a mass; leave it out"
+            )
         return bits_per_dim(self.nll, event_shape, dequantised_levels=dequantised_levels)
 
 
@@ -58,25 +73,41 @@ class LogLikelihood(Evidence):
         standard_error: of ``log_px``, over draws from the guide; trust it where k̂ is at most 0.7.
         ess: effective sample size, 1 to S.
         pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            where it is not known.
     """
 
     log_px: Float[Tensor, " data"]
     standard_error: Float[Tensor, " data"]
     ess: Float[Tensor, " data"]
     pareto_k: Float[Tensor, " data"]
+    kind: Kind | None = None
 
     @property
     def unreliable(self) -> int:
-        """The number of data with k̂ > 0.7."""
-        return int((self.pareto_k > UNRELIABLE).sum())
+        """The number of data not known to be reliable: k̂ > 0.7, or not computed."""
+        return int((~(self.pareto_k <= UNRELIABLE)).sum())
+
+    @property
+    def has_pareto_k(self) -> bool:
+        """Whether k̂ was computed, as it is from 25 samples on."""
+        return not bool(self.pareto_k.isnan().any())
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """The standard error of the mean over data, over draws; NaN for a single sample."""
+        error = self.standard_error.double()
+        return error.square().sum().sqrt().item() / len(error)
 
     def __str__(self) -> str:
-        error = self.standard_error.double()
-        of_mean = error.square().sum().sqrt() / len(error)
+        error = self.monte_carlo_error
+        drawn = "not computed: a single sample" if math.isnan(error) else f"{error:.2g}"
+        tail = f"k̂ > {UNRELIABLE} for {self.unreliable} data"
+        if not self.has_pareto_k:
+            tail = f"k̂ {NOT_COMPUTED}"
         return for_stdout(
-            f"-log p(x) = {self.nll} nats per datum over {len(error)} data "
-            f"(Monte Carlo error of the mean {of_mean:.2g}, median ESS {self.ess.median():.0f}, "
-            f"k̂ > {UNRELIABLE} for {self.unreliable} data)"
+            f"-log p(x) = {self.nll} nats per datum over {len(self.log_px)} data "
+            f"(Monte Carlo error of the mean {drawn}, median ESS {self.ess.median():.0f}, {tail})"
         )
 
 
@@ -138,7 +169,7 @@ def log_likelihood(
             in their latents, or a site is scaled.
 
     Warns:
-        UserWarning: with the number of data whose k̂ > 0.7, if there are any.
+        UserWarning: with the number of data whose k̂ > 0.7, if there are any; if there is no k̂.
         NotCompiledWarning: where a program cannot be compiled, and runs as it is.
 
     Example:
@@ -158,6 +189,7 @@ def log_likelihood(
         most = min(most, positive_int(owner, "chunk_size", chunk_size))
     results = []
     given = arguments(owner, pair, x, context, mask)
+    kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
@@ -186,8 +218,17 @@ def log_likelihood(
             check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
             parts = (sums.log_mean, sums.standard_error, sums.ess, sums.pareto_k)
             results.append([part.to(log_w.dtype) for part in parts])
-    result = LogLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
-    if result.unreliable:
+            kind = batch.kind
+    log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
+    result = LogLikelihood(log_px, error, ess, k, kind)
+    if not result.has_pareto_k:
+        warnings.warn(
+            f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "
+            f"by how much log p(x) is underestimated; take more",
+            UserWarning,
+            stacklevel=2,
+        )
+    elif result.unreliable:
         warnings.warn(
             f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(given)} "
             f"data: the guide misses part of the posterior, log p(x) is underestimated there and "

@@ -17,6 +17,7 @@ from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
 from ppl_vae.evaluation.arguments import Arguments
+from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
 from ppl_vae.evaluation.signature import Signature
 
@@ -74,6 +75,25 @@ class Batch:
     def program(self) -> Program:
         """Model and guide, for running with particles and enumeration."""
         return Program(self.model, self.guide, self.args, self.kwargs, self.particle_dim)
+
+    @property
+    def kind(self) -> Kind | None:
+        """What p(x) is; None if it cannot be told.
+
+        A label that is given, and would be enumerated, is no part of x; nor is a ``pyro.factor``.
+        """
+        discrete = {
+            _is_discrete(site["fn"])
+            for site in sample_sites(self.model_trace)
+            if site["is_observed"]
+            and site["infer"].get("enumerate") != "parallel"
+            and 0 not in site["fn"].event_shape
+        }
+        if None in discrete or not discrete:
+            return None
+        if len(discrete) > 1:
+            return "both"
+        return "mass" if discrete.pop() else "density"
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, at the values of a trace where it has them."""
@@ -181,6 +201,14 @@ def examined(
             len(site["fn"].enumerate_support(expand=False)) for site in enumerated.values()
         ),
     )
+
+
+def _is_discrete(fn: Any) -> bool | None:
+    """Tell whether a distribution has masses; None where it does not say what its support is."""
+    try:
+        return bool(fn.support.is_discrete)
+    except NotImplementedError:
+        return None
 
 
 def _is_to_be_enumerated(site: dict) -> bool:

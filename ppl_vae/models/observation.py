@@ -81,6 +81,16 @@ class Observation:
         return isinstance(self.element, _INTEGERS)
 
     @property
+    def is_discrete(self) -> bool:
+        """Whether p(x | z) is a mass, and no density."""
+        return bool(self.support.is_discrete)
+
+    @property
+    def levels(self) -> int | None:
+        """How many values in [0, 1] an entry of x may have; None where they are not so."""
+        return 2 if self.is_boolean else getattr(self.element, "levels", None)
+
+    @property
     def element(self) -> Constraint:
         """The support of one entry of a datum."""
         return getattr(self.support, "base_constraint", self.support)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -124,6 +124,27 @@ class Data:
             return tuple(self.source.shape[1:])
         return self.source.event_shape
 
+    @property
+    def dequantised_levels(self) -> int | None:
+        """How many levels the values had before noise was added; None where none was."""
+        return self.source.dequantised_levels if isinstance(self.source, Dataset) else None
+
+    @property
+    def levels(self) -> int | None:
+        """How many levels the values have, with no noise between them; None if they have none."""
+        if not isinstance(self.source, Dataset) or self.dequantised_levels is not None:
+            return None
+        try:
+            return self.source.levels
+        except ValueError:  # real values
+            return None
+
+    def without_noise(self) -> Data:
+        """Return the same data as they were before they were dequantised, if they were."""
+        if not isinstance(self.source, Dataset) or self.dequantised_levels is None:
+            return self
+        return replace(self, source=self.source.quantised())
+
     def drawn(self, pair: ModelAndGuide) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the values as a pair sees them, as they are, and what is observed of them.
 
@@ -174,6 +195,14 @@ class Subject:
         return self.data.labels
 
     @property
+    def dimensions(self) -> int | None:
+        """How many entries of a datum are observed; None where data differ in that."""
+        if self.mask is None:
+            return math.prod(self.x.shape[1:])
+        observed = self.mask.flatten(1).sum(1).unique()
+        return int(observed) if len(observed) == 1 else None
+
+    @property
     def classes(self) -> int | None:
         """How many values a label of the programs has; None where they have none."""
         pair = self.pair
@@ -212,9 +241,15 @@ def training(subject: Subject, train: Data) -> Subject:
 def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, ...]) -> Subject:
     like = parameter_of(pair)
     observation = getattr(pair, "observation", None)
-    binary = observation is not None and observation.is_boolean
-    prepared = "0 and 1 as given" if binary else "as they are"
+    prepared = "as they are"
+    if data.dequantised_levels is not None:
+        prepared = f"dequantised from {data.dequantised_levels} levels"
+        if observation is not None and observation.is_discrete:
+            prepared = f"{data.dequantised_levels} levels, without the noise between them"
+            data = data.without_noise()
     x, grey, mask = data.drawn(pair)
+    if observation is not None and observation.is_boolean:
+        prepared = "0 and 1 as given"
     if x is not grey:
         prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
     if observation is not None:
