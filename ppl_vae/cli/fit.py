@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro.infer import ELBO
+from torch import Tensor
 
 from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import Split, for_training, held_out, loaded, per_class
+from ppl_vae.cli.datasets import Split, for_training, held_out, labels_in_words, loaded, shown
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.overrides import SWAPS, Override
@@ -44,6 +45,8 @@ class Plan:
     Args:
         configuration: all that decides the training.
         split: the data.
+        labelled: the training data whose label a semi-supervised pair is shown; None for all data
+            in one stream.
         estimator: of the bound.
         beta: weight on the KL, or its schedule.
         stopping: when to stop early.
@@ -53,6 +56,7 @@ class Plan:
 
     configuration: Configuration
     split: Split
+    labelled: Tensor | None
     estimator: ELBO
     beta: Any
     stopping: EarlyStopping | None
@@ -68,6 +72,8 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
         return SUCCESS
     if _may_be_first():
         check_folder(plan)
+        if plan.labelled is not None:
+            say(labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
@@ -122,11 +128,17 @@ def planned(flags: Any, overrides: Sequence[Override]) -> Plan:
         name = name_of(given, configuration.model)
         folder = Path("runs") / f"{name}-{Path(configuration.data.name).stem}"
     data = loaded(configuration.data, "train")
+    typed = any(path == ["data", "labels"] for path, _ in overrides)
+    partly = data.labels is not None and not data.labelled.all()
+    if partly and not typed and _is_shipped(given):
+        # Which labels are known, the data say; a configuration that comes with the package cannot.
+        configuration = replace(configuration, data=replace(configuration.data, labels=None))
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:
         raise ConfigError(_with_flag(str(error))) from error
-    if configuration.data.labels is not None and "classifier" not in configuration.model:
+    semi_supervised = "classifier" in configuration.model
+    if configuration.data.labels is not None and not semi_supervised:
         raise UsageError(
             f"data.labels is for a SemiSupervisedVAE, and the model is a "
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
@@ -138,11 +150,11 @@ def planned(flags: Any, overrides: Sequence[Override]) -> Plan:
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
         )
     split = held_out(data, configuration.data)
-    if configuration.data.labels is not None:
-        per_class(configuration.data.labels, split.train)
+    labelled = shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
         configuration=configuration,
         split=split,
+        labelled=labelled,
         estimator=configuration.estimator.make(),
         beta=beta_of(configuration.fit),
         stopping=stopping_of(configuration.fit),
@@ -272,6 +284,11 @@ def stopping_of(settings: FitSettings) -> EarlyStopping | None:
         raise ConfigError(f"fit.stopping: {error}") from error
 
 
+def _is_shipped(given: str | None) -> bool:
+    """Tell whether a configuration is one that comes with the package."""
+    return given is None or not Path(given).expanduser().exists()
+
+
 def _may_be_first() -> bool:
     """Tell whether this process, not yet among others, may be the one that writes."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -288,7 +305,9 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
     fitted = fit(
         pair,
-        **for_training(pair, plan.split, configuration.data, settings, fabric.device),
+        **for_training(
+            pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
+        ),
         steps=settings.steps,
         epochs=settings.epochs,
         estimator=plan.estimator,

@@ -15,7 +15,10 @@ from ppl_vae.evaluation.reporting.writing import destination
 from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
-_SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
+_SAME = (
+    *("name", "scale", "missing", "x", "y", "mask", "classes", "size", "test_fraction"),
+    *("binarise", "dequantise", "seed"),
+)
 
 
 def run(flags: Any) -> int:
@@ -68,7 +71,7 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
         pairs,
         runs[0].data("test"),
         out,
-        train=None if train.labels is None else train,
+        train=train if train.labelled.any() else None,
         history={name: curve for name, curve in curves.items() if curve} or None,
         num_data=None if flags.num_data == "all" else flags.num_data,
         num_samples=flags.num_samples,

@@ -18,6 +18,7 @@ from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
+from ppl_vae.tensors import as_tensor
 
 
 @runtime_checkable
@@ -123,6 +124,8 @@ def source_of(
         TypeError: if the data are of a kind that is not known.
         ValueError: if they do not suit the pair, or bring a batch size of their own.
     """
+    if isinstance(data, np.ndarray):
+        data = as_tensor("fit: data", data)
     whole = isinstance(data, (Tensor, Dataset))
     # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
@@ -190,16 +193,11 @@ def _without_nan(part: Part) -> Part:
 
 def _refuse_no_batches(data: Any) -> None:
     """Raise TypeError for what can be iterated over, and yields no batches."""
-    if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):
+    if isinstance(data, tuple) and all(isinstance(t, (Tensor, np.ndarray)) for t in data):
         raise TypeError(
             "fit: data must not be a tuple of tensors, which might be batches, or one tensor for "
             "each argument; give Dataset(x, labels, mask=mask), "
             "DataLoader(TensorDataset(*tensors), batch_size), or a list of batches"
-        )
-    if isinstance(data, np.ndarray):
-        raise TypeError(
-            f"fit: data must be a tensor, not an array of numpy's, got one of shape {data.shape}; "
-            f"give torch.from_numpy(data)"
         )
     if isinstance(data, Mapping):
         names = ", ".join(map(repr, data))
@@ -225,6 +223,7 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         TypeError: if the data are of another kind.
         ValueError: if they do not suit the pair, or hold something that it does not take.
     """
+    data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
         data = Dataset(data, name="validation")
     if isinstance(data, Dataset):
@@ -241,6 +240,17 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
     labels = not isinstance(pair, SemiSupervisedVAE)
     (part,) = _signature(pair).of(batch, labels=labels)
     return placed(part, like)
+
+
+def _as_tensors(data: Any) -> Any:
+    """Return data to validate on with tensors in the place of arrays."""
+    if isinstance(data, np.ndarray):
+        return as_tensor("fit: validation", data)
+    if type(data) in (tuple, list):
+        return type(data)(map(_as_tensors, data))
+    if type(data) is dict:
+        return {name: _as_tensors(value) for name, value in data.items()}
+    return data
 
 
 def _validation(data: Any) -> Given:
@@ -300,7 +310,23 @@ def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     _check_labels(pair, data.labels)
 
 
+def check_classes(data: Any, validation: Any) -> None:
+    """Raise ValueError where the data to validate on number the classes otherwise."""
+    of, other = (getattr(given, "dataset", given) for given in (data, validation))
+    if isinstance(of, Dataset) and isinstance(other, Dataset):
+        other.check_classes("fit: validation", of)
+
+
 def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
     of = getattr(pair, "labels", None)
-    if isinstance(of, Labels) and labels is not None:
-        of.check_observed(labels, len(labels))
+    if not isinstance(of, Labels) or labels is None:
+        return
+    if isinstance(pair, SemiSupervisedVAE):
+        of.check(labels, len(labels))
+        return
+    if missing := int((labels < 0).sum()):
+        raise ValueError(
+            f"fit: a {type(pair).__name__} is given the label of each datum, and {missing} of "
+            f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
+        )
+    of.check_observed(labels, len(labels))
