@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import overload
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,24 +32,14 @@ def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
         ) from error
 
 
-@overload
-def tensor_for(module: nn.Module, name: str, value: Tensor | np.ndarray) -> Tensor: ...
-@overload
-def tensor_for(
-    module: nn.Module, name: str, value: Tensor | np.ndarray | None
-) -> Tensor | None: ...
-
-
-def tensor_for(module: nn.Module, name: str, value: Tensor | np.ndarray | None) -> Tensor | None:
-    """Return a tensor, or None, as it is, and an array as a tensor where a module is.
+def tensor_for(module: nn.Module, name: str, array: np.ndarray) -> Tensor:
+    """Return an array as a tensor where a module is.
 
     Floating arrays, which are mostly of 64 bits, are in the dtype of the module's parameters.
 
     Raises:
         TypeError: as :func:`as_tensor` does.
     """
-    if not isinstance(value, np.ndarray):
-        return value
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    tensor = as_tensor(name, value)
+    tensor = as_tensor(name, array)
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

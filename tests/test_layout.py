@@ -21,6 +21,7 @@ ROOMS = {
     "turns": {"randomness"},
     "modes": {"buffers", "turns"},
     "registration": set(),
+    "tensors": set(),
     "compilation": {"buffers", "models", "randomness"},
     "construction": {"errors", "likeness"},
     "likeness": {"errors"},
@@ -41,10 +42,11 @@ ROOMS = {
         "randomness",
         "registration",
         "storage",
+        "tensors",
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
     "oracles": {"registration"},
-    "data": {"errors", "files", "turns"},
+    "data": {"errors", "files", "tensors", "turns"},
     "evaluation": {
         "compilation",
         "conditional",
@@ -103,6 +105,7 @@ ROOMS = {
         "modes",
         "randomness",
         "storage",
+        "tensors",
         "turns",
     },
 }

@@ -59,7 +59,7 @@ def from_tensor(
 
 def from_numpy(
     x: np.ndarray,
-    labels: np.ndarray | Sequence[object] | None = None,
+    labels: Tensor | np.ndarray | Sequence[object] | None = None,
     *,
     scale: int | float | None = None,
     mask: np.ndarray | None = None,
@@ -131,8 +131,7 @@ def from_file(
             f"{quoted(path)} must have the key x (values) and may have y (labels) and mask (True "
             f"where observed), and nothing else, got "
             f"{reason(', '.join((others or found)[:20])) or 'no keys'}; write it with "
-            f"np.savez(path, x=...), or name its arrays: x=, y=, mask= (--data.x, --data.y, "
-            f"--data.mask)"
+            f"np.savez(path, x=...), or name its arrays: x=, y= (--data.x, --data.y)"
         )
     return from_numpy(
         arrays[keys["x"]],

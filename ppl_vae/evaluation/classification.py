@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.checks import known_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import data_blocks
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
@@ -26,13 +26,14 @@ def accuracy(
     Args:
         pair: a pair with ``classify``.
         x: the data, shape ``(N, *event)``.
-        y: a label for each datum, integers from 0, shape ``(N,)``.
+        y: a label for each datum, integers from 0, shape ``(N,)``; data whose label is -1 are left
+            out, and are not in ``count``.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         batch_size: data at a time.
 
     Raises:
         TypeError: if the pair does not classify, or y is no tensor of integers.
-        ValueError: if y has another shape, or a value that is no class of the pair.
+        ValueError: if y has another shape, no label, or a value that is no class of the pair.
     """
     if not hasattr(pair, "classify"):
         raise TypeError(
@@ -41,7 +42,7 @@ def accuracy(
         )
     positive_int("accuracy", "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
-    check_labels("accuracy", y, x, below=classes)
+    known = known_labels("accuracy", y, x, below=classes)
     unknown = ~x.isfinite()
     if mask is not None and mask.shape == x.shape:
         unknown &= mask.to(x.device)
@@ -53,4 +54,4 @@ def accuracy(
     with evaluating(pair):
         blocks = data_blocks("accuracy", x, (), mask, batch_size)
         likeliest = torch.cat([pair.classify(*a, **named).argmax(-1) for a, named in blocks])
-    return Estimate.of((likeliest == y.to(likeliest.device)).float())
+    return Estimate.of((likeliest == y.to(likeliest.device))[known.to(likeliest.device)].float())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -77,6 +78,7 @@ class ConditionalVAE(Pair):
         """What c may be, where it is a label."""
         return self.model.condition.labels
 
+    @of_arrays
     @inference
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
@@ -84,6 +86,7 @@ class ConditionalVAE(Pair):
         p_x = self.likelihood(self.model.prior_at(c).expand((len(c),)).sample(), c)
         return p_x.mean if mean else p_x.sample()
 
+    @of_arrays
     @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
@@ -95,6 +98,7 @@ class ConditionalVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
+    @of_arrays
     @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import observation_of, probed, same_latents
@@ -131,6 +132,7 @@ class HierarchicalVAE(Pair):
         p_x = self.model.likelihood_at(latents)
         return p_x.mean if mean else p_x.sample()
 
+    @of_arrays
     @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -142,6 +144,7 @@ class HierarchicalVAE(Pair):
         x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
+    @of_arrays
     @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -41,6 +42,8 @@ class Pair(Constructed, ABC):
       1812.02633, section 2.2), or a value of the support where 0 is outside it;
     - ``model(size=n)``: nothing observed, n data are drawn. Condition any site with
       ``pyro.condition(vae.model, data={"z": z})(size=n)``.
+
+    Methods such as ``encode`` take arrays of NumPy for tensors, too.
     """
 
     model: nn.Module
@@ -117,6 +120,7 @@ class Pair(Constructed, ABC):
 
         return save(self, folder)
 
+    @of_arrays
     def check(self, data: HasParts | Tensor) -> None:
         """Raise an error if any of the data does not suit the likelihood.
 
@@ -145,6 +149,7 @@ class Pair(Constructed, ABC):
                 continue  # these are binarised when drawn
             self.observation.check_values(x)
 
+    @of_arrays
     @inference
     def impute(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -116,6 +117,7 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -131,6 +133,7 @@ class SemiSupervisedVAE(Pair):
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
@@ -145,6 +148,7 @@ class SemiSupervisedVAE(Pair):
         likelihood = self.likelihood(p_z.sample(), one_hot)
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     def encode(
         self,
@@ -160,6 +164,7 @@ class SemiSupervisedVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
+    @of_arrays
     @inference
     def reconstruct(
         self,

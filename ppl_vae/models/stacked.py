@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
@@ -63,6 +64,7 @@ class StackedVAE(Constructed):
 
         return save(self, folder)
 
+    @of_arrays
     @inference
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -73,6 +75,7 @@ class StackedVAE(Constructed):
         """
         return self.first.posterior(self.first.observation.seen(x, mask)).sample()
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -83,6 +86,7 @@ class StackedVAE(Constructed):
             self.first.observation.check_mask(x, mask)
         return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
+    @of_arrays
     @inference
     def encode(
         self,
@@ -95,6 +99,7 @@ class StackedVAE(Constructed):
         x = self.first.observation.seen(x, mask)
         return self.second.encode(self._mean_latents(x), y)
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
@@ -103,6 +108,7 @@ class StackedVAE(Constructed):
         likelihood = self.first.likelihood(self.second.generate(n, y))
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     def reconstruct(
         self,

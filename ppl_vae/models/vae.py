@@ -6,6 +6,7 @@ import pyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import agree
@@ -62,6 +63,7 @@ class VAE(Pair):
         likelihood = self.likelihood(self.prior().sample((n,)))
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -72,6 +74,7 @@ class VAE(Pair):
         """
         return mean_of(self.posterior(self.observation.seen(x, mask)))
 
+    @of_arrays
     @inference
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None

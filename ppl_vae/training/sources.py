@@ -42,6 +42,7 @@ class Source:
         signature: of the programs.
         like: a parameter of the pair, of whose device and dtype the data are to be.
         whole: whether all values and labels were looked at beforehand.
+        labelled: whether, of labels that were, none is missing.
         from_start: whether they are a loader's, from its start.
     """
 
@@ -52,10 +53,12 @@ class Source:
         like: Tensor,
         *,
         whole: bool,
+        labelled: bool,
         from_start: bool,
     ) -> None:
         self.batches = batches
         self.whole = whole
+        self.labelled = labelled
         self._from_start = from_start
         self.epoch = 0
         self._signature = signature
@@ -162,7 +165,15 @@ def source_of(
             f"batches such as a DataLoader, got {describe(data)}"
         )
     replayed = not (whole or given)
-    return Source(batches, _signature(pair), like, whole=known, from_start=replayed)
+    labels = getattr(batches, "labels", None) if known else None
+    return Source(
+        batches,
+        _signature(pair),
+        like,
+        whole=known,
+        labelled=known and (labels is None or bool((labels >= 0).all())),
+        from_start=replayed,
+    )
 
 
 def _signature(pair: ModelAndGuide) -> Signature:
