@@ -208,7 +208,10 @@ VALUE_ERRORS: dict[str, Case] = {
 TYPE_ERRORS: dict[str, Case] = {
     "text": (lambda p: from_numpy(LABELS[:, None]), "x must be a numeric array, got dtype <U1"),
     "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must be an array without a mask"),
-    "dates as labels": (lambda p: from_numpy(X, DATES), "labels must be a numeric array, got .*M8"),
+    "dates as labels": (
+        lambda p: from_numpy(X, DATES),
+        "labels must be a numeric array, got .*date",
+    ),
 }
 NOT_FOUND: dict[str, Case] = {
     "missing file": (lambda p: load(p / "a.npz"), NO_FILE),
