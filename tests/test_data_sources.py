@@ -147,8 +147,10 @@ NO_SOURCE = (
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
 KEYS = (
     r"must have the key x .* and nothing else, got images, labels; write it with np.savez\(path, x="
+    r"...\), or name its arrays: x=, y= \(--data.x, --data.y\)"
 )
 LABELS = np.array(["a"] * 30)
+DATES = np.array(["2020"] * 30, dtype="datetime64[Y]")
 OBJECTS = np.array([{}, []], dtype=object)
 
 Case = tuple[Callable[[Path], object], str]
@@ -176,7 +178,22 @@ VALUE_ERRORS: dict[str, Case] = {
         lambda p: load(file(p / "b.npz", npz(p, x=X).read_bytes()[:-30])),
         "b.npz', which cannot be read",
     ),
-    "pickled objects": (lambda p: load(npz(p, x=OBJECTS)), "without pickled objects"),
+    "pickled objects": (
+        lambda p: load(npz(p, x=OBJECTS)),
+        r"without pickled objects.* of 'x', .* with .astype\(float\), or text with .astype\(str\)",
+    ),
+    "pickled labels": (lambda p: load(npz(p, x=X, y=OBJECTS)), "of 'y', the entries are Python o"),
+    "no such array": (
+        lambda p: load(npz(p, images=X), x="pictures"),
+        "must have the array 'pictures', given as x=, got images; give one of those",
+    ),
+    "no such labels": (lambda p: load(npz(p, x=X), y="target"), "'target', given as y=, got x"),
+    "an array's name in a .npy": (
+        lambda p: load(file(p / "a.npy", b""), x="data"),
+        "is a .npy file, of one array without a name, got x='data'; drop it",
+    ),
+    "an array's name in digits": (lambda p: load("digits", y="target"), "y does not apply to sour"),
+    "an array's name in a folder": (lambda p: load(p, x="data"), "x does not apply to source"),
     "other keys": (lambda p: load(npz(p, images=X, labels=Y)), KEYS),
     "no keys": (lambda p: load(archive(p / "a.npz")), "must have the key x .* got readme"),
     "loose image": (lambda p: load(images(p, a=X[0], b=None)), "got both 'a.png' and 'b'"),
@@ -193,8 +210,10 @@ VALUE_ERRORS: dict[str, Case] = {
 TYPE_ERRORS: dict[str, Case] = {
     "text": (lambda p: from_numpy(LABELS[:, None]), "x must be a numeric array, got dtype <U1"),
     "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must be an array without a mask"),
-    "masked labels": (lambda p: from_numpy(X, np.ma.masked_array(Y)), "labels must be an array wi"),
-    "text labels": (lambda p: from_numpy(X, LABELS), "labels must be a numeric array, got .* <U1"),
+    "dates as labels": (
+        lambda p: from_numpy(X, DATES),
+        "labels must be a numeric array, got .*date",
+    ),
 }
 NOT_FOUND: dict[str, Case] = {
     "missing file": (lambda p: load(p / "a.npz"), NO_FILE),

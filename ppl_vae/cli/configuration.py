@@ -110,10 +110,17 @@ class Configuration:
     def resolved(self, data: Dataset) -> Configuration:
         """Return the same with the model's every argument, its sizes taken from the data.
 
+        The names of the data's classes are kept, too: their numbers depend on all of them.
+
         Raises:
             ConfigError: if the model is wrong.
         """
-        return replace(self, model=resolve(self.model, data=data))
+        classes = None if data.classes is None else list(data.classes)
+        return replace(
+            self,
+            model=resolve(self.model, data=data),
+            data=replace(self.data, classes=classes),
+        )
 
     def steps(self, number: int) -> int:
         """Return how many steps so many data are trained on.

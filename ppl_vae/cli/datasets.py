@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
 from ppl_vae.data.drawing import Drawing
+from ppl_vae.errors import reason
 from ppl_vae.models import Pair
 
 
@@ -42,6 +44,10 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         missing=settings.missing,
         channels=settings.channels,
         grey=settings.grey,
+        x=settings.x,
+        y=settings.y,
+        mask=settings.mask,
+        classes=settings.classes,
         size=settings.size,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
@@ -63,12 +69,16 @@ def held_out(dataset: Dataset, settings: DataSettings) -> Split:
 
 
 def for_training(
-    pair: Pair, split: Split, settings: DataSettings, fit: FitSettings, device: torch.device
+    pair: Pair,
+    split: Split,
+    labelled: Tensor | None,
+    settings: DataSettings,
+    fit: FitSettings,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
 
     Raises:
-        UsageError: if the labels cannot be shown.
         ValueError: if the data cannot be drawn so.
     """
     drawing, validation = Drawing.of(pair, split.train), split.validation
@@ -76,7 +86,7 @@ def for_training(
     noisy = settings.dequantise
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)
-    if settings.labels is None and not noisy:
+    if labelled is None and not noisy:
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
@@ -86,12 +96,12 @@ def for_training(
         "seed": fit.seed,
     }
     batches: Any
-    if settings.labels is None:
+    if labelled is None:
         batches = train.to(device).batches(**drawn)
     else:
         batches = SemiSupervised(
             train,
-            train.labelled_subset(per_class(settings.labels, train), settings.seed),
+            labelled,
             labelled_batch_size=settings.labelled_batch_size,
             labelled_weight=settings.labelled_weight,
             unlabelled_weight=settings.unlabelled_weight,
@@ -100,18 +110,37 @@ def for_training(
     return {"data": batches, "validation": validation}
 
 
-def per_class(labels: int, train: Dataset) -> int:
-    """Return how many labels of each class are shown.
+def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
+    """Return the items whose label a semi-supervised pair is shown; None for a single stream.
 
     Raises:
-        UsageError: if they are not as many of each.
+        UsageError: if they are not as many of each class.
     """
-    if train.labels is None:
-        raise UsageError(f"data.labels={labels}: {train!r} has no labels; leave it out")
-    classes = len(train.labels.unique())
+    labels, known = settings.labels, train.labelled
+    if labels is None:
+        return None if known.all() or not known.any() else known.nonzero().flatten()
+    if train.labels is None or not known.any():
+        raise UsageError(
+            f"data.labels={labels}: {train!r} has no labels; give it some, y in a .npz file, -1 "
+            f"where there is none, or data.labels null to train without"
+        )
+    classes = len(train.labels[known].unique())
     if labels < classes or labels % classes:
         raise UsageError(
             f"data.labels must be a multiple of {classes}, the number of classes, as many of each, "
             f"got {labels}; give {max(1, round(labels / classes)) * classes}"
         )
-    return labels // classes
+    return train.labelled_subset(labels // classes, settings.seed, fewer=not known.all())
+
+
+def labels_in_words(train: Dataset, labelled: Tensor) -> str:
+    """Return which labels are shown, in words."""
+    assert train.labels is not None
+    counts = train.labels[labelled].bincount(minlength=train.num_classes).tolist()
+    names = train.classes or [f"class {number}" for number in range(len(counts))]
+    each = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    known = int(train.labelled.sum())
+    of = f"{len(labelled)} of {len(train)} training data"
+    if len(labelled) < known:
+        of += f", of {known} that have one"
+    return f"labels: shown for {of} ({reason(each)})"

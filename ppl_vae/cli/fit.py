@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro.infer import ELBO
+from torch import Tensor
 
 from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import Split, for_training, held_out, loaded, per_class
+from ppl_vae.cli.datasets import Split, for_training, held_out, labels_in_words, loaded, shown
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.lengths import EVERY
@@ -48,6 +49,8 @@ class Plan:
     Args:
         configuration: all that decides the training.
         split: the data.
+        labelled: the training data whose label a semi-supervised pair is shown; None for all data
+            in one stream.
         estimator: of the bound.
         beta: weight on the KL, or its schedule.
         stopping: when to stop early.
@@ -57,6 +60,7 @@ class Plan:
 
     configuration: Configuration
     split: Split
+    labelled: Tensor | None
     estimator: ELBO
     beta: Any
     stopping: EarlyStopping | None
@@ -72,6 +76,8 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
         return SUCCESS
     if _may_be_first():
         check_folder(plan)
+        if plan.labelled is not None:
+            say(labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
@@ -118,11 +124,17 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if before is not None:
         configuration = Configuration.of(written(given, flags, before))
     data = loaded(configuration.data, "train")
+    said = any(flag.path == ["data", "labels"] for flag in flags)
+    partly = data.labels is not None and not data.labelled.all()
+    if partly and not said and _is_shipped(given):
+        # Which labels are known, the data say; a configuration that comes with the package cannot.
+        configuration = replace(configuration, data=replace(configuration.data, labels=None))
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:
         raise ConfigError(_with_flag(str(error))) from error
-    if configuration.data.labels is not None and "classifier" not in configuration.model:
+    semi_supervised = "classifier" in configuration.model
+    if configuration.data.labels is not None and not semi_supervised:
         raise UsageError(
             f"data.labels is for a SemiSupervisedVAE, and the model is a "
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
@@ -137,11 +149,11 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     configuration = configuration.in_steps(total)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
-    if configuration.data.labels is not None:
-        per_class(configuration.data.labels, split.train)
+    labelled = shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
         configuration=configuration,
         split=split,
+        labelled=labelled,
         estimator=configuration.estimator.make(),
         beta=beta_of(configuration.fit),
         stopping=stopping_of(configuration.fit),
@@ -318,6 +330,11 @@ def stopping_of(settings: FitSettings) -> EarlyStopping | None:
         raise ConfigError(f"fit.stopping: {error}") from error
 
 
+def _is_shipped(given: str | None) -> bool:
+    """Tell whether a configuration is one that comes with the package."""
+    return given is None or not Path(given).expanduser().exists()
+
+
 def _may_be_first() -> bool:
     """Tell whether this process, not yet among others, may be the one that writes."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -333,7 +350,9 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     every: dict[str, Any] = {name: getattr(settings, name) for name in EVERY}
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
-    given = for_training(pair, plan.split, configuration.data, settings, fabric.device)
+    given = for_training(
+        pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
+    )
     if fabric.is_global_zero:
         show(data_summary(pair, given["data"], given["validation"]))
     if configuration.init is not None and not plan.resume:

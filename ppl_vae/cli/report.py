@@ -16,8 +16,8 @@ from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
 _SAME = (
-    *("name", "scale", "missing", "channels", "grey", "size", "test_fraction"),
-    *("binarise", "seed"),
+    *("name", "scale", "missing", "x", "y", "mask", "classes", "channels", "grey", "size"),
+    *("test_fraction", "binarise", "seed"),
 )
 
 
@@ -80,7 +80,7 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
         pairs,
         source.data("test"),
         out,
-        train=None if train.labels is None else train,
+        train=train if train.labelled.any() else None,
         history={name: curve for name, curve in curves.items() if curve} or None,
         num_data=None if flags.num_data == "all" else flags.num_data,
         num_samples=flags.num_samples,

@@ -65,6 +65,16 @@ class DataSettings(Section):
     grey: bool | None = setting(
         None, "of your own images: true makes them grey, false colour; colour if any has it"
     )
+    x: str | None = setting(None, "of your own .npz: the name of the values; x")
+    y: str | None = setting(
+        None,
+        "of your own .npz: the name of the labels, numbers or strings; y. -1, NaN and an empty "
+        "string are no label",
+    )
+    mask: str | None = setting(None, "of your own .npz: the name of what is observed; mask")
+    classes: list[str] | None = setting(  # noqa: RUF009
+        None, "of your own data: the names of the classes, in the order of their numbers"
+    )
     size: int | None = setting(None, "of your own images: resize them to this square")
     test_fraction: float | None = setting(None, "of your own data: held out for the test; 0.1")
     binarise: Literal["auto", "static", "threshold"] = setting(
@@ -77,7 +87,9 @@ class DataSettings(Section):
         0.1, "fraction of the training data on which to follow the bound; 0 for none"
     )
     labels: int | None = setting(
-        None, "show so many labels, as many of each class, and hide the others (semi-supervised)"
+        None,
+        "show so many labels, as many of each class, and hide the others (semi-supervised); of "
+        "data that are labelled in part all labels, unless this is given: a class may have fewer",
     )
     labelled_batch_size: int = setting(20, "labelled data per step, with data.labels")
     labelled_weight: float = setting(1.0, "weight of the labelled data's mean loss")

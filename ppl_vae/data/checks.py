@@ -48,7 +48,7 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     Where the mask is False they may be anything.
     """
     if not isinstance(values, Tensor):
-        raise TypeError(f"values must be a tensor, got {type(values).__name__}; see from_numpy")
+        raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
     if values.is_complex() or values.is_quantized or values.layout != torch.strided:
         raise TypeError(
             f"values must be integers or floating, and dense, got {describe(values)}; convert them"
@@ -110,24 +110,6 @@ def check_mask(mask: Tensor, values: Tensor) -> None:
         raise ValueError(f"{expected}, got {describe(mask)}; {fix}")
     if not mask.any():
         raise ValueError(f"{expected}, and True somewhere, got False throughout; {fix}")
-
-
-def checked_labels(labels: Tensor, count: int) -> Tensor:
-    """Return ``labels`` as int64; raise TypeError or ValueError unless ``count`` classes."""
-    fix = "give class numbers 0, 1, ... as int64"
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}; {fix}")
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be integers, got {describe(labels)}; {fix}")
-    if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), got {describe(labels)}; {fix}")
-    labels = labels.to(torch.int64)
-    if labels.min() < 0:
-        raise ValueError(
-            f"labels must be 0 or more, got {int(labels.min())}; {fix}, and choose the items whose "
-            f"label is seen with labelled_subset"
-        )
-    return labels
 
 
 def checked_indices(

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import SupportsIndex, overload
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -16,20 +16,24 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
-from ppl_vae.data.checks import (
-    check_exact,
-    check_values,
-    checked_labels,
-    default_scale,
-    held,
-    observed,
-)
+from ppl_vae.data.checks import check_exact, check_values, default_scale, held, observed
 from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
 from ppl_vae.data.drawing import Drawing
+from ppl_vae.data.labels import numbered
 from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, positive_int, quoted, reason
 from ppl_vae.events import how_to_arrange, same_event
+from ppl_vae.tensors import as_tensor
+
+if TYPE_CHECKING:  # what is kept
+    _Values = Tensor
+    _Labels = Tensor
+    _Classes = tuple[str, ...]
+else:  # what is taken
+    _Values = Tensor | np.ndarray
+    _Labels = Tensor | np.ndarray | Sequence[object]
+    _Classes = Sequence[str]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,11 +47,14 @@ class Dataset:
     1, and resumes.
 
     Args:
-        values: shape ``(N, *event)``, integers or floating, images ``(N, channels, height, width)``
-            or, grey, ``(N, height, width)``; held, not copied: nothing may write to them while
-            batches are drawn. (Booleans are copied as uint8, unsigned integers of more than 8 bits
-            as signed ones.)
-        labels: integers 0, 1, ... of shape ``(N,)``, kept as int64; None if there are none.
+        values: a tensor, or an array of NumPy, of shape ``(N, *event)``, integers or floating,
+            images ``(N, channels, height, width)`` or, grey, ``(N, height, width)``. A tensor is
+            held, not copied: nothing may write to it while batches are drawn. (Booleans are copied
+            as uint8, unsigned integers of more than 8 bits as signed ones.) An array is copied.
+        labels: of shape ``(N,)``: whole numbers 0, 1, ..., or strings, which are numbered in sorted
+            order; a tensor, an array or a list. A datum has none where its label is -1, NaN, None,
+            an empty string or hidden by a masked array. Kept as int64, -1 for no label. None if
+            there are none.
         name: for messages and reports.
         scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1, counts
             or real values that are to stay as they are. Left out, it is 255 for uint8 values of
@@ -55,6 +62,9 @@ class Dataset:
             they are, see `as_counts`.
         mask: boolean, of the values' shape, True where a value is observed; None if all are. What
             the others hold is never looked at.
+        classes: the names of the classes, in the order of their numbers; those of the labels, where
+            they are strings, if not given. Give those of the training data with other data, so that
+            both are numbered alike.
         conversions: what was done to the values before, in words, for messages and reports.
         dequantised_levels: of values (k + u) / levels, as `dequantised` makes them, how many levels
             the integers k had; None for values without such noise. Evaluation reads it: a density
@@ -63,21 +73,44 @@ class Dataset:
     Raises:
         TypeError: the dtype of values, labels or mask cannot be used.
         ValueError: no data; NaN or infinite values that are observed, or integers above a
-            ``scale`` other than 1; labels of another length or negative; a mask of another shape,
-            or one by which nothing is observed.
+            ``scale`` other than 1; labels of another length, that are fractions, or below -1, or
+            not among the classes; a mask of another shape, or one by which nothing is observed.
+
+    Example:
+        >>> Dataset(np.random.rand(4, 2), ["cat", "dog", None, "cat"], "pets")
+        Dataset('pets', 4 x (2,), torch.float64 / 1, 2 classes (cat, dog), 1 without a label)
     """
 
-    values: Tensor
-    labels: Tensor | None = None
+    values: _Values
+    labels: _Labels | None = None
     name: str = "data"
     _: KW_ONLY
     scale: int | float = None  # type: ignore[assignment]  # a number once it is made
-    mask: Tensor | None = None
+    mask: _Values | None = None
+    classes: _Classes | None = None
     conversions: tuple[str, ...] = ()
     _scale_left_out: bool = field(default=False, repr=False)
     dequantised_levels: int | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            values: Tensor | np.ndarray,
+            labels: Tensor | np.ndarray | Sequence[object] | None = None,
+            name: str = "data",
+            *,
+            scale: int | float | None = None,
+            mask: Tensor | np.ndarray | None = None,
+            classes: Sequence[str] | None = None,
+            conversions: tuple[str, ...] = (),
+            dequantised_levels: int | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        for name in ("values", "mask"):
+            if isinstance(array := getattr(self, name), np.ndarray):
+                object.__setattr__(self, name, as_tensor(name, array))
         object.__setattr__(self, "values", held(self.values))
         if isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", self.mask.to(self.values.device))
@@ -88,7 +121,13 @@ class Dataset:
         if self.dequantised_levels is not None:
             check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
         if self.labels is not None:
-            object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
+            labels, classes = numbered(self.labels, len(self), self.classes)
+            object.__setattr__(self, "labels", labels.to(self.values.device))
+            object.__setattr__(self, "classes", classes)
+        elif self.classes is not None:
+            raise ValueError(
+                f"classes are names of labels, and {self.name!r} has none; give labels="
+            )
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -127,7 +166,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
-        classes = "no labels" if self.labels is None else f"{self.num_classes} classes"
+        classes = "no labels" if self.labels is None else self._classes_in_words()
         missing = ""
         if self.mask is not None:
             missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
@@ -157,8 +196,20 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """The largest label plus one. Raises ValueError without labels."""
+        """The number of classes with names, else the largest label plus one.
+
+        Raises ValueError without labels.
+        """
+        if self.classes is not None:
+            return len(self.classes)
         return int(self._required_labels("num_classes").max()) + 1
+
+    @property
+    def labelled(self) -> Bool[Tensor, " data"]:
+        """True for the items that have a label: ``dataset.subset(dataset.labelled)``."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.values.device)
+        return self.labels >= 0
 
     @property
     def levels(self) -> int:
@@ -195,6 +246,15 @@ class Dataset:
         conversions = (*self.conversions, how)
         return replace(self, values=self.values.reshape(shape), mask=mask, conversions=conversions)
 
+    def check_classes(self, owner: str, training: Dataset) -> None:
+        """Raise ValueError where the classes have other names than those of training data."""
+        if None not in (self.classes, training.classes) and self.classes != training.classes:
+            raise ValueError(
+                f"{owner} must have the classes of the training data, {quoted(training.classes)}, "
+                f"in their order, got {quoted(self.classes)}; make {self.name!r} with classes= of "
+                f"those"
+            )
+
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
         dtype = None if len(indices) else torch.int64
@@ -203,10 +263,13 @@ class Dataset:
         mask = None if self.mask is None else self.mask[index]
         return replace(self, values=self.values[index], labels=labels, mask=mask)
 
-    def labelled_subset(self, per_class: int, seed: int = 0) -> Int64[Tensor, " labelled"]:
+    def labelled_subset(
+        self, per_class: int, seed: int = 0, *, fewer: bool = False
+    ) -> Int64[Tensor, " labelled"]:
         """Choose ``per_class`` random items of every class that occurs; return their indices.
 
-        Raises ValueError without labels, or where a class has fewer items.
+        Raises ValueError without labels, or where a class has fewer items; with ``fewer`` all items
+        of such a class are chosen.
 
         Example:
             >>> from ppl_vae.data import load
@@ -216,11 +279,12 @@ class Dataset:
         """
         positive_int("labelled_subset", "per_class", per_class)
         labels = self._required_labels("labelled_subset")
-        return per_class_indices(labels, per_class, seed, self.name)
+        return per_class_indices(labels, per_class, seed, self.name, fewer)
 
     def split(self, test_fraction: int | float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split at random into ``(train, test)``, each class in proportion if there are labels.
 
+        So are the items without a label among those with one.
         Depends on the seed, the labels and N alone. Raises ValueError where a side would be empty.
         """
         held = held_out(len(self), test_fraction, self.labels, seed)
@@ -532,6 +596,21 @@ class Dataset:
         return torch.Generator(self.values.device).manual_seed(seed)
 
     def _required_labels(self, owner: str) -> Tensor:
+        """Return the labels, or raise ValueError where no item has one."""
         if self.labels is None:
             raise ValueError(f"{owner}: {self.name!r} must have labels, got None; give labels=")
+        if not self.labelled.any():
+            raise ValueError(
+                f"{owner}: {self.name!r} must have labels, got none for all {len(self)} items; "
+                f"give the labels that are known"
+            )
         return self.labels
+
+    def _classes_in_words(self) -> str:
+        missing = len(self) - int(self.labelled.sum())
+        if missing == len(self) and self.classes is None:
+            return "no labels"
+        words = f"{self.num_classes} classes"
+        if self.classes is not None:
+            words += f" ({reason(', '.join(self.classes))})"
+        return words + (f", {missing} without a label" if missing else "")

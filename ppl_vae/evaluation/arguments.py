@@ -12,11 +12,11 @@ from torch import Tensor
 from ppl_vae.data import Dataset, Part, SemiSupervised
 from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import given
-from ppl_vae.data.sources import as_tensor
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.checks import check_beside, check_data
 from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.tensors import as_tensor
 
 Array = Tensor | np.ndarray
 Data = Array | Dataset | Iterable[Any]

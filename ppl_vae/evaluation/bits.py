@@ -62,7 +62,7 @@ def bits_per_dim(
     if dequantised_levels is not None:
         added = math.log2(positive_int("bits_per_dim", "dequantised_levels", dequantised_levels))
     if isinstance(nats, Estimate):
-        return Estimate(nats.mean / unit + added, nats.standard_error / unit)
+        return Estimate(nats.mean / unit + added, nats.standard_error / unit, nats.count)
     return nats / unit + added
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 
+from jaxtyping import Bool
 from torch import Tensor
 
 from ppl_vae.errors import describe
@@ -70,7 +71,19 @@ def check_labels(
         raise ValueError(f"{owner}: expected {expected}, got {describe(labels)}{fix}")
     low, high = (int(end) for end in labels.aminmax())
     if low < lowest or (below is not None and high >= below):
-        raise ValueError(
-            f"{owner}: expected {expected}, got values from {low} to {high}; "
-            f"leave out data without a label"
-        )
+        raise ValueError(f"{owner}: expected {expected}, got values from {low} to {high}")
+
+
+def known_labels(
+    owner: str, labels: Tensor, beside: Sized | int, *, below: int | None = None
+) -> Bool[Tensor, " data"]:
+    """Return for which data there is a label, -1 being none, or raise as :func:`check_labels` does.
+
+    Raises:
+        ValueError: if no datum has one.
+    """
+    check_labels(owner, labels, beside, below=below, lowest=-1)
+    known = labels >= 0
+    if not known.any():
+        raise ValueError(f"{owner}: no datum has a label, got -1 for all {len(labels)}")
+    return known

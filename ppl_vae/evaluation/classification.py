@@ -31,15 +31,16 @@ def accuracy(
 
     Args:
         pair: a pair with ``classify``.
-        x: the data: a `ppl_vae.data.Dataset` with labels; batches of x and y; or a tensor or array,
-            shape ``(N, *event)``.
+        x: the data: a `ppl_vae.data.Dataset` with labels; batches of x and y; or a tensor or
+            array, shape ``(N, *event)``.
         y: a label for each datum, integers from 0, shape ``(N,)``, where x does not bring them.
+            Data whose label is -1 are left out, and are not in ``count``.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         batch_size: data at a time.
 
     Raises:
         TypeError: if the pair does not classify, x is no such data, or y no tensor of integers.
-        ValueError: if y has another shape, or a value that is no class of the pair.
+        ValueError: if y has another shape, no label, or a value that is no class of the pair.
     """
     if not hasattr(pair, "classify"):
         raise TypeError(
@@ -49,22 +50,25 @@ def accuracy(
     positive_int("accuracy", "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     if isinstance(x, Tensor):
-        check_labels("accuracy", y, x, below=classes)
+        check_labels("accuracy", y, x, below=classes, lowest=-1)
     given = arguments("accuracy", _Labelled(pair), x, () if y is None else (y,), mask)
     right = []
     with evaluating(pair):
         for start in range(0, len(given), batch_size):
             some = given.rows(slice(start, start + batch_size))
             values, labels = some.args
-            check_labels("accuracy", labels, values, below=classes)
+            check_labels("accuracy", labels, values, below=classes, lowest=-1)
             if not some.finite:
                 raise ValueError(
                     "accuracy: x has values that are not finite; give mask= with False where x is "
                     "missing"
                 )
             likeliest = pair.classify(values, **some.kwargs).argmax(-1)
-            right.append(likeliest == labels.to(likeliest.device))
-    return Estimate.of(torch.cat(right).float())
+            right.append((likeliest == labels.to(likeliest.device))[labels >= 0])
+    found = torch.cat(right).float()
+    if not len(found):
+        raise ValueError(f"accuracy: no datum has a label, got -1 for all {len(given)}")
+    return Estimate.of(found)
 
 
 class _Labelled(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.checks import check_labels, known_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import BLOCK, data_blocks, latent_at, run_latents
 from ppl_vae.evaluation.seeding import seeded
@@ -72,7 +72,8 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
         assignments: the cluster of each datum, integers of shape ``(N,)``, or probabilities of
             shape ``(N, clusters)`` of which the greatest counts, as :func:`responsibilities`
             returns.
-        labels: integers, shape ``(N,)``.
+        labels: integers, shape ``(N,)``; data whose label is -1 are left out, and are not in the
+            ``count`` of the accuracy.
 
     Raises:
         TypeError: if assignments or labels are of the wrong kind.
@@ -94,9 +95,9 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
                 f"shape (N, clusters), got {describe(assignments)}"
             )
         assignments = assignments.argmax(-1)
-    check_labels(owner, labels, assignments)
+    known = known_labels(owner, labels, assignments).cpu()
     check_labels(f"{owner}, assignments", assignments, labels)
-    k, y = assignments.cpu().long(), labels.cpu().long()
+    k, y = assignments.cpu().long()[known], labels.cpu().long()[known]
     clusters, k = k.unique(return_inverse=True)
     classes, y = y.unique(return_inverse=True)
     table = torch.zeros(len(clusters), len(classes), dtype=torch.long)
@@ -185,7 +186,8 @@ def linear_probe(
 
     Args:
         z_train: latents such as ``pair.encode(x)``, shape ``(N, D)``.
-        y_train: their labels, shape ``(N,)``.
+        y_train: their labels, shape ``(N,)``; data whose label is -1 are left out, of the test
+            data too.
         z_test: latents of other data.
         y_test: their labels.
 
@@ -214,7 +216,8 @@ def nearest_neighbours(
 
     Args:
         z_train: latents such as ``pair.encode(x)``, shape ``(N, D)``.
-        y_train: their labels, shape ``(N,)``.
+        y_train: their labels, shape ``(N,)``; data whose label is -1 are left out, of the test
+            data too.
         z_test: latents of other data.
         y_test: their labels.
         neighbours: how many vote.
@@ -227,11 +230,6 @@ def nearest_neighbours(
 
     owner = "nearest_neighbours"
     positive_int(owner, "neighbours", neighbours)
-    if neighbours > len(z_train):
-        raise ValueError(
-            f"{owner}: neighbours must be at most the {len(z_train)} training data, got "
-            f"{neighbours}"
-        )
     classifier = KNeighborsClassifier(neighbours)
     return _accuracy(owner, classifier, z_train, y_train, z_test, y_test, standardise=False)
 
@@ -288,16 +286,28 @@ def _accuracy(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    for name, z, y in (("z_train", z_train, y_train), ("z_test", z_test, y_test)):
+    for name, z in (("z_train", z_train), ("z_test", z_test)):
         if z.dim() != 2 or z.shape[1] != z_train.shape[1] or not z.isfinite().all():
             raise ValueError(
                 f"{owner}: {name} must be finite and of shape (N, latent_dim), the same latent_dim "
                 f"in training and test, got {describe(z)}"
             )
-        check_labels(owner, y, z)
+    z_train, y_train = _labelled(owner, z_train, y_train)
+    z_test, y_test = _labelled(owner, z_test, y_test)
     if len(y_train.unique()) < 2:
         raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
+    neighbours = getattr(classifier, "n_neighbors", 0)
+    if neighbours > len(z_train):
+        raise ValueError(
+            f"{owner}: neighbours must be at most the {len(z_train)} training data, got "
+            f"{neighbours}"
+        )
     model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
-    model.fit(z_train.detach().cpu().double().numpy(), y_train.cpu().numpy())
-    predicted = model.predict(z_test.detach().cpu().double().numpy())
-    return Estimate.of(torch.from_numpy(predicted) == y_test.cpu())
+    model.fit(z_train.numpy(), y_train.numpy())
+    return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
+
+
+def _labelled(owner: str, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the latents that have a label, and these, on the CPU."""
+    known = known_labels(owner, y, z).cpu()
+    return z.detach().cpu().double()[known], y.cpu()[known]

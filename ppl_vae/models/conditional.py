@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
@@ -79,6 +80,7 @@ class ConditionalVAE(Pair):
         """What c may be, where it is a label."""
         return self.model.condition.labels
 
+    @of_arrays
     @inference
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
@@ -86,6 +88,7 @@ class ConditionalVAE(Pair):
         p_x = self.likelihood(self.model.prior_at(c).expand((len(c),)).sample(), c)
         return p_x.mean if mean else p_x.sample()
 
+    @of_arrays
     @inference
     @of_data_sets
     def encode(
@@ -98,11 +101,13 @@ class ConditionalVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
+    @of_arrays
     @inference
     def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
         """Return E[x | z, c]."""
         return self.likelihood(z, self.model.condition.seen(c, len(z), z.dtype)).mean
 
+    @of_arrays
     @inference
     @of_data_sets
     def reconstruct(

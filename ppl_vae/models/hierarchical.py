@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -132,6 +133,7 @@ class HierarchicalVAE(Pair):
         p_x = self.model.likelihood_at(latents)
         return p_x.mean if mean else p_x.sample()
 
+    @of_arrays
     @inference
     @of_data_sets
     def encode(
@@ -144,11 +146,13 @@ class HierarchicalVAE(Pair):
         x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
+    @of_arrays
     @inference
     def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
         """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
         return self.model.likelihood_at(list(latents)).mean
 
+    @of_arrays
     @inference
     @of_data_sets
     def reconstruct(

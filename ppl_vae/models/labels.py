@@ -63,7 +63,9 @@ class Labels:
         if y is None:
             raise TypeError(f"expected y of shape ({batch},), a label for each datum, got None")
         if self.check(y, batch):
-            raise ValueError("y must hold a label for each datum, got -1 among them")
+            raise ValueError(
+                "y must hold a label for each datum, got -1 among them; leave out data without one"
+            )
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """Return y one-hot, shape ``(..., num_classes)``."""

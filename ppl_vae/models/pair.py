@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
@@ -35,6 +36,8 @@ class Pair(Constructed, ABC):
       1812.02633, section 2.2), or a value of the support where 0 is outside it;
     - ``model(size=n)``: nothing observed, n data are drawn. Condition any site with
       ``pyro.condition(vae.model, data={"z": z})(size=n)``.
+
+    Methods such as ``encode`` take arrays of NumPy for tensors, too.
     """
 
     model: nn.Module
@@ -113,6 +116,7 @@ class Pair(Constructed, ABC):
 
         return save(self, folder)
 
+    @of_arrays
     def check(self, data: HasParts | Tensor) -> None:
         """Raise an error if any of the data does not suit the likelihood.
 
@@ -180,6 +184,7 @@ class Pair(Constructed, ABC):
         low, high = (end.item() for end in torch.stack(ends).aminmax())
         prior.initialise_from(chosen[0], values=(low, high), seed=seed)
 
+    @of_arrays
     @inference
     def impute(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -117,6 +118,7 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -132,6 +134,7 @@ class SemiSupervisedVAE(Pair):
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
@@ -146,6 +149,7 @@ class SemiSupervisedVAE(Pair):
         likelihood = self.likelihood(p_z.sample(), one_hot)
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     @of_data_sets
     def encode(
@@ -162,12 +166,14 @@ class SemiSupervisedVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
+    @of_arrays
     @inference
     def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
         self.guide.labels.check_observed(y, len(z))
         return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
 
+    @of_arrays
     @inference
     @of_data_sets
     def reconstruct(

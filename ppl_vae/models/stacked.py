@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import mean_of
@@ -70,6 +71,7 @@ class StackedVAE(Constructed):
 
         return save(self, folder)
 
+    @of_arrays
     @inference
     @of_data_sets
     def latents(
@@ -81,6 +83,7 @@ class StackedVAE(Constructed):
         """
         return self.first.posterior(self.first.observation.seen(x, mask)).sample()
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -91,6 +94,7 @@ class StackedVAE(Constructed):
             self.first.observation.check_mask(x, mask)
         return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
+    @of_arrays
     @inference
     @of_data_sets
     def encode(
@@ -104,6 +108,7 @@ class StackedVAE(Constructed):
         x = self.first.observation.seen(x, mask)
         return self.second.encode(self._mean_latents(x), y)
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
@@ -112,11 +117,13 @@ class StackedVAE(Constructed):
         likelihood = self.first.likelihood(self.second.generate(n, y))
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
         """Return E[x | z_1] at the mean z_1 of M2's p(z_1 | z, y)."""
         return self.first.decode(self.second.decode(z, y))
 
+    @of_arrays
     @inference
     @of_data_sets
     def reconstruct(

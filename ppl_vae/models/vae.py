@@ -6,6 +6,7 @@ import pyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -63,6 +64,7 @@ class VAE(Pair):
         likelihood = self.likelihood(self.prior().sample((n,)))
         return likelihood.mean if mean else likelihood.sample()
 
+    @of_arrays
     @inference
     @of_data_sets
     def encode(
@@ -74,11 +76,13 @@ class VAE(Pair):
         """
         return mean_of(self.posterior(self.observation.seen(x, mask)))
 
+    @of_arrays
     @inference
     def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
         """Return E[x | z]."""
         return self.likelihood(z).mean
 
+    @of_arrays
     @inference
     @of_data_sets
     def reconstruct(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.errors import reason
+
 
 def array(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
     """Return ``value`` as float64, with one of the numbers of dimensions ``dims`` if given.
@@ -78,6 +80,12 @@ def some(count: int, most: int = 7) -> NDArray:
     shown = equal[0] if equal else most - (most - count) % 2
     below = np.linspace(0, count - 1, shown)[: (shown + 1) // 2].round().astype(int)
     return np.unique([*below, *(count - 1 - below)])
+
+
+def literal(text: str) -> str:
+    """Return somebody's text as matplotlib shows it: in short, no formula and never hidden."""
+    text = reason(text, 40).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def number(value: float, digits: int = 1) -> str:

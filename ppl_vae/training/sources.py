@@ -18,6 +18,7 @@ from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
+from ppl_vae.tensors import as_tensor
 
 
 @runtime_checkable
@@ -41,6 +42,7 @@ class Source:
         signature: of the programs.
         like: a parameter of the pair, of whose device and dtype the data are to be.
         whole: whether all values and labels were looked at beforehand.
+        labelled: whether, of labels that were, none is missing.
         from_start: whether they are a loader's, from its start.
     """
 
@@ -51,10 +53,12 @@ class Source:
         like: Tensor,
         *,
         whole: bool,
+        labelled: bool,
         from_start: bool,
     ) -> None:
         self.batches = batches
         self.whole = whole
+        self.labelled = labelled
         self._from_start = from_start
         self.epoch = 0
         self._signature = signature
@@ -123,6 +127,8 @@ def source_of(
         TypeError: if the data are of a kind that is not known.
         ValueError: if they do not suit the pair, or bring a batch size of their own.
     """
+    if isinstance(data, np.ndarray):
+        data = as_tensor("fit: data", data)
     whole = isinstance(data, (Tensor, Dataset))
     # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
@@ -160,7 +166,15 @@ def source_of(
     else:
         batches = Replayed(data, seed=seed)
     replayed = not (whole or given)
-    return Source(batches, _signature(pair), like, whole=known, from_start=replayed)
+    labels = getattr(batches, "labels", None) if known else None
+    return Source(
+        batches,
+        _signature(pair),
+        like,
+        whole=known,
+        labelled=known and (labels is None or bool((labels >= 0).all())),
+        from_start=replayed,
+    )
 
 
 def _signature(pair: ModelAndGuide) -> Signature:
@@ -183,11 +197,6 @@ def _without_nan(part: Part) -> Part:
 
 def _refuse_no_batches(data: Any) -> None:
     """Raise TypeError for what can be iterated over, and yields no batches."""
-    if isinstance(data, np.ndarray):
-        raise TypeError(
-            f"fit: data must be a tensor, not an array of numpy's, got one of shape {data.shape}; "
-            f"give torch.from_numpy(data)"
-        )
     check_batches("fit", "data", data)
 
 
@@ -201,12 +210,24 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         TypeError: if the data are of another kind.
         ValueError: if they do not suit the pair, or hold something that it does not take.
     """
+    data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
         data = Dataset(data, name="validation", scale=1)
     if isinstance(data, Dataset):
         return placed(Drawn("fit", pair, data, _signature(pair), seed=seed).rows(slice(None)), like)
     (part,) = _signature(pair).of(_validation(data), labels=labels_are_given(pair))
     return placed(part, like)
+
+
+def _as_tensors(data: Any) -> Any:
+    """Return data to validate on with tensors in the place of arrays."""
+    if isinstance(data, np.ndarray):
+        return as_tensor("fit: validation", data)
+    if type(data) in (tuple, list):
+        return type(data)(map(_as_tensors, data))
+    if type(data) is dict:
+        return {name: _as_tensors(value) for name, value in data.items()}
+    return data
 
 
 def _validation(data: Any) -> Given:
@@ -247,7 +268,23 @@ def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     _check_labels(pair, data.labels)
 
 
+def check_classes(data: Any, validation: Any) -> None:
+    """Raise ValueError where the data to validate on number the classes otherwise."""
+    of, other = (getattr(given, "dataset", given) for given in (data, validation))
+    if isinstance(of, Dataset) and isinstance(other, Dataset):
+        other.check_classes("fit: validation", of)
+
+
 def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
     of = getattr(pair, "labels", None)
-    if isinstance(of, Labels) and labels is not None:
-        of.check_observed(labels, len(labels))
+    if not isinstance(of, Labels) or labels is None:
+        return
+    if not labels_are_given(pair):
+        of.check(labels, len(labels))
+        return
+    if missing := int((labels < 0).sum()):
+        raise ValueError(
+            f"fit: a {type(pair).__name__} is given the label of each datum, and {missing} of "
+            f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
+        )
+    of.check_observed(labels, len(labels))

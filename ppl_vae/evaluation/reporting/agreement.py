@@ -43,6 +43,8 @@ def agreement(found: Measured, runs: Runs, train: Subject | None, seed: int) -> 
     if len(known) == 0:
         found.missing["labels"] = "none of these data has one"
         return
+    if len(known) < len(labels):
+        found.quantities["data with a label"] = count(len(known), len(labels))
     _probes(found, runs, known, train, seed)
     if isinstance(runs.subject.pair, SemiSupervisedVAE):
         _classes(found, runs, known, labels[known])
@@ -61,7 +63,7 @@ def _probes(found: Measured, runs: Runs, known: Tensor, train: Subject | None, s
     else:
         with torch.no_grad(), seeded("report", seed):
             fitted = Runs(train)
-        fit, test = torch.arange(len(train.x)), known
+        fit, test = (_labels(fitted) >= 0).nonzero().squeeze(-1), known
     y, y_test = _labels(fitted)[fit], _labels(runs)[test]
     if len(y.unique()) < 2:
         found.missing["linear probe and k-NN"] = "they need two different labels or more"

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, reason
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.reporting.numbers import ELBO_DRAWS, Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
@@ -292,16 +292,26 @@ def _facts(
         how if len(prepared) == 1 else f"{', '.join(names)}: {how}"
         for how, names in prepared.items()
     )
-    classes = "none" if data.labels is None else f"{len(data.labels.unique())} different"
     return {
         "data": f"{data.name}: {data.extent}, of shape {data.event_shape}",
         "values": words,
-        "labels": classes,
+        "labels": _labels(data),
         "training data": "none" if fitted is None else f"{fitted.name}: {fitted.extent}",
         "seed": str(options.seed),
         "versions": ", ".join(f"{name} {number}" for name, number in _versions().items()),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _labels(data: Data) -> str:
+    """Return in words what labels there are."""
+    if data.labels is None or not data.num_labelled:
+        return "none"
+    different = [data.called(int(y)) for y in data.labels[data.labels >= 0].unique()]
+    words = f"{len(different)} different"
+    words += "" if data.classes is None else f" ({reason(', '.join(different))})"
+    missing = len(data) - data.num_labelled
+    return words + (f"; {missing} data have none, and are left out of shares" if missing else "")
 
 
 def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
@@ -320,7 +330,7 @@ def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
             f"Bits per dimension are those of {data.dequantised_levels} levels; of a density they "
             f"are a bound, with log2({data.dequantised_levels}) added for the noise."
         )
-    if data.labels is not None:
+    if data.num_labelled:
         how = "one half of these data and tested on the other"
         if fitted is not None:
             how = f"training data ({fitted.extent}) and tested on these data"

@@ -30,6 +30,7 @@ class Data:
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None where it is no image.
         seed: of the binarisation.
         seen: what is observed of a tensor, of its shape; a data set says so itself.
+        classes: the names of the labels.
     """
 
     source: Dataset | Tensor
@@ -38,6 +39,7 @@ class Data:
     image_shape: tuple[int, ...] | None
     seed: int
     seen: Tensor | None = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -56,8 +58,9 @@ class Data:
                 f"report: data must hold 2 data or more, got {total}; nothing can be said of fewer"
             )
         event = tuple(source.shape[1:]) if isinstance(source, Tensor) else source.event_shape
+        classes = None
         if labels is None and isinstance(source, Dataset):
-            labels = source.labels
+            labels, classes = source.labels, source.classes
         if labels is not None:
             check_labels("report", labels, total, lowest=-1)
         if mask is not None:
@@ -81,7 +84,7 @@ class Data:
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
                 f"the shape of a datum, or {math.prod(event)} elements where it is flat"
             )
-        return cls(source, index, labels, shape, seed, mask)
+        return cls(source, index, labels, shape, seed, mask, classes)
 
     @classmethod
     def to_fit(cls, train: Dataset, data: Data, num_data: int | None) -> Data:
@@ -91,7 +94,7 @@ class Data:
             TypeError: if they are no data set.
             ValueError: if they have no labels, or are of another shape.
         """
-        if not isinstance(train, Dataset) or train.labels is None:
+        if not isinstance(train, Dataset) or not train.labelled.any():
             raise (ValueError if isinstance(train, Dataset) else TypeError)(
                 f"report: train must be a ppl_vae.data.Dataset with labels, got {describe(train)}"
             )
@@ -100,6 +103,8 @@ class Data:
                 f"report: train must be of the shape {data.event_shape} of data, got "
                 f"{train.event_shape}"
             )
+        if isinstance(data.source, Dataset):
+            data.source.check_classes("report: data", train)
         return cls.of(train, None, None, num_data, data.seed)
 
     def __len__(self) -> int:
@@ -116,6 +121,16 @@ class Data:
         if len(self) == len(self.source):
             return f"{len(self)} data"
         return f"{len(self)} of {len(self.source)} data, chosen at random with seed {self.seed}"
+
+    @property
+    def num_labelled(self) -> int:
+        """How many have a label."""
+        return 0 if self.labels is None else int((self.labels >= 0).sum())
+
+    def called(self, label: int) -> str:
+        """Return the name of a label, or its number."""
+        known = self.classes is not None and label < len(self.classes)
+        return self.classes[label] if known and self.classes is not None else str(label)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -275,11 +290,17 @@ def _context(
     if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
         return ()
     if isinstance(pair, ConditionalVAE) and not given:
-        if pair.num_classes is None or data.labels is None:
+        if pair.num_classes is None or not data.num_labelled:
             what = "labels=" if pair.num_classes is not None else "context=[c]"
             raise ValueError(
                 f"report: pair {name!r} is conditional, and there is nothing given to condition "
                 f"on; give {what}"
+            )
+        assert data.labels is not None
+        if missing := len(data) - data.num_labelled:
+            raise ValueError(
+                f"report: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
+                f"data have none; leave these out: data.subset(data.labelled)"
             )
         return (data.labels.to(like.device),)
     for c in given:
