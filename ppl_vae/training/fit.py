@@ -123,9 +123,10 @@ def fit(
         pair: a pair of this package, or any object whose ``model`` and ``guide`` are modules.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, a
             tensor ``(N, *event)``, or any iterable of batches such as a ``DataLoader``. Grey values
-            of a data set are binarised anew at each step for a likelihood of 0 and 1, and images
-            flattened for a flat one; programs of your own get a data set flat and grey, and a
-            tensor as it is. Labels of a data set go to programs that take a second argument, and
+            of a data set are binarised anew at each step for a likelihood of 0 and 1, integers are
+            counts for one of counts, and images flattened for a flat one (`data_summary` says all
+            of it); programs of your own get a data set flat and grey, and a floating tensor as it
+            is. Labels of a data set go to programs that take a second argument, and
             its mask to ``mask=``; x is 0 where it is missing. A batch may be a mapping of the
             programs' arguments by name; what no program takes is an error.
         steps: how many steps to take.
