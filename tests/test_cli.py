@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import shlex
 import signal
@@ -461,6 +462,27 @@ def test_runs_of_different_data_are_not_compared(trained, capsys):
     assert "data.binarise = 'static'" in capsys.readouterr().err
     assert main(["report", "x", "x", *FEW]) == 2
     assert "a run is given twice" in capsys.readouterr().err
+
+
+def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(trained, capsys):
+    for name, noise in (("noisy", "true"), ("raw", "false")):
+        words = ["--likelihood", "Normal", "--data.dequantise", noise]
+        assert fit("vae", *words, "--out", name) == 0
+    capsys.readouterr()
+    assert main(["report", "noisy", "raw", *FEW]) == 2
+    assert "raw False, under a density (Normal)" in capsys.readouterr().err
+    assert main(["report", str(trained), "noisy", *FEW, "--out", "both"]) == 0
+    with open("both/report.json") as file:
+        both = json.load(file)
+    table = both["pairs"]["noisy"]["quantities"]
+    # 17 levels: log2(17) more than the nats in bits
+    bits, nats = (table[f"IS-30{of}"] for of in (", bits per dimension", ""))
+    expected = nats["value"] / 64 / math.log(2) + math.log2(17)
+    assert bits["value"] == pytest.approx(expected)
+    assert "cannot be compared" in both["warnings"][0]
+    prepared = both["data"]["prepared"]
+    assert prepared["noisy"] == "dequantised from 17 levels"
+    assert prepared["one"].startswith("binarised once")
 
 
 def test_the_samples_follow_from_the_seed(trained):

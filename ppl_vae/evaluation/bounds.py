@@ -111,7 +111,9 @@ def importance_bounds(
 ) -> dict[int, Estimate]:
     """Estimate the importance-weighted bound -L_K for several K, in nats per datum.
 
-    -L_K falls with K towards -log p(x) (Burda et al. 2016, arXiv 1509.00519, theorem 1).
+    -L_K falls with K towards -log p(x) (Burda et al. 2016, arXiv 1509.00519, theorem 1). That of
+    K = 1 is the NELBO of :func:`elbo_terms`, at draws of its own: beside that one, as in a table of
+    both, leave it out, since the two differ by their noise.
 
     Args:
         pair: any model/guide pair.

@@ -327,8 +327,8 @@ def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
     ]
     if data.dequantised_levels is not None:
         notes.append(
-            f"Bits per dimension are those of {data.dequantised_levels} levels; of a density they "
-            f"are a bound, with log2({data.dequantised_levels}) added for the noise."
+            f"Of a density, bits per dimension are a bound on those of {data.dequantised_levels} "
+            f"levels, with log2({data.dequantised_levels}) added for the noise."
         )
     if data.num_labelled:
         how = "one half of these data and tested on the other"
