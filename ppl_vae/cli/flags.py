@@ -113,7 +113,7 @@ def entry_of(typed: str) -> str | None:
     known = {**SWAPS, **SHORTER}
     if name in known or _SECTION.fullmatch(name):
         return known.get(name, name)
-    head, dot, rest = name.partition(".")  # --beta.linear_warm_up, --prior.components
+    head, _, rest = name.partition(".")  # --beta.linear_warm_up, --prior.components
     return f"{known[head].removesuffix('.class')}.{rest}" if head in known and rest else None
 
 
