@@ -44,7 +44,7 @@ ROOMS = {
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
     "oracles": {"registration"},
-    "data": {"errors", "files", "turns"},
+    "data": {"errors", "events", "files", "turns"},
     "evaluation": {
         "compilation",
         "conditional",

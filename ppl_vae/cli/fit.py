@@ -89,8 +89,9 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
             kept = plan.folder / CHECKPOINTS
             saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
             say(
-                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, or "
-                f"--fit.clip_norm 100, often helps"
+                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, "
+                f"--fit.clip_norm 100, or --model.likelihood.min_scale 0.01 where a scale is "
+                f"learned, often helps"
             )
         return NOT_FINITE
     finally:
@@ -335,18 +336,21 @@ def _may_be_first() -> bool:
 
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
-    from ppl_vae.training import fit
+    from ppl_vae.training import data_summary, fit
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
     every: dict[str, Any] = {name: getattr(settings, name) for name in EVERY}
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    given = for_training(pair, plan.split, configuration.data, settings, fabric.device)
+    if fabric.is_global_zero:
+        show(data_summary(pair, given["data"], given["validation"]))
     if configuration.init is not None and not plan.resume:
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,
-        **for_training(pair, plan.split, configuration.data, settings, fabric.device),
+        **given,
         steps=settings.steps,
         epochs=settings.epochs,
         estimator=plan.estimator,

@@ -59,6 +59,12 @@ class DataSettings(Section):
     missing: Literal["nan"] | None = setting(
         None, "nan: NaN in your own file is what is missing; a mask in a .npz file needs no word"
     )
+    channels: Literal["first", "last"] | None = setting(
+        None, "of images in your own file, where their sizes do not tell"
+    )
+    grey: bool | None = setting(
+        None, "of your own images: true makes them grey, false colour; colour if any has it"
+    )
     size: int | None = setting(None, "of your own images: resize them to this square")
     test_fraction: float | None = setting(None, "of your own data: held out for the test; 0.1")
     binarise: Literal["auto", "static", "threshold"] = setting(

@@ -20,6 +20,8 @@ def load(
     split: str = "train",
     scale: int | float | None = None,
     missing: str | None = None,
+    channels: str | None = None,
+    grey: bool | None = None,
     size: int | tuple[int, int] | None = None,
     test_fraction: int | float | None = None,
     seed: int = 0,
@@ -40,7 +42,9 @@ def load(
         split: ``"train"`` or ``"test"``.
         scale: of your own file, as in `from_tensor`.
         missing: ``"nan"`` if NaN in your own file is what is missing, as in `from_tensor`.
-        size: of your own images, as in `from_folder`.
+        channels: ``"first"`` or ``"last"``, of images in your own file, as in `from_tensor`.
+        grey: of your own images, as in `from_folder`.
+        size: likewise.
         test_fraction: of your own data, which has no official split; None is 0.1. See
             `Dataset.split`.
         seed: of that split.
@@ -57,16 +61,17 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {describe(split)}")
     if isinstance(source, str) and source in LOADERS:
-        _refuse(source, scale=scale, missing=missing, size=size, test_fraction=test_fraction)
+        _refuse(source, scale=scale, missing=missing, channels=channels)
+        _refuse(source, grey=grey, size=size, test_fraction=test_fraction)
         folder = Path(root or os.environ.get("PPL_VAE_DATA") or "data")
         return LOADERS[source](folder.expanduser().absolute(), split)
     path = Path(source).expanduser()
     if path.is_dir():
-        _refuse(source, scale=scale, missing=missing)
-        dataset = from_folder(path, size=size)
+        _refuse(source, scale=scale, missing=missing, channels=channels)
+        dataset = from_folder(path, size=size, grey=grey)
     elif path.suffix in (".npy", ".npz"):
-        _refuse(source, size=size)
-        dataset = from_file(path, scale=scale, missing=missing)
+        _refuse(source, grey=grey, size=size)
+        dataset = from_file(path, scale=scale, missing=missing, channels=channels)
     else:
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
 from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.events import has_channels_last, is_ambiguous
 
 _KEYS = ("x", "y", "mask")
 """What an archive may hold."""
@@ -25,12 +28,19 @@ def from_tensor(
     scale: int | float | None = None,
     mask: Tensor | None = None,
     missing: str | None = None,
+    channels: str | None = None,
     name: str = "tensor",
 ) -> Dataset:
     """Make a dataset of tensors: ``x`` of shape ``(N, *event)``, ``labels`` of shape ``(N,)``.
 
-    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for bool and floating
-    values; for uint8 with nothing above 1 it must be given, since both are common there.
+    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for all others; for
+    uint8 with nothing above 1 it must be given, since both are common there. A likelihood of counts
+    takes integers as they are where it is left out.
+
+    Images are ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Those of shape ``(N, H, W, C)`` are
+    recognised by their sizes, if the last is 1, 3 or 4 and the first is not, and brought into that
+    order; ``conversions`` of the dataset says so. ``channels="last"`` or ``"first"`` says it where
+    the sizes do not, as those of (3, 32, 3), which are an error without.
 
     ``mask``, boolean and of the shape of ``x``, is True where a value is observed. With
     ``missing="nan"`` NaN means that it is not; without, NaN is an error.
@@ -42,16 +52,20 @@ def from_tensor(
     if not isinstance(x, Tensor):
         raise TypeError(f"values must be a tensor, got {type(x).__name__}; see from_numpy")
     mask = _without_nan(x, mask, missing)
-    if scale is None:
-        grey = x.dtype == torch.uint8
-        if grey and x.numel() and x.max() <= 1:
-            raise ValueError(
-                f"scale must be given for uint8 values with nothing above 1, got None for "
-                f"{name!r}; scale=1 if they are 0/1, scale=255 if they are 8-bit grey values"
-            )
-        scale = 255.0 if grey else 1.0
-    values = x.to(torch.uint8) if x.dtype == torch.bool else x
-    return Dataset(values, labels, name, scale=scale, mask=mask)
+    if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
+        raise ValueError(
+            f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
+            f"scale=1 if they are 0/1 or counts, scale=255 if they are 8-bit grey values"
+        )
+    conversions: tuple[str, ...] = ()
+    if _channels_are_last(x.shape[1:], channels):
+        conversions = (f"channels last, {tuple(x.shape[1:])}, made first",)
+        x = x.movedim(-1, 1).contiguous()
+        if mask is not None:
+            check_mask(mask, x.movedim(1, -1))
+            mask = mask.movedim(-1, 1).contiguous()
+    dataset = partial(Dataset, x, labels, name, mask=mask, conversions=conversions)
+    return dataset() if scale is None else dataset(scale=scale)
 
 
 def from_numpy(
@@ -61,24 +75,35 @@ def from_numpy(
     scale: int | float | None = None,
     mask: np.ndarray | None = None,
     missing: str | None = None,
+    channels: str | None = None,
     name: str = "array",
 ) -> Dataset:
     """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
-    target = None if labels is None else _as_tensor("labels", labels)
-    seen = None if mask is None else _as_tensor("mask", mask)
+    target = None if labels is None else as_tensor("labels", labels)
+    seen = None if mask is None else as_tensor("mask", mask)
     return from_tensor(
-        _as_tensor("x", x), target, scale=scale, mask=seen, missing=missing, name=name
+        as_tensor("x", x),
+        target,
+        scale=scale,
+        mask=seen,
+        missing=missing,
+        channels=channels,
+        name=name,
     )
 
 
 def from_file(
-    path: str | Path, *, scale: int | float | None = None, missing: str | None = None
+    path: str | Path,
+    *,
+    scale: int | float | None = None,
+    missing: str | None = None,
+    channels: str | None = None,
 ) -> Dataset:
     """Read a ``.npy`` file (values) or a ``.npz`` file.
 
     That holds ``x``, the values, and if need be ``y``, labels, and ``mask``, booleans of the
-    values' shape that are True where one is observed. ``scale`` and ``missing`` are as in
-    `from_tensor`.
+    values' shape that are True where one is observed. ``scale``,
+    ``missing`` and ``channels`` are as in `from_tensor`.
 
     Raises FileNotFoundError, or ValueError for a damaged file, one without ``x``, or one that holds
     anything else.
@@ -107,20 +132,24 @@ def from_file(
         scale=scale,
         mask=arrays.get("mask"),
         missing=missing,
+        channels=channels,
         name=path.stem,
     )
 
 
 def from_folder(
-    path: str | Path, *, size: int | tuple[int, int] | None = None, grey: bool = True
+    path: str | Path, *, size: int | tuple[int, int] | None = None, grey: bool | None = None
 ) -> Dataset:
     """Read a folder of 8-bit images. Subfolders, in sorted order, are classes if there are any.
 
+    What becomes of images on the way (transparency and further frames dropped, a palette or CMYK
+    made RGB, another size) is in ``conversions`` of the dataset.
+
     Args:
-        path: the folder. Names that start with a dot and files of other kinds are passed over;
-            transparency is ignored.
+        path: the folder. Names that start with a dot and files of other kinds are passed over.
         size: resize to ``(height, width)``, or to a square; None if all images have one size.
-        grey: shape ``(N, 1, height, width)`` if True, else RGB, ``(N, 3, height, width)``.
+        grey: shape ``(N, 1, height, width)`` if True, RGB, ``(N, 3, height, width)``, if False;
+            None is grey if all images are, else RGB.
 
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
     """
@@ -144,7 +173,27 @@ def from_folder(
             f"{quoted(path)} must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in its "
             f"subfolders, got none"
         )
-    return Dataset(read_images(files, size, grey), labels, path.name, scale=255)
+    images, conversions = read_images(files, size, grey)
+    return Dataset(images, labels, path.name, scale=255, conversions=conversions)
+
+
+def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
+    """Tell whether data are images (H, W, C), as is said, or else by their sizes."""
+    if channels is None:
+        if is_ambiguous(event):
+            raise ValueError(
+                f"x of shape (N, {', '.join(map(str, event))}) may have {event[0]} channels first "
+                f"or {event[-1]} last; say which, first or last: channels=, or --data.channels"
+            )
+        return has_channels_last(event)
+    if channels not in ("first", "last"):
+        raise ValueError(f'channels must be "first", "last" or None, got {describe(channels)}')
+    if len(event) != 3:
+        raise ValueError(
+            f"channels={channels!r} is of images of three dimensions, got items of shape "
+            f"{tuple(event)}; leave it out (grey images (N, H, W) have one channel)"
+        )
+    return channels == "last"
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:
@@ -164,7 +213,8 @@ def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor 
     return mask.to(x.device) & ~x.isnan()
 
 
-def _as_tensor(argument: str, array: np.ndarray) -> Tensor:
+def as_tensor(argument: str, array: np.ndarray) -> Tensor:
+    """Return a copy of an array as a tensor; raise TypeError where torch has no such dtype."""
     if isinstance(array, np.ma.MaskedArray):  # of which torch takes what lies under the mask
         raise TypeError(
             f"{argument} must be an array without a mask of its own, got a masked one; give "

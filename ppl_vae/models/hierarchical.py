@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import observation_of, probed, same_latents
@@ -132,6 +133,7 @@ class HierarchicalVAE(Pair):
         return p_x.mean if mean else p_x.sample()
 
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -143,6 +145,12 @@ class HierarchicalVAE(Pair):
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
     @inference
+    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
+        return self.model.likelihood_at(list(latents)).mean
+
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -191,7 +199,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -146,6 +147,7 @@ class SemiSupervisedVAE(Pair):
         return likelihood.mean if mean else likelihood.sample()
 
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -161,6 +163,13 @@ class SemiSupervisedVAE(Pair):
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, y] for labels y, shape ``(batch,)``."""
+        self.guide.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],
@@ -235,7 +244,7 @@ class SemiSupervisedModel(nn.Module):
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
-            self.observation.sample(self.likelihood(z, one_hot), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):

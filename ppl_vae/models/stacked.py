@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
+from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
@@ -57,6 +59,11 @@ class StackedVAE(Constructed):
         self.first = first
         self.second = second
 
+    @property
+    def observation(self) -> Observation:
+        """The shape and support of one datum."""
+        return self.first.observation
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write both pairs into a folder, from which ``ppl_vae.load(folder)`` returns them."""
         from ppl_vae.storage import save  # not above: it knows the pairs
@@ -64,6 +71,7 @@ class StackedVAE(Constructed):
         return save(self, folder)
 
     @inference
+    @of_data_sets
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -84,6 +92,7 @@ class StackedVAE(Constructed):
         return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -104,6 +113,12 @@ class StackedVAE(Constructed):
         return likelihood.mean if mean else likelihood.sample()
 
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z_1] at the mean z_1 of M2's p(z_1 | z, y)."""
+        return self.first.decode(self.second.decode(z, y))
+
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],

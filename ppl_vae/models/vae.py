@@ -6,6 +6,7 @@ import pyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import agree
@@ -63,6 +64,7 @@ class VAE(Pair):
         return likelihood.mean if mean else likelihood.sample()
 
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -73,6 +75,12 @@ class VAE(Pair):
         return mean_of(self.posterior(self.observation.seen(x, mask)))
 
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z]."""
+        return self.likelihood(z).mean
+
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -102,7 +110,7 @@ class VAEModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior())
-            self.observation.sample(self.likelihood(z), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z), x, mask)
 
 
 class VAEGuide(nn.Module):
