@@ -95,13 +95,22 @@ class Configuration:
         if not isinstance(full["model"], Mapping):
             raise ConfigError(f"model must be a mapping with a class, got {told(full['model'])}")
         schedule = full["lr_schedule"]
+        data, fit = DataSettings.of(full["data"], "data"), FitSettings.of(full["fit"], "fit")
+        for section, seed in (("data", data.seed), ("fit", fit.seed)):
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"{section}.seed must be from 0 to 2**32 - 1, got {told(seed)}")
+        if not 0 <= data.validation < 1:
+            raise ConfigError(
+                f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
+                f"none, got {told(data.validation)}"
+            )
         return cls(
             model=dict(full["model"]),
-            data=DataSettings.of(full["data"], "data"),
+            data=data,
             estimator=Named.of("estimator", full["estimator"]),
             optimiser=Named.of("optimiser", full["optimiser"]),
             lr_schedule=None if schedule is None else Named.of("lr_schedule", schedule),
-            fit=FitSettings.of(full["fit"], "fit"),
+            fit=fit,
             devices=DeviceSettings.of(full["devices"], "devices"),
             init=init,
             logger=logger,

@@ -129,6 +129,11 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if partly and not said and _is_shipped(given):
         # Which labels are known, the data say; a configuration that comes with the package cannot.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
+    if configuration.data.labels is not None and data.labels is None:
+        raise UsageError(
+            f"data.labels = {configuration.data.labels} of {configuration.data.name} are to be "
+            f"shown, which has no labels; give data with labels, or another configuration"
+        )
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:
@@ -146,7 +151,8 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     split = held_out(data, configuration.data)
     total = (before or configuration).steps(len(split.train))
     configuration.steps(len(split.train))
-    configuration = configuration.in_steps(total)
+    if not typed.print_config:  # what is printed is for a training of any length
+        configuration = configuration.in_steps(total)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
     labelled = shown(split.train, configuration.data) if semi_supervised else None
@@ -264,7 +270,7 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
         raise ConfigError(
             f"devices.accelerator: torch has no {settings.accelerator} here; give cpu or auto"
         )
-    if devices != "auto" and (devices in (0, []) or (isinstance(devices, int) and devices < -1)):
+    if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
         raise ConfigError(
             f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
             f"{told(devices)}"
@@ -289,6 +295,10 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
             f"devices: {told(devices)} with accelerator {settings.accelerator} and strategy "
             f"{told(strategy)} cannot be had: {reason(error)}"
         ) from error
+
+
+def _is_count(devices: object) -> bool:
+    return isinstance(devices, int) and (devices > 0 or devices == -1)
 
 
 def beta_of(settings: FitSettings) -> Any:

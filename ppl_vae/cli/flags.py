@@ -45,6 +45,7 @@ SHORTER = {
 """The flags that are short for an entry."""
 
 _OFTEN = (
+    "model.latent_dim",
     *("model.prior.components", "model.posterior.net.hidden", "model.likelihood.net.hidden"),
     *("model.likelihood.scale", "estimator.num_particles", "optimiser.lr", "lr_schedule.step_size"),
 )
@@ -109,8 +110,11 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
 def entry_of(typed: str) -> str | None:
     """Return the path of the entry that a flag is; None if it is none."""
     name = typed.removeprefix("--").replace("-", "_")
-    known = {**SHORTER, **SWAPS}
-    return known.get(name, name if _SECTION.fullmatch(name) else None)
+    known = {**SWAPS, **SHORTER}
+    if name in known or _SECTION.fullmatch(name):
+        return known.get(name, name)
+    head, _, rest = name.partition(".")  # --beta.linear_warm_up, --prior.components
+    return f"{known[head].removesuffix('.class')}.{rest}" if head in known and rest else None
 
 
 def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
@@ -127,12 +131,15 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
         lambda m: _spelled(arguments[m[1]], m[2] or m[3] or m[4] or ""),
         text,
     )
-    text = re.sub(rf"^({names}) (?=must |ends |does )", lambda m: f"{arguments[m[1]]} ", text)
+    text = re.sub(
+        rf"^(?:\w+: )?({names}) (?=must |ends |does )", lambda m: f"{arguments[m[1]]} ", text
+    )
     places = {".".join(flag.path): flag.typed for flag in flags}
     places |= {p.removesuffix(".class"): typed for p, typed in places.items()}
     for path in sorted(places, key=len, reverse=True):
-        if "." in path:
-            text = re.sub(rf"(?<![\w.-])(--)?{re.escape(path)}(?!\w)", places[path], text)
+        # A word alone is an entry only where a message begins.
+        before = r"(?<![\w.-])(--)?" if "." in path else "^"
+        text = re.sub(rf"{before}{re.escape(path)}(?!\w)", places[path], text)
     return text
 
 
@@ -174,7 +181,8 @@ def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -
     known = list(own)
     if command == "fit":
         sections = (f"{s}.{option[0]}" for s, c in SECTIONS.items() for option in options(c))
-        known += [f"--{name}" for name in (*SHORTER, *SWAPS, *sections, *_OFTEN)]
+        known += [f"--{name.replace('_', '-')}" for name in (*SHORTER, *SWAPS)]
+        known += [f"--{path}" for path in (*sections, *_OFTEN)]
     hint = nearest(typed, known)
     return f"there is no flag {typed}; did you mean {hint}? ppl-vae {command} --help lists all"
 
@@ -182,12 +190,11 @@ def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -
 def nearest(typed: str, known: Collection[str]) -> str:
     """Return the flag that is most like what was typed."""
     came = _one(typed)[:100]
-    last = came.rpartition(".")[2]
 
     def likeness(flag: str) -> float:
         whole = _one(flag)
-        end = whole.rpartition(".")[2]
-        return max(_ratio(came, whole), 0.99 * _ratio(last, end))
+        end = 0.0 if "." in came else 0.99 * _ratio(came, whole.rpartition(".")[2])
+        return max(_ratio(came, whole), end)
 
     return max(known, key=likeness)
 

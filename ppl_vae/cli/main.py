@@ -110,7 +110,10 @@ def _code(error: Exception) -> int | None:
 
 def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
     """Return what an error says, in the words of whoever typed, on two lines at most."""
-    text = _OWNERS.sub("", str(error), count=1) if _OWNERS.match(str(error)) else str(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        text = f"{error.filename}: {error.strerror}"
+    text = _OWNERS.sub("", text, count=1) if _OWNERS.match(text) else text
     first, *more = (line.strip() for line in in_flags(text, flags, arguments).splitlines() or [""])
     return "\n".join([first, " ".join(more)] if more else [first])
 
@@ -121,7 +124,7 @@ def _arguments(name: str, typed: Namespace) -> dict[str, str]:
         return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
     entries = {o[0]: f"--{s}.{o[0]}" for s in ("data", "fit") for o in options(SECTIONS[s])}
     del entries["labels"]  # Python has another argument of that name
-    return {**entries, "source": "--data", "out": "--out", "resume": "--resume"}
+    return {**entries, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
 
 
 def _show_warning(

@@ -56,6 +56,12 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Per section, the classes that it may name."""
 
+
+def _check_length(value: object, length: int, path: str) -> None:
+    if not isinstance(value, (list, tuple)) or len(value) != length:
+        raise ConfigError(f"{path} must be a list of {length}, got {told(value)}")
+
+
 _GIVEN_LATER = {"params", "optimizer"}
 
 
@@ -113,6 +119,8 @@ class Named:
             # A length may be a fraction. The hints of torch's betas have tensors in them: its
             # constructor checks those.
             # Defaults are converted too, 0 to 0.0: what is written is then what is read.
+            if isinstance(usual := argument.default, (list, tuple)):
+                _check_length(value, len(usual), path)
             values[key] = plain(
                 value
                 if argument.kind == "none" or (SCHEDULES.get(name) == key and type(value) is float)
@@ -142,5 +150,13 @@ class Named:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
         try:
             return KINDS[self.section][self.name](*first, **values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{self.section}: {self.name}: {reason(error)}") from error
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            usual = arguments_of(KINDS[self.section][self.name], self.section)
+            given = ", ".join(
+                f"{self.section}.{key} = {quoted(value)}"
+                for key, value in self.arguments.items()
+                if plain(usual[key].default) != value
+            )
+            raise ConfigError(
+                f"{self.section}: {self.name} cannot be made with {given}: {reason(error)}"
+            ) from error
