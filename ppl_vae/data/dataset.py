@@ -15,10 +15,18 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
-from ppl_vae.data.checks import check_values, checked_labels, observed
+from ppl_vae.data.checks import check_values, checked_labels, generator_of, index_of, observed
 from ppl_vae.data.dequantise import check_alone, levels_of, noisy
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import (
+    describe,
+    device_of,
+    flag,
+    number,
+    positive_int,
+    seed_of,
+    sizes,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,6 +61,9 @@ class Dataset:
         if isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", self.mask.to(self.values.device))
         check_values(self.values, self.scale, self.mask)
+        object.__setattr__(self, "scale", number("", "scale", self.scale, above=0))
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {describe(self.name)}")
         if self.labels is not None:
             object.__setattr__(self, "labels", checked_labels(self.labels, len(self)))
 
@@ -100,6 +111,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """Hold all of it on ``device``; batches are then drawn and binarised there."""
+        device = device_of("to", device)
         labels = None if self.labels is None else self.labels.to(device)
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, values=self.values.to(device), labels=labels, mask=mask)
@@ -109,6 +121,7 @@ class Dataset:
 
         Raises ValueError where the items are not flat, or have another number of entries.
         """
+        event_shape = sizes("unflattened", "event_shape", event_shape)
         if len(self.event_shape) != 1 or self.event_shape[0] != math.prod(event_shape):
             raise ValueError(
                 f"unflattened: items must be flat, of {math.prod(event_shape)} entries for the "
@@ -120,8 +133,7 @@ class Dataset:
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
-        dtype = None if len(indices) else torch.int64
-        index = torch.as_tensor(indices, dtype=dtype, device=self.values.device)
+        index = index_of("indices", indices, len(self)).to(self.values.device)
         labels = None if self.labels is None else self.labels[index]
         mask = None if self.mask is None else self.mask[index]
         return replace(self, values=self.values[index], labels=labels, mask=mask)
@@ -137,7 +149,8 @@ class Dataset:
             >>> len(chosen)
             100
         """
-        positive_int("labelled_subset", "per_class", per_class)
+        per_class = positive_int("labelled_subset", "per_class", per_class)
+        seed = seed_of("labelled_subset", seed)
         labels = self._required_labels("labelled_subset")
         return per_class_indices(labels, per_class, seed, self.name)
 
@@ -146,6 +159,8 @@ class Dataset:
 
         Depends on the seed, the labels and N alone. Raises ValueError where a side would be empty.
         """
+        test_fraction = number("split", "test_fraction", test_fraction)
+        seed = seed_of("split", seed)
         held = held_out(len(self), test_fraction, self.labels, seed)
         if held is None:
             raise ValueError(
@@ -244,6 +259,9 @@ class Dataset:
             >>> load("digits").draw(torch.arange(3), binarise="threshold", flat=False).shape
             torch.Size([3, 1, 8, 8])
         """
+        index = index_of("index", index, len(self))
+        dequantise, flat = flag("draw", "dequantise", dequantise), flag("draw", "flat", flat)
+        device, generator = device_of("draw", device), generator_of("draw", generator)
         if binarise == "static":
             self._check_modes(binarise, dequantise, self._observed)
             return self.binarised(seed=0).draw(index, binarise="none", flat=flat, device=device)
@@ -304,17 +322,19 @@ class Dataset:
             flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
+        dequantise = flag("batches", "dequantise", dequantise)
         self._check_modes(binarise, dequantise, self._observed)
+        given = generator_of("batches", generator)
         return Batches(
             dataset=self,
             batch_size=batch_size,
             binarise=binarise,
             dequantise=dequantise,
-            shuffle=shuffle,
-            generator=self._generator(seed) if generator is None else generator,
-            drop_last=drop_last,
-            flat=flat,
-            device=device,
+            shuffle=flag("batches", "shuffle", shuffle),
+            generator=self._generator(seed) if given is None else given,
+            drop_last=flag("batches", "drop_last", drop_last),
+            flat=flag("batches", "flat", flat),
+            device=device_of("batches", device),
         )
 
     def _labels_at(self, index: Tensor, device: torch.device | str | None) -> Tensor | None:
@@ -387,7 +407,7 @@ class Dataset:
             levels_of(values, self.scale, self.name)
 
     def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.values.device).manual_seed(seed)
+        return torch.Generator(self.values.device).manual_seed(seed_of("", seed))
 
     def _required_labels(self, owner: str) -> Tensor:
         if self.labels is None:

@@ -58,7 +58,7 @@ def labelled_files(folders: Iterable[Path]) -> tuple[list[Path], Tensor]:
     return [file for file, _ in found], torch.tensor([label for _, label in found])
 
 
-def read_images(files: list[Path], size: int | tuple[int, int] | None, grey: bool) -> Tensor:
+def read_images(files: list[Path], size: tuple[int, int] | None, grey: bool) -> Tensor:
     """Read images of one size, uint8 of shape ``(N, channels, height, width)``."""
     first = _read_image(files[0], size, grey)
     if (needed := first.numel() * len(files)) > memory():
@@ -78,7 +78,7 @@ def read_images(files: list[Path], size: int | tuple[int, int] | None, grey: boo
     return images
 
 
-def _read_image(file: Path, size: int | tuple[int, int] | None, grey: bool) -> Tensor:
+def _read_image(file: Path, size: tuple[int, int] | None, grey: bool) -> Tensor:
     from PIL import Image
 
     try:
@@ -100,7 +100,7 @@ def _read_image(file: Path, size: int | tuple[int, int] | None, grey: bool) -> T
             f"{quoted(file)} must be a readable 8-bit image: {reason(error)}"
         ) from error
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = size
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = torch.tensor(np.asarray(image))
     return pixels.unsqueeze(0) if grey else pixels.permute(2, 0, 1)

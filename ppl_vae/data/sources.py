@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ppl_vae.data.arrays import read_arrays
 from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, flag, path_of, quoted, reason, sizes
 
 _KEYS = ("x", "y", "mask")
 """What an archive may hold."""
@@ -83,7 +84,7 @@ def from_file(
     Raises FileNotFoundError, or ValueError for a damaged file, one without ``x``, or one that holds
     anything else.
     """
-    path = Path(path).expanduser()
+    path = path_of("", "path", path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
     try:
@@ -124,7 +125,11 @@ def from_folder(
 
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
     """
-    path = Path(path).expanduser()
+    path, grey = path_of("", "path", path).expanduser(), flag("", "grey", grey)
+    if not path.is_dir():
+        raise FileNotFoundError(f"path must be an existing folder of images, got {quoted(path)}")
+    if size is not None:
+        size = _height_and_width(size)
     classes, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
     if classes and loose:
         raise ValueError(
@@ -145,6 +150,13 @@ def from_folder(
             f"subfolders, got none"
         )
     return Dataset(read_images(files, size, grey), labels, path.name, scale=255)
+
+
+def _height_and_width(size: object) -> tuple[int, int]:
+    found = sizes("", "size", (size, size) if isinstance(size, Integral) else size)
+    if len(found) != 2:
+        raise ValueError(f"size must be (height, width), or one number for both, got {found}")
+    return found[0], found[1]
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:

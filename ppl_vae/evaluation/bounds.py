@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.estimate import Estimate
@@ -33,6 +33,17 @@ class ModelAndGuide(Protocol):
     @property
     def guide(self) -> nn.Module:
         """The variational program."""
+
+
+def check_pair(owner: str, pair: object) -> None:
+    """Raise TypeError unless an object has a model and a guide that are modules."""
+    programs = (getattr(pair, "model", None), getattr(pair, "guide", None))
+    if not all(isinstance(program, nn.Module) for program in programs):
+        what = type(pair).__name__ if isinstance(pair, nn.Module) else describe(pair)
+        raise TypeError(
+            f"{owner}: pair must have a model and a guide that are modules, got {what}; a "
+            f"program that is a function can be the forward method of one"
+        )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ppl_vae.likelihoods.parameters import (
     count_with,
     declare,
     location_and,
+    plain,
     widened,
 )
 
@@ -28,7 +29,7 @@ class _Located(WithPositive):
     def __init__(self, net: nn.Module, scale: Positive = 1.0, *, event_dim: int = 1) -> None:
         super().__init__(net)
         self.event_dim = positive_int(type(self).__name__, "event_dim", event_dim)
-        self.scale = scale
+        self.scale = plain(scale)
         declare(self, "scale", scale)
 
     @staticmethod

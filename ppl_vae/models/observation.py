@@ -152,6 +152,9 @@ class Observation:
 
     def check_values(self, x: Tensor) -> None:
         """Raise an error that says how many values of x are not finite or outside the support."""
+        if x.device.type == "meta":
+            expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
+            raise TypeError(f"expected {expected} with values, got {describe(x)}")
         x = x.detach()
         if self._suits(x):
             return

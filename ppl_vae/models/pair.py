@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.errors import describe, flag
 from ppl_vae.models.imputation import imputed
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -136,6 +137,10 @@ class Pair(Constructed, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
+        if not isinstance(data, HasParts):
+            raise TypeError(
+                f"check: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
+            )
         missing = getattr(data, "mask", None) is not None
         for x in data.in_parts():
             if missing:  # NaN, while what is observed is finite
@@ -201,6 +206,11 @@ def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> 
             f"{owner}: prior {type(prior).__name__} is made of another posterior than the pair's; "
             f"make it of the same object, or use prior.with_posterior(posterior)"
         )
+
+
+def values_of(owner: str, p: Distribution, mean: bool) -> Tensor:
+    """Return a draw, or the mean."""
+    return p.mean if flag(owner, "mean", mean) else p.sample()
 
 
 def mean_of(distribution: Distribution, draws: int = 100) -> Tensor:

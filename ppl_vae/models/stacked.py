@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
-from ppl_vae.models.pair import mean_of
+from ppl_vae.models.pair import mean_of, values_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
 from ppl_vae.modes import inference
@@ -100,8 +100,7 @@ class StackedVAE(Constructed):
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
         """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
-        likelihood = self.first.likelihood(self.second.generate(n, y))
-        return likelihood.mean if mean else likelihood.sample()
+        return values_of("generate", self.first.likelihood(self.second.generate(n, y)), mean)
 
     @inference
     def reconstruct(

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.flow import Constructor, build, transformed_normal
 from ppl_vae.distributions.scale import positive_scale
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import positive_int, sizes
 
 
 class Flow(NeuralConditional):
@@ -66,19 +66,22 @@ class Flow(NeuralConditional):
         hidden: Sequence[int] = (64, 64),
     ) -> None:
         super().__init__(net)
-        self.latent_dim = latent_dim
+        self.latent_dim = positive_int("Flow", "latent_dim", latent_dim)
         self.kind = kind
         self.context_features = positive_int("Flow", "context_features", context_features)
-        self.transforms = transforms
-        self.hidden = tuple(hidden)
+        self.transforms = positive_int("Flow", "transforms", transforms)
+        self.hidden = sizes("Flow", "hidden", hidden)
         # The flow's own base is of no use here, and stays out of the state.
-        flow = build("Flow", kind, latent_dim, context_features, transforms, self.hidden)
+        flow = build(
+            "Flow", kind, self.latent_dim, self.context_features, self.transforms, self.hidden
+        )
         self.transform = flow.get_submodule("transform")
 
     @staticmethod
     def net_features(latent_dim: int, *, context_features: int = 32) -> int:
         """Return the features that the network must give: location, scale and context."""
-        return 2 * latent_dim + context_features
+        d = positive_int("Flow", "latent_dim", latent_dim)
+        return 2 * d + positive_int("Flow", "context_features", context_features)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""

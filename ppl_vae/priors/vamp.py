@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, positive_int, sizes
 
 MARGIN = 0.01
 """Learned pseudo-inputs with bounds start this share of the interval away from its ends, at least.
@@ -88,14 +89,14 @@ class VampPrior(ConditionalDistribution):
         else:
             inputs = _random(pseudo_inputs, event_shape, self.bounds)
         self.event_shape = tuple(inputs.shape[1:])
-        self.learn = learn
-        self.learn_weights = learn_weights
+        self.learn = flag("VampPrior", "learn", learn)
+        self.learn_weights = flag("VampPrior", "learn_weights", learn_weights)
         logits = inputs.new_zeros(len(inputs))
-        if learn:
+        if self.learn:
             self.raw_inputs = nn.Parameter(self._onto_reals(inputs))
         else:
             self.register_buffer("raw_inputs", inputs)
-        if learn_weights:
+        if self.learn_weights:
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
@@ -167,14 +168,15 @@ def _interval(bounds: object) -> tuple[int | float, int | float] | None:
     if not (
         isinstance(bounds, (tuple, list))
         and len(bounds) == 2
-        and all(isinstance(b, (int, float)) for b in bounds)
+        and all(isinstance(b, Real) and not isinstance(b, bool) for b in bounds)
         and -float("inf") < bounds[0] < bounds[1] < float("inf")
     ):
         raise ValueError(
             f"VampPrior: bounds must be two finite numbers (low, high) with low < high, such as "
             f"(0, 1), or None, got {describe(bounds)}"
         )
-    return bounds[0], bounds[1]
+    low, high = (int(b) if isinstance(b, Integral) else float(b) for b in bounds)
+    return low, high
 
 
 def _given(
@@ -188,12 +190,18 @@ def _given(
             f"VampPrior: pseudo_inputs must be floating, as the posterior's network takes them, "
             f"got {describe(inputs)}; convert them with .float()"
         )
+    if inputs.layout != torch.strided or inputs.device.type == "meta":
+        raise TypeError(
+            f"VampPrior: pseudo_inputs must be a dense tensor with values, got {describe(inputs)}"
+        )
     if inputs.dim() < 2 or inputs.numel() == 0:
         raise ValueError(
             f"VampPrior: pseudo_inputs must be a number K or a tensor of shape (K, *event), "
             f"got {describe(inputs)}"
         )
-    if event_shape is not None and tuple(event_shape) != inputs.shape[1:]:
+    if event_shape is not None and sizes("VampPrior", "event_shape", event_shape) != tuple(
+        inputs.shape[1:]
+    ):
         raise ValueError(
             f"VampPrior: pseudo_inputs must have shape (K, *event_shape), event_shape being "
             f"{tuple(event_shape)}, got {describe(inputs)}; leave event_shape out"
@@ -223,8 +231,7 @@ def _random(
             f"datum: give event_shape=(784,), or pseudo-inputs as a tensor of shape (K, *event), "
             f"such as {k} data"
         )
-    for size in event_shape:
-        positive_int("VampPrior", "event_shape", size)
+    event_shape = sizes("VampPrior", "event_shape", event_shape)
     if bounds is None:
         return torch.randn(k, *event_shape)
     return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(k, *event_shape)
