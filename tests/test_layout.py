@@ -27,7 +27,7 @@ ROOMS = {
     "distributions": {"errors"},
     "nets": {"conditional", "construction", "errors"},
     "conditional": {"construction", "errors"},
-    "priors": {"conditional", "distributions", "errors"},
+    "priors": {"conditional", "distributions", "errors", "randomness"},
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
     # A pair's save() imports storage when it is called: storage knows all pairs.
@@ -43,8 +43,8 @@ ROOMS = {
         "storage",
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
-    "oracles": {"registration"},
-    "data": {"errors", "files", "turns"},
+    "oracles": {"errors", "registration"},
+    "data": {"errors", "files", "randomness", "turns"},
     "evaluation": {
         "compilation",
         "conditional",

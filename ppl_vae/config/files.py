@@ -13,7 +13,7 @@ import yaml
 
 from ppl_vae.config.errors import ConfigError, told
 from ppl_vae.config.plain import DEEPEST, LIMIT, plain
-from ppl_vae.errors import quoted, reason
+from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
 
 LARGEST = 2**18

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.checks import check_data, check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import data_blocks
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
@@ -36,10 +36,11 @@ def accuracy(
     """
     if not hasattr(pair, "classify"):
         raise TypeError(
-            f"accuracy: the pair must have classify(x), the probabilities q(y | x), as "
+            f"accuracy: pair must have classify(x), the probabilities q(y | x), as "
             f"SemiSupervisedVAE and StackedVAE do, got {type(pair).__name__}"
         )
-    positive_int("accuracy", "batch_size", batch_size)
+    batch_size = positive_int("accuracy", "batch_size", batch_size)
+    check_data("accuracy", x, (), mask)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     check_labels("accuracy", y, x, below=classes)
     unknown = ~x.isfinite()

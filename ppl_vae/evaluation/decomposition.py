@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import flag, positive_int
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
+from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
     BLOCK,
@@ -122,7 +123,10 @@ def kl_decomposition(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "kl_decomposition"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    check_data(owner, x, context, mask)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    progress = flag(owner, "progress", progress)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
         latents = _Latents.of(pair, x, context, mask, num_samples, site)
         check_finite(owner, "log p(z)", latents.log_p)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import describe, number, positive_int
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import BLOCK, data_blocks, latent_at, run_latents
@@ -70,6 +70,12 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     from sklearn import metrics
 
     owner = "clustering"
+    if not isinstance(assignments, Tensor):
+        raise TypeError(f"{owner}: assignments must be a tensor, got {describe(assignments)}")
+    if not assignments.dim():
+        raise ValueError(
+            f"{owner}: assignments must have an entry for each datum, got {describe(assignments)}"
+        )
     if assignments.is_floating_point():
         if assignments.dim() != 2 or not assignments.isfinite().all():
             raise ValueError(
@@ -78,7 +84,7 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
             )
         assignments = assignments.argmax(-1)
     check_labels(owner, labels, assignments)
-    check_labels(f"{owner}, assignments", assignments, labels)
+    check_labels(owner, assignments, labels, name="assignments")
     k, y = assignments.cpu().long(), labels.cpu().long()
     clusters, k = k.unique(return_inverse=True)
     classes, y = y.unique(return_inverse=True)
@@ -128,7 +134,8 @@ def responsibilities(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "responsibilities"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
     results = []
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
         for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
@@ -203,7 +210,8 @@ def nearest_neighbours(
     from sklearn.neighbors import KNeighborsClassifier
 
     owner = "nearest_neighbours"
-    positive_int(owner, "neighbours", neighbours)
+    neighbours = positive_int(owner, "neighbours", neighbours)
+    _check_latents(owner, "z_train", z_train, z_train, y_train)
     if neighbours > len(z_train):
         raise ValueError(
             f"{owner}: neighbours must be at most the {len(z_train)} training data, got "
@@ -237,12 +245,16 @@ def accuracy_interval(
         (0.826, 0.945)
     """
     owner = "accuracy_interval"
-    positive_int(owner, "n", n)
-    p = accuracy.mean if isinstance(accuracy, Estimate) else accuracy
-    if not 0 <= p <= 1:
-        raise ValueError(f"{owner}: accuracy must be from 0 to 1, got {p}; divide percent by 100")
-    if not 0 < level < 1:
-        raise ValueError(f"{owner}: level must be between 0 and 1, got {level}")
+    n = positive_int(owner, "n", n)
+    p = number(
+        owner,
+        "accuracy",
+        accuracy.mean if isinstance(accuracy, Estimate) else accuracy,
+        least=0,
+        most=1,
+        fix="divide percent by 100",
+    )
+    level = number(owner, "level", level, above=0, below=1, fix="divide percent by 100")
     c = NormalDist().inv_cdf((1 + level) / 2)
     centre = p + c * c / (2 * n)
     half = c * math.sqrt(p * (1 - p) / n + c * c / (4 * n * n))
@@ -266,15 +278,22 @@ def _accuracy(
     from sklearn.preprocessing import StandardScaler
 
     for name, z, y in (("z_train", z_train, y_train), ("z_test", z_test, y_test)):
-        if z.dim() != 2 or z.shape[1] != z_train.shape[1] or not z.isfinite().all():
-            raise ValueError(
-                f"{owner}: {name} must be finite and of shape (N, latent_dim), the same latent_dim "
-                f"in training and test, got {describe(z)}"
-            )
-        check_labels(owner, y, z)
+        _check_latents(owner, name, z, z_train, y)
     if len(y_train.unique()) < 2:
         raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
     model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
     model.fit(z_train.detach().cpu().double().numpy(), y_train.cpu().numpy())
     predicted = model.predict(z_test.detach().cpu().double().numpy())
     return Estimate.of(torch.from_numpy(predicted) == y_test.cpu())
+
+
+def _check_latents(owner: str, name: str, z: Tensor, like: Tensor, y: Tensor) -> None:
+    """Raise an error unless z holds latents of as many dimensions as others, and y labels."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{owner}: {name} must be a tensor, got {describe(z)}")
+    if z.dim() != 2 or z.shape[1] != like.shape[1] or not z.isfinite().all():
+        raise ValueError(
+            f"{owner}: {name} must be finite and of shape (N, latent_dim), the same latent_dim "
+            f"in training and test, got {describe(z)}"
+        )
+    check_labels(owner, y, z, name=name.replace("z_", "y_"))

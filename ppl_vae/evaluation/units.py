@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import flag, integer, number
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
+from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -130,10 +131,11 @@ def latent_units(
         ValueError: if x does not suit the pair, or holds a single datum.
     """
     owner = "latent_units"
-    if positive_int(owner, "num_samples", num_samples) < 2:
-        raise ValueError(f"{owner}: num_samples must be 2 or more, got {num_samples}")
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"{owner}: threshold must be at least 0, got {describe(threshold)}")
+    check_pair(owner, pair)
+    check_data(owner, x, context, mask)
+    num_samples = integer(owner, "num_samples", num_samples, 2)
+    threshold = number(owner, "threshold", threshold, least=0)
+    progress = flag(owner, "progress", progress)
     if len(x) < 2:
         raise ValueError(
             f"{owner}: x must hold 2 data or more, as activity is a variance over data, got "

@@ -69,8 +69,8 @@ def checked_estimator(estimator: ELBO, owner: str = "fit") -> ELBO:
     bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
     if not hasattr(bound, "differentiable_loss"):
         raise TypeError(
-            f"{owner}: estimator must have a differentiable_loss, and {type(bound).__name__} has none: "
-            f"it differentiates by itself, through Pyro's parameter store. Most pyro.infer "
+            f"{owner}: estimator must have a differentiable_loss, and {type(bound).__name__} has "
+            f"none: it differentiates by itself, through Pyro's parameter store. Most pyro.infer "
             f"estimators have one (Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO), and so have "
             f"those of ppl_vae.estimators: ImportanceWeightedELBO(K, alpha=a) is the Rényi bound, "
             f"and gradient='wake' is reweighted wake-sleep"

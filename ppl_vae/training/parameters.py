@@ -100,9 +100,9 @@ class Holdings:
                 here, there = ((t.dtype, t.device) for t in (parameter, value))
                 if here != there:
                     raise ValueError(
-                        f"{self._owner}: {name} is of {here[0]} on {here[1]}, and what the optimiser "
-                        f"keeps of it of {there[0]} on {there[1]}; make the optimiser anew after "
-                        f"converting or moving the pair"
+                        f"{self._owner}: {name} is of {here[0]} on {here[1]}, and what the "
+                        f"optimiser keeps of it of {there[0]} on {there[1]}; make the optimiser "
+                        f"anew after converting or moving the pair"
                     )
 
 

@@ -14,7 +14,7 @@ ROWS = [
     ("evaluation.elbo_terms(ssvae, x, torch.tensor(1))", ValueError, "x has 7", "shape ()"),
     ("evaluation.elbo_terms(ssvae, x, 1)", ValueError, "x has 7", "1 (int)"),
     ("evaluation.elbo_terms(vae, x, mask=(x > 0)[:3])", ValueError, "mask", "(3, 6)"),
-    ("evaluation.elbo_terms(vae, x, mask='all')", TypeError, "mask", "'all'"),
+    ("evaluation.elbo_terms(vae, x, mask='all')", ValueError, "mask", "'all'"),
     ("evaluation.elbo_terms(vae, x, num_samples='5')", TypeError, "num_samples", "'5'"),
     ("evaluation.elbo_terms(vae, x, progress='no')", TypeError, "progress", "'no'"),
     ("evaluation.importance_bounds(None, x)", TypeError, "pair", "None"),
