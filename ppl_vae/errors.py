@@ -112,10 +112,10 @@ def number(
     name: str,
     value: object,
     *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
+    least: int | float | None = None,
+    above: int | float | None = None,
+    most: int | float | None = None,
+    below: int | float | None = None,
     fix: str = "",
 ) -> int | float:
     """Return a finite number of Python; a scalar of NumPy is one, a bool and an array are none.
@@ -166,7 +166,7 @@ def seed_of(owner: str, seed: object) -> int:
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"{_of(owner)}seed must be an integer, got {_scalar(seed)}")
-    if not 0 <= seed < 2**64:
+    if not 0 <= int(seed) < 2**64:
         raise ValueError(f"{_of(owner)}seed must be from 0 to 2**64 - 1, got {quoted(int(seed))}")
     return int(seed)
 

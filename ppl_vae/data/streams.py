@@ -103,7 +103,8 @@ class SemiSupervised:
                 f"SemiSupervised: dataset must have labels, got {self.dataset!r}; give it labels=, "
                 f"or train on dataset.batches(...), which needs none"
             )
-        owner, checked = "SemiSupervised", {"seed": seed_of("SemiSupervised", self.seed)}
+        owner = "SemiSupervised"
+        checked: dict[str, object] = {"seed": seed_of(owner, self.seed)}
         for name in ("batch_size", "labelled_batch_size"):
             checked[name] = positive_int(owner, name, getattr(self, name))
         for name in ("labelled_weight", "unlabelled_weight"):

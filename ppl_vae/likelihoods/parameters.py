@@ -130,4 +130,4 @@ def _number(value: Positive) -> float:
 def _is_positive(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return 1e-18 <= value <= 1e18
+    return 1e-18 <= float(value) <= 1e18
