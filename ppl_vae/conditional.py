@@ -15,8 +15,8 @@ from ppl_vae.construction import Constructed, qualified
 from ppl_vae.errors import describe, reason
 
 
-class NotFiniteContextError(ValueError):
-    """A distribution was asked for at NaN or infinity: in the context, or in the parameters."""
+class NotFinitePartError(ValueError):
+    """NaN or infinity in the context or in the parameters of a part: it has no distribution."""
 
 
 class ConditionalDistribution(Constructed, ABC):
@@ -43,35 +43,36 @@ class ConditionalDistribution(Constructed, ABC):
                 )
         try:
             return super().__call__(*context)
-        except NotFiniteContextError:
+        except NotFinitePartError:
             raise  # of a part of this one
-        except ValueError as error:
-            _check_finite(self, context, error)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            refused = str(error).startswith("Expected parameter")  # by torch's distributions
+            if refused or isinstance(error, torch.linalg.LinAlgError):
+                check_finite(self, *context)
+                raise NotFinitePartError(
+                    f"{qualified(type(self))}: what its network gives is no distribution, though "
+                    f"context and parameters are finite: {reason(error)}"
+                ) from error
             raise
 
 
-def _check_finite(
-    part: ConditionalDistribution, context: tuple[Tensor, ...], error: ValueError
-) -> None:
-    """Raise an error that names what is not finite, if torch refused a distribution's parameter."""
-    if not str(error).startswith("Expected parameter"):
-        return
-    told = {f"context of shape {tuple(c.shape)}": c for c in context}
-    told |= {f"parameter {name!r}": p for name, p in part.named_parameters()}
-    for what, values in told.items():
-        count = int((~values.isfinite()).sum())
-        if count:
-            fix = "look at what it was computed from"
-            if what.startswith("parameter"):
-                fix = "load weights from before the training diverged"
-            raise NotFiniteContextError(
+def check_finite(part: nn.Module, *context: Tensor) -> None:
+    """Raise an error that names what is not finite, of the contexts of a part and its parameters.
+
+    Raises:
+        NotFinitePartError: if something is NaN or infinite.
+    """
+    advice = "look at what it was computed from"
+    told = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
+    advice = "load weights from before the training diverged"
+    told += [(f"parameter {name!r}", p, advice) for name, p in part.named_parameters()]
+    for what, values, fix in told:
+        if not values.isfinite().all():
+            count = int((~values.isfinite()).sum())
+            raise NotFinitePartError(
                 f"{qualified(type(part))}: its {what} is NaN or infinite at {count} of "
                 f"{values.numel()} entries; {fix}"
-            ) from error
-    raise NotFiniteContextError(
-        f"{qualified(type(part))}: what its network gives is no distribution, though context and "
-        f"parameters are finite: {reason(error)}"
-    ) from error
+            )
 
 
 class NeuralConditional(ConditionalDistribution, ABC):

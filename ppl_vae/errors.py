@@ -140,14 +140,25 @@ def number(
     low = (least is None or found >= least) and (above is None or found > above)
     high = (most is None or found <= most) and (below is None or found < below)
     if not (low and high and (isinstance(found, int) or math.isfinite(found))):
-        ends = {"at least": least, "above": above, "at most": most, "below": below}
-        there = [f"{words} {end:g}" for words, end in ends.items() if end is not None]
-        if len(there) < 2:
-            there = ["finite", *there]
-        raise ValueError(
-            f"{_of(owner)}{name} must be {' and '.join(there)}, got {quoted(found)}{_fix(fix)}"
-        )
+        expected = _range(least, above, most, below)
+        raise ValueError(f"{_of(owner)}{name} must be {expected}, got {quoted(found)}{_fix(fix)}")
     return found
+
+
+def _range(
+    least: int | float | None,
+    above: int | float | None,
+    most: int | float | None,
+    below: int | float | None,
+) -> str:
+    """Say in words from where to where a number may be."""
+    if least is not None and most is not None:
+        return f"from {least:g} to {most:g}"
+    if above is not None and below is not None:
+        return f"between {above:g} and {below:g}"
+    ends = {"at least": least, "above": above, "at most": most, "below": below}
+    there = [f"{words} {end:g}" for words, end in ends.items() if end is not None]
+    return " and ".join(there if len(there) > 1 else ["finite", *there])
 
 
 def flag(owner: str, name: str, value: object) -> bool:

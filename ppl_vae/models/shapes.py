@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import NotFiniteContextError, takes_context
+from ppl_vae.conditional import NotFinitePartError, takes_context
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 from ppl_vae.modes import evaluating
@@ -128,7 +128,7 @@ def distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Di
             f"{owner}: {name} is called with {len(context)} context tensors, which "
             f"{type(part).__name__} does not take: {error}"
         ) from error
-    except NotFiniteContextError:
+    except NotFinitePartError:
         raise
     except ValueError as error:
         shapes = ", ".join(str(tuple(c.shape)) for c in context)

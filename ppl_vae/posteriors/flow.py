@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import NeuralConditional
+from ppl_vae.conditional import NeuralConditional, check_finite
 from ppl_vae.distributions.flow import Constructor, build, transformed_normal
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import positive_int, sizes
@@ -93,6 +94,8 @@ class Flow(NeuralConditional):
                 f"for latent_dim={self.latent_dim} and context_features={self.context_features}, "
                 f"got an output of shape {tuple(outputs.shape)}; Flow.net_features gives the number"
             )
+        if is_validation_enabled():  # no distribution looks at the transformations
+            check_finite(self, *context)
         loc, unconstrained_scale, features = outputs.split(widths, dim=-1)
         scale = positive_scale(unconstrained_scale)
         return transformed_normal(self.transform(features), loc, scale)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import ConditionalDistribution, concatenate
+from ppl_vae.conditional import ConditionalDistribution, check_finite, concatenate
 from ppl_vae.distributions.flow import Constructor, FlowDistribution, build
 from ppl_vae.errors import positive_int, sizes
 
@@ -70,6 +71,8 @@ class Flow(ConditionalDistribution):
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
+        if is_validation_enabled():  # a flow's own networks are not looked at by any distribution
+            check_finite(self)
         return FlowDistribution(self.flow())
 
 
@@ -127,4 +130,6 @@ class ConditionalFlow(ConditionalDistribution):
                 f"{together.shape[-1]} features in contexts of shape "
                 f"{', '.join(str(tuple(c.shape)) for c in context)}"
             )
+        if is_validation_enabled():
+            check_finite(self, *context)
         return FlowDistribution(self.flow(together))

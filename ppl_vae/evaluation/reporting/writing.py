@@ -47,8 +47,11 @@ def write(texts: Mapping[Path, str]) -> None:
             temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
             written[path] = temporary
             temporary.unlink(missing_ok=True)  # not through a link of that name
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text)
+            try:
+                with temporary.open("x", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as error:  # that of a full disk names no file
+                raise OSError(error.errno, error.strerror, str(path)) from error
         for path, temporary in written.items():
             os.replace(temporary, path)
     finally:
