@@ -129,9 +129,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypa
         "new_folder": lambda: fill(target),
     }
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(
-        OSError, match=r"No space left.*(target|test_a_full_disk)"
-    ) as caught:
+    with pytest.raises(OSError, match=r"No space left.*(target|test_a_full_disk)") as caught:
         calls[write]()
     assert caught.value.errno == errno.ENOSPC
 

@@ -92,15 +92,16 @@ def checked_labels(labels: Tensor, count: int) -> Tensor:
 
 
 def index_of(
-    name: str, indices: Tensor | np.ndarray | Sequence[int], count: int
+    name: str, indices: Tensor | np.ndarray | Sequence[int], count: int, fix: str = ""
 ) -> Int64[Tensor, " chosen"]:
     """Return indices, or the places where a mask is True, as int64 from ``-count`` on.
 
     Raises:
         TypeError: no integers or booleans.
-        ValueError: of another shape, or outside.
+        IndexError: outside.
+        ValueError: of another shape.
     """
-    fix = f"give integers from 0 to {count - 1}, or a mask of {count} booleans"
+    fix = fix or f"give integers from 0 to {count - 1}, or a mask of {count} booleans"
     if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
         raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
     several = isinstance(indices, Sequence)
@@ -118,7 +119,7 @@ def index_of(
         low, high = (int(v) for v in index.aminmax())
         if low < -count or high >= count:
             outside = low if low < -count else high
-            raise ValueError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+            raise IndexError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
     return index
 
 
@@ -132,7 +133,10 @@ def checked_indices(
         ValueError: none, outside, or one of them twice.
     """
     fix = f"give distinct integers from 0 to {count - 1}, or a mask of {count} booleans"
-    index = index_of(name, indices, count)
+    try:
+        index = index_of(name, indices, count, fix)
+    except IndexError as error:
+        raise ValueError(str(error)) from error
     if not len(index):
         raise ValueError(f"{name} must have at least one item, got none; {fix}")
     if (low := int(index.min())) < 0:

@@ -126,8 +126,6 @@ def from_folder(
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
     """
     path, grey = path_of("", "path", path).expanduser(), flag("", "grey", grey)
-    if not path.is_dir():
-        raise FileNotFoundError(f"path must be an existing folder of images, got {quoted(path)}")
     if size is not None:
         size = _height_and_width(size)
     classes, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
