@@ -5,8 +5,8 @@ In a few words, safe for a terminal, and never long.
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path, PurePath
@@ -139,7 +139,7 @@ def number(
     found = int(value) if isinstance(value, Integral) else float(value)
     low = (least is None or found >= least) and (above is None or found > above)
     high = (most is None or found <= most) and (below is None or found < below)
-    if not (low and high and (isinstance(found, int) or math.isfinite(found))):
+    if not (low and high and -sys.float_info.max <= found <= sys.float_info.max):
         expected = _range(least, above, most, below)
         raise ValueError(f"{_of(owner)}{name} must be {expected}, got {quoted(found)}{_fix(fix)}")
     return found
@@ -198,9 +198,9 @@ def sizes(owner: str, name: str, values: object) -> tuple[int, ...]:
 def listed(owner: str, name: str, values: object, of: str) -> Sequence:
     """Return a sequence as it is; raise TypeError, that names the argument, for anything else."""
     if isinstance(values, str) or not isinstance(values, Sequence):
+        fix = f"a single one is written ({values},)" if isinstance(values, Integral) else ""
         raise TypeError(
-            f"{_of(owner)}{name} must be a sequence of {of}, got {describe(values)}; "
-            f"a single one is written ({quoted(values, 40)},)"
+            f"{_of(owner)}{name} must be a sequence of {of}, got {describe(values)}{_fix(fix)}"
         )
     return values
 

@@ -82,6 +82,14 @@ def test_parts_of_numpys_numbers_are_written_as_others():
     assert repr(config.from_config(config.to_config(pair))) == repr(pair)
 
 
+def test_configurations_hold_numpys_scalars():
+    prior = {"class": "GaussianMixture", "components": np.int32(3), "learn_weights": np.bool_(True)}
+    sizes = {"latent_dim": np.int64(2), "event_shape": [np.int64(6)]}
+    pair = config.from_config({"class": "VAE", **sizes, "prior": prior, "likelihood": "Bernoulli"})
+    assert "np." not in repr(pair)
+    assert pair.prior.learn_weights is True
+
+
 def test_training_and_evaluation_take_numpys_numbers(tmp_path):
     pair, x = vae(), data.Dataset(binary(9), scale=np.float32(1))
     fitted = training.fit(
