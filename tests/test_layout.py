@@ -28,7 +28,7 @@ ROOMS = {
     "distributions": {"errors"},
     "nets": {"conditional", "construction", "errors"},
     "conditional": {"construction", "errors"},
-    "priors": {"conditional", "distributions", "errors"},
+    "priors": {"conditional", "distributions", "errors", "randomness"},
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
     # A pair's save() imports storage when it is called: storage knows all pairs.
@@ -45,8 +45,8 @@ ROOMS = {
         "tensors",
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
-    "oracles": {"registration"},
-    "data": {"errors", "events", "files", "tensors", "turns"},
+    "oracles": {"errors", "registration"},
+    "data": {"errors", "events", "files", "randomness", "tensors", "turns"},
     "evaluation": {
         "compilation",
         "conditional",
