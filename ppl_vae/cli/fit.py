@@ -137,20 +137,21 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
         )
     split = held_out(data, configuration.data)
-    total = (before or configuration).steps(len(split.train))
-    configuration.steps(len(split.train))
-    if not typed.print_config:  # what is printed is for a training of any length
-        configuration = configuration.in_steps(total)
+    steps = configuration.steps(len(split.train))
+    if before is not None:  # whose lengths are of the training as it was begun
+        steps = before.steps(len(split.train))
+    ready = configuration.in_steps(steps)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
     if configuration.data.labels is not None:
         per_class(configuration.data.labels, split.train)
     return Plan(
-        configuration=configuration,
+        # What is printed is for a training of any length.
+        configuration=configuration if typed.print_config else ready,
         split=split,
-        estimator=configuration.estimator.make(),
-        beta=beta_of(configuration.fit),
-        stopping=stopping_of(configuration.fit),
+        estimator=ready.estimator.make(),
+        beta=beta_of(ready.fit),
+        stopping=stopping_of(ready.fit),
         folder=folder,
         resume=typed.resume,
     )
@@ -337,6 +338,7 @@ def _may_be_first() -> bool:
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
     from ppl_vae.training import data_summary, fit
+    from ppl_vae.training.checkpoints import Checkpoints
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
@@ -346,7 +348,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     given = for_training(pair, plan.split, configuration.data, settings, fabric.device)
     if fabric.is_global_zero:
         show(data_summary(pair, given["data"], given["validation"]))
-    if configuration.init is not None and not plan.resume:
+    if configuration.init is not None and not Checkpoints(plan.folder / CHECKPOINTS).steps():
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,
