@@ -158,7 +158,7 @@ from ppl_vae import posteriors, priors, storage
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())
-late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "torch._decomp", "triton"}
+late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton"}
 assert not late & set(sys.modules), late & set(sys.modules)
 assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
 """

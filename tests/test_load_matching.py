@@ -6,13 +6,13 @@ import torch
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors, storage
 
 
-def pair(features=5, prior=None, hidden=()):
-    posterior = posteriors.DiagonalNormal(nets.MLP(features, 4, hidden=list(hidden)))
-    made = priors.StandardNormal(2) if prior is None else prior(posterior)
+def pair(features=5, prior=None, hidden=(), latent=2):
+    posterior = posteriors.DiagonalNormal(nets.MLP(features, 2 * latent, hidden=list(hidden)))
+    made = priors.StandardNormal(latent) if prior is None else prior(posterior)
     return VAE(
         prior=made,
         posterior=posterior,
-        likelihood=likelihoods.Bernoulli(nets.MLP(2, features, hidden=list(hidden))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(latent, features, hidden=list(hidden))),
     )
 
 
@@ -35,7 +35,7 @@ def test_another_prior_takes_networks_and_keeps_its_own(tmp_path):
 
 def test_a_posterior_that_a_prior_holds_is_taken_under_all_its_names(tmp_path):
     vae = pair()
-    other = pair(prior=lambda posterior: priors.VampPrior(posterior, 3))
+    other = pair(prior=lambda posterior: priors.VampPrior(posterior, 3, event_shape=(5,)))
     found = storage.load_matching(other, storage.save(vae, tmp_path))
     assert other.prior.posterior is other.posterior
     assert all("pseudo_inputs" in name for name in found.new)
@@ -57,10 +57,9 @@ def test_numbers_are_taken_in_the_pair_s_own_dtype(tmp_path):
 
 
 def test_nothing_that_matches_is_an_error_and_changes_nothing(tmp_path):
-    vae, other = pair(), pair(features=7)
+    vae, other = pair(), pair(features=7, latent=3)
     before = state(other)
-    with torch.no_grad():
-        folder = storage.save(vae, tmp_path)
+    folder = storage.save(vae, tmp_path)
     with pytest.raises(storage.MismatchError, match="nothing in it has the name and the shape"):
         storage.load_matching(other, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(other).items())

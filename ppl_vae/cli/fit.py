@@ -184,10 +184,14 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
     """Return the configuration of the training that is to go on, if one is.
 
     Raises:
+        UnsafeError: if there is a link in its folder.
         UsageError: if there is none in the folder.
     """
     if not typed.resume:
         return None
+    from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
+
+    Checkpoints(folder / CHECKPOINTS).refuse_links(folder)  # before the configuration is read
     if not (folder / FILE).exists():
         raise UsageError(
             f"--resume: there is no run in {folder}; leave --resume out to begin one, or give its "
