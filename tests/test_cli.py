@@ -579,17 +579,6 @@ def test_help_of_fit_names_every_entry(capsys):
     assert capsys.readouterr().out == f"ppl-vae {ppl_vae.__version__}\n"
 
 
-def test_help_imports_no_engine():
-    """Lightning, torchvision and matplotlib take seconds: help does not wait for them."""
-    code = (
-        "import sys\nfrom ppl_vae.cli import main\nmain(['fit', '--help'])\n"
-        "late = {'lightning_fabric', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
-        "sys.exit(str(late) if late else 0)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 @pytest.mark.skipif(
     any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))), reason="it is installed"
 )

@@ -149,20 +149,21 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
         )
     split = held_out(data, configuration.data)
-    total = (before or configuration).steps(len(split.train))
-    configuration.steps(len(split.train))
-    if not typed.print_config:  # what is printed is for a training of any length
-        configuration = configuration.in_steps(total)
+    steps = configuration.steps(len(split.train))
+    if before is not None:  # whose lengths are of the training as it was begun
+        steps = before.steps(len(split.train))
+    ready = configuration.in_steps(steps)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
     labelled = shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
-        configuration=configuration,
+        # What is printed is for a training of any length.
+        configuration=configuration if typed.print_config else ready,
         split=split,
         labelled=labelled,
-        estimator=configuration.estimator.make(),
-        beta=beta_of(configuration.fit),
-        stopping=stopping_of(configuration.fit),
+        estimator=ready.estimator.make(),
+        beta=beta_of(ready.fit),
+        stopping=stopping_of(ready.fit),
         folder=folder,
         resume=typed.resume,
     )
@@ -195,10 +196,14 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
     """Return the configuration of the training that is to go on, if one is.
 
     Raises:
+        UnsafeError: if there is a link in its folder.
         UsageError: if there is none in the folder.
     """
     if not typed.resume:
         return None
+    from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
+
+    Checkpoints(folder / CHECKPOINTS).refuse_links(folder)  # before the configuration is read
     if not (folder / FILE).exists():
         raise UsageError(
             f"--resume: there is no run in {folder}; leave --resume out to begin one, or give its "
@@ -354,6 +359,7 @@ def _may_be_first() -> bool:
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
     from ppl_vae.training import data_summary, fit
+    from ppl_vae.training.checkpoints import Checkpoints
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
@@ -365,7 +371,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     )
     if fabric.is_global_zero:
         show(data_summary(pair, given["data"], given["validation"]))
-    if configuration.init is not None and not plan.resume:
+    if configuration.init is not None and not Checkpoints(plan.folder / CHECKPOINTS).steps():
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,
