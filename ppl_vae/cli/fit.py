@@ -181,10 +181,13 @@ class _Written:
         self._plan = plan
         self.pair: Any = None
         """What is trained."""
+        self.summary = ""
+        """What the data are taken to be."""
 
     def on_run_open(self) -> None:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
+            show(self.summary)
             storage.clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
@@ -287,8 +290,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
     given = for_training(pair, plan.split, configuration.data, settings, fabric.device)
-    if fabric.is_global_zero:
-        show(data_summary(pair, given["data"], given["validation"]))
+    written.summary = data_summary(pair, given["data"], given["validation"])
     fitted = fit(
         pair,
         **given,
