@@ -239,10 +239,13 @@ class _Written:
         self._plan = plan
         self.pair: Any = None
         """What is trained."""
+        self.summary = ""
+        """What the data are taken to be."""
 
     def on_run_open(self) -> None:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
+            show(self.summary)
             storage.clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
@@ -369,8 +372,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     given = for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )
-    if fabric.is_global_zero:
-        show(data_summary(pair, given["data"], given["validation"]))
+    written.summary = data_summary(pair, given["data"], given["validation"])
     if configuration.init is not None and not Checkpoints(plan.folder / CHECKPOINTS).steps():
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
