@@ -271,14 +271,14 @@ def _accuracy(
             )
     z_train, y_train = _labelled(owner, z_train, y_train)
     z_test, y_test = _labelled(owner, z_test, y_test)
-    if len(y_train.unique()) < 2:
-        raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
     neighbours = getattr(classifier, "n_neighbors", 0)
     if neighbours > len(z_train):
         raise ValueError(
             f"{owner}: neighbours must be at most the {len(z_train)} training data, got "
             f"{neighbours}"
         )
+    if len(y_train.unique()) < 2:
+        raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
     model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
     model.fit(z_train.numpy(), y_train.numpy())
     return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
