@@ -111,7 +111,7 @@ def test_a_stacked_pair_knows_the_classes_of_its_second():
         likelihood=likelihoods.Normal(nets.MLP(2 + C, width)),
         prior=priors.StandardNormal(2),
     )
-    with pytest.raises(ValueError, match="from -1 to 2, got values"):
+    with pytest.raises(ValueError, match="from 0 to 2, -1 where unknown, got values"):
         accuracy(StackedVAE(first=first, second=second), X, Y + 1)
 
 

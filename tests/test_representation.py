@@ -237,7 +237,10 @@ REFUSED = [
     (lambda: expected_calibration_error(P + 0.1, Y), "rows of numbers from 0 that sum to 1"),
     (lambda: expected_calibration_error(P * math.nan, Y), "sum to 1"),
     (lambda: expected_calibration_error(torch.tensor([[1.5, -0.5]]), Y[:1]), "sum to 1"),
-    (lambda: expected_calibration_error(P, Y + 2), "integers from 0 to 1, got values from 2"),
+    (
+        lambda: expected_calibration_error(P, Y + 2),
+        "integers from 0 to 1, -1 where unknown, got values from 2",
+    ),
     (lambda: expected_calibration_error(P, Y[:3]), r"labels of shape \(4,\)"),
     (lambda: expected_calibration_error(P[:0], Y[:0]), "at least one datum"),
     (lambda: expected_calibration_error(P, Y, bins=0), "bins must be 1 or more"),

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import Split, for_training, held_out, labels_in_words, loaded, shown
+from ppl_vae.cli.datasets import (
+    Split,
+    check_labels,
+    for_training,
+    held_out,
+    labels_in_words,
+    loaded,
+    shown,
+)
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.lengths import EVERY
@@ -129,11 +137,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if partly and not said and _is_shipped(given):
         # Which labels are known, the data say; a configuration that comes with the package cannot.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
-    if configuration.data.labels is not None and data.labels is None:
-        raise UsageError(
-            f"data.labels = {configuration.data.labels} of {configuration.data.name} are to be "
-            f"shown, which has no labels; give data with labels, or another configuration"
-        )
+    check_labels(data, configuration.data)
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:

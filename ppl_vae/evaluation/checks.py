@@ -67,9 +67,11 @@ def check_labels(
         ValueError: if their number or a value does not suit, or there are none.
     """
     number = beside if isinstance(beside, int) else len(beside)
-    expected = f"{name} of shape ({number},), integers from {lowest}"
+    expected = f"{name} of shape ({number},), integers from 0"
     if below is not None:
         expected += f" to {below - 1}"
+    if lowest < 0:
+        expected += f", {lowest} where unknown"
     if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS:
         what = describe(labels) if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{owner}: expected {expected}, got {what}; give class numbers as int64")

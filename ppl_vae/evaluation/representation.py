@@ -237,12 +237,6 @@ def nearest_neighbours(
 
     owner = "nearest_neighbours"
     neighbours = positive_int(owner, "neighbours", neighbours)
-    number_known = len(_labelled(owner, "z_train", z_train, z_train, y_train)[0])
-    if neighbours > number_known:
-        raise ValueError(
-            f"{owner}: neighbours must be at most the {number_known} training data, got "
-            f"{neighbours}"
-        )
     classifier = KNeighborsClassifier(neighbours)
     return _accuracy(owner, classifier, z_train, y_train, z_test, y_test, standardise=False)
 
@@ -305,14 +299,14 @@ def _accuracy(
 
     z_train, y_train = _labelled(owner, "z_train", z_train, z_train, y_train)
     z_test, y_test = _labelled(owner, "z_test", z_test, z_train, y_test)
-    if len(y_train.unique()) < 2:
-        raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
     neighbours = getattr(classifier, "n_neighbors", 0)
     if neighbours > len(z_train):
         raise ValueError(
             f"{owner}: neighbours must be at most the {len(z_train)} training data, got "
             f"{neighbours}"
         )
+    if len(y_train.unique()) < 2:
+        raise ValueError(f"{owner}: y_train must hold two different labels or more, got one")
     model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
     model.fit(z_train.numpy(), y_train.numpy())
     return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
