@@ -12,8 +12,6 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any
 
-from torch import Tensor
-
 SHORT = 200
 """Characters of one value in a message, at most."""
 LONGEST = 2000
@@ -31,7 +29,8 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 
 def describe(value: object) -> str:
     """Describe a value in a few words, a tensor by its shape and dtype."""
-    if isinstance(value, Tensor):
+    torch = sys.modules.get("torch")  # not imported for a message: without it there is no tensor
+    if torch is not None and isinstance(value, torch.Tensor):
         told = f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
         layout, device = str(value.layout).removeprefix("torch."), value.device.type
         odd = [*([layout] if layout != "strided" else []), *(["meta"] if device == "meta" else [])]

@@ -312,7 +312,11 @@ VALUE_ERRORS: dict[str, Case] = {
         r"labels must have shape \(30,\), got .* \(29,\)",
     ),
     "labels as column": (lambda: labelled(Y[:, None]), r"labels must .* got .* \(30, 1\)"),
-    "negative labels": (lambda: labelled(Y - 1), "labels must be 0 or more, got -1"),
+    "negative labels": (lambda: labelled(Y - 2), "labels must be -1 or more, got -2"),
+    "fractions": (
+        lambda: labelled(Y / 2),
+        "labels must be whole numbers, got 0.5; give class numb",
+    ),
     "classes without labels": (lambda: from_tensor(X).num_classes, "must have labels"),
     "chosen without labels": (
         lambda: from_tensor(X).labelled_subset(1),
@@ -353,12 +357,11 @@ VALUE_ERRORS |= {
     for mode in ("dynamic", "static", "threshold")
 }
 TYPE_ERRORS: dict[str, Case] = {
-    "int64 values": (
-        lambda: from_tensor(torch.ones(2, 3, dtype=torch.int64)),
-        r"values must be uint8 or floating, got a tensor of shape \(2, 3\) and dtype torch.int64",
+    "complex values": (
+        lambda: from_tensor(torch.ones(2, 3, dtype=torch.complex64)),
+        r"must be integers or floating, .*got a tensor of shape \(2, 3\) and dtype torch.complex64",
     ),
-    "float labels": (lambda: labelled(Y / 1), "labels must be integers, got .*32; give class numb"),
-    "bool labels": (lambda: labelled(Y > 0), "labels must be integers"),
+    "bool labels": (lambda: labelled(Y > 0), "labels must be whole numbers or strings, got .*bool"),
 }
 INDEX_ERRORS: dict[str, Case] = {
     "no such item": (

@@ -11,6 +11,34 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, number
 
+_SIGNED = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+"""For integers that torch does not compute with, a dtype that has all of them."""
+
+
+def held(values: Tensor) -> Tensor:
+    """Return values in a dtype that torch computes with; an error comes from `check_values`."""
+    if not isinstance(values, Tensor):
+        return values
+    if values.dtype == torch.uint64:
+        signed = values.view(torch.int64)
+        if (signed < 0).any():
+            raise ValueError(
+                f"values must be below 2^63, got greater ones in {describe(values)}; give them as "
+                f"floating values"
+            )
+        return signed
+    return values.to(_SIGNED.get(values.dtype, values.dtype))
+
+
+def default_scale(values: Tensor, mask: Tensor | None) -> float:
+    """Return the value that means 1.0 where none is given: 255 for bytes, but for those of 0/1."""
+    if not isinstance(values, Tensor) or values.dtype != torch.uint8:
+        return 1.0
+    grey = values > 1
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == values.shape:
+        grey = grey & mask
+    return 255.0 if grey.any() else 1.0
+
 
 def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None) -> None:
     """Raise TypeError or ValueError unless ``values / scale`` can be given to a model.
@@ -18,11 +46,10 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     Where the mask is False they may be anything.
     """
     if not isinstance(values, Tensor):
-        raise TypeError(f"values must be a tensor, got {type(values).__name__}; see from_numpy")
-    if values.dtype != torch.uint8 and not values.is_floating_point():
+        raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
+    if values.is_complex() or values.is_quantized or values.layout != torch.strided:
         raise TypeError(
-            f"values must be uint8 or floating, got {describe(values)}; convert them, and give the "
-            f"scale that means 1.0"
+            f"values must be integers or floating, and dense, got {describe(values)}; convert them"
         )
     if values.layout != torch.strided or values.device.type == "meta":
         raise TypeError(f"values must be a dense tensor that holds them, got {describe(values)}")
@@ -33,12 +60,12 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     if mask is not None:
         check_mask(mask, values)
     number("", "scale", scale, above=0, fix="it is the value that means 1.0")
-    if values.dtype == torch.uint8:
+    if not values.is_floating_point():
         largest = observed(values, mask).max()
-        if largest > scale:
+        if scale != 1 and largest > scale:
             raise ValueError(
-                f"uint8 values must be at most scale={scale:g}, got {largest}; give the value "
-                f"that means 1.0 (255 for 8-bit images)"
+                f"integers must be at most scale={scale:g}, got {largest}; give the value that "
+                f"means 1.0 (255 for 8-bit images, 1 for values that are to stay as they are)"
             )
     elif not observed(values, mask).isfinite().all():
         bad = values.isfinite().logical_not()
@@ -61,6 +88,20 @@ def generator_of(owner: str, generator: object) -> torch.Generator | None:
     raise TypeError(f"{owner}: generator must be a torch.Generator, got {describe(generator)}")
 
 
+def check_exact(values: Tensor, dtype: torch.dtype, name: str) -> None:
+    """Raise ValueError if whole numbers would be rounded in a floating dtype."""
+    eps = torch.finfo(dtype).eps
+    if values.is_floating_point() and torch.finfo(values.dtype).eps >= eps:
+        return
+    low, high = (v.item() for v in values.aminmax())
+    if max(-low, high) > 2 / eps:
+        raise ValueError(
+            f"integers of {name!r} go from {low} to {high}, and {dtype} has all of them "
+            f"to {2 / eps:.0f} alone; torch.set_default_dtype(torch.float64) and a pair of it "
+            f"(pair.double()), or give floating values, which may be rounded"
+        )
+
+
 def check_mask(mask: Tensor, values: Tensor) -> None:
     """Raise TypeError or ValueError unless ``mask`` says of each value whether it is observed."""
     expected = f"mask must be boolean, of the values' shape {tuple(values.shape)}"
@@ -71,24 +112,6 @@ def check_mask(mask: Tensor, values: Tensor) -> None:
         raise ValueError(f"{expected}, got {describe(mask)}; {fix}")
     if not mask.any():
         raise ValueError(f"{expected}, and True somewhere, got False throughout; {fix}")
-
-
-def checked_labels(labels: Tensor, count: int) -> Tensor:
-    """Return ``labels`` as int64; raise TypeError or ValueError unless ``count`` classes."""
-    fix = "give class numbers 0, 1, ... as int64"
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}; {fix}")
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be integers, got {describe(labels)}; {fix}")
-    if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), got {describe(labels)}; {fix}")
-    labels = labels.to(torch.int64)
-    if labels.min() < 0:
-        raise ValueError(
-            f"labels must be 0 or more, got {int(labels.min())}; {fix}, and choose the items whose "
-            f"label is seen with labelled_subset"
-        )
-    return labels
 
 
 def index_of(

@@ -41,10 +41,12 @@ class SemiSupervised:
     Where a weight is 0, the stream goes on as ever, but its part is left out of the steps: epochs
     keep their length, and the other stream stays as it is.
 
+    ``SemiSupervised(few, many)`` takes two data sets, the second as ``unlabelled``.
+
     Args:
-        dataset: with labels.
+        dataset: with labels, of all items or of some.
         labelled: the items whose label is seen: indices, or a mask of N booleans, such as
-            ``dataset.labelled_subset(10, seed=0)``.
+            ``dataset.labelled_subset(10, seed=0)``. None is all that have a label.
         batch_size: unlabelled items per step.
         labelled_batch_size: labelled items per step; all of them, at every step, where there are
             fewer.
@@ -62,9 +64,9 @@ class SemiSupervised:
 
     Raises:
         TypeError: indices, sizes or weights of another type.
-        ValueError: a dataset without labels; indices that are outside, double or none; weights that
-            are negative, not finite, or all 0; unlabelled items of another shape; sizes and modes
-            as in `Dataset.batches`.
+        ValueError: a dataset without labels; labelled items that have none; indices that are
+            outside, double or none; weights that are negative, not finite, or all 0; unlabelled
+            items of another shape; sizes and modes as in `Dataset.batches`.
 
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6 and 7, for the two sums.
 
@@ -79,7 +81,7 @@ class SemiSupervised:
     """
 
     dataset: Dataset
-    labelled: Tensor | np.ndarray | Sequence[int]
+    labelled: Dataset | Tensor | np.ndarray | Sequence[int] | None = None
     _: KW_ONLY
     batch_size: int = 100
     labelled_batch_size: int = 20
@@ -98,7 +100,15 @@ class SemiSupervised:
             raise TypeError(
                 f"SemiSupervised: dataset must be a Dataset, got {describe(self.dataset)}"
             )
-        if self.dataset.labels is None:
+        if isinstance(self.labelled, Dataset):
+            if self.unlabelled is not None:
+                raise TypeError(
+                    f"SemiSupervised: labelled must be items of dataset where unlabelled is given, "
+                    f"got {self.labelled!r}; give two data sets, SemiSupervised(few, many)"
+                )
+            object.__setattr__(self, "unlabelled", self.labelled)
+            object.__setattr__(self, "labelled", None)
+        if not self.dataset.labelled.any():
             raise ValueError(
                 f"SemiSupervised: dataset must have labels, got {self.dataset!r}; give it labels=, "
                 f"or train on dataset.batches(...), which needs none"
@@ -203,8 +213,18 @@ class SemiSupervised:
 
     @cached_property
     def _labelled(self) -> Tensor:
-        device = self.dataset.values.device
-        return checked_indices("labelled", self.labelled, len(self.dataset)).to(device)
+        known = self.dataset.labelled
+        if self.labelled is None:
+            return known.nonzero().flatten()
+        assert not isinstance(self.labelled, Dataset)
+        index = checked_indices("labelled", self.labelled, len(self.dataset)).to(known.device)
+        missing = int((~known[index]).sum())
+        if missing:
+            raise ValueError(
+                f"SemiSupervised: labelled must be items that have a label, got {missing} of "
+                f"{len(index)} without one; give dataset.labelled, or leave labelled out"
+            )
+        return index
 
     @cached_property
     def _choices(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from ppl_vae.errors import describe
@@ -20,25 +21,32 @@ def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor 
     """
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{owner}: x must be a tensor (N, *event), got {describe(x)}; of a Dataset give what "
-            f"it draws, and mask_at as mask"
+            f"{owner}: x must be a Dataset, its batches, or a tensor (N, *event), got {describe(x)}"
         )
     if x.layout != torch.strided:
         raise TypeError(f"{owner}: x must be a dense tensor, got {describe(x)}; give x.to_dense()")
     if x.dim() == 0 or len(x) == 0:
         raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
-    named = [("a further argument", c) for c in context]
-    for name, tensor in [*named, *([] if mask is None else [("mask", mask)])]:
-        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
+    check_beside(owner, len(x), context)
+    if mask is not None:
+        check_beside(owner, len(x), (mask,), "mask")
+
+
+def check_beside(
+    owner: str, number: int, context: tuple[Tensor, ...], name: str = "a further argument"
+) -> None:
+    """Raise ValueError unless all further arguments have an entry for each of so many data."""
+    for tensor in context:
+        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != number:
             raise ValueError(
-                f"{owner}: x has {len(x)} data, but {name} is {describe(tensor)}; give "
+                f"{owner}: x has {number} data, but {name} is {describe(tensor)}; give "
                 f"a tensor with one entry for each datum"
             )
 
 
 def check_labels(
     owner: str,
-    labels: Tensor,
+    labels: object,
     beside: Sized | int,
     *,
     below: int | None = None,
@@ -77,5 +85,24 @@ def check_labels(
         raise ValueError(f"{owner}: expected {expected}, got {describe(labels)}{fix}")
     low, high = (int(end) for end in labels.aminmax())
     if low < lowest or (below is not None and high >= below):
-        fix = "leave out data without a label" if low < lowest else "give class numbers from 0 on"
-        raise ValueError(f"{owner}: expected {expected}, got values from {low} to {high}; {fix}")
+        raise ValueError(f"{owner}: expected {expected}, got values from {low} to {high}")
+
+
+def known_labels(
+    owner: str,
+    labels: Tensor,
+    beside: Sized | int,
+    *,
+    below: int | None = None,
+    name: str = "labels",
+) -> Bool[Tensor, " data"]:
+    """Return for which data there is a label, -1 being none, or raise as :func:`check_labels` does.
+
+    Raises:
+        ValueError: if no datum has one.
+    """
+    check_labels(owner, labels, beside, below=below, lowest=-1, name=name)
+    known = labels >= 0
+    if not known.any():
+        raise ValueError(f"{owner}: no datum has a label, got -1 for all {len(labels)}")
+    return known

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
@@ -54,6 +56,7 @@ class ConditionalVAE(Pair):
 
     model: ConditionalModel
     guide: ConditionalGuide
+    _is_conditional = True
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class ConditionalVAE(Pair):
         """What c may be, where it is a label."""
         return self.model.condition.labels
 
+    @of_arrays
     @inference
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
@@ -86,7 +90,9 @@ class ConditionalVAE(Pair):
         p_x = self.likelihood(self.model.prior_at(c).expand((number,)).sample(), c)
         return values_of("generate", p_x, mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -97,7 +103,15 @@ class ConditionalVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, c]."""
+        return self.likelihood(z, self.model.condition.seen(c, len(z), z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -193,7 +207,7 @@ class ConditionalModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior_at(seen))
-            self.observation.sample(self.likelihood(z, seen), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, seen), x, mask)
 
 
 class ConditionalGuide(nn.Module):

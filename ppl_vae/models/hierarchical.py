@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import check_parts, observation_of, probed, same_latents
@@ -142,7 +144,9 @@ class HierarchicalVAE(Pair):
             latents.insert(0, conditional(latents[0]).sample())
         return values_of("generate", self.model.likelihood_at(latents), mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -153,7 +157,15 @@ class HierarchicalVAE(Pair):
         x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
+    @of_arrays
     @inference
+    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
+        return self.model.likelihood_at(list(latents)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -202,7 +214,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):

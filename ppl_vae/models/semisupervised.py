@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
@@ -112,6 +114,7 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -127,6 +130,7 @@ class SemiSupervisedVAE(Pair):
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
@@ -140,7 +144,9 @@ class SemiSupervisedVAE(Pair):
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
         return values_of("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -155,7 +161,16 @@ class SemiSupervisedVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, y] for labels y, shape ``(batch,)``."""
+        self.guide.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],
@@ -230,7 +245,7 @@ class SemiSupervisedModel(nn.Module):
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
-            self.observation.sample(self.likelihood(z, one_hot), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):

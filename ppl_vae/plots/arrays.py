@@ -88,6 +88,12 @@ def some(count: int, most: int = 7) -> NDArray:
     return np.unique([*below, *(count - 1 - below)])
 
 
+def literal(text: str) -> str:
+    """Return somebody's text as matplotlib shows it: in short, no formula and never hidden."""
+    text = reason(text, 40).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def number(value: float, digits: int = 1) -> str:
     """Write a number with a proper minus and no minus before zero."""
     text = f"{value:.{digits}f}"

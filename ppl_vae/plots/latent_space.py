@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import listed, number
-from ppl_vae.plots.arrays import array, finite, same_length
+from ppl_vae.plots.arrays import array, finite, literal, same_length
 from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import colour, marker
 
@@ -24,6 +24,7 @@ def latents(
     z: ArrayLike,
     labels: ArrayLike | None = None,
     *,
+    classes: Sequence[str] | None = None,
     prior_draws: ArrayLike | None = None,
     prior_density: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
     ax: Axes | None = None,
@@ -36,6 +37,7 @@ def latents(
     Args:
         z: shape ``(N, latent_dim)``.
         labels: shape ``(N,)``, for the colours; -1, a datum without a label, is drawn in black.
+        classes: the names of labels 0, 1, ...; the numbers if not given.
         prior_draws: draws from p(z), shape ``(M, latent_dim)``.
         prior_density: ``(x, y, values)``, the density p(z) on a grid of the plane as for
             :func:`density`, which draws it beneath; for two-dimensional z only.
@@ -89,6 +91,8 @@ def latents(
         is_class = np.issubdtype(labels.dtype, np.integer)
         index = int(label) if is_class else i
         unlabelled = is_class and index == -1
+        named = is_class and classes is not None and 0 <= index < len(classes)
+        called = literal(classes[index]) if named and classes is not None else str(label)
         above.append(
             ax.scatter(
                 chosen[:, 0],
@@ -97,7 +101,7 @@ def latents(
                 color="black" if unlabelled else colour(index),
                 marker=marker(index // 10) if index >= 0 else ".",
                 linewidths=0,
-                label="no label" if unlabelled else str(label),
+                label="no label" if unlabelled else called,
             )
         )
     if len(kinds) > 1 or prior_density is not None:

@@ -41,7 +41,7 @@ from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import Holdings, Parameters
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.sources import Source, fixed, source_of
+from ppl_vae.training.sources import Source, check_classes, fixed, source_of
 from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
 from ppl_vae.turns import exclusively, own_state
@@ -127,12 +127,14 @@ def fit(
     Args:
         pair: a pair of this package, or any object whose ``model`` and ``guide`` are modules.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, a
-            tensor ``(N, *event)``, or any iterable of batches such as a ``DataLoader``. Grey values
-            of a data set are binarised anew at each step for a likelihood of 0 and 1, and images
-            flattened for a flat one; programs of your own get a data set flat and grey, and a
-            tensor as it is. Labels of a data set go to programs that take a second argument, and
-            its mask to ``mask=``; x is 0 where it is missing. A batch may be a mapping of the
-            programs' arguments by name; what no program takes is an error.
+            tensor or an array ``(N, *event)``, or any iterable of batches such as a ``DataLoader``.
+            Grey values of a data set are binarised anew at each step for a likelihood of 0 and 1,
+            integers are counts for one of counts, and images flattened for a flat one
+            (`data_summary` says all of it); programs of your own get a data set flat and grey, and
+            a floating tensor as it is. Labels of a data set go to programs that take a second
+            argument, -1 for a datum without one, and its mask to ``mask=``; x is 0 where it is
+            missing. A batch may be a mapping of the programs' arguments by name; what no program
+            takes is an error.
         steps: how many steps to take.
         epochs: as many steps as this many passes over the data, in the place of ``steps``.
         batch_size: data per step, in all processes together; 100 where the data have none.
@@ -145,9 +147,9 @@ def fit(
             (:func:`ppl_vae.estimators.linear_warm_up`).
         num_particles: the estimator's number of particles as a function of the step.
         clip_norm: scale the gradient to this norm where it is greater.
-        validation: data on which to follow the bound: a data set, a tensor, or the programs'
-            arguments, a tuple or a mapping by name. Binarised once, and latents drawn with the
-            same seed each time.
+        validation: data on which to follow the bound: a data set, a tensor, an array, or the
+            programs' arguments, a tuple or a mapping by name. Binarised once, and latents drawn
+            with the same seed each time.
         validate_every: steps.
         validation_particles: K of the importance-weighted bound; the ELBO with 1.
         stopping: when to stop early; the weights of the best validation are then what is left.
@@ -243,6 +245,7 @@ def fit(
         declared = of_optimiser(made, objective)
         following = None
         if validation is not None:
+            check_classes(data, validation)
             held_out = fixed(pair, validation, seed, like)
             following = Validation(objective, held_out, validation_particles, seed)
             following.check()
