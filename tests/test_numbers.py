@@ -109,7 +109,8 @@ def test_training_and_evaluation_take_numpys_numbers(tmp_path):
     )
     assert fitted.steps == 2
     values = x.values
-    assert evaluation.log_likelihood(pair, values, num_samples=np.int8(20)).log_px.shape == (9,)
+    with pytest.warns(UserWarning, match="fewer than 25 samples"):
+        assert len(evaluation.log_likelihood(pair, values, num_samples=np.int8(20)).log_px) == 9
     terms = evaluation.importance_bounds(pair, values, num_particles=[np.int64(1), np.int64(3)])
     assert [*map(type, terms)] == [int, int]
     assert evaluation.accuracy_interval(np.float32(0.5), np.int64(9))[0] < 0.5
@@ -120,7 +121,8 @@ def test_training_and_evaluation_take_numpys_numbers(tmp_path):
 def test_the_largest_seed_trains_and_evaluates():
     pair, x = vae(), binary()
     training.fit(pair, x, steps=1, seed=2**64 - 1, validation=x, progress=False)
-    evaluation.log_likelihood(pair, x, num_samples=3, seed=2**64 - 1)
+    with pytest.warns(UserWarning, match="fewer than 25 samples"):
+        evaluation.log_likelihood(pair, x, num_samples=3, seed=2**64 - 1)
     data.Dataset(x, torch.arange(7) % 2).split(0.5, seed=2**64 - 1)
 
 
@@ -149,5 +151,5 @@ def fill(target):
 
 def test_labels_that_are_too_large_are_not_called_missing():
     labels = torch.tensor([0, 1, 2, 3, 0, 0, 0])
-    with pytest.raises(ValueError, match="from 0 to 3; give class numbers from 0 on"):
+    with pytest.raises(ValueError, match=r"values from 0 to 3$"):
         evaluation.expected_calibration_error(torch.full((7, 3), 1 / 3), labels)

@@ -184,8 +184,7 @@ def from_folder(
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
     """
     path = path_of("", "path", path).expanduser()
-    if grey is not None:
-        grey = flag("", "grey", grey)
+    grey = None if grey is None else flag("", "grey", grey)
     if size is not None:
         size = _height_and_width(size)
     folders, loose = [p for p in visible(path) if p.is_dir()], image_files(path)

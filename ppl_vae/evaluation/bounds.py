@@ -144,10 +144,8 @@ def importance_bounds(
     """
     owner = "importance_bounds"
     check_pair(owner, pair)
-    progress, numbers = (
-        flag(owner, "progress", progress),
-        sizes(owner, "num_particles", num_particles),
-    )
+    progress = flag(owner, "progress", progress)
+    numbers = sizes(owner, "num_particles", num_particles)
     if not numbers:
         raise ValueError(f"{owner}: num_particles must hold a K or more, got ()")
     bounds = {}

@@ -136,7 +136,8 @@ def latent_units(
     threshold = number(owner, "threshold", threshold, least=0)
     progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
-    if (count := len(given)) < 2:
+    count = len(given)
+    if count < 2:
         raise ValueError(
             f"{owner}: x must hold 2 data or more, as activity is a variance over data, got {count}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def declare(
     likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
 
-def plain(value: int | float | str) -> int | float | str:
+def plain(value: Any) -> Any:
     """Return a number as one of Python, which configurations and copies are made of."""
     if not isinstance(value, Real) or isinstance(value, (int, float)):
         return value

@@ -138,7 +138,7 @@ class Pair(Constructed, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
-        if not isinstance(data, HasParts):
+        if not hasattr(data, "in_parts"):
             raise TypeError(
                 f"check: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
             )
