@@ -88,7 +88,7 @@ def test_images_and_large_data_that_come_in_parts():
     assert flat.inputs().shape == (200, D)
     assert flat.bounds == (0, 1)
     assert flat.inputs().std().item() == pytest.approx(12**-0.5, abs=0.03)  # of all parts
-    image = from_config({**config(), "event_shape": [1, 4, 6]}, data=torch.rand(30, 1, 4, 6)).prior
+    image = from_config({**config(), "event_shape": [1, 4, 6]}, data=torch.ones(30, 1, 4, 6)).prior
     assert image.inputs().shape == (K, 1, 4, 6)
 
 
@@ -148,20 +148,21 @@ def test_saved_and_loaded_without_the_data(tmp_path):
     assert pair.replace(posterior=pair.posterior).prior is pair.prior
 
 
-def test_samples_of_a_short_training_are_like_the_data(tmp_path, monkeypatch, capsys):
+def test_samples_of_a_short_training_are_like_the_data(tmp_path, monkeypatch):
     """By command line; where pseudo-inputs start from N(0, 1), samples are noise."""
     monkeypatch.chdir(tmp_path)
-    words = ["--model.prior.pseudo_inputs", "50", "--model.latent_dim", "8", "--out", "run"]
-    assert main(["fit", "--prior", "VampPrior", *words, "--fit.steps", "150", "--quiet"]) == 0
+    words = ["--prior", "VampPrior", "--model.prior.pseudo_inputs", "50", "--out", "run", "--quiet"]
+    words += ["--model.latent_dim", "16", "--fit.steps", "100", "--fit.beta", "0.05"]
+    assert main(["fit", *words]) == 0
     pair = ppl_vae.load("run/model")
     assert pair.prior.bounds == (0, 1)
     assert 0 <= pair.prior.inputs().min() <= pair.prior.inputs().max() <= 1
     torch.manual_seed(0)
     x = data.load("digits").draw(torch.arange(1000), binarise="none")
     drawn = pair.generate(1000, mean=True)
-    # The mean image, and how far data and samples are from it.
-    assert (drawn.mean(0) - x.mean(0)).square().mean().sqrt() < 0.12
+    # The mean image, how far others are from it, and how far from the nearest of other data.
+    assert (drawn.mean(0) - x.mean(0)).square().mean().sqrt() < 0.06
     spread = [(v - v.mean(0)).square().mean().sqrt().item() for v in (x, drawn)]
-    assert spread[1] < spread[0] * 1.1
+    assert 0.7 * spread[0] < spread[1] < spread[0]
     nearest = [torch.cdist(v, x[500:]).min(1).values.mean().item() for v in (x[:500], drawn)]
     assert nearest[1] < 1.2 * nearest[0]
