@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import PurePath
-
-from torch import Tensor
 
 SHORT = 200
 """Characters of one value in a message, at most."""
@@ -25,7 +24,8 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 
 def describe(value: object) -> str:
     """Describe a value in a few words, a tensor by its shape and dtype."""
-    if isinstance(value, Tensor):
+    torch = sys.modules.get("torch")  # not imported for a message: without it there is no tensor
+    if torch is not None and isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     return f"{quoted(value)} ({type(value).__name__})"
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import shlex
 import signal
@@ -17,10 +18,10 @@ import yaml
 
 import ppl_vae
 from ppl_vae import data, storage
-from ppl_vae.cli import main
+from ppl_vae.cli import flags, main
 from ppl_vae.cli.configuration import Configuration, shipped, written
 from ppl_vae.cli.datasets import held_out, loaded
-from ppl_vae.cli.overrides import apply, scalar, split
+from ppl_vae.cli.overrides import apply, scalar
 from ppl_vae.cli.settings import SECTIONS, DataSettings
 
 CONFIGURATIONS = [
@@ -47,6 +48,11 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def fit(*words, steps=3):
     return main(["fit", *words, *NARROW, *(["--fit.steps", str(steps)] if steps else [])])
+
+
+def split(words):
+    """The words of fit in their parts."""
+    return flags.split(words, ["--quiet"], "fit")
 
 
 def typed(*words, **options):
@@ -156,11 +162,7 @@ def test_several_processes_are_one_run(tmp_path):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_shipped_configuration_trains(name, capsys):
-    beta = {
-        "beta_vae": ["--fit.beta.linear_warm_up.steps", "2"],
-        "vampprior": ["--fit.beta.linear_warm_up", "2"],
-    }
-    assert main(["fit", name, *beta.get(name, []), "--fit.steps", "3", "--quiet"]) == 0
+    assert main(["fit", name, "--fit.steps", "3", "--quiet"]) == 0
     run = f"runs/{name}-digits"
     assert f"run: {run}" in capsys.readouterr().out
     assert sorted(os.listdir(run)) == [
@@ -226,7 +228,7 @@ def test_flags_win_over_the_file_and_shorthands_are_read():
     flags = ["--model.prior.components", "4", "--fit.steps=9", "--estimator.num_particles", "2"]
     rest, dotted = split(["fit", "mine.yaml", *flags])
     assert rest == ["fit", "mine.yaml"]
-    found = Configuration.of(written("mine.yaml", dotted, None)).resolved(data.load("digits"))
+    found = Configuration.of(written("mine.yaml", dotted)).resolved(data.load("digits"))
     assert found.model["prior"] == {
         "class": "GaussianMixture",
         "latent_dim": 3,
@@ -461,6 +463,27 @@ def test_runs_of_different_data_are_not_compared(trained, capsys):
     assert "data.binarise = 'static'" in capsys.readouterr().err
     assert main(["report", "x", "x", *FEW]) == 2
     assert "a run is given twice" in capsys.readouterr().err
+
+
+def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(trained, capsys):
+    for name, noise in (("noisy", "true"), ("raw", "false")):
+        words = ["--likelihood", "Normal", "--data.dequantise", noise]
+        assert fit("vae", *words, "--out", name) == 0
+    capsys.readouterr()
+    assert main(["report", "noisy", "raw", *FEW]) == 2
+    assert "raw False, under a density (Normal)" in capsys.readouterr().err
+    assert main(["report", str(trained), "noisy", *FEW, "--out", "both"]) == 0
+    with open("both/report.json") as file:
+        both = json.load(file)
+    table = both["pairs"]["noisy"]["quantities"]
+    # 17 levels: log2(17) more than the nats in bits
+    bits, nats = (table[f"IS-30{of}"] for of in (", bits per dimension", ""))
+    expected = nats["value"] / 64 / math.log(2) + math.log2(17)
+    assert bits["value"] == pytest.approx(expected)
+    assert "cannot be compared" in both["warnings"][0]
+    prepared = both["data"]["prepared"]
+    assert prepared["noisy"] == "dequantised from 17 levels"
+    assert prepared["one"].startswith("binarised once")
 
 
 def test_the_samples_follow_from_the_seed(trained):

@@ -149,11 +149,13 @@ ERRORS = {
     ),
     "none of the words": (
         {**SHORTEST, "likelihood": {"class": "Normal", "scale": "learnt"}},
-        r"model\.likelihood\.scale must be a number or 'learned' or 'per-pixel', got 'learnt'",
+        r"model\.likelihood\.scale must be a number or 'learned' or 'parameter' or 'per-pixel', "
+        r"got 'learnt'",
     ),
     "three bounds": (
         prior(**{"class": "VampPrior", "pseudo_inputs": 3, "bounds": [0, 1, 2]}),
-        r"model\.prior\.bounds must be a list of 2: a number, a number or null, got \[0, 1, 2\]",
+        r"model\.prior\.bounds must be a list of 2: a number, a number or 'data' or null, "
+        r"got \[0, 1, 2\]",
     ),
     "values for a tensor": (
         prior(**{"class": "VampPrior", "pseudo_inputs": [[0.0] * 8] * 99}),

@@ -353,9 +353,9 @@ VALUE_ERRORS |= {
     for mode in ("dynamic", "static", "threshold")
 }
 TYPE_ERRORS: dict[str, Case] = {
-    "int64 values": (
-        lambda: from_tensor(torch.ones(2, 3, dtype=torch.int64)),
-        r"values must be uint8 or floating, got a tensor of shape \(2, 3\) and dtype torch.int64",
+    "complex values": (
+        lambda: from_tensor(torch.ones(2, 3, dtype=torch.complex64)),
+        r"must be integers or floating, .*got a tensor of shape \(2, 3\) and dtype torch.complex64",
     ),
     "bool labels": (lambda: labelled(Y > 0), "labels must be whole numbers or strings, got .*bool"),
 }

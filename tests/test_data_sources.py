@@ -61,13 +61,15 @@ def folder(tmp_path) -> Path:
 
 
 def test_folder_of_classes(folder):
-    colour = from_folder(folder, grey=False)
+    colour = from_folder(folder)
     assert colour.values.shape == (20, 3, 4, 6)
     assert colour.labels.tolist() == [0] * 10 + [1] * 10
     assert colour.values[10:, 0, 2, 3].tolist() == list(range(100, 110))
     assert (colour.values[:, 2] == 7).all()
     assert (colour.scale, colour.name) == (255, "images")
-    grey = from_folder(folder)
+    assert colour.conversions == ()
+    grey = from_folder(folder, grey=True)
+    assert grey.conversions == ("colour made grey in 20 of 20 images",)
     assert grey.values.shape == (20, 1, 4, 6)
     weights = torch.tensor([0.299, 0.587, 0.114])  # luma, as Pillow's mode L
     expected = (colour.values.float() * weights[:, None, None]).sum(1, keepdim=True)
@@ -86,7 +88,7 @@ def test_folder_images_are_resized_to_height_and_width(folder, size, shape):
     page = np.zeros((40, 60), dtype=np.uint8)
     page[:20] = 200
     Image.fromarray(page).save(folder / "ants" / "0.PNG")
-    assert load(folder, size=size).event_shape == (1, *shape)
+    assert load(folder, size=size).event_shape == (3, *shape)
     first = from_folder(folder, size=size).values[0, 0]
     assert (first[0] == 200).all()  # upper half bright, lower half dark
     assert (first[-1] == 0).all()

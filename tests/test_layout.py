@@ -46,7 +46,7 @@ ROOMS = {
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
     "oracles": {"registration"},
-    "data": {"errors", "files", "tensors", "turns"},
+    "data": {"errors", "events", "files", "tensors", "turns"},
     "evaluation": {
         "compilation",
         "conditional",
@@ -60,6 +60,7 @@ ROOMS = {
         "modes",
         "plots",
         "randomness",
+        "tensors",
         "turns",
     },
     "plots": {"errors", "events"},

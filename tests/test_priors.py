@@ -289,17 +289,17 @@ def test_bounds_hold_whatever_the_step(float64):
     data = low + (high - low) * torch.rand(K, D).round()  # all of it at the ends
     prior = priors.VampPrior(POSTERIORS["diagonal"](), data, bounds=(low, high))
     start = prior.inputs()
-    assert (start - data).abs().max() < 0.0301
-    slope = torch.autograd.grad(start.sum(), prior.raw_inputs)[0]
-    assert (slope > 0.03).all()
+    assert torch.equal(start, data)
+    (slope,) = torch.autograd.grad(start.sum(), prior.raw_inputs)
+    assert (slope == 1).all()  # none is stuck at an end
+    with torch.no_grad():
+        prior.raw_inputs.add_(torch.where(data == low, -0.25, 0.5))
+    close(prior.inputs(), torch.where(data == low, low + 0.25, high - 0.5))
+    (slope,) = torch.autograd.grad(prior.inputs().sum(), prior.raw_inputs)
+    assert (slope == -1).all()
     with torch.no_grad():
         prior.raw_inputs.add_(1000 * torch.randn(K, D))
     assert ((prior.inputs() >= low) & (prior.inputs() <= high)).all()
-    inside = torch.tensor([[-0.9, 0.0, 0.5, 1.9]])
-    prior = priors.VampPrior(posteriors.DiagonalNormal(net(4, 4)), inside, bounds=(low, high))
-    close(prior.inputs(), inside)
-    slope = torch.autograd.grad(prior.inputs().sum(), prior.raw_inputs)[0]
-    assert slope[0, 2].item() == pytest.approx(1.0)  # in the middle
 
 
 @pytest.mark.parametrize("bounds", [None, (0, 1)])
@@ -315,12 +315,68 @@ def test_fixed_inputs_stay_exactly_as_given(bounds):
     assert torch.equal(prior.inputs(), given)
 
 
-def test_random_inputs_suit_the_bounds():
+@pytest.mark.parametrize(
+    ("bounds", "centre", "spread"),
+    [("data", 0, 0.01), (None, 0, 0.01), ((-1, 9), 0, 0.1), ((2, 4), 3, 0.02)],
+    ids=str,
+)
+def test_without_data_inputs_start_near_zero_or_the_middle(bounds, centre, spread):
     q = POSTERIORS["diagonal"]()
-    inputs = priors.VampPrior(q, 500, event_shape=(D,), bounds=(2, 4), learn=False).inputs()
-    assert 2 <= inputs.min() < 2.1 < 3.9 < inputs.max() <= 4
-    inputs = priors.VampPrior(q, 500, event_shape=(D,)).inputs()
-    assert inputs.std().item() == pytest.approx(1.0, abs=0.1)
+    prior = priors.VampPrior(q, 500, event_shape=(D,), bounds=bounds)
+    inputs = prior.inputs()
+    assert prior.bounds == bounds
+    assert inputs.mean().item() == pytest.approx(centre, abs=spread / 5)
+    assert inputs.std().item() == pytest.approx(spread, rel=0.1)
+    at_an_end = priors.VampPrior(q, 500, event_shape=(D,), bounds=(0, 1)).inputs()
+    assert 0 <= at_an_end.min() < at_an_end.max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds"),
+    [(0.2, 0.9, (0, 1)), (0.0, 1.0, (0, 1)), (0.0, 30.0, (0.0, 30.0)), (-2.0, 3.0, (-2.0, 3.0))],
+)
+def test_bounds_are_the_datas_unless_given(low, high, bounds):
+    q, data = POSTERIORS["diagonal"](), torch.full((K, D), low)
+    data[0, 0] = high
+    assert priors.VampPrior(q, data).bounds == bounds
+    assert priors.VampPrior(q, data, bounds=None).bounds is None
+    prior = priors.VampPrior(q, K, event_shape=(D,))
+    prior.initialise_from(data)
+    assert prior.bounds == bounds
+    assert torch.equal(prior.inputs().sort(0).values, data.sort(0).values)
+    assert priors.VampPrior(q, torch.full((K, D), 7.0)).bounds == "data"  # no interval
+
+
+def test_inputs_are_data_drawn_at_random_and_again_with_noise_where_there_are_few():
+    q = POSTERIORS["diagonal"]()
+    data, state = torch.arange(40.0).unsqueeze(-1).expand(40, D), torch.get_rng_state()
+    few, many, same = (priors.VampPrior(q, k, event_shape=(D,)) for k in (5, 100, 5))
+    torch.set_rng_state(state)
+    few.initialise_from(data[:30], values=(0, 39), seed=3)
+    same.initialise_from(data[:30], values=(0, 39), seed=3)
+    many.initialise_from(data, seed=3)
+    assert torch.equal(state, torch.get_rng_state())
+    assert few.bounds == many.bounds == (0.0, 39.0)
+    assert torch.equal(few.inputs(), same.inputs())
+    drawn = few.inputs()[:, 0].tolist()
+    assert len(set(drawn)) == 5
+    assert set(drawn) <= set(range(30))
+    assert drawn != sorted(drawn)
+    inputs = many.inputs()
+    assert torch.equal(inputs[:40].sort(0).values, data)
+    nearest = (inputs[40:] - inputs[40:].mean(1, keepdim=True).round()).abs()
+    assert 0.1 < nearest.std() < 0.6  # 1 % of 39
+    assert len(inputs.unique(dim=0)) == 100
+    assert 0 <= inputs.min() <= inputs.max() <= 39
+    for wrong, match in [
+        (data[:, :2], "x must have shape"),
+        (data * math.nan, "finite"),
+        (data + 1, "must lie in bounds"),
+    ]:
+        before = many.inputs()
+        with pytest.raises(ValueError, match=match):
+            many.initialise_from(wrong)
+        assert torch.equal(many.inputs(), before)
 
 
 @pytest.mark.parametrize("learn", [True, False])

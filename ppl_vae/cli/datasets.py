@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.errors import reason
 from ppl_vae.models import Pair
 
@@ -41,6 +42,8 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         split=split,
         scale=settings.scale,
         missing=settings.missing,
+        channels=settings.channels,
+        grey=settings.grey,
         x=settings.x,
         y=settings.y,
         mask=settings.mask,
@@ -52,8 +55,9 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
-        x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
-        return Dataset(x, dataset.labels, dataset.name, mask=dataset.mask, classes=dataset.classes)
+        x = dataset.tensor(binarise="threshold", flat=False)
+        done = (*dataset.conversions, "0 and 1 by a threshold of 1/2")
+        return replace(dataset, values=x, scale=1.0, conversions=done)
     return dataset
 
 
@@ -77,9 +81,8 @@ def for_training(
     Raises:
         ValueError: if the data cannot be drawn so.
     """
-    from ppl_vae.training.sources import arranged, binarisation, flat  # not above: slow to import
-
-    train, validation = arranged(pair, split.train), split.validation
+    drawing, validation = Drawing.of(pair, split.train), split.validation
+    train = drawing.data
     noisy = settings.dequantise
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)
@@ -87,9 +90,9 @@ def for_training(
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
-        "binarise": "none" if noisy else binarisation(pair, train),
+        "binarise": "none" if noisy else drawing.binarise,
         "dequantise": noisy,
-        "flat": flat(pair, train),
+        "flat": drawing.flat,
         "seed": fit.seed,
     }
     batches: Any

@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.config.budget import LARGEST, Budget
@@ -29,6 +30,7 @@ from ppl_vae.config.files import dumped
 from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
 from ppl_vae.models import Pair
+from ppl_vae.models.datasets import HasParts
 
 __all__ = ["ConfigError", "dump", "from_config", "resolve", "to_config"]
 
@@ -60,8 +62,10 @@ def from_config(
         allow: top-level packages of your own that may be imported.
         data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
-            unless the likelihood's network is a ``ConvDecoder``) and ``num_classes``, and is then
-            checked against the likelihood, see ``Pair.check``.
+            unless a network is convolutional; grey images (H, W) then have one channel) and
+            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``. The
+            pseudo-inputs of a ``VampPrior`` start at data, see ``Pair.initialise_from``; which,
+            follows from torch's seed.
         max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
             GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
             5,000 entries; a mapping any number.
@@ -92,8 +96,9 @@ def from_config(
         pair = build(resolve(config, allow=allow, data=data), allow=allow)
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
-        if isinstance(data, Tensor) or hasattr(data, "in_parts"):
+        if isinstance(data, (Tensor, HasParts)):
             pair.check(data)
+            pair.initialise_from(data, seed=int(torch.randint(2**31, ())))
     return pair
 
 

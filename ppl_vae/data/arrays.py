@@ -20,6 +20,9 @@ _NAMES = 2**20
 """Bytes of an archive's list of its arrays, at most."""
 _HEADER = 2**16
 """Bytes of an array's header, at most."""
+_OTHER_METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
+_METHODS = {zipfile.ZIP_STORED: "uncompressed", zipfile.ZIP_DEFLATED: "deflated"}
+"""How numpy writes: np.savez and np.savez_compressed."""
 _ZEROS = 2**28, 200
 """An array of an archive that is greater than the first may be compressed to this share."""
 
@@ -54,7 +57,7 @@ def _archive(file: BinaryIO, keys: Collection[str]) -> tuple[dict[str, np.ndarra
                 raise ValueError(f"it has the array {quoted(key)} twice")
             if key in names:
                 entry = archive.infolist()[names.index(key)]
-                _refuse_zeros(key, entry)
+                _refuse_unusual(key, entry)
                 with zipfile.ZipFile(file) as whole, whole.open(entry) as stream:
                     try:
                         found[key] = _array(stream, entry.file_size)
@@ -97,7 +100,14 @@ class _Short(io.RawIOBase):
         return self._file.read(_NAMES if size < 0 else size)
 
 
-def _refuse_zeros(key: str, entry: zipfile.ZipInfo) -> None:
+def _refuse_unusual(key: str, entry: zipfile.ZipInfo) -> None:
+    """Refuse, before anything is decompressed, what numpy would not have written."""
+    if entry.compress_type not in _METHODS:
+        method = _OTHER_METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+        raise ValueError(
+            f"{quoted(key)} is compressed by {method}, and numpy reads and writes only "
+            f"{' and '.join(_METHODS.values())} arrays; write it with np.savez"
+        )
     size, share = _ZEROS
     if entry.file_size > size and entry.compress_size < entry.file_size // share:
         raise ValueError(

@@ -13,6 +13,34 @@ from torch import Tensor
 
 from ppl_vae.errors import describe
 
+_SIGNED = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+"""For integers that torch does not compute with, a dtype that has all of them."""
+
+
+def held(values: Tensor) -> Tensor:
+    """Return values in a dtype that torch computes with; an error comes from `check_values`."""
+    if not isinstance(values, Tensor):
+        return values
+    if values.dtype == torch.uint64:
+        signed = values.view(torch.int64)
+        if (signed < 0).any():
+            raise ValueError(
+                f"values must be below 2^63, got greater ones in {describe(values)}; give them as "
+                f"floating values"
+            )
+        return signed
+    return values.to(_SIGNED.get(values.dtype, values.dtype))
+
+
+def default_scale(values: Tensor, mask: Tensor | None) -> float:
+    """Return the value that means 1.0 where none is given: 255 for bytes, but for those of 0/1."""
+    if not isinstance(values, Tensor) or values.dtype != torch.uint8:
+        return 1.0
+    grey = values > 1
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == values.shape:
+        grey = grey & mask
+    return 255.0 if grey.any() else 1.0
+
 
 def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None) -> None:
     """Raise TypeError or ValueError unless ``values / scale`` can be given to a model.
@@ -21,10 +49,9 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
-    if values.dtype != torch.uint8 and not values.is_floating_point():
+    if values.is_complex() or values.is_quantized or values.layout != torch.strided:
         raise TypeError(
-            f"values must be uint8 or floating, got {describe(values)}; convert them, and give the "
-            f"scale that means 1.0"
+            f"values must be integers or floating, and dense, got {describe(values)}; convert them"
         )
     if values.ndim < 2 or not values.numel():
         raise ValueError(
@@ -38,12 +65,12 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
         raise ValueError(
             f"scale must be finite and above 0, got {scale}; it is the value that means 1.0"
         )
-    if values.dtype == torch.uint8:
+    if not values.is_floating_point():
         largest = observed(values, mask).max()
-        if largest > scale:
+        if scale != 1 and largest > scale:
             raise ValueError(
-                f"uint8 values must be at most scale={scale:g}, got {largest}; give the value "
-                f"that means 1.0 (255 for 8-bit images)"
+                f"integers must be at most scale={scale:g}, got {largest}; give the value that "
+                f"means 1.0 (255 for 8-bit images, 1 for values that are to stay as they are)"
             )
     elif not observed(values, mask).isfinite().all():
         bad = values.isfinite().logical_not()
@@ -57,6 +84,20 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
 def observed(values: Tensor, mask: Tensor | None) -> Tensor:
     """Return the values that are observed, flat where there is a mask."""
     return values if mask is None else values[mask]
+
+
+def check_exact(values: Tensor, dtype: torch.dtype, name: str) -> None:
+    """Raise ValueError if whole numbers would be rounded in a floating dtype."""
+    eps = torch.finfo(dtype).eps
+    if values.is_floating_point() and torch.finfo(values.dtype).eps >= eps:
+        return
+    low, high = (v.item() for v in values.aminmax())
+    if max(-low, high) > 2 / eps:
+        raise ValueError(
+            f"integers of {name!r} go from {low} to {high}, and {dtype} has all of them "
+            f"to {2 / eps:.0f} alone; torch.set_default_dtype(torch.float64) and a pair of it "
+            f"(pair.double()), or give floating values, which may be rounded"
+        )
 
 
 def check_mask(mask: Tensor, values: Tensor) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
-from ppl_vae.data.checks import check_values, observed
-from ppl_vae.data.dequantise import check_alone, levels_of, noisy
+from ppl_vae.data.checks import check_exact, check_values, default_scale, held, observed
+from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.labels import numbered
+from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import positive_int, quoted, reason
+from ppl_vae.errors import describe, positive_int, quoted, reason
+from ppl_vae.events import how_to_arrange, same_event
 from ppl_vae.tensors import as_tensor
 
 if TYPE_CHECKING:  # what is kept
@@ -37,28 +40,41 @@ else:  # what is taken
 class Dataset:
     """Values and labels in memory. Immutable: every method returns a new dataset.
 
+    ``dataset[i]`` is one datum by name, a tuple of those of ``x``, ``y`` and ``mask`` that there
+    are: x as value / scale, of the event's shape, NaN where it is missing. A
+    ``torch.utils.data.DataLoader`` collates such data into batches that training and evaluation
+    take. ``dataset[i:j]`` is a dataset. `batches` is many times faster, draws grey values as 0 and
+    1, and resumes.
+
     Args:
-        values: a tensor, or an array of NumPy, of shape ``(N, *event)``, uint8 or floating, images
-            ``(N, channels, height, width)``. A tensor is held, not copied: nothing may write to it
-            while batches are drawn. An array is copied.
+        values: a tensor, or an array of NumPy, of shape ``(N, *event)``, integers or floating,
+            images ``(N, channels, height, width)`` or, grey, ``(N, height, width)``. A tensor is
+            held, not copied: nothing may write to it while batches are drawn. (Booleans are copied
+            as uint8, unsigned integers of more than 8 bits as signed ones.) An array is copied.
         labels: of shape ``(N,)``: whole numbers 0, 1, ..., or strings, which are numbered in sorted
             order; a tensor, an array or a list. A datum has none where its label is -1, NaN, None,
             an empty string or hidden by a masked array. Kept as int64, -1 for no label. None if
             there are none.
         name: for messages and reports.
-        scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1 or for
-            real values that are to stay as they are.
+        scale: the value that means 1.0 (white, full ink): 255 for 8-bit images, 1 for 0/1, counts
+            or real values that are to stay as they are. Left out, it is 255 for uint8 values of
+            which any is above 1, and 1 for all others; a likelihood of counts then takes all as
+            they are, see `as_counts`.
         mask: boolean, of the values' shape, True where a value is observed; None if all are. What
             the others hold is never looked at.
         classes: the names of the classes, in the order of their numbers; those of the labels, where
             they are strings, if not given. Give those of the training data with other data, so that
             both are numbered alike.
+        conversions: what was done to the values before, in words, for messages and reports.
+        dequantised_levels: of values (k + u) / levels, as `dequantised` makes them, how many levels
+            the integers k had; None for values without such noise. Evaluation reads it: a density
+            of these values, and of no others, bounds the mass of integers.
 
     Raises:
         TypeError: the dtype of values, labels or mask cannot be used.
-        ValueError: no data; NaN or infinite values that are observed, or uint8 values above
-            ``scale``; labels of another length, that are fractions, or below -1, or not among the
-            classes; a mask of another shape, or one by which nothing is observed.
+        ValueError: no data; NaN or infinite values that are observed, or integers above a
+            ``scale`` other than 1; labels of another length, that are fractions, or below -1, or
+            not among the classes; a mask of another shape, or one by which nothing is observed.
 
     Example:
         >>> Dataset(np.random.rand(4, 2), ["cat", "dog", None, "cat"], "pets")
@@ -69,9 +85,12 @@ class Dataset:
     labels: _Labels | None = None
     name: str = "data"
     _: KW_ONLY
-    scale: int | float = 1.0
+    scale: int | float = None  # type: ignore[assignment]  # a number once it is made
     mask: _Values | None = None
     classes: _Classes | None = None
+    conversions: tuple[str, ...] = ()
+    _scale_left_out: bool = field(default=False, repr=False)
+    dequantised_levels: int | None = None
 
     if TYPE_CHECKING:
 
@@ -81,18 +100,26 @@ class Dataset:
             labels: Tensor | np.ndarray | Sequence[object] | None = None,
             name: str = "data",
             *,
-            scale: int | float = 1.0,
+            scale: int | float | None = None,
             mask: Tensor | np.ndarray | None = None,
             classes: Sequence[str] | None = None,
+            conversions: tuple[str, ...] = (),
+            dequantised_levels: int | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("values", "mask"):
             if isinstance(array := getattr(self, name), np.ndarray):
                 object.__setattr__(self, name, as_tensor(name, array))
+        object.__setattr__(self, "values", held(self.values))
         if isinstance(self.mask, Tensor):
             object.__setattr__(self, "mask", self.mask.to(self.values.device))
+        if self.scale is None:
+            object.__setattr__(self, "scale", default_scale(self.values, self.mask))
+            object.__setattr__(self, "_scale_left_out", True)
         check_values(self.values, self.scale, self.mask)
+        if self.dequantised_levels is not None:
+            check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
         if self.labels is not None:
             labels, classes = numbered(self.labels, len(self), self.classes)
             object.__setattr__(self, "labels", labels.to(self.values.device))
@@ -105,13 +132,49 @@ class Dataset:
     def __len__(self) -> int:
         return self.values.shape[0]
 
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | Dataset:
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        try:
+            place = range(len(self))[operator.index(index)]
+        except TypeError:
+            raise TypeError(
+                f"{self.name!r}[...] takes an integer or a slice, got {describe(index)}; choose "
+                f"items with subset(indices)"
+            ) from None
+        except IndexError:
+            raise IndexError(
+                f"{self.name!r} has {len(self)} items, got the index {index}"
+            ) from None
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Return the items at ``indices``: what a ``DataLoader`` asks for, a batch at once."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        kinds = (Unlabelled, Batch) if self.mask is None else (MaskedUnlabelled, MaskedBatch)
+        columns = (
+            self.draw(index, binarise="none", flat=False),
+            self._labels_at(index, None),
+            self.mask_at(index, flat=False),
+        )
+        there = [column for column in columns if column is not None]
+        return [kinds[self.labels is not None](*item) for item in zip(*there, strict=True)]
+
     def __repr__(self) -> str:
         size = f"{len(self)} x {self.event_shape}, {self.values.dtype} / {self.scale:g}"
         classes = "no labels" if self.labels is None else self._classes_in_words()
         missing = ""
         if self.mask is not None:
             missing = f", {100 * (1 - self.mask.double().mean().item()):.3g} % missing"
-        return f"Dataset({self.name!r}, {size}, {classes}{missing})"
+        noise = ""
+        if self.dequantised_levels is not None:
+            noise = f", dequantised from {self.dequantised_levels} levels"
+        done = "".join(f"; {conversion}" for conversion in self.conversions)
+        return f"Dataset({self.name!r}, {size}, {classes}{missing}{noise}{done})"
 
     def __getstate__(self) -> dict[str, object]:
         """Return what is copied and pickled: of values that are a part of others, this part alone.
@@ -162,19 +225,26 @@ class Dataset:
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, values=self.values.to(device), labels=labels, mask=mask)
 
-    def unflattened(self, event_shape: Sequence[int]) -> Dataset:
-        """Give flat items a shape, their entries in the order they have.
+    def as_counts(self) -> Dataset:
+        """Take the values as they are where no scale was given: uint8 counts are no grey values."""
+        return replace(self, scale=1.0) if self._scale_left_out else self
 
-        Raises ValueError where the items are not flat, or have another number of entries.
+    def arranged(self, event_shape: Sequence[int]) -> Dataset:
+        """Give items another shape that says the same: flat ones theirs, grey images a channel.
+
+        Raises ValueError where the items have another number of entries, or another order of them.
         """
-        if len(self.event_shape) != 1 or self.event_shape[0] != math.prod(event_shape):
+        if not same_event(self.event_shape, event_shape):
             raise ValueError(
-                f"unflattened: items must be flat, of {math.prod(event_shape)} entries for the "
-                f"shape {tuple(event_shape)}, got {self!r}"
+                f"arranged: items must be of the shape {tuple(event_shape)}, flat, or grey images "
+                f"without or with their channel, got {self!r}; "
+                f"{how_to_arrange(self.event_shape, event_shape)}"
             )
         shape = (len(self), *event_shape)
         mask = None if self.mask is None else self.mask.reshape(shape)
-        return replace(self, values=self.values.reshape(shape), mask=mask)
+        how = f"{self.event_shape} taken as {shape[1:]}"
+        conversions = (*self.conversions, how)
+        return replace(self, values=self.values.reshape(shape), mask=mask, conversions=conversions)
 
     def check_classes(self, owner: str, training: Dataset) -> None:
         """Raise ValueError where the classes have other names than those of training data."""
@@ -236,7 +306,8 @@ class Dataset:
             self.draw(i, generator=generator, flat=False).nan_to_num_().to(torch.uint8)
             for i in parts
         )
-        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+        done = f"drawn once as 0 and 1, seed {seed}"
+        return self._made(torch.cat(list(draws)), done)
 
     def dequantised(self, seed: int = 0) -> Dataset:
         r"""Add uniform noise once: real values v = (k + u) / levels in (0, 1), with scale 1.
@@ -261,8 +332,8 @@ class Dataset:
             >>> digits = load("digits")
             >>> digits.levels
             17
-            >>> digits.dequantised(seed=0)
-            Dataset('digits', 1437 x (1, 8, 8), torch.float32 / 1, 10 classes)
+            >>> digits.dequantised(seed=0).dequantised_levels
+            17
         """
         generator = self._generator(seed)
         parts = torch.arange(len(self)).split(4096)
@@ -270,7 +341,22 @@ class Dataset:
             self.draw(i, binarise="none", dequantise=True, generator=generator, flat=False)
             for i in parts
         )
-        return replace(self, values=torch.cat(list(draws)), scale=1.0)
+        values = torch.cat(list(draws))
+        return self._made(values, f"noise added, seed {seed}", levels=self.levels)
+
+    def quantised(self) -> Dataset:
+        """Undo `dequantised`: the integers k = floor(levels v) again, with scale levels - 1.
+
+        Raises ValueError where ``dequantised_levels`` is None.
+        """
+        levels = self.dequantised_levels
+        if levels is None:
+            raise ValueError(f"quantised: {self.name!r} must be dequantised, and is not")
+        parts = (
+            v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
+            for v in self.values.split(4096)  # bounds the memory of float64
+        )
+        return replace(self._made(torch.cat(list(parts)), "noise removed"), scale=levels - 1.0)
 
     def draw(
         self,
@@ -322,6 +408,31 @@ class Dataset:
         self._check_modes(binarise, dequantise, rows)
         return self._drawn(index, binarise, dequantise, generator, flat, device)
 
+    def tensor(
+        self,
+        *,
+        binarise: str = "none",
+        dequantise: bool = False,
+        generator: torch.Generator | None = None,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Float[Tensor, " data *event"]:
+        """Return all items as one tensor, ``(N, D)`` if flat, else ``(N, *event)``; see `draw`.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> load("digits", split="test").tensor().shape
+            torch.Size([360, 64])
+        """
+        return self.draw(
+            torch.arange(len(self)),
+            binarise=binarise,
+            dequantise=dequantise,
+            generator=generator,
+            flat=flat,
+            device=device,
+        )
+
     def mask_at(
         self,
         index: Integer[Tensor, " batch"],
@@ -342,6 +453,18 @@ class Dataset:
         """Yield all grey values, value / scale, a few thousand at a time, NaN where missing."""
         for index in torch.arange(len(self)).split(4096):
             yield self.draw(index, binarise="none", flat=False)
+
+    def drawn_for(self, pair: object, batch_size: int = 1000) -> Iterator[Batch | MaskedBatch]:
+        """Yield all data in their order as a pair sees them, ``batch_size`` at a time.
+
+        Grey values under a likelihood of 0 and 1 are binarised once, as ``binarised(seed=0)``;
+        all others are as they are. They have the shape that the pair declares.
+
+        Args:
+            pair: has an ``observation``; flat data as they are for one that has none.
+            batch_size: items at a time.
+        """
+        return Drawing.of(pair, self).once().in_batches(batch_size)
 
     def batches(
         self,
@@ -428,6 +551,16 @@ class Dataset:
             x = x.masked_fill_(~mask, torch.nan)
         return (x.flatten(1) if flat else x).to(device=device)
 
+    def _made(self, values: Tensor, how: str, *, levels: int | None = None) -> Dataset:
+        """Return values that were made of these, which are as they are to stay."""
+        return replace(
+            self,
+            values=values,
+            scale=1.0,
+            dequantised_levels=levels,
+            conversions=(*self.conversions, how),
+        )
+
     @property
     def _observed(self) -> Tensor:
         return observed(self.values, self.mask)
@@ -453,6 +586,8 @@ class Dataset:
                 f"default dtype, {dtype.dtype}, of which draws are; give another scale"
             )
         check_mode(binarise, low, high, self.name)
+        if self.scale == 1 and not values.is_floating_point():
+            check_exact(values, torch.get_default_dtype(), self.name)
         if dequantise:
             check_alone(binarise)
             levels_of(values, self.scale, self.name)

@@ -21,6 +21,8 @@ def load(
     split: str = "train",
     scale: int | float | None = None,
     missing: str | None = None,
+    channels: str | None = None,
+    grey: bool | None = None,
     x: str | None = None,
     y: str | None = None,
     mask: str | None = None,
@@ -45,6 +47,8 @@ def load(
         split: ``"train"`` or ``"test"``.
         scale: of your own file, as in `from_tensor`.
         missing: ``"nan"`` if NaN in your own file is what is missing, as in `from_tensor`.
+        channels: ``"first"`` or ``"last"``, of images in your own file, as in `from_tensor`.
+        grey: of your own images, as in `from_folder`.
         x: what the values are called in your own ``.npz`` file, as in `from_file`; and likewise
         y: the labels,
         mask: and what is observed.
@@ -68,17 +72,24 @@ def load(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {describe(split)}")
     if isinstance(source, str) and source in LOADERS:
         _refuse(source, scale=scale, missing=missing, x=x, y=y, mask=mask, classes=classes)
-        _refuse(source, size=size, test_fraction=test_fraction)
+        _refuse(source, channels=channels, grey=grey, size=size, test_fraction=test_fraction)
         folder = Path(root or os.environ.get("PPL_VAE_DATA") or "data")
         return LOADERS[source](folder.expanduser().absolute(), split)
     path = Path(source).expanduser()
     if path.is_dir():
-        _refuse(source, scale=scale, missing=missing, x=x, y=y, mask=mask)
-        dataset = from_folder(path, size=size, classes=classes)
+        _refuse(source, scale=scale, missing=missing, channels=channels, x=x, y=y, mask=mask)
+        dataset = from_folder(path, size=size, grey=grey, classes=classes)
     elif path.suffix in (".npy", ".npz"):
-        _refuse(source, size=size)
+        _refuse(source, grey=grey, size=size)
         dataset = from_file(
-            path, scale=scale, missing=missing, x=x, y=y, mask=mask, classes=classes
+            path,
+            scale=scale,
+            missing=missing,
+            channels=channels,
+            x=x,
+            y=y,
+            mask=mask,
+            classes=classes,
         )
     else:
         raise ValueError(

@@ -14,6 +14,7 @@ from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
 from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.events import has_channels_last, is_ambiguous
 from ppl_vae.tensors import as_tensor
 
 
@@ -24,6 +25,7 @@ def from_tensor(
     scale: int | float | None = None,
     mask: Tensor | None = None,
     missing: str | None = None,
+    channels: str | None = None,
     name: str = "tensor",
     classes: Sequence[str] | None = None,
 ) -> Dataset:
@@ -32,8 +34,14 @@ def from_tensor(
     Labels and the names of their ``classes`` are as in `Dataset`: -1, NaN, None and an empty string
     are no label.
 
-    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for bool and floating
-    values; for uint8 with nothing above 1 it must be given, since both are common there.
+    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for all others; for
+    uint8 with nothing above 1 it must be given, since both are common there. A likelihood of counts
+    takes integers as they are where it is left out.
+
+    Images are ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Those of shape ``(N, H, W, C)`` are
+    recognised by their sizes, if the last is 1, 3 or 4 and the first is not, and brought into that
+    order; ``conversions`` of the dataset says so. ``channels="last"`` or ``"first"`` says it where
+    the sizes do not, as those of (3, 32, 3), which are an error without.
 
     ``mask``, boolean and of the shape of ``x``, is True where a value is observed. With
     ``missing="nan"`` NaN means that it is not; without, NaN is an error.
@@ -45,16 +53,21 @@ def from_tensor(
     if not isinstance(x, Tensor):
         raise TypeError(f"values must be a tensor, got {type(x).__name__}; see from_numpy")
     mask = _without_nan(x, mask, missing)
-    if scale is None:
-        grey = x.dtype == torch.uint8
-        if grey and x.numel() and x.max() <= 1:
-            raise ValueError(
-                f"scale must be given for uint8 values with nothing above 1, got None for "
-                f"{name!r}; scale=1 if they are 0/1, scale=255 if they are 8-bit grey values"
-            )
-        scale = 255.0 if grey else 1.0
-    values = x.to(torch.uint8) if x.dtype == torch.bool else x
-    return Dataset(values, labels, name, scale=scale, mask=mask, classes=classes)
+    if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
+        raise ValueError(
+            f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
+            f"scale=1 if they are 0/1 or counts, scale=255 if they are 8-bit grey values"
+        )
+    conversions: tuple[str, ...] = ()
+    if _channels_are_last(x.shape[1:], channels):
+        conversions = (f"channels last, {tuple(x.shape[1:])}, made first",)
+        x = x.movedim(-1, 1).contiguous()
+        if mask is not None:
+            check_mask(mask, x.movedim(1, -1))
+            mask = mask.movedim(-1, 1).contiguous()
+    return Dataset(
+        x, labels, name, scale=scale, mask=mask, classes=classes, conversions=conversions
+    )
 
 
 def from_numpy(
@@ -64,6 +77,7 @@ def from_numpy(
     scale: int | float | None = None,
     mask: np.ndarray | None = None,
     missing: str | None = None,
+    channels: str | None = None,
     name: str = "array",
     classes: Sequence[str] | None = None,
 ) -> Dataset:
@@ -74,6 +88,7 @@ def from_numpy(
         scale=scale,
         mask=None if mask is None else as_tensor("mask", mask),
         missing=missing,
+        channels=channels,
         name=name,
         classes=classes,
     )
@@ -84,6 +99,7 @@ def from_file(
     *,
     scale: int | float | None = None,
     missing: str | None = None,
+    channels: str | None = None,
     x: str | None = None,
     y: str | None = None,
     mask: str | None = None,
@@ -94,7 +110,7 @@ def from_file(
     That holds ``x``, the values, and if need be ``y``, labels, and ``mask``, booleans of the
     values' shape that are True where one is observed; ``from_file(path, x="data", y="target")``
     where they have other names, and other arrays beside them are then left alone. ``scale``,
-    ``missing`` and ``classes`` are as in `from_tensor`.
+    ``missing``, ``channels`` and ``classes`` are as in `from_tensor`.
 
     Raises FileNotFoundError, or ValueError for a damaged file, one without an array that is named,
     or, where none is named, one without ``x`` or with anything else.
@@ -139,6 +155,7 @@ def from_file(
         scale=scale,
         mask=arrays.get(keys["mask"]),
         missing=missing,
+        channels=channels,
         name=path.stem,
         classes=classes,
     )
@@ -148,18 +165,19 @@ def from_folder(
     path: str | Path,
     *,
     size: int | tuple[int, int] | None = None,
-    grey: bool = True,
+    grey: bool | None = None,
     classes: Sequence[str] | None = None,
 ) -> Dataset:
     """Read a folder of 8-bit images. Subfolders, in sorted order, are classes if there are any.
 
-    They have the folders' names.
+    They have the folders' names. What becomes of images on the way (transparency and further frames
+    dropped, a palette or CMYK made RGB, another size) is in ``conversions`` of the dataset.
 
     Args:
-        path: the folder. Names that start with a dot and files of other kinds are passed over;
-            transparency is ignored.
+        path: the folder. Names that start with a dot and files of other kinds are passed over.
         size: resize to ``(height, width)``, or to a square; None if all images have one size.
-        grey: shape ``(N, 1, height, width)`` if True, else RGB, ``(N, 3, height, width)``.
+        grey: shape ``(N, 1, height, width)`` if True, RGB, ``(N, 3, height, width)``, if False;
+            None is grey if all images are, else RGB.
         classes: the names of the subfolders, in another order or with others; see `Dataset`.
 
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
@@ -186,8 +204,34 @@ def from_folder(
         )
     names = tuple(folder.name for folder in folders)
     labels = None if number is None else [names[n] for n in number.tolist()]
-    values = read_images(files, size, grey)
-    return Dataset(values, labels, path.name, scale=255, classes=classes or names or None)
+    images, conversions = read_images(files, size, grey)
+    return Dataset(
+        images,
+        labels,
+        path.name,
+        scale=255,
+        classes=classes or names or None,
+        conversions=conversions,
+    )
+
+
+def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
+    """Tell whether data are images (H, W, C), as is said, or else by their sizes."""
+    if channels is None:
+        if is_ambiguous(event):
+            raise ValueError(
+                f"x of shape (N, {', '.join(map(str, event))}) may have {event[0]} channels first "
+                f"or {event[-1]} last; say which, first or last: channels=, or --data.channels"
+            )
+        return has_channels_last(event)
+    if channels not in ("first", "last"):
+        raise ValueError(f'channels must be "first", "last" or None, got {describe(channels)}')
+    if len(event) != 3:
+        raise ValueError(
+            f"channels={channels!r} is of images of three dimensions, got items of shape "
+            f"{tuple(event)}; leave it out (grey images (N, H, W) have one channel)"
+        )
+    return channels == "last"
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:

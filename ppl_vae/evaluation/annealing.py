@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
@@ -46,12 +48,15 @@ class AnnealedLikelihood(Evidence):
         standard_error: of ``log_px``, over chains; of a few chains it is rough itself.
         ess: effective number of chains, 1 to the number of chains.
         acceptance: mean probability of accepting a transition; NaN where there was none.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            where it is not known.
     """
 
     log_px: Float[Tensor, " data"]
     standard_error: Float[Tensor, " data"]
     ess: Float[Tensor, " data"]
     acceptance: Float[Tensor, " data"]
+    kind: Kind | None = None
 
     def __str__(self) -> str:
         return (
@@ -87,9 +92,9 @@ class BidirectionalBounds:
 
 def annealed_importance_sampling(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_chains: int = 16,
     num_temperatures: int = 1000,
     leapfrog_steps: int = 10,
@@ -122,7 +127,7 @@ def annealed_importance_sampling(
 
     Args:
         pair: any model/guide pair whose latents are real vectors, or enumerated.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_chains: K, independent chains for each datum.
@@ -156,14 +161,16 @@ def annealed_importance_sampling(
     """
     owner = "annealed_importance_sampling"
     _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
+    given = arguments(owner, pair, x, context, mask)
     results = []
+    kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("AIS", len(x) * num_temperatures, progress) as bar,
+        _bar("AIS", len(given) * num_temperatures, progress) as bar,
     ):
-        for batch in batches(owner, pair, x, context, mask, num_chains):
+        for batch in batches(owner, pair, given, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
@@ -174,7 +181,9 @@ def annealed_importance_sampling(
             sums = _over_chains(owner, log_w, batch.start)
             parts = (sums.log_mean, sums.standard_error, sums.ess, acceptance)
             results.append([part.to(first.log_joint.dtype) for part in parts])
-    return AnnealedLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+            kind = batch.kind
+    log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
+    return AnnealedLikelihood(log_px, error, ess, accepted, kind)
 
 
 def bidirectional_monte_carlo(
@@ -245,7 +254,7 @@ def bidirectional_monte_carlo(
         _bar("BDMC", 2 * num_data * num_temperatures, progress) as bar,
     ):
         x, sites = _simulated(owner, pair, num_data, context, like)
-        for batch in batches(owner, pair, x, context, None, num_chains):
+        for batch in batches(owner, pair, arguments(owner, pair, x, context), num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))

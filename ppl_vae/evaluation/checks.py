@@ -20,21 +20,25 @@ def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor 
     """
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{owner}: x must be a tensor (N, *event), got {describe(x)}; of a Dataset give what "
-            f"it draws, and mask_at as mask"
+            f"{owner}: x must be a Dataset, its batches, or a tensor (N, *event), got {describe(x)}"
         )
     if x.dim() == 0 or len(x) == 0:
         raise ValueError(f"{owner}: x must hold at least one datum, got shape {tuple(x.shape)}")
-    for tensor in (*context, *([] if mask is None else [mask])):
-        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(x):
+    check_beside(owner, len(x), (*context, *([] if mask is None else [mask])))
+
+
+def check_beside(owner: str, number: int, context: tuple[Tensor, ...]) -> None:
+    """Raise ValueError unless all further arguments have an entry for each of so many data."""
+    for tensor in context:
+        if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != number:
             raise ValueError(
-                f"{owner}: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
+                f"{owner}: x has {number} data, but a further argument is {describe(tensor)}; give "
                 f"a tensor with one entry for each datum"
             )
 
 
 def check_labels(
-    owner: str, labels: Tensor, beside: Sized | int, *, below: int | None = None, lowest: int = 0
+    owner: str, labels: object, beside: Sized | int, *, below: int | None = None, lowest: int = 0
 ) -> None:
     """Raise an error unless ``labels`` is an integer for each row of ``beside``.
 

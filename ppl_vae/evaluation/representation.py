@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.checks import check_labels, known_labels
 from ppl_vae.evaluation.estimate import Estimate
@@ -28,19 +29,34 @@ class Clustering:
         accuracy: share of the data whose cluster is the one matched to their label, under the
             one-to-one matching of clusters and labels that makes it greatest. With more clusters
             than labels, the data of those left over all count as wrong.
-        nmi: normalised mutual information I(k; y) / ((H(k) + H(y)) / 2), from 0 to 1.
+        nmi: normalised mutual information I(k; y) / ((H(k) + H(y)) / 2), from 0 to 1. It rises by
+            itself with the number of clusters.
         ari: adjusted Rand index, 1 for perfect agreement and 0 on average by chance.
         matching: for each cluster that has one, its label.
+        ami: adjusted mutual information (I - E I) / ((H(k) + H(y)) / 2 - E I), E over clusters and
+            labels of the same sizes at random: 1 for perfect agreement and 0 on average by chance.
+        clusters: how many clusters hold data.
+        classes: how many labels there are.
+        greatest_accuracy: what ``accuracy`` cannot exceed: the share of data in so many of the
+            largest clusters as there are labels; 1 unless there are more clusters than labels.
     """
 
     accuracy: Estimate
     nmi: float
     ari: float
     matching: dict[int, int]
+    ami: float
+    clusters: int
+    classes: int
+    greatest_accuracy: float
 
     def __str__(self) -> str:
+        most = ""
+        if self.clusters > self.classes:
+            most = f" of at most {100 * self.greatest_accuracy:.1f} %"
         return (
-            f"clustering accuracy {100 * self.accuracy.mean:.1f} %, NMI {self.nmi:.3f}, "
+            f"clustering accuracy {100 * self.accuracy.mean:.1f} %{most} with {self.clusters} "
+            f"clusters for {self.classes} classes, NMI {self.nmi:.3f}, AMI {self.ami:.3f}, "
             f"ARI {self.ari:.3f}"
         )
 
@@ -49,7 +65,8 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     """Compare clusters with labels.
 
     Source: accuracy by the Hungarian method, Xie et al. 2016 (arXiv 1511.06335), equation 10; the
-    adjusted Rand index, Hubert & Arabie 1985.
+    adjusted Rand index, Hubert & Arabie 1985; adjusted mutual information, Vinh et al. 2010 (JMLR
+    11), with the mean of the entropies.
 
     Args:
         assignments: the cluster of each datum, integers of shape ``(N,)``, or probabilities of
@@ -88,6 +105,7 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     rows, columns = linear_sum_assignment(table.numpy(), maximize=True)
     match = torch.full((len(clusters),), -1)
     match[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    sizes = table.sum(1).sort(descending=True).values
     matched = {
         int(clusters[row]): int(classes[column]) for row, column in enumerate(match) if column >= 0
     }
@@ -96,15 +114,19 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
         float(metrics.normalized_mutual_info_score(y.numpy(), k.numpy())),
         float(metrics.adjusted_rand_score(y.numpy(), k.numpy())),
         matched,
+        ami=float(metrics.adjusted_mutual_info_score(y.numpy(), k.numpy())),
+        clusters=len(clusters),
+        classes=len(classes),
+        greatest_accuracy=int(sizes[: len(classes)].sum()) / len(k),
     )
 
 
 @torch.no_grad()
 def responsibilities(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 10,
     site: str | None = None,
     seed: int = 0,
@@ -116,7 +138,7 @@ def responsibilities(
     Args:
         pair: a pair whose prior is a mixture, such as ``priors.GaussianMixture`` or
             ``priors.VampPrior``.
-        x: the data, shape ``(N, *event)``.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
@@ -131,8 +153,9 @@ def responsibilities(
     owner = "responsibilities"
     positive_int(owner, "num_samples", num_samples)
     results = []
+    given = arguments(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+        for args, kwargs in data_blocks(given, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             prior: Any = latent.p
             if latent.before_in_guide or latent.before_in_model:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions.scale import inverse_softplus, positive_scale
+from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
 from ppl_vae.errors import describe, positive_int
 
 Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
@@ -62,36 +62,48 @@ class WithPositive(NeuralConditional, ABC):
 _FIXED = "_fixed_"
 
 
-def declare(likelihood: WithPositive, name: str, value: Positive) -> None:
+def declare(
+    likelihood: WithPositive,
+    name: str,
+    value: int | float | str,
+    words: Sequence[str] = ("learned", "per-pixel"),
+) -> None:
     """Give a likelihood the buffer or the parameter of a positive parameter.
 
-    A fixed number is a buffer, ``"learned"`` the parameter ``unconstrained_<name>``, 1 at the
-    start, and ``"per-pixel"`` needs neither.
+    A fixed number is a buffer; ``"per-pixel"`` needs none; any other of the words is the parameter
+    ``unconstrained_<name>``, 1 at the start.
 
     Raises:
         ValueError: if the value is none of these.
     """
-    if value == "learned":
+    if isinstance(value, str) and value in words and value != "per-pixel":
         start = nn.Parameter(inverse_softplus(torch.ones(())))
         likelihood.register_parameter(f"unconstrained_{name}", start)
     elif value != "per-pixel" and not _is_positive(value):
+        *learned, _ = (repr(word) for word in words)
         raise ValueError(
             f"{type(likelihood).__name__}: {name} must be a positive number (fixed, 1e-18 to 1e18, "
-            f"whose square float32 has), 'learned' (one for all pixels) or 'per-pixel' (from the "
-            f"network), got {describe(value)}"
+            f"whose square float32 has), {' or '.join(learned)} (one for all pixels) or "
+            f"'per-pixel' (from the network), got {describe(value)}"
         )
     likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
 
-def count_with(value: Positive) -> int:
+def count_with(value: int | float | str) -> int:
     """Return how many numbers per element the network returns: 2 where it gives the parameter."""
     return 2 if value == "per-pixel" else 1
 
 
 def location_and(
-    likelihood: nn.Module, name: str, outputs: Tensor, event_dim: int
+    likelihood: nn.Module,
+    name: str,
+    outputs: Tensor,
+    event_dim: int,
+    least: int | float = MIN_SCALE,
 ) -> tuple[Tensor, Tensor]:
     """Return the location's outputs and the positive parameter that `declare` declared.
+
+    One that is not fixed is softplus(.) + least.
 
     Raises:
         ValueError: if the network must give both and its output cannot be halved.
@@ -101,9 +113,9 @@ def location_and(
         owner = type(likelihood).__name__
         meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
         location, unconstrained = grouped(owner, outputs, event_dim, 2, meaning).unbind(-1)
-        return location, positive_scale(unconstrained)
-    if value == "learned":
-        return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"))
+        return location, positive_scale(unconstrained, least)
+    if isinstance(value, str):
+        return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"), least)
     return outputs, getattr(likelihood, f"{_FIXED}{name}")
 
 
@@ -116,7 +128,7 @@ def at_least_two(owner: str, levels: int) -> int:
     return levels
 
 
-def _number(value: Positive) -> float:
+def _number(value: int | float | str) -> float:
     return 1.0 if isinstance(value, str) else float(value)
 
 

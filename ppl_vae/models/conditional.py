@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -54,6 +55,7 @@ class ConditionalVAE(Pair):
 
     model: ConditionalModel
     guide: ConditionalGuide
+    _is_conditional = True
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class ConditionalVAE(Pair):
 
     @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -100,6 +103,13 @@ class ConditionalVAE(Pair):
 
     @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, c]."""
+        return self.likelihood(z, self.model.condition.seen(c, len(z), z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -177,7 +187,7 @@ class ConditionalModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior_at(seen))
-            self.observation.sample(self.likelihood(z, seen), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, seen), x, mask)
 
 
 class ConditionalGuide(nn.Module):

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.errors import describe
 from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
 from ppl_vae.models.shapes import observation_of, probed, same_latents
@@ -134,6 +135,7 @@ class HierarchicalVAE(Pair):
 
     @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -146,6 +148,13 @@ class HierarchicalVAE(Pair):
 
     @of_arrays
     @inference
+    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
+        return self.model.likelihood_at(list(latents)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -194,7 +203,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):

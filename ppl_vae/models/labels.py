@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe
+from ppl_vae.modes import exporting
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """What torch can look up and compare; it has other unsigned ones in name only."""
@@ -25,7 +26,7 @@ class Labels:
         """Return whether some labels are unobserved: all of them, where y is None.
 
         Values are looked at in every call, which waits for the device; within :func:`known` what
-        was seen before is the answer.
+        was seen before is the answer. ``torch.export`` cannot look: all are taken for observed.
 
         Raises:
             TypeError: if y is no tensor of integers. The error names y, what came and what was
@@ -47,6 +48,8 @@ class Labels:
         for look in tuple(_looks):
             look.asked.append((y, self))
         missing = next((m for k in tuple(_known) for t, m in k.answers if t is y), None)
+        if missing is None and exporting():
+            return False
         if missing is None:
             # Not with tolist(), which goes on while a graph is traced, and is fixed in it.
             low, high = (int(end) for end in torch.aminmax(y)) if batch else (0, 0)

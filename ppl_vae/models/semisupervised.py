@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
@@ -150,6 +151,7 @@ class SemiSupervisedVAE(Pair):
 
     @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -166,6 +168,14 @@ class SemiSupervisedVAE(Pair):
 
     @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, y] for labels y, shape ``(batch,)``."""
+        self.guide.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],
@@ -240,7 +250,7 @@ class SemiSupervisedModel(nn.Module):
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
-            self.observation.sample(self.likelihood(z, one_hot), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):

@@ -11,6 +11,8 @@ from torch import Tensor
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
 from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
@@ -58,6 +60,11 @@ class StackedVAE(Constructed):
         self.first = first
         self.second = second
 
+    @property
+    def observation(self) -> Observation:
+        """The shape and support of one datum."""
+        return self.first.observation
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write both pairs into a folder, from which ``ppl_vae.load(folder)`` returns them."""
         from ppl_vae.storage import save  # not above: it knows the pairs
@@ -66,6 +73,7 @@ class StackedVAE(Constructed):
 
     @of_arrays
     @inference
+    @of_data_sets
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -88,6 +96,7 @@ class StackedVAE(Constructed):
 
     @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -110,6 +119,13 @@ class StackedVAE(Constructed):
 
     @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z_1] at the mean z_1 of M2's p(z_1 | z, y)."""
+        return self.first.decode(self.second.decode(z, y))
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],

@@ -54,7 +54,7 @@ def as_images(owner: str, x: ArrayLike, shape: tuple[int, ...] | None, leading: 
             )
         wanted = (side, side)
     full = (1, *wanted) if len(wanted) == 2 else wanted
-    fits = same_event(event, full) or event == wanted or (1, *event) == full
+    fits = same_event(event, full)
     if not event or len(full) != 3 or full[0] not in (1, 3) or not fits:
         leads = ", ".join("NRCS"[i] for i in range(leading)) if leading == 1 else "R, C"
         raise ValueError(

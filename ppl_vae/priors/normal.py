@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.conditional import ConditionalDistribution, NeuralConditional
 from ppl_vae.distributions.normal import cholesky_factor, diagonal_normal, unconstrained
-from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_scale
 from ppl_vae.errors import positive_int
 
 
@@ -83,7 +83,8 @@ class ConditionalNormal(NeuralConditional):
 
     Args:
         net: any module ``(..., C) -> (..., 2 * latent_dim)``: the location μ, then the
-            unconstrained scale s, with σ = softplus(s) + 1e-4.
+            unconstrained scale s, with σ = softplus(s) + min_scale.
+        min_scale: the least that σ may be.
 
     Example:
         >>> from ppl_vae import nets
@@ -92,6 +93,10 @@ class ConditionalNormal(NeuralConditional):
         torch.Size([3])
     """
 
+    def __init__(self, net: nn.Module, *, min_scale: int | float = MIN_SCALE) -> None:
+        super().__init__(net)
+        self.min_scale = checked_min_scale("ConditionalNormal", min_scale)
+
     @staticmethod
     def net_features(latent_dim: int) -> int:
         """Return how many features the network must return: ``2 * latent_dim``."""
@@ -99,4 +104,4 @@ class ConditionalNormal(NeuralConditional):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
-        return diagonal_normal("ConditionalNormal", self.outputs(*context))
+        return diagonal_normal("ConditionalNormal", self.outputs(*context), self.min_scale)

@@ -87,7 +87,7 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
     storages: set[tuple] = set()
     for name, tensor in tensors.items():
         _refuse(name, tensor)
-        same = _identity(tensor)
+        same = identity(tensor)
         if same in first:
             aliases[name] = first[same]
             continue
@@ -242,7 +242,7 @@ def _check_shared(own: Mapping[str, Tensor], there: Mapping[str, Tensor], source
     """Raise an error if two names of one tensor have different values in the file."""
     first: dict[tuple, str] = {}
     for name, tensor in own.items():
-        other = first.setdefault(_identity(tensor), name)
+        other = first.setdefault(identity(tensor), name)
         one, two = there[other], there[name]
         if one is not two and _bytes(one) != _bytes(two):
             raise MismatchError(
@@ -267,7 +267,7 @@ def _refuse(name: str, value: object) -> None:
         )
 
 
-def _identity(tensor: Tensor) -> tuple:
+def identity(tensor: Tensor) -> tuple:
     """Return what is equal for two names of the same numbers in memory."""
     layout = (tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
     return (tensor.device, tensor.data_ptr(), tensor.dtype, *layout)

@@ -124,11 +124,12 @@ def fit(
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, a
             tensor or an array ``(N, *event)``, or any iterable of batches such as a ``DataLoader``.
             Grey values of a data set are binarised anew at each step for a likelihood of 0 and 1,
-            and images flattened for a flat one; programs of your own get a data set flat and grey,
-            and a tensor as it is. Labels of a data set go to programs that take a second argument,
-            -1 for a datum without one, and its mask to ``mask=``; x is 0 where it is missing. A
-            batch may be a mapping of the programs' arguments by name; what no program takes is an
-            error.
+            integers are counts for one of counts, and images flattened for a flat one
+            (`data_summary` says all of it); programs of your own get a data set flat and grey, and
+            a floating tensor as it is. Labels of a data set go to programs that take a second
+            argument, -1 for a datum without one, and its mask to ``mask=``; x is 0 where it is
+            missing. A batch may be a mapping of the programs' arguments by name; what no program
+            takes is an error.
         steps: how many steps to take.
         epochs: as many steps as this many passes over the data, in the place of ``steps``.
         batch_size: data per step, in all processes together; 100 where the data have none.

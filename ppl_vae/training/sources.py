@@ -7,15 +7,15 @@ from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.errors import describe, quoted
+from ppl_vae.evaluation.arguments import Drawn, check_batches, labels_are_given, placed
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
-from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
 from ppl_vae.tensors import as_tensor
@@ -133,7 +133,8 @@ def source_of(
     # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
     given = isinstance(data, (Batches, SemiSupervised, Resumable))
-    _refuse_no_batches(data)
+    if not (whole or given):
+        _refuse_no_batches(data)
     loader = isinstance(data, Iterable) and not whole
     if (given or loader) and batch_size is not None:
         raise ValueError(
@@ -143,27 +144,27 @@ def source_of(
     if whole:
         # A tensor for programs of a user's own is as they want it.
         as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
-        data = Dataset(data, name="data") if isinstance(data, Tensor) else data
+        if as_it_is and not data.is_floating_point():
+            raise TypeError(
+                f"fit: data for programs of your own must be floating, as all draws are, got "
+                f"{describe(data)}; give data.float(), or a DataLoader that yields them as they are"
+            )
+        data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
-        data = arranged(pair, data)
-        batches: Any = data.to(like.device).batches(
+        drawing = Drawing.of(pair, data)
+        batches: Any = drawing.data.to(like.device).batches(
             batch_size or 100,
-            binarise=binarisation(pair, data),
-            flat=flat(pair, data) and not as_it_is,
+            binarise=drawing.binarise,
+            flat=drawing.flat and not as_it_is,
             seed=seed,
         )
     elif given:
         if known:
             _check_drawn(pair, data)
         batches = data
-    elif loader:
-        batches = Replayed(data, seed=seed)
     else:
-        raise TypeError(
-            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
-            f"batches such as a DataLoader, got {describe(data)}"
-        )
+        batches = Replayed(data, seed=seed)
     replayed = not (whole or given)
     labels = getattr(batches, "labels", None) if known else None
     return Source(
@@ -186,14 +187,6 @@ def _signature(pair: ModelAndGuide) -> Signature:
     )
 
 
-def placed(part: Part, like: Tensor) -> Part:
-    """Return a part on the device of a tensor, its floating tensors in the dtype of that one."""
-    return part.replaced(
-        t.to(like.device, like.dtype if t.is_floating_point() else t.dtype, non_blocking=True)
-        for t in part.tensors
-    )
-
-
 def _without_nan(part: Part) -> Part:
     """Return a part of a data set as programs see it."""
     if MASK not in part.kwargs:
@@ -204,24 +197,7 @@ def _without_nan(part: Part) -> Part:
 
 def _refuse_no_batches(data: Any) -> None:
     """Raise TypeError for what can be iterated over, and yields no batches."""
-    if isinstance(data, tuple) and all(isinstance(t, (Tensor, np.ndarray)) for t in data):
-        raise TypeError(
-            "fit: data must not be a tuple of tensors, which might be batches, or one tensor for "
-            "each argument; give Dataset(x, labels, mask=mask), "
-            "DataLoader(TensorDataset(*tensors), batch_size), or a list of batches"
-        )
-    if isinstance(data, Mapping):
-        names = ", ".join(map(repr, data))
-        raise TypeError(
-            f"fit: data must not be a mapping, which might be one batch or all data, got one of "
-            f"{names[:80]}; give Dataset(x, labels, mask=mask), or a list of such mappings"
-        )
-    if isinstance(data, (str, bytes)):
-        raise TypeError(
-            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
-            f"batches such as a DataLoader, got {describe(data)[:80]}; a data set is loaded by its "
-            f"name with ppl_vae.data.load"
-        )
+    check_batches("fit", "data", data)
 
 
 def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
@@ -236,20 +212,10 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
     """
     data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
-        data = Dataset(data, name="validation")
+        data = Dataset(data, name="validation", scale=1)
     if isinstance(data, Dataset):
-        _check(pair, data)
-        data = arranged(pair, data)
-        if binarisation(pair, data) == "dynamic":
-            data = data.binarised(seed)
-        index, of = torch.arange(len(data)), flat(pair, data)
-        x = data.draw(index, binarise="none", flat=of)
-        mask = data.mask_at(index, flat=of)
-        batch: Any = Batch(x, data.labels) if mask is None else MaskedBatch(x, data.labels, mask)
-    else:
-        batch = _validation(data)
-    labels = not isinstance(pair, SemiSupervisedVAE)
-    (part,) = _signature(pair).of(batch, labels=labels)
+        return placed(Drawn("fit", pair, data, _signature(pair), seed=seed).rows(slice(None)), like)
+    (part,) = _signature(pair).of(_validation(data), labels=labels_are_given(pair))
     return placed(part, like)
 
 
@@ -284,27 +250,6 @@ def _validation(data: Any) -> Given:
     )
 
 
-def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
-    """Return how grey values are drawn: anew at each step for a likelihood of 0 and 1."""
-    observation = getattr(pair, "observation", None)
-    grey = data.values.is_floating_point() or data._observed.max() > 1 or data.scale != 1
-    return "dynamic" if observation is not None and observation.is_boolean and grey else "none"
-
-
-def flat(pair: ModelAndGuide, data: Dataset) -> bool:
-    """Tell whether the pair takes data flat."""
-    observation = getattr(pair, "observation", None)
-    return observation is None or len(observation.event_shape) == 1
-
-
-def arranged(pair: ModelAndGuide, data: Dataset) -> Dataset:
-    """Return the data as the pair declares them, where it declares a shape and they are flat."""
-    observation = getattr(pair, "observation", None)
-    if observation is None or flat(pair, data) or len(data.event_shape) > 1:
-        return data
-    return data.unflattened(observation.event_shape)
-
-
 def _check(pair: ModelAndGuide, data: Dataset) -> None:
     check = getattr(pair, "check", None)
     if check is not None:
@@ -316,6 +261,8 @@ def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     observation = getattr(pair, "observation", None)
     assert isinstance(observation, Observation)
     for x in data.in_parts():
+        if isinstance(data, Batches):
+            x = observation.arranged(x)
         missing = x.isnan()  # what is observed is finite
         observation.check(x, ~missing if missing.any() else None)
     _check_labels(pair, data.labels)
@@ -332,7 +279,7 @@ def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
     of = getattr(pair, "labels", None)
     if not isinstance(of, Labels) or labels is None:
         return
-    if isinstance(pair, SemiSupervisedVAE):
+    if not labels_are_given(pair):
         of.check(labels, len(labels))
         return
     if missing := int((labels < 0).sum()):

@@ -89,7 +89,7 @@ def compile_step(
         ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
         ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
         ... )
-        >>> grey = data.load("digits").draw(torch.arange(1437), binarise="none")
+        >>> grey = data.load("digits").tensor()
         >>> step = compile_step(
         ...     vae,
         ...     estimators.AnalyticKLELBO(),

@@ -114,9 +114,20 @@ def _clusters(
     ).cpu()
     result = clustering(found.shares[known], y)
     interval = accuracy_interval(result.accuracy, len(y))
+    found.quantities["clusters that hold labelled data"] = count(
+        result.clusters, found.shares.shape[-1]
+    )
     found.quantities["clustering accuracy"] = share(result.accuracy, interval)
     found.quantities["clustering NMI"] = plain(result.nmi, 3)
+    found.quantities["clustering AMI"] = plain(result.ami, 3)
     found.quantities["clustering ARI"] = plain(result.ari, 3)
+    if result.clusters > result.classes:
+        found.warnings.append(
+            f"Clustering accuracy matches each of {result.classes} classes with one of "
+            f"{result.clusters} clusters, and data of the others count as wrong: it could not "
+            f"exceed {100 * result.greatest_accuracy:.1f} % here. NMI rises by itself with the "
+            f"number of clusters; AMI and ARI are corrected for chance."
+        )
 
 
 def _labels(runs: Runs) -> Tensor:
