@@ -96,7 +96,7 @@ ROWS = [
     ("evaluation.relations(vae, x)", TypeError, "program", "vae.model"),
     # Numbers about labels
     ("evaluation.accuracy(vae, x, y)", TypeError, "pair", "VAE"),
-    ("evaluation.accuracy(ssvae, x, y + 1)", ValueError, "labels", "from 1 to 3", "-1 to 2"),
+    ("evaluation.accuracy(ssvae, x, y + 1)", ValueError, "labels", "from 1 to 3", "0 to 2"),
     ("evaluation.accuracy(ssvae, x, y[:3])", ValueError, "labels", "(3,)"),
     ("evaluation.accuracy(ssvae, x, torch.tensor(1))", ValueError, "labels", "shape ()"),
     ("evaluation.accuracy(ssvae, x, y, batch_size=0)", ValueError, "batch_size", "0"),
