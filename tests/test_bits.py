@@ -197,6 +197,20 @@ def test_what_p_is_follows_from_what_is_observed(sites, kind):
             result.bits_per_dim((1,), **noise)
 
 
+def test_data_that_were_dequantised_say_so():
+    data, pair = levels_dataset(16, 4), uniform_density(4)
+    batches = data.batches(5, binarise="none", dequantise=True)
+    for x in (data.dequantised(0), batches, data.dequantised(0).batches(5, binarise="none")):
+        result = log_likelihood(pair, x, num_samples=30)
+        for levels in ({}, {"dequantised_levels": 16}):
+            assert result.bits_per_dim((4,), **levels).mean == pytest.approx(4, rel=1e-5)
+        with pytest.raises(ValueError, match=r"=256 was given, and the data were .* from 16"):
+            result.bits_per_dim((4,), dequantised_levels=256)
+    for x in (data, data.batches(5, binarise="none")):
+        with pytest.raises(ValueError, match=r"p\(x\) is a density"):
+            log_likelihood(pair, x, num_samples=30).bits_per_dim((4,))
+
+
 # ------------------------------------------------------------------------------ side by side
 
 

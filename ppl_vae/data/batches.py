@@ -96,6 +96,11 @@ class Batches:
         """The labels of the data set, None if there are none."""
         return self.dataset.labels
 
+    @property
+    def dequantised_levels(self) -> int | None:
+        """How many levels the values had before noise was added; None where none was."""
+        return self.dataset.levels if self.dequantise else self.dataset.dequantised_levels
+
     def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
         """Yield all data as they are drawn, a few thousand at a time: what any draw is like.
 

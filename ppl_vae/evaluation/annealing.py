@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
@@ -50,6 +50,7 @@ class AnnealedLikelihood(Evidence):
         acceptance: mean probability of accepting a transition; NaN where there was none.
         kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
             where it is not known.
+        dequantised_levels: how many levels the data had before noise was added, where they say so.
     """
 
     log_px: Float[Tensor, " data"]
@@ -57,6 +58,7 @@ class AnnealedLikelihood(Evidence):
     ess: Float[Tensor, " data"]
     acceptance: Float[Tensor, " data"]
     kind: Kind | None = None
+    dequantised_levels: int | None = None
 
     def __str__(self) -> str:
         return (
@@ -187,7 +189,7 @@ def annealed_importance_sampling(
             results.append([part.to(first.log_joint.dtype) for part in parts])
             kind = batch.kind
     log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
-    return AnnealedLikelihood(log_px, error, ess, accepted, kind)
+    return AnnealedLikelihood(log_px, error, ess, accepted, kind, dequantised_levels_of(x))
 
 
 def bidirectional_monte_carlo(

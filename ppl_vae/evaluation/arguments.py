@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Dataset, Part, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
 from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import given
 from ppl_vae.errors import describe
@@ -202,6 +202,11 @@ def check_batches(owner: str, name: str, data: Any) -> None:
         raise TypeError(
             f"{owner}: {name} must be {kinds} such as a DataLoader, got {describe(data)}"
         )
+
+
+def dequantised_levels_of(x: Data) -> int | None:
+    """Return how many levels data were dequantised from; None where they do not say so."""
+    return x.dequantised_levels if isinstance(x, (Dataset, Batches)) else None
 
 
 def placed(part: Part, like: Tensor) -> Part:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
 from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.compiled import CompiledWeights
@@ -37,6 +37,7 @@ class Evidence(ABC):
 
     log_px: Float[Tensor, " data"]
     kind: Kind | None
+    dequantised_levels: int | None
 
     @property
     def nll(self) -> Estimate:
@@ -48,10 +49,22 @@ class Evidence(ABC):
     ) -> Estimate:
         """Return -log p(x) in bits per dimension; see :func:`ppl_vae.evaluation.bits_per_dim`.
 
+        Args:
+            event_shape: shape of one datum.
+            dequantised_levels: of tensors; a dequantised data set, or batches of one, say so.
+
         Raises:
-            ValueError: if p(x) is a density and ``dequantised_levels`` is not given, or a mass and
-                it is.
+            ValueError: if p(x) is a density of data that were not dequantised, as far as is known;
+                if it is a mass, or the data say otherwise, and ``dequantised_levels`` is given.
         """
+        known = self.dequantised_levels
+        if known is not None and dequantised_levels not in (None, known):
+            raise ValueError(
+                f"bits_per_dim: dequantised_levels={dequantised_levels} was given, and the data "
+                f"were dequantised from {known}; leave it out"
+            )
+        if self.kind != "mass":
+            dequantised_levels = known or dequantised_levels
         missing = no_bits(self.kind, dequantised_levels)
         if missing is not None:
             fix = "; give dequantised_levels= where it was" if self.kind == "density" else ""
@@ -75,6 +88,7 @@ class LogLikelihood(Evidence):
         pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples.
         kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
             where it is not known.
+        dequantised_levels: how many levels the data had before noise was added, where they say so.
     """
 
     log_px: Float[Tensor, " data"]
@@ -82,6 +96,7 @@ class LogLikelihood(Evidence):
     ess: Float[Tensor, " data"]
     pareto_k: Float[Tensor, " data"]
     kind: Kind | None = None
+    dequantised_levels: int | None = None
 
     @property
     def unreliable(self) -> int:
@@ -222,7 +237,7 @@ def log_likelihood(
             results.append([part.to(log_w.dtype) for part in parts])
             kind = batch.kind
     log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
-    result = LogLikelihood(log_px, error, ess, k, kind)
+    result = LogLikelihood(log_px, error, ess, k, kind, dequantised_levels_of(x))
     if not result.has_pareto_k:
         warnings.warn(
             f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "
