@@ -30,10 +30,12 @@ if TYPE_CHECKING:  # what is kept
     _Values = Tensor
     _Labels = Tensor
     _Classes = tuple[str, ...]
+    _Scale = int | float
 else:  # what is taken
     _Values = Tensor | np.ndarray
     _Labels = Tensor | np.ndarray | Sequence[object]
     _Classes = Sequence[str]
+    _Scale = int | float | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,7 +87,7 @@ class Dataset:
     labels: _Labels | None = None
     name: str = "data"
     _: KW_ONLY
-    scale: int | float = None  # type: ignore[assignment]  # a number once it is made
+    scale: _Scale = None  # type: ignore[assignment]
     mask: _Values | None = None
     classes: _Classes | None = None
     conversions: tuple[str, ...] = ()
