@@ -9,8 +9,9 @@ demo: .venv/installed
 	$(BIN)/python examples/swap_priors.py
 
 # One thread for each of several workers: threads of one process wait for each other where cores are busy.
+# Each worker has files of its own until it runs out of them: what the tests of a file share is made once.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 # Forty minutes on two cores that do nothing else.
 bench: .venv/installed

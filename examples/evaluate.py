@@ -46,7 +46,7 @@ for name, prior in choices.items():
 
 costs = {"annealed_data": 20, "annealed_temperatures": 300, "gap_data": 20, "gap_steps": 500}
 if run.flags.smoke:
-    costs = {"annealed_data": 2, "annealed_temperatures": 5, "gap_data": 2, "gap_steps": 5}
+    costs = {"annealed_data": 2, "annealed_temperatures": 1, "gap_data": 2, "gap_steps": 5}
     costs |= {"num_samples": 50, "num_particles": (1, 10)}
 result = report(
     pairs,

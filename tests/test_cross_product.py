@@ -9,6 +9,7 @@ import math
 import pyro
 import pytest
 import torch
+from evaluated import unchecked
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 
 from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO
@@ -19,6 +20,7 @@ from ppl_vae.oracles import (
     TwoLayerLinearGaussian,
 )
 
+pytestmark = unchecked
 D, B, N = 3, 6, 60
 PROGRAMS = {
     "standard": lambda **o: LinearGaussian(D, 2, **o),

@@ -636,7 +636,7 @@ def test_guides_that_make_their_parameters_themselves(guide, tmp_path):
             estimator=Trace_ELBO(),
             log_every=3,
             out=out,
-            resume=True,
+            resume=out is not None,
         )
         histories.append(fitted.history["loss"].tolist())
         pairs.append(pair)

@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from evaluated import unchecked
 from pyro import poutine
 
 from ppl_vae.estimators import ImportanceWeightedELBO
@@ -17,6 +18,7 @@ from ppl_vae.oracles import (
     TwoLayerLinearGaussian,
 )
 
+pytestmark = unchecked
 D, B, C = 3, 5, 3
 ORACLES = {
     "diagonal": lambda **o: LinearGaussian(D, 2, **o),

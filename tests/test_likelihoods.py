@@ -584,7 +584,7 @@ ERRORS = {
         ),
         "40 channels for RGB images.*got 36",
     ),
-    "bits of nothing": (lambda: bits_per_dim(1.0, (3, 0)), "each size of event_shape must be 1"),
+    "bits of nothing": (lambda: bits_per_dim(1.0, (3, 0)), "event_shape must be 1"),
 }
 
 

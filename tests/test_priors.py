@@ -572,12 +572,12 @@ ERRORS = {
     "a spread of zero": (
         lambda: priors.GaussianMixture(Z, 3, spread=0.0),
         ValueError,
-        r"spread must be a positive number, got 0\.0.*components that start as one",
+        r"spread must be finite and above 0, got 0\.0.*components that start as one",
     ),
     "a spread that is no number": (
         lambda: priors.GaussianMixture(Z, 3, spread="1"),
         TypeError,
-        "spread must be a positive number, got '1'",
+        "spread must be a number, got '1'",
     ),
     "too few latents": (
         initialise(torch.randn(2, Z)),

@@ -84,7 +84,7 @@ def test_training_and_evaluation_see_the_same_counts():
         losses.append(fit(pair, data, validation=data, **options).history["loss"].tolist())
         losses.append(fit(flat(), x, **options).history["loss"].tolist())
         torch.manual_seed(0)
-        likelihood.append(evaluation.log_likelihood(pair, data, num_samples=3).log_px.tolist())
+        likelihood.append(evaluation.log_likelihood(pair, data, num_samples=25).log_px.tolist())
         (reported,) = subjects({"VAE": pair}, Data.of(data, None, None, None, 0), [])
         assert torch.equal(reported.x, COUNTS.float())
     assert all(loss == losses[0] for loss in losses)

@@ -110,6 +110,15 @@ def for_training(
     return {"data": batches, "validation": validation}
 
 
+def check_labels(data: Dataset, settings: DataSettings) -> None:
+    """Raise UsageError where labels are to be shown, and there are none."""
+    if settings.labels is not None and not data.labelled.any():
+        raise UsageError(
+            f"data.labels={settings.labels}: {data!r} has no labels; give it some, y in a .npz "
+            f"file, -1 where there is none, or data.labels null to train without"
+        )
+
+
 def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
     """Return the items whose label a semi-supervised pair is shown; None for a single stream.
 
@@ -119,11 +128,8 @@ def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
     labels, known = settings.labels, train.labelled
     if labels is None:
         return None if known.all() or not known.any() else known.nonzero().flatten()
-    if train.labels is None or not known.any():
-        raise UsageError(
-            f"data.labels={labels}: {train!r} has no labels; give it some, y in a .npz file, -1 "
-            f"where there is none, or data.labels null to train without"
-        )
+    check_labels(train, settings)
+    assert train.labels is not None
     classes = len(train.labels[known].unique())
     if labels < classes or labels % classes:
         raise UsageError(

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import Split, for_training, held_out, labels_in_words, loaded, shown
+from ppl_vae.cli.datasets import (
+    Split,
+    check_labels,
+    for_training,
+    held_out,
+    labels_in_words,
+    loaded,
+    shown,
+)
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.lengths import EVERY
@@ -129,11 +137,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if partly and not said and _is_shipped(given):
         # Which labels are known, the data say; a configuration that comes with the package cannot.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
-    if configuration.data.labels is not None and data.labels is None:
-        raise UsageError(
-            f"data.labels = {configuration.data.labels} of {configuration.data.name} are to be "
-            f"shown, which has no labels; give data with labels, or another configuration"
-        )
+    check_labels(data, configuration.data)
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:
@@ -149,20 +153,21 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
         )
     split = held_out(data, configuration.data)
-    total = (before or configuration).steps(len(split.train))
-    configuration.steps(len(split.train))
-    if not typed.print_config:  # what is printed is for a training of any length
-        configuration = configuration.in_steps(total)
+    steps = configuration.steps(len(split.train))
+    if before is not None:  # whose lengths are of the training as it was begun
+        steps = before.steps(len(split.train))
+    ready = configuration.in_steps(steps)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
     labelled = shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
-        configuration=configuration,
+        # What is printed is for a training of any length.
+        configuration=configuration if typed.print_config else ready,
         split=split,
         labelled=labelled,
-        estimator=configuration.estimator.make(),
-        beta=beta_of(configuration.fit),
-        stopping=stopping_of(configuration.fit),
+        estimator=ready.estimator.make(),
+        beta=beta_of(ready.fit),
+        stopping=stopping_of(ready.fit),
         folder=folder,
         resume=typed.resume,
     )
@@ -195,10 +200,14 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
     """Return the configuration of the training that is to go on, if one is.
 
     Raises:
+        UnsafeError: if there is a link in its folder.
         UsageError: if there is none in the folder.
     """
     if not typed.resume:
         return None
+    from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
+
+    Checkpoints(folder / CHECKPOINTS).refuse_links(folder)  # before the configuration is read
     if not (folder / FILE).exists():
         raise UsageError(
             f"--resume: there is no run in {folder}; leave --resume out to begin one, or give its "
@@ -234,10 +243,13 @@ class _Written:
         self._plan = plan
         self.pair: Any = None
         """What is trained."""
+        self.summary = ""
+        """What the data are taken to be."""
 
     def on_run_open(self) -> None:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
+            show(self.summary)
             storage.clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
@@ -354,6 +366,7 @@ def _may_be_first() -> bool:
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
     from ppl_vae.training import data_summary, fit
+    from ppl_vae.training.checkpoints import Checkpoints
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
@@ -363,9 +376,8 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     given = for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )
-    if fabric.is_global_zero:
-        show(data_summary(pair, given["data"], given["validation"]))
-    if configuration.init is not None and not plan.resume:
+    written.summary = data_summary(pair, given["data"], given["validation"])
+    if configuration.init is not None and not Checkpoints(plan.folder / CHECKPOINTS).steps():
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,

@@ -14,7 +14,7 @@ from argparse import (
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from ppl_vae import __version__
+import ppl_vae
 from ppl_vae.cli import names
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORTER, STANDARD, SWAPS, Flag, entry_of, nearest, split
@@ -175,7 +175,7 @@ def _parser(commands: Any, name: str, words: str, description: str, *examples: s
 
 
 def _version(made: Parser) -> None:
-    made.add_argument("--version", action="version", version=f"ppl-vae {__version__}")
+    made.add_argument("--version", action="version", version=f"ppl-vae {ppl_vae.__version__}")
 
 
 def _examples(*lines: str) -> str:

@@ -29,6 +29,7 @@ from ppl_vae.config.errors import ConfigError
 from ppl_vae.config.files import dumped
 from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
+from ppl_vae.errors import describe, integer
 from ppl_vae.models import Pair
 from ppl_vae.models.datasets import HasParts
 
@@ -90,6 +91,8 @@ def from_config(
         >>> vae.generate(3).shape
         torch.Size([3, 784])
     """
+    if max_bytes is not None:
+        max_bytes = integer("from_config", "max_bytes", max_bytes, 0)
     if max_bytes is None and isinstance(config, (str, os.PathLike)):
         max_bytes = LARGEST
     with nullcontext() if max_bytes is None else Budget(max_bytes):
@@ -123,6 +126,8 @@ def to_config(pair: nn.Module) -> dict[str, object]:
         >>> to_config(vae)["prior"]
         {'class': 'StandardNormal', 'latent_dim': 10}
     """
+    if not isinstance(pair, nn.Module):
+        raise TypeError(f"to_config: pair must be a module, such as a VAE, got {describe(pair)}")
     return rebuilt(pair)[0]
 
 
@@ -132,4 +137,6 @@ def dump(pair: nn.Module | Mapping[Any, Any]) -> str:
     Raises:
         ConfigError: as :func:`to_config`.
     """
+    if not isinstance(pair, (nn.Module, Mapping)):
+        raise TypeError(f"dump: pair must be a pair or a mapping, got {describe(pair)}")
     return dumped(to_config(pair) if isinstance(pair, nn.Module) else pair)

@@ -57,7 +57,8 @@ class Batches:
         once = self.binarise == "static"
         source = self.dataset.binarised(seed=0) if once else self.dataset
         object.__setattr__(self, "_drawn_from", source)
-        positive_int("batches", "batch_size", self.batch_size)
+        size = positive_int("batches", "batch_size", self.batch_size)
+        object.__setattr__(self, "batch_size", size)
         if not len(self):
             raise ValueError(
                 f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "

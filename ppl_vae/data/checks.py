@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from numbers import Real
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, number
 
 _SIGNED = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
 """For integers that torch does not compute with, a dtype that has all of them."""
@@ -49,22 +47,19 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     """
     if not isinstance(values, Tensor):
         raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
-    if values.is_complex() or values.is_quantized or values.layout != torch.strided:
+    if values.is_complex() or values.is_quantized:
         raise TypeError(
-            f"values must be integers or floating, and dense, got {describe(values)}; convert them"
+            f"values must be integers or floating, got {describe(values)}; convert them"
         )
+    if values.layout != torch.strided or values.device.type == "meta":
+        raise TypeError(f"values must be a dense tensor that holds them, got {describe(values)}")
     if values.ndim < 2 or not values.numel():
         raise ValueError(
             f"values must have shape (N, *event) and not be empty, got {describe(values)}"
         )
     if mask is not None:
         check_mask(mask, values)
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"scale must be a number, got {describe(scale)}")
-    if not 0 < scale <= sys.float_info.max:
-        raise ValueError(
-            f"scale must be finite and above 0, got {scale}; it is the value that means 1.0"
-        )
+    number("", "scale", scale, above=0, fix="it is the value that means 1.0")
     if not values.is_floating_point():
         largest = observed(values, mask).max()
         if scale != 1 and largest > scale:
@@ -100,6 +95,13 @@ def check_exact(values: Tensor, dtype: torch.dtype, name: str) -> None:
         )
 
 
+def generator_of(owner: str, generator: object) -> torch.Generator | None:
+    """Return a generator of torch, or None, as it is; raise TypeError for anything else."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    raise TypeError(f"{owner}: generator must be a torch.Generator, got {describe(generator)}")
+
+
 def check_mask(mask: Tensor, values: Tensor) -> None:
     """Raise TypeError or ValueError unless ``mask`` says of each value whether it is observed."""
     expected = f"mask must be boolean, of the values' shape {tuple(values.shape)}"
@@ -112,6 +114,38 @@ def check_mask(mask: Tensor, values: Tensor) -> None:
         raise ValueError(f"{expected}, and True somewhere, got False throughout; {fix}")
 
 
+def index_of(
+    name: str, indices: Tensor | np.ndarray | Sequence[int], count: int, fix: str = ""
+) -> Int64[Tensor, " chosen"]:
+    """Return indices, or the places where a mask is True, as int64 from ``-count`` on.
+
+    Raises:
+        TypeError: no integers or booleans.
+        IndexError: outside.
+        ValueError: of another shape.
+    """
+    fix = fix or f"give integers from 0 to {count - 1}, or a mask of {count} booleans"
+    if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
+        raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
+    several = isinstance(indices, Sequence)
+    try:
+        index = torch.as_tensor(indices, dtype=torch.int64 if several and not indices else None)
+    except (TypeError, ValueError, RuntimeError) as error:  # of lists of something else
+        raise TypeError(f"{name} must be integers, got {describe(indices)}; {fix}") from error
+    if index.is_floating_point() or index.is_complex():
+        raise TypeError(f"{name} must be integers or booleans, got {describe(index)}; {fix}")
+    mask = index.dtype == torch.bool
+    if index.ndim != 1 or (mask and len(index) != count):
+        raise ValueError(f"{name} must be flat indices or a mask, got {describe(index)}; {fix}")
+    index = index.nonzero().flatten() if mask else index.to(torch.int64)
+    if len(index):
+        low, high = (int(v) for v in index.aminmax())
+        if low < -count or high >= count:
+            outside = low if low < -count else high
+            raise IndexError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+    return index
+
+
 def checked_indices(
     name: str, indices: Tensor | np.ndarray | Sequence[int], count: int
 ) -> Int64[Tensor, " chosen"]:
@@ -122,21 +156,14 @@ def checked_indices(
         ValueError: none, outside, or one of them twice.
     """
     fix = f"give distinct integers from 0 to {count - 1}, or a mask of {count} booleans"
-    if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
-        raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
-    index = torch.as_tensor(indices, dtype=None if len(indices) else torch.int64)
-    if index.is_floating_point() or index.is_complex():
-        raise TypeError(f"{name} must be integers or booleans, got {describe(index)}; {fix}")
-    mask = index.dtype == torch.bool
-    if index.ndim != 1 or (mask and len(index) != count):
-        raise ValueError(f"{name} must be flat indices or a mask, got {describe(index)}; {fix}")
-    index = index.nonzero().flatten() if mask else index.to(torch.int64)
+    try:
+        index = index_of(name, indices, count, fix)
+    except IndexError as error:
+        raise ValueError(str(error)) from error
     if not len(index):
         raise ValueError(f"{name} must have at least one item, got none; {fix}")
-    low, high = (int(v) for v in index.aminmax())
-    if low < 0 or high >= count:
-        outside = low if low < 0 else high
-        raise ValueError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+    if (low := int(index.min())) < 0:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {low}; {fix}")
     values, often = index.unique(return_counts=True)
     if often.max() > 1:
         twice = int(values[often.argmax()])

@@ -16,13 +16,31 @@ from torch import Tensor
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.binarise import check_mode, drawn
-from ppl_vae.data.checks import check_exact, check_values, default_scale, held, observed
+from ppl_vae.data.checks import (
+    check_exact,
+    check_values,
+    default_scale,
+    generator_of,
+    held,
+    index_of,
+    observed,
+)
 from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
 from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.labels import numbered
 from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.errors import describe, positive_int, quoted, reason
+from ppl_vae.errors import (
+    describe,
+    device_of,
+    flag,
+    number,
+    positive_int,
+    quoted,
+    reason,
+    seed_of,
+    sizes,
+)
 from ppl_vae.events import how_to_arrange, same_event
 from ppl_vae.tensors import as_tensor
 
@@ -120,6 +138,9 @@ class Dataset:
             object.__setattr__(self, "scale", default_scale(self.values, self.mask))
             object.__setattr__(self, "_scale_left_out", True)
         check_values(self.values, self.scale, self.mask)
+        object.__setattr__(self, "scale", number("", "scale", self.scale, above=0))
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {describe(self.name)}")
         if self.dequantised_levels is not None:
             check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
         if self.labels is not None:
@@ -223,6 +244,7 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         """Hold all of it on ``device``; batches are then drawn and binarised there."""
+        device = device_of("to", device)
         labels = None if self.labels is None else self.labels.to(device)
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, values=self.values.to(device), labels=labels, mask=mask)
@@ -236,6 +258,7 @@ class Dataset:
 
         Raises ValueError where the items have another number of entries, or another order of them.
         """
+        event_shape = sizes("arranged", "event_shape", event_shape)
         if not same_event(self.event_shape, event_shape):
             raise ValueError(
                 f"arranged: items must be of the shape {tuple(event_shape)}, flat, or grey images "
@@ -259,8 +282,7 @@ class Dataset:
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Keep the items at ``indices`` (integers, or a mask of N booleans), in that order."""
-        dtype = None if len(indices) else torch.int64
-        index = torch.as_tensor(indices, dtype=dtype, device=self.values.device)
+        index = index_of("indices", indices, len(self)).to(self.values.device)
         labels = None if self.labels is None else self.labels[index]
         mask = None if self.mask is None else self.mask[index]
         return replace(self, values=self.values[index], labels=labels, mask=mask)
@@ -279,7 +301,8 @@ class Dataset:
             >>> len(chosen)
             100
         """
-        positive_int("labelled_subset", "per_class", per_class)
+        per_class = positive_int("labelled_subset", "per_class", per_class)
+        seed = seed_of("labelled_subset", seed)
         labels = self._required_labels("labelled_subset")
         return per_class_indices(labels, per_class, seed, self.name, fewer)
 
@@ -289,6 +312,8 @@ class Dataset:
         So are the items without a label among those with one.
         Depends on the seed, the labels and N alone. Raises ValueError where a side would be empty.
         """
+        test_fraction = number("split", "test_fraction", test_fraction)
+        seed = seed_of("split", seed)
         held = held_out(len(self), test_fraction, self.labels, seed)
         if held is None:
             raise ValueError(
@@ -403,6 +428,9 @@ class Dataset:
             >>> load("digits").draw(torch.arange(3), binarise="threshold", flat=False).shape
             torch.Size([3, 1, 8, 8])
         """
+        index = index_of("index", index, len(self))
+        dequantise, flat = flag("draw", "dequantise", dequantise), flag("draw", "flat", flat)
+        device, generator = device_of("draw", device), generator_of("draw", generator)
         if binarise == "static":
             self._check_modes(binarise, dequantise, self._observed)
             return self.binarised(seed=0).draw(index, binarise="none", flat=flat, device=device)
@@ -500,17 +528,19 @@ class Dataset:
             flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
+        dequantise = flag("batches", "dequantise", dequantise)
         self._check_modes(binarise, dequantise, self._observed)
+        given = generator_of("batches", generator)
         return Batches(
             dataset=self,
             batch_size=batch_size,
             binarise=binarise,
             dequantise=dequantise,
-            shuffle=shuffle,
-            generator=self._generator(seed) if generator is None else generator,
-            drop_last=drop_last,
-            flat=flat,
-            device=device,
+            shuffle=flag("batches", "shuffle", shuffle),
+            generator=self._generator(seed) if given is None else given,
+            drop_last=flag("batches", "drop_last", drop_last),
+            flat=flag("batches", "flat", flat),
+            device=device_of("batches", device),
         )
 
     def _labels_at(self, index: Tensor, device: torch.device | str | None) -> Tensor | None:
@@ -595,7 +625,7 @@ class Dataset:
             levels_of(values, self.scale, self.name)
 
     def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.values.device).manual_seed(seed)
+        return torch.Generator(self.values.device).manual_seed(seed_of("", seed))
 
     def _required_labels(self, owner: str) -> Tensor:
         """Return the labels, or raise ValueError where no item has one."""

@@ -68,13 +68,13 @@ _GREY = ("1", "L", "LA", "La")
 
 
 def read_images(
-    files: list[Path], size: int | tuple[int, int] | None, grey: bool | None
+    files: list[Path], size: tuple[int, int] | None, grey: bool | None
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Read images of one size, uint8 of shape ``(N, channels, height, width)``.
 
     Args:
         files: the images.
-        size: resize to ``(height, width)``, or to a square.
+        size: resize to ``(height, width)``.
         grey: one channel if True, three if False; three where any image has colour if None.
 
     Returns:
@@ -115,7 +115,7 @@ def _room_for(image: Tensor, files: list[Path]) -> Tensor:
 
 
 def _read_image(
-    file: Path, size: int | tuple[int, int] | None, grey: bool | None, done: Counter[str]
+    file: Path, size: tuple[int, int] | None, grey: bool | None, done: Counter[str]
 ) -> Tensor:
     from PIL import Image
 
@@ -138,7 +138,7 @@ def _read_image(
             f"{quoted(file)} must be a readable 8-bit image: {reason(error)}"
         ) from error
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = size
         if image.size != (width, height):
             done[f"resized to {height} x {width}"] += 1
         image = image.resize((width, height), Image.Resampling.BILINEAR)

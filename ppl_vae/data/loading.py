@@ -9,7 +9,7 @@ from pathlib import Path
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.named import LOADERS
 from ppl_vae.data.sources import from_file, from_folder
-from ppl_vae.errors import describe, quoted
+from ppl_vae.errors import describe, path_of, quoted
 
 SPLITS = ("train", "test")
 
@@ -73,9 +73,9 @@ def load(
     if isinstance(source, str) and source in LOADERS:
         _refuse(source, scale=scale, missing=missing, x=x, y=y, mask=mask, classes=classes)
         _refuse(source, channels=channels, grey=grey, size=size, test_fraction=test_fraction)
-        folder = Path(root or os.environ.get("PPL_VAE_DATA") or "data")
+        folder = path_of("", "root", root or os.environ.get("PPL_VAE_DATA") or "data")
         return LOADERS[source](folder.expanduser().absolute(), split)
-    path = Path(source).expanduser()
+    path = path_of("", "source", source).expanduser()
     if path.is_dir():
         _refuse(source, scale=scale, missing=missing, channels=channels, x=x, y=y, mask=mask)
         dataset = from_folder(path, size=size, grey=grey, classes=classes)

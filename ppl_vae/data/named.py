@@ -50,7 +50,7 @@ def _omniglot(root: Path, split: str) -> Dataset:
     found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
     # torchvision numbers the characters in the order of os.listdir, which differs between machines.
     files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
-    images, _ = read_images(files, size=28, grey=True)
+    images, _ = read_images(files, size=(28, 28), grey=True)
     return Dataset(255 - images, labels, "omniglot", scale=255)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ppl_vae.data.arrays import read_arrays
 from ppl_vae.data.checks import check_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, flag, path_of, quoted, reason, sizes
 from ppl_vae.events import has_channels_last, is_ambiguous
 from ppl_vae.tensors import as_tensor
 
@@ -115,7 +116,7 @@ def from_file(
     Raises FileNotFoundError, or ValueError for a damaged file, one without an array that is named,
     or, where none is named, one without ``x`` or with anything else.
     """
-    path = Path(path).expanduser()
+    path = path_of("", "path", path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
     given = {"x": x, "y": y, "mask": mask}
@@ -182,7 +183,10 @@ def from_folder(
 
     Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
     """
-    path = Path(path).expanduser()
+    path = path_of("", "path", path).expanduser()
+    grey = None if grey is None else flag("", "grey", grey)
+    if size is not None:
+        size = _height_and_width(size)
     folders, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
     if folders and loose:
         raise ValueError(
@@ -232,6 +236,13 @@ def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
             f"{tuple(event)}; leave it out (grey images (N, H, W) have one channel)"
         )
     return channels == "last"
+
+
+def _height_and_width(size: object) -> tuple[int, int]:
+    found = sizes("", "size", (size, size) if isinstance(size, Integral) else size)
+    if len(found) != 2:
+        raise ValueError(f"size must be (height, width), or one number for both, got {found}")
+    return found[0], found[1]
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:

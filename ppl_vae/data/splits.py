@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ppl_vae.randomness import numpy_generator
 
 
 def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str, fewer: bool) -> Tensor:
@@ -42,4 +43,4 @@ def held_out(total: int, fraction: int | float, labels: Tensor | None, seed: int
 
 def _permutation(count: int, seed: int) -> Tensor:
     # NumPy has frozen this stream (NEP 19), so splits survive upgrades; torch's may change.
-    return torch.from_numpy(np.random.RandomState(seed).permutation(count)).long()
+    return torch.from_numpy(numpy_generator(seed).permutation(count)).long()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -18,7 +17,7 @@ from ppl_vae.data.cycle import Cycle
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.parts import Part
 from ppl_vae.data.position import check_state
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, device_of, flag, number, positive_int, seed_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +96,10 @@ class SemiSupervised:
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dataset, Dataset):
+            raise TypeError(
+                f"SemiSupervised: dataset must be a Dataset, got {describe(self.dataset)}"
+            )
         if isinstance(self.labelled, Dataset):
             if self.unlabelled is not None:
                 raise TypeError(
@@ -110,20 +113,18 @@ class SemiSupervised:
                 f"SemiSupervised: dataset must have labels, got {self.dataset!r}; give it labels=, "
                 f"or train on dataset.batches(...), which needs none"
             )
-        positive_int("SemiSupervised", "batch_size", self.batch_size)
-        positive_int("SemiSupervised", "labelled_batch_size", self.labelled_batch_size)
-        weights = {
-            "labelled_weight": self.labelled_weight,
-            "unlabelled_weight": self.unlabelled_weight,
-        }
-        for name, weight in weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-                raise TypeError(f"SemiSupervised: {name} must be a number, got {describe(weight)}")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"SemiSupervised: {name} must be finite and at least 0, got {weight}"
-                )
-        if not any(weights.values()):
+        owner = "SemiSupervised"
+        checked: dict[str, object] = {"seed": seed_of(owner, self.seed)}
+        for name in ("batch_size", "labelled_batch_size"):
+            checked[name] = positive_int(owner, name, getattr(self, name))
+        for name in ("labelled_weight", "unlabelled_weight"):
+            checked[name] = number(owner, name, getattr(self, name), least=0)
+        for name in ("dequantise", "flat", "drop_last"):
+            checked[name] = flag(owner, name, getattr(self, name))
+        device_of(owner, self.device)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if not (self.labelled_weight or self.unlabelled_weight):
             raise ValueError(
                 "SemiSupervised: labelled_weight or unlabelled_weight must be above 0, got 0 for "
                 "both, which leaves nothing to train on"

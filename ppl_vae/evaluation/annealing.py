@@ -15,10 +15,10 @@ from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bits import Kind
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
 from ppl_vae.evaluation.joint import Joint, Start, Values
@@ -160,7 +160,11 @@ def annealed_importance_sampling(
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
+    check_pair(owner, pair)
+    num_chains, num_temperatures, leapfrog_steps = _checked(
+        owner, num_chains, num_temperatures, leapfrog_steps, start
+    )
+    progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
     results = []
     kind: Kind | None = None
@@ -243,8 +247,14 @@ def bidirectional_monte_carlo(
         torch.Size([3])
     """
     owner = "bidirectional_monte_carlo"
-    positive_int(owner, "num_data", num_data)
-    _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
+    check_pair(owner, pair)
+    num_data = positive_int(owner, "num_data", num_data)
+    if like is not None and not isinstance(like, Tensor):
+        raise TypeError(f"{owner}: like must be a tensor of data, got {describe(like)}")
+    num_chains, num_temperatures, leapfrog_steps = _checked(
+        owner, num_chains, num_temperatures, leapfrog_steps, start
+    )
+    progress = flag(owner, "progress", progress)
     lower: list[Tensor] = []
     upper: list[Tensor] = []
     with (
@@ -370,11 +380,14 @@ def _bar(label: str, total: int, progress: bool) -> tqdm:
     )
 
 
-def _check(
+def _checked(
     owner: str, num_chains: int, num_temperatures: int, leapfrog_steps: int, start: str
-) -> None:
-    positive_int(owner, "num_chains", num_chains)
-    positive_int(owner, "num_temperatures", num_temperatures)
-    positive_int(owner, "leapfrog_steps", leapfrog_steps)
+) -> tuple[int, int, int]:
+    """Return the numbers, of Python, or raise an error that names what cannot be."""
     if start not in get_args(Start):
         raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
+    return (
+        positive_int(owner, "num_chains", num_chains),
+        positive_int(owner, "num_temperatures", num_temperatures),
+        positive_int(owner, "leapfrog_steps", leapfrog_steps),
+    )

@@ -67,6 +67,7 @@ def arguments(
     if isinstance(x, Dataset):
         return Drawn(owner, pair, x, signature, context=_tensors(context), mask=mask)
     if not isinstance(x, Array):
+        check_batches(owner, "x", x)
         if context or mask is not None:
             raise TypeError(
                 f"{owner}: batches bring all there is of a datum, got "
@@ -145,7 +146,6 @@ class Drawn:
 
 def _held(owner: str, pair: Any, batches: Iterable[Any], signature: Signature) -> Part:
     """Return the arguments that batches have, all of them."""
-    check_batches(owner, "x", batches)
     steps = TypeError(
         f"{owner}: x must be data, got steps of training, whose parts have weights and may come "
         f"again; give the Dataset"

@@ -8,7 +8,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import number, positive_int, sizes
 from ppl_vae.evaluation.estimate import Estimate
 
 Kind = Literal["mass", "density", "both"]
@@ -55,9 +55,9 @@ def bits_per_dim(
         >>> round(bits_per_dim(100.0, (28, 28)), 3)  # 100 nats per image of MNIST
         0.184
     """
-    for size in event_shape:
-        positive_int("bits_per_dim", "each size of event_shape", size)
-    unit = math.prod(event_shape) * math.log(2)
+    if not isinstance(nats, (Estimate, Tensor)):
+        nats = number("bits_per_dim", "nats", nats)
+    unit = math.prod(sizes("bits_per_dim", "event_shape", event_shape)) * math.log(2)
     added = 0.0
     if dequantised_levels is not None:
         added = math.log2(positive_int("bits_per_dim", "dequantised_levels", dequantised_levels))

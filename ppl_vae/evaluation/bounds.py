@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, flag, positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
 from ppl_vae.evaluation.estimate import Estimate
@@ -32,6 +32,17 @@ class ModelAndGuide(Protocol):
     @property
     def guide(self) -> nn.Module:
         """The variational program."""
+
+
+def check_pair(owner: str, pair: object) -> None:
+    """Raise TypeError unless an object has a model and a guide that are modules."""
+    programs = (getattr(pair, "model", None), getattr(pair, "guide", None))
+    if not all(isinstance(program, nn.Module) for program in programs):
+        what = type(pair).__name__ if isinstance(pair, nn.Module) else describe(pair)
+        raise TypeError(
+            f"{owner}: pair must have a model and a guide that are modules, got {what}; a "
+            f"program that is a function can be the forward method of one"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,10 @@ def elbo_terms(
         ValueError: if x, or what comes with it, does not suit the pair.
         NotImplementedError: if the pair enumerates a latent in the model alone.
     """
-    estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
+    check_pair("elbo_terms", pair)
+    num_samples = positive_int("elbo_terms", "num_samples", num_samples)
+    progress = flag("elbo_terms", "progress", progress)
+    estimator = ImportanceWeightedELBO(num_samples)
     nelbo, reconstruction = [], []
     model, guide = scored(pair.model, pair.guide)
     given = arguments("elbo_terms", pair, x, context, mask)
@@ -128,11 +142,17 @@ def importance_bounds(
         TypeError: if x is no such data.
         ValueError: if x, or what comes with it, does not suit the pair, or a K is below 1.
     """
+    owner = "importance_bounds"
+    check_pair(owner, pair)
+    progress = flag(owner, "progress", progress)
+    numbers = sizes(owner, "num_particles", num_particles)
+    if not numbers:
+        raise ValueError(f"{owner}: num_particles must hold a K or more, got ()")
     bounds = {}
     model, guide = scored(pair.model, pair.guide)
     given = arguments("importance_bounds", pair, x, context, mask)
     with evaluating(pair.model, pair.guide):
-        for k in num_particles:
+        for k in numbers:
             estimator = ImportanceWeightedELBO(k)
             values = []
             label = f"IWAE-{k}" if progress else None

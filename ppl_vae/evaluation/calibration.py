@@ -61,7 +61,9 @@ def expected_calibration_error(
         0.4
     """
     owner = "expected_calibration_error"
-    positive_int(owner, "bins", bins)
+    bins = positive_int(owner, "bins", bins)
+    if not isinstance(probabilities, Tensor):
+        raise TypeError(f"{owner}: probabilities must be a tensor, got {describe(probabilities)}")
     if probabilities.dim() != 2:
         raise ValueError(
             f"{owner}: probabilities must have shape (N, classes), got {describe(probabilities)}"

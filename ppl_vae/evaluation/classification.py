@@ -44,10 +44,10 @@ def accuracy(
     """
     if not hasattr(pair, "classify"):
         raise TypeError(
-            f"accuracy: the pair must have classify(x), the probabilities q(y | x), as "
+            f"accuracy: pair must have classify(x), the probabilities q(y | x), as "
             f"SemiSupervisedVAE and StackedVAE do, got {type(pair).__name__}"
         )
-    positive_int("accuracy", "batch_size", batch_size)
+    batch_size = positive_int("accuracy", "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     if isinstance(x, Tensor):
         check_labels("accuracy", y, x, below=classes, lowest=-1)

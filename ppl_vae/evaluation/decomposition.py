@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
     BLOCK,
@@ -123,7 +123,9 @@ def kl_decomposition(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "kl_decomposition"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
         latents = _Latents.of(pair, given, num_samples, site)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
@@ -125,11 +125,16 @@ def inference_gap(
             are not reparameterised.
     """
     owner = "inference_gap"
-    positive_int(owner, "steps", steps)
-    positive_int(owner, "num_samples", num_samples)
-    positive_int(owner, "importance_samples", importance_samples)
+    check_pair(owner, pair)
+    steps = positive_int(owner, "steps", steps)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    importance_samples = positive_int(owner, "importance_samples", importance_samples)
+    learning_rate = number(owner, "learning_rate", learning_rate, above=0)
+    progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
     if log_px is not None:
+        if not isinstance(log_px, Tensor):
+            raise TypeError(f"{owner}: log_px must be a tensor, got {describe(log_px)}")
         if log_px.shape != (len(given),):
             raise ValueError(
                 f"{owner}: log_px must have an entry for each of the {len(given)} data, got "

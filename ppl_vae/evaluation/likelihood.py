@@ -14,10 +14,10 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.compiled import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
@@ -183,7 +183,9 @@ def log_likelihood(
         torch.Size([3])
     """
     owner = "log_likelihood"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    progress, compile = flag(owner, "progress", progress), flag(owner, "compile", compile)
     most = num_samples
     if chunk_size is not None:
         most = min(most, positive_int(owner, "chunk_size", chunk_size))

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.checks import check_labels, known_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import BLOCK, data_blocks, latent_at, run_latents
@@ -88,6 +88,12 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     from sklearn import metrics
 
     owner = "clustering"
+    if not isinstance(assignments, Tensor):
+        raise TypeError(f"{owner}: assignments must be a tensor, got {describe(assignments)}")
+    if not assignments.dim():
+        raise ValueError(
+            f"{owner}: assignments must have an entry for each datum, got {describe(assignments)}"
+        )
     if assignments.is_floating_point():
         if assignments.dim() != 2 or not assignments.isfinite().all():
             raise ValueError(
@@ -96,7 +102,7 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
             )
         assignments = assignments.argmax(-1)
     known = known_labels(owner, labels, assignments).cpu()
-    check_labels(f"{owner}, assignments", assignments, labels)
+    check_labels(owner, assignments, labels, name="assignments")
     k, y = assignments.cpu().long()[known], labels.cpu().long()[known]
     clusters, k = k.unique(return_inverse=True)
     classes, y = y.unique(return_inverse=True)
@@ -151,7 +157,8 @@ def responsibilities(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "responsibilities"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
     results = []
     given = arguments(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
@@ -229,7 +236,7 @@ def nearest_neighbours(
     from sklearn.neighbors import KNeighborsClassifier
 
     owner = "nearest_neighbours"
-    positive_int(owner, "neighbours", neighbours)
+    neighbours = positive_int(owner, "neighbours", neighbours)
     classifier = KNeighborsClassifier(neighbours)
     return _accuracy(owner, classifier, z_train, y_train, z_test, y_test, standardise=False)
 
@@ -258,12 +265,16 @@ def accuracy_interval(
         (0.826, 0.945)
     """
     owner = "accuracy_interval"
-    positive_int(owner, "n", n)
-    p = accuracy.mean if isinstance(accuracy, Estimate) else accuracy
-    if not 0 <= p <= 1:
-        raise ValueError(f"{owner}: accuracy must be from 0 to 1, got {p}; divide percent by 100")
-    if not 0 < level < 1:
-        raise ValueError(f"{owner}: level must be between 0 and 1, got {level}")
+    n = positive_int(owner, "n", n)
+    p = number(
+        owner,
+        "accuracy",
+        accuracy.mean if isinstance(accuracy, Estimate) else accuracy,
+        least=0,
+        most=1,
+        fix="divide percent by 100",
+    )
+    level = number(owner, "level", level, above=0, below=1, fix="divide percent by 100")
     c = NormalDist().inv_cdf((1 + level) / 2)
     centre = p + c * c / (2 * n)
     half = c * math.sqrt(p * (1 - p) / n + c * c / (4 * n * n))
@@ -286,14 +297,8 @@ def _accuracy(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    for name, z in (("z_train", z_train), ("z_test", z_test)):
-        if z.dim() != 2 or z.shape[1] != z_train.shape[1] or not z.isfinite().all():
-            raise ValueError(
-                f"{owner}: {name} must be finite and of shape (N, latent_dim), the same latent_dim "
-                f"in training and test, got {describe(z)}"
-            )
-    z_train, y_train = _labelled(owner, z_train, y_train)
-    z_test, y_test = _labelled(owner, z_test, y_test)
+    z_train, y_train = _labelled(owner, "z_train", z_train, z_train, y_train)
+    z_test, y_test = _labelled(owner, "z_test", z_test, z_train, y_test)
     neighbours = getattr(classifier, "n_neighbors", 0)
     if neighbours > len(z_train):
         raise ValueError(
@@ -307,7 +312,17 @@ def _accuracy(
     return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
 
 
-def _labelled(owner: str, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the latents that have a label, and these, on the CPU."""
-    known = known_labels(owner, y, z).cpu()
+def _labelled(owner: str, name: str, z: Tensor, like: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the latents that have a label, and these, on the CPU.
+
+    Raises an error unless z holds latents of as many dimensions as others, and y labels.
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{owner}: {name} must be a tensor, got {describe(z)}")
+    if z.dim() != 2 or z.shape[1] != like.shape[1] or not z.isfinite().all():
+        raise ValueError(
+            f"{owner}: {name} must be finite and of shape (N, latent_dim), the same latent_dim "
+            f"in training and test, got {describe(z)}"
+        )
+    known = known_labels(owner, y, z, name=name.replace("z_", "y_")).cpu()
     return z.detach().cpu().double()[known], y.cpu()[known]

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import flag, integer, number
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -131,24 +131,23 @@ def latent_units(
         ValueError: if x does not suit the pair, or holds a single datum.
     """
     owner = "latent_units"
-    if positive_int(owner, "num_samples", num_samples) < 2:
-        raise ValueError(f"{owner}: num_samples must be 2 or more, got {num_samples}")
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"{owner}: threshold must be at least 0, got {describe(threshold)}")
+    check_pair(owner, pair)
+    num_samples = integer(owner, "num_samples", num_samples, 2)
+    threshold = number(owner, "threshold", threshold, least=0)
+    progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
-    number = len(given)
-    if number < 2:
+    count = len(given)
+    if count < 2:
         raise ValueError(
-            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got "
-            f"{number}"
+            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got {count}"
         )
     means, kls = [], []
-    kl_samples = max(1, KL_DRAWS // number)
+    kl_samples = max(1, KL_DRAWS // count)
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(total=number, desc="latent units", disable=not progress, leave=False) as bar,
+        tqdm(total=count, desc="latent units", disable=not progress, leave=False) as bar,
     ):
         for args, kwargs in data_blocks(given, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
@@ -158,7 +157,7 @@ def latent_units(
             bar.update(len(args[0]))
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
-    activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (number - 1)
+    activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
     kl = torch.cat(kls)
     missing = _why_no_kl(latent.q, latent.p)
     if missing is None:
@@ -168,7 +167,7 @@ def latent_units(
         activity=activity,
         threshold=threshold,
         kl=kl.mean(0),
-        kl_standard_error=kl.std(0) / math.sqrt(number),
+        kl_standard_error=kl.std(0) / math.sqrt(count),
         sums_to_kl=factorises(latent.q) and factorises(latent.p),
         kl_missing=missing,
         collapse=_collapse(latent.name, activity > threshold, kl.mean(0), threshold),

@@ -18,6 +18,7 @@ from ppl_vae.likelihoods.parameters import (
     count_with,
     declare,
     location_and,
+    plain,
     widened,
 )
 
@@ -50,7 +51,7 @@ class _Located(WithPositive):
         super().__init__(net)
         owner = type(self).__name__
         self.event_dim = positive_int(owner, "event_dim", event_dim)
-        self.scale = scale
+        self.scale = plain(scale)
         self.min_scale = checked_min_scale(owner, min_scale)
         if scale == "learned":
             self.log_ratio = nn.Parameter(torch.zeros(()))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, integer, sizes
 
 Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
 """A positive parameter: a fixed number, one learned for all elements, or one from the network."""
@@ -19,7 +20,10 @@ Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
 
 def widened(event_shape: Sequence[int], count: int) -> tuple[int, ...]:
     """Return the shape with room for ``count`` parameters per element: the first size times it."""
-    first, *rest = event_shape
+    shape = sizes("net_shape", "event_shape", event_shape)
+    if not shape:
+        raise ValueError("net_shape: event_shape must have a size or more, got ()")
+    first, *rest = shape
     return (count * first, *rest)
 
 
@@ -89,6 +93,13 @@ def declare(
     likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
 
+def plain(value: Any) -> Any:
+    """Return a number as one of Python, which configurations and copies are made of."""
+    if not isinstance(value, Real) or isinstance(value, (int, float)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def count_with(value: int | float | str) -> int:
     """Return how many numbers per element the network returns: 2 where it gives the parameter."""
     return 2 if value == "per-pixel" else 1
@@ -121,11 +132,7 @@ def location_and(
 
 def at_least_two(owner: str, levels: int) -> int:
     """Return the number of grey levels; raise an error that names it if it is below 2."""
-    if positive_int(owner, "levels", levels) < 2:
-        raise ValueError(
-            f"{owner}: levels must be 2 or more, got {levels}; it is 256 for 8-bit grey values"
-        )
-    return levels
+    return integer(owner, "levels", levels, 2, "it is 256 for 8-bit grey values")
 
 
 def _number(value: int | float | str) -> float:
@@ -133,6 +140,6 @@ def _number(value: int | float | str) -> float:
 
 
 def _is_positive(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return 1e-18 <= value <= 1e18
+    return 1e-18 <= float(value) <= 1e18

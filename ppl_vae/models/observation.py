@@ -203,6 +203,9 @@ class Observation:
 
     def check_values(self, x: Tensor) -> None:
         """Raise an error that says how many values of x are not finite or outside the support."""
+        if x.device.type == "meta":
+            expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
+            raise TypeError(f"expected {expected} with values, got {describe(x)}")
         x = x.detach()
         if self._suits(x):
             return
@@ -255,7 +258,12 @@ class Observation:
         return bool(self.support.check(x).all())
 
     def check_mask(self, x: Tensor, mask: Tensor) -> None:
-        """Raise an error that names the mask if it is no boolean tensor of x's shape."""
+        """Raise an error that names the mask if it is no boolean tensor of x's shape.
+
+        Or if single entries of x cannot be left out, as those of one-hot words cannot.
+        """
+        if self.element.event_dim:
+            raise NotImplementedError(self._one_by_one())
         expected = f"mask of shape {tuple(x.shape)}, as x, True where x is observed"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
@@ -270,11 +278,14 @@ class Observation:
         elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)
         if elements.event_shape or elements.batch_shape[-count:] != self.event_shape:
-            raise NotImplementedError(
-                f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, "
-                f"so that missing ones cannot be left out; use one that does, such as Normal"
-            )
+            raise NotImplementedError(self._one_by_one())
         return elements.mask(mask).to_event(count)
+
+    def _one_by_one(self) -> str:
+        return (
+            f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, so "
+            f"that missing ones cannot be left out; use one that does, such as Normal"
+        )
 
     def _inside(self) -> float:
         candidates = (0.0, 1.0, 0.5)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.errors import describe, flag
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
@@ -137,6 +138,10 @@ class Pair(Constructed, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
+        if not hasattr(data, "in_parts"):
+            raise TypeError(
+                f"check: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
+            )
         own = hasattr(data, "as_counts")  # a data set of this package
         suited: HasParts = self.observation.suited(data) if own else data
         missing = getattr(suited, "mask", None) is not None
@@ -252,6 +257,11 @@ def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> 
             f"{owner}: prior {type(prior).__name__} is made of another posterior than the pair's; "
             f"make it of the same object, or use prior.with_posterior(posterior)"
         )
+
+
+def values_of(owner: str, p: Distribution, mean: bool) -> Tensor:
+    """Return a draw, or the mean."""
+    return p.mean if flag(owner, "mean", mean) else p.sample()
 
 
 def mean_of(distribution: Distribution, draws: int = 100) -> Tensor:

@@ -10,13 +10,13 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import number, positive_int
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.shapes import agree, probed, zeros_for
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
+from ppl_vae.models.shapes import agree, check_parts, probed, zeros_for
 from ppl_vae.models.training_term import TRAINING_TERM
 from ppl_vae.modes import inference
 from ppl_vae.posteriors import Categorical
@@ -83,19 +83,15 @@ class SemiSupervisedVAE(Pair):
         classification_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        positive_int("SemiSupervisedVAE", "num_classes", num_classes)
-        if not 0 <= classification_weight < float("inf"):
-            raise ValueError(
-                f"SemiSupervisedVAE: classification_weight must be finite and at least 0, "
-                f"got {describe(classification_weight)}"
-            )
+        owner = "SemiSupervisedVAE"
+        num_classes = positive_int(owner, "num_classes", num_classes)
+        alpha = number(owner, "classification_weight", classification_weight, least=0)
+        check_parts(owner, {"classifier": classifier})
         check_same_posterior("SemiSupervisedVAE", prior, posterior)
         observation = agree("SemiSupervisedVAE", prior, posterior, likelihood, num_classes)
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
-        self.model = SemiSupervisedModel(
-            prior, likelihood, q_y, observation, labels, float(classification_weight)
-        )
+        self.model = SemiSupervisedModel(prior, likelihood, q_y, observation, labels, float(alpha))
         self.guide = SemiSupervisedGuide(q_y, posterior, observation, labels)
 
     @property
@@ -140,14 +136,13 @@ class SemiSupervisedVAE(Pair):
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
         """Draw n data: y ~ p(y) unless given, z ~ p(z | y), x ~ p(x | z, y), or its mean."""
-        like = zeros_for(self.likelihood, 1)
+        n, like = positive_int("generate", "n", n), zeros_for(self.likelihood, 1)
         if y is None:
             y = torch.randint(self.num_classes, (n,), device=like.device)
         self.guide.labels.check_observed(y, n)
         one_hot = self.guide.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
-        likelihood = self.likelihood(p_z.sample(), one_hot)
-        return likelihood.mean if mean else likelihood.sample()
+        return values_of("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
     @of_arrays
     @inference

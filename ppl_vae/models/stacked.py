@@ -13,7 +13,7 @@ from ppl_vae.errors import describe
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import mean_of
+from ppl_vae.models.pair import mean_of, values_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
 from ppl_vae.modes import inference
@@ -114,8 +114,7 @@ class StackedVAE(Constructed):
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
         """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
-        likelihood = self.first.likelihood(self.second.generate(n, y))
-        return likelihood.mean if mean else likelihood.sample()
+        return values_of("generate", self.first.likelihood(self.second.generate(n, y)), mean)
 
     @of_arrays
     @inference

@@ -6,10 +6,11 @@ import pyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ppl_vae.errors import positive_int
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import agree
 from ppl_vae.modes import inference
 from ppl_vae.registration import register
@@ -61,8 +62,8 @@ class VAE(Pair):
     @inference
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
-        likelihood = self.likelihood(self.prior().sample((n,)))
-        return likelihood.mean if mean else likelihood.sample()
+        n = positive_int("generate", "n", n)
+        return values_of("generate", self.likelihood(self.prior().sample((n,))), mean)
 
     @of_arrays
     @inference

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.normal import diagonal_normal
 from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, positive_int
 
 
 class PrecisionWeighted(NeuralConditional):
@@ -45,7 +45,7 @@ class PrecisionWeighted(NeuralConditional):
     @staticmethod
     def net_features(latent_dim: int) -> int:
         """Return how many features the network returns: location and unconstrained scale."""
-        return 2 * latent_dim
+        return 2 * positive_int("PrecisionWeighted", "latent_dim", latent_dim)
 
     def forward(self, x: Tensor, above: Tensor) -> Distribution:
         """Return q(z_l | x, z_{l+1}), batch shape ``(...)``, event shape ``(latent_dim,)``."""

@@ -62,9 +62,10 @@ class FullRankNormal(ConditionalDistribution):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = positive_int("FullRankNormal", "latent_dim", latent_dim)
-        self.loc = nn.Parameter(torch.zeros(latent_dim))
-        self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(latent_dim)))
-        self.below_diagonal = nn.Parameter(torch.zeros(latent_dim * (latent_dim - 1) // 2))
+        d = self.latent_dim
+        self.loc = nn.Parameter(torch.zeros(d))
+        self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(d)))
+        self.below_diagonal = nn.Parameter(torch.zeros(d * (d - 1) // 2))
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""

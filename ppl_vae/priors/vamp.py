@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Literal, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, positive_int, sizes
 
 NOISE = 0.01
 """The spread of pseudo-inputs about a value that several of them start from: no two are the same.
@@ -101,14 +102,14 @@ class VampPrior(ConditionalDistribution):
         else:
             inputs = _random(pseudo_inputs, event_shape, self._interval)
         self.event_shape = tuple(inputs.shape[1:])
-        self.learn = learn
-        self.learn_weights = learn_weights
+        self.learn = flag("VampPrior", "learn", learn)
+        self.learn_weights = flag("VampPrior", "learn_weights", learn_weights)
         logits = inputs.new_zeros(len(inputs))
-        if learn:
+        if self.learn:
             self.raw_inputs = nn.Parameter(inputs)
         else:
             self.register_buffer("raw_inputs", inputs)
-        if learn_weights:
+        if self.learn_weights:
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
@@ -225,14 +226,15 @@ def _checked(bounds: object) -> Interval | Literal["data"] | None:
     if not (
         isinstance(bounds, (tuple, list))
         and len(bounds) == 2
-        and all(isinstance(b, (int, float)) for b in bounds)
+        and all(isinstance(b, Real) and not isinstance(b, bool) for b in bounds)
         and -float("inf") < bounds[0] < bounds[1] < float("inf")
     ):
         raise ValueError(
             f"VampPrior: bounds must be two finite numbers (low, high) with low < high, such as "
             f"(0, 1), 'data' (their range), or None, got {describe(bounds)}"
         )
-    return bounds[0], bounds[1]
+    low, high = (int(b) if isinstance(b, Integral) else float(b) for b in bounds)
+    return low, high
 
 
 def _given(
@@ -246,12 +248,18 @@ def _given(
             f"VampPrior: pseudo_inputs must be floating, as the posterior's network takes them, "
             f"got {describe(inputs)}; convert them with .float()"
         )
+    if inputs.layout != torch.strided or inputs.device.type == "meta":
+        raise TypeError(
+            f"VampPrior: pseudo_inputs must be a dense tensor with values, got {describe(inputs)}"
+        )
     if inputs.dim() < 2 or inputs.numel() == 0:
         raise ValueError(
             f"VampPrior: pseudo_inputs must be a number K or a tensor of shape (K, *event), "
             f"got {describe(inputs)}"
         )
-    if event_shape is not None and tuple(event_shape) != inputs.shape[1:]:
+    if event_shape is not None and sizes("VampPrior", "event_shape", event_shape) != tuple(
+        inputs.shape[1:]
+    ):
         raise ValueError(
             f"VampPrior: pseudo_inputs must have shape (K, *event_shape), event_shape being "
             f"{tuple(event_shape)}, got {describe(inputs)}; leave event_shape out"
@@ -281,8 +289,7 @@ def _random(
             f"datum: give event_shape=(784,), or pseudo-inputs as a tensor of shape (K, *event), "
             f"such as {k} data"
         )
-    for size in event_shape:
-        positive_int("VampPrior", "event_shape", size)
+    event_shape = sizes("VampPrior", "event_shape", event_shape)
     noise = NOISE * torch.randn(k, *event_shape)
     if bounds is None:
         return noise

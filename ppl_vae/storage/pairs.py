@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ppl_vae.config import ConfigError, dump, from_config
 from ppl_vae.config.files import read_file
 from ppl_vae.config.rebuilt import building, rebuilt, refuse
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, device_of, integer, path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.models import Pair, StackedVAE
-from ppl_vae.storage.atomic import replaced_file, sync_folder
+from ppl_vae.storage.atomic import make_folder, replaced_file, sync_folder
 from ppl_vae.storage.errors import DamagedError, MismatchError
 from ppl_vae.storage.outputs import different_outputs, recorded
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
@@ -77,10 +77,10 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(pair, (Pair, StackedVAE)):
         raise TypeError(
-            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(type(pair))}; "
+            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; "
             f"ppl_vae.storage.save_weights writes those of any module"
         )
-    folder = Path(folder)
+    folder = path_of("save", "folder", folder)
     # One turn: other threads' random numbers are not disturbed, and the pair takes no step between
     # its comparison and its writing.
     with exclusively():
@@ -100,7 +100,7 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
         "model": model,
     }
     config = dump(written).encode("utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sync_folder(folder.parent)
     # Both are written before either is put in its place, so that a full disk changes nothing; the
     # weights, the inner one, are put there first.
@@ -140,7 +140,10 @@ def load(
         ConfigError: if the configuration is wrong, or names a package that is not allowed.
         MismatchError: if the weights do not suit the configuration.
     """
-    folder = Path(folder)
+    folder = path_of("load", "folder", folder)
+    device = device_of("load", device)
+    if max_bytes is not None:
+        max_bytes = integer("load", "max_bytes", max_bytes, 0)
     config = _config(folder)
     data = _weights(folder, config)
     tensors = unpacked(data, str(folder / WEIGHTS))

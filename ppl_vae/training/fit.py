@@ -18,12 +18,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.errors import flag, seed_of
+from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.modes import training
 from ppl_vae.randomness import seed_everything
 from ppl_vae.training.arguments import (
-    check_numbers,
+    check_kind,
+    checked_counts,
     checked_estimator,
+    checked_folder,
+    checked_norm,
     made_optimiser,
     made_schedule,
 )
@@ -191,20 +196,31 @@ def fit(
         >>> fitted.history["step"]
         array([ 5, 10])
     """
-    counts = {
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "validate_every": validate_every,
-        "validation_particles": validation_particles,
-        "checkpoint_every": checkpoint_every,
-        "keep": keep,
-        "log_every": log_every,
-    }
-    check_numbers(counts, seed, clip_norm)
-    estimator_or_elbo = checked_estimator(estimator)
-    if stopping is not None and validation is None:
-        raise ValueError("fit: stopping needs validation, got None; give validation=")
+    counts = checked_counts(
+        {
+            "steps": steps,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "validate_every": validate_every,
+            "validation_particles": validation_particles,
+            "checkpoint_every": checkpoint_every,
+            "keep": keep,
+            "log_every": log_every,
+        }
+    )
+    steps, epochs, batch_size = (counts[name] for name in ("steps", "epochs", "batch_size"))
+    validation_particles = counts["validation_particles"]
+    validate_every, checkpoint_every = counts["validate_every"], counts["checkpoint_every"]
+    seed, clip_norm = seed_of("fit", seed), checked_norm(clip_norm)
+    resume, compile = flag("fit", "resume", resume), flag("fit", "compile", compile)
+    progress, place = flag("fit", "progress", progress), checked_folder(out, resume)
+    given_or_elbo = ImportanceWeightedELBO(1) if estimator is None else checked_estimator(estimator)
+    if stopping is not None:
+        check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
+        if validation is None:
+            raise ValueError("fit: stopping needs validation, got None; give validation=")
+    if fabric is not None:
+        check_kind("fit", "fabric", fabric, Fabric, "a lightning_fabric.Fabric, Fabric(devices=1)")
     fabric = launched(fabric, pair)
     no_search_for_gpus()
     # With a store of its own: PyroModules would take over by name what another pair left there.
@@ -214,7 +230,7 @@ def fit(
         like = on_device(pair, fabric)
         source = source_of(pair, data, batch_size, seed, like)
         total = _total_steps(steps, epochs, source.batches)
-        scheduled = Scheduled(estimator_or_elbo, beta, num_particles, total)
+        scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
         first = source.first()[0]
         objective = Objective(pair, scheduled, first)
         if estimator is None:
@@ -249,7 +265,7 @@ def fit(
             seed=seed,
         )
         folder = None
-        if out is not None:
+        if place is not None:
             given = {
                 "seed": seed,
                 "precision": fabric.strategy.precision.precision,
@@ -268,10 +284,12 @@ def fit(
                 "validate_every": None if stopping is None else validate_every,
                 "compile": compile,
             }
-            folder = RunFolder(Path(out), keep, Declaration(given, declared))
+            folder = RunFolder(place, counts["keep"], Declaration(given, declared))
         run = Run(parts, Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]))
         run.begin()
-        every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
+        every = Every(
+            None if validation is None else validate_every, checkpoint_every, counts["log_every"]
+        )
         with ExitStack() as held:
             if folder is not None:
                 held.enter_context(folder.opened(run, total, resume))

@@ -66,7 +66,7 @@ class Validation:
         with (
             together(fabric),
             evaluating(model, guide),
-            seeded("fit", self.seed + processes.rank),
+            seeded("fit", (self.seed + processes.rank) % 2**64),
         ):
             for start in range(0, len(mine), size):
                 some = mine.rows(slice(start, start + size))

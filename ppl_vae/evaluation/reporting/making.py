@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, reason
+from ppl_vae.errors import describe, listed, reason, sizes
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.reporting.numbers import ELBO_DRAWS, Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
@@ -158,7 +158,7 @@ def report(
     paths = destination(out)
     options = Options(
         num_samples=num_samples,
-        num_particles=tuple(num_particles),
+        num_particles=num_particles,  # type: ignore[arg-type]
         num_data=num_data,
         num_train=num_train,
         annealed_data=annealed_data,
@@ -174,8 +174,15 @@ def report(
         raise TypeError(
             f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
         )
-    chosen = Data.of(data, labels, image_shape, num_data, seed, mask)
-    fitted = None if train is None else Data.to_fit(train, chosen, num_train)
+    if image_shape is not None:
+        image_shape = sizes("report", "image_shape", image_shape)
+    context = listed("report", "context", context, "tensors")
+    if not (history is None or isinstance(history, Mapping)):
+        raise TypeError(
+            f"report: history must map names to training curves, got {describe(history)}"
+        )
+    chosen = Data.of(data, labels, image_shape, options.num_data, options.seed, mask)
+    fitted = None if train is None else Data.to_fit(train, chosen, options.num_train)
     # Matplotlib is imported here, and so by nobody who makes no report.
     from ppl_vae.evaluation.reporting.page import page
     from ppl_vae.evaluation.reporting.pictures import Drawn, sections
