@@ -363,7 +363,7 @@ def test_names_of_arrays_are_offered_by_command_line(pets, capsys):
     np.savez("none.npz", x=np.ones((20, 4)))
     words = ["fit", "ssvae", "--data", "none.npz", "--model.num_classes", "3", *NARROW]
     assert main(words) == 2
-    assert "has no labels; give data with labels" in capsys.readouterr().err
+    assert "has no labels; give it some, y in a .npz file, -1" in capsys.readouterr().err
 
 
 def test_named_data_have_labels_as_before():
