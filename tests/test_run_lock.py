@@ -76,6 +76,20 @@ def test_the_second_is_told_who_holds_the_folder_until_that_is_killed(resume, tm
     assert not (tmp_path / NAME).exists()
 
 
+def test_a_folder_in_which_a_training_is_going_on_is_refused(tmp_path):
+    refused = []
+
+    def particles(step):
+        if step == 1 and not refused:
+            with pytest.raises(BlockingIOError, match=f"process {os.getpid()} ") as error:
+                trained(tmp_path, 2)
+            refused.append(error)
+        return 1
+
+    assert trained(tmp_path, num_particles=particles).steps == 4
+    assert refused
+
+
 def test_a_refusal_leaves_no_new_folder(tmp_path):
     out = tmp_path / "new" / "run"
     with pytest.raises(BlockingIOError), locked(out), locked(out):
