@@ -22,6 +22,7 @@ _HEADER = 2**16
 """Bytes of an array's header, at most."""
 _METHODS = {zipfile.ZIP_STORED: "uncompressed", zipfile.ZIP_DEFLATED: "deflated"}
 """How numpy writes: np.savez and np.savez_compressed."""
+_OTHERS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
 _ZEROS = 2**28, 200
 """An array of an archive that is greater than the first may be compressed to this share."""
 
@@ -89,7 +90,8 @@ class _Short(io.RawIOBase):
 def _refuse_unusual(key: str, entry: zipfile.ZipInfo) -> None:
     """Refuse, before anything is decompressed, what numpy would not have written."""
     if entry.compress_type not in _METHODS:
-        method = zipfile.compressor_names.get(entry.compress_type, entry.compress_type)
+        number = entry.compress_type
+        method = _OTHERS.get(number, f"method {number}")
         raise ValueError(
             f"{quoted(key)} is compressed by {method}, and numpy reads and writes only "
             f"{' and '.join(_METHODS.values())} arrays; write it with np.savez"
