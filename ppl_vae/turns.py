@@ -90,6 +90,9 @@ def exclusively() -> Iterator[None]:
         state = getattr(_thread, "state", None) or turns.common
         with turns.using(state), torch.autograd.set_multithreading_enabled(False):
             yield
+    except (ValueError, RuntimeError) as error:
+        _leave_shapes_out(error)
+        raise
     finally:
         turns.holder = None
         turns.now.release()
@@ -116,6 +119,23 @@ def own_state() -> Iterator[None]:
         _thread.state = before
         with exclusively():
             pass  # which puts back what was there before
+
+
+def _leave_shapes_out(error: Exception) -> None:
+    """Take Pyro's table of shapes out of an error that this package raised within a program.
+
+    Pyro appends it to whatever a program raises. With an error of a user's own program it stays.
+    """
+    own: BaseException = error
+    while own.__cause__ is not None and str(own.__cause__) in str(error):
+        own = own.__cause__
+    raised, text = own.__traceback__, str(own)
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    module = "" if raised is None else raised.tb_frame.f_globals.get("__name__", "")
+    if own is not error and text and module.partition(".")[0] == __package__:
+        before = str(error).partition(text)[0]  # such as the site whose density it is
+        error.args = (" ".join([*before.split(), text]),)
 
 
 def _others() -> bool:

@@ -19,6 +19,7 @@ from ppl_vae import (
     nets,
     posteriors,
     priors,
+    training,
 )
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
@@ -259,3 +260,40 @@ def test_checking_a_data_set(case):
     if case == "grey values, to be binarised":
         with pytest.raises(ValueError, match="outside the support"):
             pair.check(values)  # a tensor is what it is
+
+
+def by_svi(pair, x):
+    SVI(pair.model, pair.guide, pyro.optim.Adam({}), WEIGHTED).step(x)
+
+
+WEIGHTED = estimators.ImportanceWeightedELBO(2)
+RUNS = {
+    "terms": evaluation.elbo_terms,
+    "log_likelihood": lambda pair, x: evaluation.log_likelihood(pair, x, num_samples=2),
+    "encode": lambda pair, x: pair.encode(x),
+    "estimator": lambda pair, x: WEIGHTED(pair.model, pair.guide)(x),
+    "analytic": lambda pair, x: estimators.AnalyticKLELBO().loss(pair.model, pair.guide, x),
+    "svi": by_svi,
+    "fit": lambda pair, x: training.fit(pair, [x], steps=1, progress=False),
+    "step": lambda pair, x: training.compile_step(
+        pair, WEIGHTED, torch.optim.Adam(pair.parameters())
+    )(x),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("x", [torch.zeros(3, D + 1), torch.full((3, D), 0.5)], ids=["wide", "½"])
+def test_pyros_table_of_shapes_is_not_appended_to_our_words(run, x):
+    with pytest.raises(ValueError, match="x") as error:
+        RUNS[run](vae(), x)
+    assert str(error.value).count("\n") <= 1
+
+
+def test_a_users_own_error_within_a_program_keeps_it():
+    def program(x):
+        with pyro.plate("data", len(x)):
+            raise ValueError("of my own")
+
+    with pytest.raises(ValueError, match=r"(?s)of my own.*Trace Shapes") as error:
+        WEIGHTED.loss(program, program, torch.zeros(3))
+    assert str(error.value.__cause__.__cause__ or error.value.__cause__).startswith("of my own")

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ppl_vae import VAE, SemiSupervisedVAE, data, likelihoods, nets, posteriors, priors
+from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.training import EarlyStopping, fit
 from ppl_vae.training.checksums import WHOLE, checksum
 from ppl_vae.training.declaration import STATE, Declaration
@@ -300,6 +301,10 @@ DIFFERENT = {
     r"optimiser.param_groups\[0\].lr was 0.01 and is now 0.02": (
         mixed(optimiser=groups(0.01)),
         mixed(optimiser=groups(0.02)),
+    ),
+    "estimator.alpha was 0.0 and is now 0.5": (
+        mixed(estimator=ImportanceWeightedELBO(2)),
+        mixed(estimator=ImportanceWeightedELBO(2, alpha=0.5)),
     ),
     "optimiser was Adam and is now AdamW": (
         mixed(),

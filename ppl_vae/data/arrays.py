@@ -20,9 +20,9 @@ _NAMES = 2**20
 """Bytes of an archive's list of its arrays, at most."""
 _HEADER = 2**16
 """Bytes of an array's header, at most."""
-_OTHER_METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
 _METHODS = {zipfile.ZIP_STORED: "uncompressed", zipfile.ZIP_DEFLATED: "deflated"}
 """How numpy writes: np.savez and np.savez_compressed."""
+_OTHERS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
 _ZEROS = 2**28, 200
 """An array of an archive that is greater than the first may be compressed to this share."""
 
@@ -103,7 +103,8 @@ class _Short(io.RawIOBase):
 def _refuse_unusual(key: str, entry: zipfile.ZipInfo) -> None:
     """Refuse, before anything is decompressed, what numpy would not have written."""
     if entry.compress_type not in _METHODS:
-        method = _OTHER_METHODS.get(entry.compress_type, f"method {entry.compress_type}")
+        number = entry.compress_type
+        method = _OTHERS.get(number, f"method {number}")
         raise ValueError(
             f"{quoted(key)} is compressed by {method}, and numpy reads and writes only "
             f"{' and '.join(_METHODS.values())} arrays; write it with np.savez"

@@ -124,13 +124,25 @@ class ImportanceWeightedELBO(PerDatumELBO):
             )
         self.gradient = gradient
         self.chunk_size = chunk_size
-        self.guide_objective = Objective(num_groups, alpha, elbo_weight)
-        self.model_objective = Objective(1 if pool_model else num_groups, alpha, elbo_weight)
+        self.num_groups = num_groups
+        self.pool_model = pool_model
+        self.alpha = alpha
+        self.elbo_weight = elbo_weight
+
+    @property
+    def guide_objective(self) -> Objective:
+        """The bound whose gradient the guide gets."""
+        return Objective(self.num_groups, self.alpha, self.elbo_weight)
+
+    @property
+    def model_objective(self) -> Objective:
+        """The bound that is returned, and whose gradient the model gets."""
+        return Objective(1 if self.pool_model else self.num_groups, self.alpha, self.elbo_weight)
 
     @property
     def total_particles(self) -> int:
         """M · K; ``num_particles`` may be changed between steps."""
-        return self.guide_objective.groups * self.num_particles
+        return self.num_groups * self.num_particles
 
     def log_weights(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
