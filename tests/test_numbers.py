@@ -151,5 +151,5 @@ def fill(target):
 
 def test_labels_that_are_too_large_are_not_called_missing():
     labels = torch.tensor([0, 1, 2, 3, 0, 0, 0])
-    with pytest.raises(ValueError, match=r"values from 0 to 3$"):
+    with pytest.raises(ValueError, match=r"values from 0 to 3; give class numbers from 0 on$"):
         evaluation.expected_calibration_error(torch.full((7, 3), 1 / 3), labels)
