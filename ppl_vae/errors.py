@@ -50,7 +50,9 @@ def quoted(value: object, most: int = SHORT) -> str:
 
 def reason(error: BaseException | str, most: int = SHORT) -> str:
     """Return what an error of somebody else's says, on one line and in short, for a message."""
-    text = error if isinstance(error, str) else str(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:  # without its number
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return _cut(printable(text[: 4 * most], newlines=False), most)
 
 

@@ -198,8 +198,9 @@ class Configuration:
             if path in _HEADER or any(f"{path}.".startswith(f"{m}.") for m in _MAY_CHANGE):
                 continue
             if was.get(path) != now.get(path):
+                entry = path if "." in path else f"--{path}"
                 raise UsageError(
-                    f"{folder} was trained with {path} = {told(was.get(path))}, and now it is "
+                    f"{folder} was trained with {entry} = {told(was.get(path))}, and now it is "
                     f"{told(now.get(path))}; to go on as it was, ppl-vae fit {folder} --resume, "
                     f"or train anew with another --out"
                 )

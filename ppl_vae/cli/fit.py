@@ -414,7 +414,7 @@ def _initialise(pair: Pair, init: str, tells: bool) -> None:
     if tells:
         rest = [("new", found.new), ("not taken over", found.left)]
         told = (f"; {words}: {_few(names)}" for words, names in rest if names)
-        say(f"--init {init}: {len(found.taken)} tensors are its own{''.join(told)}")
+        say(f"--init {init}: {len(found.taken)} tensors are taken over{''.join(told)}")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from ppl_vae.cli.flags import Flag, in_flags
 from ppl_vae.cli.output import forget, open_streams, say, take_all_letters
 from ppl_vae.cli.parser import parsed
 from ppl_vae.cli.settings import SECTIONS, options
+from ppl_vae.errors import LONGEST, reason
 
 _INTERRUPTED = 130
 # Parts refuse each other by these; NotImplementedError is of an estimator that suits no such pair.
@@ -110,9 +111,7 @@ def _code(error: Exception) -> int | None:
 
 def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
     """Return what an error says, in the words of whoever typed, on two lines at most."""
-    text = str(error)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        text = f"{error.filename}: {error.strerror}"
+    text = reason(error, LONGEST) if isinstance(error, OSError) else str(error)
     text = _OWNERS.sub("", text, count=1) if _OWNERS.match(text) else text
     first, *more = (line.strip() for line in in_flags(text, flags, arguments).splitlines() or [""])
     return "\n".join([first, " ".join(more)] if more else [first])

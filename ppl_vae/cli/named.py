@@ -155,7 +155,7 @@ class Named:
             given = ", ".join(
                 f"{self.section}.{key} = {quoted(value)}"
                 for key, value in self.arguments.items()
-                if plain(usual[key].default) != value
+                if usual[key].required or plain(usual[key].default) != value
             )
             raise ConfigError(
                 f"{self.section}: {self.name} cannot be made with {given}: {reason(error)}"
