@@ -547,7 +547,7 @@ ERRORS = [
     (
         lambda: FlowPrior(Z, functools.partial(flow.spline, bound=0.0)),
         ValueError,
-        "bound must be positive",
+        "bound must be finite and above 0",
     ),
 ]
 

@@ -54,7 +54,7 @@ WRONG = {
     "a number": (Y[0], ValueError, r"\(7,\)"),
     "too large": (Y + 10, ValueError, "from 10 to 12"),
     "just too large": (torch.full((N,), C), ValueError, "from 3 to 3"),
-    "unknown": (torch.full((N,), -1), ValueError, "no datum has a label"),
+    "unknown": (torch.full((N,), -1), ValueError, "must have a label, got -1 for all"),
     "below -1": (Y - 2, ValueError, "from -2 to 0"),
     "floats": (Y.float(), TypeError, "float32"),
     "probabilities": (torch.full((N, C), 1 / C), TypeError, "float32"),

@@ -540,7 +540,7 @@ ERRORS = {
         lambda: likelihoods.Categorical(NET, levels=1),
         "Categorical: levels must be 2 or more, got 1; it is 256",
     ),
-    "no level": (lambda: likelihoods.DiscretisedLogisticMixture(NET, 3, 0), "levels must be 1"),
+    "no level": (lambda: likelihoods.DiscretisedLogisticMixture(NET, 3, 0), "levels must be 2"),
     "no component": (
         lambda: likelihoods.DiscretisedLogisticMixture(NET, 0),
         "components must be 1 or more",

@@ -74,7 +74,7 @@ def test_parts_of_numpys_numbers_are_written_as_others():
     pair = vae().replace(
         prior=priors.GaussianMixture(size, np.uint8(3), spread=one, learn_weights=np.bool_(True)),
         posterior=q,
-        likelihood=likelihoods.Normal(net(Z, D), one, event_dim=np.int64(1)),
+        likelihood=likelihoods.Normal(net(Z, D), "learned", min_scale=one, event_dim=np.int64(1)),
     )
     written = config.dump(pair)
     assert "np." not in repr(pair)

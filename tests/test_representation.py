@@ -244,7 +244,7 @@ REFUSED = [
     (lambda: expected_calibration_error(P, Y[:3]), r"labels of shape \(4,\)"),
     (lambda: expected_calibration_error(P[:0], Y[:0]), "at least one datum"),
     (lambda: expected_calibration_error(P, Y, bins=0), "bins must be 1 or more"),
-    (lambda: clustering(Y, Y - 1), "no datum has a label, got -1 for all 4"),
+    (lambda: clustering(Y, Y - 1), "labels must have a label, got -1 for all 4"),
     (lambda: clustering(Y, Y[:2]), r"labels of shape \(4,\)"),
     (lambda: clustering(P[:, 0], Y), r"shape \(N, clusters\)"),
     (lambda: clustering(P * math.nan, Y), "finite probabilities"),

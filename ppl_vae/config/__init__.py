@@ -31,7 +31,6 @@ from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
 from ppl_vae.errors import describe, integer
 from ppl_vae.models import Pair
-from ppl_vae.models.datasets import HasParts
 
 __all__ = ["ConfigError", "dump", "from_config", "resolve", "to_config"]
 
@@ -99,9 +98,10 @@ def from_config(
         pair = build(resolve(config, allow=allow, data=data), allow=allow)
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
-        if isinstance(data, (Tensor, HasParts)):
-            pair.check(data)
-            pair.initialise_from(data, seed=int(torch.randint(2**31, ())))
+        if isinstance(data, Tensor) or hasattr(data, "in_parts"):
+            given: Any = data
+            pair.check(given)
+            pair.initialise_from(given, seed=int(torch.randint(2**31, ())))
     return pair
 
 

@@ -25,7 +25,7 @@ from ppl_vae.data.checks import (
     index_of,
     observed,
 )
-from ppl_vae.data.dequantise import check_alone, check_dequantised, levels_of, noisy
+from ppl_vae.data.dequantise import check_alone, checked_levels, levels_of, noisy
 from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.labels import numbered
 from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
@@ -142,7 +142,8 @@ class Dataset:
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {describe(self.name)}")
         if self.dequantised_levels is not None:
-            check_dequantised(self._observed, self.scale, self.dequantised_levels, self.name)
+            levels = checked_levels(self._observed, self.scale, self.dequantised_levels, self.name)
+            object.__setattr__(self, "dequantised_levels", levels)
         if self.labels is not None:
             labels, classes = numbered(self.labels, len(self), self.classes)
             object.__setattr__(self, "labels", labels.to(self.values.device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import integer
 
 MAX_LEVELS = 2**16
 """The most levels between which float32 has room for noise (7 bits of it)."""
@@ -29,8 +29,8 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
     return int(scale) + 1
 
 
-def check_dequantised(values: Tensor, scale: int | float, levels: object, name: str) -> None:
-    """Raise TypeError or ValueError unless the values can be of so many levels, plus noise.
+def checked_levels(values: Tensor, scale: int | float, levels: object, name: str) -> int:
+    """Return the levels; raise TypeError or ValueError unless values can be of them, plus noise.
 
     Args:
         values: those that are observed.
@@ -38,10 +38,9 @@ def check_dequantised(values: Tensor, scale: int | float, levels: object, name: 
         levels: what they are said to be dequantised from.
         name: of the data, for the message.
     """
-    if isinstance(levels, bool) or not isinstance(levels, int):
-        raise TypeError(f"dequantised_levels must be an integer, got {describe(levels)}")
-    if not 2 <= levels <= MAX_LEVELS:
-        raise ValueError(f"dequantised_levels must be 2 to {MAX_LEVELS}, got {levels}")
+    levels = integer("", "dequantised_levels", levels, 2)
+    if levels > MAX_LEVELS:
+        raise ValueError(f"dequantised_levels must be at most {MAX_LEVELS}, got {levels}")
     low, high = (v.item() / scale for v in values.aminmax())
     if not values.is_floating_point() or scale != 1 or low < 0 or high > 1:
         raise ValueError(
@@ -49,6 +48,7 @@ def check_dequantised(values: Tensor, scale: int | float, levels: object, name: 
             f"scale=1, got {values.dtype} from {low:g} to {high:g} with scale={scale:g}; see "
             f"Dataset.dequantised"
         )
+    return levels
 
 
 def check_alone(binarise: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, number
 
 MIN_SCALE = 1e-4
 """The floor of every learned standard deviation, unless ``min_scale`` is given.
@@ -24,14 +26,14 @@ def positive_scale(unconstrained: Tensor, min_scale: int | float = MIN_SCALE) ->
 
 def checked_min_scale(owner: str, min_scale: object) -> int | float:
     """Return the floor of a learned scale; raise an error that names it if it cannot be one."""
-    number = isinstance(min_scale, (int, float)) and not isinstance(min_scale, bool)
-    if not (number and 1e-18 <= min_scale <= 1e18):  # type: ignore[operator]
+    real = isinstance(min_scale, Real) and not isinstance(min_scale, bool)
+    if not (real and 1e-18 <= min_scale <= 1e18):  # type: ignore[operator]
         raise ValueError(
             f"{owner}: min_scale must be a positive number (1e-18 to 1e18, whose square float32 "
             f"has), the least that a learned scale may be, such as {MIN_SCALE:g}, "
             f"got {describe(min_scale)}"
         )
-    return min_scale  # type: ignore[return-value]
+    return number(owner, "min_scale", min_scale)
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:

@@ -235,7 +235,8 @@ def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1
 
     Source: Sønderby et al. 2016 (arXiv 1602.02282), section 2.3.
     """
-    return WarmUp(positive_int("linear_warm_up", "steps", steps), start, end)
+    steps = positive_int("linear_warm_up", "steps", steps)
+    return WarmUp(steps, *_ends("linear_warm_up", start, end))
 
 
 def cyclical_warm_up(
@@ -251,4 +252,9 @@ def cyclical_warm_up(
     """
     period = positive_int("cyclical_warm_up", "period", period)
     rising = number("cyclical_warm_up", "rising", rising, above=0, most=1)
-    return WarmUp(period * rising, start, end, period)
+    return WarmUp(period * rising, *_ends("cyclical_warm_up", start, end), period)
+
+
+def _ends(owner: str, start: object, end: object) -> tuple[float | int, float | int]:
+    """Return β at both ends of a warm-up, or raise an error that names what is no weight."""
+    return number(owner, "start", start, least=0), number(owner, "end", end, least=0)

@@ -67,7 +67,7 @@ def accuracy(
             right.append((likeliest == labels.to(likeliest.device))[labels >= 0])
     found = torch.cat(right).float()
     if not len(found):
-        raise ValueError(f"accuracy: no datum has a label, got -1 for all {len(given)}")
+        raise ValueError(f"accuracy: labels must have a label, got -1 for all {len(given)} data")
     return Estimate.of(found)
 
 

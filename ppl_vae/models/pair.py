@@ -6,14 +6,14 @@ import os
 from abc import ABC
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.construction import Constructed, arguments, expression
-from ppl_vae.errors import describe, flag
+from ppl_vae.errors import describe, flag, seed_of
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
@@ -138,10 +138,7 @@ class Pair(Constructed, ABC):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
-        if not hasattr(data, "in_parts"):
-            raise TypeError(
-                f"check: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
-            )
+        _check_kind("check", data)
         own = hasattr(data, "as_counts")  # a data set of this package
         suited: HasParts = self.observation.suited(data) if own else data
         missing = getattr(suited, "mask", None) is not None
@@ -168,7 +165,8 @@ class Pair(Constructed, ABC):
             ValueError: if a shape is wrong, or values are not finite or outside the prior's bounds;
                 nothing has changed then.
         """
-        prior: Any = self.prior
+        _check_kind("initialise_from", data)
+        seed, prior = seed_of("initialise_from", seed), cast(Any, self.prior)
         if getattr(prior, "posterior", None) is not self.posterior:
             return
         if not callable(getattr(prior, "initialise_from", None)):
@@ -256,6 +254,13 @@ def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> 
         raise ValueError(
             f"{owner}: prior {type(prior).__name__} is made of another posterior than the pair's; "
             f"make it of the same object, or use prior.with_posterior(posterior)"
+        )
+
+
+def _check_kind(owner: str, data: object) -> None:
+    if not isinstance(data, Tensor) and not hasattr(data, "in_parts"):
+        raise TypeError(
+            f"{owner}: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
         )
 
 

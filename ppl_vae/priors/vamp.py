@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
-from ppl_vae.errors import describe, flag, positive_int, sizes
+from ppl_vae.errors import describe, flag, positive_int, seed_of, sizes
 
 NOISE = 0.01
 """The spread of pseudo-inputs about a value that several of them start from: no two are the same.
@@ -153,6 +153,7 @@ class VampPrior(ConditionalDistribution):
                 f"VampPrior.initialise_from: x must have shape (N, {_listed(self.event_shape)}), "
                 f"got {describe(x)}"
             )
+        seed = seed_of("VampPrior.initialise_from", seed)
         x = _given(x, None, self._interval).to(self.raw_inputs)
         generator = torch.Generator().manual_seed(seed)
         n, k = len(x), self.pseudo_inputs
@@ -221,8 +222,8 @@ class VampPrior(ConditionalDistribution):
 
 
 def _checked(bounds: object) -> Interval | Literal["data"] | None:
-    if bounds is None or bounds == "data":
-        return bounds
+    if bounds is None or (isinstance(bounds, str) and bounds == "data"):
+        return bounds  # type: ignore[return-value]
     if not (
         isinstance(bounds, (tuple, list))
         and len(bounds) == 2

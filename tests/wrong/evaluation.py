@@ -165,4 +165,12 @@ ROWS = [
     ("oracles.DiscreteLinearGaussian(3, 2, 0)", ValueError, "num_classes", "0"),
     ("oracles.MixturePriorLinearGaussian(3, 2, 2.5)", TypeError, "num_components", "2.5"),
     ("oracles.TwoLayerLinearGaussian(3, 2, -1)", ValueError, "z2_dim", "-1"),
+    ("evaluation.elbo_terms(vae, dataset, y)", TypeError, "Dataset", "labels"),
+    ("evaluation.elbo_terms(vae, dataset, mask=x > 0)", TypeError, "mask="),
+    ("evaluation.elbo_terms(vae, (x, y))", TypeError, "x must", "tuple"),
+    ("evaluation.elbo_terms(vae, {'x': x})", TypeError, "x must", "mapping"),
+    ("evaluation.elbo_terms(vae, 'mnist')", TypeError, "x must", "'mnist'"),
+    ("evaluation.elbo_terms(vae, [])", ValueError, "x must", "none"),
+    ("evaluation.elbo_terms(vae, ['x'])", TypeError, "batch", "'x'"),
+    ("evaluation.log_likelihood(vae, grey, num_samples=np.bool_(True))", TypeError, "num_samples"),
 ]

@@ -119,4 +119,14 @@ ROWS = [
     ("posteriors.FullRankNormal(net(6, 4))(x)", ValueError, "net", "5 (d = 2)"),
     ("posteriors.Flow(net(6, 5), 2)(x)", ValueError, "net", "36"),
     ("likelihoods.Normal(net(2, 5), 'per-pixel')(z)", ValueError, "net", "(7, 5)"),
+    ("likelihoods.Normal(net(2, 6), 'learned', min_scale='1')", ValueError, "min_scale", "'1'"),
+    ("likelihoods.Normal(net(2, 6), 'learned', min_scale=0)", ValueError, "min_scale", "0"),
+    ("likelihoods.Normal(net(2, 6), 'learned', min_scale=True)", ValueError, "min_scale", "True"),
+    (
+        "likelihoods.Normal(net(2, 6), 1.0, min_scale=0.1)",
+        ValueError,
+        "min_scale",
+        "scale is fixed",
+    ),
+    ("posteriors.DiagonalNormal(net(6, 4), min_scale=NAN)", ValueError, "min_scale", "nan"),
 ]

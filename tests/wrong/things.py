@@ -90,6 +90,7 @@ def things(folder: Path):
     fit = partial(training.fit, progress=False)
     return {
         **kept,
+        "vamp": vae("vamp"),
         "of_labels": conditional(num_classes=C),
         "of_vectors": conditional(context_features=2),
         "hvae": HierarchicalVAE(**layers()),
