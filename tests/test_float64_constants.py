@@ -278,7 +278,7 @@ def vamp(part, z):
         loc, s = np.split(of(part.posterior.net(part.inputs())), 2, -1)
     if isinstance(part.bounds, tuple):
         low, high = part.bounds
-        v = (of(part.raw_inputs) - low) % (2 * (high - low))
+        v = (of(part.unfolded_inputs) - low) % (2 * (high - low))
         u = low + np.minimum(v, 2 * (high - low) - v)
         np.testing.assert_allclose(of(part.inputs()), u, rtol=1e-13)
     each = normal(z[:, None], loc, scale(s)).sum(-1)

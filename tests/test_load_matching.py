@@ -38,7 +38,7 @@ def test_a_posterior_that_a_prior_holds_is_taken_under_all_its_names(tmp_path):
     other = pair(prior=lambda posterior: priors.VampPrior(posterior, 3, event_shape=(5,)))
     found = storage.load_matching(other, storage.save(vae, tmp_path))
     assert other.prior.posterior is other.posterior
-    assert found.new == ("model.prior.raw_inputs", "model.prior.logits")
+    assert found.new == ("model.prior.unfolded_inputs", "model.prior.logits")
     assert found.left == ()
     assert "model.prior.posterior.net.layers.0.weight" in found.taken
 

@@ -256,13 +256,13 @@ def test_vamp_trains_pseudo_inputs_weights_and_the_shared_posterior(float64):
     q = POSTERIORS["diagonal"]()
     prior = priors.VampPrior(q, K, event_shape=(D,), learn_weights=True)
     prior().log_prob(torch.randn(7, Z)).sum().backward()
-    for p in (prior.raw_inputs, prior.logits, *q.parameters()):
+    for p in (prior.unfolded_inputs, prior.logits, *q.parameters()):
         assert p.grad.abs().max() > 0
     # the gradient at the pseudo-inputs is that of the explicit average
     z = torch.randn(7, Z)
     u = prior.inputs().detach().requires_grad_()
     explicit = torch.stack([q(each).log_prob(z) for each in u]).logsumexp(0).sum()
-    got = torch.autograd.grad(prior().log_prob(z).sum(), prior.raw_inputs)[0]
+    got = torch.autograd.grad(prior().log_prob(z).sum(), prior.unfolded_inputs)[0]
     close(got, torch.autograd.grad(explicit, u)[0])
 
 
@@ -290,15 +290,15 @@ def test_bounds_hold_whatever_the_step(float64):
     prior = priors.VampPrior(POSTERIORS["diagonal"](), data, bounds=(low, high))
     start = prior.inputs()
     assert torch.equal(start, data)
-    (slope,) = torch.autograd.grad(start.sum(), prior.raw_inputs)
+    (slope,) = torch.autograd.grad(start.sum(), prior.unfolded_inputs)
     assert (slope == 1).all()  # none is stuck at an end
     with torch.no_grad():
-        prior.raw_inputs.add_(torch.where(data == low, -0.25, 0.5))
+        prior.unfolded_inputs.add_(torch.where(data == low, -0.25, 0.5))
     close(prior.inputs(), torch.where(data == low, low + 0.25, high - 0.5))
-    (slope,) = torch.autograd.grad(prior.inputs().sum(), prior.raw_inputs)
+    (slope,) = torch.autograd.grad(prior.inputs().sum(), prior.unfolded_inputs)
     assert (slope == -1).all()
     with torch.no_grad():
-        prior.raw_inputs.add_(1000 * torch.randn(K, D))
+        prior.unfolded_inputs.add_(1000 * torch.randn(K, D))
     assert ((prior.inputs() >= low) & (prior.inputs() <= high)).all()
 
 
@@ -308,8 +308,8 @@ def test_fixed_inputs_stay_exactly_as_given(bounds):
     prior = priors.VampPrior(q, data, learn=False, bounds=bounds)
     given = data.clone()
     data.fill_(7.0)  # they are a copy
-    assert "raw_inputs" not in dict(prior.named_parameters())
-    assert set(prior.state_dict()) >= {"raw_inputs", "logits"}
+    assert "unfolded_inputs" not in dict(prior.named_parameters())
+    assert set(prior.state_dict()) >= {"unfolded_inputs", "logits"}
     pair = VAE(prior=prior, posterior=q, likelihood=likelihoods.Bernoulli(net(Z, D)))
     SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(binary())
     assert torch.equal(prior.inputs(), given)
@@ -386,7 +386,7 @@ def test_with_posterior_shares_inputs_and_weights(learn):
     state = torch.get_rng_state()
     new = prior.with_posterior(other)
     assert torch.equal(state, torch.get_rng_state())
-    assert new.raw_inputs is prior.raw_inputs
+    assert new.unfolded_inputs is prior.unfolded_inputs
     assert new.logits is prior.logits
     assert (new.posterior, prior.posterior, new.training) == (other, q, False)
     assert {**arguments(new), "posterior": q} == arguments(prior)
@@ -401,7 +401,7 @@ def test_replacing_the_posterior_of_a_pair_takes_the_vamp_along():
     pair = VAE(prior=prior, posterior=q, likelihood=likelihoods.Bernoulli(net(Z, D)))
     new = pair.replace(posterior=other)
     assert new.prior.posterior is new.posterior is other
-    assert new.prior.raw_inputs is prior.raw_inputs
+    assert new.prior.unfolded_inputs is prior.unfolded_inputs
     assert pair.prior.posterior is q
 
 
@@ -410,7 +410,7 @@ def test_the_arguments_that_are_read_back_make_the_same_structure():
     for options in [{}, {"learn": False}, {"learn_weights": True, "bounds": (0, 1)}]:
         data = binary(K).T.contiguous().T  # an order in memory that Pyro's store refuses
         prior = priors.VampPrior(q, data, **options)
-        assert prior.raw_inputs.is_contiguous()
+        assert prior.unfolded_inputs.is_contiguous()
         read = arguments(prior)
         assert (read["pseudo_inputs"], read["event_shape"]) == (K, (D,))
         again = priors.VampPrior(**read)

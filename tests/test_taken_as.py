@@ -489,3 +489,18 @@ def test_counts_at_the_command_line(tmp_path, monkeypatch, capsys):
     assert (
         lines[1] == "likelihood: Poisson, of whole numbers (counts); values are taken as they are"
     )
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_photographs_are_turned_as_the_camera_was(tmp_path, suffix):
+    pixels = np.zeros((16, 24), dtype=np.uint8)
+    pixels[:8, :8] = 255  # the upper left corner, and the upper right one after a turn clockwise
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter clockwise
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    found = from_folder(tmp_path)
+    assert found.conversions == ("turned as its EXIF orientation says in 1 of 1 images",)
+    expected = torch.from_numpy(np.rot90(pixels, -1).copy()).int()
+    assert found.event_shape == (1, 24, 16)
+    assert (found.values[0, 0].int() - expected).abs().max() < 20  # JPEG is not exact

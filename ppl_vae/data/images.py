@@ -117,7 +117,7 @@ def _room_for(image: Tensor, files: list[Path]) -> Tensor:
 def _read_image(
     file: Path, size: tuple[int, int] | None, grey: bool | None, done: Counter[str]
 ) -> Tensor:
-    from PIL import Image
+    from PIL import ExifTags, Image, ImageOps
 
     try:
         with opened(file, LARGEST) as read, warnings.catch_warnings():
@@ -131,8 +131,13 @@ def _read_image(
                         f"{MOST_PIXELS}; make it smaller first"
                     )
                 has_colour = _has_colour(found)
+                # Of a camera that was not upright; loading a TIFF turns it, and drops the tag.
+                turned = found.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
                 image = found.convert("RGB" if (has_colour if grey is None else not grey) else "L")
                 done.update(_conversions(found, has_colour, grey))
+                if turned:
+                    ImageOps.exif_transpose(image, in_place=True)
+                    done["turned as its EXIF orientation says"] += 1
     except (*_NOT_READ, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{quoted(file)} must be a readable 8-bit image: {reason(error)}"

@@ -142,7 +142,7 @@ def density(
     x, y = finite("density", "x", x, 1), finite("density", "y", y, 1)
     values = array("density", "values", values)
     masses = [
-        number("density", "each of masses", mass, above=0, below=1)
+        number("density", "each of masses", mass, above=0, most=1)
         for mass in listed("density", "masses", masses, "shares from 0 to 1")
     ]
     if values.shape != (len(y), len(x)):

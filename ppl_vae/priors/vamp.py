@@ -53,8 +53,8 @@ class VampPrior(ConditionalDistribution):
             end, u is reflected there: u = v inside, 2 low - v just below, 2 high - v just above.
             Its slope is 1 or -1 everywhere, so that no pseudo-input is stuck at an end.
 
-    Parameters: ``raw_inputs``, shape ``(K, *event)``, the v above, u itself inside the bounds (a
-    buffer where not learned); ``logits`` of the weights, shape ``(K,)``, zeros at the start (a
+    Parameters: ``unfolded_inputs``, shape ``(K, *event)``, the v above, u itself inside the bounds
+    (a buffer where not learned); ``logits`` of the weights, shape ``(K,)``, zeros at the start (a
     buffer where not learned). ``inputs()`` returns u. The attribute ``pseudo_inputs`` is the number
     K, so that the arguments read back make a prior of the same structure; the values are in the
     ``state_dict``.
@@ -75,7 +75,7 @@ class VampPrior(ConditionalDistribution):
         torch.Size([3])
     """
 
-    raw_inputs: Tensor
+    unfolded_inputs: Tensor
     logits: Tensor
 
     def __init__(
@@ -106,9 +106,9 @@ class VampPrior(ConditionalDistribution):
         self.learn_weights = flag("VampPrior", "learn_weights", learn_weights)
         logits = inputs.new_zeros(len(inputs))
         if self.learn:
-            self.raw_inputs = nn.Parameter(inputs)
+            self.unfolded_inputs = nn.Parameter(inputs)
         else:
-            self.register_buffer("raw_inputs", inputs)
+            self.register_buffer("unfolded_inputs", inputs)
         if self.learn_weights:
             self.logits = nn.Parameter(logits)
         else:
@@ -117,13 +117,13 @@ class VampPrior(ConditionalDistribution):
     @property
     def pseudo_inputs(self) -> int:
         """The number K of pseudo-inputs; :meth:`inputs` returns their values."""
-        return self.raw_inputs.shape[0]
+        return self.unfolded_inputs.shape[0]
 
     def inputs(self) -> Float[Tensor, "components *event"]:
         """Return the pseudo-inputs u, shape ``(K, *event)``."""
         if self._interval is None or not self.learn:
-            return self.raw_inputs
-        return _reflected(self.raw_inputs, self._interval)
+            return self.unfolded_inputs
+        return _reflected(self.unfolded_inputs, self._interval)
 
     @torch.no_grad()
     def initialise_from(
@@ -154,7 +154,7 @@ class VampPrior(ConditionalDistribution):
                 f"got {describe(x)}"
             )
         seed = seed_of("VampPrior.initialise_from", seed)
-        x = _given(x, None, self._interval).to(self.raw_inputs)
+        x = _given(x, None, self._interval).to(self.unfolded_inputs)
         generator = torch.Generator().manual_seed(seed)
         n, k = len(x), self.pseudo_inputs
         passes = [torch.randperm(n, generator=generator) for _ in range(-(-k // n))]
@@ -167,7 +167,7 @@ class VampPrior(ConditionalDistribution):
             inputs[n:] += (NOISE * width) * noise.to(inputs)
             if self._interval is not None:
                 inputs = _reflected(inputs, self._interval)
-        self.raw_inputs.copy_(inputs)
+        self.unfolded_inputs.copy_(inputs)
 
     @property
     def _interval(self) -> Interval | None:
@@ -210,13 +210,13 @@ class VampPrior(ConditionalDistribution):
         """
         new = VampPrior(
             posterior,
-            torch.zeros_like(self.raw_inputs),  # these only have the right shape
+            torch.zeros_like(self.unfolded_inputs),  # these only have the right shape
             learn=self.learn,
             learn_weights=self.learn_weights,
             bounds=None,
         )
         vars(new)["bounds"] = self.bounds
-        new.raw_inputs, new.logits = self.raw_inputs, self.logits
+        new.unfolded_inputs, new.logits = self.unfolded_inputs, self.logits
         new.training = self.training
         return new
 
