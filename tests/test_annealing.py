@@ -248,6 +248,7 @@ def simple_monte_carlo(pair, x, *context, mask=None):
     return result.log_px, result.standard_error
 
 
+@unchecked
 @pytest.mark.parametrize(
     ("name", "start"),
     [(name, "prior") for name in PAIRS]

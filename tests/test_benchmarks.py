@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pyro
 import pytest
 import torch
+from evaluated import unchecked
 from torch import distributions as dist
 from torch.nn import functional as F
 
@@ -26,6 +27,8 @@ import ours  # noqa: E402
 import steps  # noqa: E402
 import stock  # noqa: E402
 from rows import CLASSIFICATION_WEIGHT, ROWS, Column, problem  # noqa: E402
+
+pytestmark = unchecked  # steps are timed as users have them
 
 KINDS = ["vae-128", "gmvae-128", "iwae-50", "ssvae-100", "likelihood"]
 

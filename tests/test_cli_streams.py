@@ -15,6 +15,7 @@ from ppl_vae.cli import main
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.letters import in_ascii
 
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
 NARROW = [
     *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),
     *("--model.latent_dim", "2", "--quiet"),

@@ -179,8 +179,14 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-@pytest.mark.parametrize("what", ["step", "log_likelihood"])
+# Both look at what programs hold in the same way: one of each kind will do for the second.
+BY_EVALUATION = ("a tensor", "in a list in a dictionary", "a function", "a hook", "a method")
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("step", name) for name in CHANGES] + [("log_likelihood", name) for name in BY_EVALUATION],
+)
 def test_what_programs_hold_is_noticed(name, what, monkeypatch):
     monkeypatch.setattr(Net, "scale", 1.0)
     net = Net(Z, D)

@@ -207,6 +207,7 @@ def test_batches_of_imputation_fill_every_datum():
     assert torch.equal(filled[mask], x[mask])
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_training_with_missing_entries_recovers_the_covariance(float64):
     # A linear-Gaussian VAE is factor analysis: with a third of the entries missing, what it says of
     # the pairwise covariance comes close to the truth.
@@ -264,6 +265,7 @@ def test_drawing_data_and_conditioning_sites():
     )
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_the_posterior_of_a_conditioned_model_by_mcmc(float64):
     # Any inference of Pyro's works on the model: here a query by Hamiltonian Monte Carlo.
     pair, bias, cov, x, _ = linear()

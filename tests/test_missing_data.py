@@ -407,6 +407,7 @@ def log_px(w, b, x, mask):
     return values
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_training_with_gaps_reaches_the_optimum_of_the_closed_form(float64):
     """At random gaps, the greatest mean of log p(x_observed), which torch finds by itself."""
     generator = torch.Generator().manual_seed(1)
@@ -709,6 +710,7 @@ def test_units_and_the_split_of_the_kl_see_what_is_observed():
         evaluation.kl_decomposition(pair, x, mask=mask[:5])
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_the_gap_of_a_posterior_that_has_seen_less(float64):
     """log p(x_observed) from a linear-Gaussian model; the family holds the posterior of z."""
     pyro.set_rng_seed(0)
@@ -759,6 +761,7 @@ def test_what_is_missing_changes_no_encoding(kind):
         pair.encode(x, *context)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.filterwarnings("ignore")
 def test_the_report_is_of_what_is_observed(tmp_path):
     mask = masked(30)[1].reshape(30, 1, 2, 3)
@@ -777,7 +780,7 @@ def test_the_report_is_of_what_is_observed(tmp_path):
         gap_steps=5,
         annealed_data=2,
         annealed_chains=2,
-        annealed_temperatures=4,
+        annealed_temperatures=1,
     ).results
     (prepared,), (table,) = results["data"]["prepared"].values(), results["pairs"].values()
     assert prepared.endswith(f"{100 * (~mask).double().mean():.3g} % are missing")
@@ -864,6 +867,7 @@ def file(tmp_path):
 SMALL = ("--model.latent_dim", "2", "--fit.steps", "3", "--fit.batch_size", "20", "--quiet")
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_line_passes_it_on(file, tmp_path, capsys):
     run = tmp_path / "run"

@@ -22,6 +22,7 @@ from ppl_vae.storage import DamagedError
 from ppl_vae.training import EarlyStopping, Interrupted, fit
 from ppl_vae.training.interrupts import Interrupts
 
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
 HERE = Path(__file__).parent
 DIGITS = data.load("digits")
 quiet = partial(fit, progress=False)

@@ -23,6 +23,7 @@ from ppl_vae.training import EarlyStopping, fit
 from ppl_vae.training.checksums import WHOLE, checksum
 from ppl_vae.training.declaration import STATE, Declaration
 
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
 DIGITS = data.load("digits")
 GREY = DIGITS.draw(torch.arange(200), binarise="none")
 OTHER = torch.where(GREY[3, 20] == GREY, GREY[3, 20] + 0.01, GREY)  # one level, a little brighter
