@@ -284,7 +284,7 @@ class SemiSupervised:
         """Return x and y of the items at these places of ``dataset``."""
         x = self._draw(index, self._mode, self._cycle.generator)
         y = self.dataset._labels_at(index, self.device)
-        assert y is not None  # since labels are there, as was looked at once
+        assert y is not None  # looked at when the streams were made: a look waits for the device
         return x, y
 
     def _draw(self, index: Tensor, mode: str, generator: torch.Generator) -> Tensor:

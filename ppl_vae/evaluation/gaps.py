@@ -129,7 +129,7 @@ def inference_gap(
     steps = positive_int(owner, "steps", steps)
     num_samples = positive_int(owner, "num_samples", num_samples)
     importance_samples = positive_int(owner, "importance_samples", importance_samples)
-    learning_rate = number(owner, "learning_rate", learning_rate, above=0)
+    learning_rate = number(owner, "learning_rate", learning_rate, least=0)
     progress = flag(owner, "progress", progress)
     given = arguments(owner, pair, x, context, mask)
     if log_px is not None:
