@@ -127,7 +127,8 @@ def _leave_shapes_out(error: Exception) -> None:
     Pyro appends it to whatever a program raises. With an error of a user's own program it stays.
     """
     own: BaseException = error
-    while own.__cause__ is not None and str(own.__cause__) in str(error):
+    # As far as it was appended: an error of this package may quote another one, its own cause.
+    while "Trace Shapes:" in str(own) and own.__cause__ and str(own.__cause__) in str(error):
         own = own.__cause__
     raised, text = own.__traceback__, str(own)
     while raised is not None and raised.tb_next is not None:

@@ -146,8 +146,6 @@ def importance_bounds(
     check_pair(owner, pair)
     progress = flag(owner, "progress", progress)
     numbers = sizes(owner, "num_particles", num_particles)
-    if not numbers:
-        raise ValueError(f"{owner}: num_particles must hold a K or more, got ()")
     bounds = {}
     model, guide = scored(pair.model, pair.guide)
     given = arguments("importance_bounds", pair, x, context, mask)
