@@ -194,4 +194,4 @@ def _images(pixels: int, number: int = 20_000) -> tuple[Tensor, Tensor]:
     if train is None:
         return torch.rand(number, pixels) ** 3, torch.arange(number) % 10
     chosen = torch.arange(number)
-    return train.draw(chosen, binarise="none").reshape(number, pixels), train.labels[chosen]
+    return train.subset(chosen).tensor().reshape(number, pixels), train.labels[chosen]

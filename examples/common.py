@@ -62,7 +62,7 @@ class Run:
             self.steps = 5
         # The test set is binarised once, so that all figures are of the same data.
         test = self.test if binarise == "none" else self.test.binarised(seed=0)
-        self.test_x = test.draw(torch.arange(len(test)), binarise="none", device=self.device)
+        self.test_x = test.tensor(device=self.device)
 
     def batches(self, label: str = "training") -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield (x, labels) for ``self.steps`` steps, binarised anew, under a progress bar."""

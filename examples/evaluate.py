@@ -64,8 +64,8 @@ print(result)
 print(f"report: {result.page}")
 
 tables = [numbers["pairs"][name]["quantities"] for name in pairs]
-# What is of fewer data, such as AIS, is not to be compared with the rest.
-bounds = [label for label in tables[0] if label.startswith("IWAE-")]
+# What is of fewer data, such as AIS, is not to be compared with the rest; IWAE-1 is the NELBO.
+bounds = [label for label in tables[0] if label.startswith("IWAE-") and label != "IWAE-1"]
 shown = ["NELBO", *bounds, next(label for label in tables[0] if label.startswith("IS-"))]
 figure, ax = plt.subplots(figsize=(8, 3))
 plots.comparison(

@@ -26,7 +26,7 @@ from ppl_vae import (
 BELOW, TOP = 16, 8  # latent dimensions of z1, next to the data, and of z2
 
 run = Run(__doc__)
-some_data = run.train.draw(torch.randperm(len(run.train))[:50], binarise="none")
+some_data = run.train.subset(torch.randperm(len(run.train))[:50]).tensor()
 
 
 def one_layer():

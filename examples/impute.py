@@ -35,7 +35,7 @@ pyro.set_rng_seed(run.flags.seed)
 draws = vae.impute(x, mask, num_samples=20, mean=True)
 mean = draws.mean(0)
 
-frequency = run.train.draw(torch.arange(len(run.train)), binarise="none").mean(0).to(run.device)
+frequency = run.train.tensor().mean(0).to(run.device)
 baseline = frequency.expand_as(x)
 print(f"test set of {len(x)} (seed {run.flags.seed}, {run.steps} steps)")
 bound = evaluation.importance_bounds(vae, x, mask=mask, num_particles=(100,))[100]

@@ -37,8 +37,7 @@ for x, labels in run.batches():
     loss = svi.step(torch.cat([x, labelled.draw(some)]), y)  # nats per batch
     run.show(loss / len(y))
 
-grey = run.test.draw(torch.arange(len(run.test)), binarise="none", device=run.device)
-right = evaluation.accuracy(ssvae, grey, run.test.labels.to(run.device))
+right = evaluation.accuracy(ssvae, run.test)
 print(f"{len(labelled)} labels, seed {run.flags.seed}, {run.steps} steps")
 print(f"test accuracy {100 * right.mean:.2f} ± {100 * right.standard_error:.2f} %")
 

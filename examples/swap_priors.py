@@ -26,7 +26,7 @@ def standard_vae():
     )
 
 
-some_data = run.train.draw(torch.randperm(len(run.train))[:50], binarise="none")
+some_data = run.train.subset(torch.randperm(len(run.train))[:50]).tensor()
 choices = {  # a function of the pair's posterior, since that is what a VampPrior is made of
     "standard normal": lambda q: priors.StandardNormal(LATENT),
     "full-rank normal": lambda q: priors.FullRankNormal(LATENT),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.construction import Constructed
-from ppl_vae.errors import describe
+from ppl_vae.construction import Constructed, qualified
+from ppl_vae.errors import describe, reason
+
+
+class NotFinitePartError(ValueError):
+    """NaN or infinity in the context or in the parameters of a part: it has no distribution."""
 
 
 class ConditionalDistribution(Constructed, ABC):
@@ -28,6 +33,46 @@ class ConditionalDistribution(Constructed, ABC):
     @abstractmethod
     def forward(self, *context: Tensor) -> Distribution:
         """Return the distribution of v given the context."""
+
+    def __call__(self, *context: Tensor) -> Any:
+        """Return the distribution, or raise an error that says what of the call it cannot be of."""
+        for c in context:
+            if not isinstance(c, Tensor):
+                raise TypeError(
+                    f"{qualified(type(self))}: a context must be a tensor, got {describe(c)}"
+                )
+        try:
+            return super().__call__(*context)
+        except NotFinitePartError:
+            raise  # of a part of this one
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            refused = str(error).startswith("Expected parameter")  # by torch's distributions
+            if refused or isinstance(error, torch.linalg.LinAlgError):
+                check_finite(self, *context)
+                raise NotFinitePartError(
+                    f"{qualified(type(self))}: what its network gives is no distribution, though "
+                    f"context and parameters are finite: {reason(error)}"
+                ) from error
+            raise
+
+
+def check_finite(part: nn.Module, *context: Tensor) -> None:
+    """Raise an error that names what is not finite, of the contexts of a part and its parameters.
+
+    Raises:
+        NotFinitePartError: if something is NaN or infinite.
+    """
+    advice = "look at what it was computed from"
+    told = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
+    advice = "load weights from before the training diverged"
+    told += [(f"parameter {name!r}", p, advice) for name, p in part.named_parameters()]
+    for what, values, fix in told:
+        if not values.isfinite().all():
+            count = int((~values.isfinite()).sum())
+            raise NotFinitePartError(
+                f"{qualified(type(part))}: its {what} is NaN or infinite at {count} of "
+                f"{values.numel()} entries; {fix}"
+            )
 
 
 class NeuralConditional(ConditionalDistribution, ABC):
@@ -63,6 +108,16 @@ class NeuralConditional(ConditionalDistribution, ABC):
             return self.net(*inputs)
         except torch.OutOfMemoryError:
             raise
+        except ValueError as error:
+            if _OF_BATCH_NORM not in str(error):
+                raise
+            shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
+            raise ValueError(
+                f"{type(self).__name__}: the batch normalisation in its network "
+                f"{type(self.net).__name__} needs a batch of two data or more to train on, got an "
+                f"input of shape {shapes}; leave a short last batch out, drop_last=True in "
+                f"dataset.batches(batch_size, drop_last=True), or take another size"
+            ) from error
         except RuntimeError as error:
             _check_alike(type(self).__name__, self.net, inputs, error)
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
@@ -73,6 +128,10 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 f"features it was built for; nets.KeepLeading(net, event_dim) adapts one that "
                 f"takes a single batch dimension"
             ) from error
+
+
+_OF_BATCH_NORM = "Expected more than 1 value per channel when training"
+"""What torch says of a batch of one."""
 
 
 def _check_alike(
@@ -86,13 +145,18 @@ def _check_alike(
                 f"{owner}: its network {type(net).__name__} is on {like.device}, and its input "
                 f"(of shape {tuple(t.shape)}) on {t.device}: {error}; move one with .to(device)"
             ) from error
-        mixed = torch.is_autocast_enabled(t.device.type) or not t.is_floating_point()
+        # Integers may be for an embedding.
+        floating = t.is_floating_point() or "dtype" in str(error)
+        mixed = torch.is_autocast_enabled(t.device.type) or not floating
         if like is not None and t.dtype != like.dtype and not mixed:
+            fix = (
+                f", or convert the pair, pair.to({t.dtype}). What a data.Dataset draws is of "
+                f"torch's default dtype"
+            )
             raise ValueError(
                 f"{owner}: its network {type(net).__name__} is of {like.dtype}, and its input (of "
-                f"shape {tuple(t.shape)}) of {t.dtype}: {error}; give x.to({like.dtype}), or "
-                f"convert the pair, pair.to({t.dtype}). What a data.Dataset draws is of torch's "
-                f"default dtype"
+                f"shape {tuple(t.shape)}) of {t.dtype}: {error}; give x.to({like.dtype})"
+                f"{fix if t.is_floating_point() else ''}"
             ) from error
 
 
@@ -104,7 +168,7 @@ def concatenate(*context: Tensor) -> Float[Tensor, "*batch features"]:
         torch.Size([2, 5, 7])
     """
     if not context:
-        raise TypeError("a conditional distribution needs a context tensor, got none")
+        raise TypeError("a conditional distribution needs a tensor as its context, got none")
     if len(context) == 1:
         return context[0]
     leading = torch.broadcast_shapes(*(c.shape[:-1] for c in context))

@@ -155,7 +155,7 @@ class _Writer:
             written = [f"{k}={self.write(v, k, indent + 4)}" for k, v in given.items()]
         except Exception:  # a repr must not raise, whatever a user's property does
             return self._repr(module, indent)
-        return _call(f"{_qualified(cls)}(", written, ")", indent)
+        return _call(f"{qualified(cls)}(", written, ")", indent)
 
     @staticmethod
     def _repr(module: nn.Module, indent: int) -> str:
@@ -223,7 +223,8 @@ def _occurrences(value: object, seen: set[int]) -> Iterator[nn.Module]:
     yield from _occurrences(held, seen)
 
 
-def _qualified(cls: type) -> str:
+def qualified(cls: type) -> str:
+    """Return the name of a class as it is written: with its room, where it is the package's."""
     package, _, rest = cls.__module__.partition(".")
     room = rest.partition(".")[0]
     return f"{room}.{cls.__name__}" if package == "ppl_vae" and room != "models" else cls.__name__

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+import pyro
 import torch
 from torch import nn
 
@@ -53,12 +54,40 @@ def training(*programs: nn.Module) -> Iterator[None]:
             _set(modes)
 
 
+def exporting() -> bool:
+    """Tell whether ``torch.export`` is tracing, and nothing can look at values."""
+    return _exporting()
+
+
+# Before torch 2.7 the two were one.
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+@contextmanager
+def _traced(*modules: nn.Module) -> Iterator[None]:
+    """Within ``with``, modules are in evaluation mode and values unchecked, for ``torch.export``.
+
+    Turns, generators and values of buffers are no part of a graph.
+    """
+    modes = _modes(modules)
+    with pyro.validation_enabled(False):
+        for part in modes:
+            part.training = False
+        try:
+            yield
+        finally:
+            _set(modes)
+
+
 def inference(method: Callable[Concatenate[M, A], R]) -> Callable[Concatenate[M, A], R]:
-    """Run a module's method in evaluation mode and without gradients; see :func:`evaluating`."""
+    """Run a module's method in evaluation mode and without gradients; see :func:`evaluating`.
+
+    ``torch.export`` can trace it.
+    """
 
     @wraps(method)
     def run(self: M, /, *args: A.args, **kwargs: A.kwargs) -> R:
-        with evaluating(self), torch.no_grad():
+        with (_traced if exporting() else evaluating)(self), torch.no_grad():
             return method(self, *args, **kwargs)
 
     return run

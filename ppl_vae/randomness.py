@@ -104,6 +104,12 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+def numpy_generator(seed: int) -> np.random.RandomState:
+    """Return NumPy's frozen generator for a seed of 64 bits; of 32, that of its own seed."""
+    words = np.array([seed % 2**32, seed >> 32], dtype=np.uint32)
+    return np.random.RandomState(words if words[1] else seed)
+
+
 @contextmanager
 def restored() -> Iterator[None]:
     """Leave all generators as they were."""

@@ -555,7 +555,7 @@ def test_free_bits_need_a_sum_over_dimensions():
 
 @pytest.mark.parametrize("free_bits", [-0.1, math.inf, math.nan])
 def test_free_bits_that_are_no_weight_are_refused(free_bits):
-    with pytest.raises(ValueError, match=r"free_bits must be at least 0, got"):
+    with pytest.raises(ValueError, match=r"free_bits must be finite and at least 0, got"):
         AnalyticKLELBO(free_bits=free_bits)
 
 

@@ -46,7 +46,7 @@ def test_resume_with_fewer_steps_or_other_settings_changes_no_file(capsys):
     assert fit("--out", "x", "--fit.steps", "6", *words) == 0
     before = files("x")
     for refused, message in (
-        (["--fit.steps", "3"], "steps=3 ends before step 6"),
+        (["--fit.steps", "3"], "--fit.steps 3 ends before step 6"),
         (["--fit.validate_every", "3", "--fit.steps", "8"], "validate_every was 2 and is now 3"),
         (["--fit.stopping.monitor", "bound"], "fit.stopping.monitor"),
         (["--devices.precision", "64-true"], "torch.float64|precision was '32-true'"),

@@ -309,7 +309,7 @@ def test_values_of_parameters_and_buffers_may_change_and_modules_too():
     step = compile_step(pair, iw(1), optimiser)
     first = got(step, X[:16])
     with torch.no_grad():
-        pair.prior.raw_inputs.add_(2.0)
+        pair.prior.unfolded_inputs.add_(2.0)
         pair.likelihood.net.layers[0].weight.mul_(-3)
     second = got(step, X[:16])
     assert second == pytest.approx(expected(pair, X[:16]), rel=1e-5)

@@ -18,10 +18,11 @@ import pytest
 import torch
 from pyro import poutine
 from torch import nn
+from torch.fx.experimental import proxy_tensor
 from torch.nn.utils import parametrize
 
 from ppl_vae import VAE, estimators, likelihoods, nets, posteriors, priors
-from ppl_vae.compilation import NotCompiledWarning, graphs
+from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.evaluation import log_likelihood
 from ppl_vae.training import NotFiniteError, compile_step
 
@@ -300,8 +301,8 @@ def test_effect_handlers_around_a_call_are_heard():
 
 
 def test_a_graph_is_found_again(monkeypatch):
-    traced, make = [], graphs.make_fx
-    monkeypatch.setattr(graphs, "make_fx", lambda f: traced.append(1) or make(f))
+    traced, make = [], proxy_tensor.make_fx
+    monkeypatch.setattr(proxy_tensor, "make_fx", lambda f: traced.append(1) or make(f))
     pair = vae()
     step, _ = stepper(pair, lr=0.0)
     got(step)

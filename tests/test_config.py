@@ -258,7 +258,7 @@ def test_the_example():
     )
     assert full == {
         "class": "VAE",
-        "posterior": {"class": "DiagonalNormal", "net": mlp(784, 20)},
+        "posterior": {"class": "DiagonalNormal", "net": mlp(784, 20), "min_scale": 1e-4},
         "likelihood": {"class": "Bernoulli", "net": mlp(10, 784), "event_dim": 1},
     }
 

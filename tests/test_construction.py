@@ -27,7 +27,7 @@ def shapes(module):
 
 def test_arguments_are_what_was_given():
     q = posteriors.DiagonalNormal(net(D, 2 * Z))
-    assert arguments(q) == {"net": q.net}
+    assert arguments(q) == {"net": q.net, "min_scale": 1e-4}
     assert arguments(nets.MLP(3, 4, hidden=[5, 6], activation=nn.ReLU)) == {
         "in_features": 3,
         "out_features": 4,
@@ -87,7 +87,9 @@ def test_every_argument_counts():
     modules = [
         priors.GaussianMixture(3, 4, learn_weights=True),
         priors.Flow(3, "maf", transforms=2, hidden=(7,)),
-        likelihoods.Normal(nn.Linear(2, 3), scale="learned", event_dim=2),
+        likelihoods.Normal(nn.Linear(2, 3), scale="learned", event_dim=2, min_scale=0.01),
+        posteriors.GaussianMixture(nn.Linear(2, 3), components=1, min_scale=0.01),
+        posteriors.Flow(nn.Linear(2, 3), 2, min_scale=2),
         nets.MLP(3, 4, hidden=(), activation=nn.Tanh),
         nets.ConvEncoder((1, 8, 8), 3, channels=(4,), residual_blocks=1, context_features=2),
     ]

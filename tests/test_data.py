@@ -312,7 +312,11 @@ VALUE_ERRORS: dict[str, Case] = {
         r"labels must have shape \(30,\), got .* \(29,\)",
     ),
     "labels as column": (lambda: labelled(Y[:, None]), r"labels must .* got .* \(30, 1\)"),
-    "negative labels": (lambda: labelled(Y - 1), "labels must be 0 or more, got -1"),
+    "negative labels": (lambda: labelled(Y - 2), "labels must be -1 or more, got -2"),
+    "fractions": (
+        lambda: labelled(Y / 2),
+        "labels must be whole numbers, got 0.5; give class numb",
+    ),
     "classes without labels": (lambda: from_tensor(X).num_classes, "must have labels"),
     "chosen without labels": (
         lambda: from_tensor(X).labelled_subset(1),
@@ -339,8 +343,12 @@ VALUE_ERRORS |= {
         lambda fraction=fraction: ramp(10).split(fraction),
         rf"test_fraction must leave items on both sides of 'ramp' \(10 items\), got {fraction}",
     )
-    for fraction in (1.0, -0.5, NAN, 0.01)
+    for fraction in (1.0, -0.5, 0.01)
 }
+VALUE_ERRORS["fraction of nan"] = (
+    lambda: ramp(10).split(NAN),
+    "split: test_fraction must be finite, got nan",
+)
 VALUE_ERRORS |= {
     f"{mode} of real values": (
         lambda mode=mode: floats([-0.5, 2.0]).batches(1, binarise=mode),
@@ -349,15 +357,17 @@ VALUE_ERRORS |= {
     for mode in ("dynamic", "static", "threshold")
 }
 TYPE_ERRORS: dict[str, Case] = {
-    "int64 values": (
-        lambda: from_tensor(torch.ones(2, 3, dtype=torch.int64)),
-        r"values must be uint8 or floating, got a tensor of shape \(2, 3\) and dtype torch.int64",
+    "complex values": (
+        lambda: from_tensor(torch.ones(2, 3, dtype=torch.complex64)),
+        r"must be integers or floating, .*got a tensor of shape \(2, 3\) and dtype torch.complex64",
     ),
-    "float labels": (lambda: labelled(Y / 1), "labels must be integers, got .*32; give class numb"),
-    "bool labels": (lambda: labelled(Y > 0), "labels must be integers"),
+    "bool labels": (lambda: labelled(Y > 0), "labels must be whole numbers or strings, got .*bool"),
 }
 INDEX_ERRORS: dict[str, Case] = {
-    "no such item": (lambda: ramp(10).draw(torch.tensor([10])), "out of (range|bounds)"),
+    "no such item": (
+        lambda: ramp(10).draw(torch.tensor([10])),
+        "index must be from 0 to 9, got 10",
+    ),
 }
 ERRORS = {ValueError: VALUE_ERRORS, TypeError: TYPE_ERRORS, IndexError: INDEX_ERRORS}
 

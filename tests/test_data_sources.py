@@ -61,13 +61,15 @@ def folder(tmp_path) -> Path:
 
 
 def test_folder_of_classes(folder):
-    colour = from_folder(folder, grey=False)
+    colour = from_folder(folder)
     assert colour.values.shape == (20, 3, 4, 6)
     assert colour.labels.tolist() == [0] * 10 + [1] * 10
     assert colour.values[10:, 0, 2, 3].tolist() == list(range(100, 110))
     assert (colour.values[:, 2] == 7).all()
     assert (colour.scale, colour.name) == (255, "images")
-    grey = from_folder(folder)
+    assert colour.conversions == ()
+    grey = from_folder(folder, grey=True)
+    assert grey.conversions == ("colour made grey in 20 of 20 images",)
     assert grey.values.shape == (20, 1, 4, 6)
     weights = torch.tensor([0.299, 0.587, 0.114])  # luma, as Pillow's mode L
     expected = (colour.values.float() * weights[:, None, None]).sum(1, keepdim=True)
@@ -86,7 +88,7 @@ def test_folder_images_are_resized_to_height_and_width(folder, size, shape):
     page = np.zeros((40, 60), dtype=np.uint8)
     page[:20] = 200
     Image.fromarray(page).save(folder / "ants" / "0.PNG")
-    assert load(folder, size=size).event_shape == (1, *shape)
+    assert load(folder, size=size).event_shape == (3, *shape)
     first = from_folder(folder, size=size).values[0, 0]
     assert (first[0] == 200).all()  # upper half bright, lower half dark
     assert (first[-1] == 0).all()
@@ -145,8 +147,10 @@ NO_SOURCE = (
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
 KEYS = (
     r"must have the key x .* and nothing else, got images, labels; write it with np.savez\(path, x="
+    r"...\), or name its arrays: x=, y= \(--data.x, --data.y\)"
 )
 LABELS = np.array(["a"] * 30)
+DATES = np.array(["2020"] * 30, dtype="datetime64[Y]")
 OBJECTS = np.array([{}, []], dtype=object)
 
 Case = tuple[Callable[[Path], object], str]
@@ -174,7 +178,22 @@ VALUE_ERRORS: dict[str, Case] = {
         lambda p: load(file(p / "b.npz", npz(p, x=X).read_bytes()[:-30])),
         "b.npz', which cannot be read",
     ),
-    "pickled objects": (lambda p: load(npz(p, x=OBJECTS)), "without pickled objects"),
+    "pickled objects": (
+        lambda p: load(npz(p, x=OBJECTS)),
+        r"without pickled objects.* of 'x', .* with .astype\(float\), or text with .astype\(str\)",
+    ),
+    "pickled labels": (lambda p: load(npz(p, x=X, y=OBJECTS)), "of 'y', the entries are Python o"),
+    "no such array": (
+        lambda p: load(npz(p, images=X), x="pictures"),
+        "must have the array 'pictures', given as x=, got images; give one of those",
+    ),
+    "no such labels": (lambda p: load(npz(p, x=X), y="target"), "'target', given as y=, got x"),
+    "an array's name in a .npy": (
+        lambda p: load(file(p / "a.npy", b""), x="data"),
+        "is a .npy file, of one array without a name, got x='data'; drop it",
+    ),
+    "an array's name in digits": (lambda p: load("digits", y="target"), "y does not apply to sour"),
+    "an array's name in a folder": (lambda p: load(p, x="data"), "x does not apply to source"),
     "other keys": (lambda p: load(npz(p, images=X, labels=Y)), KEYS),
     "no keys": (lambda p: load(archive(p / "a.npz")), "must have the key x .* got readme"),
     "loose image": (lambda p: load(images(p, a=X[0], b=None)), "got both 'a.png' and 'b'"),
@@ -191,8 +210,10 @@ VALUE_ERRORS: dict[str, Case] = {
 TYPE_ERRORS: dict[str, Case] = {
     "text": (lambda p: from_numpy(LABELS[:, None]), "x must be a numeric array, got dtype <U1"),
     "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must be an array without a mask"),
-    "masked labels": (lambda p: from_numpy(X, np.ma.masked_array(Y)), "labels must be an array wi"),
-    "text labels": (lambda p: from_numpy(X, LABELS), "labels must be a numeric array, got .* <U1"),
+    "dates as labels": (
+        lambda p: from_numpy(X, DATES),
+        "labels must be a numeric array, got .*date",
+    ),
 }
 NOT_FOUND: dict[str, Case] = {
     "missing file": (lambda p: load(p / "a.npz"), NO_FILE),

@@ -511,5 +511,5 @@ def test_units_refuse_what_has_no_variance():
         latent_units(vae(), binary(1))
     with pytest.raises(ValueError, match="num_samples must be 2 or more"):
         latent_units(vae(), binary(4), num_samples=1)
-    with pytest.raises(ValueError, match="threshold must be at least 0"):
+    with pytest.raises(ValueError, match="threshold must be finite and at least 0"):
         latent_units(vae(), binary(4), threshold=-1.0)

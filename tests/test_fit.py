@@ -636,7 +636,7 @@ def test_guides_that_make_their_parameters_themselves(guide, tmp_path):
             estimator=Trace_ELBO(),
             log_every=3,
             out=out,
-            resume=True,
+            resume=out is not None,
         )
         histories.append(fitted.history["loss"].tolist())
         pairs.append(pair)
@@ -990,7 +990,7 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         ([], ValueError, "data must give a batch in each epoch, got none"),
         ("mnist", TypeError, "loaded by its name with ppl_vae.data.load"),
         ({"x": torch.ones(2, 64)}, TypeError, "data must not be a mapping"),
-        (np.ones((2, 64)), TypeError, "torch.from_numpy"),
+        (np.ones((2, 64), dtype=object), TypeError, "data must be a numeric array, got dtype obj"),
         ((torch.ones(2, 64), torch.ones(2)), TypeError, "must not be a tuple of tensors"),
         (TensorDataset(torch.ones(2, 64)), TypeError, "such as a DataLoader, got"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pairs import D, Z, net
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp
 from test_large_counts import negative_binomial, poisson
 
 from ppl_vae import likelihoods, nets, posteriors, priors
@@ -40,7 +40,13 @@ def located(density, sigma):
 
 
 def learned(part, outputs):
-    return outputs, scale(part.unconstrained_scale.item())
+    best = of(part.running_error) or 1.0
+    best = np.sqrt(best) if isinstance(part, likelihoods.Normal) else best
+    return outputs, best * np.exp(of(part.log_ratio))
+
+
+def parameter(part, outputs):
+    return outputs, part.min_scale + softplus(part.unconstrained_scale.item())
 
 
 def per_pixel(part, outputs):
@@ -184,6 +190,11 @@ LIKELIHOODS = {
         real,
         located(normal, learned),
     ),
+    "normal, parameter": (
+        lambda: likelihoods.Normal(net(Z, D), "parameter", min_scale=1 / 3),
+        real,
+        located(normal, parameter),
+    ),
     "normal, per pixel": (
         lambda: likelihoods.Normal(net(Z, 2 * D), "per-pixel"),
         real,
@@ -265,10 +276,11 @@ def gaussian_mixture(part, z):
 def vamp(part, z):
     with torch.no_grad():
         loc, s = np.split(of(part.posterior.net(part.inputs())), 2, -1)
-    if part.bounds is not None and part.learn:
+    if isinstance(part.bounds, tuple):
         low, high = part.bounds
-        u = low + (high - low) * expit(4 * of(part.raw_inputs) / (high - low))
-        np.testing.assert_allclose(of(part.inputs()), u, rtol=1e-14)
+        v = (of(part.unfolded_inputs) - low) % (2 * (high - low))
+        u = low + np.minimum(v, 2 * (high - low) - v)
+        np.testing.assert_allclose(of(part.inputs()), u, rtol=1e-13)
     each = normal(z[:, None], loc, scale(s)).sum(-1)
     return logsumexp(log_softmax(of(part.logits)) + each, axis=-1)
 

@@ -524,7 +524,7 @@ def test_arguments_are_kept():
 ERRORS = [
     (lambda: FlowPrior(0), ValueError, "Flow: latent_dim must be 1 or more, got 0"),
     (lambda: FlowPrior(Z, transforms=0), ValueError, "transforms must be 1 or more"),
-    (lambda: FlowPrior(Z, hidden=(8, 0)), ValueError, "each width in hidden must be 1 or more"),
+    (lambda: FlowPrior(Z, hidden=(8, 0)), ValueError, "hidden must be 1 or more"),
     (lambda: FlowPrior(Z, "glow"), ValueError, "kind must be one of 'realnvp', .*, got 'glow'"),
     (lambda: FlowPrior(Z, zuko.flows.CNF), TypeError, r"must take \(features, context, \*"),
     (
@@ -547,7 +547,7 @@ ERRORS = [
     (
         lambda: FlowPrior(Z, functools.partial(flow.spline, bound=0.0)),
         ValueError,
-        "bound must be positive",
+        "bound must be finite and above 0",
     ),
 ]
 

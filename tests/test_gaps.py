@@ -154,6 +154,12 @@ def test_log_px_is_importance_sampled_where_it_is_not_given(oracle):
     torch.testing.assert_close(gap.log_px, oracle.log_px(x).detach(), rtol=0, atol=1e-8)
 
 
+def test_a_pareto_k_that_was_not_computed_is_not_good(oracle):
+    pair, x = as_vae(oracle, full_rank(oracle._exact_posterior())), torch.randn(2, 4)
+    with pytest.warns(UserWarning, match="k̂ not computed: .* got importance_samples=24: nothing"):
+        inference_gap(pair, x, steps=1, num_samples=1, importance_samples=24)
+
+
 @unchecked
 def test_log_px_does_not_depend_on_how_bad_the_network_is(oracle):
     """Sampling from the network's posterior would leave log p(x) far below L[q*]."""

@@ -54,7 +54,8 @@ WRONG = {
     "a number": (Y[0], ValueError, r"\(7,\)"),
     "too large": (Y + 10, ValueError, "from 10 to 12"),
     "just too large": (torch.full((N,), C), ValueError, "from 3 to 3"),
-    "unknown": (torch.tensor([-1, 1, 2, 0, 1, 2, 1]), ValueError, "without a label"),
+    "unknown": (torch.full((N,), -1), ValueError, "must have a label, got -1 for all"),
+    "below -1": (Y - 2, ValueError, "from -2 to 0"),
     "floats": (Y.float(), TypeError, "float32"),
     "probabilities": (torch.full((N, C), 1 / C), TypeError, "float32"),
     "booleans": (Y > 0, TypeError, "bool"),
@@ -110,7 +111,7 @@ def test_a_stacked_pair_knows_the_classes_of_its_second():
         likelihood=likelihoods.Normal(nets.MLP(2 + C, width)),
         prior=priors.StandardNormal(2),
     )
-    with pytest.raises(ValueError, match="from 0 to 2"):
+    with pytest.raises(ValueError, match="from 0 to 2, -1 where unknown, got values"):
         accuracy(StackedVAE(first=first, second=second), X, Y + 1)
 
 
@@ -190,13 +191,13 @@ def test_a_compiled_step_sees_labels_that_are_rewritten(write, monkeypatch):
 
 
 def test_labels_out_of_range_are_not_scored_in_fit():
-    """-1 or a class too many, written into a data set through numpy, is refused when fit begins."""
-    for wrong in (-1, C):
+    """No class and no -1, written into a data set through numpy, is refused when fit begins."""
+    for wrong in (-2, C):
         dataset = sets.Dataset(binary(), Y.clone())
         batches = dataset.batches(4, binarise="none")
         dataset.labels.numpy()[3] = wrong
         for given in (dataset, batches):
-            with pytest.raises(ValueError, match=r"y must hold a label|got values from 0 to 3"):
+            with pytest.raises(ValueError, match=r"got values from (-2 to 2|0 to 3)"):
                 fit(ssvae(), given, steps=2, progress=False)
 
 

@@ -21,13 +21,14 @@ ROOMS = {
     "turns": {"randomness"},
     "modes": {"buffers", "turns"},
     "registration": set(),
+    "tensors": set(),
     "compilation": {"buffers", "models", "randomness"},
     "construction": {"errors", "likeness"},
     "likeness": {"errors"},
     "distributions": {"errors"},
     "nets": {"conditional", "construction", "errors"},
     "conditional": {"construction", "errors"},
-    "priors": {"conditional", "distributions", "errors"},
+    "priors": {"conditional", "distributions", "errors", "randomness"},
     "posteriors": {"conditional", "distributions", "errors"},
     "likelihoods": {"conditional", "distributions", "errors"},
     # A pair's save() imports storage when it is called: storage knows all pairs.
@@ -41,10 +42,11 @@ ROOMS = {
         "randomness",
         "registration",
         "storage",
+        "tensors",
     },
     "estimators": {"buffers", "errors", "randomness", "turns"},
-    "oracles": {"registration"},
-    "data": {"errors", "files", "turns"},
+    "oracles": {"errors", "registration"},
+    "data": {"errors", "events", "files", "randomness", "tensors", "turns"},
     "evaluation": {
         "compilation",
         "conditional",
@@ -58,6 +60,7 @@ ROOMS = {
         "modes",
         "plots",
         "randomness",
+        "tensors",
         "turns",
     },
     "plots": {"errors", "events"},
@@ -103,6 +106,7 @@ ROOMS = {
         "modes",
         "randomness",
         "storage",
+        "tensors",
         "turns",
     },
 }
@@ -153,10 +157,13 @@ def test_importing_the_package_changes_nothing():
 import torch, pyro
 before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
 import ppl_vae, sys
+from ppl_vae import VAE, config, data, estimators, evaluation, likelihoods, models, nets
+from ppl_vae import posteriors, priors, storage
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())
-assert "torchvision" not in sys.modules and "matplotlib" not in sys.modules
+late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton"}
+assert not late & set(sys.modules), late & set(sys.modules)
 assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

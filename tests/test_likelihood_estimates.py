@@ -98,12 +98,13 @@ def test_at_the_exact_posterior_every_division_gives_the_evidence(
     oracle = make(3, 2, full_rank=True)
     oracle.set_exact_guide()
     x = torch.randn(5, 3)
-    result = log_likelihood(oracle, x, num_samples=num_samples, chunk_size=chunk_size)
+    log_px = quiet if num_samples == 1 else log_likelihood
+    result = log_px(oracle, x, num_samples=num_samples, chunk_size=chunk_size)
     torch.testing.assert_close(result.log_px, oracle.log_px(x).detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(result.ess, torch.full((5,), float(num_samples)))
     if num_samples > 1:
         assert (result.standard_error < 1e-7).all()
-    assert result.unreliable == 0
+        assert result.unreliable == 0
 
 
 def test_y_is_summed_and_not_averaged_over_its_guide(float64):
@@ -257,10 +258,25 @@ def test_only_the_tail_is_kept():
 
 
 def test_one_sample_has_no_error_bar(float64):
-    result = log_likelihood(LinearGaussian(3, 2), torch.randn(4, 3), num_samples=1)
+    result = quiet(LinearGaussian(3, 2), torch.randn(4, 3), num_samples=1)
     assert result.standard_error.isnan().all()
     assert result.pareto_k.isnan().all()
     assert (result.ess == 1).all()
+    assert "error of the mean not computed: a single sample" in str(result)
+
+
+def test_a_pareto_k_that_was_not_computed_is_not_good(float64):
+    """With too few samples nothing is known to be reliable, and it is said so."""
+    oracle, x = LinearGaussian(3, 2), torch.randn(4, 3)
+    few = MIN_SAMPLES - 1
+    with pytest.warns(
+        UserWarning, match=f"k̂ not computed: fewer than 25 samples, got num_samples={few}"
+    ):
+        result = log_likelihood(oracle, x, num_samples=few)
+    assert not result.has_pareto_k
+    assert result.unreliable == 4
+    assert str(result).endswith("k̂ not computed: fewer than 25 samples)")
+    assert quiet(oracle, x, num_samples=MIN_SAMPLES).has_pareto_k
 
 
 def largest_batches(module):

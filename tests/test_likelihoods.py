@@ -27,6 +27,7 @@ CASES = {
     "continuous bernoulli": (likelihoods.ContinuousBernoulli, {}, [0.0, 0.3, 1.0]),
     "normal": (likelihoods.Normal, {"scale": 0.7}, [-2.0, 0.0, 3.0]),
     "normal, learned": (likelihoods.Normal, {"scale": "learned"}, [-2.0, 0.0, 3.0]),
+    "normal, parameter": (likelihoods.Normal, {"scale": "parameter"}, [-2.0, 0.0, 3.0]),
     "normal, per pixel": (likelihoods.Normal, {"scale": "per-pixel"}, [-2.0, 0.0, 3.0]),
     "laplace": (likelihoods.Laplace, {"scale": 0.7}, [-2.0, 0.0, 3.0]),
     "laplace, learned": (likelihoods.Laplace, {"scale": "learned"}, [-2.0, 0.0, 3.0]),
@@ -144,7 +145,7 @@ def softplus(a):
     return np.logaddexp(0, a) + 1e-4
 
 
-@pytest.mark.parametrize("scale", [0.7, 2, "learned", "per-pixel"])
+@pytest.mark.parametrize("scale", [0.7, 2, "learned", "parameter", "per-pixel"])
 @pytest.mark.parametrize("cls", [likelihoods.Normal, likelihoods.Laplace])
 def test_location_and_scale(cls, scale, float64):
     event_shape, count = (2, 3, 4), 2 if scale == "per-pixel" else 1
@@ -152,6 +153,12 @@ def test_location_and_scale(cls, scale, float64):
     part = cls(nn.Identity(), scale, event_dim=3)
     sigma = 2.0 if scale == 2 else 0.7
     if scale == "learned":
+        assert list(part.state_dict()) == ["log_ratio", "running_error"]
+        assert part(outputs).base_dist.scale.unique().item() == 1.0
+        nn.init.constant_(part.log_ratio, -0.3)
+        nn.init.constant_(part.running_error, 0.09)
+        sigma = math.exp(-0.3) * (0.3 if cls is likelihoods.Normal else 0.09)
+    elif scale == "parameter":
         assert list(part.state_dict()) == ["unconstrained_scale"]
         torch.testing.assert_close(part.unconstrained_scale.exp().log1p(), torch.ones(()))
         nn.init.constant_(part.unconstrained_scale, -0.3)
@@ -533,7 +540,7 @@ ERRORS = {
         lambda: likelihoods.Categorical(NET, levels=1),
         "Categorical: levels must be 2 or more, got 1; it is 256",
     ),
-    "no level": (lambda: likelihoods.DiscretisedLogisticMixture(NET, 3, 0), "levels must be 1"),
+    "no level": (lambda: likelihoods.DiscretisedLogisticMixture(NET, 3, 0), "levels must be 2"),
     "no component": (
         lambda: likelihoods.DiscretisedLogisticMixture(NET, 0),
         "components must be 1 or more",
@@ -577,7 +584,7 @@ ERRORS = {
         ),
         "40 channels for RGB images.*got 36",
     ),
-    "bits of nothing": (lambda: bits_per_dim(1.0, (3, 0)), "each size of event_shape must be 1"),
+    "bits of nothing": (lambda: bits_per_dim(1.0, (3, 0)), "event_shape must be 1"),
 }
 
 

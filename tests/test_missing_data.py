@@ -262,7 +262,7 @@ def test_it_is_the_loop_by_hand(build):
     quiet(ours, dataset, steps=8, batch_size=10, seed=7)
     batches = [
         (b.x, b.mask) if build is vae else (b.x, b.y, b.mask)
-        for epoch in [dataset.batches(10, seed=7, binarise="dynamic")]
+        for epoch in [dataset.batches(10, seed=7, binarise="none")]
         for _ in range(2)
         for b in epoch
     ]
@@ -706,7 +706,7 @@ def test_units_and_the_split_of_the_kl_see_what_is_observed():
     assert split.kl.mean == pytest.approx(kl.mean, abs=5 * split.kl.standard_error)
     again = evaluation.kl_decomposition(pair, x.nan_to_num(3.0), mask=mask, num_samples=50)
     assert again.mutual_information == split.mutual_information
-    with pytest.raises(ValueError, match="a further argument"):
+    with pytest.raises(ValueError, match="x has 60 data, but mask is"):
         evaluation.kl_decomposition(pair, x, mask=mask[:5])
 
 
@@ -816,7 +816,7 @@ def test_a_report_refuses_masks_that_do_not_suit(tmp_path, given, mask, message)
 def test_accuracy_refuses_values_that_are_not_there():
     x, mask = masked()
     for given in ({}, {"mask": torch.ones_like(mask)}):
-        with pytest.raises(ValueError, match=f"{int((~mask).sum())} values that are not finite"):
+        with pytest.raises(ValueError, match="x has values that are not finite"):
             evaluation.accuracy(made(ssvae), x, torch.arange(40) % C, **given)
 
 
@@ -843,8 +843,8 @@ def test_an_evaluation_gives_programs_what_they_take(name):
         evaluate(programs(XMask, X), X8, M8)
     with pytest.raises(ValueError, match=f"{name}: the model needs 'y'"):
         evaluate(programs(NeedsLabels), X8)
-    with pytest.raises(TypeError, match=f"{name}: x must be a tensor .*, got Dataset"):
-        evaluate(made(), Dataset(X8))
+    with pytest.raises(TypeError, match=f"{name}: x must be a Dataset, .*, got None"):
+        evaluate(made(), None)
 
 
 def test_a_report_on_programs_that_take_no_mask_is_refused(tmp_path):
@@ -873,7 +873,7 @@ def test_the_command_line_passes_it_on(file, tmp_path, capsys):
     run = tmp_path / "run"
     given = ("fit", "vae", "--data", str(file), "--out", str(run), *SMALL)
     assert main(given) != 0
-    assert 'missing="nan"' in capsys.readouterr().err
+    assert "--data.missing nan" in capsys.readouterr().err
     assert not run.exists()
     assert main((*given, "--data.missing", "nan")) == 0
     assert "missing: nan" in (run / "config.yaml").read_text()

@@ -256,13 +256,13 @@ def test_vamp_trains_pseudo_inputs_weights_and_the_shared_posterior(float64):
     q = POSTERIORS["diagonal"]()
     prior = priors.VampPrior(q, K, event_shape=(D,), learn_weights=True)
     prior().log_prob(torch.randn(7, Z)).sum().backward()
-    for p in (prior.raw_inputs, prior.logits, *q.parameters()):
+    for p in (prior.unfolded_inputs, prior.logits, *q.parameters()):
         assert p.grad.abs().max() > 0
     # the gradient at the pseudo-inputs is that of the explicit average
     z = torch.randn(7, Z)
     u = prior.inputs().detach().requires_grad_()
     explicit = torch.stack([q(each).log_prob(z) for each in u]).logsumexp(0).sum()
-    got = torch.autograd.grad(prior().log_prob(z).sum(), prior.raw_inputs)[0]
+    got = torch.autograd.grad(prior().log_prob(z).sum(), prior.unfolded_inputs)[0]
     close(got, torch.autograd.grad(explicit, u)[0])
 
 
@@ -289,17 +289,17 @@ def test_bounds_hold_whatever_the_step(float64):
     data = low + (high - low) * torch.rand(K, D).round()  # all of it at the ends
     prior = priors.VampPrior(POSTERIORS["diagonal"](), data, bounds=(low, high))
     start = prior.inputs()
-    assert (start - data).abs().max() < 0.0301
-    slope = torch.autograd.grad(start.sum(), prior.raw_inputs)[0]
-    assert (slope > 0.03).all()
+    assert torch.equal(start, data)
+    (slope,) = torch.autograd.grad(start.sum(), prior.unfolded_inputs)
+    assert (slope == 1).all()  # none is stuck at an end
     with torch.no_grad():
-        prior.raw_inputs.add_(1000 * torch.randn(K, D))
+        prior.unfolded_inputs.add_(torch.where(data == low, -0.25, 0.5))
+    close(prior.inputs(), torch.where(data == low, low + 0.25, high - 0.5))
+    (slope,) = torch.autograd.grad(prior.inputs().sum(), prior.unfolded_inputs)
+    assert (slope == -1).all()
+    with torch.no_grad():
+        prior.unfolded_inputs.add_(1000 * torch.randn(K, D))
     assert ((prior.inputs() >= low) & (prior.inputs() <= high)).all()
-    inside = torch.tensor([[-0.9, 0.0, 0.5, 1.9]])
-    prior = priors.VampPrior(posteriors.DiagonalNormal(net(4, 4)), inside, bounds=(low, high))
-    close(prior.inputs(), inside)
-    slope = torch.autograd.grad(prior.inputs().sum(), prior.raw_inputs)[0]
-    assert slope[0, 2].item() == pytest.approx(1.0)  # in the middle
 
 
 @pytest.mark.parametrize("bounds", [None, (0, 1)])
@@ -308,19 +308,75 @@ def test_fixed_inputs_stay_exactly_as_given(bounds):
     prior = priors.VampPrior(q, data, learn=False, bounds=bounds)
     given = data.clone()
     data.fill_(7.0)  # they are a copy
-    assert "raw_inputs" not in dict(prior.named_parameters())
-    assert set(prior.state_dict()) >= {"raw_inputs", "logits"}
+    assert "unfolded_inputs" not in dict(prior.named_parameters())
+    assert set(prior.state_dict()) >= {"unfolded_inputs", "logits"}
     pair = VAE(prior=prior, posterior=q, likelihood=likelihoods.Bernoulli(net(Z, D)))
     SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(binary())
     assert torch.equal(prior.inputs(), given)
 
 
-def test_random_inputs_suit_the_bounds():
+@pytest.mark.parametrize(
+    ("bounds", "centre", "spread"),
+    [("data", 0, 0.01), (None, 0, 0.01), ((-1, 9), 0, 0.1), ((2, 4), 3, 0.02)],
+    ids=str,
+)
+def test_without_data_inputs_start_near_zero_or_the_middle(bounds, centre, spread):
     q = POSTERIORS["diagonal"]()
-    inputs = priors.VampPrior(q, 500, event_shape=(D,), bounds=(2, 4), learn=False).inputs()
-    assert 2 <= inputs.min() < 2.1 < 3.9 < inputs.max() <= 4
-    inputs = priors.VampPrior(q, 500, event_shape=(D,)).inputs()
-    assert inputs.std().item() == pytest.approx(1.0, abs=0.1)
+    prior = priors.VampPrior(q, 500, event_shape=(D,), bounds=bounds)
+    inputs = prior.inputs()
+    assert prior.bounds == bounds
+    assert inputs.mean().item() == pytest.approx(centre, abs=spread / 5)
+    assert inputs.std().item() == pytest.approx(spread, rel=0.1)
+    at_an_end = priors.VampPrior(q, 500, event_shape=(D,), bounds=(0, 1)).inputs()
+    assert 0 <= at_an_end.min() < at_an_end.max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bounds"),
+    [(0.2, 0.9, (0, 1)), (0.0, 1.0, (0, 1)), (0.0, 30.0, (0.0, 30.0)), (-2.0, 3.0, (-2.0, 3.0))],
+)
+def test_bounds_are_the_datas_unless_given(low, high, bounds):
+    q, data = POSTERIORS["diagonal"](), torch.full((K, D), low)
+    data[0, 0] = high
+    assert priors.VampPrior(q, data).bounds == bounds
+    assert priors.VampPrior(q, data, bounds=None).bounds is None
+    prior = priors.VampPrior(q, K, event_shape=(D,))
+    prior.initialise_from(data)
+    assert prior.bounds == bounds
+    assert torch.equal(prior.inputs().sort(0).values, data.sort(0).values)
+    assert priors.VampPrior(q, torch.full((K, D), 7.0)).bounds == "data"  # no interval
+
+
+def test_inputs_are_data_drawn_at_random_and_again_with_noise_where_there_are_few():
+    q = POSTERIORS["diagonal"]()
+    data, state = torch.arange(40.0).unsqueeze(-1).expand(40, D), torch.get_rng_state()
+    few, many, same = (priors.VampPrior(q, k, event_shape=(D,)) for k in (5, 100, 5))
+    torch.set_rng_state(state)
+    few.initialise_from(data[:30], values=(0, 39), seed=3)
+    same.initialise_from(data[:30], values=(0, 39), seed=3)
+    many.initialise_from(data, seed=3)
+    assert torch.equal(state, torch.get_rng_state())
+    assert few.bounds == many.bounds == (0.0, 39.0)
+    assert torch.equal(few.inputs(), same.inputs())
+    drawn = few.inputs()[:, 0].tolist()
+    assert len(set(drawn)) == 5
+    assert set(drawn) <= set(range(30))
+    assert drawn != sorted(drawn)
+    inputs = many.inputs()
+    assert torch.equal(inputs[:40].sort(0).values, data)
+    nearest = (inputs[40:] - inputs[40:].mean(1, keepdim=True).round()).abs()
+    assert 0.1 < nearest.std() < 0.6  # 1 % of 39
+    assert len(inputs.unique(dim=0)) == 100
+    assert 0 <= inputs.min() <= inputs.max() <= 39
+    for wrong, match in [
+        (data[:, :2], "x must have shape"),
+        (data * math.nan, "finite"),
+        (data + 1, "must lie in bounds"),
+    ]:
+        before = many.inputs()
+        with pytest.raises(ValueError, match=match):
+            many.initialise_from(wrong)
+        assert torch.equal(many.inputs(), before)
 
 
 @pytest.mark.parametrize("learn", [True, False])
@@ -330,7 +386,7 @@ def test_with_posterior_shares_inputs_and_weights(learn):
     state = torch.get_rng_state()
     new = prior.with_posterior(other)
     assert torch.equal(state, torch.get_rng_state())
-    assert new.raw_inputs is prior.raw_inputs
+    assert new.unfolded_inputs is prior.unfolded_inputs
     assert new.logits is prior.logits
     assert (new.posterior, prior.posterior, new.training) == (other, q, False)
     assert {**arguments(new), "posterior": q} == arguments(prior)
@@ -345,7 +401,7 @@ def test_replacing_the_posterior_of_a_pair_takes_the_vamp_along():
     pair = VAE(prior=prior, posterior=q, likelihood=likelihoods.Bernoulli(net(Z, D)))
     new = pair.replace(posterior=other)
     assert new.prior.posterior is new.posterior is other
-    assert new.prior.raw_inputs is prior.raw_inputs
+    assert new.prior.unfolded_inputs is prior.unfolded_inputs
     assert pair.prior.posterior is q
 
 
@@ -354,7 +410,7 @@ def test_the_arguments_that_are_read_back_make_the_same_structure():
     for options in [{}, {"learn": False}, {"learn_weights": True, "bounds": (0, 1)}]:
         data = binary(K).T.contiguous().T  # an order in memory that Pyro's store refuses
         prior = priors.VampPrior(q, data, **options)
-        assert prior.raw_inputs.is_contiguous()
+        assert prior.unfolded_inputs.is_contiguous()
         read = arguments(prior)
         assert (read["pseudo_inputs"], read["event_shape"]) == (K, (D,))
         again = priors.VampPrior(**read)
@@ -516,12 +572,12 @@ ERRORS = {
     "a spread of zero": (
         lambda: priors.GaussianMixture(Z, 3, spread=0.0),
         ValueError,
-        r"spread must be a positive number, got 0\.0.*components that start as one",
+        r"spread must be finite and above 0, got 0\.0.*components that start as one",
     ),
     "a spread that is no number": (
         lambda: priors.GaussianMixture(Z, 3, spread="1"),
         TypeError,
-        "spread must be a positive number, got '1'",
+        "spread must be a number, got '1'",
     ),
     "too few latents": (
         initialise(torch.randn(2, Z)),

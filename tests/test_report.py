@@ -196,9 +196,50 @@ def test_the_table_has_what_was_asked_for(written, pairs):
             assert label in table["quantities"], label
     first, second = written.results["pairs"].values()
     assert "clustering" in first["missing"]
-    assert "clustering NMI" in second["quantities"]
+    assert {"clustering NMI", "clustering AMI"} <= second["quantities"].keys()
     assert "Beware" in written.page.read_text()
     assert "NELBO" in str(written)
+
+
+def test_the_nelbo_and_the_bound_of_one_draw_are_one_number(written):
+    for table in written.results["pairs"].values():
+        assert table["quantities"]["IWAE-1"] == table["quantities"]["NELBO"]
+    page = Page(written.page.read_text(encoding="utf-8"))
+    (drawn,) = (i["alt"] for i in page.images if i["alt"].startswith("in nats per datum"))
+    assert "IWAE-5" in drawn
+    assert "IWAE-1 " not in drawn  # it would lie on the NELBO
+    assert "IWAE-1 is the NELBO" in page.text
+
+
+def test_what_was_not_computed_is_no_good_number(tmp_path):
+    oracle = oracles.LinearGaussian(5, 2)
+    x = torch.randn(9, 5, dtype=next(oracle.parameters()).dtype)
+    for samples, absent in (
+        (24, {"data with k̂ > 0.7"}),
+        (1, {"data with k̂ > 0.7", "IS-1, Monte Carlo error of the mean"}),
+    ):
+        options = {"num_samples": samples, "num_particles": (1,)}
+        found = report({"oracle": oracle}, x, tmp_path, **options)
+        table = json.loads(found.numbers.read_text())["pairs"]["oracle"]
+        quantities = table["quantities"]
+        assert {name for name, q in quantities.items() if q["value"] is None} == absent
+        assert all(quantities[name]["text"].startswith("not computed: ") for name in absent)
+        assert any("k̂ not computed" in warning for warning in table["warnings"])
+        assert "beware: oracle: log_likelihood: Pareto" in str(found)
+        text = Page(found.page.read_text()).text
+        assert "not computed: fewer than 25 samples" in text
+        assert "nan" not in text
+
+
+def test_many_clusters_for_few_classes_come_with_a_caveat(digits, tmp_path):
+    few = digits.subset(digits.labels < 2)
+    pair = vae(priors.GaussianMixture(2, 40), 2)
+    found = report(pair, few, tmp_path, **FEW).results["pairs"]["VAE"]
+    clusters = found["quantities"]["clusters that hold labelled data"]["value"]
+    assert clusters > 2
+    (caveat,) = (text for text in found["warnings"] if text.startswith("Clustering accuracy"))
+    assert f"each of 2 classes with one of {clusters} clusters" in caveat
+    assert "clustering AMI" in found["quantities"]
 
 
 def test_what_is_costly_is_of_the_first_data_alone(pairs, digits, tmp_path, monkeypatch):
@@ -341,7 +382,14 @@ def test_data_that_are_no_images(tmp_path):
     x = torch.randn(20, 5, dtype=next(oracle.parameters()).dtype)
     found = report({"oracle": oracle}, x, tmp_path, **FEW)
     text = found.page.read_text()
-    assert text.count("the data are no images, of shape (5,) each") >= 4
+    # Sections without a picture are left out whole, and the reason is given once.
+    assert text.count("the data are no images, of shape (5,) each") == 1
+    for title in ("Samples from the model", "Reconstructions", "Reliability of q(y | x)"):
+        assert f"<h2>{title}</h2>" not in text
+        assert title in text.split("What is left out")[1]
+    sections = re.findall("<section>.*?</section>", text, re.DOTALL)
+    assert sections
+    assert all("<img" in section for section in sections)
     exact = -oracle.log_px(x).mean().item()
     table = found.results["pairs"]["oracle"]["quantities"]
     assert table["IS-60"]["value"] == pytest.approx(exact, abs=0.5)

@@ -61,11 +61,32 @@ def test_perfect_and_random_clusters():
     assert perfect.accuracy.mean == 1
     assert perfect.nmi == pytest.approx(1)
     assert perfect.ari == pytest.approx(1)
-    assert str(perfect) == "clustering accuracy 100.0 %, NMI 1.000, ARI 1.000"
+    assert perfect.ami == pytest.approx(1)
+    assert str(perfect) == (
+        "clustering accuracy 100.0 % with 10 clusters for 10 classes, NMI 1.000, AMI 1.000, "
+        "ARI 1.000"
+    )
     random = clustering(torch.randint(10, (3000,)), y)
     assert 0.1 < random.accuracy.mean < 0.15
     assert abs(random.ari) < 0.005
     assert random.nmi < 0.02
+
+
+def test_many_clusters_have_a_greatest_accuracy_and_a_share_of_chance():
+    y = torch.arange(500) % 10
+    own = clustering(torch.arange(500), y)  # a cluster for each datum
+    assert own.accuracy.mean == own.greatest_accuracy == 10 / 500
+    assert own.nmi > 0.5
+    assert own.ami == pytest.approx(0, abs=1e-9)
+    assert "2.0 % of at most 2.0 % with 500 clusters for 10 classes" in str(own)
+    # The expected information at given sizes, by drawing labels at random.
+    k = torch.randint(60, (500,))
+    nmi, chance = clustering(k, y).nmi, clustering(k, y).ami
+    assert chance == pytest.approx(0, abs=0.03)
+    assert nmi > 0.15
+    few = clustering(torch.arange(500) % 5, y)
+    assert few.greatest_accuracy == 1
+    assert few.accuracy.mean == 0.5
 
 
 def test_probabilities_are_clusters_by_their_greatest():
@@ -216,11 +237,14 @@ REFUSED = [
     (lambda: expected_calibration_error(P + 0.1, Y), "rows of numbers from 0 that sum to 1"),
     (lambda: expected_calibration_error(P * math.nan, Y), "sum to 1"),
     (lambda: expected_calibration_error(torch.tensor([[1.5, -0.5]]), Y[:1]), "sum to 1"),
-    (lambda: expected_calibration_error(P, Y + 2), "integers from 0 to 1, got values from 2"),
+    (
+        lambda: expected_calibration_error(P, Y + 2),
+        "integers from 0 to 1, -1 where unknown, got values from 2",
+    ),
     (lambda: expected_calibration_error(P, Y[:3]), r"labels of shape \(4,\)"),
     (lambda: expected_calibration_error(P[:0], Y[:0]), "at least one datum"),
     (lambda: expected_calibration_error(P, Y, bins=0), "bins must be 1 or more"),
-    (lambda: clustering(Y, Y - 1), "leave out data without a label"),
+    (lambda: clustering(Y, Y - 1), "labels must have a label, got -1 for all 4"),
     (lambda: clustering(Y, Y[:2]), r"labels of shape \(4,\)"),
     (lambda: clustering(P[:, 0], Y), r"shape \(N, clusters\)"),
     (lambda: clustering(P * math.nan, Y), "finite probabilities"),

@@ -113,7 +113,8 @@ def test_what_estimators_find_at_their_first_call_is_no_part_of_the_training(
         nn.init.normal_(net.net.weight, std=0.1)
         nn.init.zeros_(net.net.bias)
         nn.init.zeros_(net.calls)
-        options = {"estimator": estimator(), "beta": beta, "out": out, "resume": True}
+        options = {"estimator": estimator(), "beta": beta, "out": out}
+        options["resume"] = out is not None
         quiet(pair, DIGITS, steps=steps, log_every=2, checkpoint_every=3, **options)
         ended.append(pair)
         assert net.calls == steps

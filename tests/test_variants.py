@@ -163,7 +163,7 @@ CONDITION_ERRORS = {
     "an unobserved label": (
         lambda: conditional().guide(binary(), torch.full((7,), -1)),
         ValueError,
-        "y must hold a label for each datum",
+        "c must hold a label for each datum",
     ),
     "features of another width": (
         lambda: conditional(context_features=C).guide(binary(), torch.randn(7, 2)),
@@ -192,7 +192,7 @@ CONDITION_ERRORS = {
             likelihood=likelihoods.Bernoulli(net(Z, D)),
         ),
         TypeError,
-        "prior is called with 0 context tensors.*needs a context",
+        "prior is called with 0 context tensors.*as its context",
     ),
 }
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.resources import files as resources
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.cli import overrides
 from ppl_vae.cli.errors import UsageError
+from ppl_vae.cli.flags import PLACES, Flag
+from ppl_vae.cli.lengths import EVERY, beta_in_steps, in_steps
 from ppl_vae.cli.named import Named
-from ppl_vae.cli.overrides import Override
+from ppl_vae.cli.names import LOGGERS, shipped
 from ppl_vae.cli.settings import SHORT, DataSettings, DeviceSettings, FitSettings
 from ppl_vae.config import ConfigError, resolve
 from ppl_vae.config import files as config_files
@@ -23,9 +26,8 @@ from ppl_vae.storage.atomic import replaced_file
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
 
 FILE = "config.yaml"
-LOGGERS = ("csv", "tensorboard")
 _HEADER = ("format", "ppl_vae")
-_KEYS = (*overrides.PLACES, "logger")
+_KEYS = (*PLACES, "init", "logger")
 _DEFAULTS: dict[str, Any] = {
     "model": {},
     "data": {},
@@ -34,6 +36,7 @@ _DEFAULTS: dict[str, Any] = {
     "lr_schedule": None,
     "fit": {},
     "devices": {},
+    "init": None,
     "logger": None,
 }
 # What may be another when a training goes on; for the rest, fit would make a mixture of two.
@@ -55,6 +58,7 @@ class Configuration:
         lr_schedule: of the rate; None for a constant one.
         fit: how to train.
         devices: where.
+        init: the run, or the saved pair, whose weights are the first; None for new ones.
         logger: a name of ``LOGGERS``, or None.
     """
 
@@ -65,6 +69,7 @@ class Configuration:
     lr_schedule: Named | None
     fit: FitSettings
     devices: DeviceSettings
+    init: str | None
     logger: str | None
 
     @classmethod
@@ -82,30 +87,80 @@ class Configuration:
         for key, entry in SHORT.items():
             if not isinstance(full[key], Mapping):
                 full[key] = {entry: full[key]}
-        logger = full["logger"]
+        init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
+        if init is not None and not isinstance(init, str):
+            raise ConfigError(f"init must be the folder of a run, or null, got {told(init)}")
         if logger is not None and logger not in LOGGERS:
             raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {told(logger)}")
         if not isinstance(full["model"], Mapping):
             raise ConfigError(f"model must be a mapping with a class, got {told(full['model'])}")
         schedule = full["lr_schedule"]
+        data, fit = DataSettings.of(full["data"], "data"), FitSettings.of(full["fit"], "fit")
+        for section, seed in (("data", data.seed), ("fit", fit.seed)):
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"{section}.seed must be from 0 to 2**32 - 1, got {told(seed)}")
+        if not 0 <= data.validation < 1:
+            raise ConfigError(
+                f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
+                f"none, got {told(data.validation)}"
+            )
         return cls(
             model=dict(full["model"]),
-            data=DataSettings.of(full["data"], "data"),
+            data=data,
             estimator=Named.of("estimator", full["estimator"]),
             optimiser=Named.of("optimiser", full["optimiser"]),
             lr_schedule=None if schedule is None else Named.of("lr_schedule", schedule),
-            fit=FitSettings.of(full["fit"], "fit"),
+            fit=fit,
             devices=DeviceSettings.of(full["devices"], "devices"),
+            init=init,
             logger=logger,
         )
 
     def resolved(self, data: Dataset) -> Configuration:
         """Return the same with the model's every argument, its sizes taken from the data.
 
+        The names of the data's classes are kept, too: their numbers depend on all of them.
+
         Raises:
             ConfigError: if the model is wrong.
         """
-        return replace(self, model=resolve(self.model, data=data))
+        classes = None if data.classes is None else list(data.classes)
+        return replace(
+            self,
+            model=resolve(self.model, data=data),
+            data=replace(self.data, classes=classes),
+        )
+
+    def steps(self, number: int) -> int:
+        """Return how many steps so many data are trained on.
+
+        Raises:
+            UsageError: if that is not said, or said twice.
+        """
+        steps, epochs = self.fit.steps, self.fit.epochs
+        if (steps is None) == (epochs is None):
+            raise UsageError("give either --steps or --epochs: how long to train")
+        if steps is not None:
+            return steps
+        return (epochs or 0) * ceil(number / max(1, self.fit.batch_size))
+
+    def in_steps(self, total: int) -> Configuration:
+        """Return the same with every length in steps, of a training of so many.
+
+        Raises:
+            ConfigError: if a length is neither a number of steps nor a fraction.
+        """
+        every: dict[str, Any] = {
+            name: in_steps(given, total, f"fit.{name}")
+            if (given := getattr(self.fit, name)) is not None
+            else min(usual, max(1, ceil(total / 10)))
+            for name, usual in EVERY.items()
+        }
+        return replace(
+            self,
+            fit=replace(self.fit, beta=beta_in_steps(self.fit.beta, total), **every),
+            lr_schedule=self.lr_schedule and self.lr_schedule.in_steps(total),
+        )
 
     def mapping(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -119,6 +174,7 @@ class Configuration:
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.mapping(),
             "fit": self.fit.mapping(),
             "devices": self.devices.mapping(),
+            "init": self.init,
             "logger": self.logger,
         }
 
@@ -142,20 +198,25 @@ class Configuration:
             if path in _HEADER or any(f"{path}.".startswith(f"{m}.") for m in _MAY_CHANGE):
                 continue
             if was.get(path) != now.get(path):
+                entry = path if "." in path else f"--{path}"
                 raise UsageError(
-                    f"{folder} was trained with {path} = {told(was.get(path))}, and now it is "
-                    f"{told(now.get(path))}; leave that out, or train anew with another --out"
+                    f"{folder} was trained with {entry} = {told(was.get(path))}, and now it is "
+                    f"{told(now.get(path))}; to go on as it was, ppl-vae fit {folder} --resume, "
+                    f"or train anew with another --out"
                 )
 
 
-def written(given: str | None, flags: Sequence[Override], logger: str | None) -> dict[str, Any]:
+def written(
+    given: str | None, flags: Sequence[Flag], before: Configuration | None = None
+) -> dict[str, Any]:
     """Return what a user wrote: a file, and flags in the place of its entries.
 
     Args:
         given: the name of a shipped configuration, a path, or the folder of a run; the shipped
             ``vae`` if None.
-        flags: paths and values.
-        logger: in the place of the file's, if given.
+        flags: what was typed.
+        before: of the training that goes on, if one does: what may change then is as it was there,
+            unless it is typed.
 
     Raises:
         UsageError: if there is no such configuration.
@@ -163,14 +224,26 @@ def written(given: str | None, flags: Sequence[Override], logger: str | None) ->
     """
     tree = {k: v for k, v in _read("vae" if given is None else given).items() if v is not None}
     tree = {**deepcopy(_DEFAULTS), **tree}
+    if before is not None:
+        _keep(tree, before.mapping())
     overrides.apply(tree, flags)
-    typed = {path[1] for path, _ in flags if path in (["fit", "steps"], ["fit", "epochs"])}
+    typed = {flag.path[1] for flag in flags if flag.path in (["fit", "steps"], ["fit", "epochs"])}
     if len(typed) == 1 and isinstance(tree["fit"], dict):
         # One that is typed replaces the other, which the file may have.
         tree["fit"].pop("epochs" if typed == {"steps"} else "steps", None)
-    if logger is not None:
-        tree["logger"] = None if logger == "none" else logger
     return tree
+
+
+def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Put the entries that may change as they were before into a mapping."""
+    for path in _MAY_CHANGE:
+        section, _, entry = path.partition(".")
+        if not entry:
+            tree[section] = before[section]
+        else:
+            if not isinstance(tree[section], dict):  # data: mnist
+                tree[section] = {SHORT.get(section, ""): tree[section]}
+            tree[section][entry] = before[section][entry]
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -190,12 +263,6 @@ def read(file: Path) -> dict[str, Any]:
     return tree
 
 
-def shipped() -> dict[str, Path]:
-    """Return the configurations that come with the package, by name."""
-    folder = Path(str(resources("ppl_vae"))) / "configs"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def name_of(given: str | None, model: Mapping[str, Any]) -> str:
     """Return what a configuration is called, for a folder."""
     if given is None:
@@ -204,15 +271,25 @@ def name_of(given: str | None, model: Mapping[str, Any]) -> str:
     return path.resolve().parent.name if path.name == FILE else path.stem
 
 
+def is_pair(tree: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration is that of a saved pair: it has weights, and no data."""
+    return "weights" in tree and "data" not in tree
+
+
 def _read(given: str) -> dict[str, Any]:
     known = shipped()
     path = Path(given).expanduser()
-    if path.is_dir() and (path / FILE).is_file():
-        return read(path / FILE)
-    if path.is_file():
-        return read(path)
-    if given in known:
-        return read(known[given])
+    file = path / FILE if path.is_dir() and (path / FILE).is_file() else path
+    if file.is_file():
+        tree = read(file)
+        if is_pair(tree):
+            raise UsageError(
+                f"CONFIG: {file.parent} is a saved pair, and no run; to train from its weights: "
+                f"ppl-vae fit CONFIG --init {shlex.quote(str(file.parent))}"
+            )
+        return tree
+    if (name := given.replace("-", "_")) in known:
+        return read(known[name])
     what = f"{path} is a folder without {FILE}" if path.is_dir() else f"there is no file {given!r}"
     raise UsageError(f"CONFIG: {what}, and it is no name; {suggestion(given, known)}")
 

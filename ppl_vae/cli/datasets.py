@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
+from ppl_vae.data.drawing import Drawing
+from ppl_vae.errors import reason
 from ppl_vae.models import Pair
 
 
@@ -39,6 +42,12 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
         split=split,
         scale=settings.scale,
         missing=settings.missing,
+        channels=settings.channels,
+        grey=settings.grey,
+        x=settings.x,
+        y=settings.y,
+        mask=settings.mask,
+        classes=settings.classes,
         size=settings.size,
         test_fraction=settings.test_fraction,
         seed=settings.seed,
@@ -46,8 +55,9 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
-        x = dataset.draw(torch.arange(len(dataset)), binarise="threshold", flat=False)
-        return Dataset(x, dataset.labels, dataset.name, mask=dataset.mask)
+        x = dataset.tensor(binarise="threshold", flat=False)
+        done = (*dataset.conversions, "0 and 1 by a threshold of 1/2")
+        return replace(dataset, values=x, scale=1.0, conversions=done)
     return dataset
 
 
@@ -59,36 +69,39 @@ def held_out(dataset: Dataset, settings: DataSettings) -> Split:
 
 
 def for_training(
-    pair: Pair, split: Split, settings: DataSettings, fit: FitSettings, device: torch.device
+    pair: Pair,
+    split: Split,
+    labelled: Tensor | None,
+    settings: DataSettings,
+    fit: FitSettings,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
 
     Raises:
-        UsageError: if the labels cannot be shown.
         ValueError: if the data cannot be drawn so.
     """
-    from ppl_vae.training.sources import arranged, binarisation, flat  # not above: slow to import
-
-    train, validation = arranged(pair, split.train), split.validation
+    drawing, validation = Drawing.of(pair, split.train), split.validation
+    train = drawing.data
     noisy = settings.dequantise
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)
-    if settings.labels is None and not noisy:
+    if labelled is None and not noisy:
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
-        "binarise": "none" if noisy else binarisation(pair, train),
+        "binarise": "none" if noisy else drawing.binarise,
         "dequantise": noisy,
-        "flat": flat(pair, train),
+        "flat": drawing.flat,
         "seed": fit.seed,
     }
     batches: Any
-    if settings.labels is None:
+    if labelled is None:
         batches = train.to(device).batches(**drawn)
     else:
         batches = SemiSupervised(
             train,
-            train.labelled_subset(per_class(settings.labels, train), settings.seed),
+            labelled,
             labelled_batch_size=settings.labelled_batch_size,
             labelled_weight=settings.labelled_weight,
             unlabelled_weight=settings.unlabelled_weight,
@@ -97,18 +110,43 @@ def for_training(
     return {"data": batches, "validation": validation}
 
 
-def per_class(labels: int, train: Dataset) -> int:
-    """Return how many labels of each class are shown.
+def check_labels(data: Dataset, settings: DataSettings) -> None:
+    """Raise UsageError where labels are to be shown, and there are none."""
+    if settings.labels is not None and not data.labelled.any():
+        raise UsageError(
+            f"data.labels={settings.labels}: {data!r} has no labels; give it some, y in a .npz "
+            f"file, -1 where there is none, or data.labels null to train without"
+        )
+
+
+def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
+    """Return the items whose label a semi-supervised pair is shown; None for a single stream.
 
     Raises:
-        UsageError: if they are not as many of each.
+        UsageError: if they are not as many of each class.
     """
-    if train.labels is None:
-        raise UsageError(f"data.labels={labels}: {train!r} has no labels; leave it out")
-    classes = len(train.labels.unique())
+    labels, known = settings.labels, train.labelled
+    if labels is None:
+        return None if known.all() or not known.any() else known.nonzero().flatten()
+    check_labels(train, settings)
+    assert train.labels is not None
+    classes = len(train.labels[known].unique())
     if labels < classes or labels % classes:
         raise UsageError(
             f"data.labels must be a multiple of {classes}, the number of classes, as many of each, "
             f"got {labels}; give {max(1, round(labels / classes)) * classes}"
         )
-    return labels // classes
+    return train.labelled_subset(labels // classes, settings.seed, fewer=not known.all())
+
+
+def labels_in_words(train: Dataset, labelled: Tensor) -> str:
+    """Return which labels are shown, in words."""
+    assert train.labels is not None
+    counts = train.labels[labelled].bincount(minlength=train.num_classes).tolist()
+    names = train.classes or [f"class {number}" for number in range(len(counts))]
+    each = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    known = int(train.labelled.sum())
+    of = f"{len(labelled)} of {len(train)} training data"
+    if len(labelled) < known:
+        of += f", of {known} that have one"
+    return f"labels: shown for {of} ({reason(each)})"

@@ -5,36 +5,49 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro.infer import ELBO
+from torch import Tensor
 
 from ppl_vae import storage
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import Split, for_training, held_out, loaded, per_class
+from ppl_vae.cli.datasets import (
+    Split,
+    check_labels,
+    for_training,
+    held_out,
+    labels_in_words,
+    loaded,
+    shown,
+)
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
+from ppl_vae.cli.flags import Flag
+from ppl_vae.cli.lengths import EVERY
+from ppl_vae.cli.lengths import WARM_UPS as LENGTHS
 from ppl_vae.cli.output import say, show
-from ppl_vae.cli.overrides import SWAPS, Override
-from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, program, resume
+from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
 from ppl_vae.config import ConfigError, from_config
 from ppl_vae.config.budget import LARGEST
 from ppl_vae.config.errors import suggestion, told
+from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from ppl_vae.models import Pair
     from ppl_vae.training import EarlyStopping, Fitted
 
-WARM_UPS: dict[str, tuple[Callable[..., Any], str]] = {
-    "linear_warm_up": (linear_warm_up, "steps"),
-    "cyclical_warm_up": (cyclical_warm_up, "period"),
+WARM_UPS: dict[str, Callable[..., Any]] = {
+    "linear_warm_up": linear_warm_up,
+    "cyclical_warm_up": cyclical_warm_up,
 }
-"""The schedules of β that a configuration can name, and what their one number is."""
+"""The schedules of β that a configuration can name."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ class Plan:
     Args:
         configuration: all that decides the training.
         split: the data.
+        labelled: the training data whose label a semi-supervised pair is shown; None for all data
+            in one stream.
         estimator: of the bound.
         beta: weight on the KL, or its schedule.
         stopping: when to stop early.
@@ -53,6 +68,7 @@ class Plan:
 
     configuration: Configuration
     split: Split
+    labelled: Tensor | None
     estimator: ELBO
     beta: Any
     stopping: EarlyStopping | None
@@ -60,21 +76,23 @@ class Plan:
     resume: bool
 
 
-def run(flags: Any, overrides: Sequence[Override]) -> int:
+def run(typed: Any, flags: Sequence[Flag]) -> int:
     """Train, and return the exit code."""
-    plan = planned(flags, overrides)
-    if flags.print_config:
+    plan = planned(typed, flags)
+    if typed.print_config:
         show(plan.configuration.text().rstrip("\n"))
         return SUCCESS
     if _may_be_first():
         check_folder(plan)
+        if plan.labelled is not None:
+            say(labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
     fabric = made_fabric(plan, written)
     fabric.launch()
     try:
-        fitted = _train(plan, fabric, written, not flags.quiet)
+        fitted = _train(plan, fabric, written, not typed.quiet)
     except training.Interrupted as error:
         if fabric.is_global_zero:
             name = signal.Signals(error.signal).name
@@ -85,8 +103,9 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
             kept = plan.folder / CHECKPOINTS
             saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
             say(
-                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, or "
-                f"--fit.clip_norm 100, often helps"
+                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, "
+                f"--fit.clip_norm 100, or --model.likelihood.min_scale 0.01 where a scale is "
+                f"learned, often helps"
             )
         return NOT_FINITE
     finally:
@@ -97,7 +116,7 @@ def run(flags: Any, overrides: Sequence[Override]) -> int:
     return SUCCESS
 
 
-def planned(flags: Any, overrides: Sequence[Override]) -> Plan:
+def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     """Return what is to be done.
 
     Raises:
@@ -106,60 +125,103 @@ def planned(flags: Any, overrides: Sequence[Override]) -> Plan:
         ValueError: if the data do not suit.
         OSError: if the data are not there.
     """
-    swaps: list[Override] = [
-        ([*place.split("."), "class"], getattr(flags, name))
-        for name, place in SWAPS.items()
-        if getattr(flags, name) is not None
-    ]
-    tree = written(flags.configuration, [*swaps, *overrides], flags.logger)
-    configuration = Configuration.of(tree)
-    given = flags.configuration
-    if flags.out is not None:
-        folder = Path(flags.out)
-    elif flags.resume and given is not None and (Path(given) / FILE).is_file():
-        folder = Path(given)
-    else:
-        name = name_of(given, configuration.model)
-        folder = Path("runs") / f"{name}-{Path(configuration.data.name).stem}"
+    given = typed.configuration
+    configuration = Configuration.of(written(given, flags))
+    folder = _folder(typed, configuration)
+    before = _before(typed, folder)
+    if before is not None:
+        configuration = Configuration.of(written(given, flags, before))
     data = loaded(configuration.data, "train")
+    said = any(flag.path == ["data", "labels"] for flag in flags)
+    partly = data.labels is not None and not data.labelled.all()
+    if partly and not said and _is_shipped(given):
+        # Which labels are known, the data say; a configuration that comes with the package cannot.
+        configuration = replace(configuration, data=replace(configuration.data, labels=None))
+    check_labels(data, configuration.data)
     try:
         configuration = configuration.resolved(data)
     except ConfigError as error:
         raise ConfigError(_with_flag(str(error))) from error
-    if configuration.data.labels is not None and "classifier" not in configuration.model:
+    semi_supervised = "classifier" in configuration.model
+    if configuration.data.labels is not None and not semi_supervised:
         raise UsageError(
             f"data.labels is for a SemiSupervisedVAE, and the model is a "
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
         )
-    if (configuration.fit.steps is None) == (configuration.fit.epochs is None):
-        raise UsageError("give either fit.steps or fit.epochs: how long to train")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
         raise UsageError(
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
         )
     split = held_out(data, configuration.data)
-    if configuration.data.labels is not None:
-        per_class(configuration.data.labels, split.train)
+    steps = configuration.steps(len(split.train))
+    if before is not None:  # whose lengths are of the training as it was begun
+        steps = before.steps(len(split.train))
+    ready = configuration.in_steps(steps)
+    if configuration.init is not None and before is None:
+        pair_in(configuration.init)
+    labelled = shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
-        configuration=configuration,
+        # What is printed is for a training of any length.
+        configuration=configuration if typed.print_config else ready,
         split=split,
-        estimator=configuration.estimator.make(),
-        beta=beta_of(configuration.fit),
-        stopping=stopping_of(configuration.fit),
+        labelled=labelled,
+        estimator=ready.estimator.make(),
+        beta=beta_of(ready.fit),
+        stopping=stopping_of(ready.fit),
         folder=folder,
-        resume=flags.resume,
+        resume=typed.resume,
     )
 
 
-def check_folder(plan: Plan) -> None:
-    """Raise an error if the run may not be written.
+def _folder(typed: Any, configuration: Configuration) -> Path:
+    """Return the folder of the run.
+
+    Raises:
+        UsageError: if a run is given, and not what is to become of it.
+    """
+    given = typed.configuration
+    here = Path(given) if given is not None and (Path(given) / FILE).is_file() else None
+    if typed.out is not None:
+        return Path(typed.out)
+    if here is not None and not (typed.resume or typed.print_config):
+        raise UsageError(
+            f"CONFIG: {here} is a run; go on with it, {resume(here)}, or repeat it in another "
+            f"folder, {program()} fit {here} --out FOLDER"
+        )
+    if here is not None:
+        return here
+    if typed.resume and given is not None and Path(given).name == FILE:
+        return Path(given).parent
+    name = name_of(given, configuration.model)
+    return Path("runs") / f"{name}-{Path(configuration.data.name).stem}"
+
+
+def _before(typed: Any, folder: Path) -> Configuration | None:
+    """Return the configuration of the training that is to go on, if one is.
 
     Raises:
         UnsafeError: if there is a link in its folder.
-        UsageError: if there is a run already, or another one than is to go on.
+        UsageError: if there is none in the folder.
     """
-    # A checkpoint that is one is set aside later.
-    storage.refuse_links(plan.folder, but=lambda path: path.parent == plan.folder / CHECKPOINTS)
+    if not typed.resume:
+        return None
+    from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
+
+    Checkpoints(folder / CHECKPOINTS).refuse_links(folder)  # before the configuration is read
+    if not (folder / FILE).exists():
+        raise UsageError(
+            f"--resume: there is no run in {folder}; leave --resume out to begin one, or give its "
+            f"folder: {resume(Path('RUN'))}"
+        )
+    return Run(folder).configuration
+
+
+def check_folder(plan: Plan) -> None:
+    """Raise an error if there is a run already, or another one than is to go on.
+
+    Raises:
+        UsageError: likewise.
+    """
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
@@ -181,10 +243,13 @@ class _Written:
         self._plan = plan
         self.pair: Any = None
         """What is trained."""
+        self.summary = ""
+        """What the data are taken to be."""
 
     def on_run_open(self) -> None:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
+            show(self.summary)
             storage.clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
@@ -213,6 +278,15 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
     if strategy == "auto" and not (one and nodes == 1):
         # Some have parameters without a gradient, such as a classifier where all labels are seen.
         strategy = "ddp_find_unused_parameters_true"
+    if not is_device(settings.accelerator):
+        raise ConfigError(
+            f"devices.accelerator: torch has no {settings.accelerator} here; give cpu or auto"
+        )
+    if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
+        raise ConfigError(
+            f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
+            f"{told(devices)}"
+        )
     try:
         return Fabric(
             accelerator=settings.accelerator,
@@ -229,7 +303,14 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
             f"install {plan.configuration.logger}"
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"devices: {error}") from error
+        raise ConfigError(
+            f"devices: {told(devices)} with accelerator {settings.accelerator} and strategy "
+            f"{told(strategy)} cannot be had: {reason(error)}"
+        ) from error
+
+
+def _is_count(devices: object) -> bool:
+    return isinstance(devices, int) and (devices > 0 or devices == -1)
 
 
 def beta_of(settings: FitSettings) -> Any:
@@ -247,11 +328,10 @@ def beta_of(settings: FitSettings) -> Any:
             f"fit.beta must be a number or one schedule, got {told(given)}; "
             f"{suggestion(name, WARM_UPS)}"
         )
-    make, number = WARM_UPS[name]
     of_schedule: Any = given[name]
-    arguments = of_schedule if isinstance(of_schedule, dict) else {number: of_schedule}
+    arguments = of_schedule if isinstance(of_schedule, dict) else {LENGTHS[name]: of_schedule}
     try:
-        return make(**arguments)
+        return WARM_UPS[name](**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"fit.beta.{name}: {error}") from error
 
@@ -272,6 +352,11 @@ def stopping_of(settings: FitSettings) -> EarlyStopping | None:
         raise ConfigError(f"fit.stopping: {error}") from error
 
 
+def _is_shipped(given: str | None) -> bool:
+    """Tell whether a configuration is one that comes with the package."""
+    return given is None or not Path(given).expanduser().exists()
+
+
 def _may_be_first() -> bool:
     """Tell whether this process, not yet among others, may be the one that writes."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -280,15 +365,23 @@ def _may_be_first() -> bool:
 
 
 def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
-    from ppl_vae.training import fit
+    from ppl_vae.training import data_summary, fit
+    from ppl_vae.training.checkpoints import Checkpoints
 
     configuration = plan.configuration
     settings, schedule = configuration.fit, configuration.lr_schedule
+    every: dict[str, Any] = {name: getattr(settings, name) for name in EVERY}
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
     written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    given = for_training(
+        pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
+    )
+    written.summary = data_summary(pair, given["data"], given["validation"])
+    if configuration.init is not None and not Checkpoints(plan.folder / CHECKPOINTS).steps():
+        _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,
-        **for_training(pair, plan.split, configuration.data, settings, fabric.device),
+        **given,
         steps=settings.steps,
         epochs=settings.epochs,
         estimator=plan.estimator,
@@ -296,21 +389,37 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
         lr_schedule=None if schedule is None else schedule.make,
         beta=plan.beta,
         clip_norm=settings.clip_norm,
-        validate_every=settings.validate_every,
+        **every,
         validation_particles=settings.validation_particles,
         stopping=plan.stopping,
         out=plan.folder,
-        checkpoint_every=settings.checkpoint_every,
         keep=settings.keep,
         resume=plan.resume,
         fabric=fabric,
         compile=settings.compile,
         seed=settings.seed,
-        log_every=settings.log_every,
         progress=progress,
     )
     fabric.barrier()
     return fitted
+
+
+def _initialise(pair: Pair, init: str, tells: bool) -> None:
+    """Give a pair the weights of another, and say which.
+
+    Raises:
+        StorageError: if there are none, or none that suits.
+    """
+    found = storage.load_matching(pair, pair_in(init))
+    if tells:
+        rest = [("new", found.new), ("not taken over", found.left)]
+        told = (f"; {words}: {_few(names)}" for words, names in rest if names)
+        say(f"--init {init}: {len(found.taken)} tensors are taken over{''.join(told)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
 def _logger(plan: Plan) -> Any:

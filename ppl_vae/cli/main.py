@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
-from argparse import ArgumentError
-from collections.abc import Sequence
-from contextlib import suppress
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-import torch
-from jsonargparse import set_parsing_settings
-
-from ppl_vae.cli import overrides
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
+from ppl_vae.cli.flags import Flag, in_flags
 from ppl_vae.cli.output import forget, open_streams, say, take_all_letters
-from ppl_vae.cli.parser import parser
-from ppl_vae.storage import StorageError
+from ppl_vae.cli.parser import parsed
+from ppl_vae.cli.settings import SECTIONS, options
+from ppl_vae.errors import LONGEST, reason
 
 _INTERRUPTED = 130
 # Parts refuse each other by these; NotImplementedError is of an estimator that suits no such pair.
-_OF_WHAT_WAS_TYPED = (
-    *(UsageError, ArgumentError, ValueError, TypeError),
-    *(ImportError, NotImplementedError),
-)
+_OF_WHAT_WAS_TYPED = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
+_OWNERS = re.compile(r"(fit|load|report|from_\w+): ")
 
 
 def command() -> None:
     """Be the program ``ppl-vae``: run what was typed, and exit."""
     open_streams()
-    # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
-    # vanishing probability make them; this must come before the first parallel operation.
-    torch.set_flush_denormal(True)
     warnings.showwarning = _show_warning
-    with suppress(TypeError):  # older versions have their own flag without being asked
-        set_parsing_settings(add_print_completion_argument=True)
-    sys.exit(main())
+    sys.exit(_main(sys.argv[1:], whole_process=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,10 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["fit", "no-such-file.yaml"])  # prints what is wrong, on stderr
         2
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    return _main(list(sys.argv[1:] if argv is None else argv), whole_process=False)
+
+
+def _main(words: list[str], *, whole_process: bool) -> int:
     take_all_letters()
+    flags: list[Flag] = []
+    arguments: Mapping[str, str] = {}
     try:
-        return _run(words)
+        name, typed, flags = parsed(words)
+        arguments = _arguments(name, typed)
+        if whole_process:
+            _prepare()
+        return _run(name, typed, flags)
     except SystemExit as finished:  # --help and --version
         return finished.code if isinstance(finished.code, int) else SUCCESS
     except KeyboardInterrupt:
@@ -61,41 +61,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the results has left
         forget(sys.stdout)
         return FAILURE
-    except (StorageError, OSError) as error:
-        return _failed(error, FAILURE, words)
-    except _OF_WHAT_WAS_TYPED as error:
-        return _failed(error, USAGE, words)
+    except Exception as error:
+        code = _code(error)
+        if code is None:
+            raise
+        if "--debug" in words and sys.stderr is not None:
+            traceback.print_exception(error, file=sys.stderr)
+        say(f"error: {_told(error, flags, arguments)}")
+        return code
 
 
-def _run(words: list[str]) -> int:
-    rest, dotted = overrides.split(words)
-    flags = parser().parse_args(rest)
-    if dotted and flags.command != "fit":
-        raise UsageError(f"--{'.'.join(dotted[0][0])} is a flag of ppl-vae fit")
-    own = flags[flags.command]
-    # Each is imported when it is needed: a page of help comes at once.
-    if flags.command == "fit":
+def _prepare() -> None:
+    import torch  # not above: slow to import
+
+    # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
+    # vanishing probability make them; this must come before the first parallel operation.
+    torch.set_flush_denormal(True)
+
+
+def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
+    # Each is imported when it is needed: a page of help, and what is mistyped, take no time.
+    if name == "fit":
         from ppl_vae.cli import fit
 
-        return fit.run(own, dotted)
-    if flags.command == "evaluate":
+        return fit.run(typed, flags)
+    if name == "evaluate":
         from ppl_vae.cli import evaluate
 
-        return evaluate.run(own)
-    if flags.command == "report":
+        return evaluate.run(typed)
+    if name == "report":
         from ppl_vae.cli import report
 
-        return report.run(own)
+        return report.run(typed)
     from ppl_vae.cli import pictures
 
-    return pictures.sample(own) if flags.command == "sample" else pictures.reconstruct(own)
+    return pictures.sample(typed) if name == "sample" else pictures.reconstruct(typed)
 
 
-def _failed(error: Exception, code: int, words: Sequence[str]) -> int:
-    if "--debug" in words and sys.stderr is not None:
-        traceback.print_exception(error, file=sys.stderr)
-    say(f"error: {error}")
-    return code
+def _code(error: Exception) -> int | None:
+    """Return the exit code of an error that is no fault of the program; None of one that is."""
+    if isinstance(error, UsageError):
+        return USAGE
+    from ppl_vae.storage import StorageError  # not above: slow to import
+
+    if isinstance(error, (StorageError, OSError)):
+        return FAILURE
+    return USAGE if isinstance(error, _OF_WHAT_WAS_TYPED) else None
+
+
+def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
+    """Return what an error says, in the words of whoever typed, on two lines at most."""
+    text = reason(error, LONGEST) if isinstance(error, OSError) else str(error)
+    text = _OWNERS.sub("", text, count=1) if _OWNERS.match(text) else text
+    first, *more = (line.strip() for line in in_flags(text, flags, arguments).splitlines() or [""])
+    return "\n".join([first, " ".join(more)] if more else [first])
+
+
+def _arguments(name: str, typed: Namespace) -> dict[str, str]:
+    """Return the names that Python has for what is typed, and the flag of each."""
+    if name != "fit":
+        return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
+    entries = {o[0]: f"--{s}.{o[0]}" for s in ("data", "fit") for o in options(SECTIONS[s])}
+    del entries["labels"]  # Python has another argument of that name
+    return {**entries, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
 
 
 def _show_warning(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae import estimators
+from ppl_vae.cli.lengths import SCHEDULES, in_steps
+from ppl_vae.cli.names import PYRO_ESTIMATORS
 from ppl_vae.config import ConfigError
 from ppl_vae.config.errors import suggestion, told
 from ppl_vae.config.plain import plain
@@ -47,15 +49,18 @@ def _classes(place: object, base: type, without: tuple[str, ...] = ()) -> dict[s
 KINDS: dict[str, dict[str, type]] = {
     "estimator": {
         **_classes(estimators, ELBO, ("KLWeighted",)),  # that is fit.beta
-        **{
-            name: getattr(infer, name)
-            for name in ("Trace_ELBO", "TraceEnum_ELBO", "TraceMeanField_ELBO")
-        },
+        **{name: getattr(infer, name) for name in PYRO_ESTIMATORS},
     },
     "optimiser": _classes(torch.optim, Optimizer, _NOT_OPTIMISERS),
     "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_SCHEDULES),
 }
 """Per section, the classes that it may name."""
+
+
+def _check_length(value: object, length: int, path: str) -> None:
+    if not isinstance(value, (list, tuple)) or len(value) != length:
+        raise ConfigError(f"{path} must be a list of {length}, got {told(value)}")
+
 
 _GIVEN_LATER = {"params", "optimizer"}
 
@@ -111,16 +116,30 @@ class Named:
             if key not in given and argument.required:
                 raise ConfigError(f"{path} is missing: {name} needs it; give --{path}")
             value = given.get(key, argument.default)
-            # The hints of torch's betas have tensors in them: its constructor checks those.
+            # A length may be a fraction. The hints of torch's betas have tensors in them: its
+            # constructor checks those.
             # Defaults are converted too, 0 to 0.0: what is written is then what is read.
+            if isinstance(usual := argument.default, (list, tuple)):
+                _check_length(value, len(usual), path)
             values[key] = plain(
-                value if argument.kind == "none" else convert(argument, value, path), path
+                value
+                if argument.kind == "none" or (SCHEDULES.get(name) == key and type(value) is float)
+                else convert(argument, value, path),
+                path,
             )
         return cls(section, name, values)
 
     def mapping(self) -> dict[str, object]:
         """Return it as plain data."""
         return {"class": self.name, **self.arguments}
+
+    def in_steps(self, total: int) -> Named:
+        """Return a schedule with its length in steps; raises as :func:`lengths.in_steps` does."""
+        key = SCHEDULES.get(self.name)
+        if self.section != "lr_schedule" or key is None:
+            return self
+        length = in_steps(self.arguments[key], total, f"{self.section}.{key}")
+        return replace(self, arguments={**self.arguments, key: length})
 
     def make(self, *first: object) -> Any:
         """Return an object of the class; ``first`` are the arguments that training knows.
@@ -131,5 +150,13 @@ class Named:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
         try:
             return KINDS[self.section][self.name](*first, **values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{self.section}: {self.name}: {reason(error)}") from error
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            usual = arguments_of(KINDS[self.section][self.name], self.section)
+            given = ", ".join(
+                f"{self.section}.{key} = {quoted(value)}"
+                for key, value in self.arguments.items()
+                if usual[key].required or plain(usual[key].default) != value
+            )
+            raise ConfigError(
+                f"{self.section}: {self.name} cannot be made with {given}: {reason(error)}"
+            ) from error

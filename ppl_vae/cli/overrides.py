@@ -1,4 +1,4 @@
-"""Flags with dots, ``--model.prior.components 100``: entries of a configuration."""
+"""Entries of a configuration that were typed, ``--model.prior.components 100``, in their places."""
 
 from __future__ import annotations
 
@@ -8,63 +8,13 @@ from typing import Any
 
 import yaml
 
-from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.settings import SHORT
+from ppl_vae.cli.flags import STANDARD, Flag
+from ppl_vae.cli.settings import SHORT, STRINGS
 from ppl_vae.config import ConfigError
 from ppl_vae.config.errors import told
 from ppl_vae.config.files import parsed
 
-PLACES = ("model", "data", "estimator", "optimiser", "lr_schedule", "fit", "devices")
-"""The sections that have entries."""
-
-SWAPS = {
-    "prior": "model.prior",
-    "posterior": "model.posterior",
-    "likelihood": "model.likelihood",
-    "estimator": "estimator",
-    "optimiser": "optimiser",
-    "lr_schedule": "lr_schedule",
-}
-"""The flags that name a class, and the entry that they replace."""
-
-STANDARD: dict[str, dict[str, object]] = {
-    "GaussianMixture": {"components": 500},
-    "VampPrior": {"pseudo_inputs": 500},
-    "ImportanceWeightedELBO": {"num_particles": 50},
-}
-"""What a class that is named alone is given, where it has no default: as shipped configurations."""
-
-_FLAG = re.compile(rf"--((?:{'|'.join(PLACES)})\.[^=\s]+)(?:=(.*))?", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
-
-Override = tuple[list[str], Any]
-
-
-def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """Return the command line without its flags with dots, and these as paths and values.
-
-    Raises:
-        UsageError: if a flag has no value.
-    """
-    rest: list[str] = []
-    found: list[Override] = []
-    todo = list(argv)
-    while todo:
-        word = todo.pop(0)
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and name[2:] in SHORT:
-            word = f"{name}.{SHORT[name[2:]]}{equals}{value}"
-        match = _FLAG.fullmatch(word)
-        if match is None:
-            rest.append(word)
-            continue
-        path, text = match.groups()
-        if text is None:
-            if not todo or todo[0].startswith("--"):
-                raise UsageError(f"--{path} needs a value, such as --{path} 10")
-            text = todo.pop(0)
-        found.append((_keys(path), scalar(text)))
-    return rest, found
 
 
 def scalar(text: str) -> Any:
@@ -79,15 +29,16 @@ def scalar(text: str) -> Any:
         return text
 
 
-def apply(tree: dict[str, Any], overrides: Sequence[Override]) -> None:
-    """Put values in their places, in the given mapping; names of classes first.
+def apply(tree: dict[str, Any], flags: Sequence[Flag]) -> None:
+    """Put what was typed in its places, in the given mapping; names of classes first.
 
     Another class has none of the arguments of the one before.
 
     Raises:
         ConfigError: if a path leads through what has no entries.
     """
-    for path, value in sorted(overrides, key=lambda o: o[0][-1] != "class"):
+    for flag in sorted(flags, key=lambda flag: flag.path[-1] != "class"):
+        path, value = flag.path, value_of(flag)
         node = _node(tree, path)
         key = path[-1]
         if isinstance(node, list):
@@ -100,8 +51,11 @@ def apply(tree: dict[str, Any], overrides: Sequence[Override]) -> None:
             node[key] = value
 
 
-def _keys(path: str) -> list[str]:
-    return [key for key in re.split(r"[.\[\]]+", path) if key]
+def value_of(flag: Flag) -> Any:
+    """Return the value that was typed: a file's name is one, whatever YAML would make of it."""
+    path = ".".join(flag.path)
+    as_it_is = path in STRINGS or path == "init"
+    return flag.text if as_it_is and flag.text != "null" else scalar(flag.text)
 
 
 def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:

@@ -1,21 +1,26 @@
-"""What can be typed."""
+"""What can be typed, and the pages of help; nothing slow is imported for them."""
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, Action
-from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+import re
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
-from ppl_vae.cli.configuration import LOGGERS, shipped
-from ppl_vae.cli.named import KINDS
-from ppl_vae.cli.overrides import STANDARD, SWAPS
+import ppl_vae
+from ppl_vae.cli import names
+from ppl_vae.cli.errors import UsageError
+from ppl_vae.cli.flags import SHORTER, STANDARD, SWAPS, Flag, entry_of, nearest, split
+from ppl_vae.cli.output import show
 from ppl_vae.cli.settings import SECTIONS, options
-from ppl_vae.config.names import public
-from ppl_vae.storage.versions import package_version
 
-_ROOMS = {"prior": "priors", "posterior": "posteriors", "likelihood": "likelihoods"}
 _TITLES = {
     "data": "data (section data of a configuration)",
     "fit": "training (section fit)",
@@ -28,31 +33,92 @@ COMMANDS = {
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
 }
+SHELLS = ("bash", "zsh", "tcsh")
+_SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORTER.items()}
 
 
-class _Formatter(DefaultHelpFormatter):
-    """Keeps the lines of descriptions and examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
+class _Formatter(RawDescriptionHelpFormatter):
+    """Says what a flag is if it is not given."""
 
     def _get_help_string(self, action: Action) -> str:
         if action.default in (None, False, SUPPRESS) or "[" in (action.help or ""):
             return action.help or ""
         return f"{action.help} [{action.default}]"
 
-    def _format_usage(self, *args: Any) -> str:
-        usage = super()._format_usage(*args)
-        # Sixty options in brackets tell nobody anything; they are explained below.
-        first = usage.split(" [-", 1)[0].split(" [options] ")
-        return usage if len(usage) < 400 else f"{' '.join(first).strip()} [CONFIG] [options]\n\n"
+
+class Parser(ArgumentParser):
+    """Raises an error of ours, where Python's writes the usage and ends the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with what was typed.
+
+        Raises:
+            UsageError: always.
+        """
+        usage = self.format_usage().strip()
+        if lacking := re.fullmatch(r"the following arguments are required: (.*)", message):
+            raise UsageError(f"{lacking[1]} is missing; {usage}")
+        flag, _, what = message.removeprefix("argument ").partition(": ")
+        flag = flag.replace("/", " or ")
+        if choice := re.fullmatch(r"invalid choice: (.*?) \(choose from (.*)\)", what):
+            what = f"must be one of {choice[2].replace(chr(39), '')}, got {choice[1]}"
+        elif what.startswith("expected "):
+            what = "needs a value"
+        elif what.startswith("ignored explicit argument"):
+            what = "takes no value"
+        raise UsageError(f"{flag} {what}")
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that can be typed."""
+        return [flag for action in self._actions for flag in action.option_strings]
 
 
-def parser() -> ArgumentParser:
-    """Return the parser of the whole command line, but for flags with dots."""
-    top = _parser(
-        "Train, evaluate and look at variational autoencoders as Pyro programs.",
-        _examples(
+def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
+    """Return the command, what is typed for it, and the entries of a configuration among that.
+
+    Raises:
+        UsageError: if it cannot be followed.
+        SystemExit: after a page of help, the version or a shell's completion.
+    """
+    top, commands = parsers()
+    if not words:
+        top.print_help()
+        raise SystemExit(0)
+    command, *rest = words
+    if command not in commands:
+        if command.startswith("-"):
+            known = {_one(flag): flag for flag in top.flags}
+            name, equals, value = command.partition("=")
+            if _one(name) not in known:
+                raise UsageError(
+                    f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
+                    f"the commands"
+                )
+            # Help and the version end it here; a shell's completion needs the shell.
+            typed = top.parse_args([f"{known[_one(name)]}{equals}{value}", *rest])
+            _completion(top, typed.print_completion)
+            raise SystemExit(0)
+        raise UsageError(
+            f"there is no command {command!r}; did you mean {nearest(command, commands)}? There "
+            f"are {', '.join(commands)}"
+        )
+    one = commands[command]
+    own = [flag for flag in one.flags if command != "fit" or entry_of(flag) is None]
+    rest, entries = split(rest, own, command)
+    flags, more = one.parse_known_args(rest)
+    if more:
+        raise UsageError(f"{more[0]!r} is one word too many; {one.format_usage().strip()}")
+    return command, flags, entries
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of the whole command line, and that of each command by name."""
+    top = Parser(
+        prog="ppl-vae",
+        usage="ppl-vae COMMAND [options]",
+        description="Train, evaluate and look at variational autoencoders as Pyro programs.",
+        epilog=_examples(
             "ppl-vae fit gmvae --data mnist --out runs/gmvae",
             "ppl-vae evaluate runs/gmvae",
             "ppl-vae report runs/gmvae runs/vae",
@@ -60,183 +126,283 @@ def parser() -> ArgumentParser:
         )
         + "\n\nExit codes: 0; 1 files; 2 what was typed; 3 a loss that is not finite; 130 Ctrl-C; "
         "143 SIGTERM.",
-        prog="ppl-vae",
-        version=package_version(),
+        formatter_class=_Formatter,
+        allow_abbrev=False,
     )
-    commands = top.add_subcommands(
-        dest="command", title="commands", description="ppl-vae COMMAND --help explains each."
+    _version(top)
+    top.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        help="print what completes commands and flags in a shell; needs pip install shtab",
     )
-    makers: dict[str, Callable[[], ArgumentParser]] = {
+    commands = top.add_subparsers(
+        title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
+    )
+    made: dict[str, Callable[[Any], Parser]] = {
         "fit": _fit,
         "evaluate": _evaluate,
         "report": _report,
         "sample": _sample,
         "reconstruct": _reconstruct,
     }
-    for name, help in COMMANDS.items():
-        commands.add_subcommand(name, makers[name](), help=help)
-    return top
+    return top, {name: make(commands) for name, make in made.items()}
 
 
-def _parser(description: str, epilog: str, **further: Any) -> ArgumentParser:
-    return ArgumentParser(
+def _one(flag: str) -> str:
+    return flag.replace("_", "-")
+
+
+def _completion(top: Parser, shell: str) -> None:
+    try:
+        import shtab  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise UsageError("--print-completion needs shtab: pip install shtab") from error
+    show(shtab.complete(top, shell=shell))
+
+
+def _parser(commands: Any, name: str, words: str, description: str, *examples: str) -> Parser:
+    made: Parser = commands.add_parser(
+        name,
+        help=COMMANDS[name],
+        usage=f"ppl-vae {name} {words} [options]",
         description=description,
-        epilog=epilog,
+        epilog=_examples(*examples),
         formatter_class=_Formatter,
         allow_abbrev=False,
-        exit_on_error=False,
-        **further,
     )
+    _version(made)
+    return made
+
+
+def _version(made: Parser) -> None:
+    made.add_argument("--version", action="version", version=f"ppl-vae {ppl_vae.__version__}")
 
 
 def _examples(*lines: str) -> str:
     return "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {li}" for li in lines)])
 
 
-def _fit() -> ArgumentParser:
-    names = ", ".join(shipped())
+def _fit(commands: Any) -> Parser:
     made = _parser(
+        commands,
+        "fit",
+        "[CONFIG]",
         "Train a pair. A configuration says all; every entry of it is also a flag, which wins.\n"
         "The run folder gets config.yaml (all of it, every default written out), checkpoints,\n"
         "history.csv, validation.csv and, at the end, model/. Ctrl-C saves.",
-        _examples(
-            "ppl-vae fit gmvae --data mnist --out runs/gmvae",
-            "ppl-vae fit runs/gmvae --resume                      # goes on after Ctrl-C",
-            "ppl-vae fit runs/gmvae/config.yaml --out runs/again  # the same run again",
-            "ppl-vae fit mine.yaml --model.prior.components 100 --fit.steps 5000",
-            "ppl-vae fit --prior VampPrior --estimator ImportanceWeightedELBO --fit.epochs 20",
-            "ppl-vae fit gmvae --data mnist --print-config > mine.yaml",
-        ),
+        "ppl-vae fit gmvae --data mnist --out runs/gmvae",
+        "ppl-vae fit runs/gmvae --resume                      # goes on after Ctrl-C",
+        "ppl-vae fit runs/gmvae/config.yaml --out runs/again  # the same run again",
+        "ppl-vae fit gmvae --init runs/vae --lr 1e-4          # from a trained run's weights",
+        "ppl-vae fit mine.yaml --model.prior.components 100 --steps 5000",
+        "ppl-vae fit --prior VampPrior --estimator ImportanceWeightedELBO --epochs 20",
+        "ppl-vae fit gmvae --data mnist --print-config > mine.yaml",
     )
     made.add_argument(
         "configuration",
         nargs="?",
-        type=str,
         metavar="CONFIG",
-        help=f"one of {names}; or a YAML file; or the folder of a run; vae if not given",
+        help=f"one of {', '.join(names.shipped())}; or a YAML file; or the folder of a run, to go "
+        f"on with; vae if not given",
     )
     group = made.add_argument_group("run")
-    group.add_argument("--out", type=str, help="the run folder; runs/CONFIG-DATA if not given")
+    group.add_argument("--out", help="the run folder; runs/CONFIG-DATA if not given")
     group.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     group.add_argument(
         "--print-config", action="store_true", help="print the whole configuration, and stop"
     )
+    _entry(group, "init", "RUN", "start from the weights of a trained run or a saved pair")
     group.add_argument(
-        "--logger", choices=[*LOGGERS, "none"], help="log the history to TensorBoard, or as CSV"
+        "--logger",
+        choices=[*names.LOGGERS, "none"],
+        help="log the history to TensorBoard, or as CSV",
     )
     _common(group)
     group = made.add_argument_group(
         "parts, by name",
         "Widths follow by themselves; other arguments of a part are flags with its path, such as\n"
         "--model.prior.components 100, --model.posterior.net.hidden [200,200],\n"
-        "--model.latent_dim 20, --estimator.num_particles 10, --optimiser.lr 1e-4.\n"
+        "--model.likelihood.scale learned, --estimator.num_particles 10.\n"
         + "\n".join(
             f"{name} has {', '.join(f'{k} = {v}' for k, v in given.items())} unless you say so."
             for name, given in STANDARD.items()
         ),
     )
     for name in SWAPS:
-        choices = _classes(name)
-        group.add_argument(f"--{name}", choices=choices, metavar="NAME", help=", ".join(choices))
+        flag = f"--{name.replace('_', '-')}"
+        if name in _OF_TORCH:
+            group.add_argument(flag, metavar="NAME", help=_OF_TORCH[name])
+        else:
+            listed = names.classes(name)
+            group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
+    _entry(group, "model.latent_dim", "N", "dimensions of z")
+    _entry(group, "optimiser.lr", "X", "learning rate [0.001]")
     for section, cls in SECTIONS.items():
         group = made.add_argument_group(_TITLES[section])
         for entry, hint, default, help in options(cls):
-            # Only for help and completion: such flags are read by overrides, as a file is.
-            known = get_origin(hint) is Literal or hint is bool
-            group.add_argument(
-                f"--{section}.{entry}",
-                type=hint if known else str,
-                default=default if known else None,
-                metavar=None if known else _metavar(hint),
-                help=help if known or default is None else f"{help} [{default}]",
-            )
+            choices = get_args(hint) if get_origin(hint) is Literal else None
+            said = help if default is None else f"{help} [{str(default).lower()}]"
+            _entry(group, f"{section}.{entry}", _metavar(hint), said, choices)
     return made
+
+
+_OF_TORCH = {
+    "optimiser": "of torch.optim, such as Adam, AdamW, RMSprop, SGD",
+    "lr_schedule": "of torch.optim.lr_scheduler, such as CosineAnnealingLR, StepLR, LinearLR",
+}
+
+
+def _entry(
+    group: Any, path: str, metavar: str | None, help: str, choices: Sequence[object] | None = None
+) -> None:
+    """Add a flag for help and completion; flags reads it, and a configuration checks it."""
+    typed = [f"--{path}", *([_SHORT[path]] if path in _SHORT else [])]
+    group.add_argument(
+        *dict.fromkeys(typed), metavar=None if choices else metavar, help=help, choices=choices
+    )
 
 
 def _metavar(hint: Any) -> str:
     members = get_args(hint) or (hint,)
     if any(get_origin(member) is dict for member in members):
         return "YAML"
+    if bool in members:
+        return "true|false"
     return "TEXT" if str in members else "X" if float in members else "N"
 
 
-def _classes(name: str) -> list[str]:
-    return sorted(public(_ROOMS[name]) if name in _ROOMS else KINDS[name])
-
-
-def _evaluate() -> ArgumentParser:
+def _evaluate(commands: Any) -> Parser:
     made = _parser(
+        commands,
+        "evaluate",
+        "RUN",
         "Evaluate a trained run on its test data: the ELBO and its terms, importance-weighted\n"
         "bounds, log p(x) by importance sampling with its error, the KL's parts, active units,\n"
         "labels. Prints a table and writes evaluation.json into the run folder.",
-        _examples("ppl-vae evaluate runs/gmvae --num-samples 5000 --num-data 1000"),
+        "ppl-vae evaluate runs/gmvae --num-samples 5000 --num-data 1000",
     )
-    made.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
+    made.add_argument("run", metavar="RUN", help="the folder of a run")
     _costs(made)
     return made
 
 
-def _report() -> ArgumentParser:
+def _report(commands: Any) -> Parser:
     made = _parser(
+        commands,
+        "report",
+        "RUN [RUN ...]",
         "Evaluate trained runs as ppl-vae evaluate does, and write one HTML page with the numbers\n"
         "and the pictures, side by side, and the numbers as JSON beside it.",
-        _examples("ppl-vae report runs/gmvae runs/vae --out runs/comparison"),
+        "ppl-vae report runs/gmvae runs/vae --out runs/comparison",
     )
-    made.add_argument("runs", type=str, nargs="+", metavar="RUN", help="folders of runs")
-    made.add_argument("--out", type=str, help="folder for the page; report in the first run")
+    made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
+    made.add_argument("--out", help="folder for the page; report in the first run")
     _costs(made)
     return made
 
 
-def _sample() -> ArgumentParser:
+def _sample(commands: Any) -> Parser:
     made = _parser(
+        commands,
+        "sample",
+        "RUN",
         "Draw data from the model of a trained run: z from the prior, then the mean of p(x|z).\n"
-        "Of a model that is given a class, as many of each class.",
-        _examples(
-            "ppl-vae sample runs/gmvae -n 64", "ppl-vae sample runs/gmvae --draw --file x.npy"
-        ),
+        "Of a model that is given a class, as many of each class. Images are a picture, all else\n"
+        "values.",
+        "ppl-vae sample runs/gmvae -n 64",
+        "ppl-vae sample runs/gmvae --draw --out x.npy",
     )
-    made.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
-    made.add_argument("-n", "--number", type=int, default=64, help="how many")
+    made.add_argument("run", metavar="RUN", help="the folder of a run")
+    made.add_argument("-n", "--number", type=_integer(1), default=64, metavar="N", help="how many")
     made.add_argument("--draw", action="store_true", help="draw x from p(x|z), not its mean")
-    _picture(made, "samples.png")
+    _output(made, "samples.png or samples.csv")
     return made
 
 
-def _reconstruct() -> ArgumentParser:
+def _reconstruct(commands: Any) -> Parser:
     made = _parser(
-        "Show the first test data of a trained run, and their reconstructions right below.",
-        _examples("ppl-vae reconstruct runs/gmvae -n 50"),
+        commands,
+        "reconstruct",
+        "RUN",
+        "Show the first test data of a trained run, and their reconstructions right below; of\n"
+        "data that are no images, the values.",
+        "ppl-vae reconstruct runs/gmvae -n 50",
     )
-    made.add_argument("run", type=str, metavar="RUN", help="the folder of a run")
-    made.add_argument("-n", "--number", type=int, default=50, help="how many")
-    _picture(made, "reconstructions.png")
+    made.add_argument("run", metavar="RUN", help="the folder of a run")
+    made.add_argument("-n", "--number", type=_integer(1), default=50, metavar="N", help="how many")
+    _output(made, "reconstructions.png or reconstructions.csv")
     return made
 
 
-def _picture(made: ArgumentParser, name: str) -> None:
+class _AsTyped(Action):
+    """Keeps the flag that was typed beside its value."""
+
+    def __call__(self, parser: object, namespace: Namespace, values: Any, flag: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_flag", flag)
+
+
+def _output(made: Parser, name: str) -> None:
     made.add_argument(
-        "--file", type=str, help=f".png, .pdf or .svg, or .npy for values; {name} in the run"
+        "--out",
+        "--file",
+        dest="file",
+        action=_AsTyped,
+        metavar="FILE",
+        help=f".png, .pdf or .svg for a picture, .csv or .npy for values; {name} in the run",
     )
-    made.add_argument("--seed", type=int, default=0, help="of all draws")
+    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
     _device(made)
     _common(made, quiet=False)
 
 
-def _costs(made: ArgumentParser) -> None:
-    add = made.add_argument
-    add("--num-samples", type=int, default=5000, help="of importance sampling, for each datum")
-    add("--num-data", type=int | Literal["all"], default=1000, help="of the test data, or all")
-    add("--annealed-data", type=int, default=0, help="so many by annealing, too; takes long")
-    add("--gap-data", type=int, default=0, help="split the inference gap of so many")
-    add("--seed", type=int, default=0, help="of all draws")
-    add("--compile", action="store_true", help="compile importance sampling: seconds more at first")
+def _costs(made: Parser) -> None:
+    def add(flag: str, default: int, help: str, least: int = 0, all: bool = False) -> None:
+        made.add_argument(
+            flag, type=_integer(least, all=all), default=default, metavar="N", help=help
+        )
+
+    add("--num-samples", 5000, "of importance sampling, for each datum", 1)
+    add("--num-data", 1000, "of the test data, or all", 1, all=True)
+    add("--annealed-data", 0, "so many by annealing, too; takes long")
+    add("--gap-data", 0, "split the inference gap of so many")
+    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile importance sampling: seconds more at first",
+    )
     _device(made)
     _common(made)
 
 
-def _device(made: ArgumentParser) -> None:
-    made.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
+def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:
+    """Return what reads an integer of at least so much, or the word ``all``."""
+
+    def read(text: str) -> int | str:
+        if all and text == "all":
+            return text
+        wanted = f"an integer of {least} or more" + (", or all" if all else "")
+        try:
+            number = int(text)
+        except ValueError:
+            raise ArgumentTypeError(f"must be {wanted}, got {text!r}") from None
+        if number < least:
+            raise ArgumentTypeError(f"must be {wanted}, got {number}")
+        return number
+
+    return read
+
+
+def _seed(text: str) -> int | str:
+    number = _integer(0)(text)
+    if int(number) >= 2**32:
+        raise ArgumentTypeError(f"must be below 2**32, got {text}")
+    return number
+
+
+def _device(made: Parser) -> None:
+    made.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto")
 
 
 def _common(made: Any, quiet: bool = True) -> None:

@@ -1,8 +1,9 @@
-"""``ppl-vae sample`` and ``ppl-vae reconstruct``: images, as a picture or as an array."""
+"""``ppl-vae sample`` and ``ppl-vae reconstruct``: images as a picture, and all data as values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from ppl_vae.cli.runs import Run
 from ppl_vae.models import ConditionalVAE, Pair
 from ppl_vae.storage.atomic import replaced_file
 
-SUFFIXES = (".npy", ".pdf", ".png", ".svg")
+VALUES = (".csv", ".npy")
+SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
 
 
 def sample(flags: Any) -> int:
     """Draw from a run's model, and return the exit code."""
-    one, number = Run(Path(flags.run)), _positive(flags.number)
-    file = _file(one, flags.file, "samples.png")
+    one, number = Run(Path(flags.run)), flags.number
+    file = _file(one, flags, "samples")
     pair = one.pair(flags.device)
     pyro.set_rng_seed(flags.seed)
     x = _generated(pair, number, mean=not flags.draw)
@@ -33,15 +35,15 @@ def sample(flags: Any) -> int:
 
         plots.images(x, shape=shape, ax=ax)
 
-    return _write(one, file, x, draw)
+    return _write(one, file, {"x": x}, draw)
 
 
 def reconstruct(flags: Any) -> int:
     """Reconstruct test data of a run, and return the exit code."""
     from ppl_vae.training.sources import fixed  # slow to import
 
-    one, number = Run(Path(flags.run)), _positive(flags.number)
-    file = _file(one, flags.file, "reconstructions.png")
+    one, number = Run(Path(flags.run)), flags.number
+    file = _file(one, flags, "reconstructions")
     pair: Any = one.pair(flags.device)
     test = one.data("test")
     number = min(number, len(test))
@@ -56,7 +58,7 @@ def reconstruct(flags: Any) -> int:
 
         plots.reconstructions(x, again, columns=min(10, number), shape=shape, ax=ax)
 
-    return _write(one, file, torch.stack([x, again]), draw)
+    return _write(one, file, {"x": x, "reconstruction": again}, draw)
 
 
 def _generated(pair: Any, number: int, mean: bool) -> Tensor:
@@ -75,32 +77,50 @@ def _device(pair: Pair) -> torch.device:
     return next(pair.parameters()).device
 
 
-def _positive(number: int) -> int:
-    if number < 1:
-        raise UsageError(f"-n must be 1 or more, got {number}")
-    return number
-
-
-def _file(run: Run, given: str | None, name: str) -> Path:
-    file = run.folder / name if given is None else Path(given)
+def _file(run: Run, flags: Any, name: str) -> Path:
+    """Return where to write; if that is not given, a picture of images, and else the values."""
+    if flags.file is None:
+        images = len(run.data("test").event_shape) > 1
+        return run.folder / f"{name}{'.png' if images else '.csv'}"
+    file = Path(flags.file).expanduser()
     if file.suffix not in SUFFIXES:
-        raise UsageError(f"--file must end in one of {', '.join(SUFFIXES)}, got {str(file)!r}")
+        raise UsageError(
+            f"{flags.file_flag} must end in one of {', '.join(SUFFIXES)}, got {flags.file!r}"
+        )
     if not file.parent.is_dir():
-        raise UsageError(f"--file: there is no folder {file.parent}")
+        raise UsageError(f"{flags.file_flag} {flags.file}: there is no folder {file.parent}")
     return file
 
 
 def _write(
-    run: Run, file: Path, values: Tensor, draw: Callable[[tuple[int, ...], Any], None]
+    run: Run,
+    file: Path,
+    values: Mapping[str, Tensor],
+    draw: Callable[[tuple[int, ...], Any], None],
 ) -> int:
-    """Write values, or the picture of them, and say where."""
-    if file.suffix == ".npy":
-        with replaced_file(file) as temporary:
-            np.save(temporary, values.numpy())
-    else:
+    """Write values by name, or the picture of them, and say where."""
+    if file.suffix not in VALUES:
         _picture(file, run.data("test").event_shape, draw)
-    show(f"{'values' if file.suffix == '.npy' else 'picture'}: {file}")
+        show(f"picture: {file}")
+        return SUCCESS
+    with replaced_file(file) as temporary:
+        if file.suffix == ".csv":
+            _as_csv(temporary, values)
+        else:
+            each = list(values.values())
+            np.save(temporary, (torch.stack(each) if len(each) > 1 else each[0]).numpy())
+    show(f"values: {file}")
     return SUCCESS
+
+
+def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
+    """Write a row for each datum, and a column for each value, flat: x1, x2, ..."""
+    rows = {name: x.flatten(1) for name, x in values.items()}
+    header = [f"{name}{i + 1}" for name, x in rows.items() for i in range(x.shape[1])]
+    with file.open("w", newline="", encoding="utf-8") as text:
+        table = csv.writer(text)
+        table.writerow(header)
+        table.writerows(torch.cat(list(rows.values()), 1).tolist())
 
 
 def _picture(
@@ -115,6 +135,8 @@ def _picture(
     try:
         draw(shape, figure.subplots())
     except ValueError as error:
-        raise UsageError(f"{error}; or write the values: --file {file.stem}.npy") from error
+        raise UsageError(
+            f"{file}: {error}\nFor the values: --out {file.with_suffix('.csv')}"
+        ) from error
     with replaced_file(file) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -15,7 +15,10 @@ from ppl_vae.evaluation.reporting.writing import destination
 from ppl_vae.storage import refuse_links
 
 FOLDER = "report"
-_SAME = ("name", "scale", "missing", "size", "test_fraction", "binarise", "dequantise", "seed")
+_SAME = (
+    *("name", "scale", "missing", "x", "y", "mask", "classes", "channels", "grey", "size"),
+    *("test_fraction", "binarise", "seed"),
+)
 
 
 def run(flags: Any) -> int:
@@ -62,13 +65,22 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
     if len(set(names)) < len(names):
         raise UsageError("a run is given twice; give each once")
     pairs = {name: one.pair(flags.device) for name, one in zip(names, runs, strict=True)}
-    train = runs[0].data("train")
+    # Of data with noise, masses are given the levels; a density has to have been trained on it.
+    noisy = [one for one in runs if one.configuration.data.dequantise]
+    for one, pair in zip(runs, pairs.values(), strict=True):
+        if noisy and one not in noisy and not pair.observation.is_discrete:
+            raise UsageError(
+                f"{noisy[0].folder} has data.dequantise = True, and {one.folder} False, under a "
+                f"density ({type(pair.likelihood).__name__}); report runs of the same data"
+            )
+    source = (noisy or runs)[0]
+    train = source.data("train")
     curves = {name: one.history() for name, one in zip(names, runs, strict=True)}
     return evaluation.report(
         pairs,
-        runs[0].data("test"),
+        source.data("test"),
         out,
-        train=None if train.labels is None else train,
+        train=train if train.labelled.any() else None,
         history={name: curve for name, curve in curves.items() if curve} or None,
         num_data=None if flags.num_data == "all" else flags.num_data,
         num_samples=flags.num_samples,

@@ -14,7 +14,7 @@ import torch
 
 from ppl_vae import storage
 from ppl_vae.cli import datasets
-from ppl_vae.cli.configuration import FILE, Configuration, read
+from ppl_vae.cli.configuration import FILE, Configuration, is_pair, read
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
@@ -51,11 +51,11 @@ class Run:
             ConfigError: if it cannot be read.
         """
         if not (self.folder / FILE).is_file():
-            raise UsageError(
-                f"{self.folder} is no folder of a run: {FILE} is missing; give the --out of a "
-                f"ppl-vae fit"
-            )
-        return Configuration.of(read(self.folder / FILE))
+            raise UsageError(f"RUN: {_no_run(self.folder)}")
+        tree = read(self.folder / FILE)
+        if is_pair(tree):
+            raise UsageError(f"RUN: {self.folder} is a saved pair, and no run; {_of(self.folder)}")
+        return Configuration.of(tree)
 
     def pair(self, device: str) -> Pair:
         """Return the trained pair, to evaluate it.
@@ -93,6 +93,48 @@ class Run:
             raise DamagedError(f"{path} is no history of a training: {reason(error)}") from error
 
 
+def _no_run(folder: Path) -> str:
+    if folder.is_file():
+        own = folder.parent if (folder.parent / FILE).is_file() else "the folder that fit wrote"
+        return f"{folder} is a file, and a run is a folder; give {own}"
+    if not folder.exists():
+        return f"there is no folder {folder}; give the folder that ppl-vae fit wrote"
+    return f"{folder} is no run: {FILE} is missing; give the folder that ppl-vae fit wrote"
+
+
+def _of(pair: Path) -> str:
+    run = pair.resolve().parent
+    if pair.resolve().name == MODEL and (run / FILE).is_file():
+        return f"give the run that it is of, {pair.parent}"
+    return f"load it in Python, ppl_vae.load({str(pair)!r}), or train from it, fit --init {pair}"
+
+
+def pair_in(given: str) -> Path:
+    """Return the folder of the saved pair that a run, or a saved pair, has.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    folder = Path(given).expanduser()
+    if (folder / MODEL / FILE).is_file():
+        return folder / MODEL
+    if not (folder / FILE).is_file():
+        what = f"{folder} holds no run and no saved pair" if folder.is_dir() else "no such folder"
+        raise UsageError(f"--init {given}: {what}; give the folder of a trained run")
+    if not is_pair(read(folder / FILE)):
+        raise UsageError(
+            f"--init {given}: the training has not come to its end; go on with: {resume(folder)}"
+        )
+    return folder
+
+
+def is_device(kind: str) -> bool:
+    """Tell whether there is a device of a kind, such as ``cuda``."""
+    if kind in ("cuda", "gpu") and torch.cuda.is_available():
+        return True
+    return kind in ("auto", "cpu") or (kind in ("mps", "gpu") and torch.backends.mps.is_available())
+
+
 def device_of(name: str) -> torch.device:
     """Return a device; ``auto`` is an accelerator where there is one.
 
@@ -101,11 +143,13 @@ def device_of(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device: cannot use {name!r} ({reason}); try cpu") from error
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not index.isdecimal()):
+        raise UsageError(f"--device must be cpu, cuda, cuda:1, mps or auto, got {name!r}")
+    number = torch.cuda.device_count() if kind == "cuda" else 1
+    if not is_device(kind) or int(index or 0) >= number:
+        raise UsageError(f"--device: torch has no {name} here; give cpu or auto")
+    return torch.empty(0, device=name).device
 
 
 def program() -> str:

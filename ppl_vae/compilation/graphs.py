@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation.facts import kinds, labels_among, seen
@@ -228,6 +227,8 @@ class Compiled:
             changed: what has changed since the last call.
             whole: whether as one graph.
         """
+        from torch.fx.experimental.proxy_tensor import make_fx  # not above: slow to import
+
         try:
             self._changes = 0 if changed is None else self._changes + 1
             if self._changes >= MOST_CHANGES:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.passes.tools_common import stable_topological_sort
 
 from ppl_vae.compilation.operations import draws, is_view, value_of, written
 
@@ -48,6 +47,8 @@ def joined(traced: fx.GraphModule) -> fx.GraphModule:
     joins.join_products()
     if not joins.number:
         return traced
+    from torch.fx.passes.tools_common import stable_topological_sort  # not above: slow to import
+
     try:
         work = stable_topological_sort(work)
     except AssertionError:  # there is no order: each of the joins can be made, but not all

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import fx
-from torch.utils.flop_counter import flop_registry
 
 from ppl_vae.compilation.operations import draws, is_view, value_of, written
 
@@ -92,4 +91,6 @@ def _is_new(node: fx.Node) -> bool:
 
 def _is_product(node: fx.Node) -> bool:
     """Tell whether an operation is a matrix product, a convolution or the like."""
+    from torch.utils.flop_counter import flop_registry  # not above: slow to import
+
     return getattr(node.target, "overloadpacket", None) in flop_registry

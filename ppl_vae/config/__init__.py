@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.config.budget import LARGEST, Budget
@@ -28,6 +29,7 @@ from ppl_vae.config.errors import ConfigError
 from ppl_vae.config.files import dumped
 from ppl_vae.config.rebuilt import rebuilt
 from ppl_vae.config.resolve import resolve
+from ppl_vae.errors import describe, integer
 from ppl_vae.models import Pair
 
 __all__ = ["ConfigError", "dump", "from_config", "resolve", "to_config"]
@@ -60,8 +62,10 @@ def from_config(
         allow: top-level packages of your own that may be imported.
         data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
             anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
-            unless the likelihood's network is a ``ConvDecoder``) and ``num_classes``, and is then
-            checked against the likelihood, see ``Pair.check``.
+            unless a network is convolutional; grey images (H, W) then have one channel) and
+            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``. The
+            pseudo-inputs of a ``VampPrior`` start at data, see ``Pair.initialise_from``; which,
+            follows from torch's seed.
         max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
             GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
             5,000 entries; a mapping any number.
@@ -86,6 +90,8 @@ def from_config(
         >>> vae.generate(3).shape
         torch.Size([3, 784])
     """
+    if max_bytes is not None:
+        max_bytes = integer("from_config", "max_bytes", max_bytes, 0)
     if max_bytes is None and isinstance(config, (str, os.PathLike)):
         max_bytes = LARGEST
     with nullcontext() if max_bytes is None else Budget(max_bytes):
@@ -93,7 +99,9 @@ def from_config(
     if data is not None:
         assert isinstance(pair, Pair)  # resolve refuses data for anything else
         if isinstance(data, Tensor) or hasattr(data, "in_parts"):
-            pair.check(data)
+            given: Any = data
+            pair.check(given)
+            pair.initialise_from(given, seed=int(torch.randint(2**31, ())))
     return pair
 
 
@@ -118,6 +126,8 @@ def to_config(pair: nn.Module) -> dict[str, object]:
         >>> to_config(vae)["prior"]
         {'class': 'StandardNormal', 'latent_dim': 10}
     """
+    if not isinstance(pair, nn.Module):
+        raise TypeError(f"to_config: pair must be a module, such as a VAE, got {describe(pair)}")
     return rebuilt(pair)[0]
 
 
@@ -127,4 +137,6 @@ def dump(pair: nn.Module | Mapping[Any, Any]) -> str:
     Raises:
         ConfigError: as :func:`to_config`.
     """
+    if not isinstance(pair, (nn.Module, Mapping)):
+        raise TypeError(f"dump: pair must be a pair or a mapping, got {describe(pair)}")
     return dumped(to_config(pair) if isinstance(pair, nn.Module) else pair)

@@ -13,7 +13,7 @@ import yaml
 
 from ppl_vae.config.errors import ConfigError, told
 from ppl_vae.config.plain import DEEPEST, LIMIT, plain
-from ppl_vae.errors import quoted, reason
+from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
 
 LARGEST = 2**18
@@ -33,7 +33,7 @@ def load(config: Mapping[Any, Any] | str | os.PathLike[str]) -> dict[str, object
         OSError: if the file cannot be opened.
     """
     from_file = isinstance(config, (str, os.PathLike))
-    given: object = read_file(Path(config)) if from_file else config  # type: ignore[arg-type]
+    given: object = read_file(path_of("", "config", config)) if from_file else config
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"model must be a mapping with a class, such as {{class: VAE, ...}}, or the path of a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from ppl_vae.config.errors import ConfigError, told
@@ -44,6 +45,8 @@ def plain(
         return {k: plain(v, f"{path}.{k[:60]}", counter, depth - 1) for k, v in value.items()}
     if isinstance(value, (list, tuple, torch.Size)):
         return [plain(item, f"{path}[{i}]", counter, depth - 1) for i, item in enumerate(value)]
+    if isinstance(value, np.generic):  # a scalar is as good as Python's
+        value = value.item()
     if type(value) in (str, int, float, bool, type(None)):
         return value
     raise ConfigError(

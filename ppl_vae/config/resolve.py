@@ -19,7 +19,7 @@ from ppl_vae.config.references import Reference, is_reference, link, unlink
 from ppl_vae.config.signature import Argument, arguments_of, convert
 from ppl_vae.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown
 from ppl_vae.errors import quoted
-from ppl_vae.events import how_to_arrange, same_event
+from ppl_vae.events import as_image, how_to_arrange, same_event
 from ppl_vae.models import Pair
 
 NOWHERE = Place()
@@ -290,22 +290,41 @@ def _take_from_data(
             f"got {told(data)}"
         )
     size = math.prod(shape)
-    written = _setting("event_shape", given, path)
+    written, at = _setting("event_shape", given, path), f"{path}.event_shape"
+    if written is None:  # a full mapping has it where it is used
+        written, at = _image_seen(given), f"{path}.posterior.net.image_shape"
     if written is None:
-        likelihood = given.get("likelihood")
-        net = likelihood.get("net") if isinstance(likelihood, dict) else None
-        name = net.get("class") if isinstance(net, dict) else net
-        images = isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
-        given["event_shape"] = [int(s) for s in shape] if images else size
+        images = any(_is_of_images(given.get(part)) for part in ("likelihood", "posterior"))
+        try:
+            given["event_shape"] = [int(s) for s in as_image(shape)] if images else size
+        except ValueError as error:
+            raise ConfigError(f"{path}.event_shape: {error}") from error
     elif not same_event(shape, written):
         raise ConfigError(
-            f"{path}.event_shape is {shown(written)}, but the data have the shape {shown(shape)}; "
-            f"leave event_shape out, or {how_to_arrange(shape, written)}"
+            f"{at} is {shown(written)}, but the data have the shape {shown(shape)}; leave "
+            f"{at.rpartition('.')[2]} out, or {how_to_arrange(shape, written)}"
         )
+    else:
+        given["event_shape"] = list(written)
     is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
     if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
         given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
     return [name for name in given if name not in before]
+
+
+def _image_seen(given: Mapping[str, object]) -> tuple[int, ...] | None:
+    """Return the shape that is written at the network of the posterior, which sees the data."""
+    posterior = given.get("posterior")
+    net = posterior.get("net") if isinstance(posterior, dict) else None
+    shape = net.get("image_shape") if isinstance(net, dict) else None
+    return tuple(shape) if isinstance(shape, (list, tuple)) else None
+
+
+def _is_of_images(part: object) -> bool:
+    """Tell whether a part is written with a convolutional network."""
+    net = part.get("net") if isinstance(part, dict) else None
+    name = net.get("class") if isinstance(net, dict) else net
+    return isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
 
 
 def _sizes(

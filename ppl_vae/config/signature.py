@@ -6,10 +6,10 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from ppl_vae.config.errors import ConfigError, told
@@ -69,23 +69,45 @@ def convert(argument: Argument, value: object, path: str) -> object:
             f"{path} cannot be given in a configuration, got {told(value)}; leave it out, or "
             f"build the part in Python"
         )
-    members = _members(argument.hint)
-    if argument.kind == "unknown" or any(_takes_as_is(m, value) for m in members):
+    if argument.kind == "unknown":
         return value
-    items = [_item(m) for m in members if _is_sequence(m) and isinstance(value, (list, tuple))]
     try:
-        if len(items) == 1 and items[0] is not None:  # jsonargparse copies the list for each item
-            one = Argument(argument.name, "value", items[0], inspect.Parameter.empty)
-            return [convert(one, item, path) for item in value]  # type: ignore[attr-defined]
-        if type(value) is str and (number := _number(members, value)) is not None:
-            return number
-        if value is not None:  # jsonargparse takes None for "not given"
-            parser = ArgumentParser(exit_on_error=False, default_env=False)
-            parser.add_argument("--value", type=argument.hint)
-            return parser.parse_object({"value": value}).value
-    except (ArgumentError, ValueError, TypeError):
-        pass
-    raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}")
+        return _as(argument.hint, value)
+    except _OtherTypeError:
+        raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}") from None
+
+
+class _OtherTypeError(Exception):
+    """A value of another type."""
+
+
+def _as(hint: Any, value: object) -> Any:
+    """Return a plain value as a type says; raise _OtherTypeError if it is not of that type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        # Its own type first, whatever their order: 3 stays an integer where a float will do.
+        for member in sorted(arguments, key=lambda member: type(value) is not member):
+            with suppress(_OtherTypeError):
+                return _as(member, value)
+    elif origin is Literal:
+        if any(type(a) is type(value) and a == value for a in arguments):
+            return value
+    elif isinstance(value, (list, tuple)) and _is_sequence(hint):
+        if origin is not tuple:
+            return [_as(arguments[0], item) for item in value]
+        each = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        if len(each) == len(value):
+            return tuple(_as(a, item) for a, item in zip(each, value, strict=True))
+    elif isinstance(value, Mapping) and origin in (dict, Mapping):
+        return {_as(arguments[0], k): _as(arguments[1], v) for k, v in value.items()}
+    elif hint is type(value):
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (int, float) and type(value) is str and len(value) < 40:
+        with suppress(ValueError):  # YAML has no 1e-3
+            return hint(value)
+    raise _OtherTypeError
 
 
 def words(hint: Any) -> str:
@@ -105,31 +127,6 @@ def words(hint: Any) -> str:
         plural = {int: "integers", float: "numbers", str: "strings"}
         return f"a list of {plural.get(arguments[0], words(arguments[0]))}"
     return names.get(member, "null" if member is type(None) else "a mapping")
-
-
-def _takes_as_is(member: Any, value: object) -> bool:
-    # jsonargparse reads strings as YAML first, so that "3" would be an integer even for a string.
-    if typing.get_origin(member) is Literal:
-        return any(type(a) is type(value) and a == value for a in typing.get_args(member))
-    return member in (str, type(None), int, float) and type(value) is member
-
-
-def _item(member: Any) -> Any:
-    """Return the type of a list's items; None where they have places of their own."""
-    arguments = [a for a in typing.get_args(member) if a is not Ellipsis]
-    fixed = typing.get_origin(member) is tuple and Ellipsis not in typing.get_args(member)
-    return None if fixed or len(arguments) != 1 else arguments[0]
-
-
-def _number(members: list[Any], text: str) -> int | float | None:
-    """Return the number that a string is, such as "1e-3", if the argument takes one."""
-    for kind in (int, float):
-        if kind in members and len(text) < 40:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return None
 
 
 def _kind(hint: Any) -> tuple[Kind, Any]:

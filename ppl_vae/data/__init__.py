@@ -1,10 +1,11 @@
 """Datasets held in memory, and batches drawn from them by index.
 
 A `Dataset` keeps the values as they came (one byte per grey pixel) with a ``scale``: the pixel that
-a model sees is ``value / scale``. Nothing about the scale is guessed from the content. Grey values
-are binarised for a Bernoulli likelihood, taken as they are (``binarise="none"``) for one of grey
-levels, and dequantised for a density. Missing entries are False in its ``mask``, and NaN in what is
-drawn from it: nothing takes them for data.
+a model sees is ``value / scale``. A scale that is left out follows from the dtype, and a likelihood
+of counts then takes integers as they are. Grey values are binarised for a Bernoulli likelihood,
+taken as they are (``binarise="none"``) for one of grey levels, and dequantised for a density.
+Missing entries are False in its ``mask``, and NaN in what is drawn from it: nothing takes them for
+data. What was done to values on their way is in its ``conversions``.
 
 Loaders resume exactly, by ``state_dict`` and ``load_state_dict``: `Batches` and `SemiSupervised`, a
 stream with labels beside one without, at no cost; loaders that are not ours as `Replayed`.

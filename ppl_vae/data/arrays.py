@@ -59,8 +59,21 @@ def _archive(file: BinaryIO, keys: Collection[str]) -> tuple[dict[str, np.ndarra
                 entry = archive.infolist()[names.index(key)]
                 _refuse_unusual(key, entry)
                 with zipfile.ZipFile(file) as whole, whole.open(entry) as stream:
-                    found[key] = _array(stream, entry.file_size)
+                    try:
+                        found[key] = _array(stream, entry.file_size)
+                    except _PickledError as error:
+                        raise ValueError(f"of {quoted(key)}, {error}") from None
     return found, names
+
+
+class _PickledError(ValueError):
+    """An array of Python objects."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the entries are Python objects, which are pickled; convert them with .astype(float), "
+            "or text with .astype(str), where there is none '' before"
+        )
 
 
 class _Short(io.RawIOBase):
@@ -121,7 +134,7 @@ def _array(stream: Any, size: int) -> np.ndarray:
     except (RecursionError, SyntaxError, TypeError) as error:
         raise ValueError(f"its header cannot be read, {reason(error)}") from error
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are pickled")
+        raise _PickledError
     count = 1
     for length_ in shape:
         if length_ < 0:

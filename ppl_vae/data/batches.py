@@ -57,7 +57,8 @@ class Batches:
         once = self.binarise == "static"
         source = self.dataset.binarised(seed=0) if once else self.dataset
         object.__setattr__(self, "_drawn_from", source)
-        positive_int("batches", "batch_size", self.batch_size)
+        size = positive_int("batches", "batch_size", self.batch_size)
+        object.__setattr__(self, "batch_size", size)
         if not len(self):
             raise ValueError(
                 f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "
@@ -94,6 +95,11 @@ class Batches:
     def labels(self) -> Int64[Tensor, " data"] | None:
         """The labels of the data set, None if there are none."""
         return self.dataset.labels
+
+    @property
+    def dequantised_levels(self) -> int | None:
+        """How many levels the values had before noise was added; None where none was."""
+        return self.dataset.levels if self.dequantise else self.dataset.dequantised_levels
 
     def in_parts(self) -> Iterator[Float[Tensor, " batch *event"]]:
         """Yield all data as they are drawn, a few thousand at a time: what any draw is like.

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from numbers import Real
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, number
+
+_SIGNED = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+"""For integers that torch does not compute with, a dtype that has all of them."""
+
+
+def held(values: Tensor) -> Tensor:
+    """Return values in a dtype that torch computes with; an error comes from `check_values`."""
+    if not isinstance(values, Tensor):
+        return values
+    if values.dtype == torch.uint64:
+        signed = values.view(torch.int64)
+        if (signed < 0).any():
+            raise ValueError(
+                f"values must be below 2^63, got greater ones in {describe(values)}; give them as "
+                f"floating values"
+            )
+        return signed
+    return values.to(_SIGNED.get(values.dtype, values.dtype))
+
+
+def default_scale(values: Tensor, mask: Tensor | None) -> float:
+    """Return the value that means 1.0 where none is given: 255 for bytes, but for those of 0/1."""
+    if not isinstance(values, Tensor) or values.dtype != torch.uint8:
+        return 1.0
+    grey = values > 1
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == values.shape:
+        grey = grey & mask
+    return 255.0 if grey.any() else 1.0
 
 
 def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None) -> None:
@@ -20,30 +46,26 @@ def check_values(values: Tensor, scale: int | float, mask: Tensor | None = None)
     Where the mask is False they may be anything.
     """
     if not isinstance(values, Tensor):
-        raise TypeError(f"values must be a tensor, got {type(values).__name__}; see from_numpy")
-    if values.dtype != torch.uint8 and not values.is_floating_point():
+        raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
+    if values.is_complex() or values.is_quantized:
         raise TypeError(
-            f"values must be uint8 or floating, got {describe(values)}; convert them, and give the "
-            f"scale that means 1.0"
+            f"values must be integers or floating, got {describe(values)}; convert them"
         )
+    if values.layout != torch.strided or values.device.type == "meta":
+        raise TypeError(f"values must be a dense tensor that holds them, got {describe(values)}")
     if values.ndim < 2 or not values.numel():
         raise ValueError(
             f"values must have shape (N, *event) and not be empty, got {describe(values)}"
         )
     if mask is not None:
         check_mask(mask, values)
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise TypeError(f"scale must be a number, got {describe(scale)}")
-    if not 0 < scale <= sys.float_info.max:
-        raise ValueError(
-            f"scale must be finite and above 0, got {scale}; it is the value that means 1.0"
-        )
-    if values.dtype == torch.uint8:
+    number("", "scale", scale, above=0, fix="it is the value that means 1.0")
+    if not values.is_floating_point():
         largest = observed(values, mask).max()
-        if largest > scale:
+        if scale != 1 and largest > scale:
             raise ValueError(
-                f"uint8 values must be at most scale={scale:g}, got {largest}; give the value "
-                f"that means 1.0 (255 for 8-bit images)"
+                f"integers must be at most scale={scale:g}, got {largest}; give the value that "
+                f"means 1.0 (255 for 8-bit images, 1 for values that are to stay as they are)"
             )
     elif not observed(values, mask).isfinite().all():
         bad = values.isfinite().logical_not()
@@ -59,6 +81,27 @@ def observed(values: Tensor, mask: Tensor | None) -> Tensor:
     return values if mask is None else values[mask]
 
 
+def check_exact(values: Tensor, dtype: torch.dtype, name: str) -> None:
+    """Raise ValueError if whole numbers would be rounded in a floating dtype."""
+    eps = torch.finfo(dtype).eps
+    if values.is_floating_point() and torch.finfo(values.dtype).eps >= eps:
+        return
+    low, high = (v.item() for v in values.aminmax())
+    if max(-low, high) > 2 / eps:
+        raise ValueError(
+            f"integers of {name!r} go from {low} to {high}, and {dtype} has all of them "
+            f"to {2 / eps:.0f} alone; torch.set_default_dtype(torch.float64) and a pair of it "
+            f"(pair.double()), or give floating values, which may be rounded"
+        )
+
+
+def generator_of(owner: str, generator: object) -> torch.Generator | None:
+    """Return a generator of torch, or None, as it is; raise TypeError for anything else."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    raise TypeError(f"{owner}: generator must be a torch.Generator, got {describe(generator)}")
+
+
 def check_mask(mask: Tensor, values: Tensor) -> None:
     """Raise TypeError or ValueError unless ``mask`` says of each value whether it is observed."""
     expected = f"mask must be boolean, of the values' shape {tuple(values.shape)}"
@@ -71,22 +114,36 @@ def check_mask(mask: Tensor, values: Tensor) -> None:
         raise ValueError(f"{expected}, and True somewhere, got False throughout; {fix}")
 
 
-def checked_labels(labels: Tensor, count: int) -> Tensor:
-    """Return ``labels`` as int64; raise TypeError or ValueError unless ``count`` classes."""
-    fix = "give class numbers 0, 1, ... as int64"
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}; {fix}")
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be integers, got {describe(labels)}; {fix}")
-    if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), got {describe(labels)}; {fix}")
-    labels = labels.to(torch.int64)
-    if labels.min() < 0:
-        raise ValueError(
-            f"labels must be 0 or more, got {int(labels.min())}; {fix}, and choose the items whose "
-            f"label is seen with labelled_subset"
-        )
-    return labels
+def index_of(
+    name: str, indices: Tensor | np.ndarray | Sequence[int], count: int, fix: str = ""
+) -> Int64[Tensor, " chosen"]:
+    """Return indices, or the places where a mask is True, as int64 from ``-count`` on.
+
+    Raises:
+        TypeError: no integers or booleans.
+        IndexError: outside.
+        ValueError: of another shape.
+    """
+    fix = fix or f"give integers from 0 to {count - 1}, or a mask of {count} booleans"
+    if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
+        raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
+    several = isinstance(indices, Sequence)
+    try:
+        index = torch.as_tensor(indices, dtype=torch.int64 if several and not indices else None)
+    except (TypeError, ValueError, RuntimeError) as error:  # of lists of something else
+        raise TypeError(f"{name} must be integers, got {describe(indices)}; {fix}") from error
+    if index.is_floating_point() or index.is_complex():
+        raise TypeError(f"{name} must be integers or booleans, got {describe(index)}; {fix}")
+    mask = index.dtype == torch.bool
+    if index.ndim != 1 or (mask and len(index) != count):
+        raise ValueError(f"{name} must be flat indices or a mask, got {describe(index)}; {fix}")
+    index = index.nonzero().flatten() if mask else index.to(torch.int64)
+    if len(index):
+        low, high = (int(v) for v in index.aminmax())
+        if low < -count or high >= count:
+            outside = low if low < -count else high
+            raise IndexError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+    return index
 
 
 def checked_indices(
@@ -99,21 +156,14 @@ def checked_indices(
         ValueError: none, outside, or one of them twice.
     """
     fix = f"give distinct integers from 0 to {count - 1}, or a mask of {count} booleans"
-    if not isinstance(indices, (Tensor, np.ndarray, Sequence)) or isinstance(indices, str):
-        raise TypeError(f"{name} must be a sequence, got {describe(indices)}; {fix}")
-    index = torch.as_tensor(indices, dtype=None if len(indices) else torch.int64)
-    if index.is_floating_point() or index.is_complex():
-        raise TypeError(f"{name} must be integers or booleans, got {describe(index)}; {fix}")
-    mask = index.dtype == torch.bool
-    if index.ndim != 1 or (mask and len(index) != count):
-        raise ValueError(f"{name} must be flat indices or a mask, got {describe(index)}; {fix}")
-    index = index.nonzero().flatten() if mask else index.to(torch.int64)
+    try:
+        index = index_of(name, indices, count, fix)
+    except IndexError as error:
+        raise ValueError(str(error)) from error
     if not len(index):
         raise ValueError(f"{name} must have at least one item, got none; {fix}")
-    low, high = (int(v) for v in index.aminmax())
-    if low < 0 or high >= count:
-        outside = low if low < 0 else high
-        raise ValueError(f"{name} must be from 0 to {count - 1}, got {outside}; {fix}")
+    if (low := int(index.min())) < 0:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, got {low}; {fix}")
     values, often = index.unique(return_counts=True)
     if often.max() > 1:
         twice = int(values[often.argmax()])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import integer
+
 MAX_LEVELS = 2**16
 """The most levels between which float32 has room for noise (7 bits of it)."""
 
@@ -14,9 +16,10 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
     problem = ""
     if scale != int(scale) or scale >= MAX_LEVELS:
         problem = f"scale={scale:g}; give the largest integer, at most {MAX_LEVELS - 1}"
-    elif values.is_floating_point():  # uint8 values are at most scale already
+    else:
         low, high = (v.item() for v in values.aminmax())
-        if low < 0 or high > scale or not (values == values.round()).all():
+        whole = not values.is_floating_point() or (values == values.round()).all()
+        if low < 0 or high > scale or not whole:
             problem = (
                 f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; leave real "
                 f"values as they are (binarise='none'), or give the integers and their scale"
@@ -24,6 +27,28 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
     if problem:
         raise ValueError(f"levels: {name!r} must hold integers 0, ..., scale, got {problem}")
     return int(scale) + 1
+
+
+def checked_levels(values: Tensor, scale: int | float, levels: object, name: str) -> int:
+    """Return the levels; raise TypeError or ValueError unless values can be of them, plus noise.
+
+    Args:
+        values: those that are observed.
+        scale: the value that means 1.0.
+        levels: what they are said to be dequantised from.
+        name: of the data, for the message.
+    """
+    levels = integer("", "dequantised_levels", levels, 2)
+    if levels > MAX_LEVELS:
+        raise ValueError(f"dequantised_levels must be at most {MAX_LEVELS}, got {levels}")
+    low, high = (v.item() / scale for v in values.aminmax())
+    if not values.is_floating_point() or scale != 1 or low < 0 or high > 1:
+        raise ValueError(
+            f"dequantised_levels={levels}: {name!r} must hold (k + u) / {levels} in [0, 1] with "
+            f"scale=1, got {values.dtype} from {low:g} to {high:g} with scale={scale:g}; see "
+            f"Dataset.dequantised"
+        )
+    return levels
 
 
 def check_alone(binarise: str) -> None:

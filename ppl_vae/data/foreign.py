@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.data.position import Epochs, check_state, place
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, seed_of
 from ppl_vae.turns import exclusively
 
 _ELEMENTS = 64  # of each tensor, by which two batches are compared
@@ -66,8 +66,7 @@ class Replayed:
                 f"{describe(batches)}; give a DataLoader, a list or an object whose __iter__ "
                 f"starts anew, and no iterator or generator, which ends after one epoch"
             )
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"Replayed: seed must be an integer, got {describe(seed)}")
+        seed = seed_of("Replayed", seed)
         if getattr(batches, "persistent_workers", False):
             raise ValueError(
                 "Replayed: batches must be a DataLoader with persistent_workers=False, got True; "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.named import LOADERS
 from ppl_vae.data.sources import from_file, from_folder
-from ppl_vae.errors import describe, quoted
+from ppl_vae.errors import describe, path_of, quoted
 
 SPLITS = ("train", "test")
 
@@ -20,6 +21,12 @@ def load(
     split: str = "train",
     scale: int | float | None = None,
     missing: str | None = None,
+    channels: str | None = None,
+    grey: bool | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    mask: str | None = None,
+    classes: Sequence[str] | None = None,
     size: int | tuple[int, int] | None = None,
     test_fraction: int | float | None = None,
     seed: int = 0,
@@ -40,6 +47,13 @@ def load(
         split: ``"train"`` or ``"test"``.
         scale: of your own file, as in `from_tensor`.
         missing: ``"nan"`` if NaN in your own file is what is missing, as in `from_tensor`.
+        channels: ``"first"`` or ``"last"``, of images in your own file, as in `from_tensor`.
+        grey: of your own images, as in `from_folder`.
+        x: what the values are called in your own ``.npz`` file, as in `from_file`; and likewise
+        y: the labels,
+        mask: and what is observed.
+        classes: the names of the classes of your own data, in the order of their numbers, as in
+            `Dataset`.
         size: of your own images, as in `from_folder`.
         test_fraction: of your own data, which has no official split; None is 0.1. See
             `Dataset.split`.
@@ -57,16 +71,26 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {describe(split)}")
     if isinstance(source, str) and source in LOADERS:
-        _refuse(source, scale=scale, missing=missing, size=size, test_fraction=test_fraction)
-        folder = Path(root or os.environ.get("PPL_VAE_DATA") or "data")
+        _refuse(source, scale=scale, missing=missing, x=x, y=y, mask=mask, classes=classes)
+        _refuse(source, channels=channels, grey=grey, size=size, test_fraction=test_fraction)
+        folder = path_of("", "root", root or os.environ.get("PPL_VAE_DATA") or "data")
         return LOADERS[source](folder.expanduser().absolute(), split)
-    path = Path(source).expanduser()
+    path = path_of("", "source", source).expanduser()
     if path.is_dir():
-        _refuse(source, scale=scale, missing=missing)
-        dataset = from_folder(path, size=size)
+        _refuse(source, scale=scale, missing=missing, channels=channels, x=x, y=y, mask=mask)
+        dataset = from_folder(path, size=size, grey=grey, classes=classes)
     elif path.suffix in (".npy", ".npz"):
-        _refuse(source, size=size)
-        dataset = from_file(path, scale=scale, missing=missing)
+        _refuse(source, grey=grey, size=size)
+        dataset = from_file(
+            path,
+            scale=scale,
+            missing=missing,
+            channels=channels,
+            x=x,
+            y=y,
+            mask=mask,
+            classes=classes,
+        )
     else:
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "

@@ -50,7 +50,8 @@ def _omniglot(root: Path, split: str) -> Dataset:
     found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
     # torchvision numbers the characters in the order of os.listdir, which differs between machines.
     files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
-    return Dataset(255 - read_images(files, size=28, grey=True), labels, "omniglot", scale=255)
+    images, _ = read_images(files, size=(28, 28), grey=True)
+    return Dataset(255 - images, labels, "omniglot", scale=255)
 
 
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
@@ -93,7 +94,8 @@ def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]
         _download(root, source)
     except (HTTPException, OSError, RuntimeError) as error:
         lines = str(error).strip().split("\n")  # what failed, every mirror tried, the last failure
-        told = reason(" ".join(dict.fromkeys((lines[0], lines[-1]))))
+        of_files = isinstance(error, OSError) and error.filename is not None
+        told = reason(error if of_files else " ".join(dict.fromkeys((lines[0], lines[-1]))))
         raise FileNotFoundError(
             f"dataset {name!r} must be in {quoted(root)} (as {expected}) or be downloadable, got "
             f"neither: {told}. Set root= or the environment variable PPL_VAE_DATA to the folder "

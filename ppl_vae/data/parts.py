@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe
@@ -37,6 +38,32 @@ class MaskedBatch(NamedTuple):
     mask: Tensor
 
 
+class Unlabelled(NamedTuple):
+    """A `Batch` without labels, or one datum without its own: a tuple that loaders can collate.
+
+    Args:
+        x: the values.
+    """
+
+    x: Tensor
+
+
+class MaskedUnlabelled(NamedTuple):
+    """A `MaskedBatch` without labels, or one datum without its own.
+
+    Args:
+        x: the values, NaN where they are missing.
+        mask: boolean, of x's shape, True where x is observed.
+    """
+
+    x: Tensor
+    mask: Tensor
+
+
+Item = Batch | MaskedBatch | Unlabelled | MaskedUnlabelled
+"""One datum of a data set: what is there of it, by name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """What one stream gives to a step of training.
@@ -62,6 +89,11 @@ class Part:
     def __len__(self) -> int:
         """Return the number of data."""
         return len(self.tensors[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data are."""
+        return self.tensors[0].device
 
     @property
     def finite(self) -> bool:
@@ -95,6 +127,10 @@ def given(owner: str, batch: object) -> Given:
     """
     if isinstance(batch, (Batch, MaskedBatch)):
         return batch
+    if isinstance(batch, Unlabelled):
+        return Batch(batch.x, None)
+    if isinstance(batch, MaskedUnlabelled):
+        return MaskedBatch(batch.x, None, batch.mask)
     if isinstance(batch, (Tensor, Part)):
         return (batch,)  # type: ignore[return-value]
     if isinstance(batch, tuple) and hasattr(batch, "_asdict"):

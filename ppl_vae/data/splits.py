@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.randomness import numpy_generator
 
-def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str) -> Tensor:
-    """Return indices of ``per_class`` random items of every class that occurs."""
+
+def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str, fewer: bool) -> Tensor:
+    """Return indices of ``per_class`` random items of every class that occurs.
+
+    Those without a label, -1, are of no class. With ``fewer`` a class may have fewer.
+    """
     labels = labels.cpu()
     order = _permutation(len(labels), seed)
-    chosen = {int(c): order[labels[order] == c][:per_class] for c in labels.unique()}
+    classes = labels[labels >= 0].unique()
+    chosen = {int(c): order[labels[order] == c][:per_class] for c in classes}
     for label, found in chosen.items():
-        if len(found) < per_class:
+        if len(found) < per_class and not fewer:
             raise ValueError(
                 f"labelled_subset: per_class must be at most {len(found)}, the number of items "
                 f"of class {label} in {name!r}, got {per_class}"
@@ -38,4 +43,4 @@ def held_out(total: int, fraction: int | float, labels: Tensor | None, seed: int
 
 def _permutation(count: int, seed: int) -> Tensor:
     # NumPy has frozen this stream (NEP 19), so splits survive upgrades; torch's may change.
-    return torch.from_numpy(np.random.RandomState(seed).permutation(count)).long()
+    return torch.from_numpy(numpy_generator(seed).permutation(count)).long()

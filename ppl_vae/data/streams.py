@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -18,7 +17,7 @@ from ppl_vae.data.cycle import Cycle
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.parts import Part
 from ppl_vae.data.position import check_state
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, device_of, flag, number, positive_int, seed_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,10 +41,12 @@ class SemiSupervised:
     Where a weight is 0, the stream goes on as ever, but its part is left out of the steps: epochs
     keep their length, and the other stream stays as it is.
 
+    ``SemiSupervised(few, many)`` takes two data sets, the second as ``unlabelled``.
+
     Args:
-        dataset: with labels.
+        dataset: with labels, of all items or of some.
         labelled: the items whose label is seen: indices, or a mask of N booleans, such as
-            ``dataset.labelled_subset(10, seed=0)``.
+            ``dataset.labelled_subset(10, seed=0)``. None is all that have a label.
         batch_size: unlabelled items per step.
         labelled_batch_size: labelled items per step; all of them, at every step, where there are
             fewer.
@@ -63,9 +64,9 @@ class SemiSupervised:
 
     Raises:
         TypeError: indices, sizes or weights of another type.
-        ValueError: a dataset without labels; indices that are outside, double or none; weights that
-            are negative, not finite, or all 0; unlabelled items of another shape; sizes and modes
-            as in `Dataset.batches`.
+        ValueError: a dataset without labels; labelled items that have none; indices that are
+            outside, double or none; weights that are negative, not finite, or all 0; unlabelled
+            items of another shape; sizes and modes as in `Dataset.batches`.
 
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6 and 7, for the two sums.
 
@@ -80,7 +81,7 @@ class SemiSupervised:
     """
 
     dataset: Dataset
-    labelled: Tensor | np.ndarray | Sequence[int]
+    labelled: Dataset | Tensor | np.ndarray | Sequence[int] | None = None
     _: KW_ONLY
     batch_size: int = 100
     labelled_batch_size: int = 20
@@ -95,25 +96,35 @@ class SemiSupervised:
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        if self.dataset.labels is None:
+        if not isinstance(self.dataset, Dataset):
+            raise TypeError(
+                f"SemiSupervised: dataset must be a Dataset, got {describe(self.dataset)}"
+            )
+        if isinstance(self.labelled, Dataset):
+            if self.unlabelled is not None:
+                raise TypeError(
+                    f"SemiSupervised: labelled must be items of dataset where unlabelled is given, "
+                    f"got {self.labelled!r}; give two data sets, SemiSupervised(few, many)"
+                )
+            object.__setattr__(self, "unlabelled", self.labelled)
+            object.__setattr__(self, "labelled", None)
+        if not self.dataset.labelled.any():
             raise ValueError(
                 f"SemiSupervised: dataset must have labels, got {self.dataset!r}; give it labels=, "
                 f"or train on dataset.batches(...), which needs none"
             )
-        positive_int("SemiSupervised", "batch_size", self.batch_size)
-        positive_int("SemiSupervised", "labelled_batch_size", self.labelled_batch_size)
-        weights = {
-            "labelled_weight": self.labelled_weight,
-            "unlabelled_weight": self.unlabelled_weight,
-        }
-        for name, weight in weights.items():
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-                raise TypeError(f"SemiSupervised: {name} must be a number, got {describe(weight)}")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"SemiSupervised: {name} must be finite and at least 0, got {weight}"
-                )
-        if not any(weights.values()):
+        owner = "SemiSupervised"
+        checked: dict[str, object] = {"seed": seed_of(owner, self.seed)}
+        for name in ("batch_size", "labelled_batch_size"):
+            checked[name] = positive_int(owner, name, getattr(self, name))
+        for name in ("labelled_weight", "unlabelled_weight"):
+            checked[name] = number(owner, name, getattr(self, name), least=0)
+        for name in ("dequantise", "flat", "drop_last"):
+            checked[name] = flag(owner, name, getattr(self, name))
+        device_of(owner, self.device)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if not (self.labelled_weight or self.unlabelled_weight):
             raise ValueError(
                 "SemiSupervised: labelled_weight or unlabelled_weight must be above 0, got 0 for "
                 "both, which leaves nothing to train on"
@@ -202,8 +213,18 @@ class SemiSupervised:
 
     @cached_property
     def _labelled(self) -> Tensor:
-        device = self.dataset.values.device
-        return checked_indices("labelled", self.labelled, len(self.dataset)).to(device)
+        known = self.dataset.labelled
+        if self.labelled is None:
+            return known.nonzero().flatten()
+        assert not isinstance(self.labelled, Dataset)
+        index = checked_indices("labelled", self.labelled, len(self.dataset)).to(known.device)
+        missing = int((~known[index]).sum())
+        if missing:
+            raise ValueError(
+                f"SemiSupervised: labelled must be items that have a label, got {missing} of "
+                f"{len(index)} without one; give dataset.labelled, or leave labelled out"
+            )
+        return index
 
     @cached_property
     def _choices(self) -> dict[str, str]:
@@ -262,7 +283,8 @@ class SemiSupervised:
     def _drawn(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and y of the items at these places of ``dataset``."""
         x = self._draw(index, self._mode, self._cycle.generator)
-        y = self.dataset._required_labels("labelled")[index].to(device=self.device)
+        y = self.dataset._labels_at(index, self.device)
+        assert y is not None  # looked at when the streams were made: a look waits for the device
         return x, y
 
     def _draw(self, index: Tensor, mode: str, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, number
 
 
 @contextmanager
@@ -200,8 +200,7 @@ def spline(
         passes: evaluations of the network that invert a transformation: 2 for couplings, None for
             ``features`` (autoregressive).
     """
-    if not bound > 0:
-        raise ValueError(f"spline: bound must be positive, got {describe(bound)}")
+    bound = number("spline", "bound", bound, above=0)
     univariate = partial(zuko.transforms.MonotonicRQSTransform, bound=bound)
     shapes = [(bins,), (bins,), (bins - 1,)]
     return _masked(features, context, transforms, hidden_features, passes, univariate, shapes)
@@ -280,13 +279,9 @@ def build(
         transforms: number of transformations.
         hidden: widths of the hidden layers of each transformation's network.
     """
-    positive_int(owner, "latent_dim", features)
-    positive_int(owner, "transforms", transforms)
-    for width in hidden:
-        positive_int(owner, "each width in hidden", width)
     constructor = KINDS.get(kind) if isinstance(kind, str) else kind
     if not callable(constructor):
-        raise ValueError(
+        raise (ValueError if isinstance(kind, str) else TypeError)(
             f"{owner}: kind must be one of {', '.join(map(repr, KINDS))}, or a constructor of "
             f"zuko such as zuko.flows.NAF, got {describe(kind)}"
         )

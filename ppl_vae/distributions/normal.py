@@ -12,12 +12,13 @@ from torch.distributions import Independent
 from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
 
 
-def diagonal_normal(owner: str, outputs: Tensor) -> Independent:
-    """Return N(μ, diag σ²) for outputs ``(..., 2 * D)``: μ, then s with σ = softplus(s) + 1e-4.
+def diagonal_normal(owner: str, outputs: Tensor, min_scale: int | float = MIN_SCALE) -> Independent:
+    """Return N(μ, diag σ²) for outputs ``(..., 2 * D)``: μ, then s, σ = softplus(s) + min_scale.
 
     Args:
         owner: the class whose network it was, for messages.
         outputs: what the network returned.
+        min_scale: the least that σ may be.
 
     Raises:
         ValueError: if the number of features is odd.
@@ -28,7 +29,7 @@ def diagonal_normal(owner: str, outputs: Tensor) -> Independent:
             f"of features on the last dimension, got an output of shape {tuple(outputs.shape)}"
         )
     loc, unconstrained_scale = outputs.chunk(2, dim=-1)
-    return dist.Normal(loc, positive_scale(unconstrained_scale)).to_event(1)
+    return dist.Normal(loc, positive_scale(unconstrained_scale, min_scale)).to_event(1)
 
 
 def unconstrained(scale: Tensor) -> Tensor:
@@ -36,10 +37,12 @@ def unconstrained(scale: Tensor) -> Tensor:
     return inverse_softplus(scale - MIN_SCALE)
 
 
-def cholesky_factor(unconstrained_diagonal: Tensor, below_diagonal: Tensor) -> Tensor:
+def cholesky_factor(
+    unconstrained_diagonal: Tensor, below_diagonal: Tensor, min_scale: int | float = MIN_SCALE
+) -> Tensor:
     r"""Return a lower-triangular L with a positive diagonal, shape ``(..., D, D)``.
 
-    L_ii = σ_i = softplus(s_i) + 1e-4, and L_ij = σ_i a_ij / √D for j < i: the scale σ times
+    L_ii = σ_i = softplus(s_i) + min_scale, and L_ij = σ_i a_ij / √D for j < i: the scale σ times
     correlated noise (I + A / √D) ε. For a of unit size that matrix and its inverse are of moderate
     size, whatever D and σ are. With L_ij = a_ij / √D the inverse would grow with a / σ to a power
     of D: at D = 50 and σ = 0.1 a float32 density is wrong by thousands of nats.
@@ -47,8 +50,9 @@ def cholesky_factor(unconstrained_diagonal: Tensor, below_diagonal: Tensor) -> T
     Args:
         unconstrained_diagonal: s, shape ``(..., D)``.
         below_diagonal: a, shape ``(..., D (D - 1) / 2)``, row after row: a_21, a_31, a_32, a_41...
+        min_scale: the least that σ may be.
     """
-    diagonal = positive_scale(unconstrained_diagonal)
+    diagonal = positive_scale(unconstrained_diagonal, min_scale)
     d = diagonal.shape[-1]
     row, column = torch.tril_indices(d, d, -1, device=diagonal.device)
     flat = diagonal.new_zeros(*diagonal.shape[:-1], d * d)

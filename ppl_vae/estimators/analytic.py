@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import flag, number
 from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
@@ -88,12 +88,8 @@ class AnalyticKLELBO(PerDatumELBO):
         max_plate_nesting: int | None = None,
     ) -> None:
         super().__init__(num_particles, plate=plate, max_plate_nesting=max_plate_nesting)
-        if not 0 <= free_bits < float("inf"):
-            raise ValueError(
-                f"AnalyticKLELBO: free_bits must be at least 0, got {describe(free_bits)}"
-            )
-        self.monte_carlo = monte_carlo
-        self.free_bits = free_bits
+        self.monte_carlo = flag("AnalyticKLELBO", "monte_carlo", monte_carlo)
+        self.free_bits = number("AnalyticKLELBO", "free_bits", free_bits, least=0)
 
     def _bound(self, program: Program) -> Bound:
         guide_trace = program.run_guide(self.num_particles)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import flag, number, positive_int
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.traces import Program
@@ -112,13 +111,12 @@ class ImportanceWeightedELBO(PerDatumELBO):
             raise ValueError(
                 f"{name}: gradient must be one of {get_args(Gradient)}, got {gradient!r}"
             )
-        positive_int(name, "num_groups", num_groups)
+        num_groups = positive_int(name, "num_groups", num_groups)
+        pool_model = flag(name, "pool_model", pool_model)
         if chunk_size is not None:
-            positive_int(name, "chunk_size", chunk_size)
-        if not -math.inf < alpha <= 1:
-            raise ValueError(f"{name}: alpha must be finite, at most 1, got {describe(alpha)}")
-        if not 0 <= elbo_weight <= 1:
-            raise ValueError(f"{name}: elbo_weight must be from 0 to 1, got {elbo_weight}")
+            chunk_size = positive_int(name, "chunk_size", chunk_size)
+        alpha = number(name, "alpha", alpha, most=1)
+        elbo_weight = number(name, "elbo_weight", elbo_weight, least=0, most=1)
         if gradient == "wake" and (alpha != 0 or elbo_weight != 0):
             raise ValueError(
                 f"{name}: gradient='wake' is not the gradient of a bound and goes with alpha=0 "

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.turns import exclusively
 
 Schedule = Callable[[int], float]
@@ -37,8 +37,12 @@ class KLWeight(Messenger):
 
     def __init__(self, beta: float | int | Tensor) -> None:
         super().__init__()
-        if not isinstance(beta, Tensor) and not 0 <= beta < float("inf"):
-            raise ValueError(f"KLWeight: beta must be finite and at least 0, got {describe(beta)}")
+        if not isinstance(beta, Tensor):
+            beta = number("KLWeight", "beta", beta, least=0)
+        elif beta.dim():
+            raise ValueError(
+                f"KLWeight: beta must be a number or a 0-dimensional tensor, got {describe(beta)}"
+            )
         self.beta = beta
 
     def _pyro_sample(self, msg: dict) -> None:
@@ -96,6 +100,11 @@ class KLWeighted(ELBO):
         self, estimator: ELBO, beta: float | int | Schedule, *, total_steps: int | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(estimator, ELBO):
+            raise TypeError(
+                f"KLWeighted: estimator must be an object of pyro.infer.ELBO, such as "
+                f"Trace_ELBO(), got {describe(estimator)}"
+            )
         self.estimator = estimator
         self.schedule = beta if callable(beta) else constant(beta)
         self.step = 0
@@ -117,7 +126,8 @@ class KLWeighted(ELBO):
     def beta_at(self, step: int) -> float:
         """Return β at a step; raises as :attr:`beta` does."""
         beta = self.schedule(step)
-        if not isinstance(beta, Real) and not (isinstance(beta, Tensor) and beta.dim() == 0):
+        real = isinstance(beta, Real) and not isinstance(beta, bool)
+        if not real and not (isinstance(beta, Tensor) and beta.dim() == 0):
             raise TypeError(
                 f"KLWeighted: beta must be a number, and the schedule gives {describe(beta)} at "
                 f"step {step}"
@@ -203,8 +213,9 @@ class WarmUp:
     period: int | None = None
 
     def __post_init__(self) -> None:
-        for beta in (self.start, self.end):
-            KLWeight(beta)  # refuses what is no weight
+        for name in ("start", "end"):
+            beta = number("WarmUp", name, getattr(self, name), least=0)
+            object.__setattr__(self, name, beta)
 
     def __call__(self, step: int) -> float:
         """Return β at a step, counted from 0."""
@@ -215,6 +226,7 @@ class WarmUp:
 
 def constant(beta: float | int) -> Schedule:
     """Return the schedule that is β at every step."""
+    beta = number("constant", "beta", beta, least=0)
     return WarmUp(1, beta, beta)
 
 
@@ -223,8 +235,8 @@ def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1
 
     Source: Sønderby et al. 2016 (arXiv 1602.02282), section 2.3.
     """
-    positive_int("linear_warm_up", "steps", steps)
-    return WarmUp(steps, start, end)
+    steps = positive_int("linear_warm_up", "steps", steps)
+    return WarmUp(steps, *_ends("linear_warm_up", start, end))
 
 
 def cyclical_warm_up(
@@ -238,7 +250,11 @@ def cyclical_warm_up(
 
     Source: Fu et al. 2019 (arXiv 1903.10145), equation 6.
     """
-    positive_int("cyclical_warm_up", "period", period)
-    if not 0 < rising <= 1:
-        raise ValueError(f"cyclical_warm_up: rising must be above 0, at most 1, got {rising}")
-    return WarmUp(period * rising, start, end, period)
+    period = positive_int("cyclical_warm_up", "period", period)
+    rising = number("cyclical_warm_up", "rising", rising, above=0, most=1)
+    return WarmUp(period * rising, *_ends("cyclical_warm_up", start, end), period)
+
+
+def _ends(owner: str, start: object, end: object) -> tuple[float | int, float | int]:
+    """Return β at both ends of a warm-up, or raise an error that names what is no weight."""
+    return number(owner, "start", start, least=0), number(owner, "end", end, least=0)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, integer, positive_int
 from ppl_vae.estimators.traces import PlateNesting, Program
 from ppl_vae.turns import exclusively
 
@@ -68,7 +68,14 @@ class PerDatumELBO(ELBO, ABC):
     def __init__(
         self, num_particles: int, *, plate: str = "data", max_plate_nesting: int | None = None
     ) -> None:
-        positive_int(type(self).__name__, "num_particles", num_particles)
+        owner = type(self).__name__
+        num_particles = positive_int(owner, "num_particles", num_particles)
+        if not isinstance(plate, str):
+            raise TypeError(
+                f"{owner}: plate must be the name of the batch plate, got {describe(plate)}"
+            )
+        if max_plate_nesting is not None:
+            max_plate_nesting = integer(owner, "max_plate_nesting", max_plate_nesting, 0)
         super().__init__(num_particles=num_particles)
         self.plate = plate
         self._given_nesting = max_plate_nesting

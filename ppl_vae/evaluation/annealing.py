@@ -15,8 +15,10 @@ from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
+from ppl_vae.evaluation.bits import Kind
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
 from ppl_vae.evaluation.joint import Joint, Start, Values
@@ -46,12 +48,17 @@ class AnnealedLikelihood(Evidence):
         standard_error: of ``log_px``, over chains; of a few chains it is rough itself.
         ess: effective number of chains, 1 to the number of chains.
         acceptance: mean probability of accepting a transition; NaN where there was none.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            where it is not known.
+        dequantised_levels: how many levels the data had before noise was added, where they say so.
     """
 
     log_px: Float[Tensor, " data"]
     standard_error: Float[Tensor, " data"]
     ess: Float[Tensor, " data"]
     acceptance: Float[Tensor, " data"]
+    kind: Kind | None = None
+    dequantised_levels: int | None = None
 
     def __str__(self) -> str:
         return (
@@ -87,9 +94,9 @@ class BidirectionalBounds:
 
 def annealed_importance_sampling(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_chains: int = 16,
     num_temperatures: int = 1000,
     leapfrog_steps: int = 10,
@@ -122,7 +129,7 @@ def annealed_importance_sampling(
 
     Args:
         pair: any model/guide pair whose latents are real vectors, or enumerated.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_chains: K, independent chains for each datum.
@@ -155,15 +162,21 @@ def annealed_importance_sampling(
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
+    check_pair(owner, pair)
+    num_chains, num_temperatures, leapfrog_steps = _checked(
+        owner, num_chains, num_temperatures, leapfrog_steps, start
+    )
+    progress = flag(owner, "progress", progress)
+    given = arguments(owner, pair, x, context, mask)
     results = []
+    kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("AIS", len(x) * num_temperatures, progress) as bar,
+        _bar("AIS", len(given) * num_temperatures, progress) as bar,
     ):
-        for batch in batches(owner, pair, x, context, mask, num_chains):
+        for batch in batches(owner, pair, given, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
@@ -174,7 +187,9 @@ def annealed_importance_sampling(
             sums = _over_chains(owner, log_w, batch.start)
             parts = (sums.log_mean, sums.standard_error, sums.ess, acceptance)
             results.append([part.to(first.log_joint.dtype) for part in parts])
-    return AnnealedLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
+            kind = batch.kind
+    log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
+    return AnnealedLikelihood(log_px, error, ess, accepted, kind, dequantised_levels_of(x))
 
 
 def bidirectional_monte_carlo(
@@ -234,8 +249,14 @@ def bidirectional_monte_carlo(
         torch.Size([3])
     """
     owner = "bidirectional_monte_carlo"
-    positive_int(owner, "num_data", num_data)
-    _check(owner, num_chains, num_temperatures, leapfrog_steps, start)
+    check_pair(owner, pair)
+    num_data = positive_int(owner, "num_data", num_data)
+    if like is not None and not isinstance(like, Tensor):
+        raise TypeError(f"{owner}: like must be a tensor of data, got {describe(like)}")
+    num_chains, num_temperatures, leapfrog_steps = _checked(
+        owner, num_chains, num_temperatures, leapfrog_steps, start
+    )
+    progress = flag(owner, "progress", progress)
     lower: list[Tensor] = []
     upper: list[Tensor] = []
     with (
@@ -245,7 +266,7 @@ def bidirectional_monte_carlo(
         _bar("BDMC", 2 * num_data * num_temperatures, progress) as bar,
     ):
         x, sites = _simulated(owner, pair, num_data, context, like)
-        for batch in batches(owner, pair, x, context, None, num_chains):
+        for batch in batches(owner, pair, arguments(owner, pair, x, context), num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
@@ -361,11 +382,14 @@ def _bar(label: str, total: int, progress: bool) -> tqdm:
     )
 
 
-def _check(
+def _checked(
     owner: str, num_chains: int, num_temperatures: int, leapfrog_steps: int, start: str
-) -> None:
-    positive_int(owner, "num_chains", num_chains)
-    positive_int(owner, "num_temperatures", num_temperatures)
-    positive_int(owner, "leapfrog_steps", leapfrog_steps)
+) -> tuple[int, int, int]:
+    """Return the numbers, of Python, or raise an error that names what cannot be."""
     if start not in get_args(Start):
         raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
+    return (
+        positive_int(owner, "num_chains", num_chains),
+        positive_int(owner, "num_temperatures", num_temperatures),
+        positive_int(owner, "leapfrog_steps", leapfrog_steps),
+    )

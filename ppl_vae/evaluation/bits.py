@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import overload
+from typing import Literal, overload
 
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import number, positive_int, sizes
 from ppl_vae.evaluation.estimate import Estimate
+
+Kind = Literal["mass", "density", "both"]
+"""What p(x) is: a mass, a density, or, of several sites or columns, one of each."""
 
 
 @overload
@@ -30,26 +33,51 @@ def bits_per_dim(
     *,
     dequantised_levels: int | None = None,
 ) -> float | Tensor | Estimate:
-    """Return nats / (D log 2), for -log p(x) of D dimensions or a bound on it.
+    r"""Return -log p(x), or a bound on it, in bits per dimension.
+
+        nats / (D log 2)              where p is a mass,
+        nats / (D log 2) + log2(L)    where p is a density of data dequantised from L levels,
+
+    the second a bound on the bits of the integers (see :meth:`ppl_vae.data.Dataset.dequantised`).
+    **Any other density has no bits per dimension**: its nats depend on the unit of x, and on levels
+    without noise between them it can be as large as one likes. A number does not say which it is;
+    ``log_likelihood(...).bits_per_dim`` knows, and refuses what means nothing.
+
+    Source: Theis et al. 2016 (arXiv 1511.01844), section 3.1.
 
     Args:
         nats: -log p(x) in nats per datum: a number, a tensor, or an `Estimate`, whose mean and
             standard error are both converted.
         event_shape: shape of one datum; D is its product.
-        dequantised_levels: give it where p is a density of data that were dequantised to [0, 1)
-            (`ppl_vae.data.Dataset.dequantised`) from so many levels, 256 for 8-bit images: log2 of
-            it is added, which makes the result a bound on the bits of the integers.
+        dequantised_levels: L, where p is a density of (k + u) / L in [0, 1]; 256 for 8-bit images.
 
     Example:
         >>> round(bits_per_dim(100.0, (28, 28)), 3)  # 100 nats per image of MNIST
         0.184
     """
-    for size in event_shape:
-        positive_int("bits_per_dim", "each size of event_shape", size)
-    unit = math.prod(event_shape) * math.log(2)
+    if not isinstance(nats, (Estimate, Tensor)):
+        nats = number("bits_per_dim", "nats", nats)
+    unit = math.prod(sizes("bits_per_dim", "event_shape", event_shape)) * math.log(2)
     added = 0.0
     if dequantised_levels is not None:
         added = math.log2(positive_int("bits_per_dim", "dequantised_levels", dequantised_levels))
     if isinstance(nats, Estimate):
-        return Estimate(nats.mean / unit + added, nats.standard_error / unit)
+        return Estimate(nats.mean / unit + added, nats.standard_error / unit, nats.count)
     return nats / unit + added
+
+
+def no_bits(kind: Kind | None, dequantised_levels: int | None) -> str | None:
+    """Return why nats have no bits per dimension; None where they have, or nothing is known.
+
+    Args:
+        kind: what p(x) is.
+        dequantised_levels: what x was dequantised from; None where it was not.
+    """
+    if kind == "both":
+        return "p(x) is a mass in some of its entries and a density in others"
+    if kind == "density" and dequantised_levels is None:
+        return (
+            "p(x) is a density, whose bits depend on the unit of x unless x was dequantised from "
+            "levels"
+        )
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, flag, positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.checks import check_data
+from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models.training_term import WithoutTrainingTerms
 from ppl_vae.modes import evaluating
 
@@ -33,6 +32,17 @@ class ModelAndGuide(Protocol):
     @property
     def guide(self) -> nn.Module:
         """The variational program."""
+
+
+def check_pair(owner: str, pair: object) -> None:
+    """Raise TypeError unless an object has a model and a guide that are modules."""
+    programs = (getattr(pair, "model", None), getattr(pair, "guide", None))
+    if not all(isinstance(program, nn.Module) for program in programs):
+        what = type(pair).__name__ if isinstance(pair, nn.Module) else describe(pair)
+        raise TypeError(
+            f"{owner}: pair must have a model and a guide that are modules, got {what}; a "
+            f"program that is a function can be the forward method of one"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,9 @@ class ELBOTerms:
 @torch.no_grad()
 def elbo_terms(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 1,
     progress: bool = False,
 ) -> ELBOTerms:
@@ -65,7 +75,8 @@ def elbo_terms(
 
     Args:
         pair: any model/guide pair.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data: a `ppl_vae.data.Dataset`, whose grey values are binarised once where the
+            likelihood is of 0 and 1; batches; or a tensor or array as it is, ``(N, *event)``.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
@@ -76,16 +87,20 @@ def elbo_terms(
         ``TraceEnum_ELBO``, estimates.
 
     Raises:
-        TypeError: if x is no tensor.
+        TypeError: if x is no such data.
         ValueError: if x, or what comes with it, does not suit the pair.
         NotImplementedError: if the pair enumerates a latent in the model alone.
     """
-    estimator = ImportanceWeightedELBO(positive_int("elbo_terms", "num_samples", num_samples))
+    check_pair("elbo_terms", pair)
+    num_samples = positive_int("elbo_terms", "num_samples", num_samples)
+    progress = flag("elbo_terms", "progress", progress)
+    estimator = ImportanceWeightedELBO(num_samples)
     nelbo, reconstruction = [], []
     model, guide = scored(pair.model, pair.guide)
+    given = arguments("elbo_terms", pair, x, context, mask)
     with evaluating(pair.model, pair.guide):
         label = "ELBO" if progress else None
-        for args, kwargs in _batches("elbo_terms", pair, x, context, mask, num_samples, label):
+        for args, kwargs in _batches(given, num_samples, label):
             weights = estimator.log_weights(model, guide, *args, **kwargs)
             if weights.log_likelihood is None:
                 raise NotImplementedError(
@@ -102,36 +117,46 @@ def elbo_terms(
 @torch.no_grad()
 def importance_bounds(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_particles: Sequence[int] = (1, 10, 100, 1000),
     progress: bool = False,
 ) -> dict[int, Estimate]:
     """Estimate the importance-weighted bound -L_K for several K, in nats per datum.
 
-    -L_K falls with K towards -log p(x) (Burda et al. 2016, arXiv 1509.00519, theorem 1).
+    -L_K falls with K towards -log p(x) (Burda et al. 2016, arXiv 1509.00519, theorem 1). That of
+    K = 1 is the NELBO of :func:`elbo_terms`, at draws of its own: beside that one, as in a table of
+    both, leave it out, since the two differ by their noise.
 
     Args:
         pair: any model/guide pair.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data: a `ppl_vae.data.Dataset`, whose grey values are binarised once where the
+            likelihood is of 0 and 1; batches; or a tensor or array as it is, ``(N, *event)``.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_particles: the values of K.
         progress: show a progress bar.
 
     Raises:
-        TypeError: if x is no tensor.
+        TypeError: if x is no such data.
         ValueError: if x, or what comes with it, does not suit the pair, or a K is below 1.
     """
+    owner = "importance_bounds"
+    check_pair(owner, pair)
+    progress = flag(owner, "progress", progress)
+    numbers = sizes(owner, "num_particles", num_particles)
+    if not numbers:
+        raise ValueError(f"{owner}: num_particles must hold a K or more, got ()")
     bounds = {}
     model, guide = scored(pair.model, pair.guide)
+    given = arguments("importance_bounds", pair, x, context, mask)
     with evaluating(pair.model, pair.guide):
-        for k in num_particles:
+        for k in numbers:
             estimator = ImportanceWeightedELBO(k)
             values = []
             label = f"IWAE-{k}" if progress else None
-            for args, kwargs in _batches("importance_bounds", pair, x, context, mask, k, label):
+            for args, kwargs in _batches(given, k, label):
                 values.append(-estimator.per_datum(model, guide, *args, **kwargs))
                 check_all_data("importance_bounds", len(values[-1]), len(args[0]))
             bounds[k] = Estimate.of(torch.cat(values))
@@ -158,21 +183,12 @@ def check_all_data(owner: str, found: int, given: int) -> None:
 
 
 def _batches(
-    owner: str,
-    pair: ModelAndGuide,
-    x: Tensor,
-    context: tuple[Tensor, ...],
-    mask: Tensor | None,
-    rows_per_datum: int,
-    label: str | None,
-) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    given: Arguments, rows_per_datum: int, label: str | None
+) -> Iterator[tuple[tuple[Tensor, ...], Mapping[str, Tensor]]]:
     """Yield the programs' arguments for some of the data at a time."""
-    check_data(owner, x, context, mask)
-    named = {} if mask is None else {MASK: mask}
-    Signature(owner, pair.model, pair.guide).check((x, *context), named)
     size = max(1, MAX_ROWS // rows_per_datum)
-    with tqdm(total=len(x), desc=label, disable=label is None, leave=False, unit="x") as bar:
-        for start in range(0, len(x), size):
-            some = slice(start, start + size)
-            yield tuple(t[some] for t in (x, *context)), {n: t[some] for n, t in named.items()}
-            bar.update(len(x[some]))
+    with tqdm(total=len(given), desc=label, disable=label is None, leave=False, unit="x") as bar:
+        for start in range(0, len(given), size):
+            some = given.rows(slice(start, start + size))
+            yield some.args, some.kwargs
+            bar.update(len(some))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.checks import known_labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def expected_calibration_error(
     Args:
         probabilities: q(y | x), shape ``(N, classes)``, rows that sum to 1, such as
             ``pair.classify(x)``.
-        labels: integers, shape ``(N,)``.
+        labels: integers, shape ``(N,)``; data whose label is -1 are left out.
         bins: M.
 
     Raises:
@@ -61,12 +61,14 @@ def expected_calibration_error(
         0.4
     """
     owner = "expected_calibration_error"
-    positive_int(owner, "bins", bins)
+    bins = positive_int(owner, "bins", bins)
+    if not isinstance(probabilities, Tensor):
+        raise TypeError(f"{owner}: probabilities must be a tensor, got {describe(probabilities)}")
     if probabilities.dim() != 2:
         raise ValueError(
             f"{owner}: probabilities must have shape (N, classes), got {describe(probabilities)}"
         )
-    check_labels(owner, labels, probabilities, below=probabilities.shape[-1])
+    known = known_labels(owner, labels, probabilities, below=probabilities.shape[-1])
     p = probabilities.detach().double()
     # Probabilities of float32 sum to 1 but for rounding.
     off = (p.sum(-1) - 1).abs() if p.isfinite().all() and p.min() >= 0 else p.new_ones(1)
@@ -75,8 +77,9 @@ def expected_calibration_error(
             f"{owner}: probabilities must be rows of numbers from 0 that sum to 1, got values from "
             f"{p.min()} to {p.max()} in {describe(probabilities)}; take the softmax of logits"
         )
+    p, labels = p[known.to(p.device)], labels[known].to(p.device)
     confidence, prediction = p.max(-1)
-    correct = (prediction == labels.to(prediction.device)).double()
+    correct = (prediction == labels).double()
     edges = torch.linspace(0, 1, bins + 1, dtype=p.dtype, device=p.device)
     # The number of the bin is that of the edges below; rounding may bring 1 above the last.
     number = (torch.bucketize(confidence, edges) - 1).clamp(0, bins - 1)

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import flag, positive_int
+from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
     BLOCK,
@@ -75,9 +76,9 @@ class KLDecomposition:
 @torch.no_grad()
 def kl_decomposition(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 1,
     site: str | None = None,
     seed: int = 0,
@@ -107,7 +108,7 @@ def kl_decomposition(
 
     Args:
         pair: any model/guide pair with one continuous latent per datum.
-        x: the data, shape ``(N, *event)``.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
@@ -122,9 +123,12 @@ def kl_decomposition(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "kl_decomposition"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    progress = flag(owner, "progress", progress)
+    given = arguments(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        latents = _Latents.of(pair, x, context, mask, num_samples, site)
+        latents = _Latents.of(pair, given, num_samples, site)
         check_finite(owner, "log p(z)", latents.log_p)
         z, prior = latents.z, latents.log_p.double()
         group = _same_prior(latents.signature)
@@ -132,14 +136,14 @@ def kl_decomposition(
         own_term = z.new_empty(len(z), dtype=torch.float64)
         aggregate, by_dimension = own_term.clone(), own_term.new_empty(z.shape)
         # A density takes a row for each of a draw and a datum.
-        rows = max(1, row_limit(x) // min(BLOCK, len(x)))
+        rows = max(1, row_limit(given) // min(BLOCK, len(given)))
         with tqdm(total=len(z), desc="aggregate", disable=not progress, leave=False) as bar:
             for start in range(0, len(z), rows):
                 some = slice(start, start + rows)
                 terms = latents.aggregate(z[some], latents.owner[some], group)
                 own_term[some], aggregate[some], by_dimension[some] = terms
                 bar.update(len(z[some]))
-    size = torch.full((len(x),), len(x)) if group is None else group.bincount()[group]
+    size = torch.full((len(given),), len(given)) if group is None else group.bincount()[group]
     log_size = size.double().log()
     of_draw = log_size.to(z.device)[latents.owner]
     aggregate -= of_draw
@@ -188,18 +192,12 @@ class _Latents:
 
     @classmethod
     def of(
-        cls,
-        pair: ModelAndGuide,
-        x: Tensor,
-        context: tuple[Tensor, ...],
-        mask: Tensor | None,
-        num_samples: int,
-        site: str | None,
+        cls, pair: ModelAndGuide, given: Arguments, num_samples: int, site: str | None
     ) -> _Latents:
         owner = "kl_decomposition"
         posteriors, draws, log_p, signature = [], [], [], []
         points: Tensor | None = None
-        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+        for args, kwargs in data_blocks(given, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             others = latent.before_in_guide | latent.before_in_model
             if others:
@@ -224,7 +222,7 @@ class _Latents:
             missing = {"total_correlation": why, "dimension_wise_kl": why}
         elif not factorises(p):
             missing["dimension_wise_kl"] = f"a {_words(p)} prior is no product over dimensions"
-        number = torch.arange(len(x), device=draws[0].device).repeat_interleave(num_samples)
+        number = torch.arange(len(given), device=draws[0].device).repeat_interleave(num_samples)
         return cls(
             latent.name,
             posteriors,

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
-from ppl_vae.evaluation.pareto import UNRELIABLE
+from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.modes import evaluating
@@ -67,9 +68,9 @@ class InferenceGap:
 
 def inference_gap(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     log_px: Float[Tensor, " batch"] | None = None,
     importance_samples: int = 5000,
     steps: int = 1000,
@@ -100,8 +101,8 @@ def inference_gap(
     Args:
         pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
             :class:`ppl_vae.conditional.NeuralConditional`.
-        x: the data, shape ``(N, *event)``; some hundreds will do, as each takes 10 ``steps``
-            evaluations of the likelihood's network and its gradient.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; some hundreds will do, as each
+            takes 10 ``steps`` evaluations of the likelihood's network and its gradient.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         log_px: log p(x) in nats, shape ``(N,)``, where it is known better, for instance by
@@ -114,7 +115,8 @@ def inference_gap(
         progress: show a progress bar.
 
     Warns:
-        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low.
+        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low;
+            if there is no k̂, with fewer than 25 ``importance_samples``.
 
     Raises:
         TypeError: if the guide holds no such posterior.
@@ -123,45 +125,60 @@ def inference_gap(
             are not reparameterised.
     """
     owner = "inference_gap"
-    positive_int(owner, "steps", steps)
-    positive_int(owner, "num_samples", num_samples)
-    positive_int(owner, "importance_samples", importance_samples)
+    check_pair(owner, pair)
+    steps = positive_int(owner, "steps", steps)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    importance_samples = positive_int(owner, "importance_samples", importance_samples)
+    learning_rate = number(owner, "learning_rate", learning_rate, least=0)
+    progress = flag(owner, "progress", progress)
+    given = arguments(owner, pair, x, context, mask)
     if log_px is not None:
-        if log_px.shape != (len(x),):
+        if not isinstance(log_px, Tensor):
+            raise TypeError(f"{owner}: log_px must be a tensor, got {describe(log_px)}")
+        if log_px.shape != (len(given),):
             raise ValueError(
-                f"{owner}: log_px must have an entry for each of the {len(x)} data, got "
+                f"{owner}: log_px must have an entry for each of the {len(given)} data, got "
                 f"{describe(log_px)}"
             )
         check_finite(owner, "log_px", log_px)
     found: list[Tensor] = []
-    given: list[Tensor] = []
+    amortised: list[Tensor] = []
     sampled: list[LogLikelihood] = []
     with (
         torch.enable_grad(),  # whatever the caller has
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(total=len(x) * steps, desc="inference gap", disable=not progress, leave=False) as bar,
+        tqdm(
+            total=len(given) * steps, desc="inference gap", disable=not progress, leave=False
+        ) as bar,
     ):
-        for batch in batches(owner, pair, x, context, mask, PARTICLES):
+        for batch in batches(owner, pair, given, PARTICLES):
             _check(owner, pair, batch)
             search = _Search(pair.guide, batch)
             local = search.optimised(steps, learning_rate, bar)
             fresh = int(torch.randint(2**62, ()))
-            for guide, values in ((local, found), (pair.guide, given)):
+            for guide, values in ((local, found), (pair.guide, amortised)):
                 with seeded(owner, fresh):
                     values.append(search.elbo(guide, num_samples))
             if log_px is None:
                 sampled.append(search.log_likelihood(local, importance_samples, fresh))
-    best_elbo, elbo = torch.cat(found), torch.cat(given)
+    best_elbo, elbo = torch.cat(found), torch.cat(amortised)
     check_finite(owner, "the ELBO of the locally optimised posterior", best_elbo)
     check_finite(owner, "the ELBO", elbo)
     if log_px is None:
         log_px = torch.cat([part.log_px for part in sampled])
         unreliable = sum(part.unreliable for part in sampled)
-        if unreliable:
+        if not all(part.has_pareto_k for part in sampled):
             warnings.warn(
-                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(x)} data: log p(x) is "
-                f"underestimated there, and with it the approximation gap; give log_px by "
+                f"{owner}: Pareto k̂ {NOT_COMPUTED}, got importance_samples={importance_samples}: "
+                f"nothing says by how much log p(x) is underestimated, and with it the "
+                f"approximation gap; take more",
+                stacklevel=2,
+            )
+        elif unreliable:
+            warnings.warn(
+                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(given)} data: log p(x) "
+                f"is underestimated there, and with it the approximation gap; give log_px by "
                 f"annealed_importance_sampling, or more importance_samples than "
                 f"{importance_samples}",
                 stacklevel=2,

@@ -8,6 +8,8 @@ from pyro import poutine
 from pyro.infer.inspect import get_model_relations
 from torch import nn
 
+from ppl_vae.errors import describe
+from ppl_vae.models import Pair
 from ppl_vae.modes import evaluating
 from ppl_vae.randomness import restored
 
@@ -32,6 +34,11 @@ def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
         >>> relations(vae.model, x)["sample_sample"]  # doctest: +SKIP
         {'z': [], 'x': ['z']}
     """
+    if not isinstance(program, nn.Module) or isinstance(program, Pair):
+        what = type(program).__name__ if isinstance(program, Pair) else describe(program)
+        raise TypeError(
+            f"relations: program must be a model or a guide, such as vae.model, got {what}"
+        )
     # Pyro would mark parameters, too, by other tensors in their place. A program that checks that
     # its parameters are those in Pyro's store refuses them, and they are not drawn.
     without_parameters = poutine.block(program, hide_types=["param"])

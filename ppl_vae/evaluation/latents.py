@@ -21,8 +21,8 @@ from torch.distributions import (
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
 from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
+from ppl_vae.evaluation.arguments import Arguments
 from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.signature import Signature
 
 BLOCK = 500
@@ -154,17 +154,12 @@ def _likeliest(d: Distribution) -> Tensor:
 
 
 def data_blocks(
-    owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None, size: int
+    given: Arguments, size: int
 ) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
-    """Yield the programs' arguments, by position and by name, for ``size`` data at a time.
-
-    Raises an error as :func:`ppl_vae.evaluation.checks.check_data` does.
-    """
-    check_data(owner, x, context, mask)
-    for start in range(0, len(x), size):
-        some = slice(start, start + size)
-        named = {} if mask is None else {"mask": mask[some]}
-        yield tuple(t[some] for t in (x, *context)), named
+    """Yield the programs' arguments, by position and by name, for ``size`` data at a time."""
+    for start in range(0, len(given), size):
+        some = given.rows(slice(start, start + size))
+        yield some.args, dict(some.kwargs)
 
 
 @runtime_checkable

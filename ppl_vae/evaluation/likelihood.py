@@ -14,12 +14,13 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import positive_int
-from ppl_vae.evaluation.bits import bits_per_dim
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import flag, positive_int
+from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
+from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.compiled import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.pareto import UNRELIABLE
+from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
@@ -35,6 +36,8 @@ class Evidence(ABC):
     """Estimates of log p(x) per datum, in nats, in the units that papers report."""
 
     log_px: Float[Tensor, " data"]
+    kind: Kind | None
+    dequantised_levels: int | None
 
     @property
     def nll(self) -> Estimate:
@@ -44,7 +47,33 @@ class Evidence(ABC):
     def bits_per_dim(
         self, event_shape: Sequence[int], *, dequantised_levels: int | None = None
     ) -> Estimate:
-        """Return -log p(x) in bits per dimension; see :func:`ppl_vae.evaluation.bits_per_dim`."""
+        """Return -log p(x) in bits per dimension; see :func:`ppl_vae.evaluation.bits_per_dim`.
+
+        Args:
+            event_shape: shape of one datum.
+            dequantised_levels: of tensors; a dequantised data set, or batches of one, say so.
+
+        Raises:
+            ValueError: if p(x) is a density of data that were not dequantised, as far as is known;
+                if it is a mass, or the data say otherwise, and ``dequantised_levels`` is given.
+        """
+        known = self.dequantised_levels
+        if known is not None and dequantised_levels not in (None, known):
+            raise ValueError(
+                f"bits_per_dim: dequantised_levels={dequantised_levels} was given, and the data "
+                f"were dequantised from {known}; leave it out"
+            )
+        if self.kind != "mass":
+            dequantised_levels = known or dequantised_levels
+        missing = no_bits(self.kind, dequantised_levels)
+        if missing is not None:
+            fix = "; give dequantised_levels= where it was" if self.kind == "density" else ""
+            raise ValueError(f"bits_per_dim: {missing}{fix}")
+        if self.kind == "mass" and dequantised_levels is not None:
+            raise ValueError(
+                f"bits_per_dim: dequantised_levels={dequantised_levels} is of a density, and p(x) "
+                f"is a mass; leave it out"
+            )
         return bits_per_dim(self.nll, event_shape, dequantised_levels=dequantised_levels)
 
 
@@ -57,33 +86,51 @@ class LogLikelihood(Evidence):
         standard_error: of ``log_px``, over draws from the guide; trust it where k̂ is at most 0.7.
         ess: effective sample size, 1 to S.
         pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            where it is not known.
+        dequantised_levels: how many levels the data had before noise was added, where they say so.
     """
 
     log_px: Float[Tensor, " data"]
     standard_error: Float[Tensor, " data"]
     ess: Float[Tensor, " data"]
     pareto_k: Float[Tensor, " data"]
+    kind: Kind | None = None
+    dequantised_levels: int | None = None
 
     @property
     def unreliable(self) -> int:
-        """The number of data with k̂ > 0.7."""
-        return int((self.pareto_k > UNRELIABLE).sum())
+        """The number of data not known to be reliable: k̂ > 0.7, or not computed."""
+        return int((~(self.pareto_k <= UNRELIABLE)).sum())
+
+    @property
+    def has_pareto_k(self) -> bool:
+        """Whether k̂ was computed, as it is from 25 samples on."""
+        return not bool(self.pareto_k.isnan().any())
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """The standard error of the mean over data, over draws; NaN for a single sample."""
+        error = self.standard_error.double()
+        return error.square().sum().sqrt().item() / len(error)
 
     def __str__(self) -> str:
-        error = self.standard_error.double()
-        of_mean = error.square().sum().sqrt() / len(error)
+        error = self.monte_carlo_error
+        drawn = "not computed: a single sample" if math.isnan(error) else f"{error:.2g}"
+        tail = f"k̂ > {UNRELIABLE} for {self.unreliable} data"
+        if not self.has_pareto_k:
+            tail = f"k̂ {NOT_COMPUTED}"
         return for_stdout(
-            f"-log p(x) = {self.nll} nats per datum over {len(error)} data "
-            f"(Monte Carlo error of the mean {of_mean:.2g}, median ESS {self.ess.median():.0f}, "
-            f"k̂ > {UNRELIABLE} for {self.unreliable} data)"
+            f"-log p(x) = {self.nll} nats per datum over {len(self.log_px)} data "
+            f"(Monte Carlo error of the mean {drawn}, median ESS {self.ess.median():.0f}, {tail})"
         )
 
 
 def log_likelihood(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     num_samples: int = 5000,
     seed: int = 0,
     chunk_size: int | None = None,
@@ -118,7 +165,7 @@ def log_likelihood(
 
     Args:
         pair: any model/guide pair.
-        x: the data, shape ``(N, *event)``; binarise them first, once, if they are grey.
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: S, draws from the guide per datum; with fewer than 25 there is no k̂.
@@ -137,7 +184,7 @@ def log_likelihood(
             in their latents, or a site is scaled.
 
     Warns:
-        UserWarning: with the number of data whose k̂ > 0.7, if there are any.
+        UserWarning: with the number of data whose k̂ > 0.7, if there are any; if there is no k̂.
         NotCompiledWarning: where a program cannot be compiled, and runs as it is.
 
     Example:
@@ -151,17 +198,21 @@ def log_likelihood(
         torch.Size([3])
     """
     owner = "log_likelihood"
-    positive_int(owner, "num_samples", num_samples)
+    check_pair(owner, pair)
+    num_samples = positive_int(owner, "num_samples", num_samples)
+    progress, compile = flag(owner, "progress", progress), flag(owner, "compile", compile)
     most = num_samples
     if chunk_size is not None:
         most = min(most, positive_int(owner, "chunk_size", chunk_size))
     results = []
+    given = arguments(owner, pair, x, context, mask)
+    kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
         tqdm(
-            total=len(x) * num_samples,
+            total=len(given) * num_samples,
             desc=f"IS-{num_samples}",
             disable=not progress,
             leave=False,
@@ -170,9 +221,9 @@ def log_likelihood(
         ) as bar,
     ):
         chunks = _Chunks(CompiledWeights.of(pair) if compile else None)
-        for batch in batches(owner, pair, x, context, mask, min(most, AT_ONCE)):
+        for batch in batches(owner, pair, given, min(most, AT_ONCE)):
             sums = WeightSums(num_samples)
-            limit = min(most, max(1, row_limit(x) // (len(batch) * batch.combinations)))
+            limit = min(most, max(1, row_limit(given) // (len(batch) * batch.combinations)))
             # All are of one size, which a graph is made for: of the last, some may be left over.
             number = math.ceil(num_samples / limit)
             size = math.ceil(num_samples / number)
@@ -184,12 +235,21 @@ def log_likelihood(
             check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
             parts = (sums.log_mean, sums.standard_error, sums.ess, sums.pareto_k)
             results.append([part.to(log_w.dtype) for part in parts])
-    result = LogLikelihood(*(torch.cat(parts) for parts in zip(*results, strict=True)))
-    if result.unreliable:
+            kind = batch.kind
+    log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
+    result = LogLikelihood(log_px, error, ess, k, kind, dequantised_levels_of(x))
+    if not result.has_pareto_k:
         warnings.warn(
-            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(x)} data: "
-            f"the guide misses part of the posterior, log p(x) is underestimated there and its "
-            f"standard error too small; take more samples than {num_samples}, or use "
+            f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "
+            f"by how much log p(x) is underestimated; take more",
+            UserWarning,
+            stacklevel=2,
+        )
+    elif result.unreliable:
+        warnings.warn(
+            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(given)} "
+            f"data: the guide misses part of the posterior, log p(x) is underestimated there and "
+            f"its standard error too small; take more samples than {num_samples}, or use "
             f"annealed_importance_sampling",
             UserWarning,
             stacklevel=2,

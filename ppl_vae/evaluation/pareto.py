@@ -14,6 +14,9 @@ UNRELIABLE = 0.7
 MIN_SAMPLES = 25
 """With fewer samples the tail is of fewer than five weights, and k̂ is not estimated."""
 
+NOT_COMPUTED = f"not computed: fewer than {MIN_SAMPLES} samples"
+"""Said in the place of k̂ where it is NaN."""
+
 _MIN_EXCEEDANCES = 5
 _PRIOR_SAMPLES = 10
 _PRIOR_SHAPE = 0.5

@@ -16,8 +16,9 @@ from torch import Tensor
 from ppl_vae.estimators.datum import Datum
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
+from ppl_vae.evaluation.arguments import Arguments
+from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
-from ppl_vae.evaluation.checks import check_data
 from ppl_vae.evaluation.signature import Signature
 
 PLATE = "data"
@@ -26,13 +27,13 @@ PLATE = "data"
 _CACHED = 20
 
 
-def row_limit(x: Tensor) -> int:
+def row_limit(data: Tensor | Arguments) -> int:
     """Return how many rows go through the networks at once, for data of this device.
 
     ``MAX_ROWS`` on an accelerator. A twentieth on a processor, whose cache then holds more of them:
     it is faster there, and a prior of 500 components keeps to a few hundred MiB.
     """
-    return MAX_ROWS if x.device.type != "cpu" else MAX_ROWS // _CACHED
+    return MAX_ROWS if data.device.type != "cpu" else MAX_ROWS // _CACHED
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,25 @@ class Batch:
         """Model and guide, for running with particles and enumeration."""
         return Program(self.model, self.guide, self.args, self.kwargs, self.particle_dim)
 
+    @property
+    def kind(self) -> Kind | None:
+        """What p(x) is; None if it cannot be told.
+
+        A label that is given, and would be enumerated, is no part of x; nor is a ``pyro.factor``.
+        """
+        discrete = {
+            _is_discrete(site["fn"])
+            for site in sample_sites(self.model_trace)
+            if site["is_observed"]
+            and site["infer"].get("enumerate") != "parallel"
+            and 0 not in site["fn"].event_shape
+        }
+        if None in discrete or not discrete:
+            return None
+        if len(discrete) > 1:
+            return "both"
+        return "mass" if discrete.pop() else "density"
+
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, at the values of a trace where it has them."""
         program = Program(fn, fn, self.args, self.kwargs, self.particle_dim)
@@ -108,29 +128,21 @@ class Enumerating(Messenger):
 
 
 def batches(
-    owner: str,
-    pair: ModelAndGuide,
-    x: Tensor,
-    context: tuple[Tensor, ...],
-    mask: Tensor | None,
-    rows_per_datum: int,
+    owner: str, pair: ModelAndGuide, given: Arguments, rows_per_datum: int
 ) -> Iterator[Batch]:
     """Yield the pair on some of the data at a time.
 
-    Data times rows per datum times enumerated values are at most ``row_limit(x)``, where one datum
+    Data times rows per datum times enumerated values are at most ``row_limit``, where one datum
     alone does not exceed it.
 
     Raises:
-        TypeError: if x is no tensor.
-        ValueError: if x is empty, the arguments differ in length, or as :func:`examined` does.
+        ValueError: as :func:`examined` does.
     """
-    check_data(owner, x, context, mask)
-    rows = row_limit(x)
+    rows = row_limit(given)
     start, size = 0, max(1, rows // rows_per_datum)
-    while start < len(x):
-        some = slice(start, start + size)
-        args = tuple(t[some] for t in (x, *context))
-        batch = examined(owner, pair, args, {} if mask is None else {"mask": mask[some]}, start)
+    while start < len(given):
+        some = given.rows(slice(start, start + size))
+        batch = examined(owner, pair, some.args, dict(some.kwargs), start)
         fitting = max(1, rows // (rows_per_datum * batch.combinations))
         if len(batch) > fitting:
             size = fitting
@@ -189,6 +201,14 @@ def examined(
             len(site["fn"].enumerate_support(expand=False)) for site in enumerated.values()
         ),
     )
+
+
+def _is_discrete(fn: Any) -> bool | None:
+    """Tell whether a distribution has masses; None where it does not say what its support is."""
+    try:
+        return bool(fn.support.is_discrete)
+    except NotImplementedError:
+        return None
 
 
 def _is_to_be_enumerated(site: dict) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import seed_of
 from ppl_vae.turns import exclusively
 
 
@@ -17,9 +17,9 @@ def seeded(owner: str, seed: int) -> Iterator[None]:
 
     Raises:
         TypeError: if the seed is no integer; the message names the owner.
+        ValueError: if it is negative, or of more than 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{owner}: seed must be an integer, got {describe(seed)}")
+    seed = seed_of(owner, seed)
     # Seeding a generator of a device that is not in use would be remembered there.
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with exclusively(), torch.random.fork_rng(devices=devices):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Batch, MaskedBatch, Part
 from ppl_vae.data.parts import Given
 from ppl_vae.errors import describe
+from ppl_vae.models.observation import Observation
 
 MASK = "mask"
 """The name by which programs are told what is observed."""
@@ -47,6 +48,8 @@ class Signature:
         self._by_name = by_name
         self._programs = [_Program("model", model), _Program("guide", guide)]
         # AutoGuides take whatever the model takes.
+        observation = getattr(model, "observation", None)
+        self._observation = observation if isinstance(observation, Observation) else None
         self._least = min(self._programs, key=lambda program: program.most)
         self._positions = self._least.positions
 
@@ -100,24 +103,28 @@ class Signature:
     def drawn(self, name: str, batch: Batch | MaskedBatch, *, labels: bool = True) -> Part:
         """Return the same for a batch of a data set.
 
-        x comes first, 0 where it is missing, the labels second if the programs take as many, and
-        the mask by its name.
+        x comes first, in the shape that the model declares and 0 where it is missing, the labels
+        second if the programs take as many, and the mask by its name.
 
         Args:
             name: of the part.
             batch: of the data set.
             labels: whether to give them to programs that take them.
         """
-        args, kwargs = [batch.x], {}
+        x, mask = batch.x, batch.mask if isinstance(batch, MaskedBatch) else None
+        if self._observation is not None:
+            x = self._observation.arranged(x)
+            mask = None if mask is None else mask.reshape(x.shape)
+        args, kwargs = [x], {}
         if labels and batch.y is not None:
             further = [place for place in self._positions[1:] if place != MASK]
             if further and further[0] != self._positions[1]:
                 kwargs[further[0]] = batch.y
             elif further or self._least.most > len(self._positions):
                 args.append(batch.y)
-        if isinstance(batch, MaskedBatch):
-            args[0] = zero_where_missing(batch.x, batch.mask)
-            kwargs[MASK] = batch.mask
+        if mask is not None:
+            args[0] = zero_where_missing(x, mask)
+            kwargs[MASK] = mask
         return self.part(name, args, kwargs)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.errors import flag, integer, number
+from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -81,9 +82,9 @@ class LatentUnits:
 
 def latent_units(
     pair: ModelAndGuide,
-    x: Tensor,
-    *context: Tensor,
-    mask: Tensor | None = None,
+    x: Data,
+    *context: Array,
+    mask: Array | None = None,
     threshold: float = 0.01,
     num_samples: int = 100,
     site: str | None = None,
@@ -112,7 +113,7 @@ def latent_units(
 
     Args:
         pair: any model/guide pair.
-        x: the data, shape ``(N, *event)``, at least 2.
+        x: the data, at least 2, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         threshold: of the activity.
@@ -130,24 +131,25 @@ def latent_units(
         ValueError: if x does not suit the pair, or holds a single datum.
     """
     owner = "latent_units"
-    if positive_int(owner, "num_samples", num_samples) < 2:
-        raise ValueError(f"{owner}: num_samples must be 2 or more, got {num_samples}")
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"{owner}: threshold must be at least 0, got {describe(threshold)}")
-    if len(x) < 2:
+    check_pair(owner, pair)
+    num_samples = integer(owner, "num_samples", num_samples, 2)
+    threshold = number(owner, "threshold", threshold, least=0)
+    progress = flag(owner, "progress", progress)
+    given = arguments(owner, pair, x, context, mask)
+    count = len(given)
+    if count < 2:
         raise ValueError(
-            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got "
-            f"{len(x)}"
+            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got {count}"
         )
     means, kls = [], []
-    kl_samples = max(1, KL_DRAWS // len(x))
+    kl_samples = max(1, KL_DRAWS // count)
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(total=len(x), desc="latent units", disable=not progress, leave=False) as bar,
+        tqdm(total=count, desc="latent units", disable=not progress, leave=False) as bar,
     ):
-        for args, kwargs in data_blocks(owner, x, context, mask, BLOCK):
+        for args, kwargs in data_blocks(given, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
             mean, kl = _of_batch(pair, args, kwargs, latent, num_samples, kl_samples)
             means.append(mean.double())
@@ -155,7 +157,7 @@ def latent_units(
             bar.update(len(args[0]))
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
-    activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (len(x) - 1)
+    activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
     kl = torch.cat(kls)
     missing = _why_no_kl(latent.q, latent.p)
     if missing is None:
@@ -165,7 +167,7 @@ def latent_units(
         activity=activity,
         threshold=threshold,
         kl=kl.mean(0),
-        kl_standard_error=kl.std(0) / math.sqrt(len(x)),
+        kl_standard_error=kl.std(0) / math.sqrt(count),
         sums_to_kl=factorises(latent.q) and factorises(latent.p),
         kl_missing=missing,
         collapse=_collapse(latent.name, activity > threshold, kl.mean(0), threshold),

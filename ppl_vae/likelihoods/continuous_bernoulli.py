@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions import continuous_bernoulli
 from ppl_vae.errors import positive_int
+from ppl_vae.likelihoods.parameters import widened
 
 
 class ContinuousBernoulli(NeuralConditional):
@@ -45,7 +46,7 @@ class ContinuousBernoulli(NeuralConditional):
     @staticmethod
     def net_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
         """Return what the network must return per datum: one logit per element."""
-        return tuple(event_shape)
+        return widened(event_shape, 1)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the logits."""

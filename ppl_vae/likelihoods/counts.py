@@ -17,6 +17,7 @@ from ppl_vae.likelihoods.parameters import (
     count_with,
     declare,
     location_and,
+    plain,
     widened,
 )
 
@@ -40,7 +41,7 @@ class Poisson(NeuralConditional):
     @staticmethod
     def net_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
         """Return what the network must return per datum: one mean per element."""
-        return tuple(event_shape)
+        return widened(event_shape, 1)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
@@ -71,7 +72,7 @@ class NegativeBinomial(WithPositive):
     ) -> None:
         super().__init__(net)
         self.event_dim = positive_int("NegativeBinomial", "event_dim", event_dim)
-        self.dispersion = dispersion
+        self.dispersion = plain(dispersion)
         declare(self, "dispersion", dispersion)
 
     @staticmethod

@@ -44,7 +44,7 @@ class Categorical(NeuralConditional):
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, levels: int = 256) -> tuple[int, ...]:
         """Return what the network must return per datum: a logit per level and element."""
-        return widened(event_shape, levels)
+        return widened(event_shape, at_least_two("Categorical", levels))
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return P(x | context), batch shape ``(...)``."""
@@ -114,9 +114,11 @@ class DiscretisedLogisticMixture(NeuralConditional):
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, components: int = 10) -> tuple[int, ...]:
         """Return what the network must return per datum; shape ``(3, H, W)`` is an RGB image."""
-        if len(event_shape) == 3 and event_shape[0] == 3:
-            return (10 * components, *event_shape[1:])
-        return widened(event_shape, 3 * components)
+        m = positive_int("DiscretisedLogisticMixture", "components", components)
+        shape = widened(event_shape, 1)
+        if len(shape) == 3 and shape[0] == 3:
+            return (10 * m, *shape[1:])
+        return widened(shape, 3 * m)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return P(x | context), batch shape ``(...)``."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions.scale import inverse_softplus, positive_scale
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
+from ppl_vae.errors import describe, integer, sizes
 
 Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
 """A positive parameter: a fixed number, one learned for all elements, or one from the network."""
@@ -19,7 +20,10 @@ Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
 
 def widened(event_shape: Sequence[int], count: int) -> tuple[int, ...]:
     """Return the shape with room for ``count`` parameters per element: the first size times it."""
-    first, *rest = event_shape
+    shape = sizes("net_shape", "event_shape", event_shape)
+    if not shape:
+        raise ValueError("net_shape: event_shape must have a size or more, got ()")
+    first, *rest = shape
     return (count * first, *rest)
 
 
@@ -62,36 +66,55 @@ class WithPositive(NeuralConditional, ABC):
 _FIXED = "_fixed_"
 
 
-def declare(likelihood: WithPositive, name: str, value: Positive) -> None:
+def declare(
+    likelihood: WithPositive,
+    name: str,
+    value: int | float | str,
+    words: Sequence[str] = ("learned", "per-pixel"),
+) -> None:
     """Give a likelihood the buffer or the parameter of a positive parameter.
 
-    A fixed number is a buffer, ``"learned"`` the parameter ``unconstrained_<name>``, 1 at the
-    start, and ``"per-pixel"`` needs neither.
+    A fixed number is a buffer; ``"per-pixel"`` needs none; any other of the words is the parameter
+    ``unconstrained_<name>``, 1 at the start.
 
     Raises:
         ValueError: if the value is none of these.
     """
-    if value == "learned":
+    if isinstance(value, str) and value in words and value != "per-pixel":
         start = nn.Parameter(inverse_softplus(torch.ones(())))
         likelihood.register_parameter(f"unconstrained_{name}", start)
     elif value != "per-pixel" and not _is_positive(value):
+        *learned, _ = (repr(word) for word in words)
         raise ValueError(
             f"{type(likelihood).__name__}: {name} must be a positive number (fixed, 1e-18 to 1e18, "
-            f"whose square float32 has), 'learned' (one for all pixels) or 'per-pixel' (from the "
-            f"network), got {describe(value)}"
+            f"whose square float32 has), {' or '.join(learned)} (one for all pixels) or "
+            f"'per-pixel' (from the network), got {describe(value)}"
         )
     likelihood.register_buffer(f"{_FIXED}{name}", torch.tensor(_number(value)), persistent=False)
 
 
-def count_with(value: Positive) -> int:
+def plain(value: Any) -> Any:
+    """Return a number as one of Python, which configurations and copies are made of."""
+    if not isinstance(value, Real) or isinstance(value, (int, float)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def count_with(value: int | float | str) -> int:
     """Return how many numbers per element the network returns: 2 where it gives the parameter."""
     return 2 if value == "per-pixel" else 1
 
 
 def location_and(
-    likelihood: nn.Module, name: str, outputs: Tensor, event_dim: int
+    likelihood: nn.Module,
+    name: str,
+    outputs: Tensor,
+    event_dim: int,
+    least: int | float = MIN_SCALE,
 ) -> tuple[Tensor, Tensor]:
     """Return the location's outputs and the positive parameter that `declare` declared.
+
+    One that is not fixed is softplus(.) + least.
 
     Raises:
         ValueError: if the network must give both and its output cannot be halved.
@@ -101,26 +124,22 @@ def location_and(
         owner = type(likelihood).__name__
         meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
         location, unconstrained = grouped(owner, outputs, event_dim, 2, meaning).unbind(-1)
-        return location, positive_scale(unconstrained)
-    if value == "learned":
-        return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"))
+        return location, positive_scale(unconstrained, least)
+    if isinstance(value, str):
+        return outputs, positive_scale(getattr(likelihood, f"unconstrained_{name}"), least)
     return outputs, getattr(likelihood, f"{_FIXED}{name}")
 
 
 def at_least_two(owner: str, levels: int) -> int:
     """Return the number of grey levels; raise an error that names it if it is below 2."""
-    if positive_int(owner, "levels", levels) < 2:
-        raise ValueError(
-            f"{owner}: levels must be 2 or more, got {levels}; it is 256 for 8-bit grey values"
-        )
-    return levels
+    return integer(owner, "levels", levels, 2, "it is 256 for 8-bit grey values")
 
 
-def _number(value: Positive) -> float:
+def _number(value: int | float | str) -> float:
     return 1.0 if isinstance(value, str) else float(value)
 
 
 def _is_positive(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    return 1e-18 <= value <= 1e18
+    return 1e-18 <= float(value) <= 1e18

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pyro
 import torch
 from jaxtyping import Float
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import agree, zeros_for
 from ppl_vae.modes import inference
 from ppl_vae.registration import register
@@ -53,6 +56,7 @@ class ConditionalVAE(Pair):
 
     model: ConditionalModel
     guide: ConditionalGuide
+    _is_conditional = True
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class ConditionalVAE(Pair):
         condition = Condition(num_classes, context_features)
         check_same_posterior("ConditionalVAE", prior, posterior)
         observation = agree("ConditionalVAE", prior, posterior, likelihood, condition.features)
-        self.num_classes = num_classes
-        self.context_features = context_features
+        self.num_classes = None if num_classes is None else condition.features
+        self.context_features = None if num_classes is not None else condition.features
         self.model = ConditionalModel(prior, likelihood, observation, condition)
         self.guide = ConditionalGuide(posterior, observation, condition)
 
@@ -77,14 +81,18 @@ class ConditionalVAE(Pair):
         """What c may be, where it is a label."""
         return self.model.condition.labels
 
+    @of_arrays
     @inference
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
-        c = self.model.condition.seen(c, len(c), zeros_for(self.likelihood, 1).dtype)
-        p_x = self.likelihood(self.model.prior_at(c).expand((len(c),)).sample(), c)
-        return p_x.mean if mean else p_x.sample()
+        number = self.model.condition.number(c)
+        c = self.model.condition.seen(c, number, zeros_for(self.likelihood, 1).dtype)
+        p_x = self.likelihood(self.model.prior_at(c).expand((number,)).sample(), c)
+        return values_of("generate", p_x, mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -95,7 +103,15 @@ class ConditionalVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, c]."""
+        return self.likelihood(z, self.model.condition.seen(c, len(z), z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -118,7 +134,19 @@ class Condition:
         name = "num_classes" if context_features is None else "context_features"
         width = num_classes if context_features is None else context_features
         self.features = positive_int("ConditionalVAE", name, width)
-        self.labels = None if num_classes is None else Labels(num_classes)
+        self.labels = None if num_classes is None else Labels(self.features, "c")
+
+    def number(self, c: Tensor) -> int:
+        """Return how many data are to be drawn, one for each c."""
+        if isinstance(c, Tensor) and c.dim() and len(c):
+            return len(c)
+        what, one = "a label", "torch.full((5,), 0) for five of class 0"
+        if self.labels is None:
+            what, one = f"{self.features} numbers", "c.expand(5, -1) for five at one"
+        raise (ValueError if isinstance(c, Tensor) else TypeError)(
+            f"generate: c must be a tensor with {what} for each datum, got {describe(c)}; "
+            f"give {one}"
+        )
 
     def seen(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
         """Return c as networks see it, ``(batch, features)``; raise an error if it does not suit.
@@ -132,10 +160,16 @@ class Condition:
             assert c is not None
             return self.labels.one_hot(c, dtype)
         expected = f"c of shape ({batch}, {self.features}), floating"
-        if not isinstance(c, Tensor) or not c.is_floating_point():
+        dense = isinstance(c, Tensor) and c.layout == torch.strided
+        if not isinstance(c, Tensor) or not c.is_floating_point() or not dense:
             raise TypeError(f"expected {expected}, got {describe(c)}")
         if c.shape != (batch, self.features):
             raise ValueError(f"expected {expected}, got {describe(c)}")
+        if is_validation_enabled() and not c.isfinite().all():
+            raise ValueError(
+                f"c has {int((~c.isfinite()).sum())} non-finite values (NaN or infinity) of "
+                f"{c.numel()}; remove or impute them"
+            )
         return ordinary(c)
 
 
@@ -173,7 +207,7 @@ class ConditionalModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior_at(seen))
-            self.observation.sample(self.likelihood(z, seen), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, seen), x, mask)
 
 
 class ConditionalGuide(nn.Module):

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.shapes import observation_of, probed, same_latents
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
+from ppl_vae.models.shapes import check_parts, observation_of, probed, same_latents
 from ppl_vae.modes import inference
 from ppl_vae.registration import register
 
@@ -80,6 +82,18 @@ class HierarchicalVAE(Pair):
                 f"HierarchicalVAE: inference must be 'bottom-up' or 'top-down', "
                 f"got {describe(inference)}"
             )
+        parts = {"conditionals": conditionals, "posteriors": posteriors}
+        for name, several in parts.items():
+            if not isinstance(several, (Sequence, nn.ModuleList)) or isinstance(several, str):
+                raise TypeError(
+                    f"HierarchicalVAE: {name} must be a list of modules, z_1's first, got "
+                    f"{describe(several)}"
+                )
+        check_parts(
+            "HierarchicalVAE", {f"{n}[{i}]": p for n, s in parts.items() for i, p in enumerate(s)}
+        )
+        check_parts("HierarchicalVAE", {"prior": prior, "likelihood": likelihood})
+        skip_connections = flag("HierarchicalVAE", "skip_connections", skip_connections)
         if len(conditionals) < 1 or len(posteriors) != len(conditionals) + 1:
             raise ValueError(
                 f"HierarchicalVAE: L layers need L posteriors and L - 1 conditionals, L being 2 or "
@@ -125,13 +139,14 @@ class HierarchicalVAE(Pair):
     @inference
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the top down, or E[x | z] at drawn latents with ``mean``."""
-        latents = [self.prior().sample((n,))]
+        latents = [self.prior().sample((positive_int("generate", "n", n),))]
         for conditional in reversed(self.conditionals):
             latents.insert(0, conditional(latents[0]).sample())
-        p_x = self.model.likelihood_at(latents)
-        return p_x.mean if mean else p_x.sample()
+        return values_of("generate", self.model.likelihood_at(latents), mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
@@ -142,7 +157,15 @@ class HierarchicalVAE(Pair):
         x = self.observation.seen(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
+    @of_arrays
     @inference
+    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
+        return self.model.likelihood_at(list(latents)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -191,7 +214,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):

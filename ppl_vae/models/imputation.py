@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.models.training_term import is_training_term
 
 if TYPE_CHECKING:
@@ -31,8 +31,17 @@ def imputed(
 ) -> Tensor:
     """Return x with its missing entries filled; see :meth:`ppl_vae.models.pair.Pair.impute`."""
     draws = 1 if num_samples is None else positive_int("impute", "num_samples", num_samples)
-    positive_int("impute", "num_particles", num_particles)
+    num_particles = positive_int("impute", "num_particles", num_particles)
+    mean = flag("impute", "mean", mean)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"impute: mask must be a boolean tensor of x's shape, got {describe(mask)}")
     pair.observation.check(x, mask)
+    for tensor in context:
+        if not isinstance(tensor, Tensor) or tensor.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"impute: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
+                f"a tensor with one entry for each datum"
+            )
     size = max(1, MAX_ROWS // max(num_particles, draws))
     parts = zip(*(t.split(size) for t in (x, mask, *context)), strict=True)
     filled = torch.cat([_part(pair, draws, num_particles, mean, *part) for part in parts], dim=1)

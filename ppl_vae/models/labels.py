@@ -10,22 +10,29 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe
+from ppl_vae.modes import exporting
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """What torch can look up and compare; it has other unsigned ones in name only."""
 
 
 class Labels:
-    """What a batch of labels may be, and how networks see it; model and guide share one."""
+    """What a batch of labels may be, and how networks see it; model and guide share one.
 
-    def __init__(self, num_classes: int) -> None:
+    Args:
+        num_classes: how many classes there are.
+        name: of the argument, for messages.
+    """
+
+    def __init__(self, num_classes: int, name: str = "y") -> None:
         self.num_classes = num_classes
+        self.name = name
 
-    def check(self, y: Tensor | None, batch: int) -> bool:
+    def check(self, y: Tensor | None, batch: int, *, missing_too: bool = True) -> bool:
         """Return whether some labels are unobserved: all of them, where y is None.
 
         Values are looked at in every call, which waits for the device; within :func:`known` what
-        was seen before is the answer.
+        was seen before is the answer. ``torch.export`` cannot look: all are taken for observed.
 
         Raises:
             TypeError: if y is no tensor of integers. The error names y, what came and what was
@@ -35,11 +42,17 @@ class Labels:
         if y is None:
             return True
         expected = (
-            f"y of shape ({batch},), integer labels from 0 to {self.num_classes - 1}, "
-            f"-1 where unobserved"
+            f"{self.name} of shape ({batch},), integer labels from 0 to {self.num_classes - 1}"
+            f"{', -1 where unobserved' if missing_too else ''}"
         )
         if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
             raise TypeError(f"expected {expected}, got {describe(y)}")
+        if y.dtype == torch.bool and y.dim() > 1:
+            raise TypeError(
+                f"expected {expected}, got {describe(y)}; a mask is given by name, mask=mask"
+            )
+        if y.layout != torch.strided or y.device.type == "meta":
+            raise TypeError(f"expected {expected}, a dense tensor with values, got {describe(y)}")
         if y.dtype not in INTEGERS:
             raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
         if y.shape != (batch,):
@@ -47,6 +60,8 @@ class Labels:
         for look in tuple(_looks):
             look.asked.append((y, self))
         missing = next((m for k in tuple(_known) for t, m in k.answers if t is y), None)
+        if missing is None and exporting():
+            return False
         if missing is None:
             # Not with tolist(), which goes on while a graph is traced, and is fixed in it.
             low, high = (int(end) for end in torch.aminmax(y)) if batch else (0, 0)
@@ -58,9 +73,14 @@ class Labels:
     def check_observed(self, y: Tensor | None, batch: int) -> None:
         """Raise an error unless y holds a label for each datum."""
         if y is None:
-            raise TypeError(f"expected y of shape ({batch},), a label for each datum, got None")
-        if self.check(y, batch):
-            raise ValueError("y must hold a label for each datum, got -1 among them")
+            raise TypeError(
+                f"expected {self.name} of shape ({batch},), a label for each datum, got None"
+            )
+        if self.check(y, batch, missing_too=False):
+            raise ValueError(
+                f"{self.name} must hold a label for each datum, got -1 among them; leave out data "
+                f"without one"
+            )
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """Return y one-hot, shape ``(..., num_classes)``."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
@@ -28,6 +28,9 @@ _INTERVALS = tuple(
 )
 """Supports that hold all values between two that they hold."""
 
+_INTEGERS = (type(constraints.nonnegative_integer), constraints.integer_interval)
+"""Supports of integers, other than of 0 and 1 alone."""
+
 
 def ordinary(x: Tensor) -> Tensor:
     """Return x, or a copy if it was made under ``torch.inference_mode()`` and there are gradients.
@@ -35,6 +38,18 @@ def ordinary(x: Tensor) -> Tensor:
     Autograd refuses to keep such a tensor for a backward pass.
     """
     return x.clone() if torch.is_grad_enabled() and x.is_inference() else x
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A likelihood that learns from what is observed otherwise than by gradients, too."""
+
+    def follow(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
+        """Learn from x, observed under p(x | z) where the mask, if any, is True.
+
+        Called after p(x | z) was computed, for a likelihood in training mode, with gradients: it
+        may move buffers, which p(x | z) must not hold for the backward pass.
+        """
 
 
 class Observation:
@@ -58,18 +73,38 @@ class Observation:
     @property
     def is_boolean(self) -> bool:
         """Whether the likelihood is one of 0 and 1."""
-        return isinstance(self._element, type(constraints.boolean))  # a copy is another object
+        return isinstance(self.element, type(constraints.boolean))  # a copy is another object
 
     @property
-    def _element(self) -> Constraint:
+    def is_integer(self) -> bool:
+        """Whether the likelihood is one of integers as they are, such as counts."""
+        return isinstance(self.element, _INTEGERS)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether p(x | z) is a mass, and no density."""
+        return bool(self.support.is_discrete)
+
+    @property
+    def levels(self) -> int | None:
+        """How many values in [0, 1] an entry of x may have; None where they are not so."""
+        return 2 if self.is_boolean else getattr(self.element, "levels", None)
+
+    @property
+    def element(self) -> Constraint:
+        """The support of one entry of a datum."""
         return getattr(self.support, "base_constraint", self.support)
 
-    def sample(self, p_x: Distribution, x: Tensor | None, mask: Tensor | None) -> None:
+    def sample(
+        self, likelihood: nn.Module, p_x: Distribution, x: Tensor | None, mask: Tensor | None
+    ) -> None:
         """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
         if x is not None:
+            x = self.filled(x, mask)
+            if likelihood.training and torch.is_grad_enabled() and isinstance(likelihood, Follows):
+                likelihood.follow(p_x, x, mask)
             if mask is not None:
                 p_x = self._masked(p_x, ordinary(mask))
-            x = self.filled(x, mask)
         pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -150,8 +185,27 @@ class Observation:
         self.check_shape(x)
         return x
 
+    def suited(self, data: Any) -> Any:
+        """Return a data set as the likelihood has it: in the declared shape, and counts unscaled.
+
+        Of another shape it is returned as it is, and so it is for flat data, for which batches are
+        flattened when they are drawn.
+
+        Args:
+            data: a :class:`ppl_vae.data.Dataset`.
+        """
+        if self.is_integer:
+            data = data.as_counts()
+        images = len(self.event_shape) > 1 and data.event_shape != tuple(self.event_shape)
+        if images and same_event(data.event_shape, self.event_shape):
+            data = data.arranged(self.event_shape)
+        return data
+
     def check_values(self, x: Tensor) -> None:
         """Raise an error that says how many values of x are not finite or outside the support."""
+        if x.device.type == "meta":
+            expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
+            raise TypeError(f"expected {expected} with values, got {describe(x)}")
         x = x.detach()
         if self._suits(x):
             return
@@ -163,14 +217,21 @@ class Observation:
             )
         inside = self.support.check(x)
         if not inside.all():
-            kind = str(self._element).removesuffix("()")
-            advice = (
-                "; binarise grey values (ppl_vae.data does), or use the likelihood of such values "
-                "(ContinuousBernoulli for grey values, Poisson or NegativeBinomial for counts, "
-                "Normal for real values)"
-                if self.is_boolean
-                else ""
-            )
+            kind = str(self.element).removesuffix("()")
+            advice = ""
+            if self.is_boolean:
+                advice = (
+                    "; binarise grey values (ppl_vae.data does), or use the likelihood of such "
+                    "values (ContinuousBernoulli for grey values, Poisson or NegativeBinomial for "
+                    "counts, Normal for real values)"
+                )
+            elif self.is_integer:
+                advice = (
+                    "; counts are whole numbers as they are: leave out the scale of the data, or "
+                    "use the likelihood of such values (Normal for real ones)"
+                )
+            elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
+                advice = "; it is of values / scale: give the data's scale, the value that means 1"
             raise ValueError(
                 f"x lies outside the support of the {self.likelihood} likelihood ({kind}) for "
                 f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
@@ -187,7 +248,7 @@ class Observation:
             # x - x² is 0 for 0 and 1 alone, in floating-point numbers too.
             rest = torch.stack(torch.aminmax(torch.addcmul(x, x, x, value=-1)))
             return not rest.any().item()  # NaN is not 0, and infinity gives it
-        ends, element = torch.stack(torch.aminmax(x)), self._element
+        ends, element = torch.stack(torch.aminmax(x)), self.element
         if not ends.isfinite().all().item():
             return False
         if isinstance(element, _INTERVALS) and not any(
@@ -197,7 +258,12 @@ class Observation:
         return bool(self.support.check(x).all())
 
     def check_mask(self, x: Tensor, mask: Tensor) -> None:
-        """Raise an error that names the mask if it is no boolean tensor of x's shape."""
+        """Raise an error that names the mask if it is no boolean tensor of x's shape.
+
+        Or if single entries of x cannot be left out, as those of one-hot words cannot.
+        """
+        if self.element.event_dim:
+            raise NotImplementedError(self._one_by_one())
         expected = f"mask of shape {tuple(x.shape)}, as x, True where x is observed"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
@@ -212,11 +278,14 @@ class Observation:
         elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)
         if elements.event_shape or elements.batch_shape[-count:] != self.event_shape:
-            raise NotImplementedError(
-                f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, "
-                f"so that missing ones cannot be left out; use one that does, such as Normal"
-            )
+            raise NotImplementedError(self._one_by_one())
         return elements.mask(mask).to_event(count)
+
+    def _one_by_one(self) -> str:
+        return (
+            f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, so "
+            f"that missing ones cannot be left out; use one that does, such as Normal"
+        )
 
     def _inside(self) -> float:
         candidates = (0.0, 1.0, 0.5)

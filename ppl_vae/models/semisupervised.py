@@ -10,11 +10,13 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import number, positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
-from ppl_vae.models.shapes import agree, probed, zeros_for
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
+from ppl_vae.models.shapes import agree, check_parts, probed, zeros_for
 from ppl_vae.models.training_term import TRAINING_TERM
 from ppl_vae.modes import inference
 from ppl_vae.posteriors import Categorical
@@ -81,19 +83,15 @@ class SemiSupervisedVAE(Pair):
         classification_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        positive_int("SemiSupervisedVAE", "num_classes", num_classes)
-        if not 0 <= classification_weight < float("inf"):
-            raise ValueError(
-                f"SemiSupervisedVAE: classification_weight must be finite and at least 0, "
-                f"got {describe(classification_weight)}"
-            )
+        owner = "SemiSupervisedVAE"
+        num_classes = positive_int(owner, "num_classes", num_classes)
+        alpha = number(owner, "classification_weight", classification_weight, least=0)
+        check_parts(owner, {"classifier": classifier})
         check_same_posterior("SemiSupervisedVAE", prior, posterior)
         observation = agree("SemiSupervisedVAE", prior, posterior, likelihood, num_classes)
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
-        self.model = SemiSupervisedModel(
-            prior, likelihood, q_y, observation, labels, float(classification_weight)
-        )
+        self.model = SemiSupervisedModel(prior, likelihood, q_y, observation, labels, float(alpha))
         self.guide = SemiSupervisedGuide(q_y, posterior, observation, labels)
 
     @property
@@ -116,6 +114,7 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -131,21 +130,23 @@ class SemiSupervisedVAE(Pair):
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
         """Draw n data: y ~ p(y) unless given, z ~ p(z | y), x ~ p(x | z, y), or its mean."""
-        like = zeros_for(self.likelihood, 1)
+        n, like = positive_int("generate", "n", n), zeros_for(self.likelihood, 1)
         if y is None:
             y = torch.randint(self.num_classes, (n,), device=like.device)
         self.guide.labels.check_observed(y, n)
         one_hot = self.guide.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
-        likelihood = self.likelihood(p_z.sample(), one_hot)
-        return likelihood.mean if mean else likelihood.sample()
+        return values_of("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -160,7 +161,16 @@ class SemiSupervisedVAE(Pair):
         x = self.observation.seen(x, mask)
         return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z, y] for labels y, shape ``(batch,)``."""
+        self.guide.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],
@@ -235,7 +245,7 @@ class SemiSupervisedModel(nn.Module):
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
             z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
-            self.observation.sample(self.likelihood(z, one_hot), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
 class SemiSupervisedGuide(nn.Module):

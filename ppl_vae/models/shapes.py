@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import takes_context
+from ppl_vae.conditional import NotFinitePartError, takes_context
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 from ppl_vae.modes import evaluating
@@ -29,11 +29,22 @@ def agree(
         likelihood: p(x | z, ...).
         sizes: widths of further contexts, such as a one-hot label's.
     """
+    check_parts(owner, {"prior": prior, "posterior": posterior, "likelihood": likelihood})
     p_z = probed(owner, "prior", prior, *(sizes if takes_context(prior) else ()))
     p_x = probed(owner, "likelihood", likelihood, p_z.event_shape, *sizes)
     q_z = probed(owner, "posterior", posterior, p_x.event_shape, *sizes)
     same_latents(owner, "prior", prior, p_z, "posterior", posterior, q_z)
     return observation_of(owner, likelihood, p_x)
+
+
+def check_parts(owner: str, parts: Mapping[str, object]) -> None:
+    """Raise TypeError unless all parts, by name, are modules."""
+    for name, part in parts.items():
+        if not isinstance(part, nn.Module):
+            raise TypeError(
+                f"{owner}: {name} must be a module that returns a distribution, got "
+                f"{describe(part)}"
+            )
 
 
 def observation_of(owner: str, likelihood: nn.Module, p_x: Distribution) -> Observation:
@@ -109,10 +120,7 @@ def _advice(leading: tuple[int, ...], p: Distribution) -> str:
 
 def distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Distribution:
     """Return ``part(*context)`` if it is a distribution; raise an error that names it if not."""
-    if not isinstance(part, nn.Module):
-        raise TypeError(
-            f"{owner}: {name} must be a module that returns a distribution, got {describe(part)}"
-        )
+    check_parts(owner, {name: part})
     try:
         result = part(*context)
     except TypeError as error:
@@ -120,6 +128,8 @@ def distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Di
             f"{owner}: {name} is called with {len(context)} context tensors, which "
             f"{type(part).__name__} does not take: {error}"
         ) from error
+    except NotFinitePartError:
+        raise
     except ValueError as error:
         shapes = ", ".join(str(tuple(c.shape)) for c in context)
         raise ValueError(

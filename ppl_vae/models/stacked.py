@@ -10,7 +10,10 @@ from torch import Tensor
 
 from ppl_vae.construction import Constructed
 from ppl_vae.errors import describe
-from ppl_vae.models.pair import mean_of
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.observation import Observation
+from ppl_vae.models.pair import mean_of, values_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
 from ppl_vae.modes import inference
@@ -57,13 +60,20 @@ class StackedVAE(Constructed):
         self.first = first
         self.second = second
 
+    @property
+    def observation(self) -> Observation:
+        """The shape and support of one datum."""
+        return self.first.observation
+
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write both pairs into a folder, from which ``ppl_vae.load(folder)`` returns them."""
         from ppl_vae.storage import save  # not above: it knows the pairs
 
         return save(self, folder)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -73,6 +83,7 @@ class StackedVAE(Constructed):
         """
         return self.first.posterior(self.first.observation.seen(x, mask)).sample()
 
+    @of_arrays
     @inference
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
@@ -83,7 +94,9 @@ class StackedVAE(Constructed):
             self.first.observation.check_mask(x, mask)
         return self.second.classify(self._mean_latents(self.first.observation.filled(x, mask)))
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -95,15 +108,23 @@ class StackedVAE(Constructed):
         x = self.first.observation.seen(x, mask)
         return self.second.encode(self._mean_latents(x), y)
 
+    @of_arrays
     @inference
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
         """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
-        likelihood = self.first.likelihood(self.second.generate(n, y))
-        return likelihood.mean if mean else likelihood.sample()
+        return values_of("generate", self.first.likelihood(self.second.generate(n, y)), mean)
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z_1] at the mean z_1 of M2's p(z_1 | z, y)."""
+        return self.first.decode(self.second.decode(z, y))
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],

@@ -6,8 +6,11 @@ import pyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ppl_vae.errors import positive_int
+from ppl_vae.models.arrays import of_arrays
+from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of
+from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import agree
 from ppl_vae.modes import inference
 from ppl_vae.registration import register
@@ -59,10 +62,12 @@ class VAE(Pair):
     @inference
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
-        likelihood = self.likelihood(self.prior().sample((n,)))
-        return likelihood.mean if mean else likelihood.sample()
+        n = positive_int("generate", "n", n)
+        return values_of("generate", self.likelihood(self.prior().sample((n,))), mean)
 
+    @of_arrays
     @inference
+    @of_data_sets
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -72,7 +77,15 @@ class VAE(Pair):
         """
         return mean_of(self.posterior(self.observation.seen(x, mask)))
 
+    @of_arrays
     @inference
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+        """Return E[x | z]."""
+        return self.likelihood(z).mean
+
+    @of_arrays
+    @inference
+    @of_data_sets
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
@@ -102,7 +115,7 @@ class VAEModel(nn.Module):
         register(self)
         with pyro.plate("data", size):
             z = pyro.sample("z", self.prior())
-            self.observation.sample(self.likelihood(z), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood(z), x, mask)
 
 
 class VAEGuide(nn.Module):

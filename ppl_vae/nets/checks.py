@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ppl_vae.errors import describe, positive_int
-
-
-def positive_ints(owner: str, name: str, values: object) -> tuple[int, ...]:
-    """Return a sequence of integers of 1 or more as a tuple."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TypeError(
-            f"{owner}: {name} must be a sequence of integers of 1 or more, got {describe(values)}; "
-            f"a single one is written ({values},)"
-        )
-    return tuple(positive_int(owner, name, value) for value in values)
+from ppl_vae.errors import describe, sizes
 
 
-def count(owner: str, name: str, value: object) -> int:
-    """Return ``value`` if it is an integer of 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{owner}: {name} must be an integer of 0 or more, got {describe(value)}")
-    if value < 0:
-        raise ValueError(f"{owner}: {name} must be 0 or more, got {value}")
-    return value
+def check_activation(owner: str, activation: Callable[[], nn.Module]) -> None:
+    """Raise TypeError unless a module is made by calling ``activation()``, where it is a class."""
+    if isinstance(activation, nn.Module):
+        fix = f"; give the class, nn.{type(activation).__name__}, or a function that makes it"
+    elif isinstance(activation, type) and not issubclass(activation, nn.Module):
+        fix = ""
+    elif callable(activation):
+        return
+    else:
+        fix = ""
+    raise TypeError(
+        f"{owner}: activation must make a module when it is called, as the class nn.ELU does, got "
+        f"{describe(activation)}{fix}"
+    )
 
 
 def image(owner: str, image_shape: object) -> tuple[int, int, int]:
     """Return the shape of one image as a tuple."""
-    shape = positive_ints(owner, "image_shape", image_shape)
+    shape = sizes(owner, "image_shape", image_shape)
     if len(shape) != 3:
         raise ValueError(
             f"{owner}: image_shape must be (channels, height, width), got {shape}; "
@@ -41,6 +38,9 @@ def image(owner: str, image_shape: object) -> tuple[int, int, int]:
 
 def features_of(owner: str, features: tuple[Tensor, ...], in_features: int) -> None:
     """Raise an error if the last dimensions do not add up to ``in_features``."""
+    for t in features:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{owner}: an input must be a tensor, got {describe(t)}")
     came = sum(t.shape[-1] if t.dim() else 1 for t in features)
     if came != in_features or not all(t.dim() for t in features):
         shapes = " and ".join(str(tuple(t.shape)) for t in features)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import concatenate
 from ppl_vae.construction import Constructed
-from ppl_vae.errors import positive_int
-from ppl_vae.nets.checks import count, features_of, image, positive_ints
+from ppl_vae.errors import integer, positive_int, sizes
+from ppl_vae.nets.checks import check_activation, features_of, image
 from ppl_vae.nets.initialise import gain_after, scaled
 from ppl_vae.nets.leading import KeepLeading
 from ppl_vae.nets.several import through
@@ -38,13 +38,14 @@ class ResidualBlock(Constructed):
     def __init__(self, channels: int, *, activation: Callable[[], nn.Module] = nn.ELU) -> None:
         super().__init__()
         self.channels = positive_int("ResidualBlock", "channels", channels)
+        check_activation(type(self).__name__, activation)
         self.activation = activation
         gain = gain_after(activation)
         branch = nn.Sequential(
             activation(),
-            scaled(nn.Conv2d(channels, channels, 3, padding=1), gain),
+            scaled(nn.Conv2d(self.channels, self.channels, 3, padding=1), gain),
             activation(),
-            scaled(nn.Conv2d(channels, channels, 3, padding=1), 0.1 * gain),
+            scaled(nn.Conv2d(self.channels, self.channels, 3, padding=1), 0.1 * gain),
         )
         self.branch = KeepLeading(branch, event_dim=3)
 
@@ -104,10 +105,11 @@ class ConvEncoder(Constructed):
         super().__init__()
         self.image_shape = image("ConvEncoder", image_shape)
         self.out_features = positive_int("ConvEncoder", "out_features", out_features)
-        self.channels = positive_ints("ConvEncoder", "channels", channels)
-        self.hidden = positive_ints("ConvEncoder", "hidden", hidden)
-        self.residual_blocks = count("ConvEncoder", "residual_blocks", residual_blocks)
-        self.context_features = count("ConvEncoder", "context_features", context_features)
+        self.channels = sizes("ConvEncoder", "channels", channels)
+        self.hidden = sizes("ConvEncoder", "hidden", hidden)
+        self.residual_blocks = integer("ConvEncoder", "residual_blocks", residual_blocks, 0)
+        self.context_features = integer("ConvEncoder", "context_features", context_features, 0)
+        check_activation(type(self).__name__, activation)
         self.activation = activation
         height, width = _sizes("ConvEncoder", self.image_shape, self.channels)[-1]
         gain = gain_after(activation)
@@ -116,17 +118,17 @@ class ConvEncoder(Constructed):
             stride = nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
             layers += [
                 scaled(stride, gain if layers else 1.0),
-                *_blocks(residual_blocks, c_out, activation),
+                *_blocks(self.residual_blocks, c_out, activation),
                 activation(),
             ]
         self.convolutions = KeepLeading(nn.Sequential(*layers, nn.Flatten()), event_dim=3)
         # One affine map of (features, context), in two terms: features are never expanded.
-        widths = (*self.hidden, out_features)
+        widths = (*self.hidden, self.out_features)
         flat = self.channels[-1] * height * width
         self.from_image = scaled(nn.Linear(flat, widths[0]), gain)
         self.from_context: nn.Module | None = None
-        if context_features:
-            self.from_context = scaled(nn.Linear(context_features, widths[0], bias=False), 1.0)
+        if self.context_features:
+            self.from_context = scaled(nn.Linear(self.context_features, widths[0], bias=False), 1.0)
         self.head = nn.Sequential(*_dense(widths, activation, gain))
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -199,24 +201,25 @@ class ConvDecoder(Constructed):
         super().__init__()
         self.in_features = positive_int("ConvDecoder", "in_features", in_features)
         self.image_shape = image("ConvDecoder", image_shape)
-        self.channels = positive_ints("ConvDecoder", "channels", channels)
-        self.hidden = positive_ints("ConvDecoder", "hidden", hidden)
-        self.residual_blocks = count("ConvDecoder", "residual_blocks", residual_blocks)
+        self.channels = sizes("ConvDecoder", "channels", channels)
+        self.hidden = sizes("ConvDecoder", "hidden", hidden)
+        self.residual_blocks = integer("ConvDecoder", "residual_blocks", residual_blocks, 0)
+        check_activation(type(self).__name__, activation)
         self.activation = activation
-        smallest, *sizes = reversed(_sizes("ConvDecoder", self.image_shape, self.channels))
+        smallest, *larger = reversed(_sizes("ConvDecoder", self.image_shape, self.channels))
         gain = gain_after(activation)
         first = (self.channels[0], *smallest)
         widths = (*self.hidden, first[0] * first[1] * first[2])
         self.dense = nn.Sequential(
-            scaled(nn.Linear(in_features, widths[0]), 1.0),
+            scaled(nn.Linear(self.in_features, widths[0]), 1.0),
             *_dense(widths, activation, gain),
             nn.Unflatten(-1, first),
         )
         layers: list[nn.Module] = []
         widths = (*self.channels, self.image_shape[0])
-        for (c_in, c_out), size in zip(pairwise(widths), sizes, strict=True):
+        for (c_in, c_out), size in zip(pairwise(widths), larger, strict=True):
             layers += [
-                *_blocks(residual_blocks, c_in, activation),
+                *_blocks(self.residual_blocks, c_in, activation),
                 activation(),
                 scaled(_doubling(c_in, c_out, size), gain),
             ]

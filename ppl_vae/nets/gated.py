@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ppl_vae.construction import Constructed
-from ppl_vae.errors import positive_int
-from ppl_vae.nets.checks import features_of, positive_ints
+from ppl_vae.errors import positive_int, sizes
+from ppl_vae.nets.checks import features_of
 from ppl_vae.nets.several import through
 
 
@@ -37,14 +37,14 @@ class GatedMLP(Constructed):
         super().__init__()
         self.in_features = positive_int("GatedMLP", "in_features", in_features)
         self.out_features = positive_int("GatedMLP", "out_features", out_features)
-        self.hidden = positive_ints("GatedMLP", "hidden", hidden)
+        self.hidden = sizes("GatedMLP", "hidden", hidden)
         layers: list[nn.Module] = []
-        width_in = in_features
+        width_in = self.in_features
         for width in self.hidden:
             # A and B stacked: one product, whose halves nn.GLU multiplies.
             layers += [_linear(width_in, 2 * width), nn.GLU(dim=-1)]
             width_in = width
-        self.layers = nn.Sequential(*layers, _linear(width_in, out_features))
+        self.layers = nn.Sequential(*layers, _linear(width_in, self.out_features))
 
     def forward(self, *features: Tensor) -> Tensor:
         """Return the output, shape ``(..., out_features)``; inputs are taken as concatenated."""

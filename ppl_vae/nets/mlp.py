@@ -8,8 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ppl_vae.construction import Constructed
-from ppl_vae.errors import positive_int
-from ppl_vae.nets.checks import features_of, positive_ints
+from ppl_vae.errors import positive_int, sizes
+from ppl_vae.nets.checks import check_activation, features_of
 from ppl_vae.nets.several import through
 
 
@@ -40,10 +40,11 @@ class MLP(Constructed):
         super().__init__()
         self.in_features = positive_int("MLP", "in_features", in_features)
         self.out_features = positive_int("MLP", "out_features", out_features)
-        self.hidden = positive_ints("MLP", "hidden", hidden)
+        self.hidden = sizes("MLP", "hidden", hidden)
+        check_activation("MLP", activation)
         self.activation = activation
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise((in_features, *self.hidden, out_features)):
+        for width_in, width_out in pairwise((self.in_features, *self.hidden, self.out_features)):
             layers += [nn.Linear(width_in, width_out), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 

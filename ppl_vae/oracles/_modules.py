@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ppl_vae.errors import describe, seed_of
 from ppl_vae.oracles._gaussian import Affine, Gaussian, normal_log_density, tril_log_density
 
 
@@ -15,8 +16,10 @@ class Random:
     """Random parameters from a seed of their own: the global generators stay untouched."""
 
     def __init__(self, seed: int, dtype: torch.dtype):
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype must be a floating one of torch, got {describe(dtype)}")
         self.dtype = dtype
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed_of("", seed))
 
     def normal(self, *shape: int, scale: float) -> Tensor:
         """Draw from N(0, scale^2)."""

@@ -5,10 +5,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 
 import pyro
+import torch
 from jaxtyping import Bool, Float
 from pyro import poutine
 from torch import Tensor, nn
 
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.registration import register
 
 
@@ -21,8 +23,14 @@ class PlateOptions:
     mask: Bool[Tensor, " batch"] | None = None
 
     def __post_init__(self) -> None:
-        if self.beta is not None and not self.beta > 0:
-            raise ValueError(f"beta is {self.beta}: poutine.scale takes positive weights only")
+        if self.size is not None:
+            object.__setattr__(self, "size", positive_int("", "size", self.size))
+        if self.beta is not None:
+            fix = "poutine.scale takes positive weights only"
+            object.__setattr__(self, "beta", number("", "beta", self.beta, above=0, fix=fix))
+        mask: object = self.mask
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+            raise TypeError(f"mask must be a boolean tensor, got {describe(mask)}")
 
     @property
     def kl_weight(self) -> float:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from ppl_vae.errors import flag, positive_int
 from ppl_vae.oracles._gaussian import Affine, Gaussian, LinearGaussianMixture, moment_match
 from ppl_vae.oracles._modules import AffineNormal, NormalPrior, Random
 from ppl_vae.oracles._oracle import Oracle
@@ -162,6 +163,10 @@ class DiscreteLinearGaussian(Oracle):
     ):
         if enumerate not in ("guide", "model"):
             raise ValueError(f"enumerate is {enumerate!r}: expected 'guide' or 'model'")
+        data_dim = positive_int("DiscreteLinearGaussian", "data_dim", data_dim)
+        latent_dim = positive_int("DiscreteLinearGaussian", "latent_dim", latent_dim)
+        num_classes = positive_int("DiscreteLinearGaussian", "num_classes", num_classes)
+        full_rank = flag("DiscreteLinearGaussian", "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         model = LabelModel(
             random.normal(num_classes, scale=0.5),

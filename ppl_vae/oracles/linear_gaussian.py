@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from ppl_vae.errors import flag, positive_int
 from ppl_vae.oracles._gaussian import Affine
 from ppl_vae.oracles._modules import AffineNormal, NormalPrior, Random
 from ppl_vae.oracles._oracle import Oracle
@@ -73,6 +74,9 @@ class LinearGaussian(Oracle):
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
     ):
+        data_dim = positive_int("LinearGaussian", "data_dim", data_dim)
+        latent_dim = positive_int("LinearGaussian", "latent_dim", latent_dim)
+        full_rank = flag("LinearGaussian", "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         prior = NormalPrior.random(latent_dim, random)
         likelihood = AffineNormal.random_likelihood(latent_dim, data_dim, random)

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
 
+from ppl_vae.errors import flag, positive_int
 from ppl_vae.oracles._gaussian import (
     Gaussian,
     LinearGaussianMixture,
@@ -75,6 +76,13 @@ class MixturePriorLinearGaussian(Oracle):
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
     ):
+        owner = "MixturePriorLinearGaussian"
+        data_dim = positive_int(owner, "data_dim", data_dim)
+        latent_dim = positive_int(owner, "latent_dim", latent_dim)
+        num_components = positive_int(
+            "MixturePriorLinearGaussian", "num_components", num_components
+        )
+        full_rank = flag(owner, "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         prior = MixturePrior(latent_dim, num_components, random)
         likelihood = AffineNormal.random_likelihood(latent_dim, data_dim, random)

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from ppl_vae.errors import positive_int
 from ppl_vae.oracles._gaussian import Affine, Gaussian
 from ppl_vae.oracles._modules import AffineNormal, NormalPrior, Random
 from ppl_vae.oracles._oracle import Oracle
@@ -91,6 +92,9 @@ class TwoLayerLinearGaussian(Oracle):
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
     ):
+        data_dim = positive_int("TwoLayerLinearGaussian", "data_dim", data_dim)
+        z1_dim = positive_int("TwoLayerLinearGaussian", "z1_dim", z1_dim)
+        z2_dim = positive_int("TwoLayerLinearGaussian", "z2_dim", z2_dim)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         model = TwoLayerModel(
             NormalPrior.standard(z2_dim, dtype),

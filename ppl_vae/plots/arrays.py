@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.errors import describe, reason
+
 
 def array(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
     """Return ``value`` as float64, with one of the numbers of dimensions ``dims`` if given.
@@ -16,10 +18,13 @@ def array(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
         ValueError: if it is empty, or has another number of dimensions.
     """
     try:
-        values = np.asarray(value, dtype=float)
+        given = np.asarray(value)
+        if value is None or given.dtype.kind == "c":
+            raise TypeError("no real numbers")
+        values = given.astype(float)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{owner}: {name} must be an array of numbers, got {type(value).__name__} ({error}); "
+            f"{owner}: {name} must be an array of numbers, got {describe(value)}: {reason(error)}; "
             f"give tensors as {name}.detach().cpu()"
         ) from error
     if dims and values.ndim not in dims:
@@ -55,10 +60,13 @@ def finite(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
 def same_length(owner: str, count: int, of: str, **others: Sequence | NDArray | None) -> None:
     """Raise ValueError unless each of the others has ``count`` entries."""
     for name, other in others.items():
-        if other is not None and len(other) != count:
-            raise ValueError(
-                f"{owner}: {name} must have {count} entries, one for each of {of}, got {len(other)}"
-            )
+        if other is None:
+            continue
+        expected = f"{owner}: {name} must have {count} entries, one for each of {of}"
+        if isinstance(other, str) or not hasattr(other, "__len__"):
+            raise TypeError(f"{expected}, got {describe(other)}")
+        if len(other) != count:
+            raise ValueError(f"{expected}, got {len(other)}")
 
 
 def names_of(count: int, symbol: str = "z") -> list[str]:
@@ -78,6 +86,12 @@ def some(count: int, most: int = 7) -> NDArray:
     shown = equal[0] if equal else most - (most - count) % 2
     below = np.linspace(0, count - 1, shown)[: (shown + 1) // 2].round().astype(int)
     return np.unique([*below, *(count - 1 - below)])
+
+
+def literal(text: str) -> str:
+    """Return somebody's text as matplotlib shows it: in short, no formula and never hidden."""
+    text = reason(text, 40).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def number(value: float, digits: int = 1) -> str:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.plots.arrays import finite, same_length
+from ppl_vae.errors import listed, number
+from ppl_vae.plots.arrays import array, finite, literal, same_length
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import colour, marker
 
 MASSES = (0.2, 0.4, 0.6, 0.8, 0.95)
@@ -23,6 +24,7 @@ def latents(
     z: ArrayLike,
     labels: ArrayLike | None = None,
     *,
+    classes: Sequence[str] | None = None,
     prior_draws: ArrayLike | None = None,
     prior_density: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
     ax: Axes | None = None,
@@ -35,6 +37,7 @@ def latents(
     Args:
         z: shape ``(N, latent_dim)``.
         labels: shape ``(N,)``, for the colours; -1, a datum without a label, is drawn in black.
+        classes: the names of labels 0, 1, ...; the numbers if not given.
         prior_draws: draws from p(z), shape ``(M, latent_dim)``.
         prior_density: ``(x, y, values)``, the density p(z) on a grid of the plane as for
             :func:`density`, which draws it beneath; for two-dimensional z only.
@@ -62,9 +65,10 @@ def latents(
         centre = z.mean(0)
         axes = np.linalg.svd(z - centre, full_matrices=False)[2][:2].T
         names = ("first principal component", "second principal component")
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     beneath: list[Artist] = []
     if prior_density is not None:
+        same_length("latents", 3, "x, y and values", prior_density=prior_density)
         density(*prior_density, ax=ax)
         share = f"{100 * MASSES[0]:.0f} to {100 * MASSES[-1]:.0f} %"
         beneath.append(Patch(color="0.7", label=f"p(z), {share}\nof its mass"))
@@ -87,6 +91,8 @@ def latents(
         is_class = np.issubdtype(labels.dtype, np.integer)
         index = int(label) if is_class else i
         unlabelled = is_class and index == -1
+        named = is_class and classes is not None and 0 <= index < len(classes)
+        called = literal(classes[index]) if named and classes is not None else str(label)
         above.append(
             ax.scatter(
                 chosen[:, 0],
@@ -95,7 +101,7 @@ def latents(
                 color="black" if unlabelled else colour(index),
                 marker=marker(index // 10) if index >= 0 else ".",
                 linewidths=0,
-                label="no label" if unlabelled else str(label),
+                label="no label" if unlabelled else called,
             )
         )
     if len(kinds) > 1 or prior_density is not None:
@@ -133,7 +139,12 @@ def density(
     Raises:
         ValueError: if the shapes disagree, or a value is negative or not finite.
     """
-    x, y, values = (np.asarray(a, dtype=float) for a in (x, y, values))
+    x, y = finite("density", "x", x, 1), finite("density", "y", y, 1)
+    values = array("density", "values", values)
+    masses = [
+        number("density", "each of masses", mass, above=0, most=1)
+        for mass in listed("density", "masses", masses, "shares from 0 to 1")
+    ]
     if values.shape != (len(y), len(x)):
         raise ValueError(
             f"density: values must have shape (len(y), len(x)) = ({len(y)}, {len(x)}), "
@@ -152,7 +163,7 @@ def density(
     last = len(ordered) - 1
     thresholds = {ordered[min(int(np.searchsorted(enclosed, m)), last)] for m in masses}
     edges = sorted({*thresholds, ordered[0] * (1 + 1e-9)})
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     if len(edges) > 1:
         shades = colormaps["Greys"](np.linspace(0.15, 0.6, len(edges) - 1))
         ax.contourf(x, y, values, levels=edges, colors=shades)

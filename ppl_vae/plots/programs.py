@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.layout import CAPTION, HEIGHT, lay_out
 
 # What Pyro calls the distribution of a factor: it scores and has no value.
@@ -45,7 +45,8 @@ def graph(
     if not isinstance(relations, Mapping) or "sample_sample" not in relations:
         raise TypeError(
             f"graph: relations must be what pyro.infer.inspect.get_model_relations returns, "
-            f"got {type(relations).__name__}; see ppl_vae.evaluation.relations"
+            f"with its key sample_sample, got {type(relations).__name__}; see "
+            f"ppl_vae.evaluation.relations"
         )
     parents = dict(relations["sample_sample"])
     if not parents:
@@ -55,7 +56,7 @@ def graph(
     kinds = dict(relations.get("sample_dist", {}))
     observed = set(relations.get("observed", ()))
     layout = lay_out(parents, plates)
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     lines = [f"{site} ~ {kinds[site]}" for site in parents if kinds.get(site, FACTOR) != FACTOR]
     listed = lines if distributions else []
     bounds = layout.bounds()

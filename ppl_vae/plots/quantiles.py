@@ -27,7 +27,7 @@ def quantile_grid(n: int) -> NDArray:
         >>> quantile_grid(2).round(2).tolist()
         [[[-0.67, 0.67], [0.67, 0.67]], [[-0.67, -0.67], [0.67, -0.67]]]
     """
-    positive_int("quantile_grid", "n", n)
+    n = positive_int("quantile_grid", "n", n)
     return _quantile_grid(n, n)
 
 
@@ -51,7 +51,7 @@ def manifold(
     Raises:
         ValueError: if there are no images on a grid, or the coordinates do not suit them.
     """
-    tiles = as_images("manifold", images_on_grid, shape, leading=2)
+    tiles = as_images("manifold", images_on_grid, shape, 2, "images_on_grid")
     rows, columns = tiles.shape[:2]
     if coordinates is None:
         z = _quantile_grid(rows, columns)

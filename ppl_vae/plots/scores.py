@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.errors import describe, listed
 from ppl_vae.plots.arrays import array, same_length
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
 
 
@@ -39,6 +40,12 @@ def comparison(
         ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
             negative, or an error is of no quantity.
     """
+    names = listed("comparison", "names", names, "strings")
+    for name, given in (("estimates", estimates), ("errors", errors or {})):
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"comparison: {name} must map quantities to values, got {describe(given)}"
+            )
     for name, value in (("names", names), ("estimates", estimates)):
         if not len(value):
             raise ValueError(f"comparison: {name} is empty; there is nothing to draw")
@@ -49,8 +56,8 @@ def comparison(
             f"are {', '.join(estimates)}"
         )
     drawn = {}
-    for quantity, given in estimates.items():
-        values = _per_model(f"estimates[{quantity!r}]", given, len(names))
+    for quantity, numbers in estimates.items():
+        values = _per_model(f"estimates[{quantity!r}]", numbers, len(names))
         error = np.full(len(names), np.nan)
         if errors is not None and quantity in errors:
             error = _per_model(f"errors[{quantity!r}]", errors[quantity], len(names))
@@ -59,7 +66,7 @@ def comparison(
         drawn[str(quantity)] = values, error
     if all(np.isnan(values).all() for values, _ in drawn.values()):
         raise ValueError("comparison: all estimates are NaN; there is nothing to draw")
-    ax, lines = ax or plt.gca(), np.arange(len(names))
+    ax, lines = axes_of(ax), np.arange(len(names))
     for i, (quantity, (values, error)) in enumerate(drawn.items()):
         at = lines + 0.5 * ((i + 0.5) / len(drawn) - 0.5)
         seen, known = ~np.isnan(values), ~np.isnan(values) & ~np.isnan(error)
@@ -127,7 +134,7 @@ def reliability(
     ece = (share * np.abs(accuracy - confidence)).sum()
     low, high = _wilson(accuracy, counts)
     order = np.argsort(confidence, kind="stable")
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="calibrated", zorder=1)
     ax.vlines(confidence, 0, share, color=FAINT, linewidth=7, label="share of data", zorder=0)
     ax.errorbar(

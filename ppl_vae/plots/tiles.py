@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import positive_int, sizes
 from ppl_vae.events import same_event
 from ppl_vae.plots.arrays import array
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import MISSING
 
 
@@ -34,31 +34,33 @@ class Sheet:
     columns: NDArray
 
 
-def as_images(owner: str, x: ArrayLike, shape: tuple[int, ...] | None, leading: int = 1) -> NDArray:
+def as_images(
+    owner: str, x: ArrayLike, shape: Sequence[int] | None, leading: int = 1, name: str = "x"
+) -> NDArray:
     """Return images as ``(*leading, H, W, C)``.
 
     Raises:
         ValueError: if x is empty, infinite somewhere, or holds no images of that shape.
     """
-    x = array(owner, "x", x)
+    x = array(owner, name, x)
     lead, event = x.shape[:leading], x.shape[leading:]
     if np.isinf(x).any():
-        raise ValueError(f"{owner}: x holds infinite values; images are of values in [0, 1]")
-    wanted = tuple(shape) if shape is not None else event
+        raise ValueError(f"{owner}: {name} holds infinite values; images are of values in [0, 1]")
+    wanted = sizes(owner, "shape", shape) if shape is not None else event
     if shape is None and len(event) == 1:
         side = math.isqrt(event[0])
         if side * side != event[0]:
             raise ValueError(
-                f"{owner}: {event[0]} values per datum are no square image; give shape=(H, W), or "
-                f"plot data that are no images otherwise"
+                f"{owner}: {name} has {event[0]} values per datum, no square image; give "
+                f"shape=(H, W), or plot data that are no images otherwise"
             )
         wanted = (side, side)
     full = (1, *wanted) if len(wanted) == 2 else wanted
-    fits = same_event(event, full) or event == wanted or (1, *event) == full
+    fits = same_event(event, full)
     if not event or len(full) != 3 or full[0] not in (1, 3) or not fits:
         leads = ", ".join("NRCS"[i] for i in range(leading)) if leading == 1 else "R, C"
         raise ValueError(
-            f"{owner}: x of shape {x.shape} holds no images of shape {wanted}; expected "
+            f"{owner}: {name} of shape {x.shape} holds no images of shape {wanted}; expected "
             f"({leads}, D), ({leads}, H, W) or ({leads}, channels, H, W) with 1 or 3 channels"
         )
     return np.moveaxis(x.reshape(*lead, *full), -3, -1)
@@ -94,7 +96,7 @@ def columns_for(owner: str, columns: int | None, count: int) -> int:
 
 def show(sheet: Sheet, ax: Axes | None) -> Axes:
     """Draw the sheet with the pixels as squares and nothing around it."""
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     pixels = np.clip(sheet.pixels, 0, 1)
     if pixels.shape[-1] == 1:
         cmap = colormaps["gray"].with_extremes(bad=MISSING)

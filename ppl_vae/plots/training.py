@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from ppl_vae.plots.arrays import array, finite, same_length
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import colour, line
 
 
@@ -52,7 +52,7 @@ def curves(
         lost = len(seen) - seen.sum()
         label = str(name) + (f" ({lost} not finite)" if lost else "")
         drawn[label] = values[:, 0], np.where(seen, values[:, 1], np.nan)
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     for i, (label, (steps, values)) in enumerate(drawn.items()):
         ax.plot(steps, values, line(i), color=colour(i), label=label)
         # A value between gaps is no line: it needs a mark to be seen.
@@ -107,7 +107,7 @@ def stack(
     if count == 1:  # an area needs two ends
         at = at[0] + np.array([-0.5, 0.5])
         values = {name: np.repeat(v, 2) for name, v in values.items()}
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     above, below = np.zeros(len(at)), np.zeros(len(at))
     for i, (name, v) in enumerate(values.items()):
         up, down = above + v.clip(min=0), below + v.clip(max=0)

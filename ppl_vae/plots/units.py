@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_vae.errors import number
 from ppl_vae.plots.arrays import finite, names_of, same_length
+from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
 
 
@@ -52,14 +53,13 @@ def intervals(
             f"intervals: scale must be above 0, got {scale.min():g}; it is a standard deviation, "
             f"not its logarithm"
         )
-    if not 0 < mass < 1:
-        raise ValueError(f"intervals: mass must be between 0 and 1, got {mass!r}")
+    mass = number("intervals", "mass", mass, above=0, below=1)
     loc, scale = np.atleast_2d(loc), np.atleast_2d(scale)
     count, dims = loc.shape
     same_length("intervals", count, "the data", data_names=data_names)
     same_length("intervals", dims, "the dimensions", names=names)
     half = NormalDist().inv_cdf((1 + mass) / 2)
-    ax, at = ax or plt.gca(), np.arange(dims)
+    ax, at = axes_of(ax), np.arange(dims)
     if prior is not None:
         _prior_bands(ax, prior, half, dims)
     for i in range(count):
@@ -105,7 +105,7 @@ def kl_per_dimension(
     kl = finite("kl_per_dimension", "kl", kl, 1)
     same_length("kl_per_dimension", len(kl), "the dimensions", names=names)
     order, at = np.argsort(-kl, kind="stable"), np.arange(len(kl))
-    ax = ax or plt.gca()
+    ax = axes_of(ax)
     if active is None:
         ax.bar(at, kl[order], color=PALETTE[0])
     else:

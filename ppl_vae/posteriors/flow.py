@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import NeuralConditional
+from ppl_vae.conditional import NeuralConditional, check_finite
 from ppl_vae.distributions.flow import Constructor, build, transformed_normal
-from ppl_vae.distributions.scale import positive_scale
-from ppl_vae.errors import positive_int
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_scale
+from ppl_vae.errors import positive_int, sizes
 
 
 class Flow(NeuralConditional):
@@ -34,8 +35,8 @@ class Flow(NeuralConditional):
 
     Args:
         net: any module ``(..., D) -> (..., 2 * latent_dim + context_features)``: the location μ,
-            then the unconstrained scale s, with σ = softplus(s) + 1e-4, then the context h of the
-            transformations.
+            then the unconstrained scale s, with σ = softplus(s) + min_scale, then the context h of
+            the transformations.
         latent_dim: number of latent dimensions.
         kind: ``"iaf"``, ``"spline"``, ``"realnvp"`` or ``"maf"`` (which is slow to sample), or a
             constructor of zuko, called as ``kind(features, context, transforms=...,
@@ -43,6 +44,7 @@ class Flow(NeuralConditional):
         context_features: features of h.
         transforms: number of transformations that g is composed of.
         hidden: widths of the hidden layers of each transformation's network.
+        min_scale: the least that σ may be.
 
     Raises:
         ValueError: when called, if the network returns another number of features.
@@ -64,21 +66,26 @@ class Flow(NeuralConditional):
         context_features: int = 32,
         transforms: int = 2,
         hidden: Sequence[int] = (64, 64),
+        min_scale: int | float = MIN_SCALE,
     ) -> None:
         super().__init__(net)
-        self.latent_dim = latent_dim
+        self.latent_dim = positive_int("Flow", "latent_dim", latent_dim)
         self.kind = kind
         self.context_features = positive_int("Flow", "context_features", context_features)
-        self.transforms = transforms
-        self.hidden = tuple(hidden)
+        self.transforms = positive_int("Flow", "transforms", transforms)
+        self.hidden = sizes("Flow", "hidden", hidden)
+        self.min_scale = checked_min_scale("Flow", min_scale)
         # The flow's own base is of no use here, and stays out of the state.
-        flow = build("Flow", kind, latent_dim, context_features, transforms, self.hidden)
+        flow = build(
+            "Flow", kind, self.latent_dim, self.context_features, self.transforms, self.hidden
+        )
         self.transform = flow.get_submodule("transform")
 
     @staticmethod
     def net_features(latent_dim: int, *, context_features: int = 32) -> int:
         """Return the features that the network must give: location, scale and context."""
-        return 2 * latent_dim + context_features
+        d = positive_int("Flow", "latent_dim", latent_dim)
+        return 2 * d + positive_int("Flow", "context_features", context_features)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
@@ -90,6 +97,8 @@ class Flow(NeuralConditional):
                 f"for latent_dim={self.latent_dim} and context_features={self.context_features}, "
                 f"got an output of shape {tuple(outputs.shape)}; Flow.net_features gives the number"
             )
+        if is_validation_enabled():  # no distribution looks at the transformations
+            check_finite(self, *context)
         loc, unconstrained_scale, features = outputs.split(widths, dim=-1)
-        scale = positive_scale(unconstrained_scale)
+        scale = positive_scale(unconstrained_scale, self.min_scale)
         return transformed_normal(self.transform(features), loc, scale)

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.normal import diagonal_normal
-from ppl_vae.errors import describe
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale
+from ppl_vae.errors import describe, positive_int
 
 
 class PrecisionWeighted(NeuralConditional):
@@ -23,13 +24,17 @@ class PrecisionWeighted(NeuralConditional):
 
     Args:
         net: any module ``(..., D) -> (..., 2 * latent_dim)`` on x: μ̂, then the unconstrained scale,
-            σ̂ = softplus(.) + 1e-4.
+            σ̂ = softplus(.) + min_scale.
         conditional: the model's p(z_l | z_{l+1}), such as ``priors.ConditionalNormal``; the same
             object, shared with the model.
+        min_scale: the least that σ̂ may be; σ is less where σ_p is not much greater.
     """
 
-    def __init__(self, net: nn.Module, conditional: nn.Module) -> None:
+    def __init__(
+        self, net: nn.Module, conditional: nn.Module, *, min_scale: int | float = MIN_SCALE
+    ) -> None:
         super().__init__(net)
+        self.min_scale = checked_min_scale("PrecisionWeighted", min_scale)
         if not isinstance(conditional, nn.Module):
             raise TypeError(
                 f"PrecisionWeighted: conditional must be the model's p(z_l | z_l+1), a module that "
@@ -40,7 +45,7 @@ class PrecisionWeighted(NeuralConditional):
     @staticmethod
     def net_features(latent_dim: int) -> int:
         """Return how many features the network returns: location and unconstrained scale."""
-        return 2 * latent_dim
+        return 2 * positive_int("PrecisionWeighted", "latent_dim", latent_dim)
 
     def forward(self, x: Tensor, above: Tensor) -> Distribution:
         """Return q(z_l | x, z_{l+1}), batch shape ``(...)``, event shape ``(latent_dim,)``."""
@@ -51,7 +56,7 @@ class PrecisionWeighted(NeuralConditional):
                 f"PrecisionWeighted: conditional must return a diagonal normal distribution, got "
                 f"{p}; use priors.ConditionalNormal"
             )
-        seen = diagonal_normal(type(self).__name__, self.outputs(x)).base_dist
+        seen = diagonal_normal(type(self).__name__, self.outputs(x), self.min_scale).base_dist
         precision_seen, precision = (
             seen.scale.square().reciprocal(),
             normal.scale.square().reciprocal(),

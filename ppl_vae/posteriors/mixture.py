@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.mixture import MixtureOfDiagonalNormals
-from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_scale
 from ppl_vae.errors import positive_int
 
 
@@ -26,8 +26,9 @@ class GaussianMixture(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., K (2 d + 1))`` for ``latent_dim`` d and K components,
             see :meth:`net_features`: the K locations μ_k, one after the other; the K unconstrained
-            scales s_k, with σ = softplus(s) + 1e-4; and the K logits of the weights.
+            scales s_k, with σ = softplus(s) + min_scale; and the K logits of the weights.
         components: number of components K.
+        min_scale: the least that σ may be.
 
     Raises:
         ValueError: if the number of features the network returns is that of no d.
@@ -39,8 +40,11 @@ class GaussianMixture(NeuralConditional):
         torch.Size([5, 10])
     """
 
-    def __init__(self, net: nn.Module, components: int) -> None:
+    def __init__(
+        self, net: nn.Module, components: int, *, min_scale: int | float = MIN_SCALE
+    ) -> None:
         super().__init__(net)
+        self.min_scale = checked_min_scale("GaussianMixture", min_scale)
         self.components = positive_int(
             "GaussianMixture", "components", components, "one component is DiagonalNormal"
         )
@@ -67,5 +71,5 @@ class GaussianMixture(NeuralConditional):
         return MixtureOfDiagonalNormals(
             logits,
             loc.unflatten(-1, (k, d)),
-            positive_scale(unconstrained_scale.unflatten(-1, (k, d))),
+            positive_scale(unconstrained_scale.unflatten(-1, (k, d)), self.min_scale),
         )

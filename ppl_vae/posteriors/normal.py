@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.normal import cholesky_factor, diagonal_normal
-from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_scale
 from ppl_vae.errors import positive_int
 
 
@@ -21,13 +21,18 @@ class DiagonalNormal(NeuralConditional):
 
     Args:
         net: any module ``(..., D) -> (..., 2 * latent_dim)``: the location μ, then the
-            unconstrained scale s, with σ = softplus(s) + 1e-4.
+            unconstrained scale s, with σ = softplus(s) + min_scale.
+        min_scale: the least that σ may be.
 
     Example:
         >>> from ppl_vae import nets
         >>> DiagonalNormal(nets.MLP(784, 2 * 10))(torch.zeros(5, 784)).batch_shape
         torch.Size([5])
     """
+
+    def __init__(self, net: nn.Module, *, min_scale: int | float = MIN_SCALE) -> None:
+        super().__init__(net)
+        self.min_scale = checked_min_scale("DiagonalNormal", min_scale)
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
@@ -36,7 +41,7 @@ class DiagonalNormal(NeuralConditional):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
-        return diagonal_normal("DiagonalNormal", self.outputs(*context))
+        return diagonal_normal("DiagonalNormal", self.outputs(*context), self.min_scale)
 
 
 class FullRankNormal(NeuralConditional):
@@ -47,9 +52,10 @@ class FullRankNormal(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., d + d (d + 1) / 2)`` for ``latent_dim`` d, see
             :meth:`net_features`: the location μ; the unconstrained diagonal s, with
-            L_ii = softplus(s_i) + 1e-4; and row after row a, with L_ij = L_ii a_ij / √d for j < i.
-            With a of unit size the standard deviations are about L_ii, and L is well-conditioned
-            but for its diagonal, whatever d is.
+            L_ii = softplus(s_i) + min_scale; and row after row a, with L_ij = L_ii a_ij / √d for
+            j < i. With a of unit size the standard deviations are about L_ii, and L is
+            well-conditioned but for its diagonal, whatever d is.
+        min_scale: the least that L_ii may be.
 
     Raises:
         ValueError: if the number of features the network returns is that of no d.
@@ -60,6 +66,10 @@ class FullRankNormal(NeuralConditional):
         >>> q(torch.zeros(5, 784)).covariance_matrix.shape
         torch.Size([5, 10, 10])
     """
+
+    def __init__(self, net: nn.Module, *, min_scale: int | float = MIN_SCALE) -> None:
+        super().__init__(net)
+        self.min_scale = checked_min_scale("FullRankNormal", min_scale)
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
@@ -81,7 +91,8 @@ class FullRankNormal(NeuralConditional):
                 f"{self.net_features(max(d, 1) + 1)} (d = {max(d, 1) + 1})"
             )
         loc, diagonal, below = outputs.split([d, d, features - 2 * d], dim=-1)
-        return dist.MultivariateNormal(loc, scale_tril=cholesky_factor(diagonal, below))
+        scale_tril = cholesky_factor(diagonal, below, self.min_scale)
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
 
 
 class LowRankNormal(NeuralConditional):
@@ -96,10 +107,11 @@ class LowRankNormal(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., (2 + rank) * d)`` for ``latent_dim`` d, see
             :meth:`net_features`: the location μ; the unconstrained scale s, with
-            σ = softplus(s) + 1e-4; and row after row a, with W_ij = σ_i a_ij / √rank. With a of
-            unit size the standard deviations are about σ, and what Woodbury's identity subtracts
-            does not cancel, however small σ is.
+            σ = softplus(s) + min_scale; and row after row a, with W_ij = σ_i a_ij / √rank. With a
+            of unit size the standard deviations are about σ, and what Woodbury's identity
+            subtracts does not cancel, however small σ is.
         rank: number of columns of W.
+        min_scale: the least that σ may be.
 
     Raises:
         ValueError: if the number of features the network returns is no multiple of ``2 + rank``.
@@ -111,8 +123,9 @@ class LowRankNormal(NeuralConditional):
         torch.Size([5])
     """
 
-    def __init__(self, net: nn.Module, rank: int) -> None:
+    def __init__(self, net: nn.Module, rank: int, *, min_scale: int | float = MIN_SCALE) -> None:
         super().__init__(net)
+        self.min_scale = checked_min_scale("LowRankNormal", min_scale)
         self.rank = positive_int("LowRankNormal", "rank", rank, "DiagonalNormal is that of rank 0")
 
     @staticmethod
@@ -132,6 +145,6 @@ class LowRankNormal(NeuralConditional):
                 f"{tuple(outputs.shape)}"
             )
         loc, unconstrained_scale, factor = outputs.split([d, d, d * self.rank], dim=-1)
-        scale = positive_scale(unconstrained_scale)
+        scale = positive_scale(unconstrained_scale, self.min_scale)
         factor = factor.unflatten(-1, (d, self.rank)) / math.sqrt(self.rank)
         return dist.LowRankMultivariateNormal(loc, scale.unsqueeze(-1) * factor, scale.square())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import ConditionalDistribution, concatenate
+from ppl_vae.conditional import ConditionalDistribution, check_finite, concatenate
 from ppl_vae.distributions.flow import Constructor, FlowDistribution, build
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import positive_int, sizes
 
 
 class Flow(ConditionalDistribution):
@@ -62,14 +63,16 @@ class Flow(ConditionalDistribution):
         hidden: Sequence[int] = (64, 64),
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.latent_dim = positive_int("Flow", "latent_dim", latent_dim)
         self.kind = kind
-        self.transforms = transforms
-        self.hidden = tuple(hidden)
-        self.flow = build("Flow", kind, latent_dim, 0, transforms, self.hidden)
+        self.transforms = positive_int("Flow", "transforms", transforms)
+        self.hidden = sizes("Flow", "hidden", hidden)
+        self.flow = build("Flow", kind, self.latent_dim, 0, self.transforms, self.hidden)
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
+        if is_validation_enabled():  # a flow's own networks are not looked at by any distribution
+            check_finite(self)
         return FlowDistribution(self.flow())
 
 
@@ -107,14 +110,16 @@ class ConditionalFlow(ConditionalDistribution):
     ) -> None:
         super().__init__()
         name = "ConditionalFlow"
-        self.latent_dim = latent_dim
+        self.latent_dim = positive_int(name, "latent_dim", latent_dim)
         self.context_features = positive_int(
             name, "context_features", context_features, "a prior with no context is priors.Flow"
         )
         self.kind = kind
-        self.transforms = transforms
-        self.hidden = tuple(hidden)
-        self.flow = build(name, kind, latent_dim, context_features, transforms, self.hidden)
+        self.transforms = positive_int(name, "transforms", transforms)
+        self.hidden = sizes(name, "hidden", hidden)
+        self.flow = build(
+            name, kind, self.latent_dim, self.context_features, self.transforms, self.hidden
+        )
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
@@ -125,4 +130,6 @@ class ConditionalFlow(ConditionalDistribution):
                 f"{together.shape[-1]} features in contexts of shape "
                 f"{', '.join(str(tuple(c.shape)) for c in context)}"
             )
+        if is_validation_enabled():
+            check_finite(self, *context)
         return FlowDistribution(self.flow(together))

@@ -11,7 +11,8 @@ from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.distributions.scale import positive_scale
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, number, positive_int, seed_of
+from ppl_vae.randomness import numpy_generator
 
 
 class GaussianMixture(ConditionalDistribution):
@@ -50,23 +51,17 @@ class GaussianMixture(ConditionalDistribution):
         spread: int | float = 1.0,
     ) -> None:
         super().__init__()
-        positive_int("GaussianMixture", "latent_dim", latent_dim)
-        positive_int("GaussianMixture", "components", components, "one component is one normal")
-        if isinstance(spread, bool) or not isinstance(spread, (int, float)):
-            raise TypeError(
-                f"GaussianMixture: spread must be a positive number, got {describe(spread)}"
-            )
-        if not 0 < spread < float("inf"):
-            raise ValueError(
-                f"GaussianMixture: spread must be a positive number, got {describe(spread)}; "
-                f"components that start as one stay one"
-            )
-        self.learn_weights = learn_weights
-        self.spread = spread
-        self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))
+        owner = "GaussianMixture"
+        latent_dim = positive_int(owner, "latent_dim", latent_dim)
+        components = positive_int(owner, "components", components, "one component is one normal")
+        self.learn_weights = flag(owner, "learn_weights", learn_weights)
+        self.spread = number(
+            owner, "spread", spread, above=0, fix="components that start as one stay one"
+        )
+        self.loc = nn.Parameter(self.spread * torch.randn(components, latent_dim))
         self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(components, latent_dim)))
         logits = torch.zeros(components)
-        if learn_weights:
+        if self.learn_weights:
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
@@ -116,7 +111,11 @@ class GaussianMixture(ConditionalDistribution):
         """
         from sklearn.cluster import KMeans  # slow to import, and needed here alone
 
-        k = self.components
+        seed, k = seed_of("GaussianMixture.initialise_from", seed), self.components
+        if not isinstance(z, Tensor):
+            raise TypeError(
+                f"GaussianMixture.initialise_from: z must be a tensor, got {describe(z)}"
+            )
         if z.dim() != 2 or z.shape[1] != self.latent_dim or len(z) < k:
             raise ValueError(
                 f"GaussianMixture.initialise_from: z must have shape (N, {self.latent_dim}) with N "
@@ -131,7 +130,9 @@ class GaussianMixture(ConditionalDistribution):
                 f"component, got {distinct}; give more latents, or fewer components"
             )
         z = z.detach().to(self.loc)
-        found = KMeans(k, n_init=1, max_iter=100, random_state=seed).fit(z.cpu().numpy())
+        found = KMeans(k, n_init=1, max_iter=100, random_state=numpy_generator(seed)).fit(
+            z.cpu().numpy()
+        )
         label = torch.from_numpy(found.labels_).to(z.device, torch.long)
         loc = torch.from_numpy(found.cluster_centers_).to(z)
         n = torch.bincount(label, minlength=k).to(z).unsqueeze(-1)

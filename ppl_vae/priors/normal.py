@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.conditional import ConditionalDistribution, NeuralConditional
 from ppl_vae.distributions.normal import cholesky_factor, diagonal_normal, unconstrained
-from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_scale
 from ppl_vae.errors import positive_int
 
 
@@ -62,9 +62,10 @@ class FullRankNormal(ConditionalDistribution):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = positive_int("FullRankNormal", "latent_dim", latent_dim)
-        self.loc = nn.Parameter(torch.zeros(latent_dim))
-        self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(latent_dim)))
-        self.below_diagonal = nn.Parameter(torch.zeros(latent_dim * (latent_dim - 1) // 2))
+        d = self.latent_dim
+        self.loc = nn.Parameter(torch.zeros(d))
+        self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(d)))
+        self.below_diagonal = nn.Parameter(torch.zeros(d * (d - 1) // 2))
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
@@ -83,7 +84,8 @@ class ConditionalNormal(NeuralConditional):
 
     Args:
         net: any module ``(..., C) -> (..., 2 * latent_dim)``: the location μ, then the
-            unconstrained scale s, with σ = softplus(s) + 1e-4.
+            unconstrained scale s, with σ = softplus(s) + min_scale.
+        min_scale: the least that σ may be.
 
     Example:
         >>> from ppl_vae import nets
@@ -92,6 +94,10 @@ class ConditionalNormal(NeuralConditional):
         torch.Size([3])
     """
 
+    def __init__(self, net: nn.Module, *, min_scale: int | float = MIN_SCALE) -> None:
+        super().__init__(net)
+        self.min_scale = checked_min_scale("ConditionalNormal", min_scale)
+
     @staticmethod
     def net_features(latent_dim: int) -> int:
         """Return how many features the network must return: ``2 * latent_dim``."""
@@ -99,4 +105,4 @@ class ConditionalNormal(NeuralConditional):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
-        return diagonal_normal("ConditionalNormal", self.outputs(*context))
+        return diagonal_normal("ConditionalNormal", self.outputs(*context), self.min_scale)

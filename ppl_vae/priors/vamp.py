@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -10,13 +12,15 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, flag, positive_int, seed_of, sizes
 
-MARGIN = 0.01
-"""Learned pseudo-inputs with bounds start this share of the interval away from its ends, at least.
+NOISE = 0.01
+"""The spread of pseudo-inputs about a value that several of them start from: no two are the same.
 
-The map onto the interval has no slope at the ends, where the pixels of binary images lie.
+A share of the interval, where there are bounds.
 """
+
+Interval: TypeAlias = tuple[int | float, int | float]
 
 
 class VampPrior(ConditionalDistribution):
@@ -25,24 +29,32 @@ class VampPrior(ConditionalDistribution):
     The posterior is the pair's own, and shares its tensors with the guide. Given a further context
     y (a one-hot label) it is p(z | y) = Σ_k w_k q(z | u_k, y).
 
-    Source: Tomczak & Welling 2018 (arXiv 1705.07120), who bound pseudo-inputs by a Hardtanh.
+    Pseudo-inputs must look like data to the posterior: where they do not, z drawn from the prior
+    are none that the likelihood was trained on, and samples are noise, while no bound on log p(x)
+    tells so. Give data, ``VampPrior(posterior, x[:500])``; or the number K alone, and the data
+    later, to ``initialise_from`` of the prior or of the pair, as `ppl_vae.from_config` and the
+    command line do. They then start at data, and keep to their range.
+
+    Source: Tomczak & Welling 2018 (arXiv 1705.07120), who bound pseudo-inputs by a Hardtanh, start
+    them at data, or near 0.
 
     Args:
         posterior: q(z | x, ...), the pair's own; any module that returns a distribution of batch
             shape ``(...)`` for context ``(..., features)``.
-        pseudo_inputs: the number K, whose values are then random, or their values at the start,
-            shape ``(K, *event)``, for instance K data. Random values are uniform in the bounds, or
-            of N(0, 1) without.
+        pseudo_inputs: their values at the start, K data of shape ``(K, *event)``; or the number K,
+            whose values are then near 0 (or the middle of bounds that leave 0 out), with noise of
+            1 %, until ``initialise_from`` is called.
         event_shape: shape of one datum; needed where ``pseudo_inputs`` is a number.
         learn: learn the pseudo-inputs; they stay exactly as given if not.
         learn_weights: learn the weights w; uniform if not.
-        bounds: an interval ``(low, high)`` that learned pseudo-inputs cannot leave, (0, 1) for
-            images: u = low + (high - low) S(4 v / (high - low)) with the sigmoid S, so that in the
-            middle a step of v is a step of u. They start at least 1 % of the interval from its
-            ends, where the slope is zero.
+        bounds: an interval ``(low, high)`` that pseudo-inputs cannot leave; None for none.
+            ``"data"`` is that of the data, (0, 1) for data within, from their least to their
+            greatest value for others, and none until data are known. Where a step goes beyond an
+            end, u is reflected there: u = v inside, 2 low - v just below, 2 high - v just above.
+            Its slope is 1 or -1 everywhere, so that no pseudo-input is stuck at an end.
 
-    Parameters: ``raw_inputs``, shape ``(K, *event)``, the v above or u itself without bounds (a
-    buffer u where not learned); ``logits`` of the weights, shape ``(K,)``, zeros at the start (a
+    Parameters: ``unfolded_inputs``, shape ``(K, *event)``, the v above, u itself inside the bounds
+    (a buffer where not learned); ``logits`` of the weights, shape ``(K,)``, zeros at the start (a
     buffer where not learned). ``inputs()`` returns u. The attribute ``pseudo_inputs`` is the number
     K, so that the arguments read back make a prior of the same structure; the values are in the
     ``state_dict``.
@@ -52,7 +64,8 @@ class VampPrior(ConditionalDistribution):
     Raises:
         TypeError: if the posterior is no module, or the pseudo-inputs are neither a number nor
             floating.
-        ValueError: if a shape is missing or disagrees, or if pseudo-inputs lie outside the bounds.
+        ValueError: if a shape is missing or disagrees, or if pseudo-inputs are not finite or lie
+            outside the bounds.
 
     Example:
         >>> from ppl_vae import nets, posteriors
@@ -62,7 +75,7 @@ class VampPrior(ConditionalDistribution):
         torch.Size([3])
     """
 
-    raw_inputs: Tensor
+    unfolded_inputs: Tensor
     logits: Tensor
 
     def __init__(
@@ -73,7 +86,7 @@ class VampPrior(ConditionalDistribution):
         event_shape: Sequence[int] | None = None,
         learn: bool = True,
         learn_weights: bool = False,
-        bounds: tuple[int | float, int | float] | None = None,
+        bounds: Interval | Literal["data"] | None = "data",
     ) -> None:
         super().__init__()
         if not isinstance(posterior, nn.Module):
@@ -82,20 +95,21 @@ class VampPrior(ConditionalDistribution):
                 f"got {describe(posterior)}"
             )
         self.posterior = posterior
-        self.bounds = _interval(bounds)
+        self.bounds = _checked(bounds)
         if isinstance(pseudo_inputs, Tensor):
-            inputs = _given(pseudo_inputs, event_shape, self.bounds)
+            inputs = _given(pseudo_inputs, event_shape, self._interval)
+            self._suit(_range(inputs))
         else:
-            inputs = _random(pseudo_inputs, event_shape, self.bounds)
+            inputs = _random(pseudo_inputs, event_shape, self._interval)
         self.event_shape = tuple(inputs.shape[1:])
-        self.learn = learn
-        self.learn_weights = learn_weights
+        self.learn = flag("VampPrior", "learn", learn)
+        self.learn_weights = flag("VampPrior", "learn_weights", learn_weights)
         logits = inputs.new_zeros(len(inputs))
-        if learn:
-            self.raw_inputs = nn.Parameter(self._onto_reals(inputs))
+        if self.learn:
+            self.unfolded_inputs = nn.Parameter(inputs)
         else:
-            self.register_buffer("raw_inputs", inputs)
-        if learn_weights:
+            self.register_buffer("unfolded_inputs", inputs)
+        if self.learn_weights:
             self.logits = nn.Parameter(logits)
         else:
             self.register_buffer("logits", logits)
@@ -103,22 +117,68 @@ class VampPrior(ConditionalDistribution):
     @property
     def pseudo_inputs(self) -> int:
         """The number K of pseudo-inputs; :meth:`inputs` returns their values."""
-        return self.raw_inputs.shape[0]
+        return self.unfolded_inputs.shape[0]
 
     def inputs(self) -> Float[Tensor, "components *event"]:
         """Return the pseudo-inputs u, shape ``(K, *event)``."""
-        if self.bounds is None or not self.learn:
-            return self.raw_inputs
-        low, high = self.bounds
-        width = high - low
-        return low + width * torch.sigmoid(self.raw_inputs * (4 / width))
+        if self._interval is None or not self.learn:
+            return self.unfolded_inputs
+        return _reflected(self.unfolded_inputs, self._interval)
 
-    def _onto_reals(self, inputs: Tensor) -> Tensor:
-        if self.bounds is None:
-            return inputs.clone()
-        low, high = self.bounds
-        width = high - low
-        return (width / 4) * torch.logit((inputs - low) / width, eps=MARGIN)
+    @torch.no_grad()
+    def initialise_from(
+        self,
+        x: Float[Tensor, "n *event"],
+        *,
+        values: Interval | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Set the pseudo-inputs to data drawn at random, and bounds of ``"data"`` to their range.
+
+        Where there are fewer data than pseudo-inputs, data occur again, with noise of 1 % of the
+        range. Torch's random state is not touched.
+
+        Args:
+            x: data as the posterior sees them, shape ``(N, *event)``.
+            values: the least and greatest value of all data, if x is a part of them.
+            seed: of the choice, and the noise.
+
+        Raises:
+            TypeError: if x is not floating.
+            ValueError: if x has another shape, is not finite or lies outside the bounds; nothing
+                has changed then.
+        """
+        if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape:
+            raise ValueError(
+                f"VampPrior.initialise_from: x must have shape (N, {_listed(self.event_shape)}), "
+                f"got {describe(x)}"
+            )
+        seed = seed_of("VampPrior.initialise_from", seed)
+        x = _given(x, None, self._interval).to(self.unfolded_inputs)
+        generator = torch.Generator().manual_seed(seed)
+        n, k = len(x), self.pseudo_inputs
+        passes = [torch.randperm(n, generator=generator) for _ in range(-(-k // n))]
+        inputs = x[torch.cat(passes)[:k].to(x.device)]
+        low, high = _range(x) if values is None else values
+        self._suit((low, high))
+        if k > n:
+            noise = torch.randn(k - n, *self.event_shape, generator=generator)
+            width = high - low or 1.0
+            inputs[n:] += (NOISE * width) * noise.to(inputs)
+            if self._interval is not None:
+                inputs = _reflected(inputs, self._interval)
+        self.unfolded_inputs.copy_(inputs)
+
+    @property
+    def _interval(self) -> Interval | None:
+        return None if isinstance(self.bounds, str) else self.bounds
+
+    def _suit(self, values: Interval) -> None:
+        """Bound pseudo-inputs by the data's range, if they are to be and it is not known yet."""
+        low, high = values
+        if self.bounds == "data" and (low < high or 0 <= low <= 1):
+            within = low >= 0 and high <= 1
+            vars(self)["bounds"] = (0, 1) if within else (float(low), float(high))
 
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z | context), batch shape that of the contexts without their features.
@@ -150,37 +210,38 @@ class VampPrior(ConditionalDistribution):
         """
         new = VampPrior(
             posterior,
-            # These only have the right shape and lie in the bounds.
-            torch.full_like(self.raw_inputs, 0.5 * sum(self.bounds or (0.0, 0.0))),
+            torch.zeros_like(self.unfolded_inputs),  # these only have the right shape
             learn=self.learn,
             learn_weights=self.learn_weights,
-            bounds=self.bounds,
+            bounds=None,
         )
-        new.raw_inputs, new.logits = self.raw_inputs, self.logits
+        vars(new)["bounds"] = self.bounds
+        new.unfolded_inputs, new.logits = self.unfolded_inputs, self.logits
         new.training = self.training
         return new
 
 
-def _interval(bounds: object) -> tuple[int | float, int | float] | None:
-    if bounds is None:
-        return None
+def _checked(bounds: object) -> Interval | Literal["data"] | None:
+    if bounds is None or (isinstance(bounds, str) and bounds == "data"):
+        return bounds  # type: ignore[return-value]
     if not (
         isinstance(bounds, (tuple, list))
         and len(bounds) == 2
-        and all(isinstance(b, (int, float)) for b in bounds)
+        and all(isinstance(b, Real) and not isinstance(b, bool) for b in bounds)
         and -float("inf") < bounds[0] < bounds[1] < float("inf")
     ):
         raise ValueError(
             f"VampPrior: bounds must be two finite numbers (low, high) with low < high, such as "
-            f"(0, 1), or None, got {describe(bounds)}"
+            f"(0, 1), 'data' (their range), or None, got {describe(bounds)}"
         )
-    return bounds[0], bounds[1]
+    low, high = (int(b) if isinstance(b, Integral) else float(b) for b in bounds)
+    return low, high
 
 
 def _given(
     inputs: Tensor,
     event_shape: Sequence[int] | None,
-    bounds: tuple[int | float, int | float] | None,
+    bounds: Interval | None,
 ) -> Tensor:
     """Return pseudo-inputs that were given by value, checked."""
     if not inputs.is_floating_point():
@@ -188,12 +249,18 @@ def _given(
             f"VampPrior: pseudo_inputs must be floating, as the posterior's network takes them, "
             f"got {describe(inputs)}; convert them with .float()"
         )
+    if inputs.layout != torch.strided or inputs.device.type == "meta":
+        raise TypeError(
+            f"VampPrior: pseudo_inputs must be a dense tensor with values, got {describe(inputs)}"
+        )
     if inputs.dim() < 2 or inputs.numel() == 0:
         raise ValueError(
             f"VampPrior: pseudo_inputs must be a number K or a tensor of shape (K, *event), "
             f"got {describe(inputs)}"
         )
-    if event_shape is not None and tuple(event_shape) != inputs.shape[1:]:
+    if event_shape is not None and sizes("VampPrior", "event_shape", event_shape) != tuple(
+        inputs.shape[1:]
+    ):
         raise ValueError(
             f"VampPrior: pseudo_inputs must have shape (K, *event_shape), event_shape being "
             f"{tuple(event_shape)}, got {describe(inputs)}; leave event_shape out"
@@ -213,9 +280,9 @@ def _given(
 def _random(
     number: object,
     event_shape: Sequence[int] | None,
-    bounds: tuple[int | float, int | float] | None,
+    bounds: Interval | None,
 ) -> Tensor:
-    """Return that many pseudo-inputs with random values."""
+    """Return that many pseudo-inputs near 0, or the middle of bounds that leave 0 out."""
     k = positive_int("VampPrior", "pseudo_inputs", number, "one is the posterior at one input")
     if event_shape is None:
         raise ValueError(
@@ -223,8 +290,29 @@ def _random(
             f"datum: give event_shape=(784,), or pseudo-inputs as a tensor of shape (K, *event), "
             f"such as {k} data"
         )
-    for size in event_shape:
-        positive_int("VampPrior", "event_shape", size)
+    event_shape = sizes("VampPrior", "event_shape", event_shape)
+    noise = NOISE * torch.randn(k, *event_shape)
     if bounds is None:
-        return torch.randn(k, *event_shape)
-    return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(k, *event_shape)
+        return noise
+    low, high = bounds
+    centre = 0.0 if low <= 0 <= high else (low + high) / 2
+    return _reflected(centre + (high - low) * noise, bounds)
+
+
+def _range(x: Tensor) -> Interval:
+    low, high = x.aminmax()
+    return low.item(), high.item()
+
+
+def _reflected(v: Tensor, bounds: Interval) -> Tensor:
+    """Return v where it is inside the bounds, and its reflection at their ends where it is not."""
+    low, high = bounds
+    width = high - low
+    along = torch.remainder(v - low, 2 * width)
+    # No absolute value: it would have no slope at the ends, where the pixels of images lie.
+    folded = low + torch.where(along <= width, along, 2 * width - along)
+    return torch.where((low <= v) & (v <= high), v, folded.clamp(low, high))
+
+
+def _listed(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))

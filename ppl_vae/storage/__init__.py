@@ -14,12 +14,13 @@ from ppl_vae.storage.errors import (
 )
 from ppl_vae.storage.hub import pull, push
 from ppl_vae.storage.manifest import check, seal
-from ppl_vae.storage.pairs import load, save
+from ppl_vae.storage.pairs import Matched, load, load_matching, save
 from ppl_vae.storage.state import load_state, save_state
 from ppl_vae.storage.weights import load_weights, read_tensors, save_weights, write_tensors
 
 __all__ = [
     "DamagedError",
+    "Matched",
     "MismatchError",
     "NewerFormatError",
     "StorageError",
@@ -27,6 +28,7 @@ __all__ = [
     "check",
     "clear_leftovers",
     "load",
+    "load_matching",
     "load_state",
     "load_weights",
     "new_folder",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ppl_vae.errors import path_of
 from ppl_vae.storage.errors import UnsafeError
 
 PREFIX = ".ppl-vae-tmp-"
@@ -46,7 +47,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     os.listdir(folder)
         ['numbers.csv']
     """
-    target = Path(path)
+    target = path_of("", "path", path)
     if target.is_symlink():
         raise UnsafeError(
             f"{target} is a link; write to what it leads to, by its own name, or remove the link"
@@ -55,9 +56,10 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(target))
     temporary = _beside(target)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, target)
+        with _named(target):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):  # the failure itself is what matters
             temporary.unlink(missing_ok=True)
@@ -79,19 +81,32 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileExistsError: if there is something of that name.
         OSError: if it cannot be written. On any failure nothing is left of it.
     """
-    target = Path(path)
+    target = path_of("", "path", path)
     _refuse_existing(target)
     temporary = _beside(target)
     temporary.mkdir()
     try:
-        yield temporary
-        _sync_tree(temporary)
-        _refuse_existing(target)  # an empty folder would be replaced
-        os.rename(temporary, target)
+        with _named(target):
+            yield temporary
+            _sync_tree(temporary)
+            _refuse_existing(target)  # an empty folder would be replaced
+            os.rename(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(target.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is in, unless it is there.
+
+    Raises:
+        OSError: if it cannot be made, such as where a file is; the message names it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"no folder can be made, {error.strerror}", str(path)) from error
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
@@ -139,7 +154,7 @@ def clear_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
         OSError: if one cannot be removed.
     """
     removed = []
-    for path in sorted(Path(folder).glob(f"{PREFIX}*")):
+    for path in sorted(path_of("clear_leftovers", "folder", folder).glob(f"{PREFIX}*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -157,6 +172,17 @@ def sync_folder(path: Path) -> None:
             raise
 
 
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Name the file in errors of the system that name none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+
+
 def _beside(target: Path) -> Path:
     # From the system's randomness: a seed of the user's decides nothing here, nor is it used up.
     return target.with_name(f"{PREFIX}{secrets.token_hex(8)}{target.suffix}")
@@ -172,7 +198,8 @@ def _refuse_existing(target: Path) -> None:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _named(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.errors import describe
 from ppl_vae.models import Pair, StackedVAE
 from ppl_vae.storage.pairs import CONFIG, WEIGHTS, load, save
 
@@ -38,6 +39,9 @@ def push(
         ImportError: if ``huggingface_hub`` is not installed.
         ConfigError: as :func:`ppl_vae.storage.save`; nothing was sent.
     """
+    if not isinstance(pair, (Pair, StackedVAE)):
+        raise TypeError(f"push: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}")
+    _check_name("push", repo_id)
     hub = _library("push")
     with tempfile.TemporaryDirectory() as name:
         folder = save(pair, name)
@@ -72,11 +76,21 @@ def pull(
         ImportError: if ``huggingface_hub`` is not installed.
         ValueError: as :func:`ppl_vae.load`.
     """
+    _check_name("pull", repo_id)
     hub = _library("pull")
     folder = hub.snapshot_download(
         repo_id, revision=revision, token=token, allow_patterns=[CONFIG, WEIGHTS, CARD]
     )
     return load(Path(folder), allow=allow)
+
+
+def _check_name(owner: str, repo_id: object) -> None:
+    """Raise an error unless a name may be one of a repository."""
+    expected = f"{owner}: repo_id must be 'user/name'"
+    if not isinstance(repo_id, str):
+        raise TypeError(f"{expected}, got {describe(repo_id)}")
+    if not repo_id:
+        raise ValueError(f"{expected}, got ''")
 
 
 def _library(user: str) -> Any:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path, PurePosixPath
 
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, path_of, quoted, reason
 from ppl_vae.files import opened, read_bytes
 from ppl_vae.storage.atomic import PREFIX, write_bytes
 from ppl_vae.storage.errors import DamagedError, UnsafeError
@@ -26,7 +26,9 @@ def seal(folder: str | os.PathLike[str]) -> None:
         ValueError: if there is something else than files and folders in it, such as a link.
         OSError: if a file cannot be read, or the manifest not be written.
     """
-    folder = Path(folder)
+    folder = path_of("seal", "folder", folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -53,7 +55,7 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
         UnsafeError: if the manifest names a file outside the folder.
         NewerFormatError: if a newer version wrote it.
     """
-    folder = Path(folder)
+    folder = path_of("check", "folder", folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
     files = _files(folder)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 from ppl_vae.config import ConfigError, dump, from_config
 from ppl_vae.config.files import read_file
 from ppl_vae.config.rebuilt import building, rebuilt, refuse
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, device_of, integer, path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.models import Pair, StackedVAE
-from ppl_vae.storage.atomic import replaced_file, sync_folder
+from ppl_vae.storage.atomic import make_folder, replaced_file, sync_folder
 from ppl_vae.storage.errors import DamagedError, MismatchError
 from ppl_vae.storage.outputs import different_outputs, recorded
 from ppl_vae.storage.versions import FORMAT, check_format, package_version
-from ppl_vae.storage.weights import assign, packed, tensors_of, unpacked
+from ppl_vae.storage.weights import assign, identity, packed, tensors_of, unpacked
 from ppl_vae.turns import exclusively
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
@@ -76,10 +77,10 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(pair, (Pair, StackedVAE)):
         raise TypeError(
-            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(type(pair))}; "
+            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; "
             f"ppl_vae.storage.save_weights writes those of any module"
         )
-    folder = Path(folder)
+    folder = path_of("save", "folder", folder)
     # One turn: other threads' random numbers are not disturbed, and the pair takes no step between
     # its comparison and its writing.
     with exclusively():
@@ -99,7 +100,7 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
         "model": model,
     }
     config = dump(written).encode("utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sync_folder(folder.parent)
     # Both are written before either is put in its place, so that a full disk changes nothing; the
     # weights, the inner one, are put there first.
@@ -139,14 +140,12 @@ def load(
         ConfigError: if the configuration is wrong, or names a package that is not allowed.
         MismatchError: if the weights do not suit the configuration.
     """
-    folder = Path(folder)
+    folder = path_of("load", "folder", folder)
+    device = device_of("load", device)
+    if max_bytes is not None:
+        max_bytes = integer("load", "max_bytes", max_bytes, 0)
     config = _config(folder)
-    data = read_bytes(_file(folder, WEIGHTS), error=DamagedError)
-    if hashlib.sha256(data).hexdigest() != config["weights"]:
-        raise DamagedError(
-            f"{folder}: {WEIGHTS} is not the file that {CONFIG} was written with: it is damaged, "
-            f"or writing over an older pair was interrupted between the two; save the pair again"
-        )
+    data = _weights(folder, config)
     tensors = unpacked(data, str(folder / WEIGHTS))
     with _building(config["dtype"], folder):
         # What is built is no greater than what was read, but for constants and what is passing.
@@ -169,6 +168,95 @@ def load(
             )
         parameters[name].requires_grad_(value)
     return pair
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What :func:`load_matching` did, by names of the ``state_dict``.
+
+    Args:
+        taken: of the pair, what has the saved values now.
+        new: of the pair, what has its own, since nothing saved has that name and shape.
+        left: of the saved pair, what was not taken over.
+    """
+
+    taken: tuple[str, ...]
+    new: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:
+    """Give a pair, in place, the weights of a saved one where name and shape are the same.
+
+    For a training that starts from another's result, under another prior, likelihood or rate. The
+    numbers are taken in the pair's own dtypes, where both are floating. A tensor that the pair has
+    under several names is taken under the first that matches.
+
+    Args:
+        pair: to be changed.
+        folder: where :func:`save` wrote the other.
+
+    Returns:
+        What was taken over and what was not.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no pair in it.
+        DamagedError: if a file is missing, cut short or changed.
+        NewerFormatError: if a newer version wrote it.
+        MismatchError: if nothing matches; the pair is then as it was.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
+        >>> vae = VAE(
+        ...     prior=priors.StandardNormal(2),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(5, 2 * 2, hidden=[])),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 5, hidden=[])),
+        ... )
+        >>> other = vae.replace(prior=priors.GaussianMixture(2, components=3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     matched = load_matching(other, save(vae, folder))
+        >>> len(matched.taken), matched.left
+        (4, ())
+    """
+    folder = Path(folder)
+    data = _weights(folder, _config(folder))
+    saved = unpacked(data, str(folder / WEIGHTS))
+    own = tensors_of(pair)
+    kinds = {name: (t.shape, t.is_floating_point() or t.dtype) for name, t in own.items()}
+    matching = {
+        name
+        for name, t in saved.items()
+        if kinds.get(name) == (t.shape, t.is_floating_point() or t.dtype)
+    }
+    if not matching:
+        raise MismatchError(
+            f"{folder}: nothing in it has the name and the shape of a tensor of this pair; give "
+            f"one whose parts are of the same classes and sizes"
+        )
+    taken: dict[tuple, str] = {}
+    for name in own:
+        if name in matching:
+            taken.setdefault(identity(own[name]), name)
+    with torch.no_grad():
+        for name in taken.values():
+            own[name].copy_(saved[name])
+    return Matched(
+        taken=tuple(name for name in own if identity(own[name]) in taken),
+        new=tuple(name for name in own if identity(own[name]) not in taken),
+        left=tuple(name for name in saved if name not in matching),
+    )
+
+
+def _weights(folder: Path, config: Mapping[str, Any]) -> bytes:
+    """Return the bytes of the weights that a configuration is of."""
+    data = read_bytes(_file(folder, WEIGHTS), error=DamagedError)
+    if hashlib.sha256(data).hexdigest() != config["weights"]:
+        raise DamagedError(
+            f"{folder}: {WEIGHTS} is not the file that {CONFIG} was written with: it is damaged, "
+            f"or writing over an older pair was interrupted between the two; save the pair again"
+        )
+    return data
 
 
 def _config(folder: Path) -> dict[str, Any]:

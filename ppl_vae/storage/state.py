@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.storage.atomic import write_bytes
 from ppl_vae.storage.errors import DamagedError
@@ -89,7 +89,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         DamagedError: if it is not whole, or not a file that :func:`save_state` wrote.
         NewerFormatError: if a newer version wrote it.
     """
-    source, data = os.fspath(path), read_bytes(path, error=DamagedError)
+    source = str(path_of("", "path", path))
+    data = read_bytes(path, error=DamagedError)
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         raise DamagedError(
             f"{source} is a file of torch.save, a pickle, which might run code and is not read; a "

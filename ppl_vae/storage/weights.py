@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.errors import describe, path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.storage.atomic import write_bytes
 from ppl_vae.storage.errors import DamagedError, MismatchError
@@ -39,7 +39,7 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
         TypeError: if something cannot be written: extra state that is no tensor, a sparse tensor.
         OSError: if the file cannot be written; what was there stays.
     """
-    write_tensors(tensors_of(module), path)
+    write_tensors(tensors_of(_module("save_weights", module)), path)
 
 
 def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -51,7 +51,7 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
         NewerFormatError: if a newer version wrote it.
         MismatchError: if a name, a shape or a dtype is not the module's; it is then as it was.
     """
-    assign(module, read_tensors(path), os.fspath(path))
+    assign(_module("load_weights", module), read_tensors(path), os.fspath(path))
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -61,6 +61,8 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -
         TypeError: if something cannot be written, such as a sparse tensor.
         OSError: if the file cannot be written; what was there stays.
     """
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"write_tensors: tensors must be a mapping, got {describe(tensors)}")
     write_bytes(path, packed(tensors))
 
 
@@ -72,7 +74,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         DamagedError: if it is no whole safetensors file.
         NewerFormatError: if a newer version wrote it.
     """
-    return unpacked(read_bytes(path, error=DamagedError), os.fspath(path))
+    path = path_of("", "path", path)
+    return unpacked(read_bytes(path, error=DamagedError), str(path))
+
+
+def _module(owner: str, module: object) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{owner}: module must be a torch.nn.Module, got {describe(module)}")
+    return module
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -87,7 +96,7 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
     storages: set[tuple] = set()
     for name, tensor in tensors.items():
         _refuse(name, tensor)
-        same = _identity(tensor)
+        same = identity(tensor)
         if same in first:
             aliases[name] = first[same]
             continue
@@ -242,7 +251,7 @@ def _check_shared(own: Mapping[str, Tensor], there: Mapping[str, Tensor], source
     """Raise an error if two names of one tensor have different values in the file."""
     first: dict[tuple, str] = {}
     for name, tensor in own.items():
-        other = first.setdefault(_identity(tensor), name)
+        other = first.setdefault(identity(tensor), name)
         one, two = there[other], there[name]
         if one is not two and _bytes(one) != _bytes(two):
             raise MismatchError(
@@ -267,7 +276,7 @@ def _refuse(name: str, value: object) -> None:
         )
 
 
-def _identity(tensor: Tensor) -> tuple:
+def identity(tensor: Tensor) -> tuple:
     """Return what is equal for two names of the same numbers in memory."""
     layout = (tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
     return (tensor.device, tensor.data_ptr(), tensor.dtype, *layout)

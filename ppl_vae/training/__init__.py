@@ -5,5 +5,14 @@ from ppl_vae.training.guard import NotFiniteError
 from ppl_vae.training.loop import Interrupted
 from ppl_vae.training.step import compile_step
 from ppl_vae.training.stopping import EarlyStopping
+from ppl_vae.training.summary import data_summary
 
-__all__ = ["EarlyStopping", "Fitted", "Interrupted", "NotFiniteError", "compile_step", "fit"]
+__all__ = [
+    "EarlyStopping",
+    "Fitted",
+    "Interrupted",
+    "NotFiniteError",
+    "compile_step",
+    "data_summary",
+    "fit",
+]

@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
-import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pyro.infer import ELBO
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted
+from ppl_vae.errors import describe, number, path_of, positive_int, quoted, reason
+from ppl_vae.estimators import KLWeighted
 
 
-def check_numbers(
-    counts: Mapping[str, object], seed: object, clip_norm: float | int | None
-) -> None:
-    """Raise TypeError or ValueError unless the numbers make sense, those that are not None."""
-    counts = {name: value for name, value in counts.items() if value is not None}
-    for name, value in counts.items():
-        positive_int("fit", name, value)
-    if ("steps" in counts) == ("epochs" in counts):
+def checked_counts(counts: Mapping[str, object]) -> dict[str, Any]:
+    """Return numbers of Python, and None where it came; raise an error unless they make sense."""
+    found = {n: None if v is None else positive_int("fit", n, v) for n, v in counts.items()}
+    if (found["steps"] is None) == (found["epochs"] is None):
         raise ValueError("fit: give either steps= or epochs=, how long to train")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"fit: seed must be an integer, got {describe(seed)}")
+    return found
+
+
+def checked_norm(clip_norm: object) -> int | float | None:
+    """Return to what norm gradients are clipped, None for no clipping."""
     if clip_norm is None:
-        return
-    if isinstance(clip_norm, bool) or not isinstance(clip_norm, (int, float)):
-        raise TypeError(f"fit: clip_norm must be a number, got {describe(clip_norm)}")
-    if not 0 < clip_norm < math.inf:
-        raise ValueError(
-            f"fit: clip_norm must be finite and above 0, got {describe(clip_norm)}; leave it out "
-            f"for no clipping"
+        return None
+    return number("fit", "clip_norm", clip_norm, above=0, fix="leave it out for no clipping")
+
+
+def checked_folder(out: object, resume: bool) -> Path | None:
+    """Return where checkpoints go, None for nowhere; raise an error if it can be no folder."""
+    if out is None:
+        if resume:
+            raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
+        return None
+    folder = path_of("fit", "out", out)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR,
+            "fit: out must be a folder, and there is a file of that name",
+            str(folder),
         )
+    return folder
 
 
-def checked_estimator(estimator: ELBO | None) -> ELBO:
-    """Return the estimator, the ELBO where none is given.
+def check_kind(owner: str, name: str, value: object, kind: type, example: str) -> None:
+    """Raise TypeError unless an argument is an object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{owner}: {name} must be {example}, got {_kind(value)}")
+
+
+def checked_estimator(estimator: ELBO, owner: str = "fit") -> ELBO:
+    """Return the estimator.
 
     Raises:
         TypeError: if it is none, or one that cannot be differentiated from outside.
     """
-    if estimator is None:
-        return ImportanceWeightedELBO(1)
     if not isinstance(estimator, ELBO):
         raise TypeError(
-            f"fit: estimator must be an object of pyro.infer.ELBO, such as Trace_ELBO(), got "
+            f"{owner}: estimator must be an object of pyro.infer.ELBO, such as Trace_ELBO(), got "
             f"{describe(estimator)}"
         )
     bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
     if not hasattr(bound, "differentiable_loss"):
         raise TypeError(
-            f"fit: estimator must have a differentiable_loss, and {type(bound).__name__} has none: "
-            f"it differentiates by itself, through Pyro's parameter store. Most pyro.infer "
+            f"{owner}: estimator must have a differentiable_loss, and {type(bound).__name__} has "
+            f"none: it differentiates by itself, through Pyro's parameter store. Most pyro.infer "
             f"estimators have one (Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO), and so have "
             f"those of ppl_vae.estimators: ImportanceWeightedELBO(K, alpha=a) is the Rényi bound, "
             f"and gradient='wake' is reweighted wake-sleep"
@@ -83,7 +99,7 @@ def made_optimiser(
         raise TypeError(
             f"fit: optimiser must be a function of the parameters, got {_kind(make)}; {how}"
         )
-    optimiser = make(parameters)
+    optimiser = _made("optimiser", make, parameters, how)
     if not isinstance(optimiser, Optimizer):
         raise TypeError(
             f"fit: optimiser must return a torch.optim.Optimizer, and {_kind(make)} returned "
@@ -115,7 +131,7 @@ def made_schedule(
         raise TypeError(
             f"fit: lr_schedule must be a function of the optimiser, got {_kind(make)}; {how}"
         )
-    schedule = make(optimiser)
+    schedule = _made("lr_schedule", make, optimiser, how)
     if not isinstance(schedule, LRScheduler):
         raise TypeError(
             f"fit: lr_schedule must return a schedule of torch.optim.lr_scheduler, and "
@@ -129,6 +145,23 @@ def made_schedule(
     return schedule
 
 
+def _made(name: str, make: Callable, of: object, how: str) -> object:
+    """Return what a function makes; raise an error that names the argument where it refuses."""
+    try:
+        return make(of)
+    except (IndexError, TypeError, ValueError) as error:
+        kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"fit: {name} {_kind(make)} cannot be made{_told(make)}: {reason(error)}; {how}"
+        ) from error
+
+
+def _told(make: Callable) -> str:
+    """Write the arguments that a partial function holds."""
+    given = make.keywords if isinstance(make, partial) else {}
+    return f" with {', '.join(f'{k}={quoted(v, 60)}' for k, v in given.items())}" if given else ""
+
+
 def _needs(step: Callable) -> bool:
     """Tell whether a step cannot be taken without an argument."""
     parameters = inspect.signature(step).parameters.values()
@@ -138,5 +171,7 @@ def _needs(step: Callable) -> bool:
 
 def _kind(value: object) -> str:
     """Name a value, of an object its class alone: optimisers print all they hold."""
+    if isinstance(value, partial):
+        value = value.func
     plain = value is None or isinstance(value, (bool, int, float, str))
     return describe(value) if plain else getattr(value, "__qualname__", type(value).__qualname__)

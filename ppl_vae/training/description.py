@@ -53,7 +53,7 @@ _OPAQUE: tuple[str, ...] = (
 )
 _OPAQUE += ("asyncio", "concurrent", "multiprocessing", "socket", "subprocess", "tqdm")
 _OF_MODULES = frozenset(vars(nn.Module()))
-_OF_DATA = ("name", "device")
+_OF_DATA = ("name", "device", "conversions")
 """Entries of this package's data that decide nothing."""
 # What of a loader does not decide its batches: its generators are seeded by fit.
 _OF_LOADERS = ("batch_size", "collate_fn", "dataset", "drop_last", "worker_init_fn")

@@ -18,12 +18,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import untouched
 from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.errors import flag, seed_of
+from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.modes import training
 from ppl_vae.randomness import seed_everything
 from ppl_vae.training.arguments import (
-    check_numbers,
+    check_kind,
+    checked_counts,
     checked_estimator,
+    checked_folder,
+    checked_norm,
     made_optimiser,
     made_schedule,
 )
@@ -36,7 +41,7 @@ from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import Holdings, Parameters
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.sources import Source, fixed, source_of
+from ppl_vae.training.sources import Source, check_classes, fixed, source_of
 from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
 from ppl_vae.turns import exclusively, own_state
@@ -122,12 +127,14 @@ def fit(
     Args:
         pair: a pair of this package, or any object whose ``model`` and ``guide`` are modules.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, a
-            tensor ``(N, *event)``, or any iterable of batches such as a ``DataLoader``. Grey values
-            of a data set are binarised anew at each step for a likelihood of 0 and 1, and images
-            flattened for a flat one; programs of your own get a data set flat and grey, and a
-            tensor as it is. Labels of a data set go to programs that take a second argument, and
-            its mask to ``mask=``; x is 0 where it is missing. A batch may be a mapping of the
-            programs' arguments by name; what no program takes is an error.
+            tensor or an array ``(N, *event)``, or any iterable of batches such as a ``DataLoader``.
+            Grey values of a data set are binarised anew at each step for a likelihood of 0 and 1,
+            integers are counts for one of counts, and images flattened for a flat one
+            (`data_summary` says all of it); programs of your own get a data set flat and grey, and
+            a floating tensor as it is. Labels of a data set go to programs that take a second
+            argument, -1 for a datum without one, and its mask to ``mask=``; x is 0 where it is
+            missing. A batch may be a mapping of the programs' arguments by name; what no program
+            takes is an error.
         steps: how many steps to take.
         epochs: as many steps as this many passes over the data, in the place of ``steps``.
         batch_size: data per step, in all processes together; 100 where the data have none.
@@ -140,9 +147,9 @@ def fit(
             (:func:`ppl_vae.estimators.linear_warm_up`).
         num_particles: the estimator's number of particles as a function of the step.
         clip_norm: scale the gradient to this norm where it is greater.
-        validation: data on which to follow the bound: a data set, a tensor, or the programs'
-            arguments, a tuple or a mapping by name. Binarised once, and latents drawn with the
-            same seed each time.
+        validation: data on which to follow the bound: a data set, a tensor, an array, or the
+            programs' arguments, a tuple or a mapping by name. Binarised once, and latents drawn
+            with the same seed each time.
         validate_every: steps.
         validation_particles: K of the importance-weighted bound; the ELBO with 1.
         stopping: when to stop early; the weights of the best validation are then what is left.
@@ -189,20 +196,31 @@ def fit(
         >>> fitted.history["step"]
         array([ 5, 10])
     """
-    counts = {
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "validate_every": validate_every,
-        "validation_particles": validation_particles,
-        "checkpoint_every": checkpoint_every,
-        "keep": keep,
-        "log_every": log_every,
-    }
-    check_numbers(counts, seed, clip_norm)
-    estimator_or_elbo = checked_estimator(estimator)
-    if stopping is not None and validation is None:
-        raise ValueError("fit: stopping needs validation, got None; give validation=")
+    counts = checked_counts(
+        {
+            "steps": steps,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "validate_every": validate_every,
+            "validation_particles": validation_particles,
+            "checkpoint_every": checkpoint_every,
+            "keep": keep,
+            "log_every": log_every,
+        }
+    )
+    steps, epochs, batch_size = (counts[name] for name in ("steps", "epochs", "batch_size"))
+    validation_particles = counts["validation_particles"]
+    validate_every, checkpoint_every = counts["validate_every"], counts["checkpoint_every"]
+    seed, clip_norm = seed_of("fit", seed), checked_norm(clip_norm)
+    resume, compile = flag("fit", "resume", resume), flag("fit", "compile", compile)
+    progress, place = flag("fit", "progress", progress), checked_folder(out, resume)
+    given_or_elbo = ImportanceWeightedELBO(1) if estimator is None else checked_estimator(estimator)
+    if stopping is not None:
+        check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
+        if validation is None:
+            raise ValueError("fit: stopping needs validation, got None; give validation=")
+    if fabric is not None:
+        check_kind("fit", "fabric", fabric, Fabric, "a lightning_fabric.Fabric, Fabric(devices=1)")
     fabric = launched(fabric, pair)
     no_search_for_gpus()
     # With a store of its own: PyroModules would take over by name what another pair left there.
@@ -212,7 +230,7 @@ def fit(
         like = on_device(pair, fabric)
         source = source_of(pair, data, batch_size, seed, like)
         total = _total_steps(steps, epochs, source.batches)
-        scheduled = Scheduled(estimator_or_elbo, beta, num_particles, total)
+        scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
         first = source.first()[0]
         objective = Objective(pair, scheduled, first)
         if estimator is None:
@@ -227,6 +245,7 @@ def fit(
         declared = of_optimiser(made, objective)
         following = None
         if validation is not None:
+            check_classes(data, validation)
             held_out = fixed(pair, validation, seed, like)
             following = Validation(objective, held_out, validation_particles, seed)
             following.check()
@@ -246,7 +265,7 @@ def fit(
             seed=seed,
         )
         folder = None
-        if out is not None:
+        if place is not None:
             given = {
                 "seed": seed,
                 "precision": fabric.strategy.precision.precision,
@@ -265,10 +284,12 @@ def fit(
                 "validate_every": None if stopping is None else validate_every,
                 "compile": compile,
             }
-            folder = RunFolder(Path(out), keep, Declaration(given, declared))
+            folder = RunFolder(place, counts["keep"], Declaration(given, declared))
         run = Run(parts, Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]))
         run.begin()
-        every = Every(None if validation is None else validate_every, checkpoint_every, log_every)
+        every = Every(
+            None if validation is None else validate_every, checkpoint_every, counts["log_every"]
+        )
         with ExitStack() as held:
             if folder is not None:
                 held.enter_context(folder.opened(run, total, resume))

@@ -28,8 +28,8 @@ class NotFiniteError(ArithmeticError):
         where, clipping = (f" {saved}.", "clip_norm=, ") if saved else ("", "")
         super().__init__(
             f"{owner}: step {step}: {origin}. The step was not taken: the pair has the weights of "
-            f"before.{where} A lower learning rate, {clipping}or a bound on the scale of a "
-            f"likelihood often helps"
+            f"before.{where} A lower learning rate, {clipping}or a greater least scale of "
+            f"the likelihood or posterior, such as min_scale=0.01, often helps"
         )
         self.step = step
         self.origin = origin

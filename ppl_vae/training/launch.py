@@ -8,21 +8,14 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_vae.errors import describe
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 
 
 def launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
     """Return Fabric with its processes running: those of torchrun, or one on the pair's device."""
-    if not isinstance(pair, ModelAndGuide) or not all(
-        isinstance(program, nn.Module) for program in (pair.model, pair.guide)
-    ):
-        raise TypeError(
-            f"fit: pair must have a model and a guide that are modules, got {describe(pair)}; a "
-            f"program that is a function can be the forward method of one"
-        )
+    check_pair("fit", pair)
     if fabric is None:
         device = _like(pair).device
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

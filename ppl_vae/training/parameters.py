@@ -82,7 +82,28 @@ class Holdings:
                 f"{self._owner}: the optimiser holds {len(foreign)} parameters that the pair has "
                 f"not, of shape {_some(shapes)}, which would not be trained; give it the pair's"
             )
+        self._check_state(parameters)
         self._seen = parameters, ids
+
+    def _check_state(self, parameters: Parameters) -> None:
+        """Raise ValueError where parameters are of another dtype or device than their state."""
+        if not type(self._optimiser).__module__.startswith("torch.optim"):
+            return  # others may keep a state of their own kind
+        for name, parameter in parameters.named.items():
+            for value in self._optimiser.state.get(parameter, {}).values():
+                if (
+                    not isinstance(value, Tensor)
+                    or value.shape != parameter.shape
+                    or not value.dim()
+                ):
+                    continue
+                here, there = ((t.dtype, t.device) for t in (parameter, value))
+                if here != there:
+                    raise ValueError(
+                        f"{self._owner}: {name} is of {here[0]} on {here[1]}, and what the "
+                        f"optimiser keeps of it of {there[0]} on {there[1]}; make the optimiser "
+                        f"anew after converting or moving the pair"
+                    )
 
 
 def check_rates(owner: str, optimiser: Optimizer) -> None:

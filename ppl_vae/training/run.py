@@ -204,8 +204,8 @@ class Run:
         """Return the objective and the losses of its parts, with gradients in the parameters."""
         parts = self.parts
         # All labels were looked at, and none is missing: no step waits for the device to say so.
-        whole = parts.source.whole and not check
-        tensors = [t for part in share.parts for t in part.args] if whole else []
+        labelled = parts.source.labelled and not check
+        tensors = [t for part in share.parts for t in part.args] if labelled else []
         with known(*((t, False) for t in tensors)):
             return self._run(share, check)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.estimators import KLWeighted, constant
 
 
@@ -33,6 +33,8 @@ class Scheduled:
         total_steps: int | None,
     ) -> None:
         if beta is not None:
+            if not callable(beta):
+                beta = number("fit", "beta", beta, least=0)
             if isinstance(estimator, KLWeighted):
                 raise ValueError(
                     f"fit: the estimator has a weight on the KL already, and beta={beta!r} was "

@@ -7,17 +7,18 @@ from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ppl_vae.data import Batch, Batches, Dataset, MaskedBatch, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.data.parts import Given, given, tensors_of
 from ppl_vae.errors import describe, quoted
+from ppl_vae.evaluation.arguments import Drawn, check_batches, labels_are_given, placed
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
-from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
+from ppl_vae.tensors import as_tensor
 
 
 @runtime_checkable
@@ -41,6 +42,7 @@ class Source:
         signature: of the programs.
         like: a parameter of the pair, of whose device and dtype the data are to be.
         whole: whether all values and labels were looked at beforehand.
+        labelled: whether, of labels that were, none is missing.
         from_start: whether they are a loader's, from its start.
     """
 
@@ -51,10 +53,12 @@ class Source:
         like: Tensor,
         *,
         whole: bool,
+        labelled: bool,
         from_start: bool,
     ) -> None:
         self.batches = batches
         self.whole = whole
+        self.labelled = labelled
         self._from_start = from_start
         self.epoch = 0
         self._signature = signature
@@ -123,11 +127,14 @@ def source_of(
         TypeError: if the data are of a kind that is not known.
         ValueError: if they do not suit the pair, or bring a batch size of their own.
     """
+    if isinstance(data, np.ndarray):
+        data = as_tensor("fit: data", data)
     whole = isinstance(data, (Tensor, Dataset))
     # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
     given = isinstance(data, (Batches, SemiSupervised, Resumable))
-    _refuse_no_batches(data)
+    if not (whole or given):
+        _refuse_no_batches(data)
     loader = isinstance(data, Iterable) and not whole
     if (given or loader) and batch_size is not None:
         raise ValueError(
@@ -137,29 +144,37 @@ def source_of(
     if whole:
         # A tensor for programs of a user's own is as they want it.
         as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
-        data = Dataset(data, name="data") if isinstance(data, Tensor) else data
+        if as_it_is and not data.is_floating_point():
+            raise TypeError(
+                f"fit: data for programs of your own must be floating, as all draws are, got "
+                f"{describe(data)}; give data.float(), or a DataLoader that yields them as they are"
+            )
+        data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
-        data = arranged(pair, data)
-        batches: Any = data.to(like.device).batches(
+        drawing = Drawing.of(pair, data)
+        batches: Any = drawing.data.to(like.device).batches(
             batch_size or 100,
-            binarise=binarisation(pair, data),
-            flat=flat(pair, data) and not as_it_is,
+            binarise=drawing.binarise,
+            flat=drawing.flat and not as_it_is,
             seed=seed,
         )
     elif given:
         if known:
             _check_drawn(pair, data)
         batches = data
-    elif loader:
-        batches = Replayed(data, seed=seed)
     else:
-        raise TypeError(
-            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
-            f"batches such as a DataLoader, got {describe(data)}"
-        )
+        batches = Replayed(data, seed=seed)
     replayed = not (whole or given)
-    return Source(batches, _signature(pair), like, whole=known, from_start=replayed)
+    labels = getattr(batches, "labels", None) if known else None
+    return Source(
+        batches,
+        _signature(pair),
+        like,
+        whole=known,
+        labelled=known and (labels is None or bool((labels >= 0).all())),
+        from_start=replayed,
+    )
 
 
 def _signature(pair: ModelAndGuide) -> Signature:
@@ -169,14 +184,6 @@ def _signature(pair: ModelAndGuide) -> Signature:
         pair.guide,
         by_name="batches by name, as {'x': x, 'mask': mask}; labels in a ppl_vae.data.Dataset are "
         "left out where none are taken",
-    )
-
-
-def placed(part: Part, like: Tensor) -> Part:
-    """Return a part on the device of a tensor, its floating tensors in the dtype of that one."""
-    return part.replaced(
-        t.to(like.device, like.dtype if t.is_floating_point() else t.dtype, non_blocking=True)
-        for t in part.tensors
     )
 
 
@@ -190,29 +197,7 @@ def _without_nan(part: Part) -> Part:
 
 def _refuse_no_batches(data: Any) -> None:
     """Raise TypeError for what can be iterated over, and yields no batches."""
-    if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):
-        raise TypeError(
-            "fit: data must not be a tuple of tensors, which might be batches, or one tensor for "
-            "each argument; give Dataset(x, labels, mask=mask), "
-            "DataLoader(TensorDataset(*tensors), batch_size), or a list of batches"
-        )
-    if isinstance(data, np.ndarray):
-        raise TypeError(
-            f"fit: data must be a tensor, not an array of numpy's, got one of shape {data.shape}; "
-            f"give torch.from_numpy(data)"
-        )
-    if isinstance(data, Mapping):
-        names = ", ".join(map(repr, data))
-        raise TypeError(
-            f"fit: data must not be a mapping, which might be one batch or all data, got one of "
-            f"{names[:80]}; give Dataset(x, labels, mask=mask), or a list of such mappings"
-        )
-    if isinstance(data, (str, bytes)):
-        raise TypeError(
-            f"fit: data must be a Dataset, its batches, a tensor (N, *event), or an iterable of "
-            f"batches such as a DataLoader, got {describe(data)[:80]}; a data set is loaded by its "
-            f"name with ppl_vae.data.load"
-        )
+    check_batches("fit", "data", data)
 
 
 def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
@@ -225,22 +210,24 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
         TypeError: if the data are of another kind.
         ValueError: if they do not suit the pair, or hold something that it does not take.
     """
+    data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
-        data = Dataset(data, name="validation")
+        data = Dataset(data, name="validation", scale=1)
     if isinstance(data, Dataset):
-        _check(pair, data)
-        data = arranged(pair, data)
-        if binarisation(pair, data) == "dynamic":
-            data = data.binarised(seed)
-        index, of = torch.arange(len(data)), flat(pair, data)
-        x = data.draw(index, binarise="none", flat=of)
-        mask = data.mask_at(index, flat=of)
-        batch: Any = Batch(x, data.labels) if mask is None else MaskedBatch(x, data.labels, mask)
-    else:
-        batch = _validation(data)
-    labels = not isinstance(pair, SemiSupervisedVAE)
-    (part,) = _signature(pair).of(batch, labels=labels)
+        return placed(Drawn("fit", pair, data, _signature(pair), seed=seed).rows(slice(None)), like)
+    (part,) = _signature(pair).of(_validation(data), labels=labels_are_given(pair))
     return placed(part, like)
+
+
+def _as_tensors(data: Any) -> Any:
+    """Return data to validate on with tensors in the place of arrays."""
+    if isinstance(data, np.ndarray):
+        return as_tensor("fit: validation", data)
+    if type(data) in (tuple, list):
+        return type(data)(map(_as_tensors, data))
+    if type(data) is dict:
+        return {name: _as_tensors(value) for name, value in data.items()}
+    return data
 
 
 def _validation(data: Any) -> Given:
@@ -263,27 +250,6 @@ def _validation(data: Any) -> Given:
     )
 
 
-def binarisation(pair: ModelAndGuide, data: Dataset) -> str:
-    """Return how grey values are drawn: anew at each step for a likelihood of 0 and 1."""
-    observation = getattr(pair, "observation", None)
-    grey = data.values.is_floating_point() or data._observed.max() > 1 or data.scale != 1
-    return "dynamic" if observation is not None and observation.is_boolean and grey else "none"
-
-
-def flat(pair: ModelAndGuide, data: Dataset) -> bool:
-    """Tell whether the pair takes data flat."""
-    observation = getattr(pair, "observation", None)
-    return observation is None or len(observation.event_shape) == 1
-
-
-def arranged(pair: ModelAndGuide, data: Dataset) -> Dataset:
-    """Return the data as the pair declares them, where it declares a shape and they are flat."""
-    observation = getattr(pair, "observation", None)
-    if observation is None or flat(pair, data) or len(data.event_shape) > 1:
-        return data
-    return data.unflattened(observation.event_shape)
-
-
 def _check(pair: ModelAndGuide, data: Dataset) -> None:
     check = getattr(pair, "check", None)
     if check is not None:
@@ -295,12 +261,30 @@ def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     observation = getattr(pair, "observation", None)
     assert isinstance(observation, Observation)
     for x in data.in_parts():
+        if isinstance(data, Batches):
+            x = observation.arranged(x)
         missing = x.isnan()  # what is observed is finite
         observation.check(x, ~missing if missing.any() else None)
     _check_labels(pair, data.labels)
 
 
+def check_classes(data: Any, validation: Any) -> None:
+    """Raise ValueError where the data to validate on number the classes otherwise."""
+    of, other = (getattr(given, "dataset", given) for given in (data, validation))
+    if isinstance(of, Dataset) and isinstance(other, Dataset):
+        other.check_classes("fit: validation", of)
+
+
 def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
     of = getattr(pair, "labels", None)
-    if isinstance(of, Labels) and labels is not None:
-        of.check_observed(labels, len(labels))
+    if not isinstance(of, Labels) or labels is None:
+        return
+    if not labels_are_given(pair):
+        of.check(labels, len(labels))
+        return
+    if missing := int((labels < 0).sum()):
+        raise ValueError(
+            f"fit: a {type(pair).__name__} is given the label of each datum, and {missing} of "
+            f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
+        )
+    of.check_observed(labels, len(labels))

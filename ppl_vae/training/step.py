@@ -16,10 +16,10 @@ from ppl_vae.buffers import Moving, untouched
 from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.randomness import generators, restored, set_generators
-from ppl_vae.training.arguments import checked_estimator
+from ppl_vae.training.arguments import check_kind, checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
 from ppl_vae.training.distributed import Processes, Share
 from ppl_vae.training.guard import NotFiniteError, origin
@@ -89,7 +89,7 @@ def compile_step(
         ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
         ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
         ... )
-        >>> grey = data.load("digits").draw(torch.arange(1437), binarise="none")
+        >>> grey = data.load("digits").tensor()
         >>> step = compile_step(
         ...     vae,
         ...     estimators.AnalyticKLELBO(),
@@ -98,7 +98,13 @@ def compile_step(
         ... )
         >>> loss = step(torch.randint(1437, (100,)))  # doctest: +SKIP
     """
-    return _Step(pair, checked_estimator(estimator), optimiser, prepare)
+    check_pair(_OWNER, pair)
+    check_kind(_OWNER, "optimiser", optimiser, Optimizer, "a torch.optim.Optimizer")
+    if prepare is not None and not callable(prepare):
+        raise TypeError(
+            f"{_OWNER}: prepare must be a function of a step's inputs, got {describe(prepare)}"
+        )
+    return _Step(pair, checked_estimator(estimator, _OWNER), optimiser, prepare)
 
 
 class _Step:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.estimators.kl_weight import WarmUp
 from ppl_vae.randomness import restored
 
@@ -44,12 +44,10 @@ class EarlyStopping:
     monitor: str = "objective"
 
     def __post_init__(self) -> None:
-        positive_int("EarlyStopping", "patience", self.patience)
-        if not 0 <= self.min_delta < math.inf:
-            raise ValueError(
-                f"EarlyStopping: min_delta must be finite and at least 0 nats per datum, got "
-                f"{describe(self.min_delta)}"
-            )
+        patience = positive_int("EarlyStopping", "patience", self.patience)
+        object.__setattr__(self, "patience", patience)
+        delta = number("EarlyStopping", "min_delta", self.min_delta, least=0)
+        object.__setattr__(self, "min_delta", delta)
         if self.monitor not in MONITORS:
             raise ValueError(
                 f"EarlyStopping: monitor must be one of {MONITORS}, got {describe(self.monitor)}"

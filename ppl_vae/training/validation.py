@@ -66,7 +66,7 @@ class Validation:
         with (
             together(fabric),
             evaluating(model, guide),
-            seeded("fit", self.seed + processes.rank),
+            seeded("fit", (self.seed + processes.rank) % 2**64),
         ):
             for start in range(0, len(mine), size):
                 some = mine.rows(slice(start, start + size))
@@ -102,4 +102,4 @@ def _estimate(values: Tensor, fabric: Fabric) -> Estimate:
     # A difference of sums of squares would lose a small spread around a large mean.
     deviations = fabric.all_reduce((values - mean).square().sum(), reduce_op="sum")
     variance = float(deviations) / max(1, number - 1)  # type: ignore[arg-type]
-    return Estimate(mean, math.sqrt(variance / number))
+    return Estimate(mean, math.sqrt(variance / number), int(number))

@@ -123,7 +123,7 @@ def test_rows_without_names_have_no_axis(ax):
 
 
 def test_data_that_are_no_images_are_refused(ax):
-    with pytest.raises(ValueError, match="50 values per datum are no square image"):
+    with pytest.raises(ValueError, match="has 50 values per datum, no square image"):
         plots.images(np.zeros((6, 50)), ax=ax)
     with pytest.raises(ValueError, match="holds no images of shape"):
         plots.images(np.zeros((6, 5, 8, 8)), ax=ax)
@@ -135,7 +135,7 @@ def test_data_that_are_no_images_are_refused(ax):
 @pytest.mark.parametrize(
     ("event", "shape", "message"),
     [
-        ((50,), None, "50 values per datum are no square image"),
+        ((50,), None, "has 50 values per datum, no square image"),
         ((64,), (7, 8), r"holds no images of shape \(7, 8\)"),
         ((2, 8, 8), None, "1 or 3 channels"),
         ((8, 8, 3), None, "1 or 3 channels"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_vae.evaluation.calibration import expected_calibration_error
 from ppl_vae.evaluation.classification import accuracy
 from ppl_vae.evaluation.reporting.measured import Measured
-from ppl_vae.evaluation.reporting.quantities import plain, share
+from ppl_vae.evaluation.reporting.quantities import count, plain, share
 from ppl_vae.evaluation.reporting.runs import Runs
 from ppl_vae.evaluation.reporting.subject import Subject
 from ppl_vae.evaluation.representation import (
@@ -43,6 +43,8 @@ def agreement(found: Measured, runs: Runs, train: Subject | None, seed: int) -> 
     if len(known) == 0:
         found.missing["labels"] = "none of these data has one"
         return
+    if len(known) < len(labels):
+        found.quantities["data with a label"] = count(len(known), len(labels))
     _probes(found, runs, known, train, seed)
     if isinstance(runs.subject.pair, SemiSupervisedVAE):
         _classes(found, runs, known, labels[known])
@@ -61,7 +63,7 @@ def _probes(found: Measured, runs: Runs, known: Tensor, train: Subject | None, s
     else:
         with torch.no_grad(), seeded("report", seed):
             fitted = Runs(train)
-        fit, test = torch.arange(len(train.x)), known
+        fit, test = (_labels(fitted) >= 0).nonzero().squeeze(-1), known
     y, y_test = _labels(fitted)[fit], _labels(runs)[test]
     if len(y.unique()) < 2:
         found.missing["linear probe and k-NN"] = "they need two different labels or more"
@@ -112,9 +114,20 @@ def _clusters(
     ).cpu()
     result = clustering(found.shares[known], y)
     interval = accuracy_interval(result.accuracy, len(y))
+    found.quantities["clusters that hold labelled data"] = count(
+        result.clusters, found.shares.shape[-1]
+    )
     found.quantities["clustering accuracy"] = share(result.accuracy, interval)
     found.quantities["clustering NMI"] = plain(result.nmi, 3)
+    found.quantities["clustering AMI"] = plain(result.ami, 3)
     found.quantities["clustering ARI"] = plain(result.ari, 3)
+    if result.clusters > result.classes:
+        found.warnings.append(
+            f"Clustering accuracy matches each of {result.classes} classes with one of "
+            f"{result.clusters} clusters, and data of the others count as wrong: it could not "
+            f"exceed {100 * result.greatest_accuracy:.1f} % here. NMI rises by itself with the "
+            f"number of clusters; AMI and ARI are corrected for chance."
+        )
 
 
 def _labels(runs: Runs) -> Tensor:

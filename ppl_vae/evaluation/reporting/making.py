@@ -18,12 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, listed, reason, sizes
 from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.evaluation.reporting.numbers import Measured, measure
+from ppl_vae.evaluation.reporting.numbers import ELBO_DRAWS, Measured, measure
 from ppl_vae.evaluation.reporting.options import Options
 from ppl_vae.evaluation.reporting.runs import Runs
 from ppl_vae.evaluation.reporting.subject import Data, Subject, subjects, training
+from ppl_vae.evaluation.reporting.target import incomparable
 from ppl_vae.evaluation.reporting.writing import destination, write
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.letters import for_stdout
@@ -47,10 +48,14 @@ class Report:
     results: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return the table, one column per pair."""
+        """Return the table, one column per pair, and what to beware of."""
         names = list(self.results["pairs"])
         tables = [self.results["pairs"][name]["quantities"] for name in names]
         labels = list(dict.fromkeys(label for table in tables for label in table))
+        warnings = [*self.results["warnings"]]
+        warnings += [
+            f"{name}: {text}" for name in names for text in self.results["pairs"][name]["warnings"]
+        ]
         lines = [["per datum", *names]]
         lines += [[k, *(t[k]["text"] if k in t else "" for t in tables)] for k in labels]
         widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
@@ -59,6 +64,7 @@ class Report:
                 "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
                 for line in lines
             )
+            + "".join(f"\nbeware: {warning}" for warning in warnings)
         )
 
 
@@ -94,8 +100,11 @@ def report(
     out, and the page says why.
 
     Grey values of a :class:`ppl_vae.data.Dataset` are binarised, once and with ``seed``, for pairs
-    whose likelihood is of 0 and 1, and taken as they are by others: dequantise them for a density.
-    A tensor is taken as it is. A classifier, and nothing else, sees the grey values.
+    whose likelihood is of 0 and 1, and taken as they are by others. Give a data set dequantised,
+    ``test.dequantised(seed)``, if a density was trained so: only then it has bits per dimension.
+    Masses are given the levels without the noise. Pairs whose nats cannot be compared, such as a
+    mass and a density, are never drawn on one axis of nats. A tensor is taken as it is. A
+    classifier, and nothing else, sees the grey values.
 
     The costs are those of importance sampling, ``num_data × num_samples`` rows in the networks, and
     of annealing, ``annealed_data × chains × temperatures × 11`` gradients.
@@ -149,7 +158,7 @@ def report(
     paths = destination(out)
     options = Options(
         num_samples=num_samples,
-        num_particles=tuple(num_particles),
+        num_particles=num_particles,  # type: ignore[arg-type]
         num_data=num_data,
         num_train=num_train,
         annealed_data=annealed_data,
@@ -165,8 +174,15 @@ def report(
         raise TypeError(
             f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
         )
-    chosen = Data.of(data, labels, image_shape, num_data, seed, mask)
-    fitted = None if train is None else Data.to_fit(train, chosen, num_train)
+    if image_shape is not None:
+        image_shape = sizes("report", "image_shape", image_shape)
+    context = listed("report", "context", context, "tensors")
+    if not (history is None or isinstance(history, Mapping)):
+        raise TypeError(
+            f"report: history must map names to training curves, got {describe(history)}"
+        )
+    chosen = Data.of(data, labels, image_shape, options.num_data, options.seed, mask)
+    fitted = None if train is None else Data.to_fit(train, chosen, options.num_train)
     # Matplotlib is imported here, and so by nobody who makes no report.
     from ppl_vae.evaluation.reporting.page import page
     from ppl_vae.evaluation.reporting.pictures import Drawn, sections
@@ -189,6 +205,9 @@ def report(
         with evaluating(*programs), seeded("report", seed):
             shown = list(sections(drawn, history, step))
     measured = {of.subject.name: of.measured for of in drawn}
+    apart: list[str] = incomparable(
+        {name: m.target for name, m in measured.items() if m.target is not None}
+    )
     facts = _facts(chosen, fitted, prepared, options)
     facts["time"] = f"{time.perf_counter() - started:.0f} s"
     results = {
@@ -207,6 +226,7 @@ def report(
         "versions": _versions(),
         "made": facts["made"],
         "seconds": time.perf_counter() - started,
+        "warnings": apart,
         "pairs": {name: _as_json(found) for name, found in measured.items()},
     }
     title = f"{', '.join(named)} on {chosen.name}"
@@ -214,7 +234,10 @@ def report(
         title=title,
         facts=facts,
         tables={name: found.quantities for name, found in measured.items()},
-        warnings={name: found.warnings for name, found in measured.items()},
+        warnings={
+            ", ".join(named): apart,
+            **{name: found.warnings for name, found in measured.items()},
+        },
         missing={name: found.missing for name, found in measured.items()},
         sections=shown,
         notes=_notes(chosen, fitted, options),
@@ -276,11 +299,10 @@ def _facts(
         how if len(prepared) == 1 else f"{', '.join(names)}: {how}"
         for how, names in prepared.items()
     )
-    classes = "none" if data.labels is None else f"{len(data.labels.unique())} different"
     return {
         "data": f"{data.name}: {data.extent}, of shape {data.event_shape}",
         "values": words,
-        "labels": classes,
+        "labels": _labels(data),
         "training data": "none" if fitted is None else f"{fitted.name}: {fitted.extent}",
         "seed": str(options.seed),
         "versions": ", ".join(f"{name} {number}" for name, number in _versions().items()),
@@ -288,16 +310,34 @@ def _facts(
     }
 
 
+def _labels(data: Data) -> str:
+    """Return in words what labels there are."""
+    if data.labels is None or not data.num_labelled:
+        return "none"
+    different = [data.called(int(y)) for y in data.labels[data.labels >= 0].unique()]
+    words = f"{len(different)} different"
+    words += "" if data.classes is None else f" ({reason(', '.join(different))})"
+    missing = len(data) - data.num_labelled
+    return words + (f"; {missing} data have none, and are left out of shares" if missing else "")
+
+
 def _notes(data: Data, fitted: Data | None, options: Options) -> list[str]:
     notes = [
         f"All are of the same {len(data)} data unless they say otherwise; ± is the standard error "
         f"over data: how far another sample of as many would differ. NELBO, KL and reconstruction "
-        f"are averages over 10 draws of z per datum. IWAE-K is minus the importance-weighted bound "
-        f"with K draws, and IS-{options.num_samples} minus log p(x) by importance sampling; lower "
-        f"is better.",
-        "Terms of the split of the KL have the standard error of the draws of z, the data fixed.",
+        f"are averages over {ELBO_DRAWS} draws of z per datum. IWAE-K is minus the "
+        f"importance-weighted bound with K draws, and IS-{options.num_samples} minus log p(x) by "
+        f"importance sampling; lower is better. IWAE-1 is the NELBO, the same number; all others "
+        f"have draws of their own.",
+        "Terms of the split of the KL have the standard error of the draws of z, the data fixed; "
+        "mutual information and marginal KL add up to the KL but for the noise of both.",
     ]
-    if data.labels is not None:
+    if data.dequantised_levels is not None:
+        notes.append(
+            f"Of a density, bits per dimension are a bound on those of {data.dequantised_levels} "
+            f"levels, with log2({data.dequantised_levels}) added for the noise."
+        )
+    if data.num_labelled:
         how = "one half of these data and tested on the other"
         if fitted is not None:
             how = f"training data ({fitted.extent}) and tested on these data"

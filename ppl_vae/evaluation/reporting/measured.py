@@ -13,6 +13,7 @@ from ppl_vae.evaluation.bounds import ELBOTerms
 from ppl_vae.evaluation.calibration import Calibration
 from ppl_vae.evaluation.decomposition import KLDecomposition
 from ppl_vae.evaluation.reporting.quantities import Quantity
+from ppl_vae.evaluation.reporting.target import Target
 from ppl_vae.evaluation.units import LatentUnits
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class Measured:
         missing: what could not be had, and why.
         warnings: in words.
         units: by latent site.
+        target: what p(x) is of.
         terms: of the ELBO.
         decomposition: of the KL, where there is one latent.
         calibration: of a classifier.
@@ -37,6 +39,7 @@ class Measured:
     missing: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     units: dict[str, LatentUnits] = field(default_factory=dict)
+    target: Target | None = None
     terms: ELBOTerms | None = None
     decomposition: KLDecomposition | None = None
     calibration: Calibration | None = None

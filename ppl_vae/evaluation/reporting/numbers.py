@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from ppl_vae.evaluation.annealing import annealed_importance_sampling
@@ -10,12 +11,14 @@ from ppl_vae.evaluation.decomposition import kl_decomposition
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import inference_gap
 from ppl_vae.evaluation.likelihood import log_likelihood
+from ppl_vae.evaluation.pareto import NOT_COMPUTED
 from ppl_vae.evaluation.reporting.agreement import agreement
 from ppl_vae.evaluation.reporting.measured import Measured
 from ppl_vae.evaluation.reporting.options import Options
-from ppl_vae.evaluation.reporting.quantities import bits, count, nats, plain
+from ppl_vae.evaluation.reporting.quantities import absent, bits, count, nats, plain
 from ppl_vae.evaluation.reporting.runs import Runs
 from ppl_vae.evaluation.reporting.subject import Subject
+from ppl_vae.evaluation.reporting.target import Target
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.units import latent_units
 
@@ -50,14 +53,17 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
             "KL and reconstruction",
             lambda: elbo_terms(pair, *args, mask=mask, num_samples=ELBO_DRAWS, progress=progress),
         )
-        bounds = importance_bounds(
-            pair, *args, mask=mask, num_particles=options.num_particles, progress=progress
+        # The bound of one draw is the ELBO: one quantity is estimated once.
+        known = {} if found.terms is None else {1: found.terms.nelbo}
+        others = [k for k in options.num_particles if k not in known]
+        bounds = known | importance_bounds(
+            pair, *args, mask=mask, num_particles=others, progress=progress
         )
     if found.terms is not None:
         table["NELBO"] = nats(found.terms.nelbo)
         table["KL"] = nats(found.terms.kl)
         table["Reconstruction"] = nats(found.terms.reconstruction)
-    table.update({f"IWAE-{k}": nats(bound) for k, bound in bounds.items()})
+    table.update({f"IWAE-{k}": nats(bounds[k]) for k in options.num_particles})
     result = found.listen(
         lambda: log_likelihood(
             pair,
@@ -71,14 +77,23 @@ def _bounds(found: Measured, subject: Subject, options: Options) -> None:
     )
     name, size = f"IS-{options.num_samples}", len(subject.x)
     table[name] = nats(result.nll)
-    if mask is None:
-        table[f"{name}, bits per dimension"] = bits(result.bits_per_dim(subject.x.shape[1:]))
+    found.target = Target.of(subject, result.kind)
+    if found.target.no_bits is None:
+        table[f"{name}, bits per dimension"] = bits(found.target.bits(result.nll))
     else:
-        found.missing["bits per dimension"] = "some data have fewer entries observed than others"
-    error = result.standard_error.double().square().sum().sqrt().item() / size
-    table[f"{name}, Monte Carlo error of the mean"] = plain(error, 4, "nats")
+        found.missing["bits per dimension"] = found.target.no_bits
+    error = result.monte_carlo_error
+    table[f"{name}, Monte Carlo error of the mean"] = (
+        absent("not computed: a single sample", "nats")
+        if math.isnan(error)
+        else plain(error, 4, "nats")
+    )
     table[f"{name}, median effective sample size"] = plain(result.ess.median().item(), 0)
-    table["data with k̂ > 0.7"] = count(result.unreliable, size)
+    table["data with k̂ > 0.7"] = (
+        count(result.unreliable, size)
+        if result.has_pareto_k
+        else absent(NOT_COMPUTED, f"of {size}")
+    )
     if options.annealed_data:
         some = tuple(t[: options.annealed_data] for t in args)
         annealed = found.attempt(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl_vae.errors import describe, positive_int
+from ppl_vae.errors import flag, integer, positive_int, seed_of, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +32,17 @@ class Options:
     compile: bool
 
     def __post_init__(self) -> None:
+        checked: dict[str, object] = {"seed": seed_of("report", self.seed)}
         for name in ("num_samples", "annealed_chains", "annealed_temperatures", "gap_steps"):
-            positive_int("report", name, getattr(self, name))
-        for k in self.num_particles:
-            positive_int("report", "each of num_particles", k)
+            checked[name] = positive_int("report", name, getattr(self, name))
+        checked["num_particles"] = sizes("report", "num_particles", self.num_particles)
         for name in ("annealed_data", "gap_data"):
-            if getattr(self, name) != 0:
-                positive_int("report", name, getattr(self, name))
+            checked[name] = integer("report", name, getattr(self, name), 0)
         for name in ("num_data", "num_train"):
-            number = getattr(self, name)
-            if number is not None and positive_int("report", name, number) < 2:
-                raise ValueError(f"report: {name} must be 2 or more, or None for all, got 1")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"report: seed must be an integer, got {describe(self.seed)}")
+            if getattr(self, name) is not None:
+                fix = "None is all"
+                checked[name] = integer("report", name, getattr(self, name), 2, fix)
+        for name in ("progress", "compile"):
+            checked[name] = flag("report", name, getattr(self, name))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -74,14 +75,15 @@ def page(
         programs: pair -> its parts.
         call: how to get the same again.
     """
+    drawn = [section for section in sections if any(p.png for p in section.pictures)]
     body = [
         f"<h1>{escape(title)}</h1>",
         _warnings(warnings),
         "<h2>Numbers</h2>",
         _numbers(tables),
         *(f'<p class="note">{escape(note)}</p>' for note in notes),
-        *map(_section, sections),
-        _missing(missing),
+        *map(_section, drawn),
+        _left_out(missing, [section for section in sections if section not in drawn]),
         "<h2>What was evaluated, and how</h2>",
         _facts(facts),
         "<h2>To reproduce</h2>",
@@ -132,6 +134,8 @@ def _numbers(tables: Mapping[str, Mapping[str, Quantity]]) -> str:
 def _cell(quantity: Quantity | None) -> str:
     if quantity is None:
         return '<span class="reason">not available</span>'
+    if not math.isfinite(quantity.value):
+        return f'<span class="reason">{escape(quantity.text)}</span>'
     return f'<data value="{quantity.value!r}">{escape(quantity.text)}</data>'
 
 
@@ -156,10 +160,10 @@ def _section(section: Section) -> str:
         for reason, titles in reasons.items()
     )
     figures = "".join(_figure(picture) for picture in section.pictures if picture.png)
-    caption = f'<p class="note">{escape(section.caption)}</p>' if figures else ""
-    if figures:
-        figures = f'<div class="figures">{figures}</div>'
-    return f"<section><h2>{escape(section.title)}</h2>{caption}{figures}{words}</section>"
+    return (
+        f'<section><h2>{escape(section.title)}</h2><p class="note">{escape(section.caption)}</p>'
+        f'<div class="figures">{figures}</div>{words}</section>'
+    )
 
 
 def _figure(picture: Picture) -> str:
@@ -173,12 +177,19 @@ def _figure(picture: Picture) -> str:
     )
 
 
-def _missing(missing: Mapping[str, Mapping[str, str]]) -> str:
-    items = "".join(
-        f"<li>{escape(name)}: no {escape(what)}: {escape(reason)}</li>"
+def _left_out(missing: Mapping[str, Mapping[str, str]], empty: Sequence[Section]) -> str:
+    """Say which numbers and which whole sections there are not, and why."""
+    lines = [
+        f"{name}: no {what}: {reason}"
         for name, reasons in missing.items()
         for what, reason in reasons.items()
-    )
+    ]
+    titles: dict[str, list[str]] = {}
+    for section in empty:
+        reasons = "; ".join(dict.fromkeys(picture.reason for picture in section.pictures))
+        titles.setdefault(reasons, []).append(section.title)
+    lines += [f"Not drawn: {', '.join(names)}: {reason}" for reason, names in titles.items()]
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<h2>What is left out</h2><ul>{items}</ul>" if items else ""
 
 

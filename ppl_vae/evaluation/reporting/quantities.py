@@ -14,7 +14,7 @@ class Quantity:
     """One number of one pair.
 
     Args:
-        value: the number, unrounded.
+        value: the number, unrounded; NaN where it was not computed, and ``text`` says why.
         standard_error: None where it has none.
         unit: such as ``"nats"``; empty for counts.
         text: as people read it.
@@ -62,6 +62,11 @@ def plain(value: float, digits: int, unit: str = "") -> Quantity:
 def count(value: int, of: int) -> Quantity:
     """Return a count out of some number."""
     return Quantity(value, None, f"of {of}", f"{value} of {of}")
+
+
+def absent(why: str, unit: str = "") -> Quantity:
+    """Return what was not computed, with the reason in the place of the number."""
+    return Quantity(math.nan, None, unit, why)
 
 
 def finite(value: int | float | None) -> int | float | None:

@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.data import Part
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.latents import BLOCK, Latent, data_blocks, run_latents
 from ppl_vae.evaluation.reporting.subject import Subject
@@ -41,7 +42,9 @@ class Runs:
         draws: dict[str, list[Tensor]] = {}
         labels: dict[str, list[Tensor]] = {}
         self.first: dict[str, Latent] = {}
-        blocks = data_blocks("report", subject.x, subject.context, subject.mask, BLOCK)
+        blocks = data_blocks(
+            Part("data", (subject.x, *subject.context), kwargs=subject.kwargs), BLOCK
+        )
         for args, kwargs in blocks:
             latents = run_latents("report", subject.pair, args, kwargs)
             self.first = self.first or latents
@@ -110,7 +113,7 @@ class Runs:
     def classified(self) -> Tensor:
         """Return q(y | x) at the data before binarisation, on the CPU."""
         pair: Any = self.subject.pair
-        blocks = data_blocks("report", self.subject.grey, (), self.subject.mask, BLOCK)
+        blocks = data_blocks(Part("data", (self.subject.grey,), kwargs=self.subject.kwargs), BLOCK)
         return torch.cat([pair.classify(*args, **kwargs) for args, kwargs in blocks]).cpu()
 
     def _is_shared_mixture(self, site: str) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.data import Dataset
+from ppl_vae.data.drawing import Drawing
 from ppl_vae.errors import describe
+from ppl_vae.evaluation.arguments import parameter_of
 from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.events import same_event
@@ -28,6 +30,7 @@ class Data:
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None where it is no image.
         seed: of the binarisation.
         seen: what is observed of a tensor, of its shape; a data set says so itself.
+        classes: the names of the labels.
     """
 
     source: Dataset | Tensor
@@ -36,6 +39,7 @@ class Data:
     image_shape: tuple[int, ...] | None
     seed: int
     seen: Tensor | None = None
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -54,8 +58,9 @@ class Data:
                 f"report: data must hold 2 data or more, got {total}; nothing can be said of fewer"
             )
         event = tuple(source.shape[1:]) if isinstance(source, Tensor) else source.event_shape
+        classes = None
         if labels is None and isinstance(source, Dataset):
-            labels = source.labels
+            labels, classes = source.labels, source.classes
         if labels is not None:
             check_labels("report", labels, total, lowest=-1)
         if mask is not None:
@@ -74,14 +79,12 @@ class Data:
         if labels is not None:
             labels = labels.cpu()[index]
         shape = None if image_shape is None else tuple(image_shape)
-        # An image without channels is one of one channel.
-        channels = (1, *shape) if shape is not None and len(shape) == 2 else shape
-        if shape is not None and not (same_event(event, shape) or event == channels):
+        if shape is not None and not same_event(event, shape):
             raise ValueError(
                 f"report: image_shape {shape} does not suit data of shape {event}; it must have "
                 f"the shape of a datum, or {math.prod(event)} elements where it is flat"
             )
-        return cls(source, index, labels, shape, seed, mask)
+        return cls(source, index, labels, shape, seed, mask, classes)
 
     @classmethod
     def to_fit(cls, train: Dataset, data: Data, num_data: int | None) -> Data:
@@ -91,7 +94,7 @@ class Data:
             TypeError: if they are no data set.
             ValueError: if they have no labels, or are of another shape.
         """
-        if not isinstance(train, Dataset) or train.labels is None:
+        if not isinstance(train, Dataset) or not train.labelled.any():
             raise (ValueError if isinstance(train, Dataset) else TypeError)(
                 f"report: train must be a ppl_vae.data.Dataset with labels, got {describe(train)}"
             )
@@ -100,6 +103,8 @@ class Data:
                 f"report: train must be of the shape {data.event_shape} of data, got "
                 f"{train.event_shape}"
             )
+        if isinstance(data.source, Dataset):
+            data.source.check_classes("report: data", train)
         return cls.of(train, None, None, num_data, data.seed)
 
     def __len__(self) -> int:
@@ -118,28 +123,56 @@ class Data:
         return f"{len(self)} of {len(self.source)} data, chosen at random with seed {self.seed}"
 
     @property
+    def num_labelled(self) -> int:
+        """How many have a label."""
+        return 0 if self.labels is None else int((self.labels >= 0).sum())
+
+    def called(self, label: int) -> str:
+        """Return the name of a label, or its number."""
+        known = self.classes is not None and label < len(self.classes)
+        return self.classes[label] if known and self.classes is not None else str(label)
+
+    @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one datum."""
         if isinstance(self.source, Tensor):
             return tuple(self.source.shape[1:])
         return self.source.event_shape
 
-    def mask(self) -> Tensor | None:
-        """Return what is observed of the values; None if all of it is."""
-        if isinstance(self.source, Dataset):
-            return self.source.mask_at(self.index, flat=False)
-        return None if self.seen is None else self.seen[self.index.to(self.seen.device)]
+    @property
+    def dequantised_levels(self) -> int | None:
+        """How many levels the values had before noise was added; None where none was."""
+        return self.source.dequantised_levels if isinstance(self.source, Dataset) else None
 
-    def grey(self) -> Tensor:
-        """Return the values as they are."""
+    @property
+    def levels(self) -> int | None:
+        """How many levels the values have, with no noise between them; None if they have none."""
+        if not isinstance(self.source, Dataset) or self.dequantised_levels is not None:
+            return None
+        try:
+            return self.source.levels
+        except ValueError:  # real values
+            return None
+
+    def without_noise(self) -> Data:
+        """Return the same data as they were before they were dequantised, if they were."""
+        if not isinstance(self.source, Dataset) or self.dequantised_levels is None:
+            return self
+        return replace(self, source=self.source.quantised())
+
+    def drawn(self, pair: ModelAndGuide) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the values as a pair sees them, as they are, and what is observed of them.
+
+        The first two are one tensor where a pair sees them as they are.
+        """
         if isinstance(self.source, Tensor):
-            return self.source[self.index.to(self.source.device)]
-        return self.source.draw(self.index, binarise="none", flat=False)
-
-    def binary(self) -> Tensor:
-        """Return the values drawn once as 0 and 1."""
-        assert isinstance(self.source, Dataset)
-        return self.source.binarised(self.seed).draw(self.index, binarise="none", flat=False)
+            x = self.source[self.index.to(self.source.device)]
+            return x, x, None if self.seen is None else self.seen[self.index.to(self.seen.device)]
+        drawing = Drawing.of(pair, self.source)
+        grey = drawing.data.draw(self.index, binarise="none", flat=drawing.flat)
+        mask = drawing.data.mask_at(self.index, flat=drawing.flat)
+        binary = drawing.binarise != "none"
+        return drawing.once(self.seed).at(self.index).x if binary else grey, grey, mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +208,14 @@ class Subject:
     def labels(self) -> Tensor | None:
         """A label for each datum, on the CPU."""
         return self.data.labels
+
+    @property
+    def dimensions(self) -> int | None:
+        """How many entries of a datum are observed; None where data differ in that."""
+        if self.mask is None:
+            return math.prod(self.x.shape[1:])
+        observed = self.mask.flatten(1).sum(1).unique()
+        return int(observed) if len(observed) == 1 else None
 
     @property
     def classes(self) -> int | None:
@@ -213,23 +254,22 @@ def training(subject: Subject, train: Data) -> Subject:
 
 
 def _subject(name: str, pair: ModelAndGuide, data: Data, context: tuple[Tensor, ...]) -> Subject:
-    like = next((p for p in _parameters(pair) if p.is_floating_point()), torch.empty(0))
+    like = parameter_of(pair)
     observation = getattr(pair, "observation", None)
-    x = grey = data.grey()
-    mask = data.mask()
     prepared = "as they are"
+    if data.dequantised_levels is not None:
+        prepared = f"dequantised from {data.dequantised_levels} levels"
+        if observation is not None and observation.is_discrete:
+            prepared = f"{data.dequantised_levels} levels, without the noise between them"
+            data = data.without_noise()
+    x, grey, mask = data.drawn(pair)
     if observation is not None and observation.is_boolean:
         prepared = "0 and 1 as given"
-        known = ((grey == 0) | (grey == 1)) if mask is None else ((grey == 0) | (grey == 1) | ~mask)
-        if isinstance(data.source, Dataset) and not known.all():
-            x = data.binary()
-            prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
+    if x is not grey:
+        prepared = f"binarised once, each pixel a Bernoulli draw, with seed {data.seed}"
     if observation is not None:
         x, grey = (observation.arranged(t) for t in (x, grey))
         mask = None if mask is None else mask.reshape(x.shape)
-    elif isinstance(data.source, Dataset):  # as programs of a user's own are trained
-        x, grey = (t.flatten(1) for t in (x, grey))
-        mask = None if mask is None else mask.flatten(1)
     x, grey = (t.to(device=like.device, dtype=like.dtype) for t in (x, grey))
     if mask is not None:
         mask = mask.to(like.device)
@@ -250,11 +290,17 @@ def _context(
     if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
         return ()
     if isinstance(pair, ConditionalVAE) and not given:
-        if pair.num_classes is None or data.labels is None:
+        if pair.num_classes is None or not data.num_labelled:
             what = "labels=" if pair.num_classes is not None else "context=[c]"
             raise ValueError(
                 f"report: pair {name!r} is conditional, and there is nothing given to condition "
                 f"on; give {what}"
+            )
+        assert data.labels is not None
+        if missing := len(data) - data.num_labelled:
+            raise ValueError(
+                f"report: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
+                f"data have none; leave these out: data.subset(data.labelled)"
             )
         return (data.labels.to(like.device),)
     for c in given:
@@ -265,7 +311,3 @@ def _context(
             )
     chosen = (c[data.index.to(c.device)].to(like.device) for c in given)
     return tuple(c.to(like.dtype) if c.is_floating_point() else c for c in chosen)
-
-
-def _parameters(pair: ModelAndGuide) -> list[nn.Parameter]:
-    return [*pair.model.parameters(), *pair.guide.parameters()]

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ppl_vae.errors import path_of
+
 
 def destination(out: str | Path) -> tuple[Path, Path]:
     """Return the paths of page and numbers, having made sure that they can be written.
@@ -17,7 +19,7 @@ def destination(out: str | Path) -> tuple[Path, Path]:
     Raises:
         OSError: if they cannot; the message says what to do.
     """
-    out = Path(out)
+    out = path_of("report", "out", out)
     page = out if out.suffix == ".html" else out / "report.html"
     paths = page, page.with_suffix(".json")
     try:
@@ -45,8 +47,11 @@ def write(texts: Mapping[Path, str]) -> None:
             temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
             written[path] = temporary
             temporary.unlink(missing_ok=True)  # not through a link of that name
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text)
+            try:
+                with temporary.open("x", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as error:  # that of a full disk names no file
+                raise OSError(error.errno, error.strerror, str(path)) from error
         for path, temporary in written.items():
             os.replace(temporary, path)
     finally:

@@ -64,6 +64,7 @@ def latents(of: Drawn, site: str) -> Figure:
     plots.latents(
         z.cpu(),
         None if labels is None else labels.numpy(),
+        classes=of.subject.data.classes,
         prior_draws=draws,
         prior_density=density,
         ax=ax,

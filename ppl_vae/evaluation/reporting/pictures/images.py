@@ -10,6 +10,7 @@ from torch.distributions import Normal
 from ppl_vae import plots
 from ppl_vae.evaluation.latents import factorises, marginals
 from ppl_vae.evaluation.reporting.pictures.parts import Drawn, new_figure
+from ppl_vae.plots.arrays import literal
 
 COLUMNS = 10
 ROWS = 10
@@ -108,7 +109,7 @@ def rows(of: Drawn) -> Figure:
     if classes is not None:
         some = range(min(classes, 2 * ROWS))
         x = torch.stack([runs.generate(STEPS, label)[0] for label in some])
-        names = [f"y = {label}" for label in some]
+        names = [f"y = {literal(of.subject.data.called(label))}" for label in some]
     elif runs.mixture is not None and len(runs.sites) == 1:
         z = runs.components(runs.mixture, STEPS)
         shares = of.measured.shares
@@ -134,7 +135,7 @@ def rows(of: Drawn) -> Figure:
 
 def _alike(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     left, right = [], []
-    for label in labels.unique():
+    for label in labels[labels >= 0].unique():
         same = (labels == label).nonzero().squeeze(-1)
         if len(same) > 1:
             left.append(same[0])

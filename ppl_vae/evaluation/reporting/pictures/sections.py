@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ppl_vae import plots
 from ppl_vae.evaluation.reporting.pictures import diagrams, images, overview
-from ppl_vae.evaluation.reporting.pictures.parts import Drawn, Picture, Section, new_figure, png
+from ppl_vae.evaluation.reporting.pictures.parts import Drawn, Picture, Section, png
 
 
 @dataclass(frozen=True)
@@ -113,19 +112,17 @@ def sections(
         "Bounds side by side",
         "Bars are standard errors over data, which the pairs have in common: differences between "
         "pairs are known better than each value.",
-        (Picture("all pairs", overview.words(drawn), png(overview.comparison(drawn))),),
+        overview.comparisons(drawn),
     )
     yield Section(
         "What the ELBO is made of",
         "NELBO = reconstruction + KL, and KL = mutual information + total correlation + "
-        "dimension-wise KL where the terms are known, mutual information + marginal KL where not.",
+        "dimension-wise KL where the terms are known, mutual information + marginal KL where not. "
+        "The split has draws of its own, and its sum differs from the KL beside it by their noise.",
         overview.stacks(drawn),
     )
     if history:
-        figure, ax = new_figure(7, 3.6)
-        plots.curves(history, ax=ax)
-        alt = f"training curves of {', '.join(history)}"
-        yield Section("Training", "As given.", (Picture("training", alt, png(figure)),))
+        yield Section("Training", "As given.", overview.training(drawn, history))
     for kind in KINDS:
         pictures = []
         for of in drawn:

@@ -1,0 +1,157 @@
+"""Labels as class numbers: -1 for a datum without one, and the names that classes have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import describe, quoted, reason
+from ppl_vae.tensors import as_tensor
+
+UNLABELLED = -1
+"""The class number of a datum without a label."""
+
+# What numpy and pandas make of a missing value, or of -1, in an array of strings.
+_LOST = ("-1", "nan", "NaN", "NaT", "None", "<NA>")
+_FIX = (
+    "give class numbers 0, 1, ... or names, and -1, NaN, None or '' for a datum without its label"
+)
+
+
+def numbered(
+    labels: Tensor | np.ndarray | Sequence[Any], count: int, classes: Sequence[str] | None
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    """Return a class number for each datum, as int64, and the names of the classes, if any.
+
+    Args:
+        labels: whole numbers, floating ones too, or strings, which are numbered in sorted order;
+            -1, NaN, None, an empty string and what a masked array hides are no label.
+        count: of the data.
+        classes: the names, in the order of their numbers.
+
+    Raises:
+        TypeError: if they are of another kind.
+        ValueError: if they are not as many as the data, a number is negative or not whole, or a
+            label is not among the classes.
+    """
+    names = None if classes is None else _names(classes)
+    y = _listed(labels)
+    if y.shape != (count,):
+        raise ValueError(
+            f"labels must have shape ({count},), got {_described(y)}; give one label for each datum"
+        )
+    if isinstance(y, np.ndarray):
+        y, names = _of_names(y, names)
+    else:
+        y = _of_numbers(y)
+    if names is not None and int(y.max()) >= len(names):
+        raise ValueError(
+            f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}; "
+            f"give a name for each class"
+        )
+    return y, names
+
+
+def _listed(labels: Any) -> Tensor | np.ndarray:
+    """Return numbers as a tensor, NaN where there is none, and names as an array of strings."""
+    if isinstance(labels, Tensor):
+        return labels
+    if isinstance(labels, (list, tuple)):
+        labels = np.array([*labels, None], dtype=object)[:-1]  # never of two dimensions
+    if not isinstance(labels, np.ndarray):
+        raise TypeError(
+            f"labels must be a tensor, an array or a list, got {type(labels).__name__}; {_FIX}"
+        )
+    hidden = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else None
+    labels = np.asarray(labels)
+    if hidden is not None and labels.dtype.kind in "OT":
+        labels = np.where(hidden, None, labels)
+    if labels.dtype.kind == "S":
+        try:
+            labels = np.char.decode(labels, "utf-8")
+        except UnicodeDecodeError as error:
+            raise TypeError(f"labels must be text, got bytes: {reason(error)}; {_FIX}") from error
+    if labels.dtype.kind == "T":  # of variable length
+        labels = labels.astype(object)
+    if labels.dtype.kind == "O":
+        labels = _of_objects(labels)
+    if labels.dtype.kind == "U":
+        return labels if hidden is None else np.where(hidden, "", labels)
+    y = as_tensor("labels", labels)
+    if hidden is None or y.dtype == torch.bool or y.is_complex():
+        return y
+    y = y if y.is_floating_point() else y.to(torch.int64)  # unsigned ones have no -1
+    return y.masked_fill(torch.from_numpy(hidden), UNLABELLED)
+
+
+def _of_objects(labels: np.ndarray) -> np.ndarray:
+    """Return strings, or numbers, of an array of Python objects."""
+    flat = labels.reshape(-1).tolist()
+    absent = [v is None or (isinstance(v, float) and v != v) for v in flat]
+    kinds = {type(v) for v, none in zip(flat, absent, strict=True) if not none}
+    if kinds and all(issubclass(kind, str) for kind in kinds):
+        values = ["" if none else str(v) for v, none in zip(flat, absent, strict=True)]
+        return np.array(values, dtype=str).reshape(labels.shape)
+    if all(issubclass(k, (int, float, np.integer, np.floating)) and k is not bool for k in kinds):
+        numbers = [UNLABELLED if none else v for v, none in zip(flat, absent, strict=True)]
+        return np.array(numbers).reshape(labels.shape)
+    came = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"labels must be all strings or all numbers, got {reason(came)}; {_FIX}")
+
+
+def _of_numbers(y: Tensor) -> Tensor:
+    if y.dtype == torch.bool or y.is_complex():
+        raise TypeError(f"labels must be whole numbers or strings, got {_described(y)}; {_FIX}")
+    if y.is_floating_point():
+        y = y.where(~y.isnan(), UNLABELLED)
+        wrong = y[(y != y.floor()) | y.isinf()]
+        if len(wrong):
+            raise ValueError(f"labels must be whole numbers, got {wrong[0].item():g}; {_FIX}")
+    y = y.to(torch.int64)
+    if y.min() < UNLABELLED:
+        raise ValueError(f"labels must be -1 or more, got {int(y.min())}; {_FIX}")
+    return y
+
+
+def _of_names(
+    y: np.ndarray, names: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    found, index = np.unique(y, return_inverse=True)
+    known = [str(name) for name in found if name]
+    for name in known:
+        if name in _LOST and name not in (names or ()):
+            raise ValueError(
+                f"labels have {name!r} among strings, which may stand for a missing one; give '' "
+                f"there, or name it in classes= if it is a class"
+            )
+        if names is not None and name not in names:
+            raise ValueError(
+                f"labels must be among the classes {quoted(names)}, got {quoted(name)}; name it in "
+                f"classes="
+            )
+    names = tuple(known) if names is None else names
+    numbers = {name: number for number, name in enumerate(names)}
+    place = torch.tensor([numbers.get(str(name), UNLABELLED) for name in found])
+    return place[torch.from_numpy(index.reshape(-1))], names or None
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    fix = "give the distinct names of the classes, in the order of their numbers"
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise TypeError(f"classes must be a sequence of strings, got {describe(classes)}; {fix}")
+    for name in classes:
+        if not isinstance(name, str):
+            raise TypeError(f"classes must be strings, got {describe(name)}; {fix}")
+    if not classes or "" in classes or len(set(classes)) < len(classes):
+        raise ValueError(f"classes must be distinct and not empty, got {quoted(classes)}; {fix}")
+    return tuple(str(name) for name in classes)
+
+
+def _described(y: Tensor | np.ndarray) -> str:
+    if isinstance(y, Tensor):
+        return describe(y)
+    return f"an array of shape {y.shape} and dtype {y.dtype}"

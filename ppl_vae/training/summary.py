@@ -1,0 +1,127 @@
+"""What data are taken to be, and under which likelihood, in two lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from ppl_vae.data import Batches, Dataset, SemiSupervised
+from ppl_vae.data.checks import observed
+from ppl_vae.data.drawing import Drawing
+from ppl_vae.errors import describe, quoted
+from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.models.observation import Observation
+
+
+def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
+    """Say what :func:`fit` takes data to be, and under which likelihood.
+
+    The first line has their number, shape, dtype, range and scale, missing entries and labels; the
+    second the likelihood, and how values come to it: as they are, or grey ones binarised. Each
+    conversion that was made of them before, such as a transparency that was dropped, has a line of
+    its own.
+
+    Args:
+        pair: what is trained.
+        data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, or
+            a tensor ``(N, *event)``.
+        validation: data set or tensor that is held out, for its number.
+
+    Raises:
+        TypeError: if the data are of another kind, of which nothing is known beforehand.
+
+    Example:
+        >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
+        >>> vae = VAE(
+        ...     prior=priors.StandardNormal(2),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
+        ... )
+        >>> print(data_summary(vae, data.load("digits")))  # doctest: +NORMALIZE_WHITESPACE
+        data: 'digits', 1437 of shape (1, 8, 8), flattened; uint8 from 0 to 16, divided by 16;
+              nothing missing; 10 classes
+        likelihood: Bernoulli, of 0 and 1; grey values are drawn as 0 or 1 anew at each step
+                    (ContinuousBernoulli takes them as they are)
+    """
+    noisy, binarise, flat, shown = False, None, None, None
+    if isinstance(data, SemiSupervised):
+        shown = len(data.labels)
+    if isinstance(data, (Batches, SemiSupervised)):
+        noisy, binarise, flat = data.dequantise, data.binarise, data.flat
+        data = data.dataset
+    if isinstance(data, Tensor):
+        data = Dataset(data, scale=1)
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data_summary: data must be a Dataset, its batches, SemiSupervised or a tensor "
+            f"(N, *event), got {describe(data)}; of other batches nothing is known beforehand"
+        )
+    drawing = Drawing.of(pair, data)
+    flat = drawing.flat if flat is None else flat
+    binarise = drawing.binarise if binarise is None else binarise
+    number = f"{len(data)}"
+    if validation is not None:
+        number = f"{number} to train and {len(validation)} to validate,"
+    shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
+    facts = [
+        f"{quoted(data.name)}, {number} of shape {shape}",
+        _values(drawing.data),
+        _missing(data),
+        _labels(data, shown),
+    ]
+    lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
+    done = drawing.data.conversions
+    return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
+
+
+def _values(data: Dataset) -> str:
+    low, high = (v.item() for v in observed(data.values, data.mask).aminmax())
+    scaled = "as they are" if data.scale == 1 else f"divided by {data.scale:g}"
+    dtype = str(data.values.dtype).removeprefix("torch.")
+    return f"{dtype} from {low:.6g} to {high:.6g}, {scaled}"
+
+
+def _missing(data: Dataset) -> str:
+    if data.mask is None or (share := 1 - data.mask.double().mean().item()) == 0:
+        return "nothing missing"
+    return f"{100 * share:.3g} % missing"
+
+
+def _labels(data: Dataset, shown: int | None) -> str:
+    if data.labels is None:
+        return "no labels"
+    seen = int((data.labels >= 0).sum()) if shown is None else shown
+    some = "" if seen == len(data) else f", {seen} of {len(data)} labels seen"
+    return f"{data.num_classes} classes{some}"
+
+
+def _likelihood(pair: ModelAndGuide, data: Dataset, binarise: str, noisy: bool) -> str:
+    observation = getattr(pair, "observation", None)
+    if not isinstance(observation, Observation):
+        return "that of programs of your own, which get values as they are"
+    how = {
+        "none": "values are taken as they are",
+        "dynamic": "grey values are drawn as 0 or 1 anew at each step (ContinuousBernoulli takes "
+        "them as they are)",
+        "static": "grey values are drawn as 0 or 1 once",
+        "threshold": "grey values above 1/2 are 1, others 0",
+    }[binarise]
+    if noisy:
+        how = f"noise u is added at each step, (k + u) / {data.levels}"
+    return f"{observation.likelihood}, of {_support(observation)}; {how}"
+
+
+def _support(observation: Observation) -> str:
+    """Return in words where a likelihood has its mass or density."""
+    if observation.is_boolean:
+        return "0 and 1"
+    if observation.is_integer:
+        return "whole numbers (counts)"
+    element = observation.element
+    known = {
+        constraints.real: "real numbers (a density)",
+        constraints.unit_interval: "real numbers in [0, 1] (a density)",
+    }
+    return known.get(element, str(element))

@@ -1,0 +1,215 @@
+"""Wrong command lines: the exit code, and what the message must name, as it was typed."""
+
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from ppl_vae.cli import main
+
+NARROW = [
+    *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),
+    *("--model.latent_dim", "2", "--quiet"),
+]
+# What would be somebody else's words: of torch, Pyro, numpy, zipfile, argparse, Fabric.
+RAW = re.compile(
+    r"Traceback|unrecognized|invalid choice|invalid literal|arguments are required|expected one "
+    r"argument|Expected one of cpu|state_dict|zip file|\bzip\b|BadZip|MisconfigurationExc|"
+    r"size of tensor|dtype\('|cannot reshape|CUDA error|NoneType|object has no attribute|"
+    r"unexpected keyword|positional argument|KeyError|IndexError|Errno"
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a run, a saved pair, an unfinished run, and files that are wrong."""
+    folder = tmp_path_factory.mktemp("wrong")
+    cwd = os.getcwd()
+    os.chdir(folder)
+    try:
+        assert main(["fit", "vae", "--out", "run", *NARROW, "--steps", "2"]) == 0
+        shutil.copytree("run", "unfinished")
+        shutil.rmtree("unfinished/model")
+        shutil.copytree("run/model", "pair")
+        np.save("table.npy", np.random.default_rng(0).random((40, 5)).astype(np.float32))
+        np.save("holes.npy", np.where(np.eye(40, 5), np.nan, 1.0).astype(np.float32))
+        for name in ("broken.npz", "broken.npy"):
+            with open(name, "w") as file:
+                file.write("this is no array")
+        with open("broken.yaml", "w") as file:
+            file.write("fit: {steps: 3")
+        with open("typo.yaml", "w") as file:
+            file.write("model: {class: VAE, latnet_dim: 3, likelihood: Bernoulli}\nfit: {steps: 3}")
+        os.mkdir("empty")
+        with open("file", "w") as file:
+            file.write("no folder")
+    finally:
+        os.chdir(cwd)
+    return folder
+
+
+@pytest.fixture
+def here(files, monkeypatch):
+    monkeypatch.chdir(files)
+
+
+# The words, the exit code, and what must be named, divided by |.
+FIT = [
+    ("fit gmvea", 2, "'gmvea'|did you mean 'gmvae'?"),
+    ("fit no.yaml", 2, "'no.yaml'"),
+    ("fit empty", 2, "empty|config.yaml"),
+    ("fit broken.yaml", 2, "broken.yaml"),
+    ("fit typo.yaml", 2, "model.latnet_dim|latent_dim"),
+    ("fit vae more", 2, "'more'|[CONFIG]"),
+    ("fit pair", 2, "pair is a saved pair|--init pair"),
+    ("fit run", 2, "run is a run|fit run --resume|--out"),
+    ("fit --resume", 2, "--resume|runs/VAE-digits"),
+    ("fit vae --resume --out none", 2, "--resume|none"),
+    ("fit --out run", 2, "run|--resume|--out"),
+    ("fit run --resume --lr 0.5", 2, "--lr|0.5"),
+    ("fit run --resume --steps 1", 2, "--steps 1|step 2"),
+    ("fit gmvae --resume --out run", 2, "run|--resume"),
+    ("fit --stepz 3", 2, "--stepz|did you mean --steps?"),
+    ("fit -steps 3", 2, "-steps|did you mean --steps?"),
+    ("fit --clip-norm 3", 2, "--clip-norm|--fit.clip_norm"),
+    ("fit --num-particles 3", 2, "--num-particles|--estimator.num_particles"),
+    ("fit --learning-rate 3", 2, "--learning-rate|did you mean --"),
+    ("fit --optimizer.lr 3", 2, "--optimizer.lr|--optimiser.lr"),
+    ("fit --modle.latent_dim 3", 2, "--modle.latent_dim|--model.latent_dim"),
+    ("fit --fit.stepz 3", 2, "--fit.stepz|'steps'"),
+    ("fit --data.binarize static", 2, "--data.binarize|'binarise'"),
+    ("fit --model.prior.component 3 --prior GaussianMixture", 2, "component|'components'"),
+    ("fit --latent-dims 3", 2, "--latent-dims|did you mean --latent-dim?"),
+    ("fit --steps", 2, "--steps needs a value"),
+    ("fit --steps --quiet", 2, "--steps needs a value"),
+    ("fit --steps many", 2, "--steps|'many'"),
+    ("fit --steps 0", 2, "--steps|0"),
+    ("fit --steps -3", 2, "--steps|-3"),
+    ("fit --steps 2.5", 2, "--steps|2.5"),
+    ("fit --epochs 0", 2, "--epochs|0"),
+    ("fit --steps 3 --epochs 3", 2, "--steps|--epochs"),
+    ("fit --lr fast", 2, "--lr|'fast'"),
+    ("fit --lr -1", 2, "--lr|-1"),
+    ("fit --seed x", 2, "--seed|'x'"),
+    ("fit --seed 99999999999999999999999 --steps 1", 2, "--seed"),
+    ("fit --latent-dim 0", 2, "--latent-dim|0"),
+    ("fit --latent-dim x", 2, "--latent-dim|'x'"),
+    ("fit --batch-size 0", 2, "--batch-size|0"),
+    ("fit --batch_size x", 2, "--batch_size|'x'"),
+    ("fit --beta -1", 2, "--beta|-1"),
+    ("fit --beta {warm:3}", 2, "--beta"),
+    ("fit --beta.linear_warm_up 0", 2, "linear_warm_up|0"),
+    ("fit --beta.linear_warm_up 1.5", 2, "--beta.linear_warm_up|1.5|fraction"),
+    ("fit --fit.validate-every 2.5", 2, "--fit.validate-every|2.5|fraction"),
+    ("fit --fit.stopping.patience 0", 2, "patience|0"),
+    ("fit --fit.stopping.patience 3 --data.validation 0", 2, "fit.stopping|--data.validation"),
+    ("fit --fit.clip_norm -1 --steps 1", 2, "--fit.clip_norm|-1"),
+    ("fit --fit.keep 0 --steps 1", 2, "--fit.keep|0"),
+    ("fit --prior.component 3 --prior GaussianMixture", 2, "--prior.component|'components'"),
+    ("fit --prior Mixture", 2, "--prior|'Mixture'|'GaussianMixture'"),
+    ("fit --likelihood Gauss", 2, "--likelihood|'Gauss'"),
+    ("fit --estimator IWAE", 2, "--estimator|'IWAE'"),
+    ("fit --optimiser Adan", 2, "--optimiser|'Adan'|'Adam'"),
+    ("fit --optimiser.betas [0.9]", 2, "--optimiser.betas|[0.9]"),
+    ("fit --lr-schedule StepLR", 2, "lr_schedule.step_size"),
+    ("fit --lr-schedule StepLR --lr-schedule.step_size 2.5", 2, "--lr-schedule.step_size|2.5"),
+    ("fit --data mnits", 2, "--data|'mnits'|mnist"),
+    ("fit --data no.npz", 1, "no.npz"),
+    ("fit --data broken.npz", 2, "broken.npz"),
+    ("fit --data broken.npy", 2, "broken.npy"),
+    ("fit --data empty", 1, "empty"),
+    ("fit --data holes.npy --data.scale 1", 2, "nan|--data.missing nan"),
+    ("fit --data.missing nan", 2, "--data.missing|digits"),
+    ("fit --data.missing maybe", 2, "--data.missing|'maybe'"),
+    ("fit --data.scale 0 --data table.npy", 2, "--data.scale|0"),
+    ("fit --data.validation 2", 2, "--data.validation|2"),
+    ("fit --data.test_fraction 2 --data table.npy", 2, "--data.test_fraction|2"),
+    ("fit --data.binarise so", 2, "--data.binarise|'so'"),
+    ("fit --labels 100", 2, "--labels|SemiSupervisedVAE"),
+    ("fit ssvae --labels 95", 2, "--labels|95"),
+    ("fit ssvae --data table.npy --data.scale 1", 2, "data.labels|'table'|no labels"),
+    ("fit --device abacus", 2, "--device|'abacus'"),
+    ("fit --devices.accelerator tpu", 2, "--devices.accelerator|'tpu'"),
+    ("fit --devices 0 --steps 1", 2, "--devices|0"),
+    ("fit --devices x --steps 1", 2, "--devices|'x'"),
+    ("fit --devices.strategy so --steps 1", 2, "devices|'so'"),
+    ("fit --precision 16", 2, "--precision|16"),
+    ("fit --logger wandb", 2, "--logger|'wandb'"),
+    ("fit --out file", 1, "file"),
+    ("fit --out file/x --steps 1", 1, "file"),
+    ("fit --init none", 2, "--init none"),
+    ("fit --init empty", 2, "--init empty"),
+    ("fit --init unfinished", 2, "--init unfinished|--resume"),
+    ("fit --quiet=3", 2, "--quiet"),
+    ("fit --model.prior.components 3", 2, "--model.prior.components|StandardNormal"),
+    ("fit --prior ConditionalFlow", 2, "--prior.context_features|ConditionalFlow"),
+    ("fit --estimator.particles 3", 2, "--estimator.particles|'num_particles'"),
+    ("fit --estimator.num_particles x", 2, "--estimator.num_particles|'x'"),
+    ("fit --estimator.num_particles 0", 2, "--estimator.num_particles|0"),
+    ("fit --optimiser.lr.x 3", 2, "--optimiser.lr.x|0.001"),
+    ("fit --prior Flow --estimator AnalyticKLELBO --steps 1", 2, "Trace_ELBO"),
+    ("fit --data mnist --data.root /proc/none", 1, "mnist|/proc/none"),
+    ("fit --out /proc/none/x --steps 1", 1, "/proc/none"),
+]
+OTHERS = [
+    ("fti", 2, "'fti'|did you mean fit?"),
+    ("--quiet fit", 2, "--quiet"),
+    ("--steps 3", 2, "--steps"),
+    ("--print-completion fish", 2, "--print-completion|bash|'fish'"),
+    ("evaluate", 2, "RUN|ppl-vae evaluate RUN"),
+    ("evaluate run more", 2, "'more'|ppl-vae evaluate RUN"),
+    ("evaluate nowhere", 2, "RUN|nowhere"),
+    ("evaluate empty", 2, "empty|config.yaml"),
+    ("evaluate run/config.yaml", 2, "run/config.yaml|give run"),
+    ("evaluate run/model", 2, "run/model is a saved pair|give the run that it is of, run"),
+    ("evaluate pair", 2, "pair is a saved pair|ppl_vae.load"),
+    ("evaluate unfinished", 2, "unfinished|--resume"),
+    ("evaluate run --steps 3", 2, "--steps|ppl-vae fit"),
+    ("evaluate run --num-sample 3", 2, "--num-sample|--num-samples"),
+    ("evaluate run --num-samples x", 2, "--num-samples|'x'"),
+    ("evaluate run --num_samples 0", 2, "--num-samples|0"),
+    ("evaluate run --num-data some", 2, "--num-data|'some'"),
+    ("evaluate run --gap-data -1", 2, "--gap-data|-1"),
+    ("evaluate run --seed", 2, "--seed needs a value"),
+    ("evaluate run --seed -1", 2, "--seed|-1"),
+    ("evaluate run --seed 99999999999999", 2, "--seed|99999999999999"),
+    ("evaluate run --device abacus", 2, "--device|'abacus'"),
+    ("evaluate run --device cpu:x", 2, "--device|'cpu:x'"),
+    ("report", 2, "RUN|ppl-vae report RUN"),
+    ("report run run", 2, "twice"),
+    ("report run nowhere", 2, "nowhere"),
+    ("report run --out file", 1, "file"),
+    ("sample", 2, "RUN|ppl-vae sample RUN"),
+    ("sample pair", 2, "pair is a saved pair"),
+    ("sample run -n 0", 2, "-n|0"),
+    ("sample run -n many", 2, "-n|'many'"),
+    ("sample run --number", 2, "--number"),
+    ("sample run --file x.gif", 2, "--file|'x.gif'"),
+    ("sample run --out x.gif", 2, "--out|'x.gif'"),
+    ("sample run --file runs/missing/x.png", 2, "--file runs/missing/x.png|runs/missing"),
+    ("sample run --fil x.png", 2, "--fil|did you mean --file?"),
+    ("reconstruct", 2, "RUN|ppl-vae reconstruct RUN"),
+    ("reconstruct run -n 1.5", 2, "-n|'1.5'"),
+    ("reconstruct run --draw", 2, "--draw"),
+    ("reconstruct run --out none/x.npy", 2, "--out none/x.npy"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "named"), FIT + OTHERS, ids=lambda v: str(v)[:60])
+def test_a_wrong_command_line(words, code, named, here, capsys):
+    before = sorted(os.listdir())
+    assert main(words.split()) == code
+    written = capsys.readouterr()
+    said = written.err
+    assert written.out == ""
+    assert said.startswith("ppl-vae: error: ")
+    assert all(name in said for name in named.split("|")), said
+    assert len(said.splitlines()) <= 2, said
+    assert RAW.search(said) is None, said
+    assert sorted(os.listdir()) == before
+
+
+def test_there_are_enough_wrong_command_lines():
+    assert len({words for words, *_ in FIT + OTHERS}) >= 60
