@@ -173,7 +173,10 @@ def test_weights_and_gradients_are_those_by_hand(float64, masks, gradient):
         torch.testing.assert_close(ours, right)
 
 
-@pytest.mark.parametrize("masks", [m for m in PAIRS if m[1] not in WITHIN])
+# Its gradient was compared by hand for every pair: here masks of the same name, and the mixed ones.
+@pytest.mark.parametrize(
+    "masks", [m for m in PAIRS if m[1] not in WITHIN and (m[0] == m[1] or "none" not in m)]
+)
 def test_dreg_has_the_mean_of_iwae(float64, masks):
     case = Masked(*masks)
     rows = {}
