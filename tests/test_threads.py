@@ -327,8 +327,9 @@ def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(who):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_of_a_loader_run_programs_while_others_evaluate(workers):
     pair, other = vae(), vae("mixture")
-    loader = DataLoader(Encoded(pair), batch_size=4, num_workers=workers)
     expected = [batch.clone() for batch in DataLoader(Encoded(pair), batch_size=4)]
+    # Workers are forked here: locks of torch's own may be held while other threads compute.
+    loader = iter(DataLoader(Encoded(pair), batch_size=4, num_workers=workers))
     found, _ = at_once(
         [
             lambda: [batch.clone() for batch in loader],
