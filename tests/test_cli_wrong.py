@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppl_vae.cli import main
 
@@ -35,6 +36,10 @@ def files(tmp_path_factory):
         shutil.copytree("run/model", "pair")
         np.save("table.npy", np.random.default_rng(0).random((40, 5)).astype(np.float32))
         np.save("holes.npy", np.where(np.eye(40, 5), np.nan, 1.0).astype(np.float32))
+        np.savez("names.npz", images=np.ones((20, 4)))
+        os.mkdir("sizes")
+        for name, size in (("a", (4, 6)), ("b", (5, 5))):
+            Image.new("L", size).save(f"sizes/{name}.png")
         for name in ("broken.npz", "broken.npy"):
             with open(name, "w") as file:
                 file.write("this is no array")
@@ -91,7 +96,14 @@ FIT = [
     ("fit --epochs 0", 2, "--epochs|0"),
     ("fit --steps 3 --epochs 3", 2, "--steps|--epochs"),
     ("fit --lr fast", 2, "--lr|'fast'"),
-    ("fit --lr -1", 2, "--lr|-1"),
+    ("fit --lr -1", 2, "optimiser: Adam cannot be made with --lr = -1.0"),
+    ("fit runs/none --resume", 2, "'runs/none'|no such run"),
+    ("fit --data sizes", 2, "(6, 4)|(5, 5)|give --data.size [height,width]"),
+    ("fit --data sizes --data.size [6]", 2, "--data.size|(6,)"),
+    ("fit --data names.npz", 2, "names.npz|images|: --data.x, --data.y"),
+    ("fit --data.dequantise yes", 2, "--data.dequantise must be true or false|'yes'"),
+    ("fit --data.dequantise true", 2, "--data.dequantise|Bernoulli|is a mass"),
+    ("fit --model.posterior.net ConvEncoder", 2, "ConvEncoder|ConvDecoder|likelihood"),
     ("fit --seed x", 2, "--seed|'x'"),
     ("fit --seed 99999999999999999999999 --steps 1", 2, "--seed"),
     ("fit --latent-dim 0", 2, "--latent-dim|0"),

@@ -242,7 +242,7 @@ ERRORS = {
     "a flat network for images": (
         {**IMAGES, "posterior": {"class": "DiagonalNormal", "net": "MLP"}},
         r"model\.posterior\.net: MLP is a network of flat data, but model\.event_shape = "
-        r"\[1, 6, 5\]; write event_shape: 30",
+        r"\[1, 6, 5\]; give ConvEncoder to .* or flat networks to both and event_shape: 30",
     ),
     "a convolutional network for flat data": (
         net_of("posterior", **{"class": "ConvEncoder"}),

@@ -146,8 +146,8 @@ NO_SOURCE = (
 )
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
 KEYS = (
-    r"must have the key x .* and nothing else, got images, labels; write it with np.savez\(path, x="
-    r"...\), or name its arrays: x=, y= \(--data.x, --data.y\)"
+    r"must have the key x .* and nothing else, got images, labels; name those of "
+    r"its arrays that are meant: x=, y="
 )
 LABELS = np.array(["a"] * 30)
 DATES = np.array(["2020"] * 30, dtype="datetime64[Y]")
@@ -157,7 +157,7 @@ Case = tuple[Callable[[Path], object], str]
 VALUE_ERRORS: dict[str, Case] = {
     "another array": (
         lambda p: load(npz(p, x=X, y=Y, labels=Y, seen=X)),
-        "and nothing else, got labels, seen; write it",
+        "and nothing else, got labels, seen; name those",
     ),
     "a folder in a class": (lambda p: load(nested(p)), "got the folder 'b/more'; move its images"),
     "unknown name": (lambda p: load("mnits"), f"{NO_SOURCE}'mnits'"),

@@ -120,6 +120,15 @@ def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
         assert trained(tmp_path).steps == 4
 
 
+@pytest.fixture
+def at_a_terminal():
+    """SIGHUP is not ignored, whoever started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("at_a_terminal")
 @pytest.mark.parametrize("where", ["step", "validation", "checkpoint"])
 def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     """Twice, as a shell and its terminal send it, more than a second apart."""

@@ -291,6 +291,8 @@ def _read(given: str) -> dict[str, Any]:
     if (name := given.replace("-", "_")) in known:
         return read(known[name])
     what = f"{path} is a folder without {FILE}" if path.is_dir() else f"there is no file {given!r}"
+    if "/" in given and not path.is_dir():
+        raise UsageError(f"CONFIG: {what}: there is no such run or configuration")
     raise UsageError(f"CONFIG: {what}, and it is no name; {suggestion(given, known)}")
 
 

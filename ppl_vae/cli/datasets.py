@@ -79,11 +79,17 @@ def for_training(
     """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
 
     Raises:
+        UsageError: if noise is to be added under a likelihood that is no density.
         ValueError: if the data cannot be drawn so.
     """
     drawing, validation = Drawing.of(pair, split.train), split.validation
     train = drawing.data
     noisy = settings.dequantise
+    if noisy and pair.observation.is_discrete:
+        raise UsageError(
+            f"data.dequantise adds noise for a density, and {pair.observation.likelihood} is a "
+            f"mass; leave it out, or give another likelihood"
+        )
     if noisy and validation is not None:
         validation = validation.dequantised(settings.seed)
     if labelled is None and not noisy:

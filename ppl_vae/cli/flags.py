@@ -51,6 +51,8 @@ _OFTEN = (
 )
 """Entries that are no section's own, to suggest."""
 
+_OTHER_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+
 _SECTION = re.compile(rf"({'|'.join(PLACES)})[.\[]\S+")
 
 
@@ -127,8 +129,8 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
     """
     names = "|".join(map(re.escape, arguments))
     text = re.sub(
-        rf"(?<![\w.\"'-])({names})=(?:\"(\w+)\"|'(\w+)'|(-?\w+(?:\.\w+)?))?",
-        lambda m: _spelled(arguments[m[1]], m[2] or m[3] or m[4] or ""),
+        rf"(?<![\w.\"'-])({names})=(?:\"(\w+)\"|'(\w+)'|(-?\w+(?:\.\w+)?)|\(([\w, ]+)\))?",
+        lambda m: _spelled(arguments[m[1]], m[2] or m[3] or m[4] or _as_list(m[5] or "")),
         text,
     )
     text = re.sub(
@@ -141,6 +143,10 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
         before = r"(?<![\w.-])(--)?" if "." in path else "^"
         text = re.sub(rf"{before}{re.escape(path)}(?!\w)", places[path], text)
     return text
+
+
+def _as_list(text: str) -> str:
+    return f"[{text.replace(' ', '')}]" if text else ""
 
 
 def _spelled(flag: str, value: str) -> str:
@@ -157,6 +163,8 @@ def _flags(typed: str, path: str, text: str) -> list[Flag]:
 
 def _value(typed: str, path: str, todo: list[str]) -> str:
     if path in BOOLEANS and (not todo or todo[0] not in ("true", "false")):
+        if todo and todo[0].lower() in _OTHER_BOOLEANS:
+            raise UsageError(f"{typed} must be true or false, got {todo[0]!r}")
         return "true"
     if not todo or (todo[0].startswith("-") and not _is_number(todo[0])):
         raise UsageError(f"{typed} needs a value, such as {typed} {_example(path)}")

@@ -111,6 +111,11 @@ def _code(error: Exception) -> int | None:
 
 def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
     """Return what an error says, in the words of whoever typed, on two lines at most."""
+    if error.__cause__ is not None:
+        from ppl_vae.config import ConfigError  # not above: slow to import
+
+        if isinstance(error.__cause__, ConfigError):  # which says it in the words of an entry
+            error = error.__cause__
     text = reason(error, LONGEST) if isinstance(error, OSError) else str(error)
     text = _OWNERS.sub("", text, count=1) if _OWNERS.match(text) else text
     first, *more = (line.strip() for line in in_flags(text, flags, arguments).splitlines() or [""])

@@ -268,7 +268,11 @@ def _metavar(hint: Any) -> str:
         return "YAML"
     if bool in members:
         return "true|false"
-    return "TEXT" if str in members else "X" if float in members else "N"
+    if any(get_origin(member) is Literal for member in members):
+        return "|".join(str(v) for m in members if get_origin(m) is Literal for v in get_args(m))
+    if str in members or hint == list[str] | None:
+        return "[TEXT,...]" if hint == list[str] | None else "TEXT"
+    return "X" if float in members else "N"
 
 
 def _evaluate(commands: Any) -> Parser:

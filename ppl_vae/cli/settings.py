@@ -75,7 +75,9 @@ class DataSettings(Section):
     classes: list[str] | None = setting(  # noqa: RUF009
         None, "of your own data: the names of the classes, in the order of their numbers"
     )
-    size: int | None = setting(None, "of your own images: resize them to this square")
+    size: int | list[int] | None = setting(  # noqa: RUF009
+        None, "of your own images: resize them to this square, or to [HEIGHT,WIDTH]"
+    )
     test_fraction: float | None = setting(None, "of your own data: held out for the test; 0.1")
     binarise: Literal["auto", "static", "threshold"] = setting(
         "auto",

@@ -261,8 +261,9 @@ def _refuse_wrong_shapes(
     if "in_features" in arguments and "image_shape" not in arguments and image is not None:
         raise ConfigError(
             f"{path}: {cls.__name__} is a network of flat data, but {image.path} = "
-            f"{shown(image.value)}; write event_shape: {math.prod(image.value or ())}, or give "
-            f"images, [channels, height, width], to ConvEncoder and ConvDecoder"
+            f"{shown(image.value)}; give ConvEncoder to the posterior's net and ConvDecoder to the "
+            f"likelihood's, or flat networks to both and event_shape: "
+            f"{math.prod(image.value or ())}"
         )
 
 

@@ -27,7 +27,7 @@ def load(
     y: str | None = None,
     mask: str | None = None,
     classes: Sequence[str] | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | Sequence[int] | None = None,
     test_fraction: int | float | None = None,
     seed: int = 0,
 ) -> Dataset:

@@ -147,8 +147,8 @@ def from_file(
         raise ValueError(
             f"{quoted(path)} must have the key x (values) and may have y (labels) and mask (True "
             f"where observed), and nothing else, got "
-            f"{reason(', '.join((others or found)[:20])) or 'no keys'}; write it with "
-            f"np.savez(path, x=...), or name its arrays: x=, y= (--data.x, --data.y)"
+            f"{reason(', '.join((others or found)[:20])) or 'no keys'}; name "
+            f"those of its arrays that are meant: x=, y="
         )
     return from_numpy(
         arrays[keys["x"]],
@@ -165,7 +165,7 @@ def from_file(
 def from_folder(
     path: str | Path,
     *,
-    size: int | tuple[int, int] | None = None,
+    size: int | Sequence[int] | None = None,
     grey: bool | None = None,
     classes: Sequence[str] | None = None,
 ) -> Dataset:

@@ -158,7 +158,12 @@ class Observation:
     def check_shape(self, x: Tensor) -> None:
         """Raise an error if x is no floating-point tensor of shape ``(batch, *event_shape)``."""
         expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
-        if not isinstance(x, Tensor) or not x.is_floating_point():
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"x must be a floating-point tensor, {expected}, got {describe(x)}; of a "
+                f"ppl_vae.data.Dataset give dataset.tensor()"
+            )
+        if not x.is_floating_point():
             raise TypeError(
                 f"x must be a floating-point tensor, {expected}, got {describe(x)}; convert counts "
                 f"with x.float() and pixels with x.float() / 255 (and binarise them for a "
@@ -221,9 +226,9 @@ class Observation:
             advice = ""
             if self.is_boolean:
                 advice = (
-                    "; binarise grey values (ppl_vae.data does), or use the likelihood of such "
-                    "values (ContinuousBernoulli for grey values, Poisson or NegativeBinomial for "
-                    "counts, Normal for real values)"
+                    "; grey values in a ppl_vae.data.Dataset, with their scale, are binarised; or "
+                    "give likelihood= of such values (ContinuousBernoulli for grey values, Poisson "
+                    "or NegativeBinomial for counts, Normal for real values)"
                 )
             elif self.is_integer:
                 advice = (

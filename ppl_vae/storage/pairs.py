@@ -274,6 +274,10 @@ def _config(folder: Path) -> dict[str, Any]:
         raise DamagedError(error) from error
     if not isinstance(config, dict):
         raise DamagedError(f"{path} holds no mapping, got {describe(config)}")
+    if "weights" not in config and (folder / "model" / CONFIG).exists():
+        raise FileNotFoundError(
+            f"{reason(str(folder), 500)} is the folder of a run; its pair is {folder / 'model'}"
+        )
     check_format(path, config.get("format"), config.get("ppl_vae"))
     for name, kind in (("weights", str), ("dtype", str), ("model", dict)):
         if not isinstance(config.get(name), kind):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro.infer import ELBO
+from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -99,6 +100,8 @@ def made_optimiser(
         raise TypeError(
             f"fit: optimiser must be a function of the parameters, got {_kind(make)}; {how}"
         )
+    if isinstance(make, PyroOptim):
+        raise TypeError(f"fit: optimiser must be of torch.optim, got one of pyro.optim; {how}")
     optimiser = _made("optimiser", make, parameters, how)
     if not isinstance(optimiser, Optimizer):
         raise TypeError(
