@@ -9,6 +9,12 @@ import torch
 mpl.use("Agg")
 
 
+def pytest_collectstart(collector):
+    """Seed what a test file draws while it is imported, whatever was imported before."""
+    if isinstance(collector, pytest.Module):
+        pyro.set_rng_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def clean_state():
     """Start every test from the same seed, an empty store and validation on."""

@@ -271,7 +271,7 @@ def test_levels_come_back_from_their_noise():
     [
         (torch.rand(3, 2), {"dequantised_levels": 1}, ValueError),
         (torch.rand(3, 2), {"dequantised_levels": 256.0}, TypeError),
-        (torch.rand(3, 2) + 0.5, {"dequantised_levels": 256}, ValueError),
+        (torch.rand(3, 2) + 1, {"dequantised_levels": 256}, ValueError),
         (torch.rand(3, 2), {"dequantised_levels": 256, "scale": 255}, ValueError),
         (torch.ones(3, 2, dtype=torch.uint8), {"dequantised_levels": 256}, ValueError),
     ],
