@@ -22,7 +22,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.oracles import LinearGaussian
+from ppl_vae.testing import LinearGaussian
 
 ROOT = Path(__file__).parents[1]
 PARTICLES = (1, 3, 10, 30, 100, 300, 1000)

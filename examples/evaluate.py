@@ -14,7 +14,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
 
 from ppl_vae import VAE, likelihoods, nets, plots, posteriors, priors
-from ppl_vae.evaluation.reporting import report
+from ppl_vae.report import report
 
 LATENT = 10
 

@@ -7,24 +7,27 @@ its own. See :class:`ppl_vae.VAE` for the shortest example.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.version import __version__
+
 if TYPE_CHECKING:
     from ppl_vae import (
-        config,
         data,
+        distributions,
         estimators,
         evaluation,
+        io,
         likelihoods,
         models,
         nets,
-        oracles,
         plots,
         posteriors,
         priors,
-        storage,
+        report,
+        testing,
         training,
     )
     from ppl_vae.conditional import ConditionalDistribution
-    from ppl_vae.config import from_config, to_config
+    from ppl_vae.io import from_config, load, save, to_config
     from ppl_vae.models import (
         VAE,
         ConditionalVAE,
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
         SemiSupervisedVAE,
         StackedVAE,
     )
-    from ppl_vae.storage import load
 
 __all__ = [
     "VAE",
@@ -43,38 +45,42 @@ __all__ = [
     "Pair",
     "SemiSupervisedVAE",
     "StackedVAE",
-    "config",
+    "__version__",
     "data",
+    "distributions",
     "estimators",
     "evaluation",
     "from_config",
+    "io",
     "likelihoods",
     "load",
     "models",
     "nets",
-    "oracles",
     "plots",
     "posteriors",
     "priors",
-    "storage",
+    "report",
+    "save",
+    "testing",
     "to_config",
     "training",
 ]
-__version__ = "0.1.0"
 
-# Where a name is from, if it is no package: each is imported when it is first used, so that
-# `ppl-vae --help` does not wait for torch, nor a training for matplotlib.
-_ROOM = {"from_config": "config", "to_config": "config", "load": "storage"}
-_ROOM |= {"ConditionalDistribution": "conditional"}
+# Where a name is from, if it is not a package: each is imported on first use, so that
+# `ppl-vae --help` does not wait for torch, nor a training run for matplotlib.
+_PACKAGE_OF = {
+    "ConditionalDistribution": "conditional",
+    **dict.fromkeys(("from_config", "load", "save", "to_config"), "io"),
+}
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
-        room = _ROOM.get(name, name if name.islower() else "models")
-        found = import_module(f"ppl_vae.{room}")
-        value = globals()[name] = found if room == name else getattr(found, name)
+        package = _PACKAGE_OF.get(name, name if name.islower() else "models")
+        found = import_module(f"ppl_vae.{package}")
+        value = globals()[name] = found if package == name else getattr(found, name)
         return value
 
     def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 
 @contextmanager
-def untouched(*modules: nn.Module) -> Iterator[None]:
+def kept_buffers(*modules: nn.Module) -> Iterator[None]:
     """Leave the buffers of modules as they were, whether they are changed in place or replaced.
 
     Not those that are made within, nor those that a guide, when it first runs, replaces by others
@@ -28,7 +28,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def on_copies(*modules: nn.Module) -> Iterator[None]:
-    """Run modules on copies of their buffers: as :func:`untouched`, and nothing waits.
+    """Run modules on copies of their buffers: as :func:`kept_buffers`, and nothing waits.
 
     Graphs must not be made within, as they hold the tensors that they find.
     """

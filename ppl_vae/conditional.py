@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.construction import Constructed, qualified
+from ppl_vae.constructor import Constructed, qualified
 from ppl_vae.errors import describe, reason
 
 

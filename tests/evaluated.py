@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from ppl_vae import VAE, ConditionalVAE, HierarchicalVAE, likelihoods, posteriors, priors
-from ppl_vae.oracles import (
+from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
     MixturePriorLinearGaussian,

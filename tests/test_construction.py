@@ -8,7 +8,7 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
-from ppl_vae.construction import arguments, expression
+from ppl_vae.constructor import arguments, expression
 
 SCOPE = {
     **{name: getattr(ppl_vae, name) for name in ppl_vae.__all__},

@@ -30,7 +30,7 @@ from ppl_vae import (
 )
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation import annealing
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
 
 
 class Restless(nn.Module):

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,146 +11,100 @@ import pytest
 import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent
-# What each room may import from the package, besides itself.
-ROOMS = {
-    "errors": set(),
-    "events": set(),
-    "files": {"errors"},
-    "letters": set(),
-    "randomness": set(),
-    "buffers": set(),
-    "turns": {"randomness"},
-    "modes": {"buffers", "turns"},
-    "registration": set(),
-    "tensors": set(),
-    "compilation": {"buffers", "models", "randomness"},
-    "construction": {"errors", "likeness"},
-    "likeness": {"errors"},
-    "distributions": {"errors"},
-    "nets": {"conditional", "construction", "errors"},
-    "conditional": {"construction", "errors"},
-    "priors": {"conditional", "distributions", "errors", "randomness"},
-    "posteriors": {"conditional", "distributions", "errors"},
-    "likelihoods": {"conditional", "distributions", "errors"},
-    # A pair's save() imports storage when it is called: storage knows all pairs.
-    "models": {
-        "conditional",
-        "construction",
-        "errors",
-        "events",
-        "modes",
-        "posteriors",
-        "randomness",
-        "registration",
-        "storage",
-        "tensors",
-    },
-    "estimators": {"buffers", "errors", "randomness", "turns"},
-    "oracles": {"errors", "registration"},
-    "data": {"errors", "events", "files", "randomness", "tensors", "turns"},
-    "evaluation": {
-        "compilation",
-        "conditional",
-        "data",
-        "distributions",
-        "errors",
-        "estimators",
-        "events",
-        "letters",
-        "models",
-        "modes",
-        "plots",
-        "randomness",
-        "tensors",
-        "turns",
-    },
-    "plots": {"errors", "events"},
-    "config": {
-        "conditional",
-        "construction",
-        "errors",
-        "events",
-        "files",
-        "likelihoods",
-        "likeness",
-        "models",
-        "nets",
-        "posteriors",
-        "priors",
-        "randomness",
-        "turns",
-    },
-    "cli": {
-        "config",
-        "data",
-        "errors",
-        "estimators",
-        "evaluation",
-        "files",
-        "letters",
-        "models",
-        "plots",
-        "storage",
-        "training",
-    },
-    "__main__": {"cli"},
-    "storage": {"config", "errors", "files", "likeness", "models", "randomness", "turns"},
-    "training": {
-        "buffers",
-        "compilation",
-        "conditional",
-        "data",
-        "errors",
-        "estimators",
-        "evaluation",
-        "models",
-        "modes",
-        "randomness",
-        "storage",
-        "tensors",
-        "turns",
-    },
+GROUND_FLOOR = (
+    "ascii buffers constructor equality errors event_shapes files labels module_modes "
+    "process_state protocols random_state registration tensors version"
+)
+# What each package may import, besides itself and the ground floor: nothing that stands below it.
+PACKAGES = {
+    "conditional": "",
+    "distributions": "",
+    "nets": "conditional",
+    "priors": "conditional distributions",
+    "posteriors": "conditional distributions",
+    "likelihoods": "conditional distributions",
+    "models": "conditional posteriors",
+    "estimators": "",
+    "data": "",
+    "testing": "",
+    "compilation": "",
+    "io": "conditional likelihoods models nets posteriors priors",
+    "plots": "",
+    "evaluation": "compilation conditional data distributions estimators models",
+    "training": "compilation conditional data estimators evaluation io models",
+    "report": "data distributions estimators evaluation models plots",
+    "cli": "data estimators evaluation io models plots report training",
+    "__main__": "cli",
 }
 
 
-def imports(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+def modules():
+    """Return the package's files by module name."""
+    found = {}
+    for file in sorted(ROOT.rglob("*.py")):
+        parts = file.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports(module):
+    """Return the modules that one imports: at the top, in functions and for type checks alike."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else str(node.module))
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "ppl_vae" and len(parts) > 1:
-                yield parts[1]
+            found |= {alias.name for alias in node.names}
+    return found & set(MODULES)
 
 
-def files(room):
-    folder = ROOT / room
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]
+def package_of(module):
+    return module.split(".")[1]
 
 
-def test_every_room_is_listed():
-    rooms = {p.stem for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert rooms - {"__init__"} == set(ROOMS)
+def test_every_package_is_listed():
+    here = {p.stem for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert here - {"__init__"} == {*GROUND_FLOOR.split(), *PACKAGES}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_point_one_way(room):
-    for file in files(room):
-        assert set(imports(file)) <= ROOMS[room] | {room}, file
+def test_no_import_is_part_of_a_circle():
+    # The root only forwards names, on first use.
+    graph = {module: imports(module) for module in MODULES if module != "ppl_vae"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_only_models_and_oracles_sample():
+def test_packages_are_listed_from_the_ground_up():
+    seen = set(GROUND_FLOOR.split())
+    for package, imported in PACKAGES.items():
+        assert set(imported.split()) <= seen, package
+        seen.add(package)
+
+
+@pytest.mark.parametrize("package", [*GROUND_FLOOR.split(), *PACKAGES])
+def test_imports_point_one_way(package):
+    allowed = {package, *GROUND_FLOOR.split(), *PACKAGES.get(package, "").split()}
+    for module in MODULES:
+        if module != "ppl_vae" and package_of(module) == package:
+            others = {package_of(name) for name in imports(module)}
+            assert others <= allowed, module
+
+
+def test_only_programs_sample():
     sampling = {
-        room
-        for room in ROOMS
-        for file in files(room)
+        package_of(module)
+        for module, file in MODULES.items()
         if {"pyro.sample(", "pyro.plate("} & set(file.read_text().replace("(", "(\n").split())
     }
-    assert sampling <= {"models", "oracles", "estimators"}
+    assert sampling <= {"models", "testing", "estimators"}
 
 
 def test_importing_the_package_changes_nothing():
@@ -157,8 +112,8 @@ def test_importing_the_package_changes_nothing():
 import torch, pyro
 before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
 import ppl_vae, sys
-from ppl_vae import VAE, config, data, estimators, evaluation, likelihoods, models, nets
-from ppl_vae import posteriors, priors, storage
+from ppl_vae import VAE, data, estimators, evaluation, io, likelihoods, models, nets
+from ppl_vae import posteriors, priors, testing
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())

@@ -12,9 +12,9 @@ from configs import SHORTEST
 from torch import nn
 
 import ppl_vae
-from ppl_vae import cli, data, storage
-from ppl_vae.config import ConfigError, from_config
+from ppl_vae import cli, data, io
 from ppl_vae.errors import describe, message, quoted, reason
+from ppl_vae.io.config import ConfigError, from_config
 
 STRANGE = {
     "a colour": "\x1b[31mred\x1b[0m",
@@ -152,16 +152,16 @@ def test_the_command_line_shows_nothing_that_a_terminal_would_act_upon(tmp_path,
 def test_names_in_files_and_of_files_are_told_of_safely(case, tmp_path):
     text = STRANGE[case]
     tensors = {text: torch.ones(1), **{f"{text}{i}": torch.ones(1) for i in range(5)}}
-    storage.write_tensors(tensors, tmp_path / "w")
+    io.write_tensors(tensors, tmp_path / "w")
     np.savez(tmp_path / "a.npz", **{text: np.ones(3)})
     folder = tmp_path / text
     folder.mkdir()
     (folder / f"{text}.png").write_bytes(b"no image")
     (folder / f"{text}.npy").write_bytes(b"no array")
     for call in (
-        lambda: storage.load_weights(nn.Linear(1, 1), tmp_path / "w"),
-        lambda: storage.load_state(tmp_path / "w"),
-        lambda: storage.load_state(folder / f"{text}.npy"),
+        lambda: io.load_weights(nn.Linear(1, 1), tmp_path / "w"),
+        lambda: io.load_state(tmp_path / "w"),
+        lambda: io.load_state(folder / f"{text}.npy"),
         lambda: data.load(tmp_path / "a.npz"),
         lambda: data.load(folder),
         lambda: data.load(folder / f"{text}.npy"),

@@ -9,19 +9,18 @@ import torch
 from pairs import D, Z, binary, net, vae
 
 from ppl_vae import (
-    config,
     data,
     estimators,
     evaluation,
+    io,
     likelihoods,
     nets,
     posteriors,
     priors,
-    storage,
     training,
 )
 from ppl_vae.errors import flag, integer, number, seed_of
-from ppl_vae.randomness import numpy_generator
+from ppl_vae.random_state import numpy_generator
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
@@ -76,16 +75,16 @@ def test_parts_of_numpys_numbers_are_written_as_others():
         posterior=q,
         likelihood=likelihoods.Normal(net(Z, D), "learned", min_scale=one, event_dim=np.int64(1)),
     )
-    written = config.dump(pair)
+    written = io.dump(pair)
     assert "np." not in repr(pair)
     assert "spread: 0.5" in written
-    assert repr(config.from_config(config.to_config(pair))) == repr(pair)
+    assert repr(io.from_config(io.to_config(pair))) == repr(pair)
 
 
 def test_configurations_hold_numpys_scalars():
     prior = {"class": "GaussianMixture", "components": np.int32(3), "learn_weights": np.bool_(True)}
     sizes = {"latent_dim": np.int64(2), "event_shape": [np.int64(6)]}
-    pair = config.from_config({"class": "VAE", **sizes, "prior": prior, "likelihood": "Bernoulli"})
+    pair = io.from_config({"class": "VAE", **sizes, "prior": prior, "likelihood": "Bernoulli"})
     assert "np." not in repr(pair)
     assert pair.prior.learn_weights is True
 
@@ -133,9 +132,9 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypa
 
     pair, target = vae(), tmp_path / "target"
     calls = {
-        "save_weights": lambda: storage.save_weights(pair, target),
-        "save_state": lambda: storage.save_state({"step": 1}, target),
-        "save": lambda: storage.save(pair, target),
+        "save_weights": lambda: io.save_weights(pair, target),
+        "save_state": lambda: io.save_state({"step": 1}, target),
+        "save": lambda: io.save(pair, target),
         "new_folder": lambda: fill(target),
     }
     monkeypatch.setattr("os.fsync", full)
@@ -145,7 +144,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypa
 
 
 def fill(target):
-    with storage.new_folder(target) as folder:
+    with io.new_folder(target) as folder:
         (folder / "file").write_text("text")
 
 

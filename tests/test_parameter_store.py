@@ -30,7 +30,7 @@ from pyro.infer import (
 from pyro.infer.autoguide import AutoNormal
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 
-from ppl_vae import VAE, evaluation, likelihoods, oracles, training
+from ppl_vae import VAE, evaluation, likelihoods, testing, training
 from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO, KLWeighted
 from ppl_vae.evaluation import annealing
 
@@ -122,7 +122,7 @@ def test_evaluation_leaves_no_trace_and_keeps_nothing_alive(
 
 
 def test_oracles_leave_no_trace():
-    oracle = oracles.LinearGaussian(3, 2)
+    oracle = testing.LinearGaussian(3, 2)
     x = torch.randn(4, 3, dtype=torch.float64)
     ONE.loss(oracle.model, oracle.guide, x)
     Trace_ELBO().loss(oracle.model, oracle.guide, x)

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from ppl_vae import evaluation, load, training
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted
 from ppl_vae.evaluation import annealing
-from ppl_vae.modes import evaluating
-from ppl_vae.randomness import snapshot
-from ppl_vae.turns import exclusively, own_state
+from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import exclusively, own_state
+from ppl_vae.random_state import snapshot
 
 X = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)).round()
 PATIENCE = 120
@@ -182,7 +182,7 @@ def test_a_warm_up_shared_by_threads_counts_each_step_once():
 
 def test_pairs_are_loaded_beside_others_in_their_own_dtype(tmp_path):
     pair = vae()
-    pair.double().save(tmp_path)
+    ppl_vae.save(pair.double(), tmp_path)
     x = X.double()
     expected = pair.encode(x)
     single = vae()

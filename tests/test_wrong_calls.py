@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from wrong import data, evaluation, parts, plots, programs, storage, training
+from wrong import data, evaluation, io, parts, plots, programs, training
 from wrong.things import things
 
 import ppl_vae
 
-ROOMS = (parts, programs, training, evaluation, data, storage, plots)
+ROOMS = (parts, programs, training, evaluation, data, io, plots)
 ROWS = [row for room in ROOMS for row in room.ROWS]
 ROOT = Path(ppl_vae.__file__).parent
 

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.cli import overrides
+from ppl_vae.cli.class_names import LOGGERS, shipped
+from ppl_vae.cli.durations import EVERY, beta_in_steps, in_steps
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import PLACES, Flag
-from ppl_vae.cli.lengths import EVERY, beta_in_steps, in_steps
-from ppl_vae.cli.named import Named
-from ppl_vae.cli.names import LOGGERS, shipped
+from ppl_vae.cli.registry import Named
 from ppl_vae.cli.settings import SHORT, DataSettings, DeviceSettings, FitSettings
-from ppl_vae.config import ConfigError, resolve
-from ppl_vae.config import files as config_files
-from ppl_vae.config.errors import suggestion, told
-from ppl_vae.config.files import dumped
 from ppl_vae.data import Dataset
-from ppl_vae.storage.atomic import replaced_file
-from ppl_vae.storage.versions import FORMAT, check_format, package_version
+from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.config import ConfigError, resolve
+from ppl_vae.io.config import files as config_files
+from ppl_vae.io.config.errors import suggestion, told
+from ppl_vae.io.config.files import dumped
+from ppl_vae.io.versions import FORMAT, check_format
+from ppl_vae.version import __version__
 
 FILE = "config.yaml"
 _HEADER = ("format", "ppl_vae")
@@ -166,7 +167,7 @@ class Configuration:
         """Return all of it as plain data."""
         return {
             "format": FORMAT,
-            "ppl_vae": package_version(),
+            "ppl_vae": __version__,
             "model": self.model,
             "data": self.data.mapping(),
             "estimator": self.estimator.mapping(),

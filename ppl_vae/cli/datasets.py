@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.data.drawing import Drawing
+from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import reason
 from ppl_vae.models import Pair
 

@@ -10,7 +10,7 @@ from ppl_vae.cli.errors import SUCCESS
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.report import reported
 from ppl_vae.cli.runs import Run
-from ppl_vae.storage.atomic import replaced_file
+from ppl_vae.io.atomic import replaced_file
 
 FILE = "evaluation.json"
 

@@ -13,7 +13,7 @@ import pyro
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae import storage
+from ppl_vae import io
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
 from ppl_vae.cli.datasets import (
     Split,
@@ -24,24 +24,24 @@ from ppl_vae.cli.datasets import (
     loaded,
     shown,
 )
+from ppl_vae.cli.durations import EVERY
+from ppl_vae.cli.durations import WARM_UPS as LENGTHS
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
-from ppl_vae.cli.lengths import EVERY
-from ppl_vae.cli.lengths import WARM_UPS as LENGTHS
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
-from ppl_vae.config import ConfigError, from_config
-from ppl_vae.config.budget import LARGEST
-from ppl_vae.config.errors import suggestion, told
 from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
+from ppl_vae.io.config import ConfigError, from_config
+from ppl_vae.io.config.budget import LARGEST
+from ppl_vae.io.config.errors import suggestion, told
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from ppl_vae.models import Pair
-    from ppl_vae.training import EarlyStopping, Fitted
+    from ppl_vae.training import EarlyStopping, FitResult
 
 WARM_UPS: dict[str, Callable[..., Any]] = {
     "linear_warm_up": linear_warm_up,
@@ -250,13 +250,13 @@ class _Written:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
             show(self.summary)
-            storage.clear_leftovers(self._plan.folder)
+            io.clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
     def on_run_close(self) -> None:
         """Write the trained pair."""
         if _may_be_first():
-            storage.save(self.pair, self._plan.folder / MODEL)
+            io.save(self.pair, self._plan.folder / MODEL)
 
 
 def made_fabric(plan: Plan, written: object = None) -> Fabric:
@@ -364,7 +364,7 @@ def _may_be_first() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fitted:
+def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> FitResult:
     from ppl_vae.training import data_summary, fit
     from ppl_vae.training.checkpoints import Checkpoints
 
@@ -410,7 +410,7 @@ def _initialise(pair: Pair, init: str, tells: bool) -> None:
     Raises:
         StorageError: if there are none, or none that suits.
     """
-    found = storage.load_matching(pair, pair_in(init))
+    found = io.load_matching(pair, pair_in(init))
     if tells:
         rest = [("new", found.new), ("not taken over", found.left)]
         told = (f"; {words}: {_few(names)}" for words, names in rest if names)
@@ -432,7 +432,7 @@ def _logger(plan: Plan) -> Any:
     return make(root_dir=plan.folder, name=name)
 
 
-def _summary(plan: Plan, fitted: Fitted) -> str:
+def _summary(plan: Plan, fitted: FitResult) -> str:
     lines = [f"{fitted.steps} steps" + (", stopped early" if fitted.stopped == "patience" else "")]
     if len(fitted.history.get("loss", ())):
         lines.append(f"training loss   {fitted.history['loss'][-1]:.2f} nats per datum")

@@ -102,7 +102,7 @@ def _code(error: Exception) -> int | None:
     """Return the exit code of an error that is no fault of the program; None of one that is."""
     if isinstance(error, UsageError):
         return USAGE
-    from ppl_vae.storage import StorageError  # not above: slow to import
+    from ppl_vae.io import StorageError  # not above: slow to import
 
     if isinstance(error, (StorageError, OSError)):
         return FAILURE
@@ -112,7 +112,7 @@ def _code(error: Exception) -> int | None:
 def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
     """Return what an error says, in the words of whoever typed, on two lines at most."""
     if error.__cause__ is not None:
-        from ppl_vae.config import ConfigError  # not above: slow to import
+        from ppl_vae.io.config import ConfigError  # not above: slow to import
 
         if isinstance(error.__cause__, ConfigError):  # which says it in the words of an entry
             error = error.__cause__

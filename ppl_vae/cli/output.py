@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from ppl_vae.ascii import in_ascii
 from ppl_vae.errors import message, printable
-from ppl_vae.letters import in_ascii
 
 _HANDLER = "ppl-vae"
 

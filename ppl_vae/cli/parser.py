@@ -14,12 +14,12 @@ from argparse import (
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-import ppl_vae
-from ppl_vae.cli import names
+from ppl_vae.cli import class_names
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORTER, STANDARD, SWAPS, Flag, entry_of, nearest, split
 from ppl_vae.cli.output import show
 from ppl_vae.cli.settings import SECTIONS, options
+from ppl_vae.version import __version__
 
 _TITLES = {
     "data": "data (section data of a configuration)",
@@ -175,7 +175,7 @@ def _parser(commands: Any, name: str, words: str, description: str, *examples: s
 
 
 def _version(made: Parser) -> None:
-    made.add_argument("--version", action="version", version=f"ppl-vae {ppl_vae.__version__}")
+    made.add_argument("--version", action="version", version=f"ppl-vae {__version__}")
 
 
 def _examples(*lines: str) -> str:
@@ -202,8 +202,8 @@ def _fit(commands: Any) -> Parser:
         "configuration",
         nargs="?",
         metavar="CONFIG",
-        help=f"one of {', '.join(names.shipped())}; or a YAML file; or the folder of a run, to go "
-        f"on with; vae if not given",
+        help=f"one of {', '.join(class_names.shipped())}; or a YAML file; or the folder of a "
+        f"run to resume; vae if not given",
     )
     group = made.add_argument_group("run")
     group.add_argument("--out", help="the run folder; runs/CONFIG-DATA if not given")
@@ -214,7 +214,7 @@ def _fit(commands: Any) -> Parser:
     _entry(group, "init", "RUN", "start from the weights of a trained run or a saved pair")
     group.add_argument(
         "--logger",
-        choices=[*names.LOGGERS, "none"],
+        choices=[*class_names.LOGGERS, "none"],
         help="log the history to TensorBoard, or as CSV",
     )
     _common(group)
@@ -233,7 +233,7 @@ def _fit(commands: Any) -> Parser:
         if name in _OF_TORCH:
             group.add_argument(flag, metavar="NAME", help=_OF_TORCH[name])
         else:
-            listed = names.classes(name)
+            listed = class_names.classes(name)
             group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
     _entry(group, "model.latent_dim", "N", "dimensions of z")
     _entry(group, "optimiser.lr", "X", "learning rate [0.001]")

@@ -15,8 +15,8 @@ from torch import Tensor
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.output import show
 from ppl_vae.cli.runs import Run
+from ppl_vae.io.atomic import replaced_file
 from ppl_vae.models import ConditionalVAE, Pair
-from ppl_vae.storage.atomic import replaced_file
 
 VALUES = (".csv", ".npy")
 SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
@@ -40,7 +40,7 @@ def sample(flags: Any) -> int:
 
 def reconstruct(flags: Any) -> int:
     """Reconstruct test data of a run, and return the exit code."""
-    from ppl_vae.training.sources import fixed  # slow to import
+    from ppl_vae.training.data_source import fixed  # slow to import
 
     one, number = Run(Path(flags.run)), flags.number
     file = _file(one, flags, "reconstructions")

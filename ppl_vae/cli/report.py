@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import evaluation
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
-from ppl_vae.evaluation.reporting.writing import destination
-from ppl_vae.storage import refuse_links
+from ppl_vae.io import refuse_links
+from ppl_vae.report import Report, report
+from ppl_vae.report.output import destination
 
 FOLDER = "report"
 _SAME = (
@@ -44,7 +44,7 @@ def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
     return SUCCESS
 
 
-def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
+def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
     """Evaluate runs on the test data that they have in common.
 
     Raises:
@@ -76,7 +76,7 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> evaluation.Report:
     source = (noisy or runs)[0]
     train = source.data("train")
     curves = {name: one.history() for name, one in zip(names, runs, strict=True)}
-    return evaluation.report(
+    return report(
         pairs,
         source.data("test"),
         out,

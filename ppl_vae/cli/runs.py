@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import shlex
 import sys
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from ppl_vae import storage
+from ppl_vae import io
 from ppl_vae.cli import datasets
 from ppl_vae.cli.configuration import FILE, Configuration, is_pair, read
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
 from ppl_vae.files import read_bytes
+from ppl_vae.io import DamagedError
 from ppl_vae.models import Pair
-from ppl_vae.storage import DamagedError
 
 LARGEST = 2**28
 """Bytes of a history, at most."""
@@ -70,7 +69,7 @@ class Run:
                 f"{self.folder}: the training has not come to its end, so that there is no model; "
                 f"go on with: {resume(self.folder)}"
             )
-        pair = storage.load(self.folder / MODEL, device=device_of(device)).eval()
+        pair = io.load(self.folder / MODEL, device=device_of(device)).eval()
         if not isinstance(pair, Pair):
             raise UsageError(f"{self.folder}: a {type(pair).__name__} has no programs to evaluate")
         return pair
@@ -88,7 +87,8 @@ class Run:
             return []
         text = read_bytes(path, LARGEST, error=DamagedError).decode("utf-8", "replace")
         try:
-            return [(float(r["step"]), float(r["loss"])) for r in csv.DictReader(io.StringIO(text))]
+            rows = csv.DictReader(text.splitlines(keepends=True))
+            return [(float(row["step"]), float(row["loss"])) for row in rows]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise DamagedError(f"{path} is no history of a training: {reason(error)}") from error
 

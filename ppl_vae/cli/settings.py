@@ -26,9 +26,9 @@ class Section:
         Raises:
             ConfigError: if it is no mapping, or an entry is unknown or of another type.
         """
-        from ppl_vae.config import ConfigError  # not above: slow to import
-        from ppl_vae.config.errors import suggestion, told
-        from ppl_vae.config.signature import arguments_of, convert
+        from ppl_vae.io.config import ConfigError  # not above: slow to import
+        from ppl_vae.io.config.errors import suggestion, told
+        from ppl_vae.io.config.signature import arguments_of, convert
 
         if not isinstance(given, Mapping):
             raise ConfigError(f"{path} must be a mapping, got {told(given)}")
@@ -40,7 +40,7 @@ class Section:
 
     def mapping(self) -> dict[str, object]:
         """Return all entries as plain data."""
-        from ppl_vae.config.plain import plain  # not above: slow to import
+        from ppl_vae.io.config.plain import plain  # not above: slow to import
 
         return plain(asdict(self))
 

@@ -18,13 +18,13 @@ import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
 
-from ppl_vae.buffers import untouched
-from ppl_vae.compilation.facts import kinds, labels_among, seen
+from ppl_vae.buffers import kept_buffers
+from ppl_vae.compilation.guards import kinds, labels_among, seen
 from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.parted import parted
 from ppl_vae.compilation.state import Kept, Snapshot, Tokens, left_alone
-from ppl_vae.models.labels import Labels
-from ppl_vae.randomness import random_state, restored
+from ppl_vae.labels import Labels
+from ppl_vae.random_state import random_state, restored
 
 Tensors = tuple[Tensor | None, ...]
 Graph = Callable[..., Callable[[], Tensors]]
@@ -195,7 +195,7 @@ class Compiled:
         """Run the function, which may make what it lacks; return which inputs are labels."""
         # Estimators look at new programs, too, and note what they find.
         try:
-            with restored(), untouched(*self._modules), labels_among(tensors) as labels:
+            with restored(), kept_buffers(*self._modules), labels_among(tensors) as labels:
                 self._function(*tensors)
         except BaseException:
             before.put_back()

@@ -23,15 +23,15 @@ Example:
 """
 
 from ppl_vae.data.batches import Batches
-from ppl_vae.data.binarise import BINARISE
+from ppl_vae.data.binarisation import BINARISE
+from ppl_vae.data.builtin import LOADERS
+from ppl_vae.data.custom import from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.foreign import Replayed
 from ppl_vae.data.images import IMAGE_SUFFIXES
 from ppl_vae.data.loading import SPLITS, load
-from ppl_vae.data.named import LOADERS
-from ppl_vae.data.parts import Batch, MaskedBatch, Part
-from ppl_vae.data.sources import from_file, from_folder, from_numpy, from_tensor
-from ppl_vae.data.streams import SemiSupervised
+from ppl_vae.data.minibatch import Batch, MaskedBatch, Part
+from ppl_vae.data.replay import Replayed
+from ppl_vae.data.semisupervised import SemiSupervised
 
 __all__ = [
     "BINARISE",

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ppl_vae.data.parts import Batch, MaskedBatch
-from ppl_vae.data.position import Epochs, check_state, in_state, place, random_state
+from ppl_vae.data.loader_state import Epochs, check_state, in_state, place, random_state
+from ppl_vae.data.minibatch import Batch, MaskedBatch
 from ppl_vae.errors import positive_int
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Batches:
     def state_dict(self) -> dict[str, object]:
         """Return the place: what was handed out so far, and the random state for what comes.
 
-        Numbers, strings and tensors alone, which :func:`ppl_vae.storage.save_state` writes. Ask
+        Numbers, strings and tensors alone, which :func:`ppl_vae.io.save_state` writes. Ask
         between batches. After the last batch of an epoch, the place is that epoch's end, from
         where an iteration yields nothing; once the loop is over, it is the next epoch's start.
         """

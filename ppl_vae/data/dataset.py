@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from ppl_vae.data.batches import Batches
-from ppl_vae.data.binarise import check_mode, drawn
+from ppl_vae.data.binarisation import check_mode, drawn
 from ppl_vae.data.checks import (
     check_exact,
     check_values,
@@ -25,11 +25,11 @@ from ppl_vae.data.checks import (
     index_of,
     observed,
 )
-from ppl_vae.data.dequantise import check_alone, checked_levels, levels_of, noisy
-from ppl_vae.data.drawing import Drawing
+from ppl_vae.data.dequantisation import check_alone, checked_levels, levels_of, noisy
 from ppl_vae.data.labels import numbered
-from ppl_vae.data.parts import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
+from ppl_vae.data.minibatch import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
+from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import (
     describe,
     device_of,
@@ -41,7 +41,7 @@ from ppl_vae.errors import (
     seed_of,
     sizes,
 )
-from ppl_vae.events import how_to_arrange, same_event
+from ppl_vae.event_shapes import how_to_arrange, same_event
 from ppl_vae.tensors import as_tensor
 
 if TYPE_CHECKING:  # what is kept

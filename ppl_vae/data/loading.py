@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppl_vae.data.builtin import LOADERS
+from ppl_vae.data.custom import from_file, from_folder
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.named import LOADERS
-from ppl_vae.data.sources import from_file, from_folder
 from ppl_vae.errors import describe, path_of, quoted
 
 SPLITS = ("train", "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.randomness import numpy_generator
+from ppl_vae.random_state import numpy_generator
 
 
 def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str, fewer: bool) -> Tensor:

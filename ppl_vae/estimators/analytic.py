@@ -13,16 +13,16 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from ppl_vae.errors import flag, number
 from ppl_vae.estimators.datum import Datum
-from ppl_vae.estimators.masks import Mask, elementwise, is_masked
-from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
-from ppl_vae.estimators.traces import Program, is_enumerated, sample_sites
-from ppl_vae.estimators.weights import (
+from ppl_vae.estimators.log_weights import (
     LogWeights,
     guide_terms,
     model_terms,
     same_weight,
     sampled_sites,
 )
+from ppl_vae.estimators.masks import Mask, elementwise, is_masked
+from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
+from ppl_vae.estimators.traces import Program, is_enumerated, sample_sites
 
 
 class ClosedForm(NamedTuple):

@@ -17,7 +17,7 @@ from pyro.poutine.util import is_validation_enabled, site_is_subsample
 from torch import Tensor
 
 from ppl_vae.estimators.masks import both, without_mask
-from ppl_vae.estimators.supports import as_drawn, inner_value, leaves_support
+from ppl_vae.estimators.support import as_drawn, inner_value, leaves_support
 
 PARTICLES = "num_particles_vectorized"
 """The name of the particles' plate, as in Pyro's own estimators."""

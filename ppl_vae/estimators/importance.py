@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import flag, number, positive_int
+from ppl_vae.estimators.log_weights import LogWeights, log_weights
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.traces import Program
-from ppl_vae.estimators.weights import LogWeights, log_weights
-from ppl_vae.turns import exclusively
+from ppl_vae.process_state import exclusively
 
 Gradient = Literal["iwae", "dreg", "stl", "wake"]
 

@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int
-from ppl_vae.turns import exclusively
+from ppl_vae.process_state import exclusively
 
 Schedule = Callable[[int], float]
 """β as a function of the step, 0 for the first."""

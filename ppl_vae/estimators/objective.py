@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.estimators.averages import log_power_mean, shares
+from ppl_vae.estimators.power_means import log_power_mean, shares
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, integer, positive_int
 from ppl_vae.estimators.traces import PlateNesting, Program
-from ppl_vae.turns import exclusively
+from ppl_vae.process_state import exclusively
 
 
 class Bound(NamedTuple):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ppl_vae.buffers import on_copies
 from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
-from ppl_vae.randomness import restored
+from ppl_vae.random_state import restored
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Evaluation of any pair: bounds, log p(x), what the ELBO is made of, labels, a report."""
+"""Evaluation of any pair: bounds, log p(x), what the ELBO is made of, labels."""
 
 from ppl_vae.evaluation.annealing import (
     AnnealedLikelihood,
@@ -11,11 +11,10 @@ from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
 from ppl_vae.evaluation.calibration import Calibration, expected_calibration_error
 from ppl_vae.evaluation.classification import accuracy
 from ppl_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
+from ppl_vae.evaluation.dependencies import relations
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
-from ppl_vae.evaluation.graph import relations
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
-from ppl_vae.evaluation.reporting import Report, report
 from ppl_vae.evaluation.representation import (
     Clustering,
     accuracy_interval,
@@ -37,7 +36,6 @@ __all__ = [
     "KLDecomposition",
     "LatentUnits",
     "LogLikelihood",
-    "Report",
     "accuracy",
     "accuracy_interval",
     "annealed_importance_sampling",
@@ -54,6 +52,5 @@ __all__ = [
     "log_likelihood",
     "nearest_neighbours",
     "relations",
-    "report",
     "responsibilities",
 ]

@@ -15,10 +15,10 @@ from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
+from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import State, StepSizes, transition
 from ppl_vae.evaluation.joint import Joint, Start, Values
@@ -26,8 +26,8 @@ from ppl_vae.evaluation.likelihood import Evidence, check_log_weights
 from ppl_vae.evaluation.programs import batches
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
-from ppl_vae.letters import for_stdout
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 TARGET_ACCEPTANCE = 0.65
 """The acceptance that step sizes are tuned for (Neal 2011, section 4.4)."""

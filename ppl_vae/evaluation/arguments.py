@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
-from ppl_vae.data.drawing import Drawing
-from ppl_vae.data.parts import given
+from ppl_vae.data.minibatch import given
+from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.checks import check_beside, check_data
 from ppl_vae.evaluation.signature import MASK, Signature
@@ -46,7 +46,7 @@ def arguments(
     - A tensor is given as it is, and so are context and mask.
     - An array of numpy's is a tensor, brought to the device and, if floating, to the dtype of the
       pair, as is all that follows.
-    - A data set is drawn as :class:`ppl_vae.data.drawing.Drawing` says, grey values under a
+    - A data set is drawn as :class:`ppl_vae.data.value_transform.Drawing` says, grey values under a
       likelihood of 0 and 1 once, with seed 0; some at a time, never as a whole. Its mask is given
       by name, and its labels where the programs take a second argument, but not to a
       ``SemiSupervisedVAE``, which is to find them for itself.

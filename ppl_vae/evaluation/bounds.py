@@ -4,45 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from ppl_vae.errors import describe, flag, positive_int, sizes
+from ppl_vae.errors import flag, positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.models.training_term import WithoutTrainingTerms
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
-
-
-@runtime_checkable
-class ModelAndGuide(Protocol):
-    """Anything with a model and a guide that are modules: this package's pairs, or your own."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The generative program."""
-
-    @property
-    def guide(self) -> nn.Module:
-        """The variational program."""
-
-
-def check_pair(owner: str, pair: object) -> None:
-    """Raise TypeError unless an object has a model and a guide that are modules."""
-    programs = (getattr(pair, "model", None), getattr(pair, "guide", None))
-    if not all(isinstance(program, nn.Module) for program in programs):
-        what = type(pair).__name__ if isinstance(pair, nn.Module) else describe(pair)
-        raise TypeError(
-            f"{owner}: pair must have a model and a guide that are modules, got {what}; a "
-            f"program that is a function can be the forward method of one"
-        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ppl_vae.errors import describe
-from ppl_vae.models.labels import INTEGERS
+from ppl_vae.labels import INTEGERS
 
 
 def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None) -> None:

@@ -14,7 +14,7 @@ from ppl_vae.evaluation.checks import check_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
 from ppl_vae.models.observation import Observation
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
 
 
 def accuracy(

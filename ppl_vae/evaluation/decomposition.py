@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from tqdm import tqdm
 
+from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import (
     BLOCK,
@@ -25,8 +25,8 @@ from ppl_vae.evaluation.latents import (
 )
 from ppl_vae.evaluation.programs import row_limit
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.letters import for_stdout
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 
 @dataclass(frozen=True)

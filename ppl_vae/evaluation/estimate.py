@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ppl_vae.letters import for_stdout
+from ppl_vae.ascii import for_stdout
 
 
 @dataclass(frozen=True)

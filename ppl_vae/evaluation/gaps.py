@@ -17,14 +17,14 @@ from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 PARTICLES = 10
 """Draws per datum and step of the optimisation."""

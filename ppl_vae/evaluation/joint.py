@@ -11,8 +11,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from ppl_vae.estimators.log_weights import model_terms
 from ppl_vae.estimators.traces import sample_sites
-from ppl_vae.estimators.weights import model_terms
 from ppl_vae.evaluation.programs import Batch, Enumerating
 
 Start = Literal["prior", "posterior"]

@@ -22,8 +22,8 @@ from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
 from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.arguments import Arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.evaluation.signature import Signature
+from ppl_vae.protocols import ModelAndGuide
 
 BLOCK = 500
 """How many data are run at once where a posterior or a prior is then asked for many densities."""

@@ -14,19 +14,19 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from tqdm import tqdm
 
+from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
-from ppl_vae.evaluation.compiled import CompiledWeights
+from ppl_vae.evaluation.compiled_weights import CompiledWeights
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.programs import Batch, batches, row_limit
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.streaming import WeightSums
 from ppl_vae.evaluation.weights import summed_log_weights
-from ppl_vae.letters import for_stdout
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 AT_ONCE = 100
 """Particles of a datum at a time where there are data enough: x is encoded anew for so many."""

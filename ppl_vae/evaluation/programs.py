@@ -18,8 +18,9 @@ from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
 from ppl_vae.evaluation.arguments import Arguments
 from ppl_vae.evaluation.bits import Kind
-from ppl_vae.evaluation.bounds import MAX_ROWS, ModelAndGuide, check_all_data, scored
+from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
 from ppl_vae.evaluation.signature import Signature
+from ppl_vae.protocols import ModelAndGuide
 
 PLATE = "data"
 """The name of the batch plate."""

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.checks import check_labels, known_labels
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latents import BLOCK, data_blocks, latent_at, run_latents
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from ppl_vae.errors import seed_of
-from ppl_vae.turns import exclusively
+from ppl_vae.process_state import exclusively
 
 
 @contextmanager

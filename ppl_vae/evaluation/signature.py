@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Batch, MaskedBatch, Part
-from ppl_vae.data.parts import Given
+from ppl_vae.data.minibatch import Given
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 

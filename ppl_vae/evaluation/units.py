@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from ppl_vae.errors import flag, integer, number
 from ppl_vae.evaluation.arguments import Array, Data, arguments
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -26,7 +25,8 @@ from ppl_vae.evaluation.latents import (
     run_latents,
 )
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
+from ppl_vae.protocols import ModelAndGuide, check_pair
 
 NO_INFORMATION = 0.1
 """A posterior whose KL is below so many nats per datum has collapsed, whatever its units' scale."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.estimators.weights import Enumerated, log_weights
+from ppl_vae.estimators.log_weights import Enumerated, log_weights
 from ppl_vae.evaluation.programs import PLATE, Batch
 
 

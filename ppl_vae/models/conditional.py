@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
+from ppl_vae.labels import Labels
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
-from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation, ordinary
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import agree, zeros_for
-from ppl_vae.modes import inference
+from ppl_vae.module_modes import inference
 from ppl_vae.registration import register
 
 

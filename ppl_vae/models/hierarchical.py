@@ -16,7 +16,7 @@ from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import check_parts, observation_of, probed, same_latents
-from ppl_vae.modes import inference
+from ppl_vae.module_modes import inference
 from ppl_vae.registration import register
 
 

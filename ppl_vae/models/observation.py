@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.errors import describe, positive_int
-from ppl_vae.events import how_to_arrange, same_event
+from ppl_vae.event_shapes import how_to_arrange, same_event
 
 _INTERVALS = tuple(
     c if isinstance(c, type) else type(c)

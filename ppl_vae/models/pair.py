@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.construction import Constructed, arguments, expression
+from ppl_vae.constructor import Constructed, arguments, expression
 from ppl_vae.errors import describe, flag, seed_of
+from ppl_vae.labels import Labels
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
-from ppl_vae.models.labels import Labels
 from ppl_vae.models.observation import Observation
-from ppl_vae.modes import inference
+from ppl_vae.module_modes import inference
 
 P = TypeVar("P", bound="Pair")
 
@@ -107,15 +105,6 @@ class Pair(Constructed, ABC):
             for part in new.modules():
                 part.training = part.training and part in shared
         return new
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the pair into a folder, from which ``ppl_vae.load(folder)`` returns it.
-
-        See :func:`ppl_vae.storage.save`, which says what is written and which errors there are.
-        """
-        from ppl_vae.storage import save  # not above: it knows the pairs
-
-        return save(self, folder)
 
     @of_arrays
     def check(self, data: HasParts | Tensor) -> None:
@@ -221,7 +210,13 @@ class Pair(Constructed, ABC):
             ``(num_samples, batch, *event)``.
         """
         fill = partial(
-            imputed, self, num_samples=num_samples, num_particles=num_particles, mean=mean
+            imputed,
+            self.model,
+            self.guide,
+            self.observation,
+            num_samples=num_samples,
+            num_particles=num_particles,
+            mean=mean,
         )
         if isinstance(x, Tensor) or not isinstance(x, HasParts):
             if mask is None:

@@ -13,8 +13,8 @@ from torch.distributions import Distribution
 from ppl_vae.conditional import NotFinitePartError, takes_context
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
-from ppl_vae.modes import evaluating
-from ppl_vae.randomness import restored
+from ppl_vae.module_modes import evaluating
+from ppl_vae.random_state import restored
 
 
 def agree(

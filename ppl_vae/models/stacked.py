@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from jaxtyping import Float
 from torch import Tensor
 
-from ppl_vae.construction import Constructed
+from ppl_vae.constructor import Constructed
 from ppl_vae.errors import describe
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
@@ -16,7 +13,7 @@ from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import mean_of, values_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
 from ppl_vae.models.vae import VAE
-from ppl_vae.modes import inference
+from ppl_vae.module_modes import inference
 
 
 class StackedVAE(Constructed):
@@ -64,12 +61,6 @@ class StackedVAE(Constructed):
     def observation(self) -> Observation:
         """The shape and support of one datum."""
         return self.first.observation
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write both pairs into a folder, from which ``ppl_vae.load(folder)`` returns them."""
-        from ppl_vae.storage import save  # not above: it knows the pairs
-
-        return save(self, folder)
 
     @of_arrays
     @inference

@@ -6,7 +6,7 @@ For images the features are ``(channels, height, width)``. Between flat data and
 
 from ppl_vae.nets.conv import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nets.gated import GatedMLP
-from ppl_vae.nets.leading import KeepLeading
+from ppl_vae.nets.leading_dims import KeepLeading
 from ppl_vae.nets.mlp import MLP
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "KeepLeading", "ResidualBlock"]

@@ -3,7 +3,7 @@
 No normalisation layers. Batch normalisation makes q(z | x) of one datum depend on the rest of its
 batch, particles and enumerated values among them, so that log q(z | x) is no longer the density of
 what was sampled. Group normalisation would not, but it is not needed: the weights start at a scale
-that keeps outputs of order one at any depth (:mod:`ppl_vae.nets.initialise`).
+that keeps outputs of order one at any depth (:mod:`ppl_vae.nets.initialisation`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ppl_vae.conditional import concatenate
-from ppl_vae.construction import Constructed
+from ppl_vae.constructor import Constructed
 from ppl_vae.errors import integer, positive_int, sizes
 from ppl_vae.nets.checks import check_activation, features_of, image
-from ppl_vae.nets.initialise import gain_after, scaled
-from ppl_vae.nets.leading import KeepLeading
-from ppl_vae.nets.several import through
+from ppl_vae.nets.initialisation import gain_after, scaled
+from ppl_vae.nets.leading_dims import KeepLeading
+from ppl_vae.nets.multiple_inputs import through
 
 
 class ResidualBlock(Constructed):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ppl_vae.construction import Constructed
+from ppl_vae.constructor import Constructed
 from ppl_vae.errors import positive_int, sizes
 from ppl_vae.nets.checks import features_of
-from ppl_vae.nets.several import through
+from ppl_vae.nets.multiple_inputs import through
 
 
 class GatedMLP(Constructed):

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ppl_vae.construction import Constructed
+from ppl_vae.constructor import Constructed
 from ppl_vae.errors import positive_int, sizes
 from ppl_vae.nets.checks import check_activation, features_of
-from ppl_vae.nets.several import through
+from ppl_vae.nets.multiple_inputs import through
 
 
 class MLP(Constructed):

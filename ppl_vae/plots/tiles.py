@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import positive_int, sizes
-from ppl_vae.events import same_event
+from ppl_vae.event_shapes import same_event
 from ppl_vae.plots.arrays import array
 from ppl_vae.plots.axes import axes_of
 from ppl_vae.plots.colours import MISSING

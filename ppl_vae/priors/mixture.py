@@ -12,7 +12,7 @@ from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import describe, flag, number, positive_int, seed_of
-from ppl_vae.randomness import numpy_generator
+from ppl_vae.random_state import numpy_generator
 
 
 class GaussianMixture(ConditionalDistribution):

@@ -1,15 +1,15 @@
 """Training any pair under any estimator, to be interrupted and resumed at will."""
 
-from ppl_vae.training.fit import Fitted, fit
-from ppl_vae.training.guard import NotFiniteError
+from ppl_vae.training.fit import FitResult, fit
 from ppl_vae.training.loop import Interrupted
+from ppl_vae.training.nan_tracing import NotFiniteError
 from ppl_vae.training.step import compile_step
 from ppl_vae.training.stopping import EarlyStopping
 from ppl_vae.training.summary import data_summary
 
 __all__ = [
     "EarlyStopping",
-    "Fitted",
+    "FitResult",
     "Interrupted",
     "NotFiniteError",
     "compile_step",

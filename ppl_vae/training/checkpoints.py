@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.storage.atomic import PREFIX, clear_leftovers, new_folder, refuse_links
-from ppl_vae.storage.errors import DamagedError, StorageError
-from ppl_vae.storage.manifest import check, seal
-from ppl_vae.storage.state import load_state, save_state
-from ppl_vae.storage.weights import read_tensors, save_weights, write_tensors
+from ppl_vae.io.atomic import PREFIX, clear_leftovers, new_folder, refuse_links
+from ppl_vae.io.errors import DamagedError, StorageError
+from ppl_vae.io.manifest import check, seal
+from ppl_vae.io.state import load_state, save_state
+from ppl_vae.io.tensors import read_tensors, save_weights, write_tensors
 
 _PREFIX, _DAMAGED = "step-", ".damaged"
 _NAME = re.compile(rf"{_PREFIX}([0-9]{{9}}|[1-9][0-9]{{9,17}})")
@@ -56,7 +56,7 @@ class Checkpoints:
     """The checkpoints in a folder, one folder each.
 
     A checkpoint holds ``weights.safetensors``, ``state.safetensors`` (all else, see
-    :func:`ppl_vae.storage.save_state`), ``best.safetensors`` where the best weights are kept, and
+    :func:`ppl_vae.io.save_state`), ``best.safetensors`` where the best weights are kept, and
     ``manifest.json`` with the size and SHA-256 of each. It is written beside its place, brought to
     the disk, and renamed. Links are not followed.
 

@@ -16,13 +16,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.errors import flag, seed_of
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.bounds import ModelAndGuide
-from ppl_vae.modes import training
-from ppl_vae.randomness import seed_everything
+from ppl_vae.module_modes import training
+from ppl_vae.process_state import exclusively, own_state
+from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.random_state import seed_everything
 from ppl_vae.training.arguments import (
     check_kind,
     checked_counts,
@@ -33,22 +34,21 @@ from ppl_vae.training.arguments import (
     made_schedule,
 )
 from ppl_vae.training.compiled import CompiledShares
-from ppl_vae.training.declaration import Declaration, of_optimiser, of_pair
+from ppl_vae.training.data_source import Source, check_classes, fixed, source_of
 from ppl_vae.training.distributed import Processes
-from ppl_vae.training.launch import launched, no_search_for_gpus, on_device
+from ppl_vae.training.fabric import launched, no_search_for_gpus, on_device
 from ppl_vae.training.loop import Every, RunFolder, loop
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import Holdings, Parameters
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.sources import Source, check_classes, fixed, source_of
+from ppl_vae.training.settings import Declaration, of_optimiser, of_pair
 from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
-from ppl_vae.turns import exclusively, own_state
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What a training leaves behind, besides the trained pair.
 
     Args:
@@ -99,7 +99,7 @@ def fit(
     seed: int = 0,
     log_every: int = 50,
     progress: bool = True,
-) -> Fitted:
+) -> FitResult:
     r"""Train any model/guide pair, in place, under any estimator of a bound.
 
     Each step minimises minus the estimator's bound in nats per datum; where data come in several
@@ -234,7 +234,7 @@ def fit(
         first = source.first()[0]
         objective = Objective(pair, scheduled, first)
         if estimator is None:
-            with untouched(objective):
+            with kept_buffers(objective):
                 check_per_datum(
                     objective, first, "the default estimator needs them; give another estimator"
                 )
@@ -305,7 +305,7 @@ def fit(
             with exclusively():
                 run.use_best()
             fabric.call("on_run_close")
-    return Fitted(
+    return FitResult(
         steps=run.step,
         stopped=stopped,
         history=run.history.arrays(),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.storage.atomic import replaced_file
+from ppl_vae.io.atomic import replaced_file
 
 
 class Table:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppl_vae.training.checkpoints import Checkpoints
-from ppl_vae.training.declaration import Declaration
 from ppl_vae.training.distributed import greatest, together
-from ppl_vae.training.interrupts import Interrupts
-from ppl_vae.training.lock import locked
+from ppl_vae.training.folder_lock import locked
 from ppl_vae.training.progress import progress_bar
 from ppl_vae.training.run import Run
+from ppl_vae.training.settings import Declaration
+from ppl_vae.training.signals import Interrupts
 
 
 class Interrupted(KeyboardInterrupt):

@@ -10,10 +10,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators.handlers import PARTICLES
-from ppl_vae.evaluation.bounds import ModelAndGuide
+from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.training.distributed import Share
 from ppl_vae.training.precision import networks_only
 from ppl_vae.training.schedules import Scheduled
@@ -39,7 +39,7 @@ class Objective(nn.Module):
         self.model = pair.model
         self.guide = pair.guide
         self.scheduled = scheduled
-        with untouched(self):
+        with kept_buffers(self):
             # Some guides make their parameters here.
             guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
             model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
@@ -51,7 +51,7 @@ class Objective(nn.Module):
         Estimators run new programs once more at their first call: that should not be a part of the
         training, where one that resumes would draw other numbers than one that went on.
         """
-        with untouched(self), pyro.validation_enabled(False), self.scheduled.now() as estimator:
+        with kept_buffers(self), pyro.validation_enabled(False), self.scheduled.now() as estimator:
             estimator.differentiable_loss(self.model, self.guide, *part.args, **part.kwargs)
 
     def forward(self, share: Share, *, weighted: bool = True) -> tuple[Tensor, Tensor]:

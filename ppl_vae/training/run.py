@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.buffers import Moving, untouched
-from ppl_vae.models.labels import known
-from ppl_vae.randomness import (
+from ppl_vae.buffers import Moving, kept_buffers
+from ppl_vae.labels import known
+from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import (
     generators,
     random_state,
     restored,
@@ -28,22 +29,21 @@ from ppl_vae.randomness import (
     set_generators,
     set_random_state,
 )
+from ppl_vae.training.checkpoint_checks import check_entries, check_schedule, check_weights
 from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, put_back, weights
 from ppl_vae.training.compiled import CompiledShares
-from ppl_vae.training.declaration import Declaration
+from ppl_vae.training.data_source import Source
+from ppl_vae.training.deferred_checks import Attempt, Lookout
 from ppl_vae.training.distributed import Processes, Share, any_of, greatest, together
-from ppl_vae.training.guard import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.history import Table
-from ppl_vae.training.kept import check_entries, check_schedule, check_weights
-from ppl_vae.training.lookout import Attempt, Lookout
+from ppl_vae.training.nan_tracing import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.objective import Objective
-from ppl_vae.training.optimiser_state import checked_optimiser
+from ppl_vae.training.optimizer_state import checked_optimiser
 from ppl_vae.training.parameters import Holdings, Parameters, check_rates, total_norm
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.sources import Source
+from ppl_vae.training.settings import Declaration
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
-from ppl_vae.turns import exclusively
 
 _APART = 1_000_003
 """How far the seeds of two processes are apart."""
@@ -228,7 +228,7 @@ class Run:
     def _look_at(self, share: Share) -> None:
         """Let the programs check the values of a share, and change nothing."""
         objective = self.parts.objective
-        with restored(), untouched(objective), torch.no_grad(), self.parts.fabric.autocast():
+        with restored(), kept_buffers(objective), torch.no_grad(), self.parts.fabric.autocast():
             objective(share)
 
     @exclusively()
@@ -426,7 +426,7 @@ class Run:
         """Return minus the bound without β of the last step's data, at other draws."""
         fabric = self.parts.fabric
         # With gradients, though none is wanted: some of Pyro's estimators refuse to go without.
-        with restored(), untouched(self.parts.objective), fabric.autocast():
+        with restored(), kept_buffers(self.parts.objective), fabric.autocast():
             loss, _ = self.parts.objective(self._share, weighted=False)
         return _mean_over_processes(loss.detach().double(), fabric).item()
 
@@ -438,7 +438,7 @@ class Run:
 
     def _origin(self, share: Share, before: Mapping[str, Tensor], loss: Tensor) -> str:
         def rerun() -> Tensor:
-            with restored(), untouched(self.parts.objective), self.parts.fabric.autocast():
+            with restored(), kept_buffers(self.parts.objective), self.parts.fabric.autocast():
                 set_generators(self.parts.fabric.device, before)
                 objective, _ = self.parts.objective(share)
             return objective

@@ -12,19 +12,20 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppl_vae.buffers import Moving, untouched
+from ppl_vae.buffers import Moving, kept_buffers
 from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.bounds import ModelAndGuide, check_pair
 from ppl_vae.evaluation.signature import Signature
-from ppl_vae.randomness import generators, restored, set_generators
+from ppl_vae.process_state import exclusively
+from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.random_state import generators, restored, set_generators
 from ppl_vae.training.arguments import check_kind, checked_estimator
 from ppl_vae.training.compiled import CompiledObjective
+from ppl_vae.training.deferred_checks import Attempt, Lookout
 from ppl_vae.training.distributed import Processes, Share
-from ppl_vae.training.guard import NotFiniteError, origin
-from ppl_vae.training.launch import no_search_for_gpus
-from ppl_vae.training.lookout import Attempt, Lookout
+from ppl_vae.training.fabric import no_search_for_gpus
+from ppl_vae.training.nan_tracing import NotFiniteError, origin
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import (
     Holdings,
@@ -34,7 +35,6 @@ from ppl_vae.training.parameters import (
     total_norm,
 )
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.turns import exclusively
 
 _OWNER = "compile_step"
 
@@ -190,7 +190,7 @@ class _Step:
         """Let all be as it was before an attempt, and return the error that says why it failed."""
 
         def rerun() -> Tensor:
-            with restored(), untouched(objective):
+            with restored(), kept_buffers(objective):
                 set_generators(inputs[0].device, attempt.before)
                 loss, _ = objective(self._share(*inputs))
             return loss

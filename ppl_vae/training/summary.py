@@ -9,10 +9,10 @@ from torch.distributions import constraints
 
 from ppl_vae.data import Batches, Dataset, SemiSupervised
 from ppl_vae.data.checks import observed
-from ppl_vae.data.drawing import Drawing
+from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import describe, quoted
-from ppl_vae.evaluation.bounds import ModelAndGuide
 from ppl_vae.models.observation import Observation
+from ppl_vae.protocols import ModelAndGuide
 
 
 def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:

@@ -9,14 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ppl_vae.buffers import untouched
+from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.modes import evaluating
+from ppl_vae.module_modes import evaluating
 from ppl_vae.training.distributed import Processes, together
 
 
@@ -44,7 +44,7 @@ class Validation:
         Raises:
             ValueError: if the data do not suit the programs, or those give no bound per datum.
         """
-        with untouched(self.programs):
+        with kept_buffers(self.programs):
             some = self.data.rows(slice(1))
             check_per_datum(self.programs, some, "validation needs them", self.num_particles)
 

@@ -12,7 +12,7 @@ from pairs import binary, ssvae, vae
 from pyro.infer.inspect import get_model_relations
 
 from ppl_vae import plots
-from ppl_vae.evaluation.graph import relations
+from ppl_vae.evaluation.dependencies import relations
 from ppl_vae.plots.layout import HEIGHT, lay_out
 
 RNG = np.random.default_rng(0)

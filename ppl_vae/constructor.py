@@ -1,0 +1,239 @@
+"""How a live module was built: the constructor's arguments, read back from its attributes.
+
+Every class of the package keeps each constructor argument as an attribute of the same name, as
+scikit-learn's estimators do; a user's class that does so is read in the same way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.equality import differences
+from ppl_vae.errors import describe
+
+WIDTH = 88
+"""The longest line that is not broken."""
+
+
+class Constructed(nn.Module):
+    """A module whose constructor's arguments, but for modules, cannot be assigned anew.
+
+    They went into what was built: assigned later, a width or a scale would change nothing, or not
+    everything, until the pair is saved and loaded. Another module may take the place of one, since
+    it is what runs. In classes of users, derived from the package's, all may be assigned.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        cls: Any = type(self)
+        is_there = name in vars(self) or isinstance(getattr(cls, name, None), property)
+        if is_there and name in _read_only(cls):
+            fix = (
+                f"pair.replace({name}=...) makes a pair that shares the other parts"
+                if hasattr(self, "replace")
+                else f"put another {cls.__name__}, made with it, in the place of this one"
+            )
+            raise AttributeError(
+                f"{cls.__name__}.{name} is read-only, since the constructor built with it, got "
+                f"{describe(value)[:60]}; {fix}"
+            )
+        super().__setattr__(name, value)
+
+
+@cache
+def _read_only(cls: type) -> frozenset[str]:
+    """Return the names of the constructor's arguments of a class of the package."""
+    if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return frozenset()
+    return frozenset(p.name for p in parameters(cls))
+
+
+def arguments(module: nn.Module) -> dict[str, object]:
+    """Return the constructor's arguments by name, each read from the attribute of that name.
+
+    Raises:
+        AttributeError: if an argument is not kept.
+        TypeError: if the constructor takes ``*args`` or ``**kwargs``, which have no names.
+
+    Example:
+        >>> from ppl_vae import priors
+        >>> arguments(priors.Flow(10, "maf", transforms=5))
+        {'latent_dim': 10, 'kind': 'maf', 'transforms': 5, 'hidden': (64, 64)}
+    """
+    return {p.name: _kept(module, p.name) for p in parameters(type(module))}
+
+
+def parameters(cls: type) -> list[inspect.Parameter]:
+    """Return the constructor's parameters, each with a name.
+
+    Raises:
+        TypeError: if it takes ``*args`` or ``**kwargs``, which have none.
+    """
+    if cls.__init__ is nn.Module.__init__:  # type: ignore[misc]
+        return []  # its *args and **kwargs are for cooperative inheritance and must be empty
+    named = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    for p in named:
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            stars = "*" if p.kind is p.VAR_POSITIONAL else "**"
+            raise TypeError(
+                f"{cls.__qualname__}: the constructor takes {stars}{p.name}, which cannot be read "
+                f"back from a live module; name its arguments"
+            )
+    return named
+
+
+def expression(module: nn.Module) -> str:
+    """Return the constructor's call as Python source, for people and for ``eval``.
+
+    Arguments at their defaults are left out. A module that occurs twice is named at its first
+    occurrence, ``(posterior := ...)``, so that it is one module again. What cannot be written as
+    source (a user's lambda, a module that does not keep its arguments, a network or part that is no
+    longer what its constructor makes) appears as its ``repr``.
+
+    Example:
+        >>> from ppl_vae import nets, posteriors
+        >>> print(expression(posteriors.DiagonalNormal(nets.MLP(784, 20, activation=nn.ReLU))))
+        posteriors.DiagonalNormal(
+            net=nets.MLP(in_features=784, out_features=20, activation=nn.ReLU),
+        )
+    """
+    return _Writer(module).write(module, "module", indent=0)
+
+
+class _Writer:
+    """Writes one module; knows which of its parts occur more than once."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.count = Counter(id(part) for part in _occurrences(module, set()))
+        self.names: dict[int, str] = {}
+
+    def write(self, value: object, name: str, indent: int) -> str:
+        """Return source for a value; ``name`` is what it may be called if it occurs again."""
+        if isinstance(value, nn.Module) and not isinstance(value, nn.ModuleList):
+            return self._shared(value, name, indent)
+        if isinstance(value, type):
+            name = value.__name__
+            return f"nn.{name}" if getattr(nn, name, None) is value else name
+        if isinstance(value, (tuple, list, nn.ModuleList)):
+            items = [self.write(item, name, indent) for item in value]
+            if not isinstance(value, tuple):
+                return _call("[", items, "]", indent)
+            return f"({items[0]},)" if len(items) == 1 else _call("(", items, ")", indent)
+        if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+            return f"float({str(value)!r})"
+        return f"<{describe(value)}>" if isinstance(value, Tensor) else repr(value)
+
+    def _shared(self, module: nn.Module, name: str, indent: int) -> str:
+        if id(module) in self.names:
+            return self.names[id(module)]
+        source = self._module(module, indent)
+        if self.count[id(module)] < 2:
+            return source
+        taken = {*self.names.values(), *_IN_SCOPE}
+        names = (name if n == 1 else f"{name}_{n}" for n in range(1, len(taken) + 2))
+        self.names[id(module)] = next(n for n in names if n not in taken)
+        return f"({self.names[id(module)]} := {source})"
+
+    def _module(self, module: nn.Module, indent: int) -> str:
+        cls = type(module)
+        try:
+            if type(module) is nn.Sequential:
+                children = [self.write(child, "net", indent + 4) for child in module]
+                return _call("nn.Sequential(", children, ")", indent)
+            if cls.__module__.startswith("torch.nn."):  # does not keep its arguments
+                one_line = not list(module.children())
+                return f"nn.{module!r}" if one_line else self._repr(module, indent)
+            if not _is_as_built(module):
+                return self._repr(module, indent)
+            given = _not_default(module)
+            written = [f"{k}={self.write(v, k, indent + 4)}" for k, v in given.items()]
+        except Exception:  # a repr must not raise, whatever a user's property does
+            return self._repr(module, indent)
+        return _call(f"{qualified(cls)}(", written, ")", indent)
+
+    @staticmethod
+    def _repr(module: nn.Module, indent: int) -> str:
+        try:
+            text = nn.Module.__repr__(module)
+        except Exception:
+            text = object.__repr__(module)
+        return text.replace("\n", "\n" + " " * indent)
+
+
+_IN_SCOPE = ("priors", "posteriors", "likelihoods", "nets", "nn", "torch")
+
+
+def _kept(module: nn.Module, name: str) -> object:
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        cls = type(module).__qualname__
+        raise AttributeError(
+            f"{cls}: the constructor's argument {name!r} cannot be read back; keep it as an "
+            f"attribute, self.{name} = {name}"
+        ) from error
+
+
+def _not_default(module: nn.Module) -> dict[str, object]:
+    default = {p.name: p.default for p in parameters(type(module))}
+    return {k: v for k, v in arguments(module).items() if not _same(v, default[k])}
+
+
+def _is_as_built(module: nn.Module) -> bool:
+    """Tell whether a part of the package is what its constructor makes of its arguments.
+
+    Pairs are, since their parts are their arguments; what users' constructors do is unknown.
+    """
+    cls: Any = type(module)
+    package, _, rest = cls.__module__.partition(".")
+    if package != __name__.partition(".")[0] or rest.startswith("models"):
+        return True
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        again = cls(**arguments(module))
+    return not any(differences(module, again))
+
+
+def _same(value: object, default: object) -> bool:
+    if isinstance(value, Tensor) or type(value) is not type(default):
+        return False
+    return value is default or value == default
+
+
+def _occurrences(value: object, seen: set[int]) -> Iterator[nn.Module]:
+    """Yield the modules that a module's arguments hold, each as often as it occurs."""
+    if isinstance(value, (tuple, list, nn.ModuleList)):
+        for item in value:
+            yield from _occurrences(item, seen)
+    if not isinstance(value, nn.Module) or isinstance(value, nn.ModuleList):
+        return
+    yield value
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    try:
+        held = list(value) if type(value) is nn.Sequential else list(arguments(value).values())
+    except Exception:  # as in _Writer: such a module appears as its repr
+        return
+    yield from _occurrences(held, seen)
+
+
+def qualified(cls: type) -> str:
+    """Return the name of a class as it is written: with its room, where it is the package's."""
+    package, _, rest = cls.__module__.partition(".")
+    room = rest.partition(".")[0]
+    return f"{room}.{cls.__name__}" if package == "ppl_vae" and room != "models" else cls.__name__
+
+
+def _call(start: str, items: list[str], end: str, indent: int) -> str:
+    """Return the items on one line if they fit, and on a line each if not."""
+    line = f"{start}{', '.join(items)}{end}"
+    if not items or ("\n" not in line and indent + len(line) <= WIDTH):
+        return line
+    inner = " " * (indent + 4)
+    return "\n".join([start, *(f"{inner}{item}," for item in items), " " * indent + end])

@@ -1,0 +1,168 @@
+"""A constructor's arguments as a configuration sees them: their kinds, and checks of values."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from torch import nn
+
+from ppl_vae.constructor import parameters
+from ppl_vae.io.config.errors import ConfigError, told
+
+Kind = Literal["value", "part", "parts", "activation", "unknown", "none"]
+PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a constructor.
+
+    ``kind`` says what a configuration may hold there: a plain ``value`` of the type ``hint``, a
+    ``part`` (a mapping with a class), a list of ``parts``, the name of an ``activation``; with no
+    type hint it is ``unknown``, and ``none`` if nothing can be written, as for a tensor.
+    """
+
+    name: str
+    kind: Kind
+    hint: Any
+    default: object
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is inspect.Parameter.empty
+
+
+def arguments_of(cls: type, path: str) -> dict[str, Argument]:
+    """Return a constructor's arguments by name.
+
+    Raises:
+        ConfigError: if it takes ``*args`` or ``**kwargs``.
+    """
+    try:
+        named = parameters(cls)
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    except (NameError, TypeError, AttributeError):
+        hints = {}  # names that exist for type checkers alone
+    return {p.name: Argument(p.name, *_kind(hints.get(p.name, Any)), p.default) for p in named}
+
+
+def convert(argument: Argument, value: object, path: str) -> object:
+    """Return a plain value as the argument's type: a list as a tuple, "1e-3" as a number.
+
+    Raises:
+        ConfigError: if it is not of that type.
+    """
+    if value is None and argument.default is None:
+        return None  # whatever the hint says
+    if argument.kind == "none":
+        raise ConfigError(
+            f"{path} cannot be given in a configuration, got {told(value)}; leave it out, or "
+            f"build the part in Python"
+        )
+    if argument.kind == "unknown":
+        return value
+    try:
+        return _as(argument.hint, value)
+    except _OtherTypeError:
+        raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}") from None
+
+
+class _OtherTypeError(Exception):
+    """A value of another type."""
+
+
+def _as(hint: Any, value: object) -> Any:
+    """Return a plain value as a type says; raise _OtherTypeError if it is not of that type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        # Its own type first, whatever their order: 3 stays an integer where a float will do.
+        for member in sorted(arguments, key=lambda member: type(value) is not member):
+            with suppress(_OtherTypeError):
+                return _as(member, value)
+    elif origin is Literal:
+        if any(type(a) is type(value) and a == value for a in arguments):
+            return value
+    elif isinstance(value, (list, tuple)) and _is_sequence(hint):
+        if origin is not tuple:
+            return [_as(arguments[0], item) for item in value]
+        each = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        if len(each) == len(value):
+            return tuple(_as(a, item) for a, item in zip(each, value, strict=True))
+    elif isinstance(value, Mapping) and origin in (dict, Mapping):
+        return {_as(arguments[0], k): _as(arguments[1], v) for k, v in value.items()}
+    elif hint is type(value):
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (int, float) and type(value) is str and len(value) < 40:
+        with suppress(ValueError):  # YAML has no 1e-3
+            return hint(value)
+    raise _OtherTypeError
+
+
+def words(hint: Any) -> str:
+    """Return a type hint in words."""
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+    members = _members(hint)
+    if len(members) > 1:
+        if float in members:  # "an integer or a number"
+            members = [m for m in members if m is not int]
+        return " or ".join(words(m) for m in members)
+    (member,), arguments = members, typing.get_args(members[0])
+    if typing.get_origin(member) is Literal:
+        return " or ".join(repr(a) for a in arguments)
+    if typing.get_origin(member) is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(words(a) for a in arguments)}"
+    if _is_sequence(member):
+        plural = {int: "integers", float: "numbers", str: "strings"}
+        return f"a list of {plural.get(arguments[0], words(arguments[0]))}"
+    return names.get(member, "null" if member is type(None) else "a mapping")
+
+
+def _kind(hint: Any) -> tuple[Kind, Any]:
+    if hint is Any or hint is object:
+        return "unknown", hint
+    members = _members(hint)
+    for member in members:
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        if _is_module(member):
+            return "part", hint
+        if _is_sequence(member) and any(_is_module(a) for a in arguments):
+            return "parts", hint
+        makes = arguments[-1] if origin is Callable and arguments else None
+        if _is_module(makes) or (origin is type and _is_module(arguments[0])):
+            return "activation", hint
+    plain = [m for m in members if _is_plain(m)]
+    return ("value", Union[tuple(plain)]) if plain else ("none", hint)  # noqa: UP007
+
+
+def _members(hint: Any) -> list[Any]:
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return [m for a in typing.get_args(hint) for m in _members(a)]
+    return [hint]
+
+
+def _is_module(hint: Any) -> bool:
+    return inspect.isclass(hint) and issubclass(hint, nn.Module)
+
+
+def _is_sequence(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Sequence, list, tuple)
+
+
+def _is_plain(hint: Any) -> bool:
+    if hint in PLAIN or typing.get_origin(hint) is Literal:
+        return True
+    inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
+    of_plain = bool(inner) and all(_is_plain(m) for a in inner for m in _members(a))
+    return of_plain and (_is_sequence(hint) or typing.get_origin(hint) in (dict, Mapping))

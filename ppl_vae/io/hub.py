@@ -1,0 +1,127 @@
+"""Pairs on the Hugging Face Hub, by the package ``huggingface_hub``."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.errors import describe
+from ppl_vae.io.pairs import CONFIG, WEIGHTS, load, save
+from ppl_vae.models import Pair, StackedVAE
+
+CARD = "README.md"
+
+
+def push(
+    pair: Pair | StackedVAE,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    message: str | None = None,
+) -> str:
+    """Put a pair on the Hub, in one commit, and a page about it unless it has one.
+
+    Args:
+        pair: the pair.
+        repo_id: ``user/name``; made if it is not there.
+        private: make it so that others do not see it.
+        token: of your account; the one of ``hf auth login`` if not given.
+        message: of the commit.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ImportError: if ``huggingface_hub`` is not installed.
+        ConfigError: as :func:`ppl_vae.io.save`; nothing was sent.
+    """
+    if not isinstance(pair, (Pair, StackedVAE)):
+        raise TypeError(f"push: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}")
+    _check_name("push", repo_id)
+    hub = _library("push")
+    with tempfile.TemporaryDirectory() as name:
+        folder = save(pair, name)
+        address = hub.create_repo(repo_id, private=private, token=token, exist_ok=True)
+        if not hub.file_exists(repo_id, CARD, token=token):
+            (folder / CARD).write_text(_card(pair, repo_id), encoding="utf-8")
+        hub.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            token=token,
+            commit_message=message or f"{type(pair).__name__} of ppl_vae",
+        )
+    return str(address)
+
+
+def pull(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    allow: Collection[str] = (),
+) -> Pair | StackedVAE:
+    """Return a pair from the Hub. Nothing of what is there is run, see :func:`load`.
+
+    Args:
+        repo_id: ``user/name``.
+        revision: a branch, tag or commit; the newest if not given.
+        token: of your account, for what others do not see.
+        allow: top-level packages of your own that may be imported.
+
+    Raises:
+        ImportError: if ``huggingface_hub`` is not installed.
+        ValueError: as :func:`ppl_vae.load`.
+    """
+    _check_name("pull", repo_id)
+    hub = _library("pull")
+    folder = hub.snapshot_download(
+        repo_id, revision=revision, token=token, allow_patterns=[CONFIG, WEIGHTS, CARD]
+    )
+    return load(Path(folder), allow=allow)
+
+
+def _check_name(owner: str, repo_id: object) -> None:
+    """Raise an error unless a name may be one of a repository."""
+    expected = f"{owner}: repo_id must be 'user/name'"
+    if not isinstance(repo_id, str):
+        raise TypeError(f"{expected}, got {describe(repo_id)}")
+    if not repo_id:
+        raise ValueError(f"{expected}, got ''")
+
+
+def _library(user: str) -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise ImportError(
+            f"{user} needs the package huggingface_hub: pip install 'ppl-vae[hub]'"
+        ) from error
+
+
+def _card(pair: Pair | StackedVAE, repo_id: str) -> str:
+    return f"""---
+library_name: ppl_vae
+tags: [pyro, variational-autoencoder]
+---
+
+# {repo_id.rpartition("/")[2]}
+
+A {type(pair).__name__} of ppl_vae (variational autoencoders as Pyro programs). The weights are
+safetensors and the configuration is plain YAML: loading runs no code from here.
+
+```python
+from ppl_vae import io  # pip install 'ppl-vae[hub]'
+
+pair = io.pull({repo_id!r})
+```
+
+It was built as
+
+```python
+{pair!r}
+```
+"""

@@ -1,0 +1,72 @@
+"""Fabric with its processes running, and a pair on its device."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
+
+from ppl_vae.protocols import ModelAndGuide, check_pair
+
+
+def launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
+    """Return Fabric with its processes running: those of torchrun, or one on the pair's device."""
+    check_pair("fit", pair)
+    if fabric is None:
+        device = _like(pair).device
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if here > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            fabric = Fabric(
+                accelerator="cpu" if device.type == "cpu" else "auto",
+                devices=here,
+                num_nodes=int(os.environ["WORLD_SIZE"]) // here,
+                strategy="ddp_find_unused_parameters_true",
+            )
+        else:
+            devices: Any = 1 if device.index is None else [device.index]
+            fabric = Fabric(accelerator=device.type, devices=devices)
+    if not isinstance(fabric.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise ValueError(
+            f"fit: strategy must keep all weights in each process, as 'auto' and 'ddp' do, got "
+            f"{type(fabric.strategy).__name__}"
+        )
+    precision = fabric.strategy.precision.precision
+    if precision not in ("32-true", "64-true", "bf16-mixed"):
+        raise ValueError(
+            f"fit: precision must be '32-true', '64-true' or 'bf16-mixed' (networks in bfloat16, "
+            f"densities in float32), got {precision!r}: log-densities need more digits"
+        )
+    if not fabric._launched:
+        fabric.launch()
+    return fabric
+
+
+def no_search_for_gpus() -> None:
+    """Where there is no GPU, keep optimisers from looking for one at every step.
+
+    They ask torch whether there is one. Lightning has torch ask the library of the driver, by an
+    environment variable that it sets when it is imported: where there is no such library, it is
+    searched for on the disk each time, for a tenth of a millisecond or two.
+    """
+    if not torch.cuda.is_available():
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def _like(pair: ModelAndGuide) -> Tensor:
+    """Return a parameter of the device and dtype of all."""
+    for program in (pair.model, pair.guide):
+        for parameter in program.parameters():
+            if parameter.is_floating_point():
+                return parameter
+    return torch.empty(0)
+
+
+def on_device(pair: ModelAndGuide, fabric: Fabric) -> Tensor:
+    """Move a pair to its device, and return a parameter of it."""
+    for program in (pair.model, pair.guide):
+        fabric.to_device(fabric.strategy.precision.convert_module(program))
+    return _like(pair)

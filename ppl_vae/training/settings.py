@@ -1,0 +1,160 @@
+"""The declaration of a run: all that decides a training, by the name of the argument of ``fit``."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ppl_vae.errors import reason
+from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.training.checksums import short
+from ppl_vae.training.fingerprint import CLASS_CODE, CODE, UNREAD, described
+
+MAY_CHANGE = (
+    *("steps", "epochs", "validate_every", "checkpoint_every", "keep", "log_every"),
+    *("out", "resume", "fabric", "progress"),
+)
+"""What may be another when a training goes on; ``validate_every`` not where it counts patience.
+
+Of ``fabric`` that is devices, number of processes and loggers; the precision is declared.
+"""
+
+STATE = "the training changes it"
+"""In the place of what is no setting: what a training writes on the objects that it was given."""
+
+_VERSIONS = {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}
+_NONE = "nothing"
+_SHOWN = 3
+
+
+class Declaration:
+    """What a training was called with, in words.
+
+    Args:
+        given: the arguments of ``fit`` that decide it, by name; those of ``MAY_CHANGE`` are not
+            among them.
+        optimiser: what :func:`of_optimiser` says of it.
+    """
+
+    def __init__(self, given: Mapping[str, object], optimiser: Mapping[str, str]) -> None:
+        self._given = dict(given)
+        self._words = {
+            "versions.python": platform.python_version(),
+            **{f"versions.{name}": _version(package) for name, package in _VERSIONS.items()},
+            "torch's default dtype": str(torch.get_default_dtype()),
+            **described(self._given),
+            **optimiser,
+        }
+
+    def words(self) -> dict[str, str]:
+        """Return the declaration, for a checkpoint.
+
+        A module, a function or a schedule may count its calls. What is not as it was at the
+        beginning is no setting, and is left open.
+        """
+        now = described(self._given, contents=False)
+        words = dict(self._words)
+        given = {n for n in words if any(_is_within(n, name) for name in self._given)}
+        for name in {*given, *now}:
+            if now.get(name) != words.get(name) and UNREAD not in now.get(name, ""):
+                words[name] = STATE
+        return words
+
+    def check(self, saved: Mapping[str, str], folder: Path) -> None:
+        """Compare with the declaration in a checkpoint.
+
+        Another version of Python, torch or a package is told by a warning: what it adds to objects,
+        or takes away, is then not compared; nor is the code of functions under another Python.
+
+        Raises:
+            ValueError: if anything differs; it names up to three, with what was and what is.
+        """
+        now = self._words
+        versions = {n for n in {**saved, **now} if n.startswith("versions.")}
+        changed = sorted(n for n in versions if saved.get(n) != now.get(n))
+        states = [n for n, words in saved.items() if words == STATE]
+        differing = {
+            name: (saved.get(name, _NONE), now.get(name, _NONE))
+            for name in {**now, **saved}
+            if name not in versions
+            and saved.get(name) != now.get(name)
+            and not any(_is_within(name, path) for path in states)
+            and not (changed and (name not in saved or name not in now))
+            and not ("versions.python" in changed and name.endswith((CODE, CLASS_CODE)))
+        }
+        refused = _outermost([n for n in differing if not n.endswith(CLASS_CODE)])
+        if refused:
+            shown = "; ".join(
+                f"{reason(name)} was {reason(differing[name][0])} and is now "
+                f"{reason(differing[name][1])}"
+                for name in refused[:_SHOWN]
+            )
+            more = "; and more" if len(refused) > _SHOWN else ""
+            raise ValueError(
+                f"fit: cannot resume from {folder}: {shown}{more}\n"
+                f"Give what was given before, or another folder as out"
+            )
+        told = [
+            f"{reason(n.partition('.')[2])} was {reason(str(saved.get(n)))} and is {now.get(n)}"
+            for n in changed
+        ]
+        told += [f"{reason(n)} has changed" for n in differing if n.endswith(CLASS_CODE)]
+        if told:
+            warnings.warn(
+                f"fit: goes on from {folder}, where {'; '.join(told[:_SHOWN])}: not bit for bit",
+                stacklevel=3,
+            )
+
+
+def of_pair(pair: ModelAndGuide) -> dict[str, object]:
+    """Return a pair's parts, by the names that its user gave them."""
+    try:
+        parts = pair.parts()  # type: ignore[attr-defined]
+    except Exception:  # of another package's, or one that does not keep its arguments
+        parts = {}
+    named = {f"pair.{name}": part for name, part in parts.items()}
+    if isinstance(pair, nn.Module):
+        return {**named, "pair": pair}
+    return {**named, "pair.model": pair.model, "pair.guide": pair.guide}
+
+
+def of_optimiser(optimiser: Optimizer, module: nn.Module) -> dict[str, str]:
+    """Return words for an optimiser of a module's parameters; a schedule changes its rate later."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    several = len(optimiser.param_groups) > 1
+    given: dict[str, object] = {}
+    for i, group in enumerate(optimiser.param_groups):
+        path = f"optimiser.param_groups[{i}]" if several else "optimiser"
+        own = [names.get(id(p), "another") for p in group["params"]]
+        given[f"{path}.params"] = f"{len(own)} parameters ({short(repr(own).encode())})"
+        given |= {f"{path}.{name}": value for name, value in group.items() if name != "params"}
+    return {"optimiser": type(optimiser).__qualname__, **described(given)}
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Leave out what follows from another: what an object holds, where that is another object."""
+    found: list[str] = []
+    for name in names:
+        if not any(_is_within(name, path) for path in found):
+            found.append(name)
+        if len(found) > _SHOWN:
+            break
+    return found
+
+
+def _is_within(name: str, path: str) -> bool:
+    return name.startswith(path) and name[len(path) :][:1] in ("", ".", "[", "(", " ")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "unknown"

@@ -1,0 +1,523 @@
+"""The command line: what is typed, what is written, what is refused, and with which exit code."""
+
+import importlib.util
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import ppl_vae
+from ppl_vae import data, io
+from ppl_vae.cli import flags, main
+from ppl_vae.cli.configuration import Configuration, shipped, written
+from ppl_vae.cli.datasets import held_out, loaded
+from ppl_vae.cli.overrides import apply, scalar
+from ppl_vae.cli.settings import SECTIONS, DataSettings
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+CONFIGURATIONS = [
+    "beta_vae",
+    "cvae",
+    "flow",
+    "gmvae",
+    "iwae",
+    "ssvae",
+    "vae",
+    "vampprior",
+]
+NARROW = [
+    *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),
+    *("--model.latent_dim", "2", "--quiet"),
+]
+IN_AS_MANY_THREADS = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+FEW = ["--num-samples", "30", "--num-data", "20", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(*words, steps=3):
+    return main(["fit", *words, *NARROW, *(["--fit.steps", str(steps)] if steps else [])])
+
+
+def split(words):
+    """The words of fit in their parts."""
+    return flags.split(words, ["--quiet"], "fit")
+
+
+def typed(*words, **options):
+    """Run the program itself."""
+    options.setdefault("env", IN_AS_MANY_THREADS)
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def weights(run):
+    return {k: v.clone() for k, v in io.load(f"{run}/model").state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def configuration(run):
+    with open(f"{run}/config.yaml") as file:
+        return yaml.safe_load(file)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One run for the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    assert fit("vae", "--out", str(folder), "--fit.log_every", "2", steps=6) == 0
+    return folder
+
+
+def test_as_a_user_types_it(capsys):
+    """Killed by Ctrl-C and gone on, a run ends as if it had not been; then it is looked at."""
+
+    def said_by(*words):
+        assert main(list(words)) == 0
+        return capsys.readouterr().out
+
+    words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--fit.steps", "200"]
+    words += ["--fit.checkpoint_every", "50"]
+    assert "nats per datum" in said_by(*words, "--out", "runs/whole")
+    with subprocess.Popen(
+        [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae", *words, "--out", "runs/cut"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=IN_AS_MANY_THREADS,
+    ) as process:
+        deadline = time.monotonic() + 60
+        first = "runs/cut/checkpoints/step-000000050"
+        while not os.path.exists(first) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1].strip()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.startswith("ppl-vae: SIGINT after step ")
+    assert "\n" not in said
+    command = said.partition("to go on: ")[2]
+    assert command.endswith("-m ppl_vae fit runs/cut --resume")
+    assert not os.path.exists("runs/cut/model")
+    said_by(*shlex.split(command)[3:], "--quiet")
+    assert same(weights("runs/cut"), weights("runs/whole"))
+    for name in ("history.csv", "validation.csv"):
+        with open(f"runs/cut/{name}") as cut, open(f"runs/whole/{name}") as one:
+            assert cut.read() == one.read()
+
+    assert "NELBO" in said_by("evaluate", "runs/cut", *FEW)
+    assert "runs/cut/report/report.html" in said_by("report", "runs/cut", "runs/whole", *FEW)
+    said_by("sample", "runs/cut", "-n", "4")
+    said_by("reconstruct", "runs/cut", "-n", "4")
+    for name in ("samples.png", "reconstructions.png"):
+        with open(f"runs/cut/{name}", "rb") as file:
+            assert file.read(4) == b"\x89PNG"
+    with open("runs/cut/evaluation.json") as file:
+        numbers = json.load(file)
+    quantities = numbers["pairs"]["cut"]["quantities"]
+    assert numbers["data"]["name"] == "digits"
+    with open("runs/cut/report/report.json") as file:
+        both = json.load(file)["pairs"]
+    # One trained as long as the other, on the same seed: evaluated, they are one.
+    assert both["cut"]["quantities"]["NELBO"] == both["whole"]["quantities"]["NELBO"]
+    assert both["cut"]["quantities"]["NELBO"] == quantities["NELBO"]
+
+
+def test_several_processes_are_one_run(tmp_path):
+    result = typed(
+        *("fit", "ssvae", "--devices", "2", "--devices.accelerator", "cpu", *NARROW),
+        # All labels seen, and not learned from: the classifier never has a gradient.
+        *("--data.labels", "null", "--model.classification_weight", "0"),
+        *("--fit.steps", "3", "--out", "two"),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("training loss") == 1
+    assert main(["fit", "two/config.yaml", "--devices", "1", "--out", "one", "--quiet"]) == 0
+    histories = [
+        np.genfromtxt(f"{run}/history.csv", names=True, delimiter=",") for run in ("one", "two")
+    ]
+    # The same data and initial weights, other draws of the latents.
+    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_shipped_configuration_trains(name, capsys):
+    assert main(["fit", name, "--fit.steps", "3", "--quiet"]) == 0
+    run = f"runs/{name}-digits"
+    assert f"run: {run}" in capsys.readouterr().out
+    assert sorted(os.listdir(run)) == [
+        "checkpoints",
+        "config.yaml",
+        "history.csv",
+        "model",
+        "validation.csv",
+    ]
+    assert main(["sample", run, "-n", "20", "--file", "x.npy"]) == 0
+    assert np.load("x.npy").shape == (20, 64)
+    assert main(["reconstruct", run, "-n", "3", "--file", "x.npy"]) == 0
+    x, again = np.load("x.npy")
+    assert x.shape == (3, 64)
+    assert ((x == 0) | (x == 1)).all()
+    assert ((again > 0) & (again < 1)).all()
+
+
+def test_every_shipped_configuration_is_tested_and_packaged():
+    assert sorted(shipped()) == CONFIGURATIONS
+
+
+def test_the_resolved_configuration_repeats_the_run():
+    words = ["--prior", "VampPrior", "--model.prior.pseudo_inputs", "5", "--fit.seed", "3"]
+    assert fit(*words, "--fit.clip_norm", "5", "--out", "a", steps=20) == 0
+    assert main(["fit", "a/config.yaml", "--out", "b", "--quiet"]) == 0
+    assert same(weights("a"), weights("b"))
+    with open("a/history.csv") as a, open("b/history.csv") as b:
+        assert a.read() == b.read()
+    assert configuration("a") == configuration("b")
+    assert main(["fit", "a", "--out", "c", "--fit.seed", "4", "--quiet"]) == 0
+    assert not same(weights("a"), weights("c"))
+
+
+def test_the_resolved_configuration_has_every_default(trained):
+    full = configuration(trained)
+    assert full["ppl_vae"] == ppl_vae.__version__
+    assert full["optimiser"]["betas"] == [0.9, 0.999]
+    assert full["estimator"]["gradient"] == "iwae"
+    assert full["model"]["likelihood"]["net"]["out_features"] == 64
+    for section, cls in SECTIONS.items():
+        assert list(full[section]) == [f.name for f in fields(cls)]
+    again = Configuration.of(full).resolved(data.load("digits"))
+    assert again.mapping() == full
+
+
+def test_the_initial_weights_follow_from_the_seed():
+    """With a rate of 0 what is left is what it began with."""
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        torch.rand(3)
+        assert fit("--optimiser.lr", "0.0", "--fit.seed", seed, "--out", out) == 0
+    assert same(weights("a"), weights("b"))
+    assert not same(weights("a"), weights("c"))
+
+
+def test_flags_win_over_the_file_and_shorthands_are_read():
+    with open("mine.yaml", "w") as file:
+        file.write(
+            "model: {class: VAE, latent_dim: 3, likelihood: Bernoulli,\n"
+            "        prior: {class: GaussianMixture, components: 3, spread: 2.0}}\n"
+            "data: digits\nestimator: Trace_ELBO\nfit: {epochs: 7, seed: 5}\ndevices: 1\n"
+        )
+    flags = ["--model.prior.components", "4", "--fit.steps=9", "--estimator.num_particles", "2"]
+    rest, dotted = split(["fit", "mine.yaml", *flags])
+    assert rest == ["fit", "mine.yaml"]
+    found = Configuration.of(written("mine.yaml", dotted)).resolved(data.load("digits"))
+    assert found.model["prior"] == {
+        "class": "GaussianMixture",
+        "latent_dim": 3,
+        "components": 4,
+        "learn_weights": False,
+        "spread": 2.0,
+    }
+    assert (found.fit.steps, found.fit.epochs, found.fit.seed) == (9, None, 5)
+    assert found.estimator.name == "Trace_ELBO"
+    assert found.estimator.arguments["num_particles"] == 2
+    assert found.data.name == "digits"
+    assert found.devices.devices == 1
+
+
+def test_a_swap_keeps_nothing_of_the_other_class():
+    def prior(*words):
+        tree = {"model": {"class": "VAE", "prior": {"class": "Flow", "transforms": 2}}}
+        apply(tree, split(list(words))[1])
+        return tree["model"]["prior"]
+
+    swap = "--model.prior.class"
+    assert prior(swap, "StandardNormal") == {"class": "StandardNormal"}
+    assert prior(swap, "Flow") == {"class": "Flow", "transforms": 2}
+    # Whatever the order in which they are typed.
+    few = {"class": "GaussianMixture", "components": 3}
+    assert prior("--model.prior.components", "3", swap, "GaussianMixture") == few
+    assert prior(swap, "GaussianMixture") == {"class": "GaussianMixture", "components": 500}
+
+
+def test_parts_are_swapped_by_name():
+    words = ["--prior", "Flow", "--posterior", "FullRankNormal", "--likelihood", "Normal"]
+    words += ["--estimator", "Trace_ELBO", "--optimiser", "AdamW", "--lr_schedule", "StepLR"]
+    words += ["--lr_schedule.step_size", "2", "--data.dequantise", "true", "--out", "x"]
+    words += ["--model.likelihood.scale", "learned"]
+    assert fit(*words) == 0
+    full = configuration("x")
+    assert [full["model"][k]["class"] for k in ("prior", "posterior", "likelihood")] == [
+        "Flow",
+        "FullRankNormal",
+        "Normal",
+    ]
+    assert full["model"]["posterior"]["net"]["out_features"] == 2 + 3
+    history = np.genfromtxt("x/history.csv", names=True, delimiter=",")
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+def test_entries_of_lists_and_what_values_are():
+    tree = {"model": {"posteriors": [{"class": "A", "net": "MLP"}, {"class": "B"}]}}
+    apply(tree, split(["--model.posteriors[0].net.hidden", "[3]", "--model.posteriors.1.k=2"])[1])
+    first, second = tree["model"]["posteriors"]
+    assert first["net"] == {"class": "MLP", "hidden": [3]}
+    assert second["k"] == 2
+    with pytest.raises(ValueError, match="no place in a list of 2"):
+        apply(tree, split(["--model.posteriors.2.k", "2"])[1])
+    values = {"1e-3": 1e-3, "3": 3, "true": True, "null": None, "[1, 2]": [1, 2], "a: b: c": None}
+    for text, value in values.items():
+        assert scalar(text) == (text if text == "a: b: c" else value)
+
+
+def test_the_data_are_what_was_asked_for():
+    plain = loaded(DataSettings(), "train")
+    assert torch.equal(plain.values, data.load("digits").values)
+    static = loaded(DataSettings(binarise="static", seed=1), "train")
+    assert torch.equal(static.values, plain.binarised(1).values)
+    threshold = loaded(DataSettings(binarise="threshold"), "train")
+    assert torch.equal(threshold.values, (plain.values > 8).float())
+    parts = held_out(plain, DataSettings(validation=0.25, seed=2))
+    assert torch.equal(parts.validation.values, plain.split(0.25, 2)[1].values)
+    assert len(parts.train) + len(parts.validation) == len(plain)
+    assert held_out(plain, DataSettings(validation=0.0)).validation is None
+
+
+@pytest.mark.parametrize("words", [["--data.binarise", "static"], ["--data.binarise", "threshold"]])
+def test_other_data_train(words):
+    assert fit(*words, "--data.validation", "0", "--out", "x") == 0
+    assert not os.path.exists("x/validation.csv")
+    assert main(["reconstruct", "x", "-n", "5", "--file", "x.npy"]) == 0
+    test = loaded(DataSettings(binarise=words[1]), "test")
+    assert np.array_equal(np.load("x.npy")[0], test.values[:5].flatten(1).numpy())
+
+
+def test_images_for_convolutional_networks():
+    words = ["--model.likelihood.net", "{class: ConvDecoder, channels: [4]}"]
+    words += ["--model.posterior.net", "{class: ConvEncoder, channels: [4]}"]
+    assert main(["fit", "vae", *words, "--fit.steps", "2", "--out", "x", "--quiet"]) == 0
+    assert main(["sample", "x", "-n", "3", "--file", "x.npy"]) == 0
+    assert np.load("x.npy").shape == (3, 1, 8, 8)
+
+
+def test_early_stopping_and_a_logger(capsys):
+    words = ["--fit.stopping.patience", "1", "--fit.validate_every", "1", "--optimiser.lr", "0.0"]
+    assert fit(*words, "--logger", "csv", "--out", "x", steps=50) == 0
+    assert "2 steps, stopped early" in capsys.readouterr().out
+    assert os.path.exists("x/csv/version_0/metrics.csv")
+    assert configuration("x")["logger"] == "csv"
+
+
+def test_the_configuration_is_printed_and_nothing_trained(capsys):
+    assert fit("gmvae", "--print-config") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["prior"]["components"] == 500
+    assert printed["fit"]["steps"] == 3
+    assert os.listdir() == []
+
+
+def test_a_run_is_not_trained_over(capsys):
+    assert fit("--out", "x") == 0
+    before = weights("x")
+    assert fit("--out", "x", steps=5) == 2
+    assert "fit x --resume, or give another --out" in capsys.readouterr().err
+    assert same(before, weights("x"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--estimator", "Trace_ELBO"], "--estimator = 'ImportanceWeightedELBO'"),
+        (["--optimiser.lr", "0.5"], "optimiser.lr = 0.001"),
+        (["--model.posterior.net.activation", "ReLU"], "activation = 'ELU'"),
+        (["--data.seed", "1"], "data.seed = 0"),
+    ],
+)
+def test_another_training_does_not_go_on(trained, words, message, capsys):
+    before = (trained / "config.yaml").read_text()
+    assert main(["fit", str(trained), "--resume", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert (trained / "config.yaml").read_text() == before
+
+
+def test_a_longer_training_goes_on():
+    assert fit("--out", "x", "--fit.log_every", "1", steps=4) == 0
+    assert main(["fit", "x", "--resume", "--fit.epochs", "1", "--quiet"]) == 0
+    assert configuration("x")["fit"]["epochs"] == 1
+    assert fit("--out", "y", "--fit.log_every", "1", steps=13) == 0
+    assert same(weights("x"), weights("y"))
+
+
+def test_a_refusal_of_fit_leaves_the_folder_as_it_was(monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise ValueError("fit: something is wrong")
+
+    assert fit("--out", "x") == 0
+    before = configuration("x")
+    monkeypatch.setattr(ppl_vae.training, "fit", refuse)
+    assert main(["fit", "x", "--resume", "--fit.steps", "9", "--quiet"]) == 2
+    assert configuration("x") == before
+    assert fit("--out", "y") == 2
+    assert not os.path.exists("y")
+    assert "ppl-vae: error: something is wrong" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite(capsys):
+    words = ["--optimiser.class", "SGD", "--optimiser.lr", "1e30", "--fit.checkpoint_every", "1"]
+    assert fit(*words, "--out", "x", steps=30) == 3
+    said = capsys.readouterr().err
+    assert "the loss is" in said
+    assert "x/checkpoints has what was saved" in said
+    assert not os.path.exists("x/model")
+    assert main(["evaluate", "x"]) == 2
+    assert "fit x --resume" in capsys.readouterr().err
+
+
+def test_runs_of_different_data_are_not_compared(trained, capsys):
+    assert fit("--data.binarise", "static", "--out", "x") == 0
+    assert main(["report", str(trained), "x", *FEW]) == 2
+    assert "data.binarise = 'static'" in capsys.readouterr().err
+    assert main(["report", "x", "x", *FEW]) == 2
+    assert "a run is given twice" in capsys.readouterr().err
+
+
+def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(trained, capsys):
+    for name, noise in (("noisy", "true"), ("raw", "false")):
+        words = ["--likelihood", "Normal", "--data.dequantise", noise]
+        assert fit("vae", *words, "--out", name) == 0
+    capsys.readouterr()
+    assert main(["report", "noisy", "raw", *FEW]) == 2
+    assert "raw False, under a density (Normal)" in capsys.readouterr().err
+    assert main(["report", str(trained), "noisy", *FEW, "--out", "both"]) == 0
+    with open("both/report.json") as file:
+        both = json.load(file)
+    table = both["pairs"]["noisy"]["quantities"]
+    # 17 levels: log2(17) more than the nats in bits
+    bits, nats = (table[f"IS-30{of}"] for of in (", bits per dimension", ""))
+    expected = nats["value"] / 64 / math.log(2) + math.log2(17)
+    assert bits["value"] == pytest.approx(expected)
+    assert "cannot be compared" in both["warnings"][0]
+    prepared = both["data"]["prepared"]
+    assert prepared["noisy"] == "dequantised from 17 levels"
+    assert prepared["one"].startswith("binarised once")
+
+
+def test_the_samples_follow_from_the_seed(trained):
+    drawn = []
+    for seed in ("1", "1", "2"):
+        assert main(["sample", str(trained), "-n", "3", "--seed", seed, "--file", "x.npy"]) == 0
+        drawn.append(np.load("x.npy"))
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    assert main(["sample", str(trained), "--draw", "--file", "x.npy"]) == 0
+    assert ((np.load("x.npy") == 0) | (np.load("x.npy") == 1)).all()
+
+
+def test_a_damaged_model_is_an_error_of_files(capsys):
+    assert fit("--out", "x") == 0
+    with open("x/model/model.safetensors", "r+b") as file:
+        file.truncate(100)
+    assert main(["sample", "x"]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_debug_shows_where(capsys):
+    assert main(["fit", "--fit.steps", "0", "--debug", "--out", "x"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {class: VAE, latent_dim: 2, likelihood: Bernoulli, prior: {class: os.system}}",
+        "model: {class: os.system}",
+        "estimator: {class: os.system, command: touch canary}",
+        "optimiser: {class: os.system, command: touch canary}",
+        "optimiser: {class: subprocess.Popen, args: [touch, canary]}",
+        "lr_schedule: os.system",
+        "estimator: {class: ppl_vae.cli.main}",
+        "fit: !!python/object/apply:os.system ['touch canary']",
+        "fit: {beta: !!python/object/apply:os.system ['touch canary']}",
+        "fit: {beta: {os.system: touch canary}}",
+        "logger: os.system",
+        "data: {name: digits, class: os.system}",
+        "format: 99\nfit: {steps: 3}",
+        "no_such_section: 3",
+        "- 3",
+        "class: VAE",
+        "fit: {steps: 3, steps: 4}",
+        "model: &m {class: VAE, prior: *m}",
+    ],
+)
+def test_a_file_from_a_stranger_runs_nothing(text, monkeypatch, capsys):
+    monkeypatch.setattr(os, "system", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it was run"))
+    with open("their.yaml", "w") as file:
+        file.write(text)
+    assert main(["fit", "their.yaml", "--fit.steps", "1"]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("ppl-vae: error: ")
+    assert "Traceback" not in said
+    assert os.listdir() == ["their.yaml"]
+
+
+def test_flags_of_a_stranger_run_nothing(capsys):
+    for flag in ("--model.prior.class", "--estimator.class", "--optimiser.class"):
+        assert main(["fit", flag, "os.system"]) == 2
+        assert "os.system" in capsys.readouterr().err
+    assert main(["fit", "--fit.beta", "!!python/object/apply:os.getcwd []"]) == 2
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "report", "sample", "reconstruct"])
+def test_help_of_a_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: ppl-vae ")
+    assert "Example" in text
+    assert f"  ppl-vae {command} " in text.partition("Example")[2]
+
+
+def test_help_of_fit_names_every_entry(capsys):
+    assert main(["fit", "--help"]) == 0
+    text = capsys.readouterr().out
+    for section, cls in SECTIONS.items():
+        for field in fields(cls):
+            assert f"--{section}.{field.name}" in text
+    for name in ("--prior", "--posterior", "--likelihood", "--estimator", "--resume", "--out"):
+        assert name in text
+    for name in CONFIGURATIONS:
+        assert name in text
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("fit", "evaluate", "report", "sample", "reconstruct"):
+        assert f"\n    {command} " in text
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ppl-vae {ppl_vae.__version__}\n"
+
+
+@pytest.mark.skipif(
+    any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))), reason="it is installed"
+)
+def test_a_logger_that_is_not_installed(capsys):
+    assert fit("--logger", "tensorboard", "--out", "x") == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
+    assert os.listdir() == []

@@ -1,0 +1,532 @@
+"""The contract of every network: any leading dimensions, one datum at a time or many."""
+
+import inspect
+import math
+
+import jaxtyping
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from pyro.optim import Adam
+from scipy.integrate import quad
+from torch import nn
+
+from ppl_vae import VAE, SemiSupervisedVAE, likelihoods, nets, posteriors, priors
+from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.nets.initialisation import gain_after
+
+LEADING = [(), (1,), (5,), (3, 5), (2, 1, 5)]
+Z, C = 2, 3
+SMALL = {"channels": (3, 4), "hidden": (6,)}
+LARGER = {"channels": (4, 3), "hidden": (6,)}
+
+
+def flattened(channels, height, width):
+    """A user's network that knows one batch dimension only."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(channels, 2, 3)
+            self.linear = nn.Linear(2 * (height - 2) * (width - 2), 4)
+
+        def forward(self, x):
+            batch, *_ = x.shape
+            return self.linear(torch.tanh(self.convolution(x)).view(batch, -1))
+
+    return Net()
+
+
+# name: constructor, event shape of each input, event shape of the output
+NETS = {
+    "mlp": (lambda: nets.MLP(6, 5, hidden=(8,)), [(6,)], (5,)),
+    "mlp, affine": (lambda: nets.MLP(6, 5, hidden=()), [(6,)], (5,)),
+    "gated mlp": (lambda: nets.GatedMLP(6, 5, hidden=(8, 7)), [(6,)], (5,)),
+    "gated mlp, affine": (lambda: nets.GatedMLP(6, 5, hidden=()), [(6,)], (5,)),
+    "encoder": (lambda: nets.ConvEncoder((1, 8, 8), 5, **SMALL), [(1, 8, 8)], (5,)),
+    "encoder, 3x3": (lambda: nets.ConvEncoder((1, 3, 3), 5, **SMALL), [(1, 3, 3)], (5,)),
+    "encoder, 7x13": (lambda: nets.ConvEncoder((3, 7, 13), 5, **SMALL), [(3, 7, 13)], (5,)),
+    "encoder, affine head": (
+        lambda: nets.ConvEncoder((1, 2, 9), 5, channels=(3,), hidden=()),
+        [(1, 2, 9)],
+        (5,),
+    ),
+    "encoder, context": (
+        lambda: nets.ConvEncoder((1, 7, 6), 5, context_features=C, **SMALL),
+        [(1, 7, 6), (C,)],
+        (5,),
+    ),
+    "encoder, two contexts": (
+        lambda: nets.ConvEncoder(
+            (1, 7, 6), 5, channels=(3,), hidden=(), context_features=C + 2, activation=nn.Tanh
+        ),
+        [(1, 7, 6), (C,), (2,)],
+        (5,),
+    ),
+    "residual encoder": (
+        lambda: nets.ConvEncoder((1, 7, 6), 5, residual_blocks=2, context_features=C, **SMALL),
+        [(1, 7, 6), (C,)],
+        (5,),
+    ),
+    "decoder": (lambda: nets.ConvDecoder(Z, (1, 8, 8), **LARGER), [(Z,)], (1, 8, 8)),
+    "decoder, 3x3": (lambda: nets.ConvDecoder(Z, (1, 3, 3), **LARGER), [(Z,)], (1, 3, 3)),
+    "decoder, 7x13": (lambda: nets.ConvDecoder(Z, (6, 7, 13), **LARGER), [(Z,)], (6, 7, 13)),
+    "decoder, affine part": (
+        lambda: nets.ConvDecoder(Z, (1, 2, 9), channels=(3,), hidden=(), activation=nn.SiLU),
+        [(Z,)],
+        (1, 2, 9),
+    ),
+    "residual decoder": (
+        lambda: nets.ConvDecoder(Z, (1, 7, 6), residual_blocks=2, **LARGER),
+        [(Z,)],
+        (1, 7, 6),
+    ),
+    "residual block": (lambda: nets.ResidualBlock(2), [(2, 4, 5)], (2, 4, 5)),
+    "adapted": (lambda: nets.KeepLeading(flattened(2, 4, 5), 3), [(2, 4, 5)], (4,)),
+    "adapted, flat": (
+        lambda: nets.KeepLeading(nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (1, 2, 2))), 1),
+        [(6,)],
+        (1, 2, 2),
+    ),
+}
+
+
+@pytest.fixture(params=NETS)
+def case(request):
+    return NETS[request.param]
+
+
+@pytest.mark.parametrize("leading", LEADING)
+def test_one_at_a_time_is_as_many_at_once(case, leading, float64):
+    make, events, out = case
+    net = make()
+    inputs = [torch.randn(*leading, *event) for event in events]
+    outputs = net(*inputs)
+    assert outputs.dtype == torch.float64
+    assert outputs.shape == (*leading, *out)
+    flat = [x.reshape(-1, *event) for x, event in zip(inputs, events, strict=True)]
+    alone = torch.stack([net(*data) for data in zip(*flat, strict=True)])
+    torch.testing.assert_close(outputs.reshape(-1, *out), alone)
+
+
+def test_inputs_need_not_be_contiguous(case, float64):
+    make, events, _ = case
+    net = make()
+    inputs = [torch.randn(3, 5, *event) for event in events]
+    swapped = net(*(x.transpose(0, 1) for x in inputs))
+    torch.testing.assert_close(swapped.transpose(0, 1), net(*inputs))
+
+
+def test_every_parameter_gets_a_gradient(case):
+    make, events, _ = case
+    net = make()
+    net(*(torch.randn(7, *event) for event in events)).square().sum().backward()
+    for name, p in net.named_parameters():
+        assert p.grad is not None, name
+        assert torch.isfinite(p.grad).all(), name
+        assert (p.grad != 0).any(), name
+
+
+def test_float32_is_kept(case):
+    make, events, _ = case
+    outputs = make()(*(torch.randn(2, *event) for event in events))
+    assert outputs.dtype == torch.float32
+
+
+def test_save_and_load(case, tmp_path):
+    make, events, _ = case
+    first, second = make(), make()
+    inputs = [torch.randn(2, *event) for event in events]
+    assert not torch.equal(first(*inputs), second(*inputs))
+    torch.save(first.state_dict(), tmp_path / "net.pt")
+    second.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
+    assert torch.equal(first(*inputs), second(*inputs))
+
+
+def test_arguments_are_kept_and_rebuild_the_network(case):
+    make, events, _ = case
+    net = make()
+    arguments = {name: getattr(net, name) for name in inspect.signature(type(net)).parameters}
+    again = type(net)(**arguments)
+    again.load_state_dict(net.state_dict())
+    inputs = [torch.randn(2, *event) for event in events]
+    assert torch.equal(again(*inputs), net(*inputs))
+    assert {n: getattr(again, n) for n in arguments} == arguments
+
+
+@pytest.mark.parametrize("hidden", [[8, 9], (8, 9)])
+def test_sequences_are_kept_as_tuples(hidden):
+    assert nets.MLP(3, 2, hidden=hidden).hidden == (8, 9)
+    assert nets.GatedMLP(3, 2, hidden=hidden).hidden == (8, 9)
+    encoder = nets.ConvEncoder([1, 8, 8], 2, channels=[3], hidden=hidden)
+    assert (encoder.image_shape, encoder.channels, encoder.hidden) == ((1, 8, 8), (3,), (8, 9))
+
+
+@pytest.fixture
+def no_run_time_types():
+    """Switch the run-time type checks of the tests off: users do not have them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_compiles_to_one_graph(case, no_run_time_types, float64):
+    make, events, _ = case
+    net = make()
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for leading in [(5,), (3, 4)]:
+        inputs = [torch.randn(*leading, *event) for event in events]
+        torch.testing.assert_close(compiled(*inputs), net(*inputs))
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "size", [(2, 2), (2, 3), (3, 3), (4, 9), (5, 5), (6, 6), (7, 13), (28, 28), (32, 32), (33, 17)]
+)
+def test_every_size_is_hit_exactly_at_every_depth(size, channels, blocks):
+    image_shape = (channels, *size)
+    for depth in range(1, (min(size) - 1).bit_length() + 1):
+        widths = tuple(range(2, 2 + depth))
+        encoder = nets.ConvEncoder(image_shape, 3, channels=widths, residual_blocks=blocks)
+        decoder = nets.ConvDecoder(3, image_shape, channels=widths[::-1], residual_blocks=blocks)
+        x = torch.randn(2, *image_shape)
+        assert encoder(x).shape == (2, 3)
+        assert decoder(encoder(x)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("side", "strides"), [(2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (28, 5), (33, 6)]
+)
+def test_the_minimum_size_is_as_stated(side, strides):
+    assert 2 ** (strides - 1) + 1 <= side < 2**strides + 1
+    shape = (1, side, 40)
+    for make in (
+        lambda n: nets.ConvEncoder(shape, 2, channels=(2,) * n),
+        lambda n: nets.ConvDecoder(2, shape, channels=(2,) * n),
+    ):
+        make(strides)
+        with pytest.raises(ValueError, match=rf"take 1 to {strides} of them, got {strides + 1}"):
+            make(strides + 1)
+
+
+def test_gated_layers_are_their_equation(float64):
+    net = nets.GatedMLP(6, 5, hidden=(8, 7))
+    x = torch.randn(4, 6)
+    h = x
+    for layer, width in zip((net.layers[0], net.layers[2]), (8, 7), strict=True):
+        (A, B), (a, b) = layer.weight.split(width), layer.bias.split(width)
+        h = (h @ A.T + a) / (1 + torch.exp(-(h @ B.T + b)))
+    torch.testing.assert_close(net(x), h @ net.layers[4].weight.T + net.layers[4].bias)
+    assert len(net.layers) == 5
+
+
+def test_residual_block_is_its_equation(float64):
+    block = nets.ResidualBlock(2, activation=nn.Tanh)
+    first, second = (m for m in block.modules() if isinstance(m, nn.Conv2d))
+    x = torch.randn(4, 2, 5, 5)
+    torch.testing.assert_close(block(x), x + second(first(x.tanh()).tanh()))
+
+
+def joined(encoder, x, context):
+    """The head on features and context concatenated, with the two terms' weights side by side."""
+    features = torch.cat([encoder.convolutions(x), context], -1)
+    weight = torch.cat([encoder.from_image.weight, encoder.from_context.weight], 1)
+    return encoder.head(features @ weight.T + encoder.from_image.bias)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_context"),
+    [
+        ((5,), (5,)),
+        ((5,), (C, 1)),
+        ((4, 5), (C, 1, 1)),
+        ((C, 1, 5), (4, 1)),
+        ((), (C,)),
+        ((5,), ()),
+    ],
+)
+def test_contexts_are_broadcast_and_concatenated(of_x, of_context, float64):
+    encoder = nets.ConvEncoder((1, 7, 6), 5, context_features=C, **SMALL)
+    x, y = torch.randn(*of_x, 1, 7, 6), torch.randn(*of_context, C)
+    leading = torch.broadcast_shapes(of_x, of_context)
+    expected = joined(encoder, x.expand(*leading, 1, 7, 6), y.expand(*leading, C))
+    assert expected.shape == (*leading, 5)
+    torch.testing.assert_close(encoder(x, y), expected)
+    torch.testing.assert_close(encoder(x, y[..., :1], y[..., 1:]), expected)
+
+
+def test_several_contexts_are_broadcast_among_themselves(float64):
+    encoder = nets.ConvEncoder((1, 7, 6), 5, context_features=C + 2, **SMALL)
+    x, y, u = torch.randn(5, 1, 7, 6), torch.randn(C, 1, C), torch.randn(5, 2)
+    both = torch.cat([y.expand(C, 5, C), u.expand(C, 5, 2)], -1)
+    torch.testing.assert_close(encoder(x, y, u), encoder(x, both))
+
+
+def test_convolutions_run_on_the_images_alone():
+    encoder = nets.ConvEncoder((1, 7, 6), 5, context_features=C, **SMALL)
+    seen = []
+    for m in encoder.modules():
+        if isinstance(m, nn.Conv2d):
+            m.register_forward_hook(lambda m, inputs, outputs: seen.append(len(outputs)))
+    assert encoder(torch.randn(5, 1, 7, 6), torch.eye(C).unsqueeze(1)).shape == (C, 5, 5)
+    assert seen == [5, 5]
+
+
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 7, 13)])
+def test_every_pixel_of_a_decoder_gets_as_many_terms(image_shape, float64):
+    decoder = nets.ConvDecoder(Z, image_shape, channels=(4, 3))
+    for m in decoder.modules():
+        if isinstance(m, nn.ConvTranspose2d):
+            nn.init.ones_(m.weight)
+            sums = m(torch.ones(1, m.in_channels, 5, 6))[..., 1:-1, 1:-1]
+            torch.testing.assert_close(sums, torch.full_like(sums, 4.0 * m.in_channels))
+
+
+@pytest.mark.parametrize("activation", [nn.ELU, nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("blocks", [0, 10])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_outputs_start_of_order_one(activation, blocks, depth):
+    options = {
+        "channels": (24,) * depth,
+        "hidden": (64,) * depth,
+        "residual_blocks": blocks,
+        "activation": activation,
+    }
+    decoder = nets.ConvDecoder(10, (3, 15, 16), **options)
+    encoder = nets.ConvEncoder((3, 15, 16), 10, **options)
+    with torch.no_grad():
+        for outputs in (decoder(torch.randn(50, 10)), encoder(torch.randn(50, 3, 15, 16))):
+            assert 0.3 < outputs.square().mean().sqrt() < 3
+
+
+def test_gains_are_integrals():
+    def elu_squared(u):
+        return (u if u > 0 else math.expm1(u)) ** 2 * math.exp(-(u**2) / 2)
+
+    integral = quad(elu_squared, -12, 12)[0] / math.sqrt(2 * math.pi)
+    assert gain_after(nn.ReLU) == pytest.approx(math.sqrt(2), rel=1e-4)
+    assert gain_after(nn.ELU) == pytest.approx(integral**-0.5, rel=1e-4)
+    assert gain_after(nn.Identity) == pytest.approx(1, rel=1e-4)
+
+
+# Pairs: the same programs on images and on flat data give the same loss, draw for draw.
+
+
+class Flat(nn.Module):
+    """An encoder of images on flat data."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, *context):
+        return self.net(x.unflatten(-1, self.net.image_shape), *context)
+
+
+def conv_vae():
+    shape = (1, 7, 6)
+    encoder = nets.ConvEncoder(shape, 2 * Z, **SMALL)
+    decoder = nets.ConvDecoder(Z, shape, **LARGER)
+    images = VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(encoder),
+        likelihood=likelihoods.Bernoulli(decoder, event_dim=3),
+    )
+    flat = VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(nn.Sequential(nn.Unflatten(-1, shape), encoder)),
+        likelihood=likelihoods.Bernoulli(nn.Sequential(decoder, nn.Flatten(-3))),
+    )
+    return images, flat
+
+
+def conv_ssvae():
+    shape = (1, 7, 6)
+    encoder = nets.ConvEncoder(shape, 2 * Z, context_features=C, **SMALL)
+    classifier = nets.ConvEncoder(shape, C, **SMALL)
+    decoder = nets.ConvDecoder(Z + C, shape, **LARGER)
+    images = SemiSupervisedVAE(
+        prior=priors.StandardNormal(Z),
+        classifier=classifier,
+        posterior=posteriors.DiagonalNormal(encoder),
+        likelihood=likelihoods.Bernoulli(decoder, event_dim=3),
+        num_classes=C,
+    )
+    flat = SemiSupervisedVAE(
+        prior=priors.StandardNormal(Z),
+        classifier=Flat(classifier),
+        posterior=posteriors.DiagonalNormal(Flat(encoder)),
+        likelihood=likelihoods.Bernoulli(nn.Sequential(decoder, nn.Flatten(-3))),
+        num_classes=C,
+    )
+    return images, flat
+
+
+PAIRS = {
+    "vae, Trace_ELBO": (conv_vae, Trace_ELBO),
+    "vae, vectorised particles": (
+        conv_vae,
+        lambda: Trace_ELBO(num_particles=3, vectorize_particles=True),
+    ),
+    "vae, K = 3": (conv_vae, lambda: ImportanceWeightedELBO(num_particles=3)),
+    "ssvae, enumerated": (conv_ssvae, lambda: TraceEnum_ELBO(max_plate_nesting=1)),
+    "ssvae, enumerated, K = 3": (conv_ssvae, lambda: ImportanceWeightedELBO(num_particles=3)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_images(name, float64):
+    make, estimator = PAIRS[name]
+    images, flat = make()
+    x = torch.rand(4, 1, 7, 6).bernoulli().double()
+    torch.manual_seed(1)
+    loss = estimator().differentiable_loss(images.model, images.guide, x)
+    torch.manual_seed(1)
+    on_flat = estimator().differentiable_loss(flat.model, flat.guide, x.flatten(1))
+    torch.testing.assert_close(loss, on_flat)
+    loss.backward()
+    for parameter, p in images.named_parameters():
+        assert (p.grad != 0).any(), parameter
+    assert images.generate(3).shape == (3, 1, 7, 6)
+    assert images.reconstruct(x).shape == x.shape
+    svi = SVI(images.model, images.guide, Adam({"lr": 1e-2}), estimator())
+    before = [p.clone() for p in images.parameters()]
+    svi.step(x)
+    assert all((p != b).any() for p, b in zip(images.parameters(), before, strict=True))
+
+
+def test_enumerated_labels_give_the_posterior_of_each(float64):
+    images, _ = conv_ssvae()
+    x, z = torch.rand(4, 1, 7, 6), torch.randn(4, Z)
+    every = images.posterior(x, torch.eye(C).unsqueeze(1))
+    assert every.batch_shape == (C, 4)
+    for y, log_prob in zip(torch.eye(C), every.log_prob(z), strict=True):
+        torch.testing.assert_close(log_prob, images.posterior(x, y.expand(4, C)).log_prob(z))
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.sum(0)
+
+
+ENCODER = {"image_shape": (1, 8, 8), "out_features": 2}
+ERRORS = {
+    "mlp, data of another width": (
+        lambda: nets.MLP(4, 3)(torch.zeros(2, 5)),
+        ValueError,
+        r"MLP: expected 4 features.*\(2, 5\).*MLP\(in_features=5",
+    ),
+    "gated mlp, data of another width": (
+        lambda: nets.GatedMLP(4, 3)(torch.zeros(2, 5)),
+        ValueError,
+        r"GatedMLP: expected 4 features.*\(2, 5\).*GatedMLP\(in_features=5",
+    ),
+    "decoder, data of another width": (
+        lambda: nets.ConvDecoder(4, (1, 8, 8))(torch.zeros(2, 5)),
+        ValueError,
+        r"ConvDecoder: expected 4 features.*\(2, 5\).*ConvDecoder\(in_features=5",
+    ),
+    "a number for hidden": (
+        lambda: nets.MLP(4, 3, hidden=300),
+        TypeError,
+        r"MLP: hidden must be a sequence of integers.*300 \(int\).*\(300,\)",
+    ),
+    "a hidden width of zero": (
+        lambda: nets.GatedMLP(4, 3, hidden=(3, 0)),
+        ValueError,
+        "GatedMLP: hidden must be 1 or more, got 0",
+    ),
+    "a number for image_shape": (
+        lambda: nets.ConvEncoder(28, 2),
+        TypeError,
+        "ConvEncoder: image_shape must be a sequence.*28",
+    ),
+    "image_shape without channels": (
+        lambda: nets.ConvDecoder(2, (28, 28)),
+        ValueError,
+        r"ConvDecoder: image_shape must be \(channels, height, width\), got \(28, 28\)",
+    ),
+    "an image too small": (
+        lambda: nets.ConvEncoder((1, 4, 28), 2, channels=(8, 8, 8)),
+        ValueError,
+        r"ConvEncoder: .*\(1, 4, 28\) take 1 to 2 of them, got 3.*sides of 5 or more",
+    ),
+    "an image of one row": (
+        lambda: nets.ConvDecoder(2, (1, 1, 28)),
+        ValueError,
+        r"ConvDecoder: image_shape must have sides of 2 or more, got \(1, 1, 28\).*MLP",
+    ),
+    "no channels": (
+        lambda: nets.ConvEncoder(**ENCODER, channels=()),
+        ValueError,
+        "take 1 to 3 of them, got 0",
+    ),
+    "a negative number of blocks": (
+        lambda: nets.ConvEncoder(**ENCODER, residual_blocks=-1),
+        ValueError,
+        "residual_blocks must be 0 or more, got -1",
+    ),
+    "a truth value for a number of blocks": (
+        lambda: nets.ConvDecoder(2, (1, 8, 8), residual_blocks=True),
+        TypeError,
+        "residual_blocks must be an integer of 0 or more, got True",
+    ),
+    "an image of another shape": (
+        lambda: nets.ConvEncoder(**ENCODER)(torch.zeros(2, 1, 8, 9)),
+        ValueError,
+        r"ConvEncoder: expected images of shape \(1, 8, 8\).*\(2, 1, 8, 9\).*Unflatten",
+    ),
+    "flat data for an encoder": (
+        lambda: nets.ConvEncoder(**ENCODER)(torch.zeros(2, 64)),
+        ValueError,
+        r"expected images of shape \(1, 8, 8\).*Unflatten\(-1, \(1, 8, 8\)\)",
+    ),
+    "a context that is not expected": (
+        lambda: nets.ConvEncoder(**ENCODER)(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3)),
+        ValueError,
+        r"context of 0 features.*got context of 3: \(2, 3\); .*context_features=3",
+    ),
+    "a context that is missing": (
+        lambda: nets.ConvEncoder(**ENCODER, context_features=3)(torch.zeros(2, 1, 8, 8)),
+        ValueError,
+        "context of 3 features.*got context of 0: none",
+    ),
+    "channels of another number": (
+        lambda: nets.ResidualBlock(3)(torch.zeros(2, 1, 8, 8)),
+        ValueError,
+        r"expected images \(\.\.\., 3, height, width\).*\(2, 1, 8, 8\)",
+    ),
+    "a function to adapt": (
+        lambda: nets.KeepLeading(torch.tanh, 1),
+        TypeError,
+        r"KeepLeading: net must be a torch\.nn\.Module",
+    ),
+    "too few dimensions": (
+        lambda: nets.KeepLeading(nn.Identity(), 3)(torch.zeros(8, 8)),
+        ValueError,
+        r"at least 3 dimensions.*\(8, 8\)",
+    ),
+    "a network that loses the batch": (
+        lambda: nets.KeepLeading(Summed(), 1)(torch.zeros(2, 3, 4)),
+        ValueError,
+        r"Summed must map \(6, \*event\) to \(6, \*out\).*\(6, 4\).*shape \(4,\)",
+    ),
+    "parts of a pair that disagree": (
+        lambda: VAE(
+            prior=priors.StandardNormal(Z),
+            posterior=posteriors.DiagonalNormal(nets.ConvEncoder((1, 8, 8), 2 * Z)),
+            likelihood=likelihoods.Bernoulli(nets.ConvDecoder(Z, (1, 8, 9)), event_dim=3),
+        ),
+        ValueError,
+        r"VAE: posterior DiagonalNormal does not fit.*images of shape \(1, 8, 8\).*\(1, 1, 8, 9\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_say_what_came_and_the_fix(name, no_run_time_types):
+    call, error, message = ERRORS[name]
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,484 @@
+"""The report: one page that stands by itself, and the same numbers as JSON."""
+
+import base64
+import contextlib
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+import warnings
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from ppl_vae import (
+    VAE,
+    ConditionalVAE,
+    HierarchicalVAE,
+    SemiSupervisedVAE,
+    data,
+    likelihoods,
+    nets,
+    posteriors,
+    priors,
+    testing,
+)
+from ppl_vae.evaluation import annealing, linear_probe, nearest_neighbours
+from ppl_vae.evaluation.likelihood import log_likelihood
+from ppl_vae.report import report
+from ppl_vae.report.evaluated_pair import Data, subjects
+from ppl_vae.report.pictures import parts
+from ppl_vae.report.program_runs import Runs
+from ppl_vae.report.quantities import plain
+
+Z, D, C = 3, 64, 10
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+WANTED = [
+    *("NELBO", "KL", "Reconstruction", "IWAE-1", "IWAE-5", "IS-60", "active units"),
+    *("IS-60, bits per dimension", "data with k̂ > 0.7", "mutual information"),
+    *("linear probe", "k-NN (10)"),
+]
+LABELS = "AIS on the first 2 data", "IS-60 on the same 2 data"
+VOID = {"meta", "link", "img", "br"}
+FEW = {"num_data": 40, "num_samples": 60, "num_particles": (1, 5)}
+
+
+def net(width_in, width_out):
+    return nets.MLP(width_in, width_out, hidden=(8,))
+
+
+def vae(prior=None, latent=Z):
+    return VAE(
+        prior=prior or priors.StandardNormal(latent),
+        posterior=posteriors.DiagonalNormal(net(D, 2 * latent)),
+        likelihood=likelihoods.Bernoulli(net(latent, D)),
+    )
+
+
+def conditional():
+    return ConditionalVAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D + C, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + C, D)),
+        num_classes=C,
+    )
+
+
+def semisupervised():
+    return SemiSupervisedVAE(
+        prior=priors.StandardNormal(Z),
+        classifier=net(D, C),
+        posterior=posteriors.DiagonalNormal(net(D + C, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + C, D)),
+        num_classes=C,
+        classification_weight=1.0,
+    )
+
+
+def hierarchical():
+    return HierarchicalVAE(
+        prior=priors.StandardNormal(2),
+        conditionals=[priors.ConditionalNormal(net(2, 2 * Z))],
+        posteriors=[
+            posteriors.DiagonalNormal(net(D, 2 * Z)),
+            posteriors.DiagonalNormal(net(Z, 2 * 2)),
+        ],
+        likelihood=likelihoods.Bernoulli(net(Z, D)),
+    )
+
+
+class Page(HTMLParser):
+    """What is on the page; raises an error where tags do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.values, self.texts, self.tags = [], [], [], [], set()
+        self.resources = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        assert len(given) == len(attributes), attributes
+        self.tags.add(tag)
+        self.resources += [given[a] for a in ("src", "href", "srcset", "action") if a in given]
+        if tag == "img":
+            self.images.append(given)
+        if tag == "data":
+            self.values.append(float(given["value"]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.texts.append(text)
+
+    @property
+    def text(self):
+        return " ".join(self.texts)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", split="test").subset(range(60))
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    torch.manual_seed(0)
+    return {"<b>VAE</b> & 'co' $x^2": vae(), "mixture": vae(priors.GaussianMixture(2, 4), 2)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """Draw pictures of few dots, as what is tested is there at any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PER_INCH", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def written(pairs, digits, tmp_path_factory):
+    history = {"loss": [3.0, 2.0, math.nan, 1.0]}
+    folder = tmp_path_factory.mktemp("report")
+    return report(pairs, digits, folder, history=history, **FEW)
+
+
+def test_the_page_stands_by_itself(written):
+    text = written.page.read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>")
+    page = Page(text)
+    assert all(resource.startswith("data:") for resource in page.resources)
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert not page.tags & {"script", "iframe", "object", "embed"}
+    assert len(page.images) > 15
+    for image in page.images:
+        kind, code = image["src"].split(",")
+        assert kind == "data:image/png;base64"
+        assert plt.imread(io.BytesIO(base64.b64decode(code))).ndim == 3
+        assert len(image["alt"]) > 15
+
+
+def test_names_are_escaped(written, pairs):
+    page = Page(written.page.read_text(encoding="utf-8"))
+    assert "b" not in page.tags
+    name = next(iter(pairs))
+    assert f"{name}, mixture on digits" in page.texts
+    assert any(image["alt"].startswith(name) for image in page.images)
+
+
+def test_page_and_json_hold_the_same_numbers(written):
+    results = json.loads(written.numbers.read_text(encoding="utf-8"))
+    assert results == json.loads(json.dumps(written.results))
+    quantities = [table["quantities"] for table in results["pairs"].values()]
+    page = Page(written.page.read_text(encoding="utf-8"))
+    held = sorted(q["value"] for table in quantities for q in table.values())
+    assert sorted(page.values) == held
+    for table in quantities:
+        for label, quantity in table.items():
+            assert label in page.text
+            assert quantity["text"] in page.text
+            number = float(re.match(r"[^ ]+", quantity["text"])[0].replace("\N{MINUS SIGN}", "-"))
+            scale = 100 if quantity["unit"] == "share" and "%" in quantity["text"] else 1
+            assert number == pytest.approx(scale * quantity["value"], abs=0.5)
+
+
+def test_the_table_has_what_was_asked_for(written, pairs):
+    for table in written.results["pairs"].values():
+        for label in WANTED:
+            assert label in table["quantities"], label
+    first, second = written.results["pairs"].values()
+    assert "clustering" in first["missing"]
+    assert {"clustering NMI", "clustering AMI"} <= second["quantities"].keys()
+    assert "Beware" in written.page.read_text()
+    assert "NELBO" in str(written)
+
+
+def test_the_nelbo_and_the_bound_of_one_draw_are_one_number(written):
+    for table in written.results["pairs"].values():
+        assert table["quantities"]["IWAE-1"] == table["quantities"]["NELBO"]
+    page = Page(written.page.read_text(encoding="utf-8"))
+    (drawn,) = (i["alt"] for i in page.images if i["alt"].startswith("in nats per datum"))
+    assert "IWAE-5" in drawn
+    assert "IWAE-1 " not in drawn  # it would lie on the NELBO
+    assert "IWAE-1 is the NELBO" in page.text
+
+
+def test_what_was_not_computed_is_no_good_number(tmp_path):
+    oracle = testing.LinearGaussian(5, 2)
+    x = torch.randn(9, 5, dtype=next(oracle.parameters()).dtype)
+    for samples, absent in (
+        (24, {"data with k̂ > 0.7"}),
+        (1, {"data with k̂ > 0.7", "IS-1, Monte Carlo error of the mean"}),
+    ):
+        options = {"num_samples": samples, "num_particles": (1,)}
+        found = report({"oracle": oracle}, x, tmp_path, **options)
+        table = json.loads(found.numbers.read_text())["pairs"]["oracle"]
+        quantities = table["quantities"]
+        assert {name for name, q in quantities.items() if q["value"] is None} == absent
+        assert all(quantities[name]["text"].startswith("not computed: ") for name in absent)
+        assert any("k̂ not computed" in warning for warning in table["warnings"])
+        assert "beware: oracle: log_likelihood: Pareto" in str(found)
+        text = Page(found.page.read_text()).text
+        assert "not computed: fewer than 25 samples" in text
+        assert "nan" not in text
+
+
+def test_many_clusters_for_few_classes_come_with_a_caveat(digits, tmp_path):
+    few = digits.subset(digits.labels < 2)
+    pair = vae(priors.GaussianMixture(2, 40), 2)
+    found = report(pair, few, tmp_path, **FEW).results["pairs"]["VAE"]
+    clusters = found["quantities"]["clusters that hold labelled data"]["value"]
+    assert clusters > 2
+    (caveat,) = (text for text in found["warnings"] if text.startswith("Clustering accuracy"))
+    assert f"each of 2 classes with one of {clusters} clusters" in caveat
+    assert "clustering AMI" in found["quantities"]
+
+
+def test_what_is_costly_is_of_the_first_data_alone(pairs, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(annealing, "_FEWEST_TUNED", 5)
+    monkeypatch.setattr(annealing, "_WARM_UP", 5)
+    options = {"annealed_data": 2, "annealed_temperatures": 3, "gap_data": 3, "gap_steps": 3}
+    found = report(pairs["mixture"], digits, tmp_path, **{**FEW, "num_data": 10}, **options)
+    quantities = found.results["pairs"]["VAE"]["quantities"]
+    annealed, same = (quantities[n]["value"] for n in LABELS)
+    assert abs(annealed - same) < 3
+    assert abs(same - quantities["IS-60"]["value"]) > 1e-3
+    parts = [quantities[f"{p} gap on the first 3 data"] for p in ("approximation", "amortisation")]
+    assert all(math.isfinite(part["value"]) for part in parts)
+
+
+def test_numbers_are_those_of_evaluation(written, pairs, digits):
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:40].sort().values
+    x = digits.binarised(0).draw(index, binarise="none")
+    pair = pairs["mixture"]
+    with pytest.warns(UserWarning, match="k̂") if _warns(pair, x) else contextlib.nullcontext():
+        expected = log_likelihood(pair, x, num_samples=60, seed=0)
+    found = written.results["pairs"]["mixture"]["quantities"]["IS-60"]
+    assert found["value"] == expected.nll.mean
+    assert found["standard_error"] == expected.nll.standard_error
+
+
+def _warns(pair, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return log_likelihood(pair, x, num_samples=60, seed=0).unreliable > 0
+
+
+def test_probes_are_fitted_on_training_data(written, pairs, digits, tmp_path):
+    pair, train = pairs["mixture"], data.load("digits").subset(range(100))
+    found = report({"mixture": pair}, digits, tmp_path, train=train, num_train=80, **FEW)
+    (fit, test) = (
+        torch.randperm(n, generator=torch.Generator().manual_seed(0))[:number].sort().values
+        for n, number in ((100, 80), (60, 40))
+    )
+    with torch.no_grad():
+        z, z_test = (
+            pair.posterior(source.binarised(0).draw(index, binarise="none")).mean
+            for source, index in ((train, fit), (digits, test))
+        )
+    labels = train.labels[fit], digits.labels[test]
+    quantities = dict(found.results["pairs"]["mixture"]["quantities"])
+    others = dict(written.results["pairs"]["mixture"]["quantities"])
+    for name, classifier in (("linear probe", linear_probe), ("k-NN (10)", nearest_neighbours)):
+        expected, got = classifier(z, labels[0], z_test, labels[1]), quantities.pop(name)
+        assert got["value"] == expected.mean
+        assert got["standard_error"] == expected.standard_error
+        del others[name]
+    assert quantities == others  # nothing else is touched
+    assert found.results["train"] == {"name": "digits", "number": 80, "of": 100}
+    assert written.results["train"] is None
+    text = Page(found.page.read_text()).text
+    assert "training data (80 of 100 data, chosen at random with seed 0)" in text
+    assert "train=train" in text
+    assert "num_train=80" in text
+
+
+def test_training_data_that_do_not_suit(pairs, digits, tmp_path, as_users_see_it):
+    vector = ConditionalVAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D + 2, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + 2, D)),
+        context_features=2,
+    )
+    few = data.load("digits").subset(range(30))
+    values = few.draw(torch.arange(30), binarise="none")
+    for pair, train, options, kind, message in [
+        (pairs, values, {}, TypeError, "train must be a ppl_vae.data.Dataset with labels"),
+        (pairs, data.Dataset(values), {}, ValueError, "train must be a .* with labels"),
+        (pairs, data.Dataset(values[:, :9], few.labels), {}, ValueError, r"got \(9,\)"),
+        (pairs, few, {"num_train": 1}, ValueError, "num_train must be 2 or more"),
+        (vector, few, {"context": [torch.zeros(60, 2)]}, ValueError, "leave train out"),
+    ]:
+        with pytest.raises(kind, match=message):
+            report(pair, digits, tmp_path / "r", train=train, **options)
+
+
+def test_layers_below_those_that_are_given_follow(digits):
+    pair = hierarchical()
+    (subject,) = subjects({"pair": pair}, Data.of(digits, None, None, None, 0), ())
+    z2 = torch.randn(4, 2)
+    with torch.no_grad():
+        got = Runs(subject).decode({"z2": z2}, torch.arange(4))
+        expected = pair.likelihood(pair.conditionals[0](z2).mean).mean
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.004, "0.00"), (-0.006, "\N{MINUS SIGN}0.01"), (0.0, "0.00")]
+)
+def test_what_is_0_to_the_digits_shown_has_no_sign(value, text):
+    assert plain(value, 2).text == text
+
+
+def test_nothing_of_the_caller_changes(pairs, digits, tmp_path):
+    pair = pairs["mixture"].train()
+    state, figures = torch.get_rng_state(), plt.get_fignums()
+    options = {"num_data": 12, "num_samples": 20, "num_particles": (1,)}
+    first = report(pair, digits, tmp_path / "a.html", **options)
+    assert torch.equal(state, torch.get_rng_state())
+    assert plt.get_fignums() == figures
+    assert pair.training
+    assert pair.model.training
+    torch.rand(3)
+    again = report(pair, digits, tmp_path / "b.html", **options)
+    assert first.results["pairs"] == again.results["pairs"]
+    images = [[i["src"] for i in Page(r.page.read_text()).images] for r in (first, again)]
+    assert images[0] == images[1]
+    assert list(first.results["pairs"]) == ["VAE"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "a.json", "b.html", "b.json"]
+
+
+@pytest.mark.parametrize(
+    ("make", "drawn", "quantities"),
+    [
+        (conditional, "Components and classes", ["linear probe"]),
+        (
+            semisupervised,
+            "Reliability of q(y | x)",
+            ["accuracy of q(y|x)", "expected calibration error"],
+        ),
+        (hierarchical, "Latent traversals", ["active units, z1", "active units, z2"]),
+    ],
+)
+def test_other_pairs(make, drawn, quantities, digits, tmp_path):
+    options = {"num_data": 30, "num_samples": 20, "num_particles": (1,)}
+    found = report(make(), digits, tmp_path, **options)
+    assert set(quantities) <= set(next(iter(found.results["pairs"].values()))["quantities"])
+    section = found.page.read_text().split(f"<h2>{drawn}</h2>")[1].split("</section>")[0]
+    assert section.count("<img") == (2 if make is hierarchical else 1)  # one for each layer
+    assert "Not drawn" not in section
+
+
+def test_data_that_are_no_images(tmp_path):
+    oracle = testing.LinearGaussian(5, 2)
+    x = torch.randn(20, 5, dtype=next(oracle.parameters()).dtype)
+    found = report({"oracle": oracle}, x, tmp_path, **FEW)
+    text = found.page.read_text()
+    # Sections without a picture are left out whole, and the reason is given once.
+    assert text.count("the data are no images, of shape (5,) each") == 1
+    for title in ("Samples from the model", "Reconstructions", "Reliability of q(y | x)"):
+        assert f"<h2>{title}</h2>" not in text
+        assert title in text.split("What is left out")[1]
+    sections = re.findall("<section>.*?</section>", text, re.DOTALL)
+    assert sections
+    assert all("<img" in section for section in sections)
+    exact = -oracle.log_px(x).mean().item()
+    table = found.results["pairs"]["oracle"]["quantities"]
+    assert table["IS-60"]["value"] == pytest.approx(exact, abs=0.5)
+    assert "Linear probe" not in text
+    assert found.results["pairs"]["oracle"]["missing"]["labels"] == "no labels were given"
+
+
+def test_an_unwritable_path_is_refused_before_anything_is_computed(digits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    class Untouchable(torch.nn.Module):
+        def forward(self, *args):
+            raise AssertionError("ran")
+
+    pair = vae()
+    pair.model, pair.guide = Untouchable(), Untouchable()
+    (tmp_path / "page.html").mkdir()
+    for out in (tmp_path / "file" / "report", tmp_path / "page.html"):
+        with pytest.raises(OSError, match="report: cannot write to out="):
+            report(pair, digits, out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "page.html"]
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_report_that_fails_leaves_the_old_one(pairs, digits, tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    bad = vae()
+    with torch.no_grad():
+        next(bad.likelihood.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match=r"log_likelihood|NaN|invalid values"):
+        report({"good": pairs["mixture"], "bad": bad}, digits, tmp_path, **FEW)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def test_bad_arguments(pairs, digits, tmp_path, as_users_see_it):
+    for arguments, options, kind, message in [
+        (({}, digits), {}, ValueError, "pairs must hold"),
+        (({"a": 1}, digits), {}, TypeError, r"\.model and \.guide"),
+        ((pairs, digits), {"num_samples": 0}, ValueError, "num_samples"),
+        ((pairs, digits), {"num_data": 1}, ValueError, "num_data"),
+        (
+            (pairs, digits),
+            {"labels": torch.zeros(3).long()},
+            ValueError,
+            r"labels of shape \(60,\)",
+        ),
+        ((pairs, digits), {"image_shape": (3, 3)}, ValueError, "image_shape"),
+        ((pairs, torch.rand(9, D)), {}, ValueError, "support|0 or 1|boolean"),
+        ((pairs, torch.ones(1, D)), {}, ValueError, "2 data or more"),
+        ((conditional(), torch.ones(9, D)), {}, ValueError, "labels="),
+    ]:
+        with pytest.raises(kind, match=message):
+            report(*arguments, tmp_path / "r", **options)
+    assert not list((tmp_path / "r").iterdir())
+
+
+def browse(path, *flags):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    quiet = "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"
+    profile = f"--user-data-dir={path.parent / 'profile'}"
+    return subprocess.run(
+        [browser, *quiet, *flags, profile, path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_a_browser_shows_every_image_and_complains_of_nothing(written, tmp_path):
+    shown = browse(written.page, "--dump-dom", "--window-size=400,800")
+    assert "CONSOLE" not in shown.stderr, shown.stderr
+    # The page has no script and forbids any: a copy without that asks what was loaded.
+    text, policy = written.page.read_text(), r"<meta http-equiv=[^>]*>"
+    assert len(re.findall(policy, text)) == 1
+    script = """<script>console.error("oh");
+        addEventListener("load", () => { document.title = JSON.stringify({
+        widths: [...document.images].map(i => i.complete ? i.naturalWidth : 0),
+        wider: document.documentElement.scrollWidth - innerWidth,
+        mode: document.compatMode}); })</script></body>"""
+    copy = tmp_path / "copy.html"
+    copy.write_text(re.sub(policy, "", text).replace("</body>", script))
+    shown = browse(copy, "--dump-dom", "--window-size=500,800")
+    assert "CONSOLE" in shown.stderr  # where there is something to complain of, it is seen
+    found = json.loads(re.search(r"<title>(.*?)</title>", shown.stdout)[1])
+    assert len(found["widths"]) == len(Page(text).images)
+    assert min(found["widths"]) > 100
+    assert found["wider"] <= 0  # nothing sticks out of a telephone
+    assert found["mode"] == "CSS1Compat"

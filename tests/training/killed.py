@@ -1,0 +1,174 @@
+"""Trainings that are killed, again and again, and resumed; run by test_resume.py, in a process.
+
+Imports everything once and forks: each life of a training is a real process with a real SIGKILL.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import pyro
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
+from ppl_vae.io import save_weights
+from ppl_vae.training import EarlyStopping, fit
+
+DIGITS = data.load("digits")
+
+
+def vae():
+    """A pair whose networks draw, too."""
+    pyro.set_rng_seed(0)
+    encoder = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 4))
+    return VAE(
+        prior=priors.GaussianMixture(2, components=3),
+        posterior=posteriors.DiagonalNormal(encoder),
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(16,))),
+    )
+
+
+def vamp():
+    """A pair whose prior holds the posterior."""
+    pyro.set_rng_seed(0)
+    posterior = posteriors.DiagonalNormal(nets.MLP(64, 4, hidden=(16,)))
+    return VAE(
+        prior=priors.VampPrior(posterior, 5, event_shape=(64,), bounds=(0, 1)),
+        posterior=posterior,
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(16,))),
+    )
+
+
+def ssvae():
+    pyro.set_rng_seed(0)
+    return SemiSupervisedVAE(
+        prior=priors.StandardNormal(2),
+        classifier=nets.MLP(64, 10, hidden=(8,)),
+        posterior=posteriors.DiagonalNormal(nets.MLP(74, 4, hidden=(8,))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(12, 64, hidden=(8,))),
+        num_classes=10,
+        classification_weight=3.0,
+    )
+
+
+def streams():
+    return data.SemiSupervised(
+        DIGITS, DIGITS.labelled_subset(3), batch_size=100, labelled_batch_size=7
+    )
+
+
+def loader():
+    x = DIGITS.draw(torch.arange(200), binarise="threshold")
+    return DataLoader(TensorDataset(x), 32, shuffle=True)
+
+
+SCENARIOS = {
+    # Three epochs and a bit, every schedule, validation; checkpoints out of step with all else.
+    "everything": lambda: {
+        "pair": vae(),
+        "data": DIGITS,
+        "batch_size": 100,
+        "estimator": estimators.ImportanceWeightedELBO(3, "dreg"),
+        "beta": estimators.linear_warm_up(30),
+        "num_particles": particles,
+        "lr_schedule": cosine,
+        "clip_norm": 5.0,
+        "validation": DIGITS.subset(range(50)),
+        "validate_every": 8,
+        "stopping": EarlyStopping(4),
+    },
+    "shared tensors": lambda: {"pair": vamp(), "data": DIGITS, "batch_size": 40},
+    "streams": lambda: {"pair": ssvae(), "data": streams()},
+    "a DataLoader": lambda: {"pair": vae(), "data": loader()},
+}
+
+
+def particles(step):
+    return 1 + step % 3
+
+
+def cosine(optimiser):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 50)
+
+
+def train(scenario, out, steps, checkpoint_every):
+    options = SCENARIOS[scenario]()
+    pair = options.pop("pair")
+    given = options.pop("data")
+    fitted = fit(
+        pair,
+        given,
+        steps=steps,
+        out=out,
+        checkpoint_every=checkpoint_every,
+        log_every=3,
+        seed=5,
+        resume=True,
+        progress=False,
+        **options,
+    )
+    save_weights(pair, out / "model.safetensors")
+    (out / "stopped").write_text(f"{fitted.stopped} {fitted.steps} {fitted.best_step}")
+
+
+def life(scenario, out, steps, checkpoint_every, kill_at):
+    """Run one process; return the signal that ended it, 0 for none."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            warnings.simplefilter("error")
+            if kill_at is not None:
+                kill_in(kill_at)
+            train(scenario, out, steps, checkpoint_every)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"{scenario}: the training failed")
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def kill_in(seconds):
+    """Kill this process from outside of it, wherever it is by then."""
+    parent = os.getpid()
+    if os.fork() == 0:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.signal(signal.SIGALRM, lambda *_: (os.kill(parent, signal.SIGKILL), os._exit(0)))
+        signal.pause()
+        os._exit(0)
+
+
+def main(scenario, folder, seed):
+    rng, steps = random.Random(f"{seed} {scenario}"), 50
+    begun = time.perf_counter()
+    if life(scenario, folder / "whole", steps, 1000, None):
+        sys.exit("the uninterrupted run was killed")
+    whole = time.perf_counter() - begun
+    for name, checkpoint_every in (("rarely", 7), ("always", 1)):
+        deaths = 0
+        while life(
+            scenario,
+            folder / name,
+            steps,
+            checkpoint_every,
+            # Before the first checkpoint, in the middle, and anywhere.
+            rng.uniform(0.1, (0.3, 0.8, 1.0)[deaths]) * whole if deaths < 3 else None,
+        ):
+            deaths += 1
+        (folder / f"{name}.deaths").write_text(str(deaths))
+
+
+if __name__ == "__main__":
+    for name in SCENARIOS:
+        main(name, Path(sys.argv[1]) / name, sys.argv[2])

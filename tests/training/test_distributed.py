@@ -1,0 +1,180 @@
+"""Two processes compute what one computes on the joint batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from two_processes import FAULTS, GRADIENTS, train
+
+from ppl_vae.data import Part
+from ppl_vae.io import read_tensors
+from ppl_vae.training.distributed import Processes
+
+HERE = Path(__file__).parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def ended(command, seconds=120):
+    """Run a command that starts processes of its own; none of them outlives a test that hangs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, err
+    return out
+
+
+def run(command, folder):
+    ended([*command, HERE / "two_processes.py", folder])
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run(TORCHRUN, folder)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_gradient_is_that_of_the_joint_batch(name, found):
+    for rank in found[1]:
+        assert rank["sizes"][name] > 1e-3, "nothing to compare"
+        assert rank["gradients"][name] < 1e-10
+        assert rank["losses"][name] < 1e-10
+
+
+@pytest.mark.parametrize(("divided", "same"), [(True, True), (False, False)])
+def test_a_whole_training_is_that_of_one_process(divided, same, found, tmp_path):
+    """With the same noise for each datum; each process draws noise of its own where it may."""
+    two = found[0] / ("two" if divided else "straight")
+    train(tmp_path, 14 if divided else 10, divided=divided)
+    for table in ["history.csv", "validation.csv"] if divided else ["history.csv"]:
+        (ours, header), (theirs, named) = (numbers(f / table) for f in (tmp_path, two))
+        assert header == named
+        assert np.allclose(ours, theirs, rtol=1e-9, atol=0) == same
+        # Steps, epochs and the learning rate are the same in any case.
+        assert np.array_equal(ours[:, 0], theirs[:, 0])
+    ours, theirs = (
+        read_tensors(max((f / "checkpoints").iterdir()) / "weights.safetensors")
+        for f in (tmp_path, two)
+    )
+    assert ours.keys() == theirs.keys()
+    distance = max((ours[n] - theirs[n]).abs().max().item() for n in ours)
+    assert (distance < 1e-8) == same
+
+
+def numbers(file):
+    header, *rows = file.read_text().splitlines()
+    return np.array([[float(n) for n in row.split(",")] for row in rows]), header
+
+
+def test_two_processes_resume_exactly(found):
+    for rank in found[1]:
+        assert rank["resumed"] == 0
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_one_and_passed_over_by_all(found):
+    for rank in found[1]:
+        assert rank["damaged"] == 0
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_happens_in_one_process_ends_all(what, found):
+    """No process waits for one that is gone; the other says what it is about."""
+    here, there = (kind.__name__ for kind in FAULTS[what])
+    first, second = (rank["faults"][what] for rank in found[1])
+    if what == "disk":
+        first, second = second, first
+    assert first[0] == there, first
+    if what == "disk":
+        assert second[0] in ("NotADirectoryError", "FileExistsError"), second
+    else:
+        assert second[0] == here, second
+    if there == "RuntimeError":
+        assert "another process failed" in first[1]
+    if what == "signal":
+        assert "SIGTERM after step 4" in first[1]
+        assert "SIGTERM after step 4" in second[1]
+    if what == "nan":
+        assert "all is finite in this process" in first[1]
+        assert "the loss is NaN: the output of module 'guide.posterior.net'" in second[1]
+
+
+def test_a_folder_that_processes_do_not_share_is_refused(found):
+    for rank in found[1]:
+        assert "all processes need the same folder" in rank["another folder"]
+
+
+def test_processes_of_torchrun_are_found_without_an_argument(found):
+    for rank in found[1]:
+        assert rank["by itself"] == 0
+
+
+def test_only_the_first_process_writes(found):
+    folder = found[0]
+    assert sorted(p.name for p in (folder / "straight").iterdir()) == ["checkpoints", "history.csv"]
+    names = sorted(p.name for p in (folder / "straight" / "checkpoints").iterdir())
+    assert names == ["step-000000008", "step-000000010"]
+
+
+def test_one_process_goes_on_where_two_ended(found):
+    folder = found[0]
+    with pytest.warns(UserWarning, match="of 2 processes, and there are 1 now"):
+        pair, fitted = train(folder / "straight", 12, divided=False)
+    assert fitted.history["step"].tolist() == [3, 6, 9, 10, 12]
+    assert fitted.history["epoch"][-1] == 1  # six batches an epoch
+    assert all(p.isfinite().all() for p in pair.parameters())
+
+
+@given(size=st.integers(1, 9), number=st.integers(1, 5))
+def test_shares_make_up_the_batch(size, number):
+    x, y = torch.arange(size).double().add(1), torch.arange(size)
+    shares = [Processes(r, number).share([Part("data", (x, y), 0.5)]) for r in range(number)]
+    mean = sum(s.fractions[0] * s.parts[0].args[0].mean() for s in shares) / number
+    assert mean.item() == pytest.approx(x.mean().item(), rel=1e-12)
+    seen = torch.cat([s.parts[0].args[1] for s in shares if s.fractions[0]])
+    assert seen.sort().values.tolist() == y.tolist()
+    assert all(s.parts[0].weight == 0.5 and s.sizes == (size,) for s in shares)
+    assert all(len(s.parts[0].args[0]) for s in shares), "each must take part"
+
+
+ONE_ARGUMENT = """
+import sys
+from functools import partial
+sys.path.insert(0, {here!r})
+from lightning_fabric import Fabric
+from two_processes import train
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+pair, fitted = train({folder!r}, 10, fabric, divided=False)
+sys.stdout.write(f"rank {{fabric.global_rank}} of {{fabric.world_size}}\\n")
+"""
+
+
+def test_one_argument_starts_the_processes(found, tmp_path):
+    """And ends, by another launcher, where torchrun ended."""
+    script = tmp_path / "script.py"
+    script.write_text(ONE_ARGUMENT.format(here=str(HERE), folder=str(tmp_path / "run")))
+    out = ended([sys.executable, script])
+    lines = sorted(line for line in out.splitlines() if line.startswith("rank"))
+    assert lines == ["rank 0 of 2", "rank 1 of 2"]
+    ours = tmp_path / "run" / "checkpoints" / "step-000000010" / "weights.safetensors"
+    theirs = found[0] / "broken" / "checkpoints" / "step-000000010" / "weights.safetensors"
+    assert ours.read_bytes() == theirs.read_bytes()

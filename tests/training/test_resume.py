@@ -1,0 +1,365 @@
+"""A training that is killed and resumed ends as if nothing had happened, bit for bit."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+
+from ppl_vae import VAE, data, estimators, likelihoods, nets, posteriors, priors
+from ppl_vae.io import DamagedError
+from ppl_vae.training import EarlyStopping, Interrupted, fit
+from ppl_vae.training.signals import Interrupts
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+HERE = Path(__file__).parent
+DIGITS = data.load("digits")
+quiet = partial(fit, progress=False)
+
+
+def digits_vae():
+    pyro.set_rng_seed(0)
+    return VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(64, 4, hidden=(8,))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(8,))),
+    )
+
+
+def same(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, HERE / "killed.py", folder, "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.mark.parametrize("scenario", ["everything", "shared tensors", "streams", "a DataLoader"])
+def test_killed_anywhere_and_resumed(scenario, killed):
+    folder = killed / scenario
+    whole = {p.name: p for p in (folder / "whole").iterdir() if p.is_file()}
+    assert whole.keys() >= {"history.csv", "model.safetensors", "stopped"}
+    deaths = [int((folder / f"{name}.deaths").read_text()) for name in ("rarely", "always")]
+    assert sum(deaths) >= 3, deaths
+    for name in ("rarely", "always"):
+        for file in whole:
+            assert (folder / name / file).read_bytes() == whole[file].read_bytes(), (name, file)
+        leftovers = {p.name for p in (folder / name / "checkpoints").iterdir()}
+        assert all(n.startswith("step-") and n[5:].isdigit() for n in leftovers), leftovers
+
+
+def trained(out, steps, **options):
+    vae = digits_vae()
+    fitted = quiet(vae, DIGITS, steps=steps, out=out, checkpoint_every=5, log_every=5, **options)
+    return vae, fitted
+
+
+def test_more_steps_are_taken_from_where_it_ended(tmp_path):
+    trained(tmp_path, 10)
+    vae, fitted = trained(tmp_path, 20, resume=True)
+    whole, once = trained(tmp_path / "whole", 20)
+    assert same(vae, whole)
+    assert fitted.history.keys() == once.history.keys()
+    assert all((fitted.history[n] == once.history[n]).all() for n in once.history)
+
+
+class Stateful(nn.Module):
+    """A network with a state of its own, that each call changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += self.training
+        return self.net(x) + 0.01 * self.calls
+
+
+@pytest.mark.parametrize("beta", [None, 0.5])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        lambda: estimators.ImportanceWeightedELBO(2),
+        lambda: Trace_ELBO(num_particles=2, vectorize_particles=True),
+    ],
+)
+def test_what_estimators_find_at_their_first_call_is_no_part_of_the_training(
+    estimator, beta, tmp_path
+):
+    """Pyro's guess how plates are nested, and draw; ours run the programs once more."""
+    ended = []
+    for steps, out in ((6, None), (3, tmp_path), (6, tmp_path)):
+        net = Stateful()
+        pair = digits_vae().replace(posterior=posteriors.DiagonalNormal(net))
+        torch.manual_seed(0)
+        nn.init.normal_(net.net.weight, std=0.1)
+        nn.init.zeros_(net.net.bias)
+        nn.init.zeros_(net.calls)
+        options = {"estimator": estimator(), "beta": beta, "out": out}
+        options["resume"] = out is not None
+        quiet(pair, DIGITS, steps=steps, log_every=2, checkpoint_every=3, **options)
+        ended.append(pair)
+        assert net.calls == steps
+    assert same(ended[0], ended[2])
+
+
+def test_a_training_that_ended_is_left_as_it_is(tmp_path):
+    vae, fitted = trained(tmp_path, 10)
+    again, refitted = trained(tmp_path, 10, resume=True)
+    assert same(vae, again)
+    assert refitted.history["loss"].tolist() == fitted.history["loss"].tolist()
+
+
+def test_an_early_stop_stays_a_stop(tmp_path):
+    options = {
+        "validation": DIGITS.subset(range(20)),
+        "validate_every": 1,
+        "stopping": EarlyStopping(2, min_delta=100),
+    }
+    vae, fitted = trained(tmp_path, 50, **options)
+    assert fitted.stopped == "patience"
+    again, refitted = trained(tmp_path, 50, resume=True, **options)
+    assert (refitted.stopped, refitted.steps) == ("patience", fitted.steps)
+    assert same(vae, again)
+
+
+def test_patience_and_the_best_weights_go_on_where_they_were(tmp_path):
+    options = {
+        "validation": DIGITS.subset(range(20)),
+        "validate_every": 1,
+        "stopping": EarlyStopping(6, min_delta=100),
+    }
+    whole, once = trained(tmp_path / "whole", 50, **options)
+    assert (once.best_step, once.steps) == (1, 7)
+    trained(tmp_path / "run", 5, **options)
+    vae, fitted = trained(tmp_path / "run", 50, resume=True, **options)
+    assert (fitted.stopped, fitted.best_step, fitted.steps) == ("patience", 1, 7)
+    assert same(vae, whole)
+
+
+def test_without_resume_nothing_is_overwritten(tmp_path):
+    trained(tmp_path, 5)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(FileExistsError, match="resume=True"):
+        trained(tmp_path, 5)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"estimator": estimators.ImportanceWeightedELBO(2)}, "estimator"),
+        ({"optimiser": partial(torch.optim.Adam, lr=0.5)}, "optimiser"),
+        ({"beta": 0.5}, "beta"),
+        ({"beta": estimators.linear_warm_up(3)}, "beta"),
+        ({"estimator": estimators.KLWeighted(estimators.ImportanceWeightedELBO(1), 0.5)}, "beta"),
+        (
+            {"estimator": estimators.ImportanceWeightedELBO(1, alpha=0.5)},
+            r"estimator.*alpha was 0\.0 and is now 0\.5",
+        ),
+        ({"lr_schedule": partial(torch.optim.lr_scheduler.StepLR, step_size=3)}, "lr_schedule"),
+        ({"num_particles": lambda step: 1}, "num_particles"),
+        ({"clip_norm": 0.5}, "clip_norm"),
+        ({"batch_size": 7}, "batch_size was 100 and is now 7"),
+    ],
+)
+def test_another_training_is_not_resumed(options, what, tmp_path):
+    trained(tmp_path, 5)
+    vae = digits_vae()
+    with pytest.raises(ValueError, match=what):
+        quiet(vae, DIGITS, steps=9, out=tmp_path, resume=True, **options)
+    assert same(vae, digits_vae()), "a refused checkpoint must not touch the pair"
+
+
+def test_another_length_of_a_schedule_is_another_training(tmp_path):
+    schedules = [partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=n) for n in (5, 9)]
+    trained(tmp_path, 5, lr_schedule=schedules[0])
+    with pytest.raises(ValueError, match=r"lr_schedule\.T_max was 5 and is now 9"):
+        trained(tmp_path, 9, lr_schedule=schedules[1], resume=True)
+
+
+def test_another_pair_is_not_resumed(tmp_path):
+    trained(tmp_path, 5)
+    other = digits_vae().replace(prior=priors.GaussianMixture(2, components=3))
+    with pytest.raises(ValueError, match="prior"):
+        quiet(other, DIGITS, steps=9, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, tmp_path):
+    trained(tmp_path, 10)
+    last = tmp_path / "checkpoints" / "step-000000010"
+    victim = last / file
+    content = bytearray(victim.read_bytes())
+    if damage == "cut":
+        victim.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    with pytest.warns(UserWarning, match="going back to the one before"):
+        vae, _ = trained(tmp_path, 15, resume=True)
+    assert same(vae, trained(tmp_path / "whole", 15)[0])
+    assert last.with_name("step-000000010.damaged").exists()
+
+
+def test_the_history_on_the_disk_is_that_of_the_checkpoint(tmp_path):
+    """Also where a kill came after the last checkpoint and before the history was written."""
+    trained(tmp_path, 10)
+    whole = (tmp_path / "history.csv").read_text()
+    (tmp_path / "history.csv").unlink()
+    trained(tmp_path, 10, resume=True)
+    assert (tmp_path / "history.csv").read_text() == whole
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_training(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        vae = digits_vae()
+        with pytest.raises(NotADirectoryError):
+            quiet(vae, DIGITS, steps=5, out=out)
+        assert same(vae, digits_vae())
+
+
+def test_a_state_that_cannot_be_saved_is_known_before_the_training(tmp_path):
+    class Unsaved(torch.optim.lr_scheduler.ConstantLR):
+        def state_dict(self):
+            return {"function": print}
+
+    vae = digits_vae()
+    with pytest.raises(TypeError, match=r"state\['lr_schedule'\]\['function'\]"):
+        quiet(vae, DIGITS, steps=5, out=tmp_path, lr_schedule=Unsaved)
+    assert same(vae, digits_vae())
+
+
+def test_nothing_is_invented_where_all_are_damaged(tmp_path):
+    trained(tmp_path, 10)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "state.safetensors").unlink()
+    with (
+        pytest.warns(UserWarning, match="going back"),
+        pytest.raises(DamagedError, match=r"state\.safetensors"),
+    ):
+        trained(tmp_path, 15, resume=True)
+
+
+def test_only_so_many_are_kept(tmp_path):
+    trained(tmp_path, 30, keep=3)
+    names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names == [f"step-{n:09d}" for n in (20, 25, 30)]
+
+
+@pytest.fixture
+def fill_the_disk():
+    """Let files be no longer than 20 kB from now on: to a program that is a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("at", [10, 12])
+def test_a_full_disk_leaves_the_checkpoint_before(at, tmp_path, fill_the_disk):
+    """Full before anything is trained, or later, when the training may not be for nothing."""
+
+    def particles(step):
+        if step == at:
+            fill_the_disk()
+        return 1
+
+    options = {"num_particles": particles}
+    trained(tmp_path / "run", 10, **options)
+    if at == 10:
+        fill_the_disk()
+    with pytest.raises(OSError, match="File too large"):
+        trained(tmp_path / "run", 15, resume=True, **options)
+    names = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-000000005", "step-000000010"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path):
+    def later():
+        while not (tmp_path / "checkpoints" / "step-000000005").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match="resume=True goes on") as caught:
+        trained(tmp_path, 100_000)
+    thread.join()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    step = caught.value.step
+    assert caught.value.signal == number
+    assert (tmp_path / "checkpoints" / f"step-{step:09d}").exists()
+    vae, _ = trained(tmp_path, step + 3, resume=True)
+    assert same(vae, trained(tmp_path / "whole", step + 3)[0])
+
+
+@pytest.fixture
+def usual_handler():
+    """Python's own: a shell's background jobs are started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts(usual_handler):
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)  # within a second
+        assert interrupts.received == signal.SIGTERM
+        interrupts._since -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_in_a_thread_of_a_server_signals_are_left_alone():
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def train():
+        pair = digits_vae()
+        found.append(quiet(pair, DIGITS, steps=2).steps)
+        found.append(signal.getsignal(signal.SIGINT) is before)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert found == [2, True]
+
+
+def test_a_signal_without_a_folder_says_that_nothing_is_saved():
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(Interrupted, match="Nothing was saved; give out="):
+        quiet(digits_vae(), DIGITS, steps=100_000)
+
+
+def test_a_folder_that_is_copied_elsewhere_goes_on_there(tmp_path):
+    trained(tmp_path / "here", 10)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    vae, _ = trained(tmp_path / "there", 15, resume=True)
+    assert same(vae, trained(tmp_path / "whole", 15)[0])
