@@ -11,9 +11,9 @@ import pytest
 import torch
 from pairs import D, Z, net
 from scipy.special import log_softmax, logsumexp
-from test_large_counts import negative_binomial, poisson
 
 from ppl_vae import likelihoods, nets, posteriors, priors
+from tests.distributions.test_large_counts import negative_binomial, poisson
 
 LEVELS = 256
 

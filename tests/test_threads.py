@@ -21,6 +21,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import ppl_vae
 from ppl_vae import evaluation, load, training
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted
 from ppl_vae.evaluation import annealing

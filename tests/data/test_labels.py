@@ -16,6 +16,7 @@ from ppl_vae import data, evaluation, plots
 from ppl_vae.cli import main
 from ppl_vae.data import Dataset, SemiSupervised, from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.evaluation import clustering, expected_calibration_error, linear_probe
+from ppl_vae.report import report
 from ppl_vae.training import fit
 
 NAN = float("nan")
@@ -297,15 +298,15 @@ def test_the_report_says_how_many_have_a_label(tmp_path):
     given = binary_data(names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = report.report(ssvae(), given, tmp_path, train=given, **FEW)
+        found = report(ssvae(), given, tmp_path, train=given, **FEW)
     quantities = json.loads(found.numbers.read_text())["pairs"]["SemiSupervisedVAE"]["quantities"]
     assert quantities["data with a label"]["text"] == "30 of 40"
     page = found.page.read_text()
     assert "3 different ($dog$, _cow, cat); 10 data have none" in page
     with pytest.raises(ValueError, match="conditional on labels, and 10 of 40 data have none"):
-        report.report(conditional(), given, tmp_path, **FEW)
+        report(conditional(), given, tmp_path, **FEW)
     with pytest.raises(ValueError, match="report: data must have the classes of the training"):
-        report.report(ssvae(), given, tmp_path, train=binary_data(["a", "b"] * 9), **FEW)
+        report(ssvae(), given, tmp_path, train=binary_data(["a", "b"] * 9), **FEW)
 
 
 def test_pictures_name_the_classes():

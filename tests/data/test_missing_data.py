@@ -33,6 +33,7 @@ from ppl_vae import (
 )
 from ppl_vae.cli.main import main
 from ppl_vae.data import Dataset, MaskedBatch, Part, SemiSupervised
+from ppl_vae.report import report
 from ppl_vae.training import compile_step, fit
 from ppl_vae.training.distributed import Processes
 
@@ -769,7 +770,7 @@ def test_the_report_is_of_what_is_observed(tmp_path):
     labels = torch.arange(30) % C
     dataset = Dataset(x, labels, mask=mask)
     pair = made(ssvae, "mixture").eval()
-    results = report.report(
+    results = report(
         pair,
         dataset,
         tmp_path,
@@ -810,7 +811,7 @@ def test_the_report_is_of_what_is_observed(tmp_path):
 )
 def test_a_report_refuses_masks_that_do_not_suit(tmp_path, given, mask, message):
     with pytest.raises(ValueError, match=message):
-        report.report(made(), given, tmp_path, mask=mask)
+        report(made(), given, tmp_path, mask=mask)
 
 
 def test_accuracy_refuses_values_that_are_not_there():
@@ -849,7 +850,7 @@ def test_an_evaluation_gives_programs_what_they_take(name):
 
 def test_a_report_on_programs_that_take_no_mask_is_refused(tmp_path):
     with pytest.raises(ValueError, match="report: the data have 'mask', which the model does not"):
-        report.report(programs(X), Dataset(X8, mask=M8), tmp_path)
+        report(programs(X), Dataset(X8, mask=M8), tmp_path)
 
 
 # From the command line.

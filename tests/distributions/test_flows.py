@@ -16,7 +16,6 @@ import zuko
 from pairs import C, D, Z, binary, net
 from pyro import poutine
 from pyro.infer import Trace_ELBO
-from test_no_synchronisation import Forbid
 from torch import nn
 
 from ppl_vae import VAE, likelihoods
@@ -26,6 +25,7 @@ from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.posteriors.flow import Flow as FlowPosterior
 from ppl_vae.priors.flow import ConditionalFlow
 from ppl_vae.priors.flow import Flow as FlowPrior
+from tests.estimators.test_no_synchronisation import Forbid
 
 KINDS = [*flow.KINDS, zuko.flows.NAF]
 SMALL = {"transforms": 2, "hidden": (8,)}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import VAE, SemiSupervisedVAE, estimators, likelihoods, nets, posteriors, priors
-from ppl_vae.estimators import weights
+from ppl_vae.estimators import log_weights
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.rounding import negligible
 
@@ -105,7 +105,7 @@ def test_labels_that_do_not_count_have_an_exact_zero():
 def test_what_is_left_out_is_below_rounding(gap, monkeypatch):
     results = []
     for weight in (0.0, negligible(torch.float32)):
-        monkeypatch.setattr(weights, "negligible", lambda dtype, weight=weight: weight)
+        monkeypatch.setattr(log_weights, "negligible", lambda dtype, weight=weight: weight)
         pair = late(gap).double()
         results.append(gradients(pair, estimators.AnalyticKLELBO(), data().double())[:2])
     (exact, exact_slopes), (loss, slopes) = results

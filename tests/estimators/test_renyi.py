@@ -10,10 +10,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import RenyiELBO
-from test_gradients import draws
 
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.testing import DiscreteLinearGaussian, LinearGaussian, TwoLayerLinearGaussian
+from tests.estimators.test_gradients import draws
 
 D, B, K = 3, 5, 8
 

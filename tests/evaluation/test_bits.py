@@ -13,7 +13,8 @@ from torch import nn
 
 from ppl_vae import VAE, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset
-from ppl_vae.evaluation import log_likelihood, report
+from ppl_vae.evaluation import log_likelihood
+from ppl_vae.report import report
 from ppl_vae.report.evaluated_pair import Data, subjects
 from ppl_vae.report.numbers import measure
 from ppl_vae.report.options import Options

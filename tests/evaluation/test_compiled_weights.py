@@ -16,8 +16,9 @@ from torch import nn
 
 from ppl_vae.compilation import NotCompiledWarning, graphs
 from ppl_vae.compilation.parted import parted
-from ppl_vae.evaluation import likelihood, log_likelihood, report
+from ppl_vae.evaluation import likelihood, log_likelihood
 from ppl_vae.evaluation.compiled_weights import _graphs
+from ppl_vae.report import report
 from ppl_vae.testing import LinearGaussian
 
 pytestmark = unchecked

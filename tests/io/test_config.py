@@ -35,6 +35,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
+from ppl_vae.io import config
 from ppl_vae.io.config import dump, from_config, resolve, to_config
 
 

@@ -208,7 +208,7 @@ def test_the_pair_is_left_as_it_was(tmp_path):
     attributes, state = {**vars(restless)}, copy.deepcopy(vae.state_dict())
     modes = [m.training for m in vae.modules()]
     random = torch.get_rng_state()
-    again = load(save(vae, tmp_path), allow=["test_save_live"])
+    again = load(save(vae, tmp_path), allow=[__name__])
     assert vars(restless) == attributes
     assert all(torch.equal(state[k], v) for k, v in vae.state_dict().items())
     assert [m.training for m in vae.modules()] == modes
@@ -277,7 +277,7 @@ def test_arguments_of_users_that_are_live_are_saved(tmp_path):
     vae = pairs.vae().replace(prior=Tempered(Z), likelihood=Halved(net(Z, D)))
     vae.prior.temperature = 0.3
     vae.likelihood.factor = 4.0
-    again = load(save(vae, tmp_path), allow=["test_save_live"])
+    again = load(save(vae, tmp_path), allow=[__name__])
     assert again.prior.temperature == 0.3
     assert same(vae, again, 5)
 

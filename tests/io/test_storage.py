@@ -204,6 +204,7 @@ SCENARIOS = """
 import os, resource, signal, sys
 from pathlib import Path
 import torch
+import ppl_vae
 from ppl_vae import io
 from ppl_vae.io.atomic import write_bytes
 import pairs

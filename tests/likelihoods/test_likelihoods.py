@@ -11,7 +11,6 @@ import pytest
 import scipy.stats
 import torch
 from scipy.special import expit, logsumexp
-from test_no_synchronisation import Forbid
 from torch import nn
 
 from ppl_vae import likelihoods, nets
@@ -20,6 +19,7 @@ from ppl_vae.distributions.grey import GreyGrid, GreyLevels, level_of
 from ppl_vae.distributions.negative_binomial import NegativeBinomial
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.estimate import Estimate
+from tests.estimators.test_no_synchronisation import Forbid
 
 # Per likelihood its class, its options, and data in its support that reach the edges.
 CASES = {

@@ -7,9 +7,9 @@ from torch import nn
 
 from ppl_vae import VAE, evaluation, from_config, likelihoods, nets, posteriors, priors
 from ppl_vae.data import Dataset
-from ppl_vae.evaluation import report
 from ppl_vae.event_shapes import how_to_arrange, same_event
 from ppl_vae.plots.tiles import as_images
+from ppl_vae.report import report
 from ppl_vae.training import fit
 
 IMAGE = (3, 8, 6)

@@ -434,7 +434,7 @@ os.environ["CXX"] = "/no/such/compiler"
 import torch
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_compiled import X, new_step, vae
+from tests.training.test_compiled import X, new_step, vae
 torch._inductor.config.cpp.cxx = ("/no/such/compiler",)
 torch._inductor.config.force_disable_caches = True
 with warnings.catch_warnings(record=True) as caught:

@@ -18,7 +18,7 @@ from ppl_vae.data import Part
 from ppl_vae.io import read_tensors
 from ppl_vae.training.distributed import Processes
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 

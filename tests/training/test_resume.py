@@ -23,7 +23,7 @@ from ppl_vae.training import EarlyStopping, Interrupted, fit
 from ppl_vae.training.signals import Interrupts
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 DIGITS = data.load("digits")
 quiet = partial(fit, progress=False)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_optimizer_state import pair, resumed, trained
 
 from ppl_vae import cli, data
 from ppl_vae.io import UnsafeError, clear_leftovers, refuse_links, replaced_file
 from ppl_vae.io.atomic import PREFIX
+from tests.training.test_optimizer_state import pair, resumed, trained
 
 DIGITS = data.load("digits").subset(range(200))
 

@@ -27,6 +27,7 @@ from ppl_vae import (
     plots,
     posteriors,
     priors,
+    report,
     testing,
     training,
 )
