@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import reason
 from ppl_vae.models import Pair
 
@@ -82,8 +82,8 @@ def for_training(
         UsageError: if noise is to be added under a likelihood that is no density.
         ValueError: if the data cannot be drawn so.
     """
-    drawing, validation = Drawing.of(pair, split.train), split.validation
-    train = drawing.data
+    train, transform = prepare(pair, split.train)
+    validation = split.validation
     noisy = settings.dequantise
     if noisy and pair.observation.is_discrete:
         raise UsageError(
@@ -96,9 +96,9 @@ def for_training(
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
-        "binarise": "none" if noisy else drawing.binarise,
+        "binarise": "none" if noisy else transform.binarise,
         "dequantise": noisy,
-        "flat": drawing.flat,
+        "flat": transform.flat,
         "seed": fit.seed,
     }
     batches: Any

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
 from ppl_vae.data.minibatch import given
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.checks import check_beside, check_data
 from ppl_vae.evaluation.signature import MASK, Signature
@@ -46,7 +46,7 @@ def arguments(
     - A tensor is given as it is, and so are context and mask.
     - An array of numpy's is a tensor, brought to the device and, if floating, to the dtype of the
       pair, as is all that follows.
-    - A data set is drawn as :class:`ppl_vae.data.value_transform.Drawing` says, grey values under a
+    - A data set is drawn as :func:`ppl_vae.data.value_transform.prepare` says, grey values under a
       likelihood of 0 and 1 once, with seed 0; some at a time, never as a whole. Its mask is given
       by name, and its labels where the programs take a second argument, but not to a
       ``SemiSupervisedVAE``, which is to find them for itself.
@@ -120,14 +120,15 @@ class Drawn:
         if hasattr(pair, "check"):
             pair.check(data)
         self._signature = signature
-        self._drawing = Drawing.of(pair, data).once(seed)
+        prepared, transform = prepare(pair, data)
+        self._data, self._transform = transform.fixed(prepared, seed)
         self._context = context
         self._like = parameter_of(pair)
         self._labels = labels_are_given(pair)
         self.rows(slice(1))  # an error comes now
 
     def __len__(self) -> int:
-        return len(self._drawing)
+        return len(self._data)
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +137,7 @@ class Drawn:
 
     def rows(self, some: slice) -> Part:
         """Draw what the programs are called with for some of the data."""
-        batch = self._drawing.at(torch.arange(len(self))[some])
+        batch = self._transform.batch(self._data, torch.arange(len(self))[some])
         (part,) = self._signature.of(batch, labels=self._labels)
         if self._context:
             args = (*part.args, *(t[some] for t in self._context))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.arguments import parameter_of
 from ppl_vae.evaluation.checks import check_labels
@@ -168,11 +168,13 @@ class Data:
         if isinstance(self.source, Tensor):
             x = self.source[self.index.to(self.source.device)]
             return x, x, None if self.seen is None else self.seen[self.index.to(self.seen.device)]
-        drawing = Drawing.of(pair, self.source)
-        grey = drawing.data.draw(self.index, binarise="none", flat=drawing.flat)
-        mask = drawing.data.mask_at(self.index, flat=drawing.flat)
-        binary = drawing.binarise != "none"
-        return drawing.once(self.seed).at(self.index).x if binary else grey, grey, mask
+        data, transform = prepare(pair, self.source)
+        grey = data.draw(self.index, binarise="none", flat=transform.flat)
+        mask = data.mask_at(self.index, flat=transform.flat)
+        if transform.binarise == "none":
+            return grey, grey, mask
+        once, transform = transform.fixed(data, self.seed)
+        return transform.values(once, self.index), grey, mask
 
 
 @dataclass(frozen=True, eq=False)

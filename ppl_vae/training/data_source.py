@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
 from ppl_vae.data.minibatch import Given, given, tensors_of
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.evaluation.arguments import Drawn, check_batches, labels_are_given, placed
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
@@ -152,11 +152,11 @@ def source_of(
         data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
         _check(pair, data)
         _check_labels(pair, data.labels)
-        drawing = Drawing.of(pair, data)
-        batches: Any = drawing.data.to(like.device).batches(
+        prepared, transform = prepare(pair, data)
+        batches: Any = prepared.to(like.device).batches(
             batch_size or 100,
-            binarise=drawing.binarise,
-            flat=drawing.flat and not as_it_is,
+            binarise=transform.binarise,
+            flat=transform.flat and not as_it_is,
             seed=seed,
         )
     elif given:
@@ -164,7 +164,7 @@ def source_of(
             _check_drawn(pair, data)
         batches = data
     else:
-        batches = Replayed(data, seed=seed)
+        batches = ResumableLoader(data, seed=seed)
     replayed = not (whole or given)
     labels = getattr(batches, "labels", None) if known else None
     return Source(
