@@ -38,7 +38,7 @@ def made(build=vae, *args, **options):
 
 def by_hand(pair, batches, steps, seed):
     """Train by a loop that one writes oneself, on ``(args, mask)``."""
-    optimiser = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
     estimator = estimators.ImportanceWeightedELBO(1)
     pyro.set_rng_seed(seed)
     for step in range(steps):
@@ -46,8 +46,8 @@ def by_hand(pair, batches, steps, seed):
         with pyro.validation_enabled(step == 0):
             loss = estimator.differentiable_loss(pair.model, pair.guide, *args, mask=mask)
         (loss * (1 / len(mask))).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def conditional():
