@@ -1,4 +1,4 @@
-"""When data of one shape can stand for data of another."""
+"""Which shapes of a datum are equivalent, and how to convert between them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from itertools import permutations
 
 CHANNELS = (1, 3, 4)
-"""How many channels an image has: grey, colour, colour with transparency."""
+"""Numbers of channels: grey, colour, colour with transparency."""
 
 
 def same_event(shape: Sequence[int], expected: Sequence[int]) -> bool:
-    """Tell whether a datum has the expected shape, with its entries in that order.
+    """Return whether a datum can be reshaped to the expected shape with its entries in order.
 
-    Or one of the two is the flat form of the other, or one is a grey image (H, W) and the other
-    that image with its one channel, (1, H, W). As many entries are not enough: (8, 6, 3) in the
-    order of (3, 8, 6) would scramble the pixels.
+    That is: the shapes are equal, one is the other flattened, or they are a grey image (H, W) and
+    (1, H, W). An equal number of entries is not enough: (8, 6, 3) reshaped to (3, 8, 6) would
+    scramble the pixels.
     """
     if tuple(shape) == tuple(expected):
         return True
@@ -26,41 +26,41 @@ def same_event(shape: Sequence[int], expected: Sequence[int]) -> bool:
 
 
 def has_channels_last(shape: Sequence[int]) -> bool:
-    """Tell whether a datum is an image (H, W, C) by its sizes: 1, 3 or 4 come last alone."""
+    """Return whether only the last size of an image is 1, 3 or 4, as in (H, W, C)."""
     return len(shape) == 3 and shape[-1] in CHANNELS and shape[0] not in CHANNELS
 
 
 def is_ambiguous(shape: Sequence[int]) -> bool:
-    """Tell whether a datum may be an image (C, H, W) as well as one of (H, W, C).
+    """Return whether an image may be (C, H, W) as well as (H, W, C).
 
-    What begins with 1 is taken for one channel: no image is one pixel high.
+    A first size of 1 is one channel: no image is one pixel high.
     """
     return len(shape) == 3 and shape[-1] in CHANNELS and shape[0] in CHANNELS[1:]
 
 
 def as_image(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape (C, H, W) of data that a network of images is to see.
+    """Return the shape (C, H, W) that an image network expects.
 
-    Raises ValueError, which says what to write, where the sizes do not tell.
+    Raises ValueError if the sizes do not determine it.
     """
     shape = tuple(shape)
     if has_channels_last(shape):
         raise ValueError(
-            f"the data have the shape {shape}, with channels last, and networks of images have "
-            f"them first; give x.permute(0, 3, 1, 2), or load with channels='last'"
+            f"image networks need channels first, got data of shape {shape}; give x.permute(0, 3, "
+            f"1, 2), or load with channels='last'"
         )
     if len(shape) != 2:
         return shape
     if set(shape) & set(CHANNELS):
         raise ValueError(
-            f"data of shape {shape} may be grey images or have channels beside flattened pixels; "
-            f"write event_shape: {[1, *shape]} for grey ones, or give x as (N, C, H, W)"
+            f"data of shape {shape} may be grey images, or channels of flattened pixels; write "
+            f"event_shape: {[1, *shape]} for grey images, or give x as (N, C, H, W)"
         )
     return (1, *shape)
 
 
 def how_to_arrange(shape: Sequence[int], expected: Sequence[int]) -> str:
-    """Say, for an error, how a batch ``x`` of data of some shape comes to have the expected one."""
+    """Return the fix, for an error: code that gives a batch ``x`` the expected shape."""
     if sorted(shape) == sorted(expected) and len(shape) <= 4:
         for order in permutations(range(len(shape))):
             if tuple(shape[i] for i in order) == tuple(expected):

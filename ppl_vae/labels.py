@@ -1,4 +1,4 @@
-"""Integer labels, some of them perhaps unobserved."""
+"""Integer labels, some perhaps unobserved: checks, one-hot encoding, point masses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from ppl_vae.errors import describe
 from ppl_vae.module_modes import exporting
 
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-"""What torch can look up and compare; it has other unsigned ones in name only."""
+INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Those that torch can index with and compare; it supports other unsigned ones in name only."""
 
 
 class Labels:
-    """What a batch of labels may be, and how networks see it; model and guide share one.
+    """Checks a batch of labels, and encodes it for networks; model and guide share one.
 
     Args:
-        num_classes: how many classes there are.
+        num_classes: the number of classes.
         name: of the argument, for messages.
     """
 
@@ -29,14 +29,14 @@ class Labels:
         self.name = name
 
     def check(self, y: Tensor | None, batch: int, *, missing_too: bool = True) -> bool:
-        """Return whether some labels are unobserved: all of them, where y is None.
+        """Return whether any label is unobserved; True if y is None.
 
-        Values are looked at in every call, which waits for the device; within :func:`known` what
-        was seen before is the answer. ``torch.export`` cannot look: all are taken for observed.
+        Reading the values synchronises with the device at every call, except within
+        :func:`assume_checked`. ``torch.export`` cannot read them, and assumes that all are
+        observed.
 
         Raises:
-            TypeError: if y is no tensor of integers. The error names y, what came and what was
-                expected.
+            TypeError: if y is not an integer tensor.
             ValueError: if its shape or a value is wrong.
         """
         if y is None:
@@ -49,21 +49,21 @@ class Labels:
             raise TypeError(f"expected {expected}, got {describe(y)}")
         if y.dtype == torch.bool and y.dim() > 1:
             raise TypeError(
-                f"expected {expected}, got {describe(y)}; a mask is given by name, mask=mask"
+                f"expected {expected}, got {describe(y)}; give a mask by name, mask=mask"
             )
         if y.layout != torch.strided or y.device.type == "meta":
             raise TypeError(f"expected {expected}, a dense tensor with values, got {describe(y)}")
-        if y.dtype not in INTEGERS:
+        if y.dtype not in INTEGER_DTYPES:
             raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
         if y.shape != (batch,):
             raise ValueError(f"expected {expected}, got {describe(y)}")
-        for look in tuple(_looks):
-            look.asked.append((y, self))
-        missing = next((m for k in tuple(_known) for t, m in k.answers if t is y), None)
+        for record in tuple(_records):
+            record.checks.append((y, self))
+        missing = next((m for a in tuple(_assumptions) for t, m in a.answers if t is y), None)
         if missing is None and exporting():
             return False
         if missing is None:
-            # Not with tolist(), which goes on while a graph is traced, and is fixed in it.
+            # Not with tolist(), which a traced graph would keep as a constant.
             low, high = (int(end) for end in torch.aminmax(y)) if batch else (0, 0)
             if low < -1 or high >= self.num_classes:
                 raise ValueError(f"expected {expected}, got values from {low} to {high}")
@@ -78,21 +78,21 @@ class Labels:
             )
         if self.check(y, batch, missing_too=False):
             raise ValueError(
-                f"{self.name} must hold a label for each datum, got -1 among them; leave out data "
-                f"without one"
+                f"{self.name} must hold a label for each datum, got -1 among them; leave out "
+                f"unlabelled data"
             )
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
         """Return y one-hot, shape ``(..., num_classes)``."""
-        # torch's one_hot looks at the values, and so waits for the device.
+        # torch's one_hot reads the values, which synchronises with the device.
         return (y.unsqueeze(-1) == self._classes(y)).to(dtype)
 
     @staticmethod
     def log_agreement(y: Tensor, label: Tensor, dtype: torch.dtype) -> Tensor:
         """Return log 1[label = y] where y is observed and 0 elsewhere, y and label broadcast.
 
-        Minus infinity is a large finite number here: its exponential is exactly 0, and 0 times it
-        is 0 and not NaN, in values and in gradients.
+        A large finite number stands for minus infinity: its exponential is exactly 0, and 0 times
+        it is 0, not NaN, in values and in gradients.
         """
         return ((y >= 0) & (label != y)).to(dtype) * (torch.finfo(dtype).min / 16)
 
@@ -106,43 +106,43 @@ class Labels:
         return torch.arange(self.num_classes, device=y.device)
 
 
-class _Known:
+class _Assumption:
     def __init__(self, answers: Sequence[tuple[Tensor, bool]]) -> None:
         self.answers = answers
 
 
-class _Looks:
+class _Record:
     def __init__(self) -> None:
-        self.asked: list[tuple[Tensor, Labels]] = []
+        self.checks: list[tuple[Tensor, Labels]] = []
 
 
-# Of all threads, since a backward pass may run a program again in one of its own. What is in them
-# is compared by identity, so that none is given an answer about other tensors than it asked for.
-_known: list[_Known] = []
-_looks: list[_Looks] = []
+# Shared by all threads, since a backward pass may run a program again in a thread of its own.
+# Tensors are compared by identity, so that no answer is about another tensor.
+_assumptions: list[_Assumption] = []
+_records: list[_Record] = []
 
 
 @contextmanager
-def known(*answers: tuple[Tensor, bool]) -> Iterator[None]:
-    """Say of these very tensors whether labels are missing among them: nobody looks at them within.
+def assume_checked(*answers: tuple[Tensor, bool]) -> Iterator[None]:
+    """Within ``with``, assume that these tensors are in range, and whether labels are missing.
 
-    They were looked at just before, and are in the range. A look waits for the device, and is not
-    possible while a graph is traced.
+    Their values are then not read, which would synchronise with the device, and which is impossible
+    while a graph is traced.
     """
-    mine = _Known(answers)
-    _known.append(mine)
+    mine = _Assumption(answers)
+    _assumptions.append(mine)
     try:
         yield
     finally:
-        _known.remove(mine)
+        _assumptions.remove(mine)
 
 
 @contextmanager
-def looks() -> Iterator[list[tuple[Tensor, Labels]]]:
-    """Yield a list of the tensors that are asked about within, and what they must be."""
-    mine = _Looks()
-    _looks.append(mine)
+def recorded_checks() -> Iterator[list[tuple[Tensor, Labels]]]:
+    """Yield a list of the tensors checked within ``with``, and what they were checked against."""
+    mine = _Record()
+    _records.append(mine)
     try:
-        yield mine.asked
+        yield mine.checks
     finally:
-        _looks.remove(mine)
+        _records.remove(mine)

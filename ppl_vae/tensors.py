@@ -1,4 +1,4 @@
-"""NumPy arrays as tensors: of any order of bytes and strides, read-only ones too."""
+"""NumPy arrays to tensors: any byte order and strides, read-only or not."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor, nn
 
 
 def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
-    """Return a tensor as it is, and of an array a copy with the same numbers.
+    """Return a tensor unchanged, or a copy of an array as a tensor.
 
     Args:
         name: of the argument, for messages.
         value: a tensor, or an array of numbers or booleans.
 
     Raises:
-        TypeError: if an array has a mask of its own, or holds something else than numbers.
+        TypeError: a masked array, or one that is not numeric.
     """
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, np.ma.MaskedArray):  # of which torch takes what lies under the mask
+    if isinstance(value, np.ma.MaskedArray):  # torch would ignore the mask
         raise TypeError(
-            f"{name} must be an array without a mask of its own, got a masked one; give its .data, "
-            f"and mask=~numpy.ma.getmaskarray(...) beside it"
+            f"{name} must not be a masked array; give its .data, and "
+            f"mask=~numpy.ma.getmaskarray(...)"
         )
     try:
         return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
@@ -33,9 +33,7 @@ def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
 
 
 def tensor_for(module: nn.Module, name: str, array: np.ndarray) -> Tensor:
-    """Return an array as a tensor where a module is.
-
-    Floating arrays, which are mostly of 64 bits, are in the dtype of the module's parameters.
+    """Return an array as a tensor on the module's device, floats in the dtype of its parameters.
 
     Raises:
         TypeError: as :func:`as_tensor` does.

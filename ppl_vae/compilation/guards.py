@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor
 
-from ppl_vae.labels import Labels, known, looks
+from ppl_vae.labels import Labels, assume_checked, recorded_checks
 
 
 def kinds(tensors: Sequence[Tensor], labels: Sequence[Labels | None]) -> tuple[tuple, ...]:
@@ -29,7 +29,7 @@ def kinds(tensors: Sequence[Tensor], labels: Sequence[Labels | None]) -> tuple[t
 def labels_among(tensors: Sequence[Tensor]) -> Iterator[list[Labels | None]]:
     """Yield a list that says afterwards of which labels a program took each of the tensors for."""
     found: list[Labels | None] = []
-    with looks() as asked:
+    with recorded_checks() as asked:
         yield found
     found += (next((labels for y, labels in asked if y is t), None) for t in tensors)
 
@@ -37,4 +37,4 @@ def labels_among(tensors: Sequence[Tensor]) -> Iterator[list[Labels | None]]:
 def seen(tensors: Sequence[Tensor], kinds: Sequence[tuple]) -> AbstractContextManager[None]:
     """Make a context in which programs take what :func:`kinds` says of labels for granted."""
     pairs = zip(tensors, kinds, strict=True)
-    return known(*((t, missing) for t, (*_, missing) in pairs if missing is not None))
+    return assume_checked(*((t, missing) for t, (*_, missing) in pairs if missing is not None))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ppl_vae import random_state
 from ppl_vae.data.loader_state import Progress, check_state, count_in
@@ -112,13 +113,9 @@ class ResumableLoader:
     def state_dict(self) -> dict[str, object]:
         """Return the position, and the loader's state or a checksum; see `Batches.state_dict`."""
         state = self._loaded
-        if not self.position:
-            state = None  # an epoch's start follows from the seed
-        elif state is None and self._is_stateful and self._random is not None:
-            with self._random.in_place():
-                of_loader = self.loader.state_dict()  # type: ignore[attr-defined]
-                state = {"state": of_loader, "random": random_state.random_state()}
-        elif state is None:
+        if state is None and self._is_stateful:
+            state = self._state_of_loader()
+        elif state is None and self.position:
             state = _checksum(self._last)
         try:
             length = len(self)
@@ -142,13 +139,28 @@ class ResumableLoader:
         check_state(_OWNER, state, ours)
         epoch = count_in(_OWNER, state, "epoch")
         position = count_in(_OWNER, state, "position", ours["settings"]["batches"])  # type: ignore[index]
-        loaded = state["loader"] if position else None
-        if loaded is not None and self._is_stateful:
-            random_state.check_random_state(loaded["random"])  # type: ignore[index]
-        elif position:
+        loaded: Any = state["loader"]
+        if not self._is_stateful and position:
             count_in(_OWNER, state, "loader")
+        elif position:
+            if not isinstance(loaded, Mapping) or set(loaded) != {"state", "random"}:
+                raise ValueError(
+                    f"{_OWNER}: loader in state must have the keys random, state, got "
+                    f"{describe(loaded)}; the state is damaged, load another"
+                )
+            random_state.check_random_state(loaded["random"])
         self._loaded = loaded
         self._progress.restore(epoch, position)
+
+    def _state_of_loader(self) -> dict[str, Any] | None:
+        # A DataLoader's epoch follows from the seed; torchdata's would start it too early if asked.
+        if not self.position and isinstance(self.loader, DataLoader):
+            return None
+        loader: Any = self.loader
+        if not self.position or self._random is None:
+            return {"state": loader.state_dict(), "random": None}
+        with self._random.in_place():
+            return {"state": loader.state_dict(), "random": random_state.random_state()}
 
     def _batches(self) -> Iterator[Given]:
         """Yield the epoch's batches from the position on, fetched under random states of its own.
@@ -159,16 +171,19 @@ class ResumableLoader:
         digest = hashlib.sha256(f"{self.seed} {self.epoch}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big")
         self._random = random = _RandomStates(seed)
+        stateful: Any = self.loader if self._is_stateful and loaded is not None else None
+        if stateful is not None and not self.position:  # the seed's generators win
+            stateful.load_state_dict(loaded["state"])
         for part in _loader_and_samplers(self.loader):
             if isinstance(generator := getattr(part, "generator", None), torch.Generator):
                 generator.manual_seed(seed)
             if callable(set_epoch := getattr(part, "set_epoch", None)):
                 set_epoch(self.epoch)
         with random.in_place():
-            if self._is_stateful and loaded is not None:
-                self.loader.load_state_dict(loaded["state"])  # type: ignore[attr-defined]
+            if stateful is not None and self.position:  # its generators win
+                stateful.load_state_dict(loaded["state"])
             iterator = iter(self.loader)
-            if self._is_stateful and loaded is not None:
+            if stateful is not None and self.position:
                 random_state.set_random_state(loaded["random"])
         batches = self._fetched(iterator, random)
         if loaded is not None and not self._is_stateful:

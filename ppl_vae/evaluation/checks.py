@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ppl_vae.errors import describe
-from ppl_vae.labels import INTEGERS
+from ppl_vae.labels import INTEGER_DTYPES
 
 
 def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None) -> None:
@@ -72,7 +72,7 @@ def check_labels(
         expected += f" to {below - 1}"
     if lowest < 0:
         expected += f", {lowest} where unknown"
-    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS:
+    if not isinstance(labels, Tensor) or labels.dtype not in INTEGER_DTYPES:
         what = describe(labels) if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{owner}: expected {expected}, got {what}; give class numbers as int64")
     if number == 0:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
 from ppl_vae.data.minibatch import Given, given, tensors_of
@@ -132,7 +133,8 @@ def source_of(
     whole = isinstance(data, (Tensor, Dataset))
     # Of these, all values are looked at now.
     known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
-    given = isinstance(data, (Batches, SemiSupervised, Resumable))
+    # A DataLoader of torchdata, too: making its iterators draws from the global generators.
+    given = isinstance(data, Resumable) and not isinstance(data, DataLoader)
     if not (whole or given):
         _refuse_no_batches(data)
     loader = isinstance(data, Iterable) and not whole

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import Moving, kept_buffers
-from ppl_vae.labels import known
+from ppl_vae.labels import assume_checked
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import (
     generators,
@@ -206,7 +206,7 @@ class Run:
         # All labels were looked at, and none is missing: no step waits for the device to say so.
         labelled = parts.source.labelled and not check
         tensors = [t for part in share.parts for t in part.args] if labelled else []
-        with known(*((t, False) for t in tensors)):
+        with assume_checked(*((t, False) for t in tensors)):
             return self._run(share, check)
 
     def _run(self, share: Share, check: bool) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from ppl_vae import (
 )
 from ppl_vae.compilation.joined import joined
 from ppl_vae.compilation.operations import draws
-from ppl_vae.labels import known
+from ppl_vae.labels import assume_checked
 from ppl_vae.training.distributed import Processes
 from ppl_vae.training.objective import Objective
 from ppl_vae.training.schedules import Scheduled
@@ -76,7 +76,7 @@ def step_of(pair, estimator, *parts):
         return (loss.detach(), losses, *(g for g in found if g is not None))
 
     # No label is missing, and a graph cannot look; nor is a first look at the plates part of it.
-    with pyro.validation_enabled(False), known(*((t, False) for t in inputs)):
+    with pyro.validation_enabled(False), assume_checked(*((t, False) for t in inputs)):
         function(*inputs)
         return make_fx(function)(*inputs), inputs
 

@@ -12,7 +12,7 @@ from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.compilation.parted import parted
 from ppl_vae.evaluation.programs import examined
 from ppl_vae.evaluation.weights import summed_log_weights
-from ppl_vae.labels import known
+from ppl_vae.labels import assume_checked
 
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "convolution")
 
@@ -40,7 +40,7 @@ def traced_weights(pair, x, *context, num_particles=7):
     args = (x, *context)
     with torch.no_grad(), pyro.validation_enabled(False):
         batch = examined("test", pair, args, {})
-        with known(*((t, False) for t in args)):  # a graph cannot look for missing labels
+        with assume_checked(*((t, False) for t in args)):  # a graph cannot look for missing labels
             return make_fx(lambda *_: (summed_log_weights(batch, num_particles),))(*args), args
 
 

@@ -241,7 +241,7 @@ def test_channels_last_never_train_as_so_many_channels():
 @pytest.mark.parametrize("shape", [(3, 32), (48, 3), (1, 48)])
 def test_two_dimensions_that_may_be_channels_are_refused(shape):
     x = torch.zeros(4, *shape)
-    with pytest.raises(ConfigError, match=r"may be grey images or have channels .*write") as caught:
+    with pytest.raises(ConfigError, match=r"may be grey images, or channels .*write") as caught:
         from_config(CONV, data=Dataset(x))
     advice = re.search(r"event_shape: (\[.*\])", str(caught.value)).group(1)
     same = {"posterior": "DiagonalNormal", "likelihood": "Bernoulli"}

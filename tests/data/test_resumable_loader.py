@@ -69,14 +69,15 @@ LOADERS = {
     "nan": lambda: [torch.full((2,), float("nan")), torch.rand(0)],
     "ours, as a class": lambda: Pairs(),
     "stateful": lambda: Stateful(),
+    "stateful, of another kind": lambda: Continuing(),
 }
 
 
-class Stateful:
+class Stateful(DataLoader):
     """A loader with a state of its own, which at rest starts an epoch, as torchdata's does."""
 
     def __init__(self) -> None:
-        self.generator = torch.Generator()
+        super().__init__(range(4), generator=torch.Generator())
         self.fetched = 0
         self._start: Tensor | None = None
         self._position = self._first = 0
@@ -104,6 +105,25 @@ class Stateful:
 
     def load_state_dict(self, state: dict) -> None:
         self._start, self._first = state["start"], state["position"]
+
+
+class Continuing:
+    """A loader of another kind, whose epochs depend on the ones before."""
+
+    def __init__(self) -> None:
+        self._count = self._position = self._first = 0
+
+    def __iter__(self):
+        for i in range(self._first, 3):
+            self._count, self._position = self._count + 1, i + 1
+            yield torch.tensor([float(self._count), random.random()])
+        self._position = self._first = 0
+
+    def state_dict(self) -> dict:
+        return {"count": self._count, "position": self._position}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._count, self._first = state["count"], state["position"]
 
 
 class Pairs:

@@ -53,7 +53,7 @@ def test_arrays_are_tensors_of_the_same_numbers(kind):
 REFUSED = {
     "hidden": (
         np.ma.masked_array(X),
-        "without a mask of its own, got a masked one; give its .data",
+        "must not be a masked array; give its .data",
     ),
     "objects": (X.astype(object), "x must be a numeric array, got dtype object; convert it"),
     "text": (X.astype(str), "got dtype <U"),
