@@ -32,7 +32,7 @@ PACKAGES = {
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
-    "report": "data distributions estimators evaluation models plots",
+    "report": "data distributions estimators evaluation io models plots",
     "cli": "data estimators evaluation io models plots report training",
     "__main__": "cli",
 }
@@ -105,6 +105,35 @@ def test_only_programs_sample():
         if {"pyro.sample(", "pyro.plate("} & set(file.read_text().replace("(", "(\n").split())
     }
     assert sampling <= {"models", "testing", "estimators"}
+
+
+def loaded_by(code):
+    """Return the top-level modules that are loaded once some code has run in a new process."""
+    script = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_alone_loads_nothing_heavy():
+    assert not loaded_by("import ppl_vae") & {"numpy", "pyro", "torch", "yaml"}
+
+
+def test_estimators_need_nothing_but_torch_pyro_and_numpy():
+    needed = loaded_by("import torch, pyro, pyro.infer, numpy")
+    assert loaded_by("import ppl_vae.estimators") - needed <= {"jaxtyping", "ppl_vae"}
+
+
+@pytest.mark.parametrize(
+    ("former", "place"), [("config", "io"), ("oracles", "testing"), ("storage", "io")]
+)
+def test_former_names_of_packages_warn_and_name_the_new_place(former, place):
+    with pytest.warns(DeprecationWarning, match=rf"ppl_vae\.{former} is now ppl_vae\.{place}$"):
+        package = getattr(ppl_vae, former)
+    assert package is getattr(ppl_vae, place)
+    assert former not in ppl_vae.__all__
+    assert former not in dir(ppl_vae)
 
 
 def test_importing_the_package_changes_nothing():

@@ -15,6 +15,7 @@ import ppl_vae
 from ppl_vae import cli, data, io
 from ppl_vae.errors import describe, message, quoted, reason
 from ppl_vae.io.config import ConfigError, from_config
+from ppl_vae.io.tensors import write_tensors
 
 STRANGE = {
     "a colour": "\x1b[31mred\x1b[0m",
@@ -152,7 +153,7 @@ def test_the_command_line_shows_nothing_that_a_terminal_would_act_upon(tmp_path,
 def test_names_in_files_and_of_files_are_told_of_safely(case, tmp_path):
     text = STRANGE[case]
     tensors = {text: torch.ones(1), **{f"{text}{i}": torch.ones(1) for i in range(5)}}
-    io.write_tensors(tensors, tmp_path / "w")
+    write_tensors(tensors, tmp_path / "w")
     np.savez(tmp_path / "a.npz", **{text: np.ones(3)})
     folder = tmp_path / text
     folder.mkdir()

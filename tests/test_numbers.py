@@ -20,6 +20,7 @@ from ppl_vae import (
     training,
 )
 from ppl_vae.errors import flag, integer, number, seed_of
+from ppl_vae.io.atomic import new_folder
 from ppl_vae.random_state import numpy_generator
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
@@ -144,7 +145,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypa
 
 
 def fill(target):
-    with io.new_folder(target) as folder:
+    with new_folder(target) as folder:
         (folder / "file").write_text("text")
 
 

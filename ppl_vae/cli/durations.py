@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.errors import told
+from ppl_vae.io.errors import told
 
 EVERY = {"validate_every": 1000, "checkpoint_every": 1000, "log_every": 50}
 """Steps between them where nothing is given, and a training is long enough for ten."""

@@ -33,9 +33,10 @@ from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, progra
 from ppl_vae.cli.settings import DeviceSettings, FitSettings
 from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
+from ppl_vae.io.atomic import clear_leftovers
 from ppl_vae.io.config import ConfigError, from_config
-from ppl_vae.io.config.budget import LARGEST
-from ppl_vae.io.config.errors import suggestion, told
+from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.format import BUILD_BYTES
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -250,7 +251,7 @@ class _Written:
         """Write the configuration: the training is about to begin, or to go on."""
         if _may_be_first():
             show(self.summary)
-            io.clear_leftovers(self._plan.folder)
+            clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
     def on_run_close(self) -> None:
@@ -372,7 +373,9 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     settings, schedule = configuration.fit, configuration.lr_schedule
     every: dict[str, Any] = {name: getattr(settings, name) for name in EVERY}
     pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
-    written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    written.pair = pair = from_config(
+        configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
+    )
     given = for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )

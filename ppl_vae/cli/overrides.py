@@ -11,8 +11,8 @@ import yaml
 from ppl_vae.cli.flags import STANDARD, Flag
 from ppl_vae.cli.settings import SHORT, STRINGS
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.errors import told
 from ppl_vae.io.config.files import parsed
+from ppl_vae.io.errors import told
 
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 

@@ -27,8 +27,8 @@ class Section:
             ConfigError: if it is no mapping, or an entry is unknown or of another type.
         """
         from ppl_vae.io.config import ConfigError  # not above: slow to import
-        from ppl_vae.io.config.errors import suggestion, told
         from ppl_vae.io.config.signature import arguments_of, convert
+        from ppl_vae.io.errors import suggestion, told
 
         if not isinstance(given, Mapping):
             raise ConfigError(f"{path} must be a mapping, got {told(given)}")

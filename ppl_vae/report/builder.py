@@ -21,12 +21,13 @@ from ppl_vae.ascii import for_stdout
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, listed, reason, sizes
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.evaluated_pair import Data, Subject, subjects, training
 from ppl_vae.report.numbers import ELBO_DRAWS, Measured, measure
 from ppl_vae.report.options import Options
-from ppl_vae.report.output import destination, write
+from ppl_vae.report.output import destination
 from ppl_vae.report.program_runs import Runs
 from ppl_vae.report.target import incomparable
 
@@ -245,7 +246,7 @@ def report(
         call=_call(options, fitted),
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write({paths[0]: html, paths[1]: text})
+    write_files({paths[0]: html, paths[1]: text})
     return Report(*paths, results)
 
 

@@ -1,10 +1,8 @@
-"""Where a report goes, whole or not at all."""
+"""Where a report goes."""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from ppl_vae.errors import path_of
@@ -37,23 +35,3 @@ def destination(out: str | Path) -> tuple[Path, Path]:
             f"a folder or a path ending in .html that can be written"
         ) from error
     return paths
-
-
-def write(texts: Mapping[Path, str]) -> None:
-    """Write texts beside their places, then put all of them there, or none."""
-    written: dict[Path, Path] = {}
-    try:
-        for path, text in texts.items():
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-            written[path] = temporary
-            temporary.unlink(missing_ok=True)  # not through a link of that name
-            try:
-                with temporary.open("x", encoding="utf-8") as file:
-                    file.write(text)
-            except OSError as error:  # that of a full disk names no file
-                raise OSError(error.errno, error.strerror, str(path)) from error
-        for path, temporary in written.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in written.values():
-            temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.io.errors import DamagedError, MismatchError
-from ppl_vae.io.tensors import check_suits
+from ppl_vae.io.tensors import check_compatible
 from ppl_vae.random_state import check_random_state
 
 _LONGEST = 100  # characters of a column's name
@@ -69,7 +69,7 @@ def check_weights(tensors: Mapping[str, Tensor], module: nn.Module, source: str)
         DamagedError: if one that is trained is not finite.
         MismatchError: if they are of another module.
     """
-    check_suits(module, tensors, source)
+    check_compatible(module, tensors, source)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not tensors[name].isfinite().all():
             raise DamagedError(f"{source}: {quoted(name)} is not finite")

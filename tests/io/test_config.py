@@ -36,7 +36,8 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.io import config
-from ppl_vae.io.config import dump, from_config, resolve, to_config
+from ppl_vae.io.config import dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 
 def vae(prior, posterior, likelihood):

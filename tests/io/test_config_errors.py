@@ -19,7 +19,8 @@ from configs import (
 )
 
 from ppl_vae.data import Dataset
-from ppl_vae.io.config import ConfigError, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 LAYERS = {
     "class": "HierarchicalVAE",
@@ -39,7 +40,7 @@ ERRORS = {
     "the abstract pair": ({"class": "Pair"}, "no 'Pair' among models; accepted: .*VAE"),
     "a part for a pair": (
         {"class": "priors.StandardNormal", "latent_dim": 2},
-        "model: 'priors.StandardNormal' is no pair; accepted: .*VAE",
+        "model: 'priors.StandardNormal' is not a pair; accepted: .*VAE",
     ),
     "a class misspelt": (
         prior(**{"class": "GausianMixture"}),
@@ -255,23 +256,23 @@ ERRORS = {
     # references
     "a reference to nothing": (
         {**SHORTEST, "likelihood": "${decoder}"},
-        r"model\.likelihood: \$\{decoder\} is no part of the pair; .* \$\{prior\}, \$\{posterior\}",
+        r"\$\{decoder\} is not a part of the pair; .* \$\{prior\}, \$\{posterior\}",
     ),
     "a reference to a number": (
         {**SHORTEST, "likelihood": "${prior.latent_dim}"},
-        r"\$\{prior\.latent_dim\} is no part of the pair",
+        r"\$\{prior\.latent_dim\} is not a part of the pair",
     ),
     "a reference that never ends": (
         {**SHORTEST, "likelihood": "${prior"},
-        r"\$\{prior is no part of the pair",
+        r"\$\{prior is not a part of the pair",
     ),
     "a reference to itself": (
         prior(**{"class": "VampPrior", "pseudo_inputs": 3, "posterior": "${prior}"}),
-        r"model\.prior\.posterior is part of itself",
+        r"model\.prior\.posterior is a circular reference",
     ),
     "a reference to a reference": (
         {**SHORTEST, "prior": "${likelihood}", "likelihood": "${prior}"},
-        r"model\.(prior|likelihood): .* is itself a reference",
+        r"model\.(prior|likelihood): .* refers to another reference",
     ),
     # what may be named
     "os.system": (prior(**{"class": "os.system"}), r"'os\.system' is outside ppl_vae .*allow="),
@@ -280,28 +281,28 @@ ERRORS = {
     "a torch module": (net_of("posterior", **{"class": "torch.nn.Linear"}), r"outside ppl_vae"),
     "through the package": (
         prior(**{"class": "ppl_vae.data.loading.os.system"}),
-        r"'ppl_vae\.data\.loading\.os\.system' is no public part of ppl_vae",
+        r"'ppl_vae\.data\.loading\.os\.system' is not a public class of ppl_vae",
     ),
     "through a room": (
         prior(**{"class": "priors.mixture.torch.os.system"}),
-        r"'priors\.mixture\.torch\.os\.system' is no public part of ppl_vae",
+        r"'priors\.mixture\.torch\.os\.system' is not a public class of ppl_vae",
     ),
     "a module of a room": (
         prior(**{"class": "priors.mixture.GaussianMixture"}),
-        r"is no public part of ppl_vae; did you mean 'priors\.GaussianMixture'",
+        r"is not a public class of ppl_vae; did you mean 'priors\.GaussianMixture'",
     ),
-    "what a room imports": (prior(**{"class": "priors.vamp"}), "no public part of ppl_vae"),
+    "what a room imports": (prior(**{"class": "priors.vamp"}), "not a public class of ppl_vae"),
     "an abstract class": (
         prior(**{"class": "ppl_vae.ConditionalDistribution"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "a function of the package": (
         prior(**{"class": "ppl_vae.io.config.from_config"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "an attribute of every class": (
         prior(**{"class": "priors.__class__"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "an activation outside": (
         net_of("posterior", activation="os.system"),

@@ -9,7 +9,8 @@ from configs import SEMI, SHORTEST, mixture, net_of, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppl_vae.io.config import ConfigError, dump, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 
 @pytest.mark.parametrize("as_str", [False, True])
@@ -74,7 +75,7 @@ FILES = {
     "broken JSON": ("pair.json", "{'class': 1}", r"pair\.json is no JSON"),
     "a list": ("pair.yaml", "- VAE", "must be a mapping with a class"),
     "nothing": ("pair.yaml", "", "must be a mapping with a class.*got null"),
-    "itself": ("pair.yaml", "class: VAE\nprior: &p {net: *p}", "contains itself"),
+    "itself": ("pair.yaml", "class: VAE\nprior: &p {net: *p}", "circular reference"),
     "aliases that explode": (
         "pair.yaml",
         "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
@@ -110,18 +111,18 @@ FILES = {
     "a key twice": (
         "pair.yaml",
         "class: VAE\nprior: StandardNormal\nlatent_dim: 3\nprior: Flow\n",
-        r"pair\.yaml: line 4: the key 'prior' stands twice in a mapping, before on line 2",
+        r"pair\.yaml: line 4: duplicate key 'prior', first on line 2",
     ),
     "a key twice, in quotes and within": (
         "pair.yaml",
         "class: VAE\nprior: {class: Flow, 'class': Flow}",
-        r"line 2: the key 'class' stands twice",
+        r"line 2: duplicate key 'class'",
     ),
-    "a key and its alias": ("pair.yaml", "&k class: VAE\n*k : VAE", "the key 'class' stands twice"),
+    "a key and its alias": ("pair.yaml", "&k class: VAE\n*k : VAE", "duplicate key 'class'"),
     "a key twice in JSON": (
         "pair.json",
         '{"class": "VAE", "prior": {"class": "Flow", "class": "Flow"}}',
-        r"pair\.json: the key 'class' stands twice in a mapping; leave one",
+        r"pair\.json: duplicate key 'class'; remove one",
     ),
 }
 

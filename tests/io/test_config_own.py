@@ -14,7 +14,8 @@ from ppl_vae import (
     nets,
     priors,
 )
-from ppl_vae.io.config import ConfigError, dump, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 OWN = """
 from collections.abc import Callable

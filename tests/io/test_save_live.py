@@ -86,18 +86,18 @@ SURGERIES = {
     "spectral norm, old": (set_layer(2, nn.utils.spectral_norm), "layers.2.weight_orig"),
     "a hook": (
         lambda v: layers(v)[0].register_forward_hook(lambda m, i, o: 2 * o),
-        "layers.0 gives other outputs .* evaluation mode",
+        "layers.0 has different outputs .* evaluation mode",
     ),
     "a hook before": (
         lambda v: v.posterior.net.register_forward_pre_hook(lambda m, i: (i[0] + 1,)),
-        "posterior.net gives other outputs",
+        "posterior.net has different outputs",
     ),
     "a hook of training": (
         lambda v: layers(v)[2].register_forward_hook(double_in_training),
-        "layers.2 gives other outputs .* training mode",
+        "layers.2 has different outputs .* training mode",
     ),
     "a method": (patch_forward, "posterior.net.forward is not the method of MLP"),
-    "a shared parameter": (share_bias, "bias is .* itself here and not there"),
+    "a shared parameter": (share_bias, "bias is .* itself here but not there"),
     "a buffer more": (
         lambda v: v.likelihood.register_buffer("extra", torch.ones(2)),
         "likelihood.extra is a buffer here",
@@ -290,7 +290,7 @@ def test_those_that_are_not_are_refused(tmp_path):
         save(vae, tmp_path / "pair")
     vae.prior.temperature = 1.0
     vae.prior.switch = True  # no argument, but it shows
-    with pytest.raises(ConfigError, match="prior gives other outputs"):
+    with pytest.raises(ConfigError, match="prior has different outputs"):
         save(vae, tmp_path / "pair")
     vae.prior.switch = False
     save(vae, tmp_path / "pair")
@@ -302,7 +302,7 @@ def test_a_class_defined_anew_is_the_class_of_that_name(tmp_path, monkeypatch):
     anew = type("Tempered", (ConditionalDistribution,), dict(vars(Other)))
     anew.__module__, anew.__qualname__ = __name__, "Tempered"
     monkeypatch.setattr(sys.modules[__name__], "Tempered", anew)
-    with pytest.raises(ConfigError, match="prior gives other outputs"):
+    with pytest.raises(ConfigError, match="prior has different outputs"):
         save(vae, tmp_path)
 
 
@@ -377,7 +377,7 @@ def test_every_pair_is_compared(name, tmp_path):
         save(pair, tmp_path / "two")
     part(pair).net.layers[1] = nn.ELU()
     part(pair).net.register_forward_hook(lambda m, i, o: o + 1)
-    with pytest.raises(ConfigError, match=r"net gives other outputs here"):
+    with pytest.raises(ConfigError, match=r"net has different outputs here"):
         save(pair, tmp_path / "two")
 
 
