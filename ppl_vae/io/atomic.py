@@ -28,8 +28,8 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Replace a file atomically once the body of ``with`` has written the temporary path it gets.
 
-    The folder must exist; the suffix is the same. On any failure, KeyboardInterrupt included, the old
-    file stays and the temporary one is removed. A link raises UnsafeError.
+    The folder must exist; the suffix is the same. On any failure, KeyboardInterrupt included, the
+    old file stays and the temporary one is removed. A link raises UnsafeError.
     """
     target = path_of("", "path", path)
     if target.is_symlink():
