@@ -82,7 +82,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name in _MOVED:
             place = f"ppl_vae.{_MOVED[name]}"
-            warnings.warn(f"ppl_vae.{name} is now {place}", DeprecationWarning, stacklevel=2)
+            text = f"ppl_vae.{name} is deprecated; use {place}"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
             return import_module(place)
         if name not in __all__:
             raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")

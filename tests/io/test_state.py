@@ -32,7 +32,7 @@ def trained():
     adam.step()
     return {
         "net": net.state_dict(),
-        "optimiser": adam.state_dict(),
+        "optimizer": adam.state_dict(),
         "schedules": {name: s.state_dict() for name, s in schedules.items()},
     }
 
