@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,10 @@ def on_copies(*modules: nn.Module) -> Iterator[None]:
 
 
 class Moving:
-    """The buffers that training steps change, restored if a step is not taken.
+    """The buffers of a module that training steps change, restored if a step is not taken.
 
     They are found by comparison at the first step, and again when modes change or a step has
     written to other buffers; the rest is not copied. The comparison synchronises with the GPU.
-
-    Args:
-        module: whose buffers they are.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -65,8 +63,7 @@ class Moving:
     def keep(self, key: object = None) -> Callable[[], None]:
         """Return a function that restores the present buffers; call this before a step.
 
-        Args:
-            key: the same object for steps that change the same buffers in the same modes.
+        ``key`` is the same object for steps that change the same buffers in the same modes.
         """
         if self._modes is None or self._key is not key or self._modes != _modes(self._modules):
             self._key, self._modules = key, [*self._module.modules()]
@@ -157,24 +154,19 @@ def _put_back(before: dict[Tensor, Tensor]) -> None:
     A graph that waits for its backward pass may need an unchanged buffer. Versions are no help, as
     batch normalisation does not count its updates.
     """
-    pairs = [(now, then) for now, then in before.items() if _same_kind(now, then)]
-    far = [_differ(now, then) for now, then in pairs if now.device.type != "cpu"]
-    # One synchronisation for all of them, as a rule.
-    some_far = bool(far) and any(flag.item() for flag in _by_device(far))
-    for now, then in pairs:
-        if now.device.type == "cpu":
-            changed = not torch.equal(now, then) and bool(_differ(now, then))
-        else:
-            changed = some_far and bool(_differ(now, then))
-        if changed:
+    pairs: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
+    for now, then in before.items():
+        if _same_kind(now, then):
+            pairs.setdefault(now.device, []).append((now, then))
+    for device, held in pairs.items():
+        if device.type == "cpu":
+            changed = [not torch.equal(*pair) and bool(_differ(*pair)) for pair in held]
+        else:  # one synchronisation for all of them
+            changed = torch.stack([_differ(*pair) for pair in held]).tolist()
+        for now, then in compress(held, changed):
             with torch.inference_mode(now.is_inference()):
                 now.copy_(then)
 
 
 def _differ(now: Tensor, then: Tensor) -> Tensor:
     return ((now != then) & ~(now.isnan() & then.isnan())).any()
-
-
-def _by_device(flags: list[Tensor]) -> list[Tensor]:
-    devices = {flag.device for flag in flags}
-    return [torch.stack([f for f in flags if f.device == d]).any() for d in devices]

@@ -78,18 +78,10 @@ def positive_int(owner: str, name: str, value: object, fix: str = "") -> int:
 
 
 def integer(owner: str, name: str, value: object, least: int, fix: str = "") -> int:
-    """Return a Python integer; NumPy scalars are accepted, bools and arrays are not.
+    """Return a Python integer from ``least`` to 64 bits; raise an error for anything else.
 
-    Args:
-        owner: the function or class whose argument it is, for messages; may be empty.
-        name: of the argument.
-        value: the argument.
-        least: its lower bound.
-        fix: what to do if it is less, for the message.
-
-    Raises:
-        TypeError: if it is not an integer.
-        ValueError: if it is less, or has more than 64 bits.
+    NumPy scalars are accepted, bools and arrays are not. ``owner`` is the function or class whose
+    argument it is and ``fix`` what to do about a smaller one, both for messages.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
@@ -116,21 +108,10 @@ def number(
     below: int | float | None = None,
     fix: str = "",
 ) -> int | float:
-    """Return a finite Python number; NumPy scalars are accepted, bools and arrays are not.
+    """Return a finite Python number in a range: inclusive ``least``, ``most``, exclusive others.
 
-    Args:
-        owner: the function or class whose argument it is, for messages; may be empty.
-        name: of the argument.
-        value: the argument.
-        least: its inclusive lower bound.
-        above: its exclusive lower bound.
-        most: its inclusive upper bound.
-        below: its exclusive upper bound.
-        fix: what to do if it is out of range, for the message.
-
-    Raises:
-        TypeError: if it is not a number.
-        ValueError: if it is not finite, or out of range.
+    NumPy scalars are accepted, bools and arrays are not. ``owner`` is the function or class whose
+    argument it is and ``fix`` what to do about one out of range, both for messages.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{_of(owner)}{name} must be a number, got {_scalar(value)}")
@@ -167,12 +148,7 @@ def flag(owner: str, name: str, value: object) -> bool:
 
 
 def seed_of(owner: str, seed: object) -> int:
-    """Return a seed for random generators, an unsigned integer of 64 bits.
-
-    Raises:
-        TypeError: if it is not an integer.
-        ValueError: if it is negative, or has more bits.
-    """
+    """Return a seed for random generators, an unsigned integer of 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"{_of(owner)}seed must be an integer, got {_scalar(seed)}")
     if not 0 <= int(seed) < 2**64:
@@ -181,12 +157,7 @@ def seed_of(owner: str, seed: object) -> int:
 
 
 def sizes(owner: str, name: str, values: object) -> tuple[int, ...]:
-    """Return a sequence of integers of 1 or more, such as widths or a shape, as a tuple.
-
-    Raises:
-        TypeError: if it is not a sequence of integers.
-        ValueError: if one is less than 1.
-    """
+    """Return a sequence of integers of 1 or more, such as widths or a shape, as a tuple."""
     return tuple(
         positive_int(owner, name, value)
         for value in listed(owner, name, values, "integers of 1 or more")
@@ -215,12 +186,7 @@ def path_of(owner: str, name: str, value: object) -> Path:
 
 
 def device_of(owner: str, device: Any) -> Any:
-    """Return a device that torch can use, or None.
-
-    Raises:
-        TypeError: if it is not a device or the name of one.
-        ValueError: if it is not available.
-    """
+    """Return a device, or None; raise TypeError or ValueError unless torch can use it here."""
     import torch  # not above, as messages do not need it
 
     if device is None:

@@ -33,19 +33,11 @@ def opened(
     error: type[Exception] = ValueError,
     fix: str = "",
 ) -> Iterator[BinaryIO]:
-    """Open a regular file for reading.
+    """Open a regular file, or a link to one, of at most ``most`` bytes, by default the memory's.
 
     Pipes and devices are refused, as reading them may block or never end, and so are sparse files,
-    a few bytes that claim to be very many.
-
-    Args:
-        path: of the file, or of a link to it.
-        most: limit in bytes; the machine's memory if not given.
-        error: raised for what is refused.
-        fix: what to do about a file that is too long, for the message.
-
-    Raises:
-        OSError: if it cannot be opened.
+    a few bytes that claim to be very many. ``error`` is raised for what is refused; ``fix`` says
+    what to do about a file that is too long.
     """
     path = Path(path)
     _refuse(path, os.stat(path), most, error, fix)  # before opening, which affects devices

@@ -17,9 +17,9 @@ Snapshot: TypeAlias = tuple[Tensor, list[Tensor], Any, Any]
 """States of torch on the CPU, of every CUDA device, of NumPy and of Python, in their own types."""
 
 
-def snapshot(*, cuda: bool = True) -> Snapshot:
+def snapshot() -> Snapshot:
     """Return the states of the global generators; those of CUDA only if it is in use."""
-    devices = torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_initialized() else []
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return torch.get_rng_state(), devices, np.random.get_state(), random.getstate()
 
 
@@ -48,13 +48,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def seeded_snapshot(seed: int) -> Snapshot:
-    """Return the states that seeding torch on the CPU, NumPy and Python would give."""
-    of_torch = torch.Generator().manual_seed(seed).get_state()
-    of_numpy = np.random.RandomState(seed % 2**32).get_state()
-    return of_torch, [], of_numpy, random.Random(seed).getstate()
 
 
 def numpy_generator(seed: int) -> np.random.RandomState:

@@ -64,7 +64,7 @@ def test_a_failure_of_the_disk_changes_nothing(tmp_path, monkeypatch, step):
     assert names(tmp_path) == ["file"]
 
 
-def test_what_is_written_reaches_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+def test_files_are_synchronised_before_they_are_renamed(tmp_path, monkeypatch):
     done = []
 
     def record(name):
@@ -92,7 +92,7 @@ def test_what_is_written_reaches_the_disk_before_it_is_renamed(tmp_path, monkeyp
     assert [name for name, _ in before] == ["fsync"] * 3  # the file, its folder, the folder
 
 
-def test_the_temporary_is_written_or_the_failure_is_told(tmp_path):
+def test_nothing_written_or_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "file"):
         pass
     with pytest.raises(FileNotFoundError), replaced_file(tmp_path / "no folder" / "file") as file:
@@ -102,7 +102,7 @@ def test_the_temporary_is_written_or_the_failure_is_told(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_folder_appears_at_once(tmp_path):
+def test_a_new_folder_appears_complete(tmp_path):
     with new_folder(tmp_path / "one") as folder:
         (folder / "file").write_text("new")
         assert not (tmp_path / "one").exists()
@@ -111,7 +111,7 @@ def test_a_folder_appears_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
-def test_a_folder_that_fails_leaves_nothing(tmp_path, failure):
+def test_a_failed_new_folder_leaves_nothing(tmp_path, failure):
     def fill():
         with new_folder(tmp_path / "one") as folder:
             (folder / "file").write_text("half of")
@@ -123,7 +123,7 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path, failure):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_folder_that_is_there_stays(tmp_path, late):
+def test_an_existing_folder_is_not_replaced(tmp_path, late):
     def fill():
         if not late:
             (tmp_path / "one").mkdir()
@@ -292,7 +292,7 @@ STATUS = {
 }
 
 
-def test_what_was_there_stays_when_a_process_is_killed_or_the_disk_is_full(tmp_path):
+def test_old_files_stay_when_a_process_is_killed_or_the_disk_is_full(tmp_path):
     """One test, as importing the package in another process takes seconds."""
     here = str(Path(__file__).parents[1])
     subprocess.run(

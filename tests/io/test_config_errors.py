@@ -1,4 +1,4 @@
-"""Configurations that are wrong, or are for other data: errors name the path."""
+"""Errors about configurations that are invalid or incompatible with data name the path."""
 
 import copy
 import sys
@@ -329,7 +329,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("case", ERRORS)
 @pytest.mark.usefixtures("as_users_see_it")
-def test_errors(case):
+def test_invalid_configurations_name_the_path(case):
     mapping, words = ERRORS[case]
     before, state = copy.copy(mapping), set(sys.modules)
     with pytest.raises(ConfigError, match=words) as caught:
@@ -340,7 +340,7 @@ def test_errors(case):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_what_is_no_mapping_is_refused():
+def test_configurations_that_are_not_mappings_are_refused():
     with pytest.raises(ConfigError, match=r"model must be a mapping .*got 3 \(int\)"):
         from_config(3)
 
@@ -377,7 +377,7 @@ CONVERTED = {
 
 
 @pytest.mark.parametrize("case", CONVERTED)
-def test_values_are_of_the_type_that_the_constructor_names(case):
+def test_values_are_converted_to_the_type_hints(case):
     mapping, path, expected = CONVERTED[case]
     value = from_config(mapping)
     for name in path:
@@ -463,7 +463,7 @@ DATA_ERRORS = {
 
 
 @pytest.mark.parametrize("case", DATA_ERRORS)
-def test_data_that_do_not_suit(case):
+def test_incompatible_data_are_refused(case):
     mapping, data, error, words = DATA_ERRORS[case]
     with pytest.raises(error, match=words):
         from_config(mapping, data=data())

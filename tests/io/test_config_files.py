@@ -1,4 +1,4 @@
-"""Configurations in files: YAML and JSON, and what is refused in them."""
+"""Configuration files in YAML and JSON, and what is refused in them."""
 
 import json
 
@@ -16,7 +16,7 @@ from ppl_vae.io.config.resolver import resolve
 @pytest.mark.parametrize("as_str", [False, True])
 @pytest.mark.parametrize("under_model", [False, True])
 @pytest.mark.parametrize("kind", ["yaml", "yml", "json"])
-def test_files(tmp_path, kind, under_model, as_str):
+def test_configuration_files_are_read(tmp_path, kind, under_model, as_str):
     file = tmp_path / f"pair.{kind}"
     mapping = {"model": SHORTEST} if under_model else SHORTEST
     file.write_text(json.dumps(mapping) if kind == "json" else dump(mapping))
@@ -39,7 +39,7 @@ def test_floats_survive_a_file(scale):
     assert yaml.safe_load(dump(mapping)) == mapping
 
 
-def test_a_dump_is_for_reading():
+def test_a_dump_is_readable():
     assert dump({**mixture(), **without(net_of("posterior", hidden=(3, 4)), "prior")}) == (
         "class: VAE\n"
         "latent_dim: 3\n"
@@ -127,7 +127,7 @@ FILES = {
 }
 
 
-def test_a_merge_is_no_repetition(tmp_path):
+def test_a_key_may_override_a_merged_one(tmp_path):
     """A key overrides the same key of the mapping that is merged, wherever that is written."""
     file = tmp_path / "pair.yaml"
     file.write_text(
@@ -143,7 +143,7 @@ def test_a_merge_is_no_repetition(tmp_path):
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_that_are_no_configuration(tmp_path, case):
+def test_invalid_configuration_files(tmp_path, case):
     name, text, words = FILES[case]
     file = tmp_path / name
     file.write_text(text)

@@ -76,7 +76,7 @@ def test_a_pair_goes_to_the_hub_and_back(hub):
     ]
 
 
-def test_a_card_that_is_there_stays(hub):
+def test_an_existing_model_card_stays(hub):
     io.push(pairs.vae(), "me/digits")
     card = hub.root / "me" / "digits" / "README.md"
     card.write_text("mine")
@@ -86,7 +86,7 @@ def test_a_card_that_is_there_stays(hub):
     same(pair, load(card.parent))
 
 
-def test_a_pair_that_cannot_be_written_is_not_sent(hub):
+def test_a_pair_that_cannot_be_saved_is_not_uploaded(hub):
     strange = pairs.vae().replace(likelihood=likelihoods.Bernoulli(nn.Linear(Z, D)))
     with pytest.raises(ConfigError):
         io.push(strange, "me/digits")
@@ -102,7 +102,7 @@ def test_pulling_runs_nothing(hub, marker):
         io.pull("me/digits")
 
 
-def test_without_the_package_the_command_is_told(monkeypatch):
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"push needs .*pip install 'ppl-vae\[hub\]'"):
         io.push(pairs.vae(), "me/digits")
@@ -110,7 +110,7 @@ def test_without_the_package_the_command_is_told(monkeypatch):
         io.pull("me/digits")
 
 
-def test_the_hub_s_functions_take_what_they_are_given():
+def test_the_calls_fit_huggingface_hub():
     import inspect
 
     hub = pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")

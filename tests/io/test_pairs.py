@@ -146,7 +146,7 @@ def test_a_pair_comes_back(tmp_path, case, dtype):
     assert len({id(p) for p in again.parameters()}) == len(shared)
 
 
-def test_the_files_are_what_they_are_said_to_be(saved):
+def test_the_files_have_the_documented_content(saved):
     text = (saved / "config.yaml").read_text()
     config = yaml.safe_load(text)
     assert list(config) == ["format", "ppl_vae", "weights", "dtype", "model"]
@@ -160,7 +160,7 @@ def test_the_files_are_what_they_are_said_to_be(saved):
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("made", ["float32", "float64", "converted", "bfloat16", "float16"])
-def test_constants_come_back_too(tmp_path, made, default):
+def test_constants_come_back_in_every_dtype(tmp_path, made, default):
     """A scale of 0.7 is another number in each dtype, and is not in the state_dict."""
     torch.set_default_dtype(torch.float64 if made == "float64" else torch.float32)
     pair = pairs.vae(likelihood="normal")
@@ -223,7 +223,7 @@ def test_an_older_pair_is_replaced_and_other_files_stay(saved):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_a_pair_that_cannot_be_written_changes_nothing(saved, tmp_path):
+def test_a_pair_that_cannot_be_saved_changes_nothing(saved, tmp_path):
     before = {name: (saved / name).read_bytes() for name in names(saved)}
     strange = pairs.vae().replace(likelihood=likelihoods.Bernoulli(nn.Linear(Z, D)))
     extra = pairs.vae()
@@ -259,7 +259,7 @@ class Wide(nn.Module):
 """
 
 
-def test_parts_of_ones_own_need_leave(tmp_path, monkeypatch):
+def test_users_parts_need_allow(tmp_path, monkeypatch):
     (tmp_path / "ppl_vae_own_parts.py").write_text(textwrap.dedent(OWN))
     monkeypatch.syspath_prepend(str(tmp_path))
     module = __import__("ppl_vae_own_parts")

@@ -97,7 +97,7 @@ def test_pickles_are_not_run(tmp_path, marker, case, kind):
         read_tensors(file)
 
 
-def test_these_pickles_would_run_elsewhere(tmp_path):
+def test_these_pickles_run_if_loaded_as_pickles(tmp_path):
     """So that the test above is one."""
     marker = tmp_path / "marker"
     for kind in (Evil, ByTorch, ByName):

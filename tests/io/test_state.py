@@ -79,7 +79,7 @@ def test_data_of_every_kind_come_back(tmp_path):
     assert load_state(tmp_path / "state.pt") == {}
 
 
-def test_of_a_view_only_what_is_seen_is_written(tmp_path):
+def test_only_the_visible_part_of_a_view_is_written(tmp_path):
     save_state({"x": torch.randn(1000, 1000)[3]}, tmp_path / "state.pt")
     assert (tmp_path / "state.pt").stat().st_size < 10_000
 
@@ -129,7 +129,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_would_not_be_read_back_is_refused_before_anything_is_written(tmp_path, case):
+def test_unsupported_values_are_refused_before_anything_is_written(tmp_path, case):
     state, words = REFUSED[case]
     file = tmp_path / "state.pt"
     file.write_text("old")

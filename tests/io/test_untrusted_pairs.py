@@ -65,7 +65,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("case", CLASSES)
-def test_classes_that_are_no_parts_are_not_loaded(saved, marker, case):
+def test_classes_that_are_not_public_parts_are_not_loaded(saved, marker, case):
     change, words = CLASSES[case]
     rewrite(saved, change)
     with pytest.raises(ConfigError, match=words):
@@ -105,7 +105,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_configurations_that_are_no_plain_data_are_refused_at_once(saved, marker, case):
+def test_configurations_that_are_not_plain_data_are_refused_at_once(saved, marker, case):
     text = TEXTS[case]
     if isinstance(text, str):
         text = text.replace("{marker}", str(marker)).encode()
@@ -119,14 +119,14 @@ def test_configurations_that_are_no_plain_data_are_refused_at_once(saved, marker
     assert time.process_time() - start < 3
 
 
-def test_a_configuration_of_megabytes_is_not_read(saved):
+def test_a_long_configuration_is_not_read(saved):
     with open(saved / "config.yaml", "a") as file:
         file.write("#" * 2**20)
     with pytest.raises(DamagedError, match=r"config\.yaml' is longer than 262144 bytes"):
         load(saved)
 
 
-def test_the_call_would_run_elsewhere(tmp_path):
+def test_this_yaml_runs_if_loaded_unsafely(tmp_path):
     marker = tmp_path / "marker"
     yaml.unsafe_load(TEXTS["a call"].replace("{marker}", str(marker)))
     assert marker.exists()
@@ -159,7 +159,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("case", HEADS)
-def test_configurations_of_something_else(saved, case):
+def test_configurations_of_other_pairs_and_versions(saved, case):
     change, error, words = HEADS[case]
     rewrite(saved, change)
     before = torch.get_rng_state()

@@ -46,7 +46,7 @@ class Everything(nn.Module):
         self.register_buffer("signed", torch.tensor([0.0, -0.0, math.inf]))
 
 
-def test_every_bit_of_every_kind_survives(tmp_path):
+def test_every_kind_of_tensor_survives_bit_for_bit(tmp_path):
     module, other = Everything(), Everything()
     save_weights(module, tmp_path / "w.safetensors")
     same_tensors(module.state_dict(), Everything.state_dict(module))
@@ -77,7 +77,7 @@ def test_mappings_of_tensors_survive(tmp_path):
     assert read_tensors(file) == {}
 
 
-def test_what_is_shared_is_stored_once(tmp_path):
+def test_shared_tensors_are_stored_once(tmp_path):
     vae = pairs.vae("vamp")
     file = tmp_path / "w.safetensors"
     save_weights(vae, file)
@@ -97,7 +97,7 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_file_of_the_library_itself_can_be_read(tmp_path):
+def test_a_file_written_by_safetensors_itself_can_be_read(tmp_path):
     vae, other = pairs.vae(), pairs.vae()
     safetensors.torch.save_file(dict(vae.state_dict()), tmp_path / "w", metadata={"format": "pt"})
     load_weights(other, tmp_path / "w")
@@ -159,7 +159,7 @@ def test_weights_of_another_module_change_nothing(tmp_path, case):
     same_tensors(before, vae.state_dict())
 
 
-def test_a_part_for_the_whole_is_told(tmp_path):
+def test_weights_of_a_part_or_of_the_whole_are_recognised(tmp_path):
     vae = pairs.vae()
     save_weights(vae, tmp_path / "whole")
     save_weights(vae.model, tmp_path / "model")
@@ -196,7 +196,7 @@ UNSAVED = {
 
 
 @pytest.mark.parametrize("case", UNSAVED)
-def test_what_weights_cannot_hold_is_named_before_anything_is_written(tmp_path, case):
+def test_unsupported_entries_are_named_before_anything_is_written(tmp_path, case):
     make, words = UNSAVED[case]
     made = make()
     if isinstance(made, torch.Tensor):
@@ -287,7 +287,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_headers_that_lie(tmp_path, case):
+def test_invalid_headers(tmp_path, case):
     data, error, words = HEADERS[case]
     (tmp_path / "w").write_bytes(data)
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""Classes of one's own in a configuration, and what cannot be written as one."""
+"""Users' classes in configurations, and pairs that cannot be written as one."""
 
 import sys
 
@@ -125,7 +125,7 @@ OWN_PAIR = {
 }
 
 
-def test_classes_of_ones_own(own, tmp_path):
+def test_users_classes_with_allow(own, tmp_path):
     pair = from_config(OWN_PAIR, allow=("mypackage",))
     parts = sys.modules["mypackage.parts"]
     assert isinstance(pair, parts.Pair)
@@ -174,7 +174,7 @@ def test_strings_stay_strings_where_a_string_may_be(label):
 
 
 @pytest.mark.usefixtures("own")
-def test_a_part_of_ones_own_may_prepare_what_its_network_sees():
+def test_a_users_part_may_transform_its_networks_inputs():
     mapping = {
         **SHORTEST,
         "posterior": {"class": "mypackage.parts.First", "net": {"in_features": 4}},
@@ -209,13 +209,13 @@ def test_allowed_packages_give_modules_of_their_own_only(case):
 
 
 @pytest.mark.usefixtures("own")
-def test_a_class_within_a_class_can_be_named():
+def test_a_nested_class_can_be_named():
     with pytest.raises(ConfigError, match=r"model: Module \[Inner\] is missing the requ"):
         from_config({**SHORTEST, "prior": "mypackage.parts.Wide.Inner"}, allow=("mypackage",))
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_allow_is_not_one_string():
+def test_allow_must_not_be_a_string():
     with pytest.raises(TypeError, match=r"allow must be names of packages, such as \('x',\)"):
         from_config(SHORTEST, allow="x")
 

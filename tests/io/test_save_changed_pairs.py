@@ -109,7 +109,7 @@ SURGERIES = {
 
 
 @pytest.mark.parametrize("name", SURGERIES)
-def test_what_would_come_back_otherwise_is_refused(name, tmp_path):
+def test_pairs_that_would_come_back_differently_are_refused(name, tmp_path):
     change, where = SURGERIES[name]
     vae = normal()
     change(vae)
@@ -168,7 +168,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_comes_back_the_same_is_saved(name, tmp_path):
+def test_changed_pairs_that_come_back_the_same_are_saved(name, tmp_path):
     vae = normal()
     ALLOWED[name](vae)
     modes = [m.training for m in vae.modules()]
@@ -196,7 +196,7 @@ def test_frozen_parameters_come_back_frozen(posterior, prior, tmp_path):
             load(tmp_path)
 
 
-def test_the_pair_is_left_as_it_was(tmp_path):
+def test_saving_leaves_the_pair_unchanged(tmp_path):
     """Running statistics, modes, counters and attributes do not move, in training mode either."""
     vae = VAE(
         prior=priors.StandardNormal(Z),
@@ -273,7 +273,7 @@ class Halved(likelihoods.Bernoulli):
         return self.factor * super().outputs(*context)
 
 
-def test_arguments_of_users_that_are_live_are_saved(tmp_path):
+def test_arguments_assigned_in_users_classes_are_saved(tmp_path):
     vae = pairs.vae().replace(prior=Tempered(Z), likelihood=Halved(net(Z, D)))
     vae.prior.temperature = 0.3
     vae.likelihood.factor = 4.0
@@ -282,7 +282,7 @@ def test_arguments_of_users_that_are_live_are_saved(tmp_path):
     assert same(vae, again, 5)
 
 
-def test_those_that_are_not_are_refused(tmp_path):
+def test_arguments_that_were_only_used_at_construction_are_refused(tmp_path):
     vae = pairs.vae().replace(prior=Baked(Z))
     save(vae, tmp_path / "as it was")
     vae.prior.temperature = 0.3
@@ -296,7 +296,7 @@ def test_those_that_are_not_are_refused(tmp_path):
     save(vae, tmp_path / "pair")
 
 
-def test_a_class_defined_anew_is_the_class_of_that_name(tmp_path, monkeypatch):
+def test_a_redefined_class_is_the_class_of_that_name(tmp_path, monkeypatch):
     """As in a notebook, where a cell is run again."""
     vae = pairs.vae().replace(prior=Tempered(Z))
     anew = type("Tempered", (ConditionalDistribution,), dict(vars(Other)))
@@ -419,7 +419,7 @@ def test_arguments_are_read_only_and_parts_are_live(name):
         assert getattr(module, argument) is before or getattr(module, argument) == before
 
 
-def test_what_a_fixed_scale_was_saved_as_is_what_it_is(tmp_path):
+def test_fixed_scales_are_read_only_and_saved(tmp_path):
     vae = normal()
     with pytest.raises(AttributeError, match=r"Normal.scale is read-only.*another Normal"):
         vae.likelihood.scale = 0.1
@@ -437,7 +437,7 @@ def test_copies_and_pickles_are_read_only_too():
         part.scale = 2.0
 
 
-def test_a_network_of_other_contexts_may_take_the_place_of_one():
+def test_a_network_with_other_contexts_may_be_assigned():
     part = posteriors.DiagonalNormal(net(D + C, 2 * Z))
     x, y = torch.randn(4, D), torch.eye(C)[torch.zeros(4, dtype=torch.long)]
 
@@ -478,7 +478,7 @@ def test_replace_keeps_live_modules_and_their_modes():
     assert not any(m.training for m in vae.eval().replace(prior=PRIORS["mixture"](None)).modules())
 
 
-def test_a_pair_of_a_configuration_is_what_it_says():
+def test_pairs_built_from_a_configuration_can_be_saved():
     for pair in (normal(), pairs.ssvae(), hierarchical()):
         assert to_config(from_config(to_config(pair))) == to_config(pair)
     assert isinstance(pairs.ssvae(), SemiSupervisedVAE)
@@ -514,7 +514,7 @@ def test_threads_may_save_one_pair_while_another_draws_and_trains(tmp_path):
     assert load(tmp_path / "0").prior.components == 4
 
 
-def test_other_threads_draw_as_if_nothing_were_saved(tmp_path):
+def test_saving_does_not_disturb_other_threads_draws(tmp_path):
     """What a thread draws within a turn of its own is what it draws alone."""
     from ppl_vae.process_state import exclusively
 
