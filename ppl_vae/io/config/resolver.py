@@ -8,25 +8,21 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import quoted
-from ppl_vae.event_shapes import as_image, how_to_arrange, same_event
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
-from ppl_vae.io.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown
+from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
+from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
 from ppl_vae.io.errors import ConfigError, suggestion, told
 from ppl_vae.models import Pair
 
 NOWHERE = Place()
-_SETTINGS = {
-    "latent_dim": Argument("latent_dim", "value", int, None),
-    "event_shape": Argument("event_shape", "value", int | Sequence[int], None),
-}
 
 
 def resolve(
@@ -81,11 +77,11 @@ class _Resolver:
         cls, given = self._class(given, path, slot, place)
         arguments = arguments_of(cls, path)
         roles = contexts(cls) if issubclass(cls, Pair) else None
-        settings = [] if roles is None else [s for s in _SETTINGS if s not in arguments]
+        settings = [] if roles is None else [s for s in SETTINGS if s not in arguments]
         _refuse_unknown(cls, given, [*arguments, *settings], path)
         if data is not None and not issubclass(cls, Pair):
             raise ConfigError(f"{path}: {cls.__name__} takes no data=; give sizes where needed")
-        of_data = [] if roles is None else _take_from_data(given, arguments, data, path)
+        of_data = [] if roles is None else add_from_data(given, arguments, data, path)
         _check_image_networks(cls, arguments, place if slot == "net" else NOWHERE, wires, path)
 
         full: dict[str, object] = {"class": name_of(cls, slot, path)}
@@ -94,7 +90,7 @@ class _Resolver:
             full[name] = None  # in the signature's order
             if name not in modules:
                 full[name] = self._value(cls, argument, given, path, wires.get(name))
-        sizes = {} if roles is None else _sizes(given, full, of_data, path)
+        sizes = {} if roles is None else sizes_of(given, full, of_data, path)
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
@@ -216,7 +212,7 @@ def _refuse_unknown(
         if name in accepted:
             continue
         advice = suggestion(name, accepted)
-        if name in _SETTINGS and issubclass(cls, Pair):
+        if name in SETTINGS and issubclass(cls, Pair):
             advice = f"give the sizes of each part; {advice}"
         raise ConfigError(f"{path}.{name[:60]}: {cls.__name__} has no {quoted(name)}; {advice}")
 
@@ -260,97 +256,3 @@ def _missing(cls: type, name: str, path: str, wire: Wire | None) -> str:
     from_sizes = f", or give {sizes} of the pair, from which it follows" if sizes else ""
     example = ", such as {class: MLP, in_features: 784, out_features: 20}" if name == "net" else ""
     return f"{path}.{name} is missing: {cls.__name__} needs it; give it{example}{from_sizes}"
-
-
-def _take_from_data(
-    given: dict[str, object], arguments: Mapping[str, Argument], data: object, path: str
-) -> list[str]:
-    """Add the event shape and the number of classes from the data, where they are not given.
-
-    Returns the names of what was added.
-    """
-    if data is None:
-        return []
-    before = [name for name, value in given.items() if value is not None]
-    shape = data.shape[1:] if isinstance(data, Tensor) else getattr(data, "event_shape", None)
-    if shape is None:
-        raise TypeError(
-            f"data must be a ppl_vae.data.Dataset, a tensor (N, *event) or have an event_shape, "
-            f"got {told(data)}"
-        )
-    size = math.prod(shape)
-    written, at = _setting("event_shape", given, path), f"{path}.event_shape"
-    if written is None:  # a full mapping has it at its networks
-        written, at = _posterior_image_shape(given), f"{path}.posterior.net.image_shape"
-    if written is None:
-        images = any(_has_conv_net(given.get(part)) for part in ("likelihood", "posterior"))
-        try:
-            given["event_shape"] = [int(s) for s in as_image(shape)] if images else size
-        except ValueError as error:
-            raise ConfigError(f"{path}.event_shape: {error}") from error
-    elif not same_event(shape, written):
-        raise ConfigError(
-            f"{at} is {shown(written)}, but the data have the shape {shown(shape)}; leave "
-            f"{at.rpartition('.')[2]} out, or {how_to_arrange(shape, written)}"
-        )
-    else:
-        given["event_shape"] = list(written)
-    is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
-    if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
-        given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
-    return [name for name in given if name not in before]
-
-
-def _posterior_image_shape(given: Mapping[str, object]) -> tuple[int, ...] | None:
-    """Return the image shape given to the posterior's network, which sees the data."""
-    posterior = given.get("posterior")
-    net = posterior.get("net") if isinstance(posterior, dict) else None
-    shape = net.get("image_shape") if isinstance(net, dict) else None
-    return tuple(shape) if isinstance(shape, (list, tuple)) else None
-
-
-def _has_conv_net(part: object) -> bool:
-    """Tell whether a part is given a convolutional network."""
-    net = part.get("net") if isinstance(part, dict) else None
-    name = net.get("class") if isinstance(net, dict) else net
-    return isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
-
-
-def _sizes(
-    given: Mapping[str, object], full: Mapping[str, object], of_data: Sequence[str], path: str
-) -> dict[str, Size]:
-    """Return the pair's sizes: x, z, and y or c."""
-
-    def at_pair(name: str) -> str:
-        return f"the data's {name}" if name in of_data else f"{path}.{name}"
-
-    latent, at = _setting("latent_dim", given, path), f"{path}.latent_dim"
-    for name in ("prior", "posterior"):
-        part = given.get(name)
-        if latent is None and isinstance(part, dict):
-            latent, at = _setting("latent_dim", part, f"{path}.{name}"), f"{path}.{name}.latent_dim"
-    classes, features = full.get("num_classes"), full.get("context_features")
-    context = "num_classes" if features is None else "context_features"
-    width = classes if features is None else features
-    further = Size(
-        "num_classes" if "context_features" not in full else "num_classes or context_features",
-        (width,) if isinstance(width, int) else None,
-        at_pair(context),
-    )
-    return {
-        "x": Size("event_shape", _setting("event_shape", given, path), at_pair("event_shape")),
-        "z": Size("latent_dim", latent, at),
-        "y": further,
-        "c": further,
-    }
-
-
-def _setting(name: str, given: Mapping[str, object], path: str) -> tuple[int, ...] | None:
-    """Return a given size, checked."""
-    if given.get(name) is None:
-        return None
-    value = convert(_SETTINGS[name], given[name], f"{path}.{name}")
-    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if not sizes or any(type(s) is not int or s < 1 for s in sizes):
-        raise ConfigError(f"{path}.{name} must be 1 or more, got {shown(value)}")
-    return sizes

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ppl_vae.errors import quoted
+from ppl_vae.io.config.sizes import Size, shown
 from ppl_vae.io.errors import ConfigError
 
 CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -29,22 +29,6 @@ DEFAULTS = {"prior": "StandardNormal", "posterior": "DiagonalNormal", "classifie
 def contexts(cls: type) -> dict[str, tuple[str, ...]] | None:
     """Return the inputs of a pair's parts; None if they are not in the table."""
     return next((CONTEXTS[c.__name__] for c in cls.__mro__ if c.__name__ in CONTEXTS), None)
-
-
-def shown(value: object) -> str:
-    """Return a size as YAML."""
-    if isinstance(value, (tuple, list)):
-        return quoted(value[0]) if len(value) == 1 else quoted(list(value))
-    return quoted(value)
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size of the pair: its value, None if it was not given, and its path."""
-
-    name: str
-    value: tuple[int, ...] | None
-    path: str
 
 
 @dataclass(frozen=True)
