@@ -185,7 +185,7 @@ def _not_default(module: nn.Module) -> dict[str, object]:
 
 
 def _is_as_built(module: nn.Module) -> bool:
-    """Tell whether a part of the package is what its constructor builds from its arguments.
+    """Return whether a part of the package is what its constructor builds from its arguments.
 
     Always true of pairs, whose arguments are their parts; assumed of users' modules.
     """

@@ -37,7 +37,7 @@ def spelled(path: str) -> str:
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Tell whether a module's class is not from torch, zuko or this package."""
+    """Return whether a module's class is not from torch, zuko or this package."""
     package = type(module).__module__.partition(".")[0]
     return package not in ("torch", "zuko", __name__.partition(".")[0])
 
@@ -139,13 +139,13 @@ def _attributes(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
 
 
 def _is_own_method(module: nn.Module, name: str, value: object) -> bool:
-    """Tell whether an attribute does not override a method of the class."""
+    """Return whether an attribute does not override a method of the class."""
     method = getattr(type(module), name, None)
     return not inspect.isroutine(method) or getattr(value, "__func__", None) is method
 
 
 def _same(one: Any, two: Any, depth: int = 0) -> bool:
-    """Tell whether attributes are equal, as far as they can be compared."""
+    """Return whether attributes are equal, as far as they can be compared."""
     if one is two or depth > _DEPTH or isinstance(one, (nn.Module, weakref.WeakSet)):
         return True  # modules are compared as children
     if isinstance(one, Tensor) and isinstance(two, Tensor):
@@ -170,7 +170,7 @@ def _same(one: Any, two: Any, depth: int = 0) -> bool:
 
 
 def _same_values(one: Tensor, two: Tensor) -> bool:
-    """Tell whether tensors are equal up to rounding in the coarser dtype."""
+    """Return whether tensors are equal up to rounding in the coarser dtype."""
     if one.is_meta or two.is_meta:
         return True
     one, two = one.detach().cpu(), two.detach().cpu()

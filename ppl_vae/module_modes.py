@@ -48,7 +48,7 @@ def training(*programs: nn.Module) -> Iterator[None]:
 
 
 def exporting() -> bool:
-    """Tell whether ``torch.export`` is tracing, and values cannot be inspected."""
+    """Return whether ``torch.export`` is tracing, and values cannot be inspected."""
     return _exporting()
 
 

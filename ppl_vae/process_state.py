@@ -146,7 +146,7 @@ def _remove_shapes(error: Exception) -> None:
 
 
 def _other_threads() -> bool:
-    """Tell whether other threads could draw; tqdm's monitor does not."""
+    """Return whether other threads could draw; tqdm's monitor does not."""
     return any(
         thread is not threading.current_thread() and type(thread).__name__ != "TMonitor"
         for thread in threading.enumerate()

@@ -87,7 +87,7 @@ _param_without_store = effectful(_param, type="param")
 
 
 def _is_collected(name: str) -> bool:
-    """Tell whether a handler collects the parameter of that name for training."""
+    """Return whether a handler collects the parameter of that name for training."""
     message = {"type": "param", "name": name, "is_observed": False}
     for handler in reversed(_PYRO_STACK):
         if isinstance(handler, BlockMessenger) and handler.hide_fn(message):

@@ -192,7 +192,7 @@ def identity(tensor: Tensor) -> tuple:
 
 
 def storable(tensor: Tensor) -> bool:
-    """Tell whether safetensors can hold a tensor."""
+    """Return whether safetensors can hold a tensor."""
     return tensor.layout == torch.strided and tensor.dtype in DTYPES and not tensor.is_meta
 
 

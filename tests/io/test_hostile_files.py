@@ -212,7 +212,7 @@ def test_max_bytes_raises_the_limit(tmp_path):
     file = tmp_path / "pair.yaml"
     file.write_text(mapping(likelihood=net(hidden=[300])))
     assert from_config(file).likelihood.net.hidden == (300,)
-    with pytest.raises(ConfigError, match=r"give a greater max_bytes="):
+    with pytest.raises(ConfigError, match=r"raise max_bytes="):
         from_config(file, max_bytes=1000)
 
 

@@ -21,7 +21,7 @@ class Reference(str):
 
 
 def is_reference(value: object) -> bool:
-    """Tell whether a value is written as a reference."""
+    """Return whether a value is written as a reference."""
     return isinstance(value, str) and value.startswith("${")
 
 

@@ -84,7 +84,7 @@ def _posterior_image_shape(given: Mapping[str, object]) -> tuple[int, ...] | Non
 
 
 def _has_conv_net(part: object) -> bool:
-    """Tell whether a part is given a convolutional network."""
+    """Return whether a part is given a convolutional network."""
     net = part.get("net") if isinstance(part, dict) else None
     name = net.get("class") if isinstance(net, dict) else net
     return isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
