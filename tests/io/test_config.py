@@ -460,5 +460,5 @@ def test_random_configurations_round_trip(mapping):
 
 
 def test_the_public_names():
-    assert config.__all__ == ["ConfigError", "dump", "from_config", "resolve", "to_config"]
+    assert config.__all__ == ["ConfigError", "dump", "from_config", "to_config"]
     assert ppl_vae.io.config is config

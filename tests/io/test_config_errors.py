@@ -35,7 +35,7 @@ LAYERS = {
 
 ERRORS = {
     # names of classes
-    "no class": ({}, "model: class is missing; write which, such as class: VAE"),
+    "no class": ({}, "model: class is missing; give one, such as class: VAE"),
     "a pair misspelt": ({**SHORTEST, "class": "Vae"}, "model: there is no 'Vae' .*mean 'VAE'"),
     "the abstract pair": ({"class": "Pair"}, "no 'Pair' among models; accepted: .*VAE"),
     "a part for a pair": (
@@ -90,7 +90,7 @@ ERRORS = {
     "a key that is no string": ({1: 2}, r"model: keys must be strings, got 1 \(int\)"),
     "another key beside model": (
         {"model": SHORTEST, "training": {}},
-        "'model' must stand alone, got also 'training'",
+        "'model' must be alone, got also 'training'",
     ),
     "a model that is no mapping": ({"model": 3}, r"model must be a mapping .*got 3 \(int\)"),
     # missing
@@ -104,11 +104,11 @@ ERRORS = {
     ),
     "no latent_dim": (
         without(SHORTEST, "latent_dim"),
-        r"model\.prior\.latent_dim is missing: .* or latent_dim of the pair",
+        r"model\.prior\.latent_dim is missing: .* or give latent_dim of the pair",
     ),
     "no event_shape": (
         without(SHORTEST, "event_shape"),
-        r"model\.posterior\.net\.in_features is missing: MLP needs it; give it, or event_shape",
+        r"model\.posterior\.net\.in_features is missing: MLP needs it; give it, or give event_shape",
     ),
     "no num_classes": (
         without(SEMI, "num_classes"),
@@ -116,7 +116,7 @@ ERRORS = {
     ),
     "no condition": (
         without(CONDITIONAL, "context_features"),
-        r"in_features is missing: MLP needs it; give it, or num_classes or context_features of",
+        r"in_features is missing: MLP needs it; give it, or give num_classes or context_features of",
     ),
     "layers without networks": (
         {**LAYERS, "posteriors": ["DiagonalNormal", "DiagonalNormal"]},
@@ -242,16 +242,16 @@ ERRORS = {
     ),
     "a flat network for images": (
         {**IMAGES, "posterior": {"class": "DiagonalNormal", "net": "MLP"}},
-        r"model\.posterior\.net: MLP is a network of flat data, but model\.event_shape = "
-        r"\[1, 6, 5\]; give ConvEncoder to .* or flat networks to both and event_shape: 30",
+        r"model\.posterior\.net: MLP is a network for flat data, but model\.event_shape = "
+        r"\[1, 6, 5\]; use a ConvEncoder .* or flat networks for both and event_shape: 30",
     ),
     "a convolutional network for flat data": (
         net_of("posterior", **{"class": "ConvEncoder"}),
-        r"model\.posterior\.net: ConvEncoder is a network of images, but model\.event_shape = 8; ",
+        r"model\.posterior\.net: ConvEncoder is a network for images, but model\.event_shape = 8; ",
     ),
     "a size of layers": (
         {**LAYERS, "latent_dim": 3},
-        r"model\.latent_dim: HierarchicalVAE has no 'latent_dim'; give each part its sizes",
+        r"model\.latent_dim: HierarchicalVAE has no 'latent_dim'; give the sizes of each part",
     ),
     # references
     "a reference to nothing": (

@@ -65,14 +65,14 @@ def ten(key, value):
 
 
 FILES = {
-    "a Python tag": ("pair.yaml", "!!python/object/apply:os.system ['true']", "plain YAML; tags"),
+    "a Python tag": ("pair.yaml", "!!python/object/apply:os.system ['true']", "plain YAML, without"),
     "a Python tag within": (
         "pair.yaml",
         "class: VAE\nprior: !!python/name:os.system\n",
         r"pair\.yaml cannot be read: .*could not determine a constructor(.|\n)*line 2",
     ),
     "broken YAML": ("pair.yaml", "class: [VAE", r"pair\.yaml cannot be read"),
-    "broken JSON": ("pair.json", "{'class': 1}", r"pair\.json is no JSON"),
+    "broken JSON": ("pair.json", "{'class': 1}", r"pair\.json is not valid JSON"),
     "a list": ("pair.yaml", "- VAE", "must be a mapping with a class"),
     "nothing": ("pair.yaml", "", "must be a mapping with a class.*got null"),
     "itself": ("pair.yaml", "class: VAE\nprior: &p {net: *p}", "circular reference"),

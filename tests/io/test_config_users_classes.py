@@ -183,17 +183,17 @@ def test_a_users_part_may_transform_its_networks_inputs():
 
 
 OWN_ERRORS = {
-    "no such module": ("mypackage.nothing.Wide", "is no class of the allowed package"),
-    "no such class": ("mypackage.parts.Wider", "is no class of the allowed package"),
+    "no such module": ("mypackage.nothing.Wide", "is not a class of the allowed package"),
+    "no such class": ("mypackage.parts.Wider", "is not a class of the allowed package"),
     "no such package": ("yourpackage.parts.Wide", "cannot be imported: No module named 'yourp"),
-    "a function": ("mypackage.parts.function", "is no class of the allowed package"),
-    "a module": ("mypackage.parts", "is no class of the allowed package"),
-    "what it imports": ("mypackage.parts.torch.nn.Linear", "is no class of the allowed package"),
-    "a class it imports": ("mypackage.parts.Path", "is no class of the allowed package"),
-    "a part it imports": ("mypackage.parts.VAE", "is no class of the allowed package"),
+    "a function": ("mypackage.parts.function", "is not a class of the allowed package"),
+    "a module": ("mypackage.parts", "is not a class of the allowed package"),
+    "what it imports": ("mypackage.parts.torch.nn.Linear", "is not a class of the allowed package"),
+    "a class it imports": ("mypackage.parts.Path", "is not a class of the allowed package"),
+    "a part it imports": ("mypackage.parts.VAE", "is not a class of the allowed package"),
     "a class that is no module": ("mypackage.parts.Plain", "must be a class of torch.nn.Module"),
-    "its builtins": ("mypackage.parts.__builtins__.eval", "is no class of the allowed package"),
-    "a method": ("mypackage.parts.Wide.forward", "is no class of the allowed package"),
+    "its builtins": ("mypackage.parts.__builtins__.eval", "is not a class of the allowed package"),
+    "a method": ("mypackage.parts.Wide.forward", "is not a class of the allowed package"),
     "a module that fails": ("mypackage.broken.Wide", "importing 'mypackage.broken' failed: div"),
     "a module that lacks one": ("mypackage.needy.Wide", "No module named 'nowhere_to_be_found'"),
     "arguments without names": ("mypackage.parts.Starred", r"takes \*\*kwargs"),
@@ -216,7 +216,7 @@ def test_a_nested_class_can_be_named():
 
 @pytest.mark.usefixtures("as_users_see_it")
 def test_allow_must_not_be_a_string():
-    with pytest.raises(TypeError, match=r"allow must be names of packages, such as \('x',\)"):
+    with pytest.raises(TypeError, match=r"allow must be a collection of package names, such as \('x',\)"):
         from_config(SHORTEST, allow="x")
 
 
@@ -266,12 +266,12 @@ UNWRITABLE = {
         r"model\.likelihood\.net\.made is a tensor of shape \(3,\).*holds no tensors",
     ),
     "an object": (lambda: Local(6, {1, 2}), r"net\.made is \{1, 2\} \(set\), which a conf"),
-    "a class": (lambda: Local(6, nn.ELU), r"net\.made is a class, .*annotate the argument"),
+    "a class": (lambda: Local(6, nn.ELU), r"net\.made is a class without a type hint .*annotate the"),
     "an argument that is not kept": (
         lambda: Forgets(6),
         r"model\.likelihood\.net: Forgets: .*'width' cannot be read back; .*self\.width = width",
     ),
-    "a class in a function": (in_a_function, r"in_a_function.*define the class at the top of"),
+    "a class in a function": (in_a_function, r"in_a_function.*define the class at the top level"),
 }
 
 

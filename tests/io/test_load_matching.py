@@ -61,6 +61,6 @@ def test_no_match_is_an_error_and_changes_nothing(tmp_path):
     vae, other = pair(), pair(features=7, latent=3)
     before = state(other)
     folder = io.save(vae, tmp_path)
-    with pytest.raises(io.MismatchError, match="nothing in it has the name and the shape"):
+    with pytest.raises(io.MismatchError, match="nothing in it has the name and shape"):
         io.load_matching(other, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(other).items())

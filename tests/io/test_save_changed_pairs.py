@@ -77,7 +77,7 @@ SURGERIES = {
     "an activation's number": (lambda v: setattr(layers(v)[1], "alpha", 0.3), "layers.1.alpha"),
     "a layer appended": (lambda v: layers(v).append(nn.Tanh()), "layers.3 is a module here"),
     "a layer removed": (lambda v: layers(v).__delitem__(1), "layers.2 is a module there"),
-    "layers in another order": (swap_order, "layers runs its modules in another order"),
+    "layers in another order": (swap_order, "layers has its modules in another order"),
     "a layer wrapped": (set_layer(2, nn.Sequential), "layers.2 is a Sequential here"),
     "dropout": (set_layer(1, lambda a: nn.Sequential(a, nn.Dropout())), "layers.1"),
     "weight norm": (lambda v: parametrizations.weight_norm(layers(v)[2]), "layers.2 is"),
@@ -299,7 +299,7 @@ def test_arguments_that_were_only_used_at_construction_are_refused(tmp_path):
     vae = pairs.vae().replace(prior=Baked(Z))
     save(vae, tmp_path / "as it was")
     vae.prior.temperature = 0.3
-    with pytest.raises(ConfigError, match=r"prior\.of_construction gives other"):
+    with pytest.raises(ConfigError, match=r"prior\.of_construction has different"):
         save(vae, tmp_path / "pair")
     vae.prior.temperature = 1.0
     vae.prior.switch = True  # no argument, but it shows
@@ -434,7 +434,7 @@ def test_arguments_are_read_only_and_parts_are_live(name):
 
 def test_fixed_scales_are_read_only_and_saved(tmp_path):
     vae = normal()
-    with pytest.raises(AttributeError, match=r"Normal.scale is read-only.*another Normal"):
+    with pytest.raises(AttributeError, match=r"Normal.scale is read-only.*replace this Normal"):
         vae.likelihood.scale = 0.1
     with pytest.raises(
         AttributeError, match=r"VAE.prior is read-only.*pair.replace\(prior=\.\.\.\)"

@@ -27,8 +27,8 @@ def plain(
         raise ConfigError(f"{path}: the configuration has more than {CONFIG_ENTRIES} entries")
     if depth < 0:
         raise ConfigError(
-            f"{path}: the configuration is a circular reference, or nested more than "
-            f"{CONFIG_DEPTH} levels deep"
+            f"{path}: the configuration is nested too deeply, more than {CONFIG_DEPTH} levels, or "
+            f"is a circular reference"
         )
     if isinstance(value, Mapping):
         for key in value:
