@@ -33,7 +33,7 @@ class _Located(WithPositive):
     """p(x | z) of a location that the network returns and a positive scale, element by element.
 
     A scale that is ``"learned"`` is σ = e^s σ₀, where σ₀ is the scale of greatest likelihood of the
-    running mean error, which `follow` moves and no gradient sees, and s a parameter.
+    running mean error (a buffer, see `update_running_statistics`), and s a parameter.
     """
 
     family: ClassVar[Any]  # of Pyro: (location, scale) -> distribution
@@ -92,7 +92,7 @@ class _Located(WithPositive):
         return self.family(location, scale).to_event(self.event_dim)
 
     @torch.no_grad()
-    def follow(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
+    def update_running_statistics(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
         """Let the running error of a learned scale follow x, as a step of training observes it.
 
         Args:

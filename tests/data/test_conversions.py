@@ -104,7 +104,7 @@ def test_bytes_under_a_poisson_have_its_mass():
 
 def test_a_scale_that_was_given_is_followed():
     data = from_tensor(COUNTS.to(torch.uint8), scale=255)
-    with pytest.raises(ValueError, match="counts are whole numbers as they are: leave out the sca"):
+    with pytest.raises(ValueError, match="counts are unscaled whole numbers: leave out the sca"):
         fit(flat(), data, steps=1, progress=False)
     same = Dataset(COUNTS.to(torch.uint8), scale=1)
     assert torch.equal(Drawing.of(flat(), same).at(torch.arange(20)).x, COUNTS.float())

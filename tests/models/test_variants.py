@@ -173,17 +173,17 @@ CONDITION_ERRORS = {
     "both kinds": (
         lambda: conditional(num_classes=C, context_features=C),
         TypeError,
-        "num_classes where c is a label, or context_features",
+        "either num_classes .labels c. or context_features",
     ),
     "no width": (
         lambda: conditional(num_classes=None),
         TypeError,
-        "num_classes where c is a label, or context_features",
+        "either num_classes .labels c. or context_features",
     ),
     "a prior of another context": (
         lambda: conditional(priors.ConditionalNormal(net(C + 1, 2 * Z))),
         ValueError,
-        r"ConditionalVAE: prior ConditionalNormal does not fit",
+        r"ConditionalVAE: prior ConditionalNormal is incompatible",
     ),
     "a conditional prior without a condition": (
         lambda: VAE(
@@ -192,7 +192,7 @@ CONDITION_ERRORS = {
             likelihood=likelihoods.Bernoulli(net(Z, D)),
         ),
         TypeError,
-        "prior is called with 0 context tensors.*as its context",
+        "was called with 0 context tensors.*as its context",
     ),
 }
 
@@ -403,7 +403,7 @@ def test_replacing_the_posterior_takes_the_vamp_prior_along():
     assert swapped.prior.posterior is other
     assert pair.prior.posterior is q
     assert pair.replace(likelihood=pair.likelihood).prior is prior
-    with pytest.raises(ValueError, match="VampPrior is made of another posterior"):
+    with pytest.raises(ValueError, match="VampPrior is built on a posterior other than"):
         pair.replace(prior=prior, posterior=other)
 
 
@@ -411,7 +411,7 @@ HIERARCHICAL_ERRORS = {
     "one layer": (
         lambda p: p | {"conditionals": [], "posteriors": p["posteriors"][:1]},
         ValueError,
-        "with one layer use VAE",
+        "for one layer use VAE",
     ),
     "a posterior too few": (
         lambda p: p | {"posteriors": p["posteriors"][:1]},
@@ -426,12 +426,12 @@ HIERARCHICAL_ERRORS = {
     "posteriors in the wrong order": (
         lambda p: p | {"posteriors": p["posteriors"][::-1]},
         ValueError,
-        r"posteriors\[0\] DiagonalNormal does not fit",
+        r"posteriors\[0\] DiagonalNormal is incompatible",
     ),
     "a conditional of another width": (
         lambda p: p | {"conditionals": [priors.ConditionalNormal(net(Z, 2 * Z))]},
         ValueError,
-        "likelihood Bernoulli does not fit",
+        "likelihood Bernoulli is incompatible",
     ),
     "another latent size": (
         lambda p: (
@@ -454,7 +454,7 @@ HIERARCHICAL_ERRORS = {
             }
         ),
         ValueError,
-        "holds another conditional",
+        "has a conditional other than",
     ),
 }
 

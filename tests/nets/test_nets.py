@@ -520,7 +520,7 @@ ERRORS = {
             likelihood=likelihoods.Bernoulli(nets.ConvDecoder(Z, (1, 8, 9)), event_dim=3),
         ),
         ValueError,
-        r"VAE: posterior DiagonalNormal does not fit.*images of shape \(1, 8, 8\).*\(1, 1, 8, 9\)",
+        r"VAE: .*DiagonalNormal is incompatible.*images of shape \(1, 8, 8\).*\(1, 1, 8, 9\)",
     ),
 }
 
