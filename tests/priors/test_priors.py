@@ -528,13 +528,13 @@ ERRORS = {
     "no event shape": (
         vamp(5),
         ValueError,
-        r"pseudo_inputs=5 is a number, so event_shape is needed.*give event_shape=\(784,\)",
+        r"pseudo_inputs=5 is a number, so event_shape is required.*event_shape=\(784,\)",
     ),
     "an event shape with a zero": (vamp(5, event_shape=(0,)), ValueError, "event_shape must be 1"),
     "integers": (
         vamp(torch.ones(3, D, dtype=torch.uint8)),
         TypeError,
-        r"must be floating.*torch\.uint8; convert them with \.float\(\)",
+        r"must be a floating-point tensor.*torch\.uint8; convert them with \.float\(\)",
     ),
     "one datum": (vamp(torch.ones(D)), ValueError, r"tensor of shape \(K, \*event\), got a tensor"),
     "no data": (
@@ -545,7 +545,7 @@ ERRORS = {
     "shapes that disagree": (
         vamp(torch.ones(3, D), event_shape=(D + 1,)),
         ValueError,
-        r"event_shape being \(7,\), got a tensor of shape \(3, 6\).*leave event_shape out",
+        r"event_shape=\(7,\), got a tensor of shape \(3, 6\).*leave event_shape out",
     ),
     "NaN": (vamp(torch.full((3, D), math.nan)), ValueError, "must be finite"),
     "values outside the bounds": (
@@ -572,7 +572,7 @@ ERRORS = {
     "a spread of zero": (
         lambda: priors.GaussianMixture(Z, 3, spread=0.0),
         ValueError,
-        r"spread must be finite and above 0, got 0\.0.*components that start as one",
+        r"spread must be finite and above 0, got 0\.0.*components with equal means",
     ),
     "a spread that is no number": (
         lambda: priors.GaussianMixture(Z, 3, spread="1"),

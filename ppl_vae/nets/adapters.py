@@ -1,4 +1,4 @@
-"""Leading dimensions for modules that know only a batch."""
+"""Adapters of networks with a single batch dimension."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from ppl_vae.errors import describe, positive_int
 
 
 class KeepLeading(Constructed):
-    """Give a module of one batch dimension any number of leading dimensions.
+    """Let a network with one batch dimension take any number of leading dimensions.
 
-    ``(..., *event) -> (..., *out)``: the leading dimensions are folded into one for ``net``, which
-    maps ``(batch, *event)`` to ``(batch, *out)``, and unfolded after. For torch's convolutions,
+    ``(..., *event) -> (..., *out)``: leading dimensions are flattened for ``net``, which maps
+    ``(batch, *event)`` to ``(batch, *out)``, and restored afterwards. For torch's convolutions,
     which take four dimensions, and for networks with ``x.view(len(x), -1)``.
 
-    A network that sees a label besides an image is best written as
-    ``KeepLeading(convolutions, event_dim=3)`` and a head on the features and the label, as
-    :class:`ppl_vae.nets.ConvEncoder` is: the convolutions then run once, however many labels are
-    enumerated.
+    A network of an image and a label is best written as ``KeepLeading(convolutions, event_dim=3)``
+    and a head on the features and the label, like :class:`ppl_vae.nets.ConvEncoder`: the
+    convolutions then run once, however many labels are enumerated.
 
     Args:
         net: any module ``(batch, *event) -> (batch, *out)``.
@@ -46,17 +45,16 @@ class KeepLeading(Constructed):
         """Return the network's output, shape ``(..., *out)``."""
         if x.dim() < self.event_dim:
             raise ValueError(
-                f"KeepLeading: expected an input of at least {self.event_dim} dimensions, "
-                f"event_dim being {self.event_dim}, got shape {tuple(x.shape)}"
+                f"KeepLeading: expected an input of at least event_dim={self.event_dim} "
+                f"dimensions, got shape {tuple(x.shape)}"
             )
         split = x.dim() - self.event_dim
         leading, batch = x.shape[:split], math.prod(x.shape[:split])
         outputs = self.net(x.reshape(batch, *x.shape[split:]))
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != (batch,):
             raise ValueError(
-                f"KeepLeading: {type(self.net).__name__} must map ({batch}, *event) to "
-                f"({batch}, *out), but for an input of shape {(batch, *x.shape[split:])} it "
-                f"returned {describe(outputs)}; is event_dim, {self.event_dim}, the number of "
-                f"dimensions of one datum?"
+                f"KeepLeading: {type(self.net).__name__} must return ({batch}, *out) for an input "
+                f"of shape {(batch, *x.shape[split:])}, got {describe(outputs)}; check that "
+                f"event_dim={self.event_dim} is the number of dimensions of one datum"
             )
         return outputs.reshape(*leading, *outputs.shape[1:])
