@@ -1,9 +1,8 @@
-"""Priors: what is particular to each. What all have in common is in test_parts."""
+"""The VampPrior: its density, bounds, pseudo-inputs and shared posterior."""
 
 import copy
 import math
 
-import jaxtyping
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,12 +10,9 @@ import torch
 from pairs import POSTERIORS, C, D, Z, binary, net
 from pyro.infer import SVI, Trace_ELBO
 from torch import nn
-from torch.distributions import kl_divergence
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.constructor import arguments
-from ppl_vae.distributions.mixture import Mixture
-from ppl_vae.estimators import AnalyticKLELBO
 
 K = 5
 
@@ -30,147 +26,6 @@ def randomise(module, size=0.5):
 
 def close(got, expected, tolerance=1e-10):
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
-# Learned normals
-
-
-@pytest.mark.parametrize("make", [priors.DiagonalNormal, priors.FullRankNormal])
-@pytest.mark.parametrize("latent_dim", [1, 2, 7])
-def test_learned_normals_start_at_the_standard_normal(make, latent_dim, float64):
-    p, standard = make(latent_dim)(), priors.StandardNormal(latent_dim)()
-    z = torch.randn(9, latent_dim)
-    close(p.log_prob(z), standard.log_prob(z))
-
-
-def test_full_rank_prior_is_the_normal_of_its_covariance(float64):
-    prior = randomise(priors.FullRankNormal(4), 1.0)
-    L, raw = torch.zeros(4, 4), prior.unconstrained_scale.detach()
-    below = iter(prior.below_diagonal.detach())
-    for i in range(4):
-        L[i, i] = math.log1p(math.exp(raw[i])) + 1e-4
-        for j in range(i):
-            L[i, j] = L[i, i] * next(below) / 2  # the root of 4 dimensions
-    close(prior().covariance_matrix, L @ L.T)
-    z = torch.randn(9, 4)
-    deviation = z - prior.loc
-    quadratic = (deviation @ torch.linalg.inv(L @ L.T) * deviation).sum(-1)
-    expected = -0.5 * (quadratic + torch.logdet(L @ L.T) + 4 * math.log(2 * math.pi))
-    close(prior().log_prob(z), expected)
-
-
-@pytest.mark.parametrize("prior", ["diagonal", "full rank"])
-@pytest.mark.parametrize("posterior", ["diagonal", "full rank", "low rank"])
-def test_analytic_kl_to_learned_normals(prior, posterior, float64):
-    make = {"diagonal": priors.DiagonalNormal, "full rank": priors.FullRankNormal}[prior]
-    q, x = randomise(POSTERIORS[posterior]()), binary()
-    pair = VAE(
-        prior=randomise(make(Z)),
-        posterior=q,
-        # The likelihood does not look at z, so that the bound has no noise.
-        likelihood=likelihoods.Bernoulli(Ignores()),
-    )
-    expected = -kl_divergence(as_full(q(x)), as_full(pair.prior())) - D * math.log(2)
-    estimator = AnalyticKLELBO()
-    close(estimator.per_datum(pair.model, pair.guide, x), expected)
-    estimator.loss_and_grads(pair.model, pair.guide, x)
-    assert all(p.grad.abs().max() > 0 for p in pair.prior.parameters())
-
-
-class Ignores(nn.Module):
-    def forward(self, z):
-        return z.new_zeros(*z.shape[:-1], D)
-
-
-def as_full(d):
-    covariance = getattr(d, "covariance_matrix", None)
-    if covariance is None:
-        covariance = torch.diag_embed(d.variance)
-    return torch.distributions.MultivariateNormal(d.mean, covariance_matrix=covariance)
-
-
-def test_conditional_normal_of_an_affine_network_is_one_normal_per_class(float64):
-    prior = priors.ConditionalNormal(
-        nets.MLP(C, priors.ConditionalNormal.net_features(Z), hidden=())
-    )
-    layer = prior.net.layers[0]
-    p, z = prior(torch.eye(C)), torch.randn(9, 1, Z)
-    for c in range(C):
-        loc, raw = (layer.weight[:, c] + layer.bias).chunk(2)
-        expected = dist.Normal(loc, raw.exp().log1p() + 1e-4).to_event(1)
-        close(p.log_prob(z)[:, c], expected.log_prob(z[:, 0]))
-    p.log_prob(z).sum().backward()
-    assert (layer.weight.grad != 0).all()
-
-
-# The mixture
-
-
-def test_spread_is_that_of_the_means_at_the_start():
-    torch.manual_seed(0)
-    one = priors.GaussianMixture(Z, 4)
-    torch.manual_seed(0)
-    other = priors.GaussianMixture(Z, 4, spread=3)
-    close(3 * one.loc, other.loc, 1e-6)
-    assert torch.equal(one.unconstrained_scale, other.unconstrained_scale)
-
-
-@pytest.mark.parametrize("learn_weights", [False, True])
-def test_initialise_from_recovers_separated_clusters(learn_weights, float64):
-    loc = 10.0 * torch.eye(4)[:, :3]  # four corners
-    scale = torch.tensor([0.1, 0.5, 1.0, 0.7])
-    n = torch.tensor([1000, 2000, 3000, 500])
-    label = torch.arange(4).repeat_interleave(n)
-    z = loc[label] + scale[label, None] * torch.randn(len(label), 3)
-    prior = priors.GaussianMixture(3, 4, learn_weights=learn_weights)
-    parameters = dict(prior.named_parameters())
-    state = torch.get_rng_state()
-    prior.initialise_from(z)
-    assert torch.equal(state, torch.get_rng_state())
-    assert all(p is parameters[name] for name, p in prior.named_parameters())
-    distance = torch.cdist(loc, prior.loc.detach())
-    found = distance.argmin(1)
-    assert sorted(found.tolist()) == [0, 1, 2, 3]
-    standard_error = scale / n.sqrt()
-    assert (distance[range(4), found] < 5 * math.sqrt(3) * standard_error).all()
-    got = prior().component_distribution.base_dist.scale[found]
-    # The added pseudo-count of the pooled variance and a relative error of 1 / sqrt(2 n), times 5.
-    pooled = (n * scale.square()).sum() / n.sum()
-    expected = ((n * scale.square() + pooled) / (n + 1)).sqrt().unsqueeze(-1)
-    assert ((got / expected - 1).abs() < 5 / (2 * n).sqrt().unsqueeze(-1)).all()
-    weights = prior().mixture_distribution.probs[found]
-    close(weights, (n + 1.0) / (n.sum() + 4) if learn_weights else torch.full((4,), 0.25))
-
-
-def test_initialise_from_repeats_for_a_seed_and_depends_on_it():
-    z = torch.randn(200, Z)
-    prior = priors.GaussianMixture(Z, 20)
-    means = []
-    for seed in (0, 0, 1):
-        prior.initialise_from(z, seed=seed)
-        means.append(prior.loc.detach().clone())
-    assert torch.equal(means[0], means[1])
-    assert not torch.equal(means[0], means[2])
-
-
-def test_initialise_from_gives_a_single_latent_a_scale():
-    z = torch.randn(6, Z)
-    for components in (6, 5):
-        prior = priors.GaussianMixture(Z, components, learn_weights=True)
-        prior.initialise_from(z)
-        scale = prior().component_distribution.base_dist.scale
-        assert (scale > 0.0099 * z.std(0, correction=0)).all()
-        assert prior().log_prob(z).isfinite().all()
-    # A latent on its own has half the variance within clusters.
-    z = torch.cat([torch.randn(50, 1), torch.tensor([[20.0]])])
-    prior = priors.GaussianMixture(1, 2)
-    prior.initialise_from(z)
-    within = (z[:50] - z[:50].mean(0)).square().sum() / 51
-    scale = prior().component_distribution.base_dist.scale[prior.loc.argmax()]
-    close(scale, (within / 2).sqrt().reshape(1), 1e-4)
-
-
-# The VampPrior
 
 
 def posterior_of_label():
@@ -448,74 +303,8 @@ def test_vamp_is_safe_in_float32_with_500_inputs_far_apart():
     torch.testing.assert_close(log_prob.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("distance", [1.0, 100.0, 1000.0])
-def test_mixture_of_normals_loses_nothing_to_cancellation(distance):
-    """The matrix product in float32 data, held against the direct form in float64."""
-    prior = priors.GaussianMixture(10, components=7, spread=distance)
-    with torch.no_grad():
-        prior.unconstrained_scale.uniform_(-3, 3)
-    z = (distance * torch.randn(20, 10)).requires_grad_()
-    log_prob = prior().log_prob(z)
-    log_prob.sum().backward()
-
-    exact = copy.deepcopy(prior).double()
-    exact.zero_grad()
-    x = z.detach().double().requires_grad_()
-    scale = nn.functional.softplus(exact.unconstrained_scale) + 1e-4
-    each = dist.Normal(exact.loc, scale).log_prob(x.unsqueeze(-2)).sum(-1)
-    expected = each.logsumexp(-1) - math.log(7)
-    expected.sum().backward()
-    # Of float32 remain the rounding of the result, and that of σ: once in a step of z.
-    assert torch.allclose(log_prob.double(), expected, rtol=1e-5)
-    for ours, theirs in (
-        (z.grad, x.grad),
-        (prior.loc.grad, exact.loc.grad),
-        (prior.unconstrained_scale.grad, exact.unconstrained_scale.grad),
-    ):
-        assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
-
-
-def test_mixture_of_normals_looks_at_its_values():
-    with pytest.raises(ValueError, match="support"):
-        priors.GaussianMixture(2, components=3)().log_prob(torch.tensor([0.0, torch.nan]))
-
-
-def test_mixture_of_any_components():
-    # Events of two dimensions, a batch besides the components'.
-    loc = torch.randn(4, 3, 2, 5)
-    logits = torch.randn(3)
-
-    def of(loc):
-        return dist.Laplace(loc, 1.0).to_event(2)
-
-    mixture = Mixture(logits, of(loc), lambda k: of(loc[torch.arange(4), k]))
-    reference = dist.MixtureSameFamily(dist.Categorical(logits=logits.expand(4, 3)), of(loc))
-    value = torch.randn(6, 4, 2, 5)
-    assert (mixture.batch_shape, mixture.event_shape) == ((4,), (2, 5))
-    close(mixture.log_prob(value), reference.log_prob(value), 1e-5)
-    close(mixture.mean, reference.mean, 1e-5)
-    close(mixture.variance, reference.variance, 1e-5)
-    assert mixture.sample((6,)).shape == (6, 4, 2, 5)
-    assert mixture.expand((6, 4)).log_prob(value[0]).shape == (6, 4)
-
-
-# Errors
-
-
-@pytest.fixture
-def as_users_see_it():
-    """Switch the run-time type checks of the tests off: users do not have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 def vamp(*args, **options):
     return lambda: priors.VampPrior(POSTERIORS["diagonal"](), *args, **options)
-
-
-def initialise(z, components=3):
-    return lambda: priors.GaussianMixture(Z, components).initialise_from(z)
 
 
 ERRORS = {
@@ -568,52 +357,6 @@ ERRORS = {
         lambda: priors.VampPrior(3, 3, event_shape=(D,)),
         TypeError,
         r"posterior must be a module that returns q\(z \| x\)",
-    ),
-    "a spread of zero": (
-        lambda: priors.GaussianMixture(Z, 3, spread=0.0),
-        ValueError,
-        r"spread must be finite and above 0, got 0\.0.*components with equal means",
-    ),
-    "a spread that is no number": (
-        lambda: priors.GaussianMixture(Z, 3, spread="1"),
-        TypeError,
-        "spread must be a number, got '1'",
-    ),
-    "too few latents": (
-        initialise(torch.randn(2, Z)),
-        ValueError,
-        r"z must have shape \(N, 2\) with N at least 3.*got a tensor of shape \(2, 2\)",
-    ),
-    "latents of another width": (
-        initialise(torch.randn(9, Z + 1)),
-        ValueError,
-        r"z must have shape \(N, 2\)",
-    ),
-    "latents that repeat": (
-        initialise(torch.randn(2, Z).repeat(5, 1)),
-        ValueError,
-        "at least 3 distinct rows, one per component, got 2; give more",
-    ),
-    "latents that are not finite": (
-        initialise(torch.full((9, Z), math.inf)),
-        ValueError,
-        "z must be finite",
-    ),
-    "no dimensions": (lambda: priors.DiagonalNormal(0), ValueError, "latent_dim must be 1 or more"),
-    "half a dimension": (
-        lambda: priors.FullRankNormal(0.5),
-        TypeError,
-        "latent_dim must be an int",
-    ),
-    "an odd number of features": (
-        lambda: priors.ConditionalNormal(net(C, 3))(torch.eye(C)),
-        ValueError,
-        r"ConditionalNormal: net must return location and unconstrained scale.*\(3, 3\)",
-    ),
-    "components that are not counted": (
-        lambda: Mixture(torch.zeros(3), dist.Normal(torch.zeros(4), 1.0), lambda k: None),
-        ValueError,
-        r"must be the 3 of logits, got components of batch shape \(4,\)",
     ),
     "a batch that cannot expand": (
         lambda: priors.VampPrior(posterior_of_label(), 3, event_shape=(D,))(torch.eye(C)).expand(
