@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from ppl_vae import plots
 from ppl_vae.evaluation.latents import factorises, marginals
-from ppl_vae.plots.arrays import literal
+from ppl_vae.plots.text import literal
 from ppl_vae.report.pictures.parts import Drawn, new_figure
 
 COLUMNS = 10
