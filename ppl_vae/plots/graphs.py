@@ -67,41 +67,44 @@ def graph(
     ax.set_axis_off()
     size = _font_size(ax)
     for name, box in layout.boxes.items():
-        style = {"boxstyle": "round,pad=0,rounding_size=0.12", "edgecolor": "0.4"}
-        ax.add_patch(
-            FancyBboxPatch(box.p0, box.width, box.height, facecolor="none", label=name, **style)
+        patch = FancyBboxPatch(
+            (box.x0, box.y0),
+            box.width,
+            box.height,
+            boxstyle="round,pad=0,rounding_size=0.12",
+            facecolor="none",
+            edgecolor="0.4",
+            label=name,
         )
+        ax.add_patch(patch)
         # Pyro marks copies of a plate that it draws as two boxes.
-        caption = name.split("__CLONE")[0]
-        at = box.x1 - 0.1, box.y0 + 0.4 * CAPTION
-        ax.text(*at, caption, ha="right", va="center", fontsize=0.8 * size, color="0.3")
+        caption, x, y = name.split("__CLONE")[0], box.x1 - 0.1, box.y0 + 0.4 * CAPTION
+        ax.text(x, y, caption, ha="right", va="center", fontsize=0.8 * size, color="0.3")
     nodes = {}
-    for site, centre in layout.centres.items():
+    for site, (x, y) in layout.centres.items():
         fill, ink = ("0.8" if site in observed else "white"), "black"
         if kinds.get(site) == FACTOR:
             fill, ink = "black", "white"
         nodes[site] = Ellipse(
-            centre, layout.widths[site], HEIGHT, facecolor=fill, edgecolor="black", label=site
+            (x, y), layout.widths[site], HEIGHT, fc=fill, ec="black", label=site, zorder=2
         )
-        nodes[site].set_zorder(2)
         ax.add_patch(nodes[site])
-        ax.text(*centre, site, ha="center", va="center", fontsize=size, color=ink, zorder=3)
+        ax.text(x, y, site, ha="center", va="center", fontsize=size, color=ink, zorder=3)
     for (source, target), bend in layout.bends.items():
-        ax.add_patch(
-            FancyArrowPatch(
-                layout.centres[source],
-                layout.centres[target],
-                patchA=nodes[source],
-                patchB=nodes[target],
-                shrinkA=0,
-                shrinkB=0,
-                connectionstyle=f"arc3,rad={bend}",
-                arrowstyle="-|>",
-                mutation_scale=max(size, 4),
-                color="black",
-                label=f"{source} -> {target}",
-            )
+        arrow = FancyArrowPatch(
+            nodes[source].center,
+            nodes[target].center,
+            patchA=nodes[source],
+            patchB=nodes[target],
+            shrinkA=0,
+            shrinkB=0,
+            connectionstyle=f"arc3,rad={bend}",
+            arrowstyle="-|>",
+            mutation_scale=max(size, 4),
+            color="black",
+            label=f"{source} -> {target}",
         )
+        ax.add_patch(arrow)
     if listed:
         ax.text(
             bounds.x1 + 0.4,
