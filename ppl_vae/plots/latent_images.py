@@ -55,13 +55,12 @@ def interpolation(
     sheet = sheet_of_rows(tiles, breaks=breaks)
     ax = sheet.show(ax)
     at = sheet.columns[1:-1] if ends is not None else sheet.columns
-    marks, written = [at[0]], ["$t = 0$"]
+    labels = {at[0]: "$t = 0$"}
     if steps > 1:
-        marks, written = [at[0], at[-1]], ["$t = 0$", "$t = 1$"]
+        labels[at[-1]] = "$t = 1$"
     if ends is not None:
-        marks = [sheet.columns[0], *marks, sheet.columns[-1]]
-        written = ["datum", *written, "datum"]
-    name_columns(ax, np.array(marks), written)
+        labels = {sheet.columns[0]: "datum", **labels, sheet.columns[-1]: "datum"}
+    name_columns(ax, np.array(list(labels)), list(labels.values()))
     if names is not None:
         name_rows(ax, sheet.rows, [str(name) for name in names])
     return ax

@@ -26,7 +26,7 @@ from ppl_vae.report.comparability import incomparable
 from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.metrics import ELBO_DRAWS, measure
+from ppl_vae.report.metrics import measure
 from ppl_vae.report.options import Options
 from ppl_vae.report.output import destination
 from ppl_vae.report.page import page
@@ -196,14 +196,13 @@ def report(
         "pairs": {name: found.as_json() for name, found in measurements.items()},
     }
     html = page(
-        title=f"{', '.join(named)} on {chosen.name}",
+        evaluated,
+        chosen,
+        fitted,
+        options,
         facts=facts,
-        measurements=measurements,
         incomparable=incomparable(spaces),
         sections=drawn,
-        notes=_notes(chosen, fitted, options),
-        programs={name: repr(pair) for name, pair in named.items()},
-        call=_call(options, fitted),
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with replaced_file(page_path) as page_file, replaced_file(json_path) as json_file:
@@ -260,39 +259,6 @@ def _labels(data: EvaluationData) -> str:
     words += "" if data.classes is None else f" ({reason(', '.join(classes))})"
     missing = len(data) - data.num_labelled
     return words + (f"; {missing} data are unlabelled, and left out of shares" if missing else "")
-
-
-def _notes(data: EvaluationData, fitted: EvaluationData | None, options: Options) -> list[str]:
-    notes = [
-        f"All numbers are of the same {len(data)} data unless they say otherwise; ± is the "
-        f"standard error over data. NELBO, KL and reconstruction are averages over {ELBO_DRAWS} "
-        f"draws of z per datum. IWAE-K is minus the importance-weighted bound with K particles, "
-        f"IS-{options.num_samples} minus log p(x) by importance sampling; lower is better. IWAE-1 "
-        f"is the NELBO, the same number; all others have their own draws.",
-        "The standard errors of the terms of the KL are over draws of z for fixed data; mutual "
-        "information and marginal KL add up to the KL but for the noise of both.",
-    ]
-    if data.dequantised_levels is not None:
-        notes.append(
-            f"Bits per dimension of a density bound those of {data.dequantised_levels} levels, and "
-            f"include log2({data.dequantised_levels}) for the dequantisation noise."
-        )
-    if data.num_labelled:
-        how = "one half of these data and tested on the other"
-        if fitted is not None:
-            how = f"training data ({fitted}) and tested on these data"
-        notes.append(
-            f"Linear probe and k-NN are fitted on the latents of {how}; shares have Wilson's 95 % "
-            f"interval in brackets."
-        )
-    return notes
-
-
-def _call(options: Options, fitted: EvaluationData | None) -> str:
-    """Return the call that reproduces the report."""
-    lines = ["pairs", "data", "out", *(["train=train"] if fitted is not None else [])]
-    lines += [f"{name}={value!r}" for name, value in asdict(options).items() if name != "progress"]
-    return "report(\n" + "".join(f"    {line},\n" for line in lines) + ")"
 
 
 def _versions() -> dict[str, str]:

@@ -1,81 +1,74 @@
-"""The HTML page and its summary, rendered from templates."""
+"""The HTML page, rendered from a template."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ppl_vae.report.measurements import Measurements
+from ppl_vae.report.evaluated_pair import EvaluatedPair
+from ppl_vae.report.evaluation_data import EvaluationData
+from ppl_vae.report.metrics import ELBO_DRAWS
+from ppl_vae.report.options import Options
 
 if TYPE_CHECKING:  # matplotlib is imported only when a report is made
     from ppl_vae.report.figures import Section
 
 
 def page(
+    pairs: Sequence[EvaluatedPair],
+    data: EvaluationData,
+    train: EvaluationData | None,
+    options: Options,
     *,
-    title: str,
     facts: Mapping[str, str],
-    measurements: Mapping[str, Measurements],
     incomparable: Sequence[str],
     sections: Sequence[Section],
-    notes: Sequence[str],
-    programs: Mapping[str, str],
-    call: str,
 ) -> str:
     """Return the page.
 
     Args:
-        title: its heading.
+        pairs: with their numbers.
+        data: that they were evaluated on.
+        train: that probes were fitted on, if any.
+        options: of the report.
         facts: data and settings: name -> words.
-        measurements: name of a pair -> its numbers.
         incomparable: warnings about all pairs together.
         sections: the pictures.
-        notes: how to read the table.
-        programs: name of a pair -> its parts.
-        call: the call that reproduces the report.
     """
-    tables = {name: found.quantities for name, found in measurements.items()}
-    labels = dict.fromkeys(label for table in tables.values() for label in table)
-    warnings = [(", ".join(measurements), text) for text in incomparable]
-    warnings += [(name, text) for name, found in measurements.items() for text in found.warnings]
-    return _ENVIRONMENT.get_template("report.html").render(
-        title=title,
-        facts=facts,
-        tables=tables,
-        rows={k: [table.get(k) for table in tables.values()] for k in labels},
-        warnings=warnings,
-        left_out=[*_missing_numbers(measurements), *_missing_sections(sections)],
-        sections=sections,
-        notes=notes,
-        programs=programs,
-        call=call,
-    )
-
-
-def summary(
-    *,
-    page: str,
-    numbers: str,
-    names: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[str]]],
-    warnings: Sequence[str],
-) -> str:
-    """Return HTML with links to page and numbers, and a table with a column for each name."""
-    return _ENVIRONMENT.get_template("summary.html").render(
-        page=page, numbers=numbers, names=names, rows=rows, warnings=warnings
-    )
-
-
-def _missing_numbers(measurements: Mapping[str, Measurements]) -> list[str]:
-    return [
-        f"{name}: no {what}: {reason}"
-        for name, found in measurements.items()
-        for what, reason in found.missing.items()
+    names = ", ".join(pair.name for pair in pairs)
+    tables = [pair.measurements.quantities for pair in pairs]
+    labels = dict.fromkeys(label for table in tables for label in table)
+    warnings = [(names, text) for text in incomparable]
+    warnings += [(pair.name, text) for pair in pairs for text in pair.measurements.warnings]
+    left_out = [
+        f"{pair.name}, {what}: {reason}"
+        for pair in pairs
+        for what, reason in pair.measurements.missing.items()
     ]
+    return render(
+        "report.html",
+        title=f"{names} on {data.name}",
+        pairs=pairs,
+        data=data,
+        train=train,
+        options=asdict(options),
+        elbo_draws=ELBO_DRAWS,
+        facts=facts,
+        rows={label: [table.get(label) for table in tables] for label in labels},
+        warnings=warnings,
+        left_out=[*left_out, *_missing_sections(sections)],
+        sections=sections,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this package with values filled in, and escaped."""
+    return _ENVIRONMENT.get_template(template).render(values)
 
 
 def _missing_sections(sections: Sequence[Section]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ppl_vae.ascii import for_stdout
-from ppl_vae.report.page import summary
+from ppl_vae.report.page import render
 
 HEADLINE = re.compile(r"NELBO|KL|Reconstruction|IS-\d+|active units.*|accuracy of q\(y\|x\)")
 """Labels of the numbers that a notebook shows."""
@@ -51,7 +51,8 @@ class Report:
         return for_stdout("\n".join([*table, *(f"warning: {text}" for text in self.warnings)]))
 
     def _repr_html_(self) -> str:
-        return summary(
+        return render(
+            "summary.html",
             page=quote(self.page.as_posix()),
             numbers=quote(self.numbers.as_posix()),
             names=list(self.results["pairs"]),

@@ -132,7 +132,7 @@ def test_a_plate_contains_its_sites_and_no_others(ax, given):
 
 def drawn_curves(ax):
     """Return the points of each arrow as drawn: (parent, child) -> (200, 2)."""
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     t = np.linspace(0, 1, 200)[:, None]
     curves = {}
     for arrow in (p for p in ax.patches if isinstance(p, FancyArrowPatch)):

@@ -259,7 +259,7 @@ def test_kl_bars_without_marks(ax):
 @pytest.mark.parametrize("count", [20, 100, 500])
 def test_names_of_many_dimensions_do_not_overlap(ax, count):
     plots.kl_per_dimension(RNG.random(count), ax=ax)
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in ax.xaxis.get_ticklabels()]
     assert len(boxes) >= 10
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
