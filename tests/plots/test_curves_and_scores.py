@@ -1,4 +1,4 @@
-"""Pictures of numbers, over training and side by side: what lands on the Axes."""
+"""Training curves, comparisons, reliability diagrams: what they draw on the Axes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy import stats
 from sheets import labels_of
 
 from ppl_vae import plots
-from ppl_vae.plots.arrays import number, some
+from ppl_vae.plots.text import number, tick_indices
 
 RNG = np.random.default_rng(0)
 
@@ -24,7 +24,7 @@ def test_curves_of_values_and_of_pairs(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "nats per datum")
 
 
-def test_a_diverged_run_is_seen_to_have_diverged(ax):
+def test_a_curve_that_diverges_has_gaps_and_says_so(ax):
     plots.curves({"loss": [3.0, np.nan, 1.0, np.inf, 5.0, 6.0]}, ax=ax)
     drawn, alone = ax.lines
     np.testing.assert_array_equal(drawn.get_ydata(), [3.0, np.nan, 1.0, np.nan, 5.0, 6.0])
@@ -33,12 +33,12 @@ def test_a_diverged_run_is_seen_to_have_diverged(ax):
 
 
 @pytest.mark.parametrize(("steps", "whole"), [([0, 1, 2], True), ([0.5, 1.5, 2.5], False)])
-def test_ticks_are_at_steps_where_there_are_steps(ax, steps, whole):
+def test_ticks_are_at_whole_steps_if_all_steps_are_whole(ax, steps, whole):
     plots.curves({"a": np.column_stack([steps, [3.0, 2.0, 1.0]])}, ax=ax)
     assert all(tick == round(tick) for tick in ax.get_xticks()) == whole
 
 
-def test_more_than_ten_curves_have_other_lines(ax):
+def test_the_eleventh_curve_has_another_line_style(ax):
     plots.curves({str(i): [1.0, 2.0] for i in range(11)}, ax=ax)
     first, last = ax.lines[0], ax.lines[10]
     assert first.get_color() == last.get_color()
@@ -56,7 +56,7 @@ def test_more_than_ten_curves_have_other_lines(ax):
         ({"a": [(np.nan, 1.0)]}, ValueError, r"steps of history\['a'\] must be finite"),
     ],
 )
-def test_curves_refuse(ax, as_users_see_it, history, error, message):
+def test_invalid_curves_are_refused(ax, as_users_see_it, history, error, message):
     with pytest.raises(error, match=message):
         plots.curves(history, ax=ax)
 
@@ -79,7 +79,7 @@ def test_terms_are_stacked(ax):
     assert ax.get_ylim()[0] == 0
 
 
-def test_what_is_below_0_is_stacked_downwards(ax):
+def test_negative_terms_are_stacked_downwards(ax):
     plots.stack({"a": [-1.0, -2.0], "b": [3.0, 3.0], "c": [-1.0, -1.0]}, ax=ax)
     areas = list(ax.collections)  # upwards and downwards for each term
     assert heights(areas[1], 1) == pytest.approx((-2, 0))
@@ -89,7 +89,7 @@ def test_what_is_below_0_is_stacked_downwards(ax):
     assert ax.get_ylim()[0] < -3
 
 
-def test_a_single_epoch_is_seen(ax):
+def test_a_single_epoch_is_visible(ax):
     plots.stack({"a": [2.0]}, ax=ax)
     vertices = ax.collections[0].get_paths()[0].vertices
     assert np.ptp(vertices, axis=0).tolist() == [1.0, 2.0]
@@ -105,7 +105,7 @@ def test_a_single_epoch_is_seen(ax):
         ({"a": [1.0, 2.0]}, [1, 0], "steps must ascend"),
     ],
 )
-def test_stack_refuses(ax, terms, steps, message):
+def test_invalid_stacks_are_refused(ax, terms, steps, message):
     with pytest.raises(ValueError, match=message):
         plots.stack(terms, steps, ax=ax)
 
@@ -113,7 +113,7 @@ def test_stack_refuses(ax, terms, steps, message):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def test_models_are_compared(ax):
+def test_comparison_draws_each_quantity_of_each_model(ax):
     plots.comparison(
         ["A", "B"],
         {"NELBO": [100.0, 99.0], "AIS": [98.0, np.nan]},
@@ -134,7 +134,7 @@ def test_models_are_compared(ax):
     assert ax.get_xlabel() == "nats per datum (± standard error)"
 
 
-def test_a_single_model_and_quantity(ax):
+def test_comparison_of_a_single_quantity_has_no_legend(ax):
     plots.comparison(["A"], {"accuracy": torch.tensor([0.9])}, xlabel="share", ax=ax)
     assert ax.get_xlabel() == "accuracy, share"
     assert ax.get_legend() is None
@@ -148,16 +148,16 @@ def test_a_single_model_and_quantity(ax):
         ((["A"], {"a": [1.0, 2.0]}), r"estimates\['a'\] must have 1 entries"),
         ((["A"], {"a": [np.inf]}), "infinite"),
         ((["A"], {"a": [np.nan]}), "all estimates are NaN"),
-        ((["A"], {"a": [1.0]}, {"b": [1.0]}), "errors has 'b', of which there is no estimate"),
+        ((["A"], {"a": [1.0]}, {"b": [1.0]}), "errors has unknown quantity 'b'"),
         ((["A"], {"a": [1.0]}, {"a": [-1.0]}), "must be at least 0"),
     ],
 )
-def test_comparison_refuses(ax, arguments, message):
+def test_invalid_comparisons_are_refused(ax, arguments, message):
     with pytest.raises(ValueError, match=message):
         plots.comparison(*arguments, ax=ax)
 
 
-def test_reliability(ax):
+def test_reliability_draws_accuracies_with_wilson_intervals(ax):
     confidence, accuracy, counts = [0.95, np.nan, 0.6], [0.9, np.nan, 0.25], [60, 0, 40]
     plots.reliability(confidence, accuracy, counts, ax=ax)
     points, _, (segments,) = ax.containers[0]
@@ -176,7 +176,7 @@ def test_reliability(ax):
     assert ax.get_title() == "expected calibration error 17.0 %"
 
 
-def test_reliability_of_certain_bins(ax):
+def test_reliability_of_a_certain_classifier(ax):
     plots.reliability([1.0], [1.0], [3], ax=ax)
     low, high = ax.containers[0][2][0].get_segments()[0][:, 1]
     assert 0 < low < high == 1
@@ -194,24 +194,24 @@ def test_reliability_of_certain_bins(ax):
         (([], [], []), "confidence is empty"),
     ],
 )
-def test_reliability_refuses(ax, arguments, message):
+def test_invalid_reliability_is_refused(ax, arguments, message):
     with pytest.raises(ValueError, match=message):
         plots.reliability(*arguments, ax=ax)
 
 
-# --- numbers in words -----------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(-0.04, "0.0"), (-1.26, "\N{MINUS SIGN}1.3"), (2.0, "2.0")]
 )
-def test_numbers(value, text):
+def test_numbers_have_a_proper_minus_sign(value, text):
     assert number(value) == text
 
 
 @pytest.mark.parametrize("count", range(1, 60))
-def test_some_are_symmetric_and_few(count):
-    shown = some(count)
+def test_ticks_are_few_and_symmetric(count):
+    shown = tick_indices(count)
     assert shown[0] == 0
     assert shown[-1] == count - 1
     assert len(shown) <= 7

@@ -1,4 +1,4 @@
-"""Pictures of data, singly and along a path: what lands on the Axes."""
+"""Images on sheets and along paths: what they draw on the Axes."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_images_default_to_a_square_sheet_and_the_current_axes():
     assert pixels(right).shape == (10, 10)
 
 
-def test_tensors_are_arrays(ax):
+def test_tensors_are_drawn_as_arrays(ax):
     x = torch.rand(4, 8, 8)
     plots.images(x, columns=2, ax=ax)
     np.testing.assert_allclose(tile_at(ax, 1, 0, (8, 8)), x[2])
@@ -60,7 +60,7 @@ def test_tensors_are_arrays(ax):
 
 
 @KIND
-def test_missing_pixels_are_neither_black_nor_white(ax, event, shape, tile):
+def test_missing_pixels_have_a_colour_of_their_own(ax, event, shape, tile):
     x = np.zeros((1, *event))
     x[0, ..., 0] = np.nan
     missing = np.isnan(as_seen(x[0], event, shape))
@@ -74,7 +74,7 @@ def test_missing_pixels_are_neither_black_nor_white(ax, event, shape, tile):
     assert 0 < where.sum() < where.size
 
 
-def test_values_beyond_the_range_are_shown_at_its_ends(ax):
+def test_values_out_of_range_are_clipped(ax):
     plots.images([[[-1.0, 0.5], [2.0, 1.0]]], ax=ax)
     np.testing.assert_array_equal(tile_at(ax, 0, 0, (2, 2)), [[0, 0.5], [1, 1]])
 
@@ -87,7 +87,7 @@ def test_reconstructions_lie_below_the_data(ax):
 
 
 @KIND
-def test_reconstructions_of_every_kind(ax, event, shape, tile):
+def test_reconstructions_of_every_kind_of_image(ax, event, shape, tile):
     x, r = RNG.random((2, 7, *event))
     plots.reconstructions(x, r, columns=3, shape=shape, ax=ax)
     for i in range(6):  # two full rows; the seventh is left out
@@ -122,12 +122,12 @@ def test_rows_without_names_have_no_axis(ax):
     assert not ax.axison
 
 
-def test_data_that_are_no_images_are_refused(ax):
-    with pytest.raises(ValueError, match="has 50 values per datum, no square image"):
+def test_data_other_than_images_are_refused(ax):
+    with pytest.raises(ValueError, match="has 50 values per datum, which is not a square image"):
         plots.images(np.zeros((6, 50)), ax=ax)
-    with pytest.raises(ValueError, match="holds no images of shape"):
+    with pytest.raises(ValueError, match="is not made of images of shape"):
         plots.images(np.zeros((6, 5, 8, 8)), ax=ax)
-    with pytest.raises(ValueError, match="must be the same"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         plots.reconstructions(np.zeros((6, 64)), np.zeros((5, 64)), ax=ax)
 
 
@@ -135,16 +135,16 @@ def test_data_that_are_no_images_are_refused(ax):
 @pytest.mark.parametrize(
     ("event", "shape", "message"),
     [
-        ((50,), None, "has 50 values per datum, no square image"),
-        ((64,), (7, 8), r"holds no images of shape \(7, 8\)"),
+        ((50,), None, "has 50 values per datum, which is not a square image"),
+        ((64,), (7, 8), r"is not made of images of shape \(7, 8\)"),
         ((2, 8, 8), None, "1 or 3 channels"),
         ((8, 8, 3), None, "1 or 3 channels"),
-        ((1, 3, 8, 8), None, "holds no images"),
-        ((), None, "holds no images"),
+        ((1, 3, 8, 8), None, "is not made of images"),
+        ((), None, "is not made of images"),
         ((0,), None, "nothing to draw"),
     ],
 )
-def test_no_images(ax, name, event, shape, message):
+def test_shapes_other_than_images_are_refused_by_name(ax, name, event, shape, message):
     leading = (6,) if name == "images" else (2, 3)
     with pytest.raises(ValueError, match=f"^{name}: .*{message}"):
         getattr(plots, name)(np.zeros((*leading, *event)), shape=shape, ax=ax)
@@ -171,7 +171,7 @@ def test_images_are_neither_turned_nor_mirrored(ax):
 
 
 @KIND
-def test_interpolation_between_its_ends(ax, event, shape, tile):
+def test_interpolation_lies_between_its_ends(ax, event, shape, tile):
     x, ends = RNG.random((2, 5, *event)), RNG.random((2, 2, *event))
     plots.interpolation(x, tuple(ends), shape=shape, ax=ax)
     sheet, wider = pixels(ax), max(2, tile[1] // 3)
@@ -187,12 +187,12 @@ def test_interpolation_between_its_ends(ax, event, shape, tile):
     np.testing.assert_allclose(ax.get_xticks(), lefts[[0, 1, 5, 6]] + (tile[1] - 1) / 2)
 
 
-def test_interpolation_alone(ax):
+def test_interpolation_without_ends(ax):
     plots.interpolation(np.zeros((1, 1, 64)), names=["a"], ax=ax)
     assert (labels_of(ax.xaxis), labels_of(ax.yaxis)) == (["$t = 0$"], ["a"])
 
 
-def test_interpolation_refuses_other_ends(ax, as_users_see_it):
+def test_invalid_ends_of_an_interpolation_are_refused(ax, as_users_see_it):
     x = np.zeros((2, 5, 64))
     with pytest.raises(ValueError, match=r"ends\[1\] must be one image for each row"):
         plots.interpolation(x, (x[:, 0], x[:1, 0]), ax=ax)
@@ -224,7 +224,7 @@ def test_traversals_without_kl_keep_their_order(ax):
     assert labels_of(ax.yaxis) == ["a", "b", "c"]
 
 
-def test_traversals_refuse_what_does_not_suit(ax):
+def test_invalid_traversals_are_refused(ax):
     x = np.zeros((3, 2, 64))
     with pytest.raises(ValueError, match="kl must have 3 entries"):
         plots.traversals(x, [1.0], ax=ax)

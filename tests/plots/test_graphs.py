@@ -1,4 +1,4 @@
-"""Pictures of programs: what lands on the Axes."""
+"""Graphs of programs: what they draw on the Axes."""
 
 import numpy as np
 import pyro
@@ -13,7 +13,7 @@ from pyro.infer.inspect import get_model_relations
 
 from ppl_vae import plots
 from ppl_vae.evaluation.dependencies import relations
-from ppl_vae.plots.layout import HEIGHT, lay_out
+from ppl_vae.plots.graph_layout import HEIGHT, lay_out
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def test_graph_of_a_guide_and_of_partial_labels(ax):
     assert sites(other)["y_observed"].get_facecolor() == to_rgba("black")
 
 
-def test_pyros_own_relations_are_drawn(ax):
+def test_relations_from_pyro_are_drawn(ax):
     def model():
         loc = pyro.sample("loc", pyro.distributions.Normal(0.0, 1.0))
         with pyro.plate("outer", 2), pyro.plate("inner", 3):
@@ -73,7 +73,7 @@ def test_pyros_own_relations_are_drawn(ax):
     assert not boxes["outer"].contains(*sites(ax)["loc"].center)
 
 
-# Latent Dirichlet allocation, written with the plates of topics and documents side by side.
+# Latent Dirichlet allocation, with plates of topics and documents side by side.
 TOPICS = {
     "sample_sample": {
         "alpha": [],
@@ -100,7 +100,7 @@ LADDER = {
     "plate_sample": {"data": ["layer3", "layer2", "layer1", "x"]},
     "observed": ["x"],
 }
-# "shared" is of the plate's first layer, and outside it.
+# "shared" is in the plate's first layer, and outside it.
 BESIDE = {
     "sample_sample": {"top": [], "shared": ["top"], "z": ["top"], "x": ["z", "shared"]},
     "plate_sample": {"data": ["z", "x"]},
@@ -111,7 +111,7 @@ LONE = {"sample_sample": {"z": []}}
 @pytest.mark.parametrize(
     "given", [TOPICS, LADDER, BESIDE, LONE], ids=["topics", "ladder", "beside", "lone"]
 )
-def test_a_plate_holds_its_sites_and_no_other(ax, given):
+def test_a_plate_contains_its_sites_and_no_others(ax, given):
     plots.graph(given, ax=ax)
     boxes, drawn = plates(ax), sites(ax)
     for name, members in given.get("plate_sample", {}).items():
@@ -130,29 +130,44 @@ def test_a_plate_holds_its_sites_and_no_other(ax, given):
         assert bottom < box.y0 < box.y1 < top
 
 
+def drawn_curves(ax):
+    """Return the points of each arrow as drawn: (parent, child) -> (200, 2)."""
+    ax.figure.draw_without_rendering()
+    t = np.linspace(0, 1, 200)[:, None]
+    curves = {}
+    for arrow in (p for p in ax.patches if isinstance(p, FancyArrowPatch)):
+        (path, *_), _ = arrow._get_path_in_displaycoord()
+        start, middle, end = ax.transData.inverted().transform(path.vertices)
+        points = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+        curves[tuple(arrow.get_label().split(" -> "))] = points
+    return curves
+
+
 @pytest.mark.parametrize("given", [TOPICS, LADDER, BESIDE], ids=["topics", "ladder", "beside"])
-def test_edges_pass_no_site_and_point_downwards(given):
-    layout = lay_out(given["sample_sample"], given["plate_sample"])
-    for (source, target), curve in layout.curves.items():
-        assert layout.centres[source][1] > layout.centres[target][1]
-        t = np.linspace(0, 1, 200)[:, None]
-        points = (1 - t) ** 2 * curve[0] + 2 * t * (1 - t) * curve[1] + t**2 * curve[2]
-        for site, centre in layout.centres.items():
-            away = np.hypot(*((points - centre) / [layout.widths[site] / 2, HEIGHT / 2]).T)
-            assert away.min() > 1, (source, target, site)
-        # from border to border
-        for end, site in ((0, source), (-1, target)):
-            half = [layout.widths[site] / 2, HEIGHT / 2]
-            assert np.hypot(*((points[end] - layout.centres[site]) / half)) < 1.15
+def test_edges_pass_no_site_and_point_downwards(ax, given):
+    plots.graph(given, ax=ax)
+    drawn = sites(ax)
+
+    def radius(points, site):
+        """Return the distance from a site, 1 on its border."""
+        half = [drawn[site].width / 2, HEIGHT / 2]
+        return np.linalg.norm((points - np.array(drawn[site].center)) / half, axis=-1)
+
+    for (source, target), points in drawn_curves(ax).items():
+        assert drawn[source].center[1] > drawn[target].center[1]
+        for site in drawn.keys() - {source, target}:
+            assert radius(points, site).min() > 1, (source, target, site)
+        # from border to border, where the arrow's head ends
+        assert 0.95 < radius(points[0], source) < 1.15
+        assert 0.95 < radius(points[-1], target) < 1.25
 
 
-def test_bent_edges_are_on_both_sides_and_in_the_box():
-    layout = lay_out(LADDER["sample_sample"], LADDER["plate_sample"])
-    box, middle = layout.boxes["data"], layout.centres["layer1"][0]
-    # halfway, where a bent edge is farthest out
-    x = np.array([curve[:, 0] @ [0.25, 0.5, 0.25] for curve in layout.curves.values()])
-    assert box.left < x.min() < middle - 0.7
-    assert middle + 0.7 < x.max() < box.right
+def test_bent_edges_are_on_both_sides_and_within_the_box(ax):
+    plots.graph(LADDER, ax=ax)
+    box, middle = plates(ax)["data"], sites(ax)["layer1"].center[0]
+    x = np.concatenate([points[:, 0] for points in drawn_curves(ax).values()])
+    assert box.x0 < x.min() < middle - 0.7
+    assert middle + 0.7 < x.max() < box.x1
 
 
 def test_sites_do_not_overlap():
@@ -171,11 +186,11 @@ def test_sites_do_not_overlap():
         ({"sample_sample": {}}, ValueError, "no sample site"),
         ({}, TypeError, "get_model_relations"),
         ({"sample_sample": {"a": ["b"], "b": ["a"]}}, ValueError, "is a cycle"),
-        ({"sample_sample": {"a": ["b"]}}, ValueError, "'a' depends on 'b', which is no site"),
+        ({"sample_sample": {"a": ["b"]}}, ValueError, "'a' depends on 'b', which is not a site"),
         (
             {"sample_sample": {"a": []}, "plate_sample": {"p": ["b"]}},
             ValueError,
-            "plate 'p' holds 'b', which is no site",
+            "plate 'p' contains 'b', which is not a site",
         ),
         (
             {
@@ -187,7 +202,7 @@ def test_sites_do_not_overlap():
         ),
     ],
 )
-def test_what_is_no_graph_is_refused(ax, given, error, message):
+def test_invalid_graphs_are_refused(ax, given, error, message):
     with pytest.raises(error, match=message):
         plots.graph(given, ax=ax)
     assert not ax.patches

@@ -1,4 +1,4 @@
-"""Latent dimensions one by one: how wide their posteriors are and which of them are used."""
+"""Latent dimensions one by one: their posteriors' intervals and their KL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import number
-from ppl_vae.plots.arrays import finite, names_of, same_length
-from ppl_vae.plots.axes import axes_of
+from ppl_vae.plots.arguments import axes_of, finite, same_length
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
+from ppl_vae.plots.text import dimension_names
 
 
 def intervals(
@@ -26,18 +26,18 @@ def intervals(
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    r"""Draw the posterior interval of each latent dimension, over the prior's.
+    r"""Draw central intervals of the posterior of each latent dimension, over those of the prior.
 
-    The central interval of the given mass of a normal, loc ± Φ⁻¹((1 + mass) / 2) · scale.
+    For normals: loc ± Φ⁻¹((1 + mass) / 2) · scale.
 
     Args:
         loc: means of q(z | x), shape ``(latent_dim,)`` for one datum, or ``(N, latent_dim)``.
         scale: standard deviations, of the same shape.
         prior: the prior's means and standard deviations, each a number or of shape
-            ``(latent_dim,)``; None where the prior is not normal, for no comparison.
-        mass: what the intervals hold, between 0 and 1.
+            ``(latent_dim,)``; None for no prior, such as one that is not normal.
+        mass: probability of the intervals, between 0 and 1.
         data_names: N names of the data, for the legend.
-        names: names of the dimensions; z_1, z_2, ... if not given.
+        names: of the dimensions; z_1, z_2, ... if not given.
         ax: where to draw; the current Axes if not given.
 
     Raises:
@@ -46,7 +46,7 @@ def intervals(
     loc, scale = finite("intervals", "loc", loc, 1, 2), finite("intervals", "scale", scale, 1, 2)
     if loc.shape != scale.shape:
         raise ValueError(
-            f"intervals: loc has shape {loc.shape} and scale {scale.shape}; they must be the same"
+            f"intervals: loc and scale must have the same shape, got {loc.shape} and {scale.shape}"
         )
     if scale.min() <= 0:
         raise ValueError(
@@ -63,7 +63,7 @@ def intervals(
     if prior is not None:
         _prior_bands(ax, prior, half, dims)
     for i in range(count):
-        # Several data stand side by side within the width of the prior's band.
+        # Intervals of several data lie side by side within the width of the prior's.
         offset = 0.6 * ((i + 0.5) / count - 0.5)
         label = str(data_names[i]) if data_names is not None else "$q(z|x)$"
         ax.errorbar(
@@ -76,9 +76,9 @@ def intervals(
             linewidth=1.5,
             label=label if i == 0 or data_names is not None else None,
         )
-    _name_dimensions(ax, names, np.arange(dims))
+    _name_dimensions(ax, names, at)
     ax.set_ylabel(f"{100 * mass:g} % interval of $z$")
-    _outside(ax)
+    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -89,17 +89,17 @@ def kl_per_dimension(
     names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the KL of each latent dimension as bars, largest first, active units marked.
+    """Draw the KL of each latent dimension as bars in descending order, with active units marked.
 
     Args:
-        kl: in nats, shape ``(latent_dim,)``; a Monte Carlo estimate may be slightly below 0.
-        active: which units are active, boolean, shape ``(latent_dim,)``; by Burda et al. 2016
-            (arXiv 1509.00519, section 5.2) those with Var_x(E_q[z]) > 0.01.
-        names: names of the dimensions; z_1, z_2, ... if not given.
+        kl: in nats, shape ``(latent_dim,)``; Monte Carlo estimates may be slightly below 0.
+        active: which units are active, boolean, shape ``(latent_dim,)``: those with
+            Var_x(E_q[z]) > 0.01 in Burda et al. 2016 (arXiv 1509.00519, section 5.2).
+        names: of the dimensions; z_1, z_2, ... if not given.
         ax: where to draw; the current Axes if not given.
 
     Raises:
-        ValueError: if kl is empty or not finite, or another argument does not suit it.
+        ValueError: if kl is empty or not finite, or another argument has another length.
         TypeError: if active is not boolean.
     """
     kl = finite("kl_per_dimension", "kl", kl, 1)
@@ -113,8 +113,8 @@ def kl_per_dimension(
         same_length("kl_per_dimension", len(kl), "the dimensions", active=active)
         if active.dtype != bool:
             raise TypeError(
-                f"kl_per_dimension: active must be boolean, got {active.dtype}; compare the "
-                f"variance of the posterior means with a threshold, such as 0.01"
+                f"kl_per_dimension: active must be boolean, got {active.dtype}; give "
+                f"variance_of_means > 0.01"
             )
         is_active = active[order]
         for chosen, label, face, edge, hatch in (
@@ -164,14 +164,14 @@ def _prior_bands(
 
 
 def _name_dimensions(ax: Axes, names: Sequence[str] | None, order: NDArray) -> None:
-    """Write the dimensions' names below, as many as are legible."""
+    """Write the dimensions' names below the axis, as many as are legible."""
     count = len(order)
-    written = [str(n) for n in names] if names is not None else names_of(count)
-    # In points, in small letters; what fits depends on the Axes at this moment.
-    room = ax.get_window_extent().width * 72 / ax.figure.dpi / count
-    needed = 5 + 4.3 * len(str(count)) if names is None else 6 * max(map(_length, written))
-    upright = names is not None and needed > room
-    step = int(np.ceil((11 if upright else needed) / room))
+    written = [str(n) for n in names] if names is not None else dimension_names(count)
+    # In points, for small letters and the present size of the Axes.
+    available = ax.get_window_extent().width * 72 / ax.figure.dpi / count
+    needed = 5 + 4.3 * len(str(count)) if names is None else 6 * max(map(_visible_length, written))
+    upright = names is not None and needed > available
+    step = int(np.ceil((11 if upright else needed) / available))
     at = np.arange(0, count, step)
     ax.set_xticks(at, [written[order[i]] for i in at], rotation=90 if upright else 0)
     ax.tick_params(axis="x", labelsize="small")
@@ -180,10 +180,6 @@ def _name_dimensions(ax: Axes, names: Sequence[str] | None, order: NDArray) -> N
         ax.set_xlabel("latent dimension")
 
 
-def _length(name: str) -> int:
-    """Return how many letters are seen of a name, which may be mathematics: $z_{10}$ has three."""
+def _visible_length(name: str) -> int:
+    """Return the number of visible letters of a name: 3 for $z_{10}$."""
     return len(re.sub(r"[${}_^\\]", "", name)) if name.count("$") > 1 else len(name)
-
-
-def _outside(ax: Axes) -> None:
-    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,4 +1,4 @@
-"""Pictures of the latent space and of its dimensions: what lands on the Axes."""
+"""The latent space, its density and its dimensions: what they draw on the Axes."""
 
 import math
 from itertools import pairwise
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
-def test_latents_of_any_dimension(ax, latent_dim):
+def test_latents_of_any_number_of_dimensions(ax, latent_dim):
     z = np.random.default_rng(0).normal(size=(50, latent_dim))
     plots.latents(z, np.arange(50) % 3, prior_draws=2 * z, ax=ax)
     assert len(ax.collections) == 4  # the prior's draws and three labels
@@ -36,7 +36,7 @@ def test_principal_components_are_those_of_largest_variance(ax):
     np.testing.assert_allclose(spread, [5.0, 2.0], rtol=0.1)
 
 
-def test_principal_components_are_of_what_varies_and_not_of_the_mean(ax):
+def test_principal_components_are_of_the_centred_latents(ax):
     z = np.random.default_rng(0).normal(size=(500, 3)) * [0.1, 5.0, 2.0] + [100.0, 0.0, 0.0]
     plots.latents(z, ax=ax)
     points = np.asarray(ax.collections[0].get_offsets())
@@ -51,7 +51,7 @@ def test_draws_of_the_prior_are_projected_as_z_is(ax):
     np.testing.assert_allclose(draws, points)
 
 
-def test_a_label_has_its_colour_whichever_others_there_are(ax):
+def test_the_colour_of_a_label_does_not_depend_on_the_others(ax):
     z = RNG.normal(size=(6, 2))
     plots.latents(z, [-1, -1, 2, 2, 12, 12], ax=ax)
     unlabelled, two, twelve = ax.collections
@@ -94,8 +94,8 @@ def test_prior_contours_lie_beneath_the_latents(ax):
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3])
-def test_a_projection_has_no_prior_density(ax, latent_dim):
-    with pytest.raises(ValueError, match=f"z has {latent_dim} dimensions: a projection"):
+def test_prior_density_needs_two_dimensions(ax, latent_dim):
+    with pytest.raises(ValueError, match=f"needs two-dimensional z, got {latent_dim} dim"):
         plots.latents(np.zeros((5, latent_dim)), prior_density=plane(), ax=ax)
 
 
@@ -122,13 +122,13 @@ def test_density_of_all_mass(ax):
         (np.zeros((4, 3)), "not all 0"),
     ],
 )
-def test_density_refuses_what_is_none(values, message):
+def test_invalid_densities_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         plots.density(np.arange(3), np.arange(4), values)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
-def test_quantile_grid_is_of_equal_mass(n):
+def test_quantile_grid_has_equal_steps_of_mass(n):
     grid = plots.quantile_grid(n)
     assert grid.shape == (n, n, 2)
     mass = stats.norm.cdf(grid)
@@ -169,14 +169,14 @@ def test_manifold_of_another_prior(ax):
         plots.manifold(x, plots.quantile_grid(3), ax=ax)
 
 
-def test_labels_disagree_with_z(ax):
+def test_arguments_incompatible_with_z_are_refused(ax):
     with pytest.raises(ValueError, match="labels must have 5 entries"):
         plots.latents(np.zeros((5, 2)), [0, 1], ax=ax)
     with pytest.raises(ValueError, match="z must be finite"):
         plots.latents([[np.nan, 0.0]], ax=ax)
     with pytest.raises(ValueError, match="z is empty"):
         plots.latents(np.zeros((0, 2)), ax=ax)
-    with pytest.raises(ValueError, match="prior_draws 3"):
+    with pytest.raises(ValueError, match="prior_draws must have 2 dimensions, as z, got 3"):
         plots.latents(np.zeros((5, 2)), prior_draws=np.zeros((4, 3)), ax=ax)
 
 
@@ -217,7 +217,7 @@ def test_intervals_of_one_datum_without_a_prior(ax):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"loc": [0.0, 1.0], "scale": [1.0]}, "must be the same"),
+        ({"loc": [0.0, 1.0], "scale": [1.0]}, "must have the same shape"),
         ({"loc": [0.0], "scale": [-1.0]}, "scale must be above 0, got -1"),
         ({"loc": [np.nan], "scale": [1.0]}, "loc must be finite"),
         ({"loc": [], "scale": []}, "loc is empty"),
@@ -231,12 +231,12 @@ def test_intervals_of_one_datum_without_a_prior(ax):
         ({"loc": [0.0], "scale": [1.0], "names": ["a", "b"]}, "names must have 1"),
     ],
 )
-def test_intervals_refuse(ax, arguments, message):
+def test_invalid_intervals_are_refused(ax, arguments, message):
     with pytest.raises(ValueError, match=message):
         plots.intervals(**arguments, ax=ax)
 
 
-def test_kl_bars_are_sorted_and_active_units_marked(ax):
+def test_kl_bars_are_sorted_with_active_units_marked(ax):
     kl = np.array([0.1, 2.0, -0.01, 1.0])
     plots.kl_per_dimension(kl, [False, True, False, True], ax=ax)
     active, inactive = ax.containers
@@ -259,14 +259,13 @@ def test_kl_bars_without_marks(ax):
 @pytest.mark.parametrize("count", [20, 100, 500])
 def test_names_of_many_dimensions_do_not_overlap(ax, count):
     plots.kl_per_dimension(RNG.random(count), ax=ax)
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in ax.xaxis.get_ticklabels()]
     assert len(boxes) >= 10
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
-def test_letters_are_counted_as_they_are_seen(ax):
-    """Mathematics is shorter than it is written: ten names of three letters lie flat."""
+def test_only_visible_letters_of_names_are_counted(ax):
     plots.intervals(np.zeros(10), np.ones(10), names=[f"$z_{{{d}}}$" for d in range(10, 20)], ax=ax)
     assert {text.get_rotation() for text in ax.get_xticklabels()} == {0}
     ax.clear()
@@ -274,7 +273,7 @@ def test_letters_are_counted_as_they_are_seen(ax):
     assert {text.get_rotation() for text in ax.get_xticklabels()} == {90}
 
 
-def test_kl_bars_refuse_what_does_not_suit(ax):
+def test_invalid_kl_bars_are_refused(ax):
     with pytest.raises(ValueError, match="kl must be finite"):
         plots.kl_per_dimension([1.0, np.nan], ax=ax)
     with pytest.raises(ValueError, match="active must have 2 entries"):
