@@ -27,6 +27,7 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
+@pytest.mark.usefixtures("as_users_see_it")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
