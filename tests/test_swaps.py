@@ -46,9 +46,9 @@ def importance_weighted():
 
 def steps_by_svi(pair, estimators, data):
     """Take a step with each estimator, and yield its loss."""
-    optimiser = pyro.optim.Adam({"lr": LR})
+    optimizer = pyro.optim.Adam({"lr": LR})
     for estimator in estimators:
-        svi = SVI(pair.model, pair.guide, optimiser, estimator())
+        svi = SVI(pair.model, pair.guide, optimizer, estimator())
         yield svi.step(*data)
 
 
@@ -56,11 +56,11 @@ def steps_as_module(pair, estimators, data):
     """Take a step with each estimator, and yield its loss."""
     for estimator in estimators:
         bound = estimator()(pair.model, pair.guide)
-        optimiser = torch.optim.Adam(bound.parameters(), lr=LR)
-        optimiser.zero_grad()
+        optimizer = torch.optim.Adam(bound.parameters(), lr=LR)
+        optimizer.zero_grad()
         loss = bound(*data)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         yield loss.item()
 
 
