@@ -147,7 +147,7 @@ def test_one_process_goes_on_where_two_ended(found):
 @given(size=st.integers(1, 9), number=st.integers(1, 5))
 def test_shares_make_up_the_batch(size, number):
     x, y = torch.arange(size).double().add(1), torch.arange(size)
-    shares = [Processes(r, number).share([Part("data", (x, y), 0.5)]) for r in range(number)]
+    shares = [Processes(r, number).shard([Part("data", (x, y), 0.5)]) for r in range(number)]
     mean = sum(s.fractions[0] * s.parts[0].args[0].mean() for s in shares) / number
     assert mean.item() == pytest.approx(x.mean().item(), rel=1e-12)
     seen = torch.cat([s.parts[0].args[1] for s in shares if s.fractions[0]])

@@ -132,7 +132,7 @@ def at_a_terminal():
 @pytest.mark.parametrize("where", ["step", "validation", "checkpoint"])
 def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     """Twice, as a shell and its terminal send it, more than a second apart."""
-    from ppl_vae.training.run import Run
+    from ppl_vae.training.trainer import Trainer
 
     def hang_up(owner, name):
         original = getattr(owner, name)
@@ -149,9 +149,9 @@ def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     def self_is_at(self):
         return getattr(self, "step", 2) >= 2
 
-    monkeypatch.setattr("ppl_vae.training.signals.SAME", -1.0)
-    places = {"step": (Run, "train"), "validation": (Validation, "bound")}
-    hang_up(*places.get(where, (Run, "save")))
+    monkeypatch.setattr("ppl_vae.training.signals.REPEAT_WINDOW", -1.0)
+    places = {"step": (Trainer, "take_step"), "validation": (Validation, "bound")}
+    hang_up(*places.get(where, (Trainer, "save")))
     with pytest.raises(Interrupted, match="SIGHUP after step 2") as caught:
         trained(tmp_path, 50, validation=DIGITS.subset(range(9)), validate_every=2)
     assert caught.value.signal == signal.SIGHUP
@@ -240,8 +240,8 @@ def test_odd_step_folders_are_set_aside_or_left_alone_and_never_followed(tmp_pat
     with pytest.warns(UserWarning, match="step-") as told:
         assert trained(out, 6, resume=True, keep=1).steps == 6
     messages = [str(w.message) for w in told]
-    assert sum("is a link or no folder: set aside as" in m for m in messages) == 3
-    assert sum("left alone" in m for m in messages) == 1
+    assert sum("is a link or not a folder: set aside as" in m for m in messages) == 3
+    assert sum("ignored" in m for m in messages) == 1
     assert all(len(m) < 400 and m.isascii() for m in messages)
     left = {p.name for p in checkpoints.iterdir()}
     assert left == {"step-000000006", *names} | {f"step-00000009{n}.damaged" for n in (7, 8, 9)}

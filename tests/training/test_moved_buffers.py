@@ -16,7 +16,7 @@ from ppl_vae.buffers import Moving
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted, linear_warm_up
 from ppl_vae.training import NotFiniteError, compile_step, fit
-from ppl_vae.training.deferred_checks import Lookout
+from ppl_vae.training.deferred_checks import DeferredChecks
 
 D, Z = 6, 2
 X = (torch.rand(16, D, generator=torch.Generator().manual_seed(0)) > 0.5).float()
@@ -83,7 +83,7 @@ LATER = [(name, False) for name in NETS] + [("batch norm", True)]
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize(("name", "later"), LATER)
 def test_fit(name, compiled, later, monkeypatch):
-    monkeypatch.setattr(Lookout, "suits", lambda *_: later)
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     options = {
         "estimator": ImportanceWeightedELBO(2),
         "optimiser": fused,
@@ -104,7 +104,7 @@ def test_fit(name, compiled, later, monkeypatch):
 @pytest.mark.filterwarnings("ignore::ppl_vae.compilation.NotCompiledWarning")
 @pytest.mark.parametrize(("name", "later"), LATER)
 def test_compile_step(name, later, monkeypatch):
-    monkeypatch.setattr(Lookout, "suits", lambda *_: later)
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     pair = pair_of(name)
     estimator = KLWeighted(ImportanceWeightedELBO(2), linear_warm_up(10))
     step = compile_step(pair, estimator, fused(pair.parameters()))

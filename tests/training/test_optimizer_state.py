@@ -254,7 +254,7 @@ def test_a_pickled_state_of_before_is_not_read(run):
     (folder / "state.safetensors").unlink()
     torch.save({"step": 3}, folder / "state.pt")
     seal(folder)
-    with pytest.raises(StorageError, match=r"state\.pt is the pickle of an older version"):
+    with pytest.raises(StorageError, match=r"state\.pt is a pickle of an older version"):
         resumed(pair(), run)
     assert folder.is_dir()
 
@@ -425,7 +425,7 @@ def test_a_place_that_the_steps_cannot_have_reached(tmp_path):
     options = {"steps": 3, "out": tmp_path, "progress": False}
     fit(pair(), Endless(), **options)
     changed(tmp_path, to("source", "batches", "position", value=10**15))
-    with pytest.raises(ValueError, match=r"after 3 steps the data cannot stand at batch 10+ of"):
+    with pytest.raises(ValueError, match=r"after 3 steps the data cannot be at batch 10+ of"):
         fit(pair(), Endless(), **options | {"steps": 5}, resume=True)
     changed(tmp_path, to("source", "batches", "position", value=3))
     assert fit(pair(), Endless(), **options | {"steps": 5}, resume=True).steps == 5

@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, 
         victim.write_bytes(content)
     else:
         victim.unlink()
-    with pytest.warns(UserWarning, match="going back to the one before"):
+    with pytest.warns(UserWarning, match="the previous one is used"):
         vae, _ = trained(tmp_path, 15, resume=True)
     assert same(vae, trained(tmp_path / "whole", 15)[0])
     assert last.with_name("step-000000010.damaged").exists()
@@ -258,7 +258,7 @@ def test_nothing_is_invented_where_all_are_damaged(tmp_path):
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / "state.safetensors").unlink()
     with (
-        pytest.warns(UserWarning, match="going back"),
+        pytest.warns(UserWarning, match="the previous one"),
         pytest.raises(DamagedError, match=r"state\.safetensors"),
     ):
         trained(tmp_path, 15, resume=True)
@@ -307,7 +307,7 @@ def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path
     thread = threading.Thread(target=later)
     thread.start()
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Interrupted, match="resume=True goes on") as caught:
+    with pytest.raises(Interrupted, match="resume=True continues") as caught:
         trained(tmp_path, 100_000)
     thread.join()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
