@@ -201,14 +201,14 @@ class _Search:
         """Return a guide that computes the optimised posteriors in the place of the network's."""
         local = {part: out.clone().requires_grad_() for part, out in self.outputs.items()}
         guide = self._guide_with(lambda part, *_: local[part])
-        optimiser = torch.optim.Adam(local.values(), lr=learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        optimizer = torch.optim.Adam(local.values(), lr=learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         for _ in range(steps):
             loss = self.estimator.differentiable_loss(*self._programs(guide), **self.batch.kwargs)
             gradients = torch.autograd.grad(loss, list(local.values()))
             for tensor, gradient in zip(local.values(), gradients, strict=True):
                 tensor.grad = gradient
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             bar.update(len(self.batch))
         return guide

@@ -1,6 +1,6 @@
 """Checks of a checkpoint's contents before anything is loaded.
 
-A checkpoint may come from anybody, and loading it unchecked may do more than fail: fused optimizers
+A checkpoint may come from anybody, and loading it unchecked may do more than fail: fused optimisers
 index the memory of their state by the shape of the parameter.
 """
 
@@ -24,7 +24,7 @@ _MAX_NAME = 100
 _TYPES: dict[str, type] = {
     "declaration": dict,
     "source": dict,
-    "optimiser": dict,
+    "optimizer": dict,
     "best": dict,
     "history": dict,
     "validation": dict,

@@ -48,10 +48,11 @@ def is_data(value: object, depth: int = MAX_DEPTH) -> bool:
     return all(is_data(item, depth - 1) for item in value)
 
 
-def code_hash(*functions: types.FunctionType) -> str:
+def code_hash(function: types.FunctionType | list[types.FunctionType]) -> str:
     """Return a hash of what functions do, and of the user's functions that they call."""
-    code = [_calls(function, set()) for function in functions]
-    return short_hash(repr(code).encode())
+    if isinstance(function, types.FunctionType):
+        return short_hash(repr(_calls(function, set())).encode())
+    return short_hash(repr([_calls(f, set()) for f in function]).encode())
 
 
 def variables(

@@ -94,7 +94,7 @@ class CompiledObjective:
         """Give each parameter its gradient, with its own memory and the parameter's strides.
 
         Autograd may return expanded tensors, and the same tensor for two parameters. Fused
-        optimizers would read the former as if contiguous; clipping would scale the latter twice.
+        optimisers would read the former as if contiguous; clipping would scale the latter twice.
         """
         used = set()
         for parameter, gradient in zip(self.parameters.trainable, gradients, strict=True):

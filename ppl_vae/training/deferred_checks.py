@@ -37,9 +37,9 @@ class StepRecord:
 
 
 class DeferredChecks:
-    """Lets an optimizer step before its gradients are known to be finite.
+    """Lets an optimiser step before its gradients are known to be finite.
 
-    A fused optimizer of torch skips a step on the device if its ``found_inf`` is 1; gradient
+    A fused optimiser of torch skips a step on the device if its ``found_inf`` is 1; gradient
     scalers for mixed precision rely on that. Here it is 1 from the first step on that is not
     finite, so that the steps after it, taken before the next check, are skipped, too.
 
@@ -54,7 +54,7 @@ class DeferredChecks:
 
     @staticmethod
     def supports(optimizer: Optimizer, device: torch.device) -> bool:
-        """Return whether an immediate check would synchronise, and the optimizer can skip steps."""
+        """Return whether an immediate check would synchronise, and the optimiser can skip steps."""
         return device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     @property
@@ -63,7 +63,7 @@ class DeferredChecks:
         return len(self._pending) >= INTERVAL
 
     def step(self, record: StepRecord) -> None:
-        """Take the optimizer's step, which the device skips after a failure."""
+        """Take the optimiser's step, which the device skips after a failure."""
         failed = torch.logical_not(torch.isfinite(record.total)).float()
         self._failed = failed if self._failed is None else torch.maximum(self._failed, failed)
         self._optimizer.found_inf = self._failed  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
 
 
 def avoid_gpu_search() -> None:
-    """Keep optimizers from searching for a GPU driver at each step where there is no GPU.
+    """Keep optimisers from searching for a GPU driver at each step where there is no GPU.
 
     They ask torch for GPUs. Lightning sets an environment variable, at import, that makes torch ask
     the driver's library, which takes 0.1 to 0.2 ms where there is none.

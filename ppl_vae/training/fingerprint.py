@@ -233,7 +233,7 @@ class _Fingerprint:
         own = [c for c in cls.__mro__ if not is_library(c)]
         methods = [f for c in own for f in vars(c).values() if isinstance(f, types.FunctionType)]
         if methods:
-            self.entries[f"{path} {CLASS_CODE}"] = code_hash(*methods)
+            self.entries[f"{path} {CLASS_CODE}"] = code_hash(methods)
         for c in reversed(own):
             for name, value in vars(c).items():
                 if name[:2] != "__" and is_data(value):

@@ -74,7 +74,7 @@ class OutputFolder:
             FileExistsError: if there are checkpoints and ``resume`` is False.
             NotADirectoryError: if it is a file.
             OSError: if it cannot be written to.
-            TypeError: if a schedule or an optimizer has a state that cannot be saved.
+            TypeError: if a schedule or an optimiser has a state that cannot be saved.
             UnsafeError: if there is a link in the folder.
             ValueError: if the checkpoints are of another training.
         """

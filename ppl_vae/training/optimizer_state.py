@@ -1,4 +1,4 @@
-"""Checks of an optimizer's state from a file against the optimizer's parameters."""
+"""Checks of an optimiser's state from a file against the optimiser's parameters."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def checked_optimizer(
 ) -> dict[str, Any]:
     """Return a copy of a state that ``optimizer.load_state_dict`` can safely take.
 
-    What an optimizer of torch expects is found by a trial: one of its class, with the options in
+    What an optimiser of torch expects is found by a trial: one of its class, with the options in
     the file, takes a step on a copy of each parameter with a zero gradient. For any other, a tensor
     must have one element or the shape of its parameter. The copies have the memory layout of the
-    optimizer's own state: some of torch's kernels iterate over the memory of both.
+    optimiser's own state: some of torch's kernels iterate over the memory of both.
 
     Raises:
         DamagedError: if groups, options, parameters or entries differ, a tensor has another shape
             or dtype, or a number is not finite, or negative where it must not be.
     """
     own = optimizer.state_dict()
-    where = f"{folder}: optimiser"
+    where = f"{folder}: optimizer"
     if set(state) != set(own):
         raise DamagedError(f"{where} must have {quoted(list(own))}, got {quoted(list(state))}")
     check_structure(state["param_groups"], own["param_groups"], f"{where}: param_groups")
@@ -61,7 +61,7 @@ def checked_optimizer(
 def _expected_entries(
     optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
-    """Return the state that torch's optimizer has for a parameter; of others, nothing."""
+    """Return the state that torch's optimiser has for a parameter; of others, nothing."""
     bases = [c for c in type(optimizer).__mro__ if c.__module__.startswith("torch.")]
     if bases[0] is Optimizer:
         return {}

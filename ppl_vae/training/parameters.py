@@ -1,4 +1,4 @@
-"""Parameters and their gradients, and checks that an optimizer has all that it is to train."""
+"""Parameters and their gradients, and checks that an optimiser has all that it is to train."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Parameters:
 
 
 class OptimizerCoverage:
-    """Checks that an optimizer has all parameters that are to be trained, and no others.
+    """Checks that an optimiser has all parameters that are to be trained, and no others.
 
     Args:
         optimizer: of the parameters.
@@ -45,7 +45,7 @@ class OptimizerCoverage:
         self._known: dict[int, Tensor] = {}
 
     def check(self, parameters: Parameters) -> None:
-        """Raise an error unless the optimizer has the parameters that are to be trained.
+        """Raise an error unless the optimiser has the parameters that are to be trained.
 
         It may keep parameters that the pair has had before.
 
@@ -71,13 +71,13 @@ class OptimizerCoverage:
         ]
         if missing:
             raise ValueError(
-                f"{self._owner}: the optimizer does not have {_first_three(missing)}, which would "
+                f"{self._owner}: the optimiser does not have {_first_three(missing)}, which would "
                 f"not be trained; add it by add_param_group, or freeze it by requires_grad_(False)"
             )
         foreign = [str(tuple(p.shape)) for p in own if id(p) not in self._known]
         if foreign:
             raise ValueError(
-                f"{self._owner}: the optimizer has {len(foreign)} parameters that are not the "
+                f"{self._owner}: the optimiser has {len(foreign)} parameters that are not the "
                 f"pair's, of shape {_first_three(foreign)}; give it the pair's parameters"
             )
         self._check_state(parameters)
@@ -94,8 +94,8 @@ class OptimizerCoverage:
                 here, there = ((t.dtype, t.device) for t in (parameter, value))
                 if value.dim() and here != there:
                     raise ValueError(
-                        f"{self._owner}: {name} is {here[0]} on {here[1]}, but its optimizer state "
-                        f"is {there[0]} on {there[1]}; create the optimizer after converting or "
+                        f"{self._owner}: {name} is {here[0]} on {here[1]}, but its optimiser state "
+                        f"is {there[0]} on {there[1]}; create the optimiser after converting or "
                         f"moving the pair"
                     )
 

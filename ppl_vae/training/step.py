@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ppl_vae.buffers import Moving, kept_buffers
 from ppl_vae.compilation import preserved
 from ppl_vae.data import Part
+from ppl_vae.deprecation import renamed_argument
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.process_state import exclusively
@@ -39,6 +40,7 @@ from ppl_vae.training.schedules import Scheduled
 _OWNER = "compile_step"
 
 
+@renamed_argument("optimiser", "optimizer")
 def compile_step(
     pair: ModelAndGuide,
     estimator: ELBO,
@@ -46,16 +48,16 @@ def compile_step(
     *,
     prepare: Callable[..., Any] | None = None,
 ) -> Callable[..., Tensor]:
-    r"""Return a function that takes one training step: one compiled graph, then the optimizer.
+    r"""Return a function that takes one training step: one compiled graph, then the optimiser.
 
-    ``step(*inputs, **named)`` runs model and guide, differentiates, lets the optimizer step, and
+    ``step(*inputs, **named)`` runs model and guide, differentiates, lets the optimiser step, and
     returns minus the bound, a 0-dimensional tensor in nats per datum (weighted by β and the weights
     of parts, where there are any). A ``KLWeighted`` estimator's ``step`` advances by one per call,
     however many parts there are.
 
-    The parameters that require a gradient at the call are trained; the optimizer must have them. If
+    The parameters that require a gradient at the call are trained; the optimiser must have them. If
     a loss or gradient is not finite, an error is raised and the step is not taken. On a GPU a fused
-    optimizer skips it and the steps that follow, and the error comes within 10 steps.
+    optimiser skips it and the steps that follow, and the error comes within 10 steps.
 
     The programs run once, for tracing; afterwards Pyro's effect handlers cost nothing. See
     :class:`ppl_vae.compilation.CompiledFunction` for which changes of programs are noticed. The
@@ -75,7 +77,7 @@ def compile_step(
         NotFiniteError: by a step, if its loss or a gradient is not finite; weights, buffers and the
             estimator's ``step`` are unchanged.
         TypeError: by a step, if an input is not a tensor, or ``prepare`` returns something else.
-        ValueError: by a step, if the inputs are not the programs' arguments; if the optimizer lacks
+        ValueError: by a step, if the inputs are not the programs' arguments; if the optimiser lacks
             a parameter that is to be trained or has one that the pair never had, or there is none;
             if β, a learning rate or the weight of a part is not finite or below 0. Nothing has
             changed then.

@@ -54,7 +54,7 @@ from ppl_vae.training.parameters import (
     total_norm,
 )
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration
+from ppl_vae.training.settings import Declaration, with_current_names
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
 
@@ -72,7 +72,7 @@ class Trainer:
         distributed_objective: the same, as Fabric has set it up for several processes.
         compiled: the same, compiled, for full batches; None if not asked for.
         optimizer: of the parameters.
-        coverage: checks that the optimizer has all parameters that are to be trained.
+        coverage: checks that the optimiser has all parameters that are to be trained.
         lr_schedule: of the learning rate.
         scheduled: the estimator.
         stream: the training data.
@@ -238,7 +238,7 @@ class Trainer:
         """Add the means since the last call to the history, and return the row.
 
         Raises:
-            ValueError: if the optimizer lacks a parameter that is trainable by now, or the learning
+            ValueError: if the optimiser lacks a parameter that is trainable by now, or the learning
                 rate is invalid.
         """
         self.coverage.check(Parameters(self.objective))
@@ -328,7 +328,7 @@ class Trainer:
             "declaration": declaration.words(),
             "step": self.step,
             "source": self.stream.state_dict(),
-            "optimiser": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
             "best": self.best.state_dict(),
             "history": self.history.state_dict(),
@@ -370,7 +370,7 @@ class Trainer:
         return found is not None
 
     def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
-        state, folder = found.state, found.folder
+        state, folder = with_current_names(found.state), found.folder
         check_entries(state, found.step, folder)
         declaration.check(state["declaration"], folder)
         if found.step > total:
@@ -384,7 +384,7 @@ class Trainer:
         check_weights(weights, self.objective, f"{folder}: the weights")
         if found.best is not None:
             check_weights(found.best, self.objective, f"{folder}: the best weights")
-        optimizer = checked_optimizer(state["optimiser"], self.optimizer, folder)
+        optimizer = checked_optimizer(state["optimizer"], self.optimizer, folder)
         self.stream.load_state_dict(state["source"], found.step)
         load_weights(self.objective, weights)
         self.step = found.step
@@ -443,7 +443,7 @@ class Trainer:
         return origin
 
     def free_gradients(self) -> None:
-        """Free the gradients of all parameters, also of those that the optimizer lacks."""
+        """Free the gradients of all parameters, also of those that the optimiser lacks."""
         free_gradients(self._parameters)
 
     def _to_loggers(self, row: Mapping[str, float | int]) -> None:
