@@ -34,13 +34,7 @@ _TYPES: dict[str, type] = {
 
 
 def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
-    """Raise DamagedError unless the entries are valid that do not depend on the training.
-
-    Args:
-        state: of a checkpoint.
-        step: of the checkpoint, by the name of its folder.
-        folder: for messages.
-    """
+    """Raise DamagedError unless the entries are valid that do not depend on the training."""
     for name, kind in _TYPES.items():
         if not isinstance(state.get(name), kind):
             raise DamagedError(f"{folder}: {name} is missing, got {describe(state.get(name))}")
@@ -73,12 +67,7 @@ def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
 
 
 def check_weights(tensors: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
-    """Raise an error unless weights can be loaded into a module, now or after the training.
-
-    Raises:
-        DamagedError: if a trained one is not finite.
-        MismatchError: if they are another module's.
-    """
+    """Raise MismatchError if weights are not a module's, DamagedError if they are not finite."""
     check_suits(module, tensors, source)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not tensors[name].isfinite().all():
@@ -86,12 +75,7 @@ def check_weights(tensors: Mapping[str, Tensor], module: nn.Module, source: str)
 
 
 def check_schedule(state: Any, schedule: LRScheduler | None, folder: Path) -> None:
-    """Raise an error unless a state can be a schedule's: ``load_state_dict`` accepts anything.
-
-    Raises:
-        DamagedError: if a value is of another type, or a number is not finite.
-        MismatchError: if it is the state of another schedule.
-    """
+    """Raise an error unless a state can be a schedule's: ``load_state_dict`` accepts anything."""
     own = None if schedule is None else schedule.state_dict()
     if (state is None) != (own is None):
         raise MismatchError(
@@ -111,12 +95,9 @@ def check_schedule(state: Any, schedule: LRScheduler | None, folder: Path) -> No
 
 
 def check_structure(value: Any, expected: Any, path: str) -> None:
-    """Raise an error unless a value has the structure, strings and flags of another.
+    """Raise DamagedError unless a value has the structure, strings and flags of another.
 
-    Numbers may differ, but must be finite.
-
-    Raises:
-        DamagedError: if it has not; the message starts with the path.
+    Numbers may differ, but must be finite. The message starts with the path.
     """
     if isinstance(expected, Mapping):
         if not isinstance(value, Mapping) or set(value) != set(expected):

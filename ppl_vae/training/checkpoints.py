@@ -32,18 +32,11 @@ _STATE, _PICKLED = "state.safetensors", "state.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, read except for its weights.
-
-    Args:
-        step: steps taken.
-        state: everything but weights.
-        best: the weights of the best validation, if kept.
-        folder: where it is.
-    """
+    """A checkpoint, read except for its weights."""
 
     step: int
     state: dict[str, Any]
-    best: dict[str, Tensor] | None
+    best: dict[str, Tensor] | None  # the weights of the best validation
     folder: Path
 
     def weights(self) -> dict[str, Tensor]:
@@ -69,12 +62,9 @@ class Checkpoints:
     keep: int = 2
 
     def refuse_links(self, run: Path) -> None:
-        """Check that a run's folder has no links, before it is written to.
+        """Raise UnsafeError if a run's folder has a link, except in the place of a checkpoint.
 
-        A link with the name of a checkpoint is allowed: it is set aside, and not followed.
-
-        Raises:
-            UnsafeError: if there is one.
+        Such a link is later set aside, and not followed.
         """
         refuse_links(run, but=lambda p: p.parent == self.folder and p.name.startswith(_PREFIX))
 
@@ -85,12 +75,7 @@ class Checkpoints:
         state: Mapping[str, Any],
         best: Mapping[str, Tensor] | None,
     ) -> Path:
-        """Write a checkpoint, then remove the oldest.
-
-        Raises:
-            OSError: if it cannot be written; nothing of it remains, and no other is removed.
-            TypeError: if the state has anything but tensors, numbers and strings.
-        """
+        """Write a checkpoint, then remove the oldest; if it cannot be written, nothing changes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{_PREFIX}{step:09d}"
         if _is_folder(target):  # this run resumed from it
@@ -108,12 +93,7 @@ class Checkpoints:
         return target
 
     def try_out(self, state: Mapping[str, Any]) -> None:
-        """Write a state and remove it again.
-
-        Raises:
-            OSError: if it cannot be written.
-            TypeError: if it has anything but tensors, numbers and strings.
-        """
+        """Write a state and remove it again, to raise the errors of :meth:`save` early."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # With the prefix of leftovers, which are removed if the process is killed here.
         with TemporaryDirectory(prefix=PREFIX, dir=self.folder) as folder:

@@ -70,10 +70,7 @@ class CompiledObjective:
     ) -> tuple[Tensor, Tensor]:
         """Return the objective and the loss of each part, and set the parameters' gradients.
 
-        Args:
-            tensors: arguments of ``make_shard``.
-            constants: what else it depends on.
-            check: called with the parameters before the computation.
+        ``check`` is called with the parameters before the computation.
         """
         self._set_beta(tensors[0].device)
         self.parameters.free_gradients()  # now: memory is for one set of them
@@ -131,13 +128,7 @@ class CompiledObjective:
 
 
 class FullBatchObjective:
-    """A compiled objective for the full batches of ``fit``; the last of an epoch may be smaller.
-
-    Args:
-        objective: what is differentiated.
-        first: the data of a full batch.
-        context: see :class:`CompiledObjective`.
-    """
+    """A compiled objective for batches as large as the first; the last of an epoch may not be."""
 
     def __init__(
         self,

@@ -35,12 +35,7 @@ class DataShard:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a training.
-
-    Args:
-        rank: from 0.
-        number: W.
-    """
+    """This process, by its rank from 0, among W of a training."""
 
     rank: int = 0
     number: int = 1
@@ -67,9 +62,6 @@ def sharing_failures(fabric: Fabric) -> AbstractContextManager:
     """Raise at the end of the block if it failed in any process, so that none waits for ever.
 
     There must be no collective operation within the block.
-
-    Raises:
-        RuntimeError: if another process failed; that one raises its own error.
     """
     return nullcontext() if fabric.world_size == 1 else _sharing_failures(fabric)
 

@@ -21,10 +21,8 @@ from ppl_vae.training.trainer import Trainer
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP ended a training between two steps.
 
-    Args:
-        step: how many steps were taken.
-        number: of the signal.
-        saved: where the checkpoint is, in words.
+    ``step`` is the number of steps taken, ``signal`` the signal's number, and ``saved`` says where
+    the checkpoint is.
     """
 
     def __init__(self, step: int, number: int, saved: str) -> None:
@@ -37,13 +35,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Intervals:
-    """Numbers of steps.
-
-    Args:
-        validation: between validations; None for no validation.
-        checkpoint: between checkpoints.
-        log: between rows of the history.
-    """
+    """Numbers of steps between validations (None: never), checkpoints and rows of the history."""
 
     validation: int | None
     checkpoint: int
@@ -51,13 +43,7 @@ class Intervals:
 
 
 class OutputFolder:
-    """The folder of a training: its checkpoints, and its history as CSV.
-
-    Args:
-        folder: created if needed.
-        keep: how many checkpoints to keep.
-        declaration: what must be the same when the training resumes.
-    """
+    """The folder of a training: its checkpoints, and its history as CSV."""
 
     def __init__(self, folder: Path, keep: int, declaration: Declaration) -> None:
         self.folder = folder
@@ -67,17 +53,7 @@ class OutputFolder:
 
     @contextmanager
     def opened(self, trainer: Trainer, total: int, resume: bool) -> Iterator[None]:
-        """Lock the folder; load the newest checkpoint, or check that there is none.
-
-        Raises:
-            BlockingIOError: if another training has locked it.
-            FileExistsError: if there are checkpoints and ``resume`` is False.
-            NotADirectoryError: if it is a file.
-            OSError: if it cannot be written to.
-            TypeError: if a schedule or an optimiser has a state that cannot be saved.
-            UnsafeError: if there is a link in the folder.
-            ValueError: if the checkpoints are of another training.
-        """
+        """Lock the folder; load the newest checkpoint, or check that there is none."""
         fabric, is_first = trainer.fabric, trainer.processes.rank == 0
         with ExitStack() as stack:
             with sharing_failures(fabric):

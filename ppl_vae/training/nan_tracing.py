@@ -83,11 +83,7 @@ def _observe(
 
 
 class _Observer(Messenger):
-    """Records sample sites whose value or log-density is not finite, in order.
-
-    Args:
-        backward: record gradients instead, in the order of the backward pass.
-    """
+    """Records sites whose value or log-density (or, backward, gradient) is not finite, in order."""
 
     def __init__(self, backward: bool) -> None:
         super().__init__()

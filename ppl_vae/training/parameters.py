@@ -11,11 +11,7 @@ from torch.optim import Optimizer
 
 
 class Parameters:
-    """A module's parameters at one time; they may be added, removed, frozen and unfrozen later.
-
-    Args:
-        module: such as an objective.
-    """
+    """A module's parameters at one time; they may be added, removed, frozen and unfrozen later."""
 
     def __init__(self, module: nn.Module) -> None:
         self.named = dict(module.named_parameters())
@@ -45,12 +41,9 @@ class OptimizerCoverage:
         self._known: dict[int, Tensor] = {}
 
     def check(self, parameters: Parameters) -> None:
-        """Raise an error unless the optimiser has the parameters that are to be trained.
+        """Raise ValueError unless the optimiser has exactly the parameters to be trained.
 
         It may keep parameters that the pair has had before.
-
-        Raises:
-            ValueError: if it lacks parameters or has others, or there are none to train.
         """
         own = [p for group in self._optimizer.param_groups for p in group["params"]]
         ids = [*map(id, own)]

@@ -31,13 +31,7 @@ class _SafeStream:
 
 
 def progress_bar(total: int, done: int, shown: bool) -> tqdm:
-    """Return a progress bar on stderr, disabled if there is none.
-
-    Args:
-        total: number of steps.
-        done: steps taken before.
-        shown: whether to show it.
-    """
+    """Return a progress bar on stderr, disabled if there is none."""
     stream = sys.stderr
     is_open = stream is not None and not getattr(stream, "closed", False)
     return tqdm(

@@ -64,28 +64,11 @@ _SEED_STRIDE = 1_000_003
 
 @dataclass(eq=False)
 class Trainer:
-    """A training in progress.
-
-    Args:
-        fabric: devices, precision and loggers.
-        objective: what is minimised.
-        distributed_objective: the same, as Fabric has set it up for several processes.
-        compiled: the same, compiled, for full batches; None if not asked for.
-        optimizer: of the parameters.
-        coverage: checks that the optimiser has all parameters that are to be trained.
-        lr_schedule: of the learning rate.
-        scheduled: the estimator.
-        stream: the training data.
-        validation: of the bound on other data.
-        stopping: when to stop early.
-        clip_norm: the greatest norm of the gradient.
-        seed: of everything random.
-        settled: returns whether a validation after so many steps counts for the best.
-    """
+    """A training in progress."""
 
     fabric: Fabric
     objective: TrainingObjective
-    distributed_objective: nn.Module
+    distributed_objective: nn.Module  # the same, as Fabric has set it up for several processes
     compiled: FullBatchObjective | None
     optimizer: Optimizer
     coverage: OptimizerCoverage
@@ -96,7 +79,7 @@ class Trainer:
     stopping: EarlyStopping | None
     clip_norm: float | int | None
     seed: int
-    settled: Callable[[int], bool]
+    settled: Callable[[int], bool]  # whether a validation after so many steps counts for the best
 
     def __post_init__(self) -> None:
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
@@ -126,15 +109,10 @@ class Trainer:
 
     @exclusively()
     def take_step(self, saved: str) -> None:
-        """Take one step.
+        """Take one step; raise NotFiniteError, maybe some steps later, if it was not finite.
 
         Args:
-            saved: where the last checkpoint is, in words, for an error.
-
-        Raises:
-            NotFiniteError: if the loss or the gradient is not finite; weights and buffers are
-                unchanged. On a GPU it may come some steps later, from :meth:`check_finite`.
-            RuntimeError: if another process failed.
+            saved: where the last checkpoint is, in words, for the error.
         """
         shard = self.processes.shard(next(self.stream))
         validate = self._validates_step
@@ -181,14 +159,7 @@ class Trainer:
 
     @exclusively()
     def check_finite(self, saved: str) -> None:
-        """Check that the last steps were finite, where that was deferred.
-
-        Args:
-            saved: as for :meth:`take_step`.
-
-        Raises:
-            NotFiniteError: if one was not; it and the steps after it were not taken.
-        """
+        """Raise NotFiniteError if a step whose check was deferred was not finite."""
         failure = None if self._deferred is None else self._deferred.first_failure()
         if failure is not None:
             raise self._not_finite(failure, saved)
@@ -235,12 +206,7 @@ class Trainer:
 
     @exclusively()
     def log(self) -> dict[str, float | int]:
-        """Add the means since the last call to the history, and return the row.
-
-        Raises:
-            ValueError: if the optimiser lacks a parameter that is trainable by now, or the learning
-                rate is invalid.
-        """
+        """Add the means since the last call to the history, and return the row."""
         self.coverage.check(Parameters(self.objective))
         check_rates("fit", self.optimizer)
         means = torch.stack(self._since_log).double().mean(0)
@@ -257,10 +223,7 @@ class Trainer:
         if self.scheduled.weighted:
             row |= {"objective": objective, "loss": self._unweighted_loss()}
         row |= self.scheduled.values()
-        row |= {
-            "learning_rate": float(self._rate),
-            "gradient_norm": float(self._norm),
-        }
+        row |= {"learning_rate": float(self._rate), "gradient_norm": float(self._norm)}
         self.history.append(row)
         self.loss = row["loss"]
         self._to_loggers(row)
@@ -305,12 +268,7 @@ class Trainer:
 
     @exclusively()
     def save(self, checkpoints: Checkpoints, declaration: Declaration) -> None:
-        """Write a checkpoint and the history, in the first process.
-
-        Raises:
-            OSError: if they cannot be written.
-            RuntimeError: if another process failed.
-        """
+        """Write a checkpoint and the history, in the first process."""
         own = random_state()
         states = [own]
         if self.processes.number > 1:
@@ -337,19 +295,7 @@ class Trainer:
         }
 
     def resume(self, checkpoints: Checkpoints, declaration: Declaration, total: int) -> bool:
-        """Load the newest checkpoint; return whether there is one.
-
-        Args:
-            checkpoints: where it is looked for.
-            declaration: of this training, which must be the checkpoint's.
-            total: steps of this training.
-
-        Raises:
-            DamagedError: if all checkpoints are damaged.
-            MismatchError: if they are of another pair.
-            RuntimeError: if processes see different folders, or another one failed.
-            ValueError: if the declaration differs, or the checkpoint is beyond the last step.
-        """
+        """Load the newest checkpoint, if it is of this training; return whether there is one."""
         fabric, found = self.fabric, None
         # The first process sets damaged checkpoints aside before the others look.
         for first in (True, False) if self.processes.number > 1 else (True,):

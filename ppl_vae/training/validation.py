@@ -39,12 +39,7 @@ class Validation:
     seed: int
 
     def check(self) -> None:
-        """Evaluate the first datum, to fail before the training and not at its first validation.
-
-        Raises:
-            ValueError: if the data are incompatible with the programs, or these give no bound per
-                datum.
-        """
+        """Evaluate the first datum, to fail before the training and not at its first validation."""
         with kept_buffers(self.programs):
             first = self.data.rows(slice(1))
             check_per_datum(self.programs, first, "validation needs them", self.num_particles)
@@ -75,14 +70,7 @@ class Validation:
 
 
 def check_per_datum(programs: nn.Module, data: Part, why: str, num_particles: int = 1) -> None:
-    """Raise ValueError unless programs give a bound for each datum.
-
-    Args:
-        programs: a module with ``model`` and ``guide``.
-        data: to evaluate.
-        why: they are needed, for the message.
-        num_particles: of the bound.
-    """
+    """Raise ValueError, which says why it is needed, unless programs give a bound per datum."""
     model, guide = _programs(programs)
     try:
         with evaluating(model, guide), seeded("fit", 0):
