@@ -361,7 +361,7 @@ SET_FOR_PROCESSES = [
 @pytest.fixture
 def in_process(monkeypatch):
     """Have done here what has a process of its own."""
-    monkeypatch.setattr(measure, "apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(measure, "in_subprocess", lambda function, *args: function(*args))
     monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
     with pyro.validation_enabled(False):
         yield
