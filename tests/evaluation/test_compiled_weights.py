@@ -292,7 +292,7 @@ def looking(limit):
 
 
 @quiet
-def test_a_program_that_looks_at_values_is_run_as_it_is(float64):
+def test_a_program_that_reads_values_runs_uncompiled(float64):
     pair, x = looking(0.3), torch.randn(9)
     options = {"num_samples": 60, "chunk_size": 20}
     expected = evaluated(pair, x, **options)

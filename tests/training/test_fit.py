@@ -1013,7 +1013,7 @@ def test_epochs_of_a_stream_without_a_length():
     assert quiet(digits_vae(), DataLoader(Stream(), 5), steps=3).steps == 3
 
 
-def test_nothing_to_train():
+def test_a_pair_without_trainable_parameters_is_refused():
     with pytest.raises(ValueError, match="it has none that requires a gradient"):
         quiet(digits_vae().requires_grad_(False), DIGITS, steps=1)
 

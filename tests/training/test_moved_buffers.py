@@ -1,4 +1,4 @@
-"""A step that is not taken moves no buffer: running means, counters, power iterations.
+"""A step that is not taken leaves buffers unchanged: running means, counters, power iterations.
 
 Right values are the buffers of a training that ended before that step.
 """
@@ -119,7 +119,7 @@ def test_compile_step(name, later, monkeypatch):
     assert estimator.step == GOOD_STEPS + 1
 
 
-def test_buffers_that_begin_to_move():
+def test_buffers_that_start_to_change_are_restored():
     pair = pair_of("batch norm").eval()
     step = compile_step(pair, ImportanceWeightedELBO(1), fused(pair.parameters()))
     step(X)
@@ -130,7 +130,7 @@ def test_buffers_that_begin_to_move():
     assert_same(state(pair), before)
 
 
-def test_programs_that_replace_a_tensor_at_each_run_are_run_as_they_are():
+def test_programs_that_replace_a_tensor_at_each_run_run_uncompiled():
     """A hook of torch's spectral norm makes its module's weight anew."""
     pair = pair_of("spectral norm by a hook")
     step = compile_step(pair, ImportanceWeightedELBO(1), fused(pair.parameters()))
@@ -149,7 +149,7 @@ class Copies(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_what_no_step_moves_is_not_copied():
+def test_buffers_that_never_change_are_not_copied():
     norm = nn.BatchNorm1d(2)
     norm.register_module("inner", nn.Module())
     norm.inner.register_buffer("constant", torch.ones(3))

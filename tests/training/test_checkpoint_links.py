@@ -104,7 +104,7 @@ def test_a_link_where_damaged_ones_go_is_not_followed(run, outside):
     assert (checkpoints / "step-000000006.damaged-1" / "manifest.json").read_text() == "{}"
 
 
-def test_odd_names_are_no_checkpoints(run):
+def test_unknown_names_are_ignored_with_a_warning(run):
     for name in ("step-6", "step-", "step-x", "step-0000000000009", "step-٣", f"step-{10**30}"):
         (run / "checkpoints" / name).mkdir()
     with pytest.warns(UserWarning, match="3 more: ignored, not the name of a checkpoint"):
