@@ -1,8 +1,8 @@
-"""Whatever data come as: epochs of parts that can be resumed."""
+"""Adapts training data of any kind to a resumable stream of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,27 +23,27 @@ from ppl_vae.tensors import as_tensor
 
 @runtime_checkable
 class Resumable(Protocol):
-    """Epochs of batches that know where they stand."""
+    """Epochs of batches, with a position that can be saved."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where they stand: tensors, numbers, strings, lists and dicts."""
+        """Return the position: tensors, numbers, strings, lists and dicts."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go there."""
+        """Restore the position."""
 
 
-class Source:
-    """Training data, as the parts of each step, without end.
+class DataStream:
+    """An endless iterator over training data, which returns the parts of each step.
 
     Args:
-        batches: epochs of what :func:`ppl_vae.data.minibatch.given` knows.
+        batches: epochs of what :func:`ppl_vae.data.minibatch.given` takes.
         signature: of the programs.
-        like: a parameter of the pair, of whose device and dtype the data are to be.
-        whole: whether all values and labels were looked at beforehand.
-        labelled: whether, of labels that were, none is missing.
-        from_start: whether they are a loader's, from its start.
+        like: a parameter of the pair, whose device and dtype the data get.
+        checked: whether all values and labels were checked beforehand.
+        labelled: whether they were, and no label is missing.
+        replayed: whether a position is restored by reading batches from the start.
     """
 
     def __init__(
@@ -52,26 +52,24 @@ class Source:
         signature: Signature,
         like: Tensor,
         *,
-        whole: bool,
+        checked: bool,
         labelled: bool,
-        from_start: bool,
+        replayed: bool,
     ) -> None:
         self.batches = batches
-        self.whole = whole
+        self.checked = checked
         self.labelled = labelled
-        self._from_start = from_start
+        self._replayed = replayed
         self.epoch = 0
         self._signature = signature
         self._like = like
         self._iterator: Iterator[Any] | None = None
 
     def first(self) -> tuple[Part, ...]:
-        """Return the first step's parts, and stay where we are."""
+        """Return the first step's parts, and keep the position."""
         state = self.batches.state_dict()
         batch = next(iter(self.batches), None)
         self.batches.load_state_dict(state)
-        if batch is None:
-            raise ValueError("fit: data must give a batch in each epoch, got none")
         return self._parts(batch)
 
     def __next__(self) -> tuple[Part, ...]:
@@ -82,98 +80,100 @@ class Source:
             self.epoch += 1
             self._iterator = iter(self.batches)
             batch = next(self._iterator, None)
-            if batch is None:
-                raise ValueError("fit: data must give a batch in each epoch, got none")
         return self._parts(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the data stand."""
+        """Return the position."""
         return {"epoch": self.epoch, "batches": self.batches.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Go there.
+        """Restore the position.
 
         Args:
-            state: as :meth:`state_dict` returned it.
+            state: from :meth:`state_dict`.
             step: how many steps had been taken.
 
         Raises:
-            ValueError: if the batches refuse it, or it is further than so many steps lead: a loader
-                that has no end would be read for ever.
+            ValueError: if the batches refuse it, or it is beyond that number of steps: an endless
+                loader would be read for ever.
         """
         self.batches.load_state_dict(state["batches"])
-        if self._from_start and self.batches.position > step:  # type: ignore[attr-defined]
+        if self._replayed and self.batches.position > step:  # type: ignore[attr-defined]
             raise ValueError(
-                f"fit: after {step} steps the data cannot stand at batch "
-                f"{quoted(state['batches']['position'])} of an epoch; the checkpoint is damaged"
+                f"fit: the checkpoint is damaged: after {step} steps the data cannot be at batch "
+                f"{quoted(state['batches']['position'])} of an epoch"
             )
         self.epoch = state["epoch"]
         self._iterator = None
 
     def _parts(self, batch: Any) -> tuple[Part, ...]:
+        if batch is None:
+            raise ValueError("fit: data must give a batch in each epoch, got none")
         parts = self._signature.of(given("fit", batch))
         if isinstance(self.batches, SemiSupervised):
             parts = tuple(map(_without_nan, parts))
-        # Fabric would round the data to the precision of the networks.
+        # Not by Fabric, which would round them to the precision of the networks.
         return tuple(placed(part, self._like) for part in parts)
 
 
-def source_of(
+def make_stream(
     pair: ModelAndGuide, data: Any, batch_size: int | None, seed: int, like: Tensor
-) -> Source:
-    """Return the epochs of data.
+) -> DataStream:
+    """Return a stream of data.
 
     Raises:
-        TypeError: if the data are of a kind that is not known.
-        ValueError: if they do not suit the pair, or bring a batch size of their own.
+        TypeError: if data are of an unsupported type.
+        ValueError: if they are incompatible with the pair, or have a batch size of their own.
     """
     if isinstance(data, np.ndarray):
         data = as_tensor("fit: data", data)
-    whole = isinstance(data, (Tensor, Dataset))
-    # Of these, all values are looked at now.
-    known = hasattr(pair, "observation") and (whole or isinstance(data, (Batches, SemiSupervised)))
-    given = isinstance(data, (Batches, SemiSupervised, Resumable))
-    if not (whole or given):
-        _refuse_no_batches(data)
-    loader = isinstance(data, Iterable) and not whole
-    if (given or loader) and batch_size is not None:
+    in_memory = isinstance(data, (Tensor, Dataset))
+    drawn = isinstance(data, (Batches, SemiSupervised))
+    resumable = drawn or isinstance(data, Resumable)
+    # All values are checked now, if the pair says what they must be.
+    checked = hasattr(pair, "observation") and (in_memory or drawn)
+    if not (in_memory or resumable):
+        check_batches("fit", "data", data)
+    if not in_memory and batch_size is not None:
         raise ValueError(
-            f"fit: batch_size={batch_size} was given, and {type(data).__name__} has one of its "
-            f"own; leave batch_size out"
+            f"fit: batch_size={batch_size} was given, but {type(data).__name__} has its own; "
+            f"leave batch_size out"
         )
-    if whole:
-        # A tensor for programs of a user's own is as they want it.
+    batches: Any
+    if in_memory:
+        # Programs of your own get a tensor as it is.
         as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
         if as_it_is and not data.is_floating_point():
             raise TypeError(
                 f"fit: data for programs of your own must be floating, as all draws are, got "
-                f"{describe(data)}; give data.float(), or a DataLoader that yields them as they are"
+                f"{describe(data)}; give data.float(), or a DataLoader, whose batches are not "
+                f"converted"
             )
         data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
-        _check(pair, data)
+        if hasattr(pair, "check"):
+            pair.check(data)
         _check_labels(pair, data.labels)
         drawing = Drawing.of(pair, data)
-        batches: Any = drawing.data.to(like.device).batches(
+        batches = drawing.data.to(like.device).batches(
             batch_size or 100,
             binarise=drawing.binarise,
             flat=drawing.flat and not as_it_is,
             seed=seed,
         )
-    elif given:
-        if known:
+    elif resumable:
+        if checked:
             _check_drawn(pair, data)
         batches = data
     else:
         batches = Replayed(data, seed=seed)
-    replayed = not (whole or given)
-    labels = getattr(batches, "labels", None) if known else None
-    return Source(
+    labels = getattr(batches, "labels", None) if checked else None
+    return DataStream(
         batches,
         _signature(pair),
         like,
-        whole=known,
-        labelled=known and (labels is None or bool((labels >= 0).all())),
-        from_start=replayed,
+        checked=checked,
+        labelled=checked and (labels is None or bool((labels >= 0).all())),
+        replayed=not (in_memory or resumable),
     )
 
 
@@ -188,27 +188,21 @@ def _signature(pair: ModelAndGuide) -> Signature:
 
 
 def _without_nan(part: Part) -> Part:
-    """Return a part of a data set as programs see it."""
+    """Return a part with 0 where values are missing."""
     if MASK not in part.kwargs:
         return part
     x = zero_where_missing(part.args[0], part.kwargs[MASK])
     return part.replaced(iter((x, *part.tensors[1:])))
 
 
-def _refuse_no_batches(data: Any) -> None:
-    """Raise TypeError for what can be iterated over, and yields no batches."""
-    check_batches("fit", "data", data)
+def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
+    """Return all validation data as the programs' arguments.
 
-
-def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
-    """Return data to validate on, all of them, as the programs' arguments.
-
-    Grey values are binarised once. Labels of a data set, which a semi-supervised pair is to find
-    for itself, are not given to one.
+    Grey values are binarised once. Labels of a data set are not given to a pair that infers them.
 
     Raises:
-        TypeError: if the data are of another kind.
-        ValueError: if they do not suit the pair, or hold something that it does not take.
+        TypeError: if data are of an unsupported type.
+        ValueError: if they are incompatible with the pair, or hold what it does not take.
     """
     data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
@@ -220,7 +214,7 @@ def fixed(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
 
 
 def _as_tensors(data: Any) -> Any:
-    """Return data to validate on with tensors in the place of arrays."""
+    """Return validation data with arrays converted to tensors."""
     if isinstance(data, np.ndarray):
         return as_tensor("fit: validation", data)
     if type(data) in (tuple, list):
@@ -231,9 +225,9 @@ def _as_tensors(data: Any) -> Any:
 
 
 def _validation(data: Any) -> Given:
-    """Return the programs' arguments that are given to validate on, all data at once."""
+    """Return validation data that are given as the programs' arguments."""
     empty = isinstance(data, (tuple, list, Mapping)) and not data
-    came = "none" if empty else f"a {type(data).__name__}"
+    got = "none" if empty else f"a {type(data).__name__}"
     if isinstance(data, (Tensor, tuple, list, Mapping, Part)):
         with suppress(TypeError):
             batch = given("fit", data)
@@ -242,49 +236,42 @@ def _validation(data: Any) -> Given:
             parts = [part for part in batch if isinstance(part, Part)]
             if len(numbers) == 1 and len(parts) < 2 and all(t.dim() and len(t) for t in tensors):
                 return batch
-            came = ", ".join(map(describe, tensors)) or came
+            got = ", ".join(map(describe, tensors)) or got
     raise TypeError(
         f"fit: validation must be a Dataset, a tensor (N, *event), or the programs' arguments, a "
-        f"tuple of tensors or a mapping of names to them, of as many entries each, at least one, "
-        f"got {came}"
+        f"tuple or mapping of non-empty tensors of one length, got {got}"
     )
 
 
-def _check(pair: ModelAndGuide, data: Dataset) -> None:
-    check = getattr(pair, "check", None)
-    if check is not None:
-        check(data)
-
-
 def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
-    """Raise an error unless all data, as they are drawn, suit the pair."""
+    """Raise an error if any data, as they are drawn, are incompatible with the pair."""
     observation = getattr(pair, "observation", None)
     assert isinstance(observation, Observation)
     for x in data.in_parts():
         if isinstance(data, Batches):
             x = observation.arranged(x)
-        missing = x.isnan()  # what is observed is finite
+        missing = x.isnan()  # observed values are finite
         observation.check(x, ~missing if missing.any() else None)
     _check_labels(pair, data.labels)
 
 
 def check_classes(data: Any, validation: Any) -> None:
-    """Raise ValueError where the data to validate on number the classes otherwise."""
-    of, other = (getattr(given, "dataset", given) for given in (data, validation))
-    if isinstance(of, Dataset) and isinstance(other, Dataset):
-        other.check_classes("fit: validation", of)
+    """Raise ValueError if the validation data number their classes differently."""
+    trained, validated = (getattr(given, "dataset", given) for given in (data, validation))
+    if isinstance(trained, Dataset) and isinstance(validated, Dataset):
+        validated.check_classes("fit: validation", trained)
 
 
 def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
-    of = getattr(pair, "labels", None)
-    if not isinstance(of, Labels) or labels is None:
+    expected = getattr(pair, "labels", None)
+    if not isinstance(expected, Labels) or labels is None:
         return
     if not labels_are_given(pair):
-        of.check(labels, len(labels))
+        expected.check(labels, len(labels))
         return
     if missing := int((labels < 0).sum()):
         raise ValueError(
-            f"fit: a {type(pair).__name__} is given the label of each datum, and {missing} of "
+            f"fit: a {type(pair).__name__} needs the label of each datum, but {missing} of "
             f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
         )
-    of.check_observed(labels, len(labels))
+    expected.check_observed(labels, len(labels))

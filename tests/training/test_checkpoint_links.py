@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_a_link_is_set_aside_and_not_followed(run, outside,
     shutil.move(last, outside / "whole")
     last.symlink_to(outside / "whole")
     before, vae = everything(outside), pair()
-    with pytest.warns(UserWarning, match="is a link or no folder: set aside as"):
+    with pytest.warns(UserWarning, match="is a link or not a folder: set aside as"):
         resumed(vae, run, steps=9)
     assert everything(outside) == before
     assert last.with_name("step-000000006.damaged").is_symlink()
@@ -104,10 +104,10 @@ def test_a_link_where_damaged_ones_go_is_not_followed(run, outside):
     assert (checkpoints / "step-000000006.damaged-1" / "manifest.json").read_text() == "{}"
 
 
-def test_odd_names_are_no_checkpoints(run):
+def test_unknown_names_are_ignored_with_a_warning(run):
     for name in ("step-6", "step-", "step-x", "step-0000000000009", "step-٣", f"step-{10**30}"):
         (run / "checkpoints" / name).mkdir()
-    with pytest.warns(UserWarning, match="3 more: no name of a checkpoint, and left alone"):
+    with pytest.warns(UserWarning, match="3 more: ignored, not the name of a checkpoint"):
         resumed(pair(), run, steps=7)
     assert (run / "checkpoints" / "step-6").is_dir()
 

@@ -1,4 +1,4 @@
-"""Compiled steps are what uncompiled ones are when something has changed since the graph was made.
+"""Compiled steps equal uncompiled ones after a change of anything that the graph was made from.
 
 Right values are those of the same call without a graph, on the same draws, and for weights that
 must not move, or must, themselves.
@@ -111,12 +111,12 @@ def test_frozen_at_the_first_call_and_unfrozen_later():
     assert not torch.equal(pair.prior.loc, before)
 
 
-def test_a_new_parameter_that_the_optimizer_holds_is_trained():
+def test_a_new_parameter_that_the_optimizer_has_is_trained():
     pair = vae()
     step, optimizer = stepper(pair)
     step(X)
     new = pair.prior.loc = nn.Parameter(torch.randn(3, Z))
-    with pytest.raises(ValueError, match=r"does not hold model\.prior\.loc"):
+    with pytest.raises(ValueError, match=r"does not have model\.prior\.loc"):
         step(X)
     optimizer.add_param_group({"params": [new]})
     before = new.detach().clone()
@@ -187,7 +187,7 @@ BY_EVALUATION = ("a tensor", "in a list in a dictionary", "a function", "a hook"
     ("what", "name"),
     [("step", name) for name in CHANGES] + [("log_likelihood", name) for name in BY_EVALUATION],
 )
-def test_what_programs_hold_is_noticed(name, what, monkeypatch):
+def test_changes_of_what_programs_hold_are_noticed(name, what, monkeypatch):
     monkeypatch.setattr(Net, "scale", 1.0)
     net = Net(Z, D)
     pair = vae(net)
@@ -240,7 +240,7 @@ HOLDERS = {
 }
 
 
-def test_what_collections_and_namespaces_hold_is_noticed():
+def test_changes_in_collections_and_namespaces_are_noticed():
     class Holding(nn.Module):
         def __init__(self):
             super().__init__()
@@ -264,7 +264,7 @@ def test_what_collections_and_namespaces_hold_is_noticed():
         )  # unchanged: steps before each of which something changes are not compiled
 
 
-def test_what_a_function_closes_over_and_prepare_too():
+def test_changes_of_closures_and_prepare_are_noticed():
     net = Net(Z, D)
     net.act, change = closed_over()
     pair, data = vae(net), [X]
@@ -290,7 +290,7 @@ def test_what_a_function_closes_over_and_prepare_too():
     assert compiled() == pytest.approx(right, rel=1e-5)
 
 
-def test_effect_handlers_around_a_call_are_heard():
+def test_effect_handlers_around_a_call_take_effect():
     pair = vae()
     step, _ = stepper(pair, lr=0.0)
     plain = got(step)
@@ -300,7 +300,7 @@ def test_effect_handlers_around_a_call_are_heard():
     assert got(step) == plain
 
 
-def test_a_graph_is_found_again(monkeypatch):
+def test_a_graph_is_reused_when_its_guards_hold_again(monkeypatch):
     traced, make = [], proxy_tensor.make_fx
     monkeypatch.setattr(proxy_tensor, "make_fx", lambda f: traced.append(1) or make(f))
     pair = vae()
@@ -340,7 +340,7 @@ class Counts(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["counter", "list", "random"])
-def test_programs_that_move_on_are_run_as_if_never_traced(how):
+def test_programs_with_side_effects_run_uncompiled(how):
     def curve(compiled):
         pyro.set_rng_seed(0)
         random.seed(0)
@@ -372,7 +372,7 @@ def test_programs_that_move_on_are_run_as_if_never_traced(how):
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand])
-def test_draws_from_elsewhere_that_decide_nothing_are_compiled(draw):
+def test_other_generators_that_results_do_not_depend_on_are_allowed(draw):
     class Checked(Net):
         def forward(self, v):
             draw()  # as run-time type checkers do, to choose what they look at
@@ -383,7 +383,7 @@ def test_draws_from_elsewhere_that_decide_nothing_are_compiled(draw):
     assert got(step) == pytest.approx(expected(pair), rel=1e-5)  # a warning is an error here
 
 
-def test_what_changes_before_each_call_is_named():
+def test_the_warning_names_what_changes_before_each_call():
     net = Net(Z, D)
     step, _ = stepper(vae(net), lr=0.0)
     step(X)
@@ -443,7 +443,7 @@ def test_running_means_are_those_of_uncompiled_steps():
 
 @pytest.mark.inductor
 @pytest.mark.slow
-def test_running_means_by_inductor(monkeypatch):
+def test_running_means_compiled_by_inductor(monkeypatch):
     monkeypatch.undo()
     same_statistics()
 
@@ -451,7 +451,7 @@ def test_running_means_by_inductor(monkeypatch):
 # --- what must not be stepped on ------------------------------------------------------------------
 
 
-def test_a_batch_that_is_not_finite_leaves_weights_and_goes_on():
+def test_a_batch_that_is_not_finite_leaves_weights_unchanged():
     pair = vae()
     step, _ = stepper(pair)
     step(X)
@@ -465,21 +465,21 @@ def test_a_batch_that_is_not_finite_leaves_weights_and_goes_on():
     assert not all(map(torch.equal, pair.parameters(), before))
 
 
-def test_an_optimizer_of_something_else():
+def test_an_optimizer_of_other_parameters_is_refused():
     pair, other = vae(), vae()
     elbo = estimators.ImportanceWeightedELBO(1)
-    with pytest.raises(ValueError, match=r"does not hold model\.prior"):
+    with pytest.raises(ValueError, match=r"does not have model\.prior"):
         compile_step(pair, elbo, torch.optim.Adam(other.parameters()))(X)
-    with pytest.raises(ValueError, match=r"does not hold guide\.posterior"):
+    with pytest.raises(ValueError, match=r"does not have guide\.posterior"):
         compile_step(pair, elbo, torch.optim.Adam(pair.model.parameters()))(X)
     both = torch.optim.Adam([*pair.parameters(), *nn.Linear(2, 3).parameters()])
-    with pytest.raises(ValueError, match=r"2 parameters that the pair has not, of shape \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"2 parameters .* pair.s, of shape \(3, 2\)"):
         compile_step(pair, elbo, both)(X)
     pair.guide.requires_grad_(False)
     compile_step(pair, elbo, torch.optim.Adam(pair.model.parameters()))(X)
 
 
-def test_nothing_to_train():
+def test_a_pair_without_trainable_parameters_is_refused():
     pair = vae()
     step, _ = stepper(pair)
     pair.requires_grad_(False)
@@ -488,7 +488,7 @@ def test_nothing_to_train():
 
 
 @pytest.mark.parametrize("rate", [torch.nan, -1.0, torch.inf])
-def test_learning_rates_that_are_none(rate):
+def test_invalid_learning_rates_are_refused(rate):
     pair = vae()
     step, optimizer = stepper(pair)
     step(X)
@@ -499,7 +499,7 @@ def test_learning_rates_that_are_none(rate):
     assert all(map(torch.equal, pair.parameters(), before))
 
 
-def test_inputs_that_are_no_tensors():
+def test_inputs_that_are_not_tensors_are_refused():
     step, _ = stepper(vae())
     with pytest.raises(TypeError, match="inputs must be tensors"):
         step(X, None)
