@@ -24,8 +24,8 @@ PACKAGES = {
     "priors": "conditional distributions",
     "posteriors": "conditional distributions",
     "likelihoods": "conditional distributions",
-    "models": "conditional posteriors",
     "estimators": "",
+    "models": "conditional estimators posteriors",
     "data": "",
     "testing": "",
     "compilation": "",
@@ -128,9 +128,11 @@ def test_only_programs_sample():
 
 def loaded_by(code, after="pass"):
     """Return the top-level modules that code loads in a new process, after other code has run."""
-    before = f"import sys; {after}; before = {{*sys.modules}}"
-    script = f"{before}; {code}; print(*{{m.partition('.')[0] for m in {{*sys.modules}} - before}})"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    names = "{name.partition('.')[0] for name in sys.modules}"
+    script = f"import sys; {after}; before = {names}; {code}; print(*{names} - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
     return set(done.stdout.split())
 
 

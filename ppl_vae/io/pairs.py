@@ -109,7 +109,7 @@ def load(
     allow: Collection[str] = (),
     device: torch.device | str | int | None = None,
     max_bytes: int | None = None,
-) -> Pair | StackedVAE:
+) -> Pair | Any:  # "Any" for a StackedVAE, whose parts have other names
     """Load the pair that was saved in a folder, bit for bit.
 
     It has the dtype in which it was saved, frozen parameters are frozen, and it is in training

@@ -1,4 +1,4 @@
-"""Where a report goes."""
+"""Where a report is written."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ppl_vae.errors import path_of
 
 
 def destination(out: str | Path) -> tuple[Path, Path]:
-    """Return the paths of page and numbers, having made sure that they can be written.
+    """Return the paths of the HTML page and the JSON file, after a check that they are writable.
 
     Args:
-        out: a folder, or a path that ends in ``.html``; the JSON lies beside it.
+        out: a folder, which is created, or a path that ends in ``.html``.
 
     Raises:
-        OSError: if they cannot; the message says what to do.
+        OSError: if they are not writable.
     """
     out = path_of("report", "out", out)
     page = out if out.suffix == ".html" else out / "report.html"
@@ -32,6 +32,6 @@ def destination(out: str | Path) -> tuple[Path, Path]:
     except OSError as error:
         raise OSError(
             f"report: cannot write to out={str(out)!r} ({error.strerror}: {error.filename}); give "
-            f"a folder or a path ending in .html that can be written"
+            f"a writable folder or a path ending in .html"
         ) from error
     return paths

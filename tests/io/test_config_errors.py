@@ -104,11 +104,11 @@ ERRORS = {
     ),
     "no latent_dim": (
         without(SHORTEST, "latent_dim"),
-        r"model\.prior\.latent_dim is missing: .* or give latent_dim of the pair",
+        r"model\.prior\.latent_dim is missing: .* or latent_dim of the pair",
     ),
     "no event_shape": (
         without(SHORTEST, "event_shape"),
-        r"model\.posterior\.net\.in_features is missing: MLP needs it; give it, or give event_shape",
+        r"model\.posterior\.net\.in_features is missing: MLP needs it; give it, or event_shape",
     ),
     "no num_classes": (
         without(SEMI, "num_classes"),
@@ -116,7 +116,7 @@ ERRORS = {
     ),
     "no condition": (
         without(CONDITIONAL, "context_features"),
-        r"in_features is missing: MLP needs it; give it, or give num_classes or context_features of",
+        r"in_features is missing: MLP needs it; give it, or num_classes or context_features of",
     ),
     "layers without networks": (
         {**LAYERS, "posteriors": ["DiagonalNormal", "DiagonalNormal"]},

@@ -65,7 +65,11 @@ def ten(key, value):
 
 
 FILES = {
-    "a Python tag": ("pair.yaml", "!!python/object/apply:os.system ['true']", "plain YAML, without"),
+    "a Python tag": (
+        "pair.yaml",
+        "!!python/object/apply:os.system ['true']",
+        "plain YAML, without",
+    ),
     "a Python tag within": (
         "pair.yaml",
         "class: VAE\nprior: !!python/name:os.system\n",

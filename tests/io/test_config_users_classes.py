@@ -216,7 +216,9 @@ def test_a_nested_class_can_be_named():
 
 @pytest.mark.usefixtures("as_users_see_it")
 def test_allow_must_not_be_a_string():
-    with pytest.raises(TypeError, match=r"allow must be a collection of package names, such as \('x',\)"):
+    with pytest.raises(
+        TypeError, match=r"allow must be a collection of package names, such as \('x',\)"
+    ):
         from_config(SHORTEST, allow="x")
 
 
@@ -266,7 +268,10 @@ UNWRITABLE = {
         r"model\.likelihood\.net\.made is a tensor of shape \(3,\).*holds no tensors",
     ),
     "an object": (lambda: Local(6, {1, 2}), r"net\.made is \{1, 2\} \(set\), which a conf"),
-    "a class": (lambda: Local(6, nn.ELU), r"net\.made is a class without a type hint .*annotate the"),
+    "a class": (
+        lambda: Local(6, nn.ELU),
+        r"net\.made is a class without a type hint .*annotate the",
+    ),
     "an argument that is not kept": (
         lambda: Forgets(6),
         r"model\.likelihood\.net: Forgets: .*'width' cannot be read back; .*self\.width = width",

@@ -253,6 +253,6 @@ def _check_image_networks(
 
 def _missing(cls: type, name: str, path: str, wire: Wire | None) -> str:
     sizes = wire.missing() if wire is not None else ""
-    from_sizes = f", or give {sizes} of the pair, from which it follows" if sizes else ""
+    from_sizes = f", or {sizes} of the pair, from which it follows" if sizes else ""
     example = ", such as {class: MLP, in_features: 784, out_features: 20}" if name == "net" else ""
     return f"{path}.{name} is missing: {cls.__name__} needs it; give it{example}{from_sizes}"
