@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ppl_vae import likelihoods
-from ppl_vae.distributions.negative_binomial import NegativeBinomial
+from ppl_vae.distributions.counts import NegativeBinomial
 
 # Per likelihood its class, its options, and data in its support that reach the edges.
 CASES = {
