@@ -30,7 +30,7 @@ class ConditionalDistribution(Constructed, ABC):
     """
 
     @abstractmethod
-    def forward(self, *context: Tensor) -> Distribution:
+    def forward(self, *context: Any, **_: Any) -> Distribution:  # of any signature, to mypy
         """Return the distribution of v given the context."""
 
     def __call__(self, *context: Tensor) -> Any:
