@@ -266,7 +266,7 @@ def test_a_report_passes_it_on(monkeypatch, tmp_path):
     def called(pair, *args, **options):
         raise RuntimeError(f"compile={options['compile']}")
 
-    monkeypatch.setattr("ppl_vae.report.numbers.log_likelihood", called)
+    monkeypatch.setattr("ppl_vae.report.metrics.log_likelihood", called)
     for compiled in (False, True):
         with pytest.raises(RuntimeError, match=f"compile={compiled}"):
             report(vae(), binary(4), tmp_path, num_particles=(1,), compile=compiled)
