@@ -114,7 +114,7 @@ CONSTRUCTION = {
     "a classifier of another width": (
         lambda: SemiSupervisedVAE(**{**ssvae().parts(), "classifier": net(D, C + 1)}),
         ValueError,
-        r"classifier must give logits of shape \(batch, 3\)",
+        r"classifier must return logits of shape \(batch, 3\)",
     ),
     "a negative classification weight": (
         lambda: ssvae(alpha=-1.0),
