@@ -18,7 +18,7 @@ from ppl_vae.cli.registry import Named
 from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
 from ppl_vae.data import Dataset
 from ppl_vae.io.atomic import write_file
-from ppl_vae.io.config import ConfigError, resolve
+from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config import files as config_files
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.plain import plain
