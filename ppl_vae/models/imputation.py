@@ -9,8 +9,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.estimators.training_terms import is_training_term
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.training_term import is_training_term
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""

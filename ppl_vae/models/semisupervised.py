@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
+from ppl_vae.estimators.training_terms import TRAINING_TERM
 from ppl_vae.labels import Labels
 from ppl_vae.models.arrays import of_arrays
 from ppl_vae.models.datasets import of_data_sets
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
 from ppl_vae.models.shapes import agree, check_parts, probed, zeros_for
-from ppl_vae.models.training_term import TRAINING_TERM
 from ppl_vae.module_modes import inference
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register

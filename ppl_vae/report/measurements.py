@@ -10,9 +10,9 @@ from typing import TypeVar
 from torch import Tensor
 
 from ppl_vae.evaluation.bounds import ELBOTerms
-from ppl_vae.evaluation.calibration import Calibration
+from ppl_vae.evaluation.classification import Calibration
 from ppl_vae.evaluation.decomposition import KLDecomposition
-from ppl_vae.evaluation.units import LatentUnits
+from ppl_vae.evaluation.latent_dimensions import LatentUnits
 from ppl_vae.report.quantities import Quantity
 from ppl_vae.report.target import Target
 

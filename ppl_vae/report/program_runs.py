@@ -11,7 +11,8 @@ from torch.distributions import Distribution
 
 from ppl_vae.data import Part
 from ppl_vae.estimators.traces import sample_sites
-from ppl_vae.evaluation.latents import BLOCK, Latent, data_blocks, run_latents
+from ppl_vae.evaluation.inputs import input_blocks
+from ppl_vae.evaluation.latents import BLOCK, Latent, run_latents
 from ppl_vae.models.pair import mean_of
 from ppl_vae.report.evaluated_pair import Subject
 
@@ -42,10 +43,8 @@ class Runs:
         draws: dict[str, list[Tensor]] = {}
         labels: dict[str, list[Tensor]] = {}
         self.first: dict[str, Latent] = {}
-        blocks = data_blocks(
-            Part("data", (subject.x, *subject.context), kwargs=subject.kwargs), BLOCK
-        )
-        for args, kwargs in blocks:
+        inputs = Part("data", (subject.x, *subject.context), kwargs=subject.kwargs)
+        for args, kwargs in input_blocks(inputs, BLOCK):
             latents = run_latents("report", subject.pair, args, kwargs)
             self.first = self.first or latents
             for name, latent in latents.items():
@@ -113,7 +112,8 @@ class Runs:
     def classified(self) -> Tensor:
         """Return q(y | x) at the data before binarisation, on the CPU."""
         pair: Any = self.subject.pair
-        blocks = data_blocks(Part("data", (self.subject.grey,), kwargs=self.subject.kwargs), BLOCK)
+        inputs = Part("data", (self.subject.grey,), kwargs=self.subject.kwargs)
+        blocks = input_blocks(inputs, BLOCK)
         return torch.cat([pair.classify(*args, **kwargs) for args, kwargs in blocks]).cpu()
 
     def _is_shared_mixture(self, site: str) -> bool:

@@ -10,8 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.compilation.parted import parted
-from ppl_vae.evaluation.programs import examined
-from ppl_vae.evaluation.weights import summed_log_weights
+from ppl_vae.evaluation.traced_batch import traced
 from ppl_vae.labels import known
 
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "convolution")
@@ -39,9 +38,9 @@ def numbers(nodes):
 def traced_weights(pair, x, *context, num_particles=7):
     args = (x, *context)
     with torch.no_grad(), pyro.validation_enabled(False):
-        batch = examined("test", pair, args, {})
+        batch = traced("test", pair, args, {})
         with known(*((t, False) for t in args)):  # a graph cannot look for missing labels
-            return make_fx(lambda *_: (summed_log_weights(batch, num_particles),))(*args), args
+            return make_fx(lambda *_: (batch.log_weights(num_particles),))(*args), args
 
 
 def assert_whole(traced, inputs):

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import VAE, SemiSupervisedVAE, estimators, likelihoods, nets, posteriors, priors
-from ppl_vae.estimators import log_weights
+from ppl_vae.estimators import densities
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.rounding import negligible
+from ppl_vae.estimators.power_means import negligible
 
 D, Z, CLASSES, BATCH = 20, 3, 10, 30
 TINY = torch.finfo(torch.float32).tiny
@@ -105,7 +105,7 @@ def test_labels_that_do_not_count_have_an_exact_zero():
 def test_what_is_left_out_is_below_rounding(gap, monkeypatch):
     results = []
     for weight in (0.0, negligible(torch.float32)):
-        monkeypatch.setattr(log_weights, "negligible", lambda dtype, weight=weight: weight)
+        monkeypatch.setattr(densities, "negligible", lambda dtype, weight=weight: weight)
         pair = late(gap).double()
         results.append(gradients(pair, estimators.AnalyticKLELBO(), data().double())[:2])
     (exact, exact_slopes), (loss, slopes) = results
@@ -123,7 +123,7 @@ def test_particles_that_do_not_count_have_an_exact_zero(objective):
     log_w.retain_grad()
     bound = objective.bound(log_w, -2).sum()
     bound.backward()
-    counts = objective.counts(log_w, -2)
+    counts = objective.coefficients(log_w, -2)
     torch.testing.assert_close(counts, log_w.grad)
     for slope in (log_w.grad, counts):
         assert (slope == 0).any()

@@ -146,10 +146,10 @@ def test_a_value_stays_that_of_its_own_distribution(gradient):
     a distribution's id is the tag's: which a new one may have once the old one is freed."""
     from pyro.poutine import Trace
 
-    from ppl_vae.estimators import log_weights
+    from ppl_vae.estimators import traces
 
     seen = []
-    run_model = log_weights.Program.run_model
+    run_model = traces.Runner.run_model
 
     def watched(program, trace: Trace, *args, **kwargs):
         seen.append(trace.nodes["y"]["value"])
@@ -161,7 +161,7 @@ def test_a_value_stays_that_of_its_own_distribution(gradient):
 
     model, guide = GivenZ(), AfterZ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_weights.Program, "run_model", watched)
+        patch.setattr(traces.Runner, "run_model", watched)
         elbo = ImportanceWeightedELBO(6, gradient, chunk_size=2, max_plate_nesting=1)
         for _ in range(20):
             elbo(model, guide)(X).backward()

@@ -12,8 +12,8 @@ import torch
 from pyro import distributions as dist
 
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.power_means import log_sum, shares
-from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.estimators.power_means import log_sum, normalised_powers
+from ppl_vae.evaluation.weight_statistics import WeightStatistics
 
 ALPHAS = [
     *(1 - 10.0**-n for n in (15, 12, 9, 8, 7, 6, 5, 4, 3, 2, 1)),
@@ -54,8 +54,10 @@ def test_the_renyi_bound_is_exact(alpha, dtype):
                 slack = 20 * eps * (1 + power * log_w.detach().abs().max().item())
                 error = (gradient[:, 0].double() - nu).abs()
                 assert (error <= slack * nu + 2 * eps**2 * k).all()
-                assert torch.equal(gradient, Objective(1, alpha).counts(log_w, -2)) or (
-                    torch.allclose(gradient, Objective(1, alpha).counts(log_w, -2), 50 * eps, 0)
+                assert torch.equal(gradient, Objective(1, alpha).coefficients(log_w, -2)) or (
+                    torch.allclose(
+                        gradient, Objective(1, alpha).coefficients(log_w, -2), 50 * eps, 0
+                    )
                 )
 
 
@@ -81,7 +83,7 @@ def test_mixed_bounds_may_be_infinite():
 def test_dregs_counts_are_exact_for_many_particles(alpha, t, k):
     """ν - t (1-α) ν (1-ν) in float64 from the same float32 weights; ν² for α = 0, t = 1."""
     log_w = torch.randn(k, 1)
-    found = Objective(1, alpha).doubly_reparameterised_counts(log_w, -2, t)
+    found = Objective(1, alpha).doubly_reparameterised(log_w, -2, t)
     nu = ((1 - alpha) * log_w.double()).softmax(-2)
     c = (1 - alpha) * float(t)
     right = nu**2 if c == 1 else (1 - c) * nu + c * nu**2
@@ -95,7 +97,7 @@ def test_log_sum_of_nothing():
     assert total.tolist() == [[0.0, -math.inf]]
     (gradient,) = torch.autograd.grad(total[0, 0] + total[0, 1], term)
     assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert shares(term, 1.0, 0).tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert normalised_powers(term, 1.0, 0).tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("offset", [0.0, -1234.5, 1e5])
@@ -105,7 +107,7 @@ def test_standard_errors_of_nearly_equal_weights(offset, spread, size):
     """√(Var w / S) / mean w with 35 digits, from the same weights."""
     samples = 600
     log_w = offset + spread * torch.randn(samples, 1, dtype=torch.float64)
-    sums = WeightSums(samples)
+    sums = WeightStatistics(samples)
     for part in log_w.split(size):
         sums.add(part)
         sums.log_sum  # noqa: B018 - sums up what waits
@@ -130,7 +132,7 @@ def test_sums_of_weights_that_are_zero_or_not_finite():
     one[0, 3] = math.inf
     one[0, 4] = math.nan
     for parts in (1, 2, 4):
-        sums = WeightSums(4)
+        sums = WeightStatistics(4)
         for part in one.split(4 // parts):
             sums.add(part)
             sums.log_sum  # noqa: B018 - sums up what waits

@@ -28,9 +28,8 @@ from ppl_vae.evaluation.annealing import (
     bidirectional_monte_carlo,
     schedule,
 )
-from ppl_vae.evaluation.hmc import State, StepSizes, transition
-from ppl_vae.evaluation.joint import Joint
-from ppl_vae.evaluation.programs import examined, row_limit
+from ppl_vae.evaluation.hmc import Joint, State, StepSizes, transition
+from ppl_vae.evaluation.traced_batch import row_limit, traced
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
@@ -51,7 +50,7 @@ def little_tuning(monkeypatch):
 
 def test_densities_are_those_of_prior_guide_and_joint(float64):
     oracle, x = TwoLayerLinearGaussian(3, 2, 2), torch.randn(5, 3)
-    batch = examined("test", oracle, (x,), {})
+    batch = traced("test", oracle, (x,), {})
     values = {"z1": torch.randn(7, 5, 2), "z2": torch.randn(7, 5, 2)}
     log_joint = oracle.log_joint(x, **values)
     log_q = log_joint - oracle.log_weight(x, **values)
@@ -65,7 +64,7 @@ def test_densities_are_those_of_prior_guide_and_joint(float64):
 @pytest.mark.parametrize("where", ["guide", "model"])
 def test_labels_are_summed_out_of_both_ends(where, float64):
     oracle, x = DiscreteLinearGaussian(3, 2, enumerate=where), torch.randn(5, 3)
-    batch = examined("test", oracle, (x,), {})
+    batch = traced("test", oracle, (x,), {})
     values = {"z": torch.randn(7, 5, 2)}
     log_joint = oracle.log_joint(x, **values)
     log_start, got = Joint("test", batch, "prior").log_densities(values)
@@ -84,7 +83,7 @@ def test_labels_are_summed_out_of_both_ends(where, float64):
 def test_transitions_leave_a_normal_invariant(beta, size, float64):
     oracle, chains = LinearGaussian(3, 2), 20_000
     x = torch.randn(1, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     # f_β ∝ p(z) p(x | z)^β is normal
     prior, likelihood = oracle.model.prior.closed_form(), oracle.model.likelihood.closed_form()
     noise = torch.linalg.inv(likelihood.covariance)
@@ -112,7 +111,7 @@ def test_transitions_leave_a_normal_invariant(beta, size, float64):
 
 def test_small_steps_keep_the_energy(float64):
     oracle, x = LinearGaussian(3, 2), torch.randn(1, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     state = State.at(joint, joint.sample(500))
     refused = []
     for step in (0.2, 0.1, 0.05):
@@ -128,7 +127,7 @@ def test_small_steps_keep_the_energy(float64):
 def test_each_datum_has_its_own_step_and_its_own_fate(float64):
     oracle = LinearGaussian(3, 2)
     x = torch.randn(1, 3).expand(3, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     state = State.at(joint, joint.sample(200))
     step = torch.tensor([[1e-3, 0.5, 1e200]])  # the last diverges
     with torch.no_grad(), pyro.validation_enabled(False):
@@ -360,7 +359,7 @@ def test_a_programs_own_infer_dictionary_is_left_alone(little_tuning):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     pair = Programs(model, guide)
-    batch = examined("test", pair, (torch.zeros(3),), {})
+    batch = traced("test", pair, (torch.zeros(3),), {})
     joint = Joint("test", batch, "prior")
     joint.sample(2)
     values = {"z": torch.zeros(2, 3)}

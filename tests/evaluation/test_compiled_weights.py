@@ -17,7 +17,7 @@ from torch import nn
 from ppl_vae.compilation import NotCompiledWarning, graphs
 from ppl_vae.compilation.parted import parted
 from ppl_vae.evaluation import likelihood, log_likelihood
-from ppl_vae.evaluation.compiled_weights import _graphs
+from ppl_vae.evaluation.compiled_log_weights import _graphs
 from ppl_vae.report import report
 from ppl_vae.testing import LinearGaussian
 
@@ -42,15 +42,16 @@ def made(request, monkeypatch):
 
 @pytest.fixture
 def run_as_they_are(monkeypatch):
-    """Record the sizes of what is weighed through Pyro's handlers, not by a graph."""
+    """Record the sizes of chunks that run through Pyro's handlers, not as a graph."""
     sizes = []
 
-    def recorded(batch, num_particles):
-        sizes.append((len(batch), num_particles))
-        return summed(batch, num_particles)
+    def recorded(chunks, batch, size, number):
+        found = uncompiled(chunks, batch, size, number)
+        sizes.extend([(len(batch), size)] * found)
+        return found
 
-    summed = likelihood.summed_log_weights
-    monkeypatch.setattr(likelihood, "summed_log_weights", recorded)
+    uncompiled = likelihood._Chunks._uncompiled
+    monkeypatch.setattr(likelihood._Chunks, "_uncompiled", recorded)
     return sizes
 
 

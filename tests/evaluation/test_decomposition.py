@@ -14,8 +14,8 @@ from torch import nn
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.evaluation import elbo_terms
 from ppl_vae.evaluation.decomposition import kl_decomposition
+from ppl_vae.evaluation.latent_dimensions import latent_units
 from ppl_vae.evaluation.latents import marginals
-from ppl_vae.evaluation.units import latent_units
 from ppl_vae.testing import LinearGaussian, MixturePriorLinearGaussian
 
 TERMS = ("kl", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
@@ -378,7 +378,7 @@ def test_a_collapse_is_said_in_plain_words(float64):
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 @pytest.mark.parametrize("posterior", ["diagonal", "mixture posterior"])
 def test_the_kls_of_the_dimensions_sum_to_the_kl(posterior, float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     x = binary(20).repeat(25, 1)
     pair = vae("diagonal normal", posterior)
     units = latent_units(pair, x, num_samples=50)
@@ -394,7 +394,7 @@ def test_the_kls_of_the_dimensions_sum_to_the_kl(posterior, float64, monkeypatch
 
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 def test_a_mixture_prior_s_kl_by_dimension_is_an_integral(float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     oracle, x = MixturePriorLinearGaussian(3, 1), torch.randn(5, 3)
     units = latent_units(oracle, x.repeat(100, 1), num_samples=200)
     z, width = grid((-12, 12, 20_000))
@@ -445,7 +445,7 @@ def test_activity_by_draws_is_not_biased_by_their_noise(float64):
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 @pytest.mark.parametrize("inference", ["bottom-up", "top-down"])
 def test_the_layers_of_a_hierarchy(inference, float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     pair, x = hierarchical(inference), binary(40).repeat(12, 1)
     layers = {site: latent_units(pair, x, site=site, num_samples=50) for site in ("z1", "z2")}
     total = sum(u.kl.sum().item() for u in layers.values())

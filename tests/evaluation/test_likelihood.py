@@ -31,10 +31,11 @@ from pairs import (
 from pyro import poutine
 from scipy import stats
 
-from ppl_vae.evaluation import Estimate, bits_per_dim, likelihood, programs, streaming
+from ppl_vae.evaluation import Estimate, bits_per_dim, traced_batch, weight_statistics
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, pareto_k, shape, tail_size
-from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.evaluation.traced_batch import TracedBatch
+from ppl_vae.evaluation.weight_statistics import WeightStatistics
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
@@ -223,9 +224,9 @@ def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float
         kept.append((batch.start, log_w))
         return log_w
 
-    summed = likelihood.summed_log_weights
-    monkeypatch.setattr(likelihood, "summed_log_weights", recorded)
-    monkeypatch.setattr(streaming, "_AT_ONCE", 1)  # they are summed in two parts
+    summed = TracedBatch.log_weights
+    monkeypatch.setattr(TracedBatch, "log_weights", recorded)
+    monkeypatch.setattr(weight_statistics, "_AT_ONCE", 1)  # they are summed in two parts
     result = log_likelihood(oracle, x, num_samples=samples, chunk_size=chunk_size)
     starts = sorted({start for start, _ in kept})
     log_w = torch.cat([torch.cat([w for s, w in kept if s == start]) for start in starts], 1)
@@ -241,7 +242,7 @@ def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float
 
 def test_weights_far_apart_and_very_small_do_not_underflow():
     log_w = torch.tensor([[-1e5], [-1e5 + 1], [-2e5], [-math.inf]], dtype=torch.float64)
-    sums = WeightSums(4)
+    sums = WeightStatistics(4)
     for part in log_w.split(1):
         sums.add(part)
     assert sums.log_mean.item() == pytest.approx(-1e5 + math.log((1 + math.e) / 4), rel=1e-14)
@@ -251,7 +252,7 @@ def test_weights_far_apart_and_very_small_do_not_underflow():
 
 
 def test_only_the_tail_is_kept():
-    sums = WeightSums(5000)
+    sums = WeightStatistics(5000)
     for _ in range(10):
         sums.add(torch.randn(500, 3))
     assert sums._largest.shape == (tail_size(5000) + 1, 3) == (214, 3)
@@ -294,7 +295,7 @@ def test_networks_see_a_bounded_number_of_rows(make, data, num_samples, chunk_si
     pair, x = make(), binary(data)
     decoder, encoder = (largest_batches(p.net) for p in (pair.likelihood, pair.posterior))
     quiet(pair, x, num_samples=num_samples, chunk_size=chunk_size)
-    limit = programs.row_limit(x)
+    limit = traced_batch.row_limit(x)
     assert limit == 1000
     assert limit / 2 < max(decoder) <= limit
     assert max(encoder) <= limit

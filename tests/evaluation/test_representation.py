@@ -10,7 +10,7 @@ from torch import nn
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.evaluation import Estimate
-from ppl_vae.evaluation.calibration import expected_calibration_error
+from ppl_vae.evaluation.classification import expected_calibration_error
 from ppl_vae.evaluation.representation import (
     accuracy_interval,
     clustering,
