@@ -185,8 +185,8 @@ def inference_gap(
             )
         elif unreliable:
             warnings.warn(
-                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(inputs)} data: log p(x) "
-                f"and with it the approximation gap are underestimated; give log_px by "
+                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(inputs)} data: "
+                f"log p(x) and the approximation gap are underestimated there; give log_px by "
                 f"annealed_importance_sampling, or more importance_samples than "
                 f"{importance_samples}",
                 stacklevel=2,

@@ -26,8 +26,9 @@ class Result(ABC):
         return for_stdout("\n".join(lines))
 
     def _repr_html_(self) -> str:
+        style = "text-align:left;white-space:pre"
         rows = "".join(
-            f"<tr><th style='text-align:left;white-space:pre'>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            f"<tr><th style='{style}'>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
             for name, value in self._rows().items()
         )
         return f"<table><caption>{escape(self._title())}</caption>{rows}</table>"
