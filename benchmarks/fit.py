@@ -72,32 +72,32 @@ def drawn(given: Problem, index: Tensor) -> Tensor:
 def bare(given: Problem, steps: int) -> Noting:
     """Take steps in the shortest loop that there is."""
     pair, estimator = ours.pair_of(given), ours.estimator_of(given)
-    optimiser = Noting(pair.parameters(), given.rate)
+    optimizer = Noting(pair.parameters(), given.rate)
     with pyro.validation_enabled(False):
         for index in given.batches(steps, torch.default_generator):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             x = drawn(given, index)
             loss = estimator.differentiable_loss(pair.model, pair.guide, x) * (1 / len(x))
             loss.backward()
-            optimiser.step()
-    return optimiser
+            optimizer.step()
+    return optimizer
 
 
 def bare_compiled(given: Problem, steps: int) -> Noting:
     """Take steps by ``compile_step``, of batches that are drawn outside the graph, as in fit."""
     pair = ours.pair_of(given)
-    optimiser = Noting(pair.parameters(), given.rate)
-    step = training.compile_step(pair, ours.estimator_of(given), optimiser)
+    optimizer = Noting(pair.parameters(), given.rate)
+    step = training.compile_step(pair, ours.estimator_of(given), optimizer)
     for index in given.batches(steps, torch.default_generator):
         step(drawn(given, index))
-    return optimiser
+    return optimizer
 
 
 def fit(given: Problem, steps: int, *, compiled: bool = False) -> Noting:
     """Take steps by ``fit``, of grey values that it binarises."""
     made: list[Noting] = []
 
-    def optimiser(parameters: Any) -> Noting:
+    def optimizer(parameters: Any) -> Noting:
         made.append(Noting(parameters, given.rate))
         return made[0]
 
@@ -107,7 +107,7 @@ def fit(given: Problem, steps: int, *, compiled: bool = False) -> Noting:
         steps=steps,
         batch_size=given.row.batch,
         estimator=ours.estimator_of(given),
-        optimiser=optimiser,
+        optimizer=optimizer,
         compile=compiled,
         progress=False,
     )

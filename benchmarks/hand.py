@@ -204,13 +204,13 @@ def _column(problem: Problem, transform: Callable | None) -> Column:
 
 
 def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor], rate: float) -> Callable:
-    optimiser = adam(module.parameters(), rate)
+    optimizer = adam(module.parameters(), rate)
 
     def step(index: Tensor) -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = loss_of(index)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.detach()
 
     return one_by_one(step)

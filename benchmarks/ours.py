@@ -81,20 +81,20 @@ def plain(problem: Problem) -> Column:
     if problem.row.kind == "likelihood":
         return Column(_likelihood(problem))
     pair, estimator, prepare = pair_of(problem), estimator_of(problem), prepare_of(problem)
-    optimiser = adam(pair.parameters(), problem.rate)
+    optimizer = adam(pair.parameters(), problem.rate)
 
     def mean_loss(*args: Tensor) -> Tensor:
         return estimator.differentiable_loss(pair.model, pair.guide, *args) * (1 / len(args[0]))
 
     def step(index: Tensor) -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         batch = prepare(*inputs_of(problem, index))
         if isinstance(batch[0], data.Part):
             loss = sum(part.weight * mean_loss(*part.args) for part in batch)
         else:
             loss = mean_loss(*batch)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.detach()
 
     return Column(_unvalidated(one_by_one(step)))
@@ -109,9 +109,9 @@ def compiled(problem: Problem) -> Column:
     if not hasattr(training, "compile_step"):
         raise Absent("training.compile_step is not there")
     pair = pair_of(problem)
-    optimiser = adam(pair.parameters(), problem.rate)
+    optimizer = adam(pair.parameters(), problem.rate)
     step = training.compile_step(
-        pair, estimator_of(problem), optimiser, prepare=prepare_of(problem)
+        pair, estimator_of(problem), optimizer, prepare=prepare_of(problem)
     )
     return Column(_strict(one_by_one(lambda index: step(*inputs_of(problem, index)))))
 

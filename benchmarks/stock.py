@@ -114,10 +114,10 @@ def svi(problem: Problem) -> Column:
     if row.kind == "likelihood":
         return Column(_likelihood(problem))
     pyro.clear_param_store()
-    optimiser = Adam({"lr": problem.rate})
+    optimizer = Adam({"lr": problem.rate})
     if row.kind == "ssvae":
         pair = SemiSupervised(problem)
-        steps = SVI(pair.model, pair.guide, optimiser, TraceEnum_ELBO(max_plate_nesting=1))
+        steps = SVI(pair.model, pair.guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1))
 
         def step(index: Tensor) -> float:
             x = torch.bernoulli(images[index])
@@ -132,7 +132,7 @@ def svi(problem: Problem) -> Column:
         # With one plate, of the batch's size, its bound is that of each datum.
         "iwae": partial(RenyiELBO, 0, row.particles, max_plate_nesting=1, vectorize_particles=True),
     }[row.kind]()
-    steps = SVI(vae.model, vae.guide, optimiser, estimator)
+    steps = SVI(vae.model, vae.guide, optimizer, estimator)
     return Column(one_by_one(lambda index: steps.step(torch.bernoulli(images[index])) / len(index)))
 
 

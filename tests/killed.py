@@ -94,8 +94,8 @@ def particles(step):
     return 1 + step % 3
 
 
-def cosine(optimiser):
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 50)
+def cosine(optimizer):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
 
 
 def train(scenario, out, steps, checkpoint_every):

@@ -320,7 +320,7 @@ def test_operations_are_divided_step_by_step():
     for number, milliseconds in enumerate([1.0, 2.0, 30.0]):
         step = event(anatomy.STEP, number=number, microseconds=5e3)
         linear = event("aten::linear", step, 1e3)
-        optimiser = event("Optimizer.step#Adam.step", step, 4e3)
+        optimizer = event("Optimizer.step#Adam.step", step, 4e3)
         events += [
             step,
             linear,
@@ -328,15 +328,15 @@ def test_operations_are_divided_step_by_step():
             event("aten::bernoulli_", step, 3e3),
             event("aten::add", step, 500.0),
             event("cpp_fused_add", step, 250.0),
-            optimiser,
-            event("aten::_fused_adam_", optimiser, 6e3),
+            optimizer,
+            event("aten::_fused_adam_", optimizer, 6e3),
         ]
     found = anatomy.by_step(events)
     assert [step["matrix products"] for step in found] == [2.0, 3.0, 31.0]
     for step in found:
         assert step["random numbers"] == 3.0
         assert step[anatomy.OTHER] == 0.75
-        assert step[anatomy.OPTIMISER] == 6.0
+        assert step[anatomy.OPTIMIZER] == 6.0
         assert set(step) == set(anatomy.ALL[:-1])
 
 

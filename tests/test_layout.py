@@ -1,6 +1,7 @@
 """Imports point one way, and importing the package has no side effects."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -12,7 +13,7 @@ import ppl_vae
 
 ROOT = Path(ppl_vae.__file__).parent
 GROUND_FLOOR = (
-    "ascii buffers constructor equality errors event_shapes files labels module_modes "
+    "ascii buffers constructor deprecation equality errors event_shapes files labels module_modes "
     "process_state protocols random_state registration tensors version"
 )
 # What each package may import, besides itself and the ground floor: nothing that stands below it.
@@ -87,6 +88,24 @@ def test_packages_are_listed_from_the_ground_up():
     for package, imported in PACKAGES.items():
         assert set(imported.split()) <= seen, package
         seen.add(package)
+
+
+def reachable(arrows, package):
+    """Return the packages that one can reach by one arrow or several."""
+    direct = {to for start, to in arrows if start == package}
+    return direct.union(*(reachable(arrows, to) for to in direct))
+
+
+def test_the_map_in_contributing_is_that_of_the_imports():
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    picture = set(re.findall(r"(\w+) --> (\w+)", text))
+    table = {(p, to) for p, imported in PACKAGES.items() for to in imported.split()}
+    needed = {
+        (start, to)
+        for start, to in table
+        if not any(to in reachable(table, other) for begin, other in table if begin == start)
+    }
+    assert picture == needed  # what several arrows say is left out
 
 
 @pytest.mark.parametrize("package", [*GROUND_FLOOR.split(), *PACKAGES])

@@ -155,13 +155,13 @@ def test_svi_registers_each_parameter_once_and_trains_it(name):
 def test_a_loop_that_collects_as_svi_does_trains():
     # Pyro's tutorial on custom objectives.
     pair, x = vae(), binary()
-    optimiser = pyro.optim.Adam({"lr": 0.1})
+    optimizer = pyro.optim.Adam({"lr": 0.1})
     before = copy.deepcopy(list(pair.parameters()))
     with poutine.trace(param_only=True) as capture:
         Trace_ELBO().differentiable_loss(pair.model, pair.guide, x).backward()
     found = {site["value"].unconstrained() for site in capture.trace.nodes.values()}
     assert found == set(pair.parameters())
-    optimiser(found)
+    optimizer(found)
     assert not any(map(torch.equal, before, pair.parameters()))
 
 

@@ -1,4 +1,4 @@
-"""Every prior × posterior × likelihood × estimator × route trains: the cross product, in full."""
+"""Every prior × posterior × likelihood × estimator × route trains: each pair, or all (slow)."""
 
 import math
 
@@ -19,6 +19,7 @@ from pairs import (
     ssvae,
     vae,
 )
+from pairwise import cross
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 
@@ -45,9 +46,9 @@ def importance_weighted():
 
 def steps_by_svi(pair, estimators, data):
     """Take a step with each estimator, and yield its loss."""
-    optimiser = pyro.optim.Adam({"lr": LR})
+    optimizer = pyro.optim.Adam({"lr": LR})
     for estimator in estimators:
-        svi = SVI(pair.model, pair.guide, optimiser, estimator())
+        svi = SVI(pair.model, pair.guide, optimizer, estimator())
         yield svi.step(*data)
 
 
@@ -55,11 +56,11 @@ def steps_as_module(pair, estimators, data):
     """Take a step with each estimator, and yield its loss."""
     for estimator in estimators:
         bound = estimator()(pair.model, pair.guide)
-        optimiser = torch.optim.Adam(bound.parameters(), lr=LR)
-        optimiser.zero_grad()
+        optimizer = torch.optim.Adam(bound.parameters(), lr=LR)
+        optimizer.zero_grad()
         loss = bound(*data)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         yield loss.item()
 
 
@@ -79,17 +80,17 @@ def assert_trains(pair, estimators, *data):
             before = after
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("posterior", POSTERIORS)
-@pytest.mark.parametrize("prior", PRIORS)
+@cross(prior=PRIORS, posterior=POSTERIORS, likelihood=LIKELIHOODS)
 def test_vae(prior, posterior, likelihood):
     x = observations(likelihood, BATCH)
     assert_trains(vae(prior, posterior, likelihood), [elbo, importance_weighted], x)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "normal, learned scale"])
-@pytest.mark.parametrize("posterior", POSTERIORS)
-@pytest.mark.parametrize("prior", [*PRIORS, *CONDITIONAL_PRIORS])
+@cross(
+    prior=[*PRIORS, *CONDITIONAL_PRIORS],
+    posterior=POSTERIORS,
+    likelihood=["bernoulli", "normal, learned scale"],
+)
 def test_semi_supervised_vae(prior, posterior, likelihood):
     pair = ssvae(prior, posterior, likelihood, alpha=1.0)
     x, y = observations(likelihood, BATCH), torch.tensor([0, -1, 2, -1])

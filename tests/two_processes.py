@@ -286,8 +286,8 @@ class Infinite(Trace_ELBO):
 class FullDisk(torch.optim.lr_scheduler.ConstantLR):
     """A schedule at whose third step nothing can be written any more."""
 
-    def __init__(self, optimiser, folder):
-        super().__init__(optimiser)
+    def __init__(self, optimizer, folder):
+        super().__init__(optimizer)
         self._folder = folder
 
     def step(self):

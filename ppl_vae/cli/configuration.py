@@ -15,6 +15,7 @@ from ppl_vae.cli.class_names import LOGGERS, shipped
 from ppl_vae.cli.durations import EVERY, beta_in_steps, in_steps
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import PLACES, Flag
+from ppl_vae.cli.output import say
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.settings import SHORT, DataSettings, DeviceSettings, FitSettings
 from ppl_vae.data import Dataset
@@ -33,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "model": {},
     "data": {},
     "estimator": {"class": "ImportanceWeightedELBO", "num_particles": 1},
-    "optimiser": {"class": "Adam", "lr": 1e-3, "fused": True},
+    "optimizer": {"class": "Adam", "lr": 1e-3, "fused": True},
     "lr_schedule": None,
     "fit": {},
     "devices": {},
@@ -55,7 +56,7 @@ class Configuration:
         model: as :func:`ppl_vae.from_config` takes it.
         data: what to train on.
         estimator: of the bound.
-        optimiser: of the parameters.
+        optimizer: of the parameters.
         lr_schedule: of the rate; None for a constant one.
         fit: how to train.
         devices: where.
@@ -66,7 +67,7 @@ class Configuration:
     model: dict[str, Any]
     data: DataSettings
     estimator: Named
-    optimiser: Named
+    optimizer: Named
     lr_schedule: Named | None
     fit: FitSettings
     devices: DeviceSettings
@@ -109,7 +110,7 @@ class Configuration:
             model=dict(full["model"]),
             data=data,
             estimator=Named.of("estimator", full["estimator"]),
-            optimiser=Named.of("optimiser", full["optimiser"]),
+            optimizer=Named.of("optimizer", full["optimizer"]),
             lr_schedule=None if schedule is None else Named.of("lr_schedule", schedule),
             fit=fit,
             devices=DeviceSettings.of(full["devices"], "devices"),
@@ -171,7 +172,7 @@ class Configuration:
             "model": self.model,
             "data": self.data.mapping(),
             "estimator": self.estimator.mapping(),
-            "optimiser": self.optimiser.mapping(),
+            "optimizer": self.optimizer.mapping(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.mapping(),
             "fit": self.fit.mapping(),
             "devices": self.devices.mapping(),
@@ -261,7 +262,18 @@ def read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is of a model alone; write it below the key 'model'")
     if "format" in tree:
         check_format(file, tree["format"], tree.get("ppl_vae"))
-    return tree
+    return _with_current_names(file, tree)
+
+
+def _with_current_names(file: Path, tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the section that was called ``optimiser`` as ``optimizer``."""
+    if "optimiser" not in tree:
+        return tree
+    if "optimizer" in tree:
+        raise ConfigError(f"{file}: optimiser is the old name of optimizer; leave optimizer alone")
+    if "ppl_vae" not in tree:  # written by hand, not by an older version
+        say(f"warning: {file}: the section optimiser is now spelled optimizer")
+    return {"optimizer" if k == "optimiser" else k: section for k, section in tree.items()}
 
 
 def name_of(given: str | None, model: Mapping[str, Any]) -> str:

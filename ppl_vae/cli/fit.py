@@ -103,7 +103,7 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
             kept = plan.folder / CHECKPOINTS
             saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
             say(
-                f"step {error.step}: {error.origin}; {saved}. A lower --optimiser.lr, "
+                f"step {error.step}: {error.origin}; {saved}. A lower --optimizer.lr, "
                 f"--fit.clip_norm 100, or --model.likelihood.min_scale 0.01 where a scale is "
                 f"learned, often helps"
             )
@@ -385,7 +385,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
         steps=settings.steps,
         epochs=settings.epochs,
         estimator=plan.estimator,
-        optimiser=configuration.optimiser.make,
+        optimizer=configuration.optimizer.make,
         lr_schedule=None if schedule is None else schedule.make,
         beta=plan.beta,
         clip_norm=settings.clip_norm,

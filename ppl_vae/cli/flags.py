@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from ppl_vae.cli.errors import UsageError
+from ppl_vae.cli.output import say
 from ppl_vae.cli.settings import BOOLEANS, SECTIONS, SHORT, options
 
-PLACES = ("model", "data", "estimator", "optimiser", "lr_schedule", "fit", "devices")
+PLACES = ("model", "data", "estimator", "optimizer", "lr_schedule", "fit", "devices")
 """The sections that have entries."""
 
 SWAPS = {
@@ -18,7 +19,7 @@ SWAPS = {
     "posterior": "model.posterior.class",
     "likelihood": "model.likelihood.class",
     "estimator": "estimator.class",
-    "optimiser": "optimiser.class",
+    "optimizer": "optimizer.class",
     "lr_schedule": "lr_schedule.class",
 }
 """The flags that name a class, and the entries that they are."""
@@ -34,7 +35,7 @@ STANDARD: dict[str, dict[str, object]] = {
 SHORTER = {
     **{section: f"{section}.{entry}" for section, entry in SHORT.items()},
     **{n: f"fit.{n}" for n in ("steps", "epochs", "batch_size", "beta", "seed", "compile")},
-    "lr": "optimiser.lr",
+    "lr": "optimizer.lr",
     "latent_dim": "model.latent_dim",
     "labels": "data.labels",
     "precision": "devices.precision",
@@ -47,12 +48,13 @@ SHORTER = {
 _OFTEN = (
     "model.latent_dim",
     *("model.prior.components", "model.posterior.net.hidden", "model.likelihood.net.hidden"),
-    *("model.likelihood.scale", "estimator.num_particles", "optimiser.lr", "lr_schedule.step_size"),
+    *("model.likelihood.scale", "estimator.num_particles", "optimizer.lr", "lr_schedule.step_size"),
 )
 """Entries that are no section's own, to suggest."""
 
 _OTHER_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
+_OLD = re.compile(r"--optimiser\b")
 _SECTION = re.compile(rf"({'|'.join(PLACES)})[.\[]\S+")
 
 
@@ -86,7 +88,7 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
     """
     rest: list[str] = []
     found: list[Flag] = []
-    todo = list(words)
+    todo = _with_current_names(words) if command == "fit" else list(words)
     spelled = {_one(flag): flag for flag in own}
     while todo:
         word = todo.pop(0)
@@ -107,6 +109,16 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
             text = _value(typed, path, todo)
         found += _flags(typed, path, text)
     return rest, found
+
+
+def _with_current_names(words: Sequence[str]) -> list[str]:
+    """Return the words with ``--optimiser`` as ``--optimizer``, and say so."""
+    old = [word for word in words if _OLD.match(word)]
+    if old and any(re.match(r"--optimizer\b", word) for word in words):
+        raise UsageError("--optimiser is the old name of --optimizer; give --optimizer alone")
+    if old:
+        say("warning: --optimiser is now spelled --optimizer")
+    return [_OLD.sub("--optimizer", word) for word in words]
 
 
 def entry_of(typed: str) -> str | None:
@@ -177,7 +189,7 @@ def _example(path: str) -> str:
         "init": "runs/vae",
         "logger": "csv",
         "devices.accelerator": "cpu",
-        "optimiser.lr": "1e-3",
+        "optimizer.lr": "1e-3",
     }.get(path, "NAME" if path.endswith(".class") else "10")
 
 

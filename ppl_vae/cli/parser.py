@@ -236,7 +236,7 @@ def _fit(commands: Any) -> Parser:
             listed = class_names.classes(name)
             group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
     _entry(group, "model.latent_dim", "N", "dimensions of z")
-    _entry(group, "optimiser.lr", "X", "learning rate [0.001]")
+    _entry(group, "optimizer.lr", "X", "learning rate [0.001]")
     for section, cls in SECTIONS.items():
         group = made.add_argument_group(_TITLES[section])
         for entry, hint, default, help in options(cls):
@@ -247,7 +247,7 @@ def _fit(commands: Any) -> Parser:
 
 
 _OF_TORCH = {
-    "optimiser": "of torch.optim, such as Adam, AdamW, RMSprop, SGD",
+    "optimizer": "of torch.optim, such as Adam, AdamW, RMSprop, SGD",
     "lr_schedule": "of torch.optim.lr_scheduler, such as CosineAnnealingLR, StepLR, LinearLR",
 }
 

@@ -23,7 +23,7 @@ from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.signature import arguments_of, convert
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
-_NOT_OPTIMISERS = ("LBFGS", "SparseAdam")
+_NOT_OPTIMIZERS = ("LBFGS", "SparseAdam")
 # These take functions or other schedules, or a metric at each step.
 _NOT_SCHEDULES = (
     "LambdaLR",
@@ -51,7 +51,7 @@ KINDS: dict[str, dict[str, type]] = {
         **_classes(estimators, ELBO, ("KLWeighted",)),  # that is fit.beta
         **{name: getattr(infer, name) for name in PYRO_ESTIMATORS},
     },
-    "optimiser": _classes(torch.optim, Optimizer, _NOT_OPTIMISERS),
+    "optimizer": _classes(torch.optim, Optimizer, _NOT_OPTIMIZERS),
     "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_SCHEDULES),
 }
 """Per section, the classes that it may name."""

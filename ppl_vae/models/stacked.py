@@ -23,7 +23,7 @@ class StackedVAE(Constructed):
     :meth:`latents` of x with labels, its likelihood a density of M1's latents, such as
     ``likelihoods.Normal(net, "per-pixel")``:
 
-        svi = SVI(stacked.second.model, stacked.second.guide, optimiser, TraceEnum_ELBO(...))
+        svi = SVI(stacked.second.model, stacked.second.guide, optimizer, TraceEnum_ELBO(...))
         svi.step(stacked.latents(x), y)
 
     The bound is then on log p(z_1, y) of M2, for drawn z_1, not on log p(x).

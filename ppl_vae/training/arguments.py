@@ -79,7 +79,7 @@ def checked_estimator(estimator: ELBO, owner: str = "fit") -> ELBO:
     return estimator
 
 
-def made_optimiser(
+def made_optimizer(
     make: Callable[[list[nn.Parameter]], Optimizer] | None, parameters: list[nn.Parameter]
 ) -> Optimizer:
     """Return the optimiser of some parameters; Adam at a rate of 1e-3 where none is given.
@@ -98,26 +98,26 @@ def made_optimiser(
     how = "give what makes one, such as functools.partial(torch.optim.Adam, lr=1e-3)"
     if not callable(make):
         raise TypeError(
-            f"fit: optimiser must be a function of the parameters, got {_kind(make)}; {how}"
+            f"fit: optimizer must be a function of the parameters, got {_kind(make)}; {how}"
         )
     if isinstance(make, PyroOptim):
-        raise TypeError(f"fit: optimiser must be of torch.optim, got one of pyro.optim; {how}")
-    optimiser = _made("optimiser", make, parameters, how)
-    if not isinstance(optimiser, Optimizer):
+        raise TypeError(f"fit: optimizer must be of torch.optim, got one of pyro.optim; {how}")
+    optimizer = _made("optimizer", make, parameters, how)
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"fit: optimiser must return a torch.optim.Optimizer, and {_kind(make)} returned "
-            f"{_kind(optimiser)}; {how}"
+            f"fit: optimizer must return a torch.optim.Optimizer, and {_kind(make)} returned "
+            f"{_kind(optimizer)}; {how}"
         )
-    if _needs(optimiser.step):
+    if _needs(optimizer.step):
         raise TypeError(
-            f"fit: optimiser must take a step from one gradient, and {_kind(optimiser)} needs a "
+            f"fit: optimizer must take a step from one gradient, and {_kind(optimizer)} needs a "
             f"closure, to look several times; {how}"
         )
-    return optimiser
+    return optimizer
 
 
 def made_schedule(
-    make: Callable[[Optimizer], LRScheduler] | None, optimiser: Optimizer
+    make: Callable[[Optimizer], LRScheduler] | None, optimizer: Optimizer
 ) -> LRScheduler | None:
     """Return the schedule of an optimiser's learning rate.
 
@@ -134,7 +134,7 @@ def made_schedule(
         raise TypeError(
             f"fit: lr_schedule must be a function of the optimiser, got {_kind(make)}; {how}"
         )
-    schedule = _made("lr_schedule", make, optimiser, how)
+    schedule = _made("lr_schedule", make, optimizer, how)
     if not isinstance(schedule, LRScheduler):
         raise TypeError(
             f"fit: lr_schedule must return a schedule of torch.optim.lr_scheduler, and "

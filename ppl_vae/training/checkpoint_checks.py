@@ -132,7 +132,7 @@ def check_alike(value: Any, like: Any, path: str) -> None:
 _KINDS: dict[str, type] = {
     "declaration": dict,
     "source": dict,
-    "optimiser": dict,
+    "optimizer": dict,
     "best": dict,
     "history": dict,
     "validation": dict,

@@ -45,18 +45,18 @@ class Lookout:
     that follow before anyone has looked are skipped, too.
 
     Args:
-        optimiser: of which :meth:`suits` is true.
+        optimizer: of which :meth:`suits` is true.
     """
 
-    def __init__(self, optimiser: Optimizer) -> None:
-        self._optimiser = optimiser
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
         self._spoilt: Tensor | None = None
         self._unseen: list[Attempt] = []
 
     @staticmethod
-    def suits(optimiser: Optimizer, device: torch.device) -> bool:
+    def suits(optimizer: Optimizer, device: torch.device) -> bool:
         """Tell whether it can be done, and to look at each step would be to wait."""
-        return device.type == "cuda" and getattr(optimiser, "_step_supports_amp_scaling", False)
+        return device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     @property
     def due(self) -> bool:
@@ -67,11 +67,11 @@ class Lookout:
         """Take the optimiser's step, if all was finite so far."""
         spoilt = torch.logical_not(torch.isfinite(attempt.sum)).float()
         self._spoilt = spoilt if self._spoilt is None else torch.maximum(self._spoilt, spoilt)
-        self._optimiser.found_inf = self._spoilt  # type: ignore[attr-defined]
+        self._optimizer.found_inf = self._spoilt  # type: ignore[attr-defined]
         try:
-            self._optimiser.step()
+            self._optimizer.step()
         finally:
-            del self._optimiser.found_inf  # type: ignore[attr-defined]
+            del self._optimizer.found_inf  # type: ignore[attr-defined]
         self._unseen.append(attempt)
 
     def first_spoilt(self) -> Attempt | None:

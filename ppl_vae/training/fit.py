@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.deprecation import renamed_argument
 from ppl_vae.errors import flag, seed_of
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.module_modes import training
@@ -30,7 +31,7 @@ from ppl_vae.training.arguments import (
     checked_estimator,
     checked_folder,
     checked_norm,
-    made_optimiser,
+    made_optimizer,
     made_schedule,
 )
 from ppl_vae.training.compiled import CompiledShares
@@ -42,7 +43,7 @@ from ppl_vae.training.objective import Objective
 from ppl_vae.training.parameters import Holdings, Parameters
 from ppl_vae.training.run import Parts, Run
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration, of_optimiser, of_pair
+from ppl_vae.training.settings import Declaration, of_optimizer, of_pair
 from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.validation import Validation, check_per_datum
 
@@ -73,6 +74,7 @@ class FitResult:
     best_step: int | None
 
 
+@renamed_argument("optimiser", "optimizer")
 def fit(
     pair: ModelAndGuide,
     data: Any,
@@ -81,7 +83,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     estimator: ELBO | None = None,
-    optimiser: Callable[[list[nn.Parameter]], Optimizer] | None = None,
+    optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None,
     lr_schedule: Callable[[Optimizer], LRScheduler] | None = None,
     beta: float | int | Callable[[int], float] | None = None,
     num_particles: Callable[[int], int] | None = None,
@@ -140,7 +142,7 @@ def fit(
         batch_size: data per step, in all processes together; 100 where the data have none.
         estimator: any ``pyro.infer.ELBO`` that torch can differentiate; the ELBO, labels summed
             exactly, if not given.
-        optimiser: makes the optimiser of the parameters, such as
+        optimizer: makes the optimiser of the parameters, such as
             ``functools.partial(torch.optim.AdamW, lr=1e-4)``; Adam at a rate of 1e-3 by default.
         lr_schedule: makes the schedule of an optimiser's rate, stepped at every step.
         beta: the weight on the KL, or a function of the step
@@ -239,10 +241,10 @@ def fit(
                     objective, first, "the default estimator needs them; give another estimator"
                 )
         objective.try_out(first)
-        made = made_optimiser(optimiser, [p for p in objective.parameters() if p.requires_grad])
+        made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
         holdings = Holdings(made, "fit", some=True)
         holdings.check(Parameters(objective))
-        declared = of_optimiser(made, objective)
+        declared = of_optimizer(made, objective)
         following = None
         if validation is not None:
             check_classes(data, validation)
@@ -254,7 +256,7 @@ def fit(
             objective=objective,
             stepper=objective if fabric.world_size == 1 else fabric.setup_module(objective),
             compiled=_compiled(objective, source, fabric) if compile else None,
-            optimiser=made,
+            optimizer=made,
             holdings=holdings,
             lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
@@ -319,7 +321,7 @@ def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledS
         warnings.warn(
             "fit: compile=True is for one process; the steps of several are run as they are",
             NotCompiledWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     return CompiledShares(objective, Processes().share(source.first()), fabric.autocast)

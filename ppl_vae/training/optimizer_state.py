@@ -22,10 +22,10 @@ _NOT_NEGATIVE = (
 )
 
 
-def checked_optimiser(
-    state: Mapping[str, Any], optimiser: Optimizer, folder: Path
+def checked_optimizer(
+    state: Mapping[str, Any], optimizer: Optimizer, folder: Path
 ) -> dict[str, Any]:
-    """Return a state that ``optimiser.load_state_dict`` can take.
+    """Return a state that ``optimizer.load_state_dict`` can take.
 
     An optimiser of torch itself says what its state must look like: one is made of a copy of each
     parameter, with the options in the file, and takes a step without a gradient. Of any other, a
@@ -37,8 +37,8 @@ def checked_optimiser(
         DamagedError: if there are other groups, options, parameters or entries, a tensor has
             another shape or dtype, or a number is not finite, or negative where that cannot be.
     """
-    own = optimiser.state_dict()
-    where = f"{folder}: optimiser"
+    own = optimizer.state_dict()
+    where = f"{folder}: optimizer"
     if set(state) != set(own):
         raise DamagedError(f"{where} must have {quoted(list(own))}, got {quoted(list(state))}")
     check_alike(state["param_groups"], own["param_groups"], f"{where}: param_groups")
@@ -47,23 +47,23 @@ def checked_optimiser(
         raise DamagedError(f"{where}: its parameters are numbered in another way")
     if not isinstance(given, dict) or not all(type(n) is int and n in numbers for n in given):
         raise DamagedError(f"{where}: state must map numbers of parameters, got {quoted(given)}")
-    groups = zip(optimiser.param_groups, state["param_groups"], strict=True)
+    groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
     parameters = [(p, saved) for group, saved in groups for p in group["params"]]
     found = {}
     for number, (parameter, group) in zip(numbers, parameters, strict=True):
         if number in given:
             path = f"{where}: parameter {number}"
-            like = _like(optimiser, parameter, group, path)
-            exact = type(optimiser).__module__.startswith("torch.")
+            like = _like(optimizer, parameter, group, path)
+            exact = type(optimizer).__module__.startswith("torch.")
             found[number] = _of_one(given[number], parameter, like, exact, path)
     return {**state, "state": found}
 
 
 def _like(
-    optimiser: Optimizer, parameter: Tensor, group: Mapping[str, Any], path: str
+    optimizer: Optimizer, parameter: Tensor, group: Mapping[str, Any], path: str
 ) -> dict[str, Any]:
     """Return the state that torch's optimiser would have for a parameter; of others, nothing."""
-    bases = [c for c in type(optimiser).__mro__ if c.__module__.startswith("torch.")]
+    bases = [c for c in type(optimizer).__mro__ if c.__module__.startswith("torch.")]
     if bases[0] is Optimizer:
         return {}
     names = list(inspect.signature(bases[0].__init__).parameters)[2:]  # type: ignore[misc]

@@ -31,14 +31,14 @@ class Holdings:
     """What an optimiser holds, held against what it is to train.
 
     Args:
-        optimiser: of the parameters.
+        optimizer: of the parameters.
         owner: the function, for messages.
         some: whether it may hold some of them only: those that it lacks at the first look, where it
             holds any, are left alone.
     """
 
-    def __init__(self, optimiser: Optimizer, owner: str, *, some: bool = False) -> None:
-        self._optimiser = optimiser
+    def __init__(self, optimizer: Optimizer, owner: str, *, some: bool = False) -> None:
+        self._optimizer = optimizer
         self._owner = owner
         self._some = some
         self._left_alone: set[int] = set()
@@ -53,7 +53,7 @@ class Holdings:
         Raises:
             ValueError: that names the parameters that would not be trained, or if there are none.
         """
-        held = [p for group in self._optimiser.param_groups for p in group["params"]]
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
         ids = [*map(id, held)]
         if self._seen is not None and self._seen[0] is parameters and self._seen[1] == ids:
             return
@@ -87,10 +87,10 @@ class Holdings:
 
     def _check_state(self, parameters: Parameters) -> None:
         """Raise ValueError where parameters are of another dtype or device than their state."""
-        if not type(self._optimiser).__module__.startswith("torch.optim"):
+        if not type(self._optimizer).__module__.startswith("torch.optim"):
             return  # others may keep a state of their own kind
         for name, parameter in parameters.named.items():
-            for value in self._optimiser.state.get(parameter, {}).values():
+            for value in self._optimizer.state.get(parameter, {}).values():
                 if (
                     not isinstance(value, Tensor)
                     or value.shape != parameter.shape
@@ -106,12 +106,12 @@ class Holdings:
                     )
 
 
-def check_rates(owner: str, optimiser: Optimizer) -> None:
+def check_rates(owner: str, optimizer: Optimizer) -> None:
     """Raise ValueError unless learning rates are finite and at least 0, as schedules leave them.
 
     Those that are tensors on a device are not looked at, which would be to wait for it.
     """
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         rate = group["lr"]
         if isinstance(rate, Tensor) and rate.device.type != "cpu":
             continue

@@ -38,10 +38,10 @@ from ppl_vae.training.distributed import Processes, Share, any_of, greatest, tog
 from ppl_vae.training.history import Table
 from ppl_vae.training.nan_tracing import FINITE, MADE_BY_ESTIMATOR, NotFiniteError, origin
 from ppl_vae.training.objective import Objective
-from ppl_vae.training.optimizer_state import checked_optimiser
+from ppl_vae.training.optimizer_state import checked_optimizer
 from ppl_vae.training.parameters import Holdings, Parameters, check_rates, total_norm
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration
+from ppl_vae.training.settings import Declaration, with_current_names
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
 
@@ -58,7 +58,7 @@ class Parts:
         objective: what is minimised.
         stepper: the same, as Fabric has set it up for several processes.
         compiled: the same, compiled, for shares that suit it; None if not asked for.
-        optimiser: of all parameters.
+        optimizer: of all parameters.
         holdings: whether it holds all that is to be trained.
         lr_schedule: of the learning rate.
         scheduled: the estimator.
@@ -73,7 +73,7 @@ class Parts:
     objective: Objective
     stepper: nn.Module
     compiled: CompiledShares | None
-    optimiser: Optimizer
+    optimizer: Optimizer
     holdings: Holdings
     lr_schedule: LRScheduler | None
     scheduled: Scheduled
@@ -110,8 +110,8 @@ class Run:
         self._parameters = list(parts.objective.parameters())
         self._moving = Moving(parts.objective)
         self._lookout: Lookout | None = None
-        if self.processes.number == 1 and Lookout.suits(parts.optimiser, parts.fabric.device):
-            self._lookout = Lookout(parts.optimiser)
+        if self.processes.number == 1 and Lookout.suits(parts.optimizer, parts.fabric.device):
+            self._lookout = Lookout(parts.optimizer)
 
     def begin(self) -> None:
         """Seed what the first step draws from, and forget gradients from before."""
@@ -164,8 +164,8 @@ class Run:
             assert self._lookout is not None
             self._lookout.step(attempt)
         else:
-            parts.optimiser.step()
-        rate = parts.optimiser.param_groups[0]["lr"]
+            parts.optimizer.step()
+        rate = parts.optimizer.param_groups[0]["lr"]
         self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # schedules write on it
         if parts.lr_schedule is not None:
             parts.lr_schedule.step()
@@ -241,7 +241,7 @@ class Run:
         """
         parts = self.parts
         parts.holdings.check(Parameters(parts.objective))
-        check_rates("fit", parts.optimiser)
+        check_rates("fit", parts.optimizer)
         means = torch.stack(self._since_log).double().mean(0)
         self._since_log = []
         objective, *each = _mean_over_processes(means, parts.fabric).tolist()
@@ -330,7 +330,7 @@ class Run:
             "declaration": declaration.words(),
             "step": self.step,
             "source": parts.source.state_dict(),
-            "optimiser": parts.optimiser.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
             "lr_schedule": None if schedule is None else schedule.state_dict(),
             "best": self.best.state_dict(),
             "history": self.history.state_dict(),
@@ -375,7 +375,7 @@ class Run:
     def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
         """Take over the state of a checkpoint."""
         parts = self.parts
-        state, folder = found.state, found.folder
+        state, folder = with_current_names(found.state), found.folder
         check_entries(state, found.step, folder)
         declaration.check(state["declaration"], folder)
         if found.step > total:
@@ -389,11 +389,11 @@ class Run:
         check_weights(weights_there, parts.objective, f"{folder}: the weights")
         if found.best is not None:
             check_weights(found.best, parts.objective, f"{folder}: the best weights")
-        optimiser = checked_optimiser(state["optimiser"], parts.optimiser, folder)
+        optimizer = checked_optimizer(state["optimizer"], parts.optimizer, folder)
         parts.source.load_state_dict(state["source"], found.step)
         put_back(parts.objective, weights_there)
         self.step = found.step
-        parts.optimiser.load_state_dict(optimiser)
+        parts.optimizer.load_state_dict(optimizer)
         if parts.lr_schedule is not None:
             parts.lr_schedule.load_state_dict(state["lr_schedule"])
         self.best.load_state_dict(state["best"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,17 +42,17 @@ class Declaration:
     Args:
         given: the arguments of ``fit`` that decide it, by name; those of ``MAY_CHANGE`` are not
             among them.
-        optimiser: what :func:`of_optimiser` says of it.
+        optimizer: what :func:`of_optimizer` says of it.
     """
 
-    def __init__(self, given: Mapping[str, object], optimiser: Mapping[str, str]) -> None:
+    def __init__(self, given: Mapping[str, object], optimizer: Mapping[str, str]) -> None:
         self._given = dict(given)
         self._words = {
             "versions.python": platform.python_version(),
             **{f"versions.{name}": _version(package) for name, package in _VERSIONS.items()},
             "torch's default dtype": str(torch.get_default_dtype()),
             **described(self._given),
-            **optimiser,
+            **optimizer,
         }
 
     def words(self) -> dict[str, str]:
@@ -125,17 +127,29 @@ def of_pair(pair: ModelAndGuide) -> dict[str, object]:
     return {**named, "pair.model": pair.model, "pair.guide": pair.guide}
 
 
-def of_optimiser(optimiser: Optimizer, module: nn.Module) -> dict[str, str]:
+def of_optimizer(optimizer: Optimizer, module: nn.Module) -> dict[str, str]:
     """Return words for an optimiser of a module's parameters; a schedule changes its rate later."""
     names = {id(p): name for name, p in module.named_parameters()}
-    several = len(optimiser.param_groups) > 1
+    several = len(optimizer.param_groups) > 1
     given: dict[str, object] = {}
-    for i, group in enumerate(optimiser.param_groups):
-        path = f"optimiser.param_groups[{i}]" if several else "optimiser"
+    for i, group in enumerate(optimizer.param_groups):
+        path = f"optimizer.param_groups[{i}]" if several else "optimizer"
         own = [names.get(id(p), "another") for p in group["params"]]
         given[f"{path}.params"] = f"{len(own)} parameters ({short(repr(own).encode())})"
         given |= {f"{path}.{name}": value for name, value in group.items() if name != "params"}
-    return {"optimiser": type(optimiser).__qualname__, **described(given)}
+    return {"optimizer": type(optimizer).__qualname__, **described(given)}
+
+
+def with_current_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's state by its names of today; 0.1 spelled ``optimiser``."""
+
+    def renamed(entries: Mapping[str, Any]) -> dict[str, Any]:
+        return {re.sub(r"^optimiser\b", "optimizer", name): v for name, v in entries.items()}
+
+    state = renamed(state)
+    if isinstance(declaration := state.get("declaration"), dict):
+        state["declaration"] = renamed(declaration)
+    return state
 
 
 def _outermost(names: Sequence[str]) -> list[str]:

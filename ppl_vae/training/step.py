@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ppl_vae.buffers import Moving, kept_buffers
 from ppl_vae.compilation import left_alone
 from ppl_vae.data import Part
+from ppl_vae.deprecation import renamed_argument
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.process_state import exclusively
@@ -39,10 +40,11 @@ from ppl_vae.training.schedules import Scheduled
 _OWNER = "compile_step"
 
 
+@renamed_argument("optimiser", "optimizer")
 def compile_step(
     pair: ModelAndGuide,
     estimator: ELBO,
-    optimiser: Optimizer,
+    optimizer: Optimizer,
     *,
     prepare: Callable[..., Any] | None = None,
 ) -> Callable[..., Tensor]:
@@ -66,7 +68,7 @@ def compile_step(
     Args:
         pair: any object whose ``model`` and ``guide`` are modules.
         estimator: any ``pyro.infer.ELBO`` with a ``differentiable_loss``.
-        optimiser: any of ``torch.optim``, of the pair's parameters; ``fused=True`` is fastest.
+        optimizer: any of ``torch.optim``, of the pair's parameters; ``fused=True`` is fastest.
         prepare: returns the programs' arguments, a tuple of tensors or of
             :class:`ppl_vae.data.Part`, of a step's inputs; it is compiled, too. The inputs are the
             arguments if not given, ``step(x, mask=mask)``. Labels must be inputs: whether some are
@@ -99,12 +101,12 @@ def compile_step(
         >>> loss = step(torch.randint(1437, (100,)))  # doctest: +SKIP
     """
     check_pair(_OWNER, pair)
-    check_kind(_OWNER, "optimiser", optimiser, Optimizer, "a torch.optim.Optimizer")
+    check_kind(_OWNER, "optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
     if prepare is not None and not callable(prepare):
         raise TypeError(
             f"{_OWNER}: prepare must be a function of a step's inputs, got {describe(prepare)}"
         )
-    return _Step(pair, checked_estimator(estimator, _OWNER), optimiser, prepare)
+    return _Step(pair, checked_estimator(estimator, _OWNER), optimizer, prepare)
 
 
 class _Step:
@@ -112,20 +114,20 @@ class _Step:
         self,
         pair: ModelAndGuide,
         estimator: ELBO,
-        optimiser: Optimizer,
+        optimizer: Optimizer,
         prepare: Callable[..., Any] | None,
     ) -> None:
         no_search_for_gpus()
         self._pair = pair
         self._scheduled = Scheduled(estimator, None, None, None)
-        self._optimiser = optimiser
+        self._optimizer = optimizer
         self._prepare = prepare
         self._signature = Signature(
             _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
         )
         self._names: tuple[str, ...] = ()
         self._parts: tuple[Objective, CompiledObjective, Moving] | None = None
-        self._holdings = Holdings(optimiser, _OWNER)
+        self._holdings = Holdings(optimizer, _OWNER)
         self._lookout: Lookout | None = None
         self._taken = 0
 
@@ -144,7 +146,7 @@ class _Step:
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
         objective, compiled, moving = self._made(inputs)
-        check_rates(_OWNER, self._optimiser)
+        check_rates(_OWNER, self._optimizer)
         before = generators(inputs[0].device)
         with ExitStack() as undone, pyro.validation_enabled(False):
 
@@ -163,7 +165,7 @@ class _Step:
         if self._lookout is not None:
             self._lookout.step(attempt)
         elif math.isfinite(attempt.sum.item()):
-            self._optimiser.step()
+            self._optimizer.step()
         else:
             compiled.parameters.forget_gradients()
             raise self._not_finite(objective, attempt)
@@ -182,8 +184,8 @@ class _Step:
             self._holdings.check(Parameters(objective))
             compiled = CompiledObjective(objective, self._share, prepare=self._prepare)
             self._parts = objective, compiled, Moving(objective)
-            if Lookout.suits(self._optimiser, inputs[0].device):
-                self._lookout = Lookout(self._optimiser)
+            if Lookout.suits(self._optimizer, inputs[0].device):
+                self._lookout = Lookout(self._optimizer)
         return self._parts
 
     def _not_finite(self, objective: Objective, attempt: Attempt) -> NotFiniteError:

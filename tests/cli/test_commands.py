@@ -201,7 +201,7 @@ def test_the_resolved_configuration_repeats_the_run():
 def test_the_resolved_configuration_has_every_default(trained):
     full = configuration(trained)
     assert full["ppl_vae"] == ppl_vae.__version__
-    assert full["optimiser"]["betas"] == [0.9, 0.999]
+    assert full["optimizer"]["betas"] == [0.9, 0.999]
     assert full["estimator"]["gradient"] == "iwae"
     assert full["model"]["likelihood"]["net"]["out_features"] == 64
     for section, cls in SECTIONS.items():
@@ -214,7 +214,7 @@ def test_the_initial_weights_follow_from_the_seed():
     """With a rate of 0 what is left is what it began with."""
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         torch.rand(3)
-        assert fit("--optimiser.lr", "0.0", "--fit.seed", seed, "--out", out) == 0
+        assert fit("--optimizer.lr", "0.0", "--fit.seed", seed, "--out", out) == 0
     assert same(weights("a"), weights("b"))
     assert not same(weights("a"), weights("c"))
 
@@ -261,7 +261,7 @@ def test_a_swap_keeps_nothing_of_the_other_class():
 
 def test_parts_are_swapped_by_name():
     words = ["--prior", "Flow", "--posterior", "FullRankNormal", "--likelihood", "Normal"]
-    words += ["--estimator", "Trace_ELBO", "--optimiser", "AdamW", "--lr_schedule", "StepLR"]
+    words += ["--estimator", "Trace_ELBO", "--optimizer", "AdamW", "--lr_schedule", "StepLR"]
     words += ["--lr_schedule.step_size", "2", "--data.dequantise", "true", "--out", "x"]
     words += ["--model.likelihood.scale", "learned"]
     assert fit(*words) == 0
@@ -320,7 +320,7 @@ def test_images_for_convolutional_networks():
 
 
 def test_early_stopping_and_a_logger(capsys):
-    words = ["--fit.stopping.patience", "1", "--fit.validate_every", "1", "--optimiser.lr", "0.0"]
+    words = ["--fit.stopping.patience", "1", "--fit.validate_every", "1", "--optimizer.lr", "0.0"]
     assert fit(*words, "--logger", "csv", "--out", "x", steps=50) == 0
     assert "2 steps, stopped early" in capsys.readouterr().out
     assert os.path.exists("x/csv/version_0/metrics.csv")
@@ -347,7 +347,7 @@ def test_a_run_is_not_trained_over(capsys):
     ("words", "message"),
     [
         (["--estimator", "Trace_ELBO"], "--estimator = 'ImportanceWeightedELBO'"),
-        (["--optimiser.lr", "0.5"], "optimiser.lr = 0.001"),
+        (["--optimizer.lr", "0.5"], "optimizer.lr = 0.001"),
         (["--model.posterior.net.activation", "ReLU"], "activation = 'ELU'"),
         (["--data.seed", "1"], "data.seed = 0"),
     ],
@@ -382,7 +382,7 @@ def test_a_refusal_of_fit_leaves_the_folder_as_it_was(monkeypatch, capsys):
 
 
 def test_a_loss_that_is_not_finite(capsys):
-    words = ["--optimiser.class", "SGD", "--optimiser.lr", "1e30", "--fit.checkpoint_every", "1"]
+    words = ["--optimizer.class", "SGD", "--optimizer.lr", "1e30", "--fit.checkpoint_every", "1"]
     assert fit(*words, "--out", "x", steps=30) == 3
     said = capsys.readouterr().err
     assert "the loss is" in said
@@ -451,8 +451,8 @@ def test_debug_shows_where(capsys):
         "model: {class: VAE, latent_dim: 2, likelihood: Bernoulli, prior: {class: os.system}}",
         "model: {class: os.system}",
         "estimator: {class: os.system, command: touch canary}",
-        "optimiser: {class: os.system, command: touch canary}",
-        "optimiser: {class: subprocess.Popen, args: [touch, canary]}",
+        "optimizer: {class: os.system, command: touch canary}",
+        "optimizer: {class: subprocess.Popen, args: [touch, canary]}",
         "lr_schedule: os.system",
         "estimator: {class: ppl_vae.cli.main}",
         "fit: !!python/object/apply:os.system ['touch canary']",
@@ -481,7 +481,7 @@ def test_a_file_from_a_stranger_runs_nothing(text, monkeypatch, capsys):
 
 
 def test_flags_of_a_stranger_run_nothing(capsys):
-    for flag in ("--model.prior.class", "--estimator.class", "--optimiser.class"):
+    for flag in ("--model.prior.class", "--estimator.class", "--optimizer.class"):
         assert main(["fit", flag, "os.system"]) == 2
         assert "os.system" in capsys.readouterr().err
     assert main(["fit", "--fit.beta", "!!python/object/apply:os.getcwd []"]) == 2
@@ -521,3 +521,44 @@ def test_a_logger_that_is_not_installed(capsys):
     assert fit("--logger", "tensorboard", "--out", "x") == 2
     assert "pip install tensorboard" in capsys.readouterr().err
     assert os.listdir() == []
+
+
+def test_the_old_spelling_of_optimizer_is_read(capsys):
+    with open("mine.yaml", "w") as file:
+        file.write("model: {class: VAE, likelihood: Bernoulli}\noptimiser: {class: SGD, lr: 0.1}\n")
+    for words in (["mine.yaml"], ["vae", "--optimiser", "SGD", "--optimiser.lr=0.1"]):
+        assert fit(*words, "--print-config") == 0
+        said = capsys.readouterr()
+        assert "now spelled" in said.err
+        assert len(said.err.splitlines()) == 1
+        optimizer = yaml.safe_load(said.out)["optimizer"]
+        assert (optimizer["class"], optimizer["lr"]) == ("SGD", 0.1)
+    with open("mine.yaml", "a") as file:
+        file.write("optimizer: Adam\n")
+    for words in (["mine.yaml"], ["--optimiser", "SGD", "--optimizer.lr", "0.1"]):
+        assert fit(*words) == 2
+        assert "is the old name of" in capsys.readouterr().err
+
+
+def test_a_run_of_the_version_that_spelled_optimiser_goes_on(monkeypatch, capsys):
+    def renamed(entries):
+        return {name.replace("optimizer", "optimiser"): v for name, v in entries.items()}
+
+    def save_state(state, file):
+        io.save_state({**renamed(state), "declaration": renamed(state["declaration"])}, file)
+
+    with monkeypatch.context() as older:
+        older.setattr("ppl_vae.training.checkpoints.save_state", save_state)
+        assert fit("vae", "--out", "x") == 0
+    with open("x/config.yaml") as file:
+        text = file.read()
+    with open("x/config.yaml", "w") as file:
+        file.write(text.replace("optimizer:", "optimiser:"))
+    capsys.readouterr()
+    assert main(["fit", "x", "--resume", "--optimizer.lr", "0.5", "--quiet"]) == 2
+    assert "optimizer.lr = 0.001" in capsys.readouterr().err
+    assert main(["fit", "x", "--resume", "--steps", "5", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert fit("vae", "--out", "y", steps=5) == 0
+    assert same(weights("x"), weights("y"))
+    assert "optimizer" in configuration("x")

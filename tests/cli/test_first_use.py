@@ -102,7 +102,7 @@ SHORT = {
     "--batch-size": "fit.batch_size",
     "--beta": "fit.beta",
     "--beta.linear-warm-up": "fit.beta.linear_warm_up",
-    "--lr": "optimiser.lr",
+    "--lr": "optimizer.lr",
     "--seed": "fit.seed",
     "--latent-dim": "model.latent_dim",
     "--labels": "data.labels",

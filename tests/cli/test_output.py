@@ -58,7 +58,7 @@ def test_resume_with_fewer_steps_or_other_settings_changes_no_file(capsys):
         assert files("x") == before
     assert main(["fit", "x", "--resume", "--quiet", "--fit.steps", "8"]) == 0
     assert configuration("x")["fit"]["steps"] == 8
-    assert fit("--out", "y", "--fit.steps", "3", "--optimiser.lr", "-1") == 2
+    assert fit("--out", "y", "--fit.steps", "3", "--optimizer.lr", "-1") == 2
     assert not os.path.exists("y")
 
 

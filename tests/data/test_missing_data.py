@@ -232,7 +232,7 @@ def test_what_cannot_be_a_mask_is_refused(case):
 
 def by_hand(pair, batches, steps, seed):
     """Train by a loop that one writes oneself, on ``(args, mask)``."""
-    optimiser = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-3, fused=True)
     estimator = estimators.ImportanceWeightedELBO(1)
     pyro.set_rng_seed(seed)
     for step in range(steps):
@@ -240,8 +240,8 @@ def by_hand(pair, batches, steps, seed):
         with pyro.validation_enabled(step == 0):
             loss = estimator.differentiable_loss(pair.model, pair.guide, *args, mask=mask)
         (loss * (1 / len(mask))).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def conditional():
@@ -323,7 +323,7 @@ def test_validation_is_of_what_is_observed():
         "garbage in the gaps": {"x": x.masked_fill(~mask, 1.0), "mask": mask},
         "zeros": x.nan_to_num(),
     }.items():
-        fitted = quiet(made(), x.nan_to_num(), steps=1, optimiser=frozen, validation=validation)
+        fitted = quiet(made(), x.nan_to_num(), steps=1, optimizer=frozen, validation=validation)
         found[kind] = fitted.validation["loss"].item()
     assert len(set(found.values())) == 2
     assert found["by name"] < found["zeros"] - 0.5, "fewer entries are less surprising"
@@ -346,7 +346,7 @@ def test_streams_with_missing_entries_train_on_both():
     unlabelled, labelled = next(
         iter(SemiSupervised(dataset, torch.arange(6), batch_size=10, labelled_batch_size=6))
     )
-    optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3, fused=True)
     estimator = estimators.ImportanceWeightedELBO(1)
     pyro.set_rng_seed(4)
     loss = sum(
@@ -354,7 +354,7 @@ def test_streams_with_missing_entries_train_on_both():
         for p in (unlabelled, labelled)
     )
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     for name, value in weights(ours).items():
         torch.testing.assert_close(value, theirs.state_dict()[name], rtol=1e-6, atol=1e-7)
 
@@ -435,7 +435,7 @@ def test_training_with_gaps_reaches_the_optimum_of_the_closed_form(float64):
         Dataset(x, mask=mask),
         steps=500,
         batch_size=400,
-        optimiser=partial(torch.optim.Adam, lr=0.05),
+        optimizer=partial(torch.optim.Adam, lr=0.05),
         lr_schedule=decay,
         estimator=estimators.ImportanceWeightedELBO(1, "stl", num_groups=4),
     )

@@ -72,11 +72,11 @@ def by_svi(oracle, estimator, x):
 def as_module(oracle, estimator, x):
     """Take a step and return its loss."""
     loss = estimator(oracle.model, oracle.guide)
-    optimiser = torch.optim.SGD(loss.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=1e-3)
     value = loss(x)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     value.backward()
-    optimiser.step()
+    optimizer.step()
     return value.item()
 
 

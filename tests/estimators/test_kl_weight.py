@@ -421,11 +421,11 @@ def test_every_parameter_trains(name, route, float64):
             assert math.isfinite(svi.step(x))
     else:
         module = weighted(pair.model, pair.guide)
-        optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
         for _ in range(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             module(x).backward()
-            optimiser.step()
+            optimizer.step()
     assert weighted.step == 3
     for key, p in pair.named_parameters():
         assert not torch.equal(p, before[key]), key

@@ -93,7 +93,7 @@ def reads_in_each_step(pair, given, steps=25, **options):
             pair,
             given,
             steps=steps,
-            optimiser=partial(Counting, fused=True),
+            optimizer=partial(Counting, fused=True),
             lr_schedule=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
             log_every=1000,
             progress=False,

@@ -63,7 +63,7 @@ def numbers(result):
 def validation(pair, x, y):
     rate = functools.partial(torch.optim.SGD, lr=0.0)
     fitted = fit(
-        pair, [(x, y)], steps=1, validation=(x, y), validate_every=1, optimiser=rate, progress=False
+        pair, [(x, y)], steps=1, validation=(x, y), validate_every=1, optimizer=rate, progress=False
     )
     return torch.tensor(fitted.validation["loss"])
 

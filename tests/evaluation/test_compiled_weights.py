@@ -154,7 +154,7 @@ def test_labels_and_conditions_are_inputs(made, float64):
 def test_parameters_may_change_and_nothing_is_made_anew(made, run_as_they_are, float64):
     pair, x = vae(prior="mixture"), binary(4)
     options = {"num_samples": 60, "chunk_size": 20}
-    optimiser = torch.optim.Adam(pair.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=0.1)
     found = []
     for _ in range(3):
         pair.train()
@@ -162,7 +162,7 @@ def test_parameters_may_change_and_nothing_is_made_anew(made, run_as_they_are, f
         found.append(evaluated(pair, x, compile=True, **options).nll.mean)
         elbo = pyro.infer.Trace_ELBO()
         elbo.differentiable_loss(pair.model, pair.guide, x).backward()
-        optimiser.step()
+        optimizer.step()
     assert len(set(found)) == 3
     assert len(made) == 1
     run_as_they_are.clear()

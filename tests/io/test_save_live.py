@@ -486,14 +486,14 @@ def test_a_pair_of_a_configuration_is_what_it_says():
 
 def test_threads_may_save_one_pair_while_another_draws_and_trains(tmp_path):
     vae, stop, failures = pairs.vae("mixture", "diagonal", "normal"), threading.Event(), []
-    optimiser = torch.optim.SGD(vae.parameters(), lr=1e-3)
+    optimizer = torch.optim.SGD(vae.parameters(), lr=1e-3)
 
     def train():
         while not stop.is_set():
             assert all(m.training for m in vae.modules())
             loss = -vae.prior().log_prob(torch.randn(3, Z)).sum()
             torch.autograd.backward(loss)
-            optimiser.step()
+            optimizer.step()
 
     def write(folder):
         try:

@@ -802,7 +802,7 @@ def trained():
     adam.step()
     return {
         "net": net.state_dict(),
-        "optimiser": adam.state_dict(),
+        "optimizer": adam.state_dict(),
         "schedules": {name: s.state_dict() for name, s in schedules.items()},
     }
 
@@ -1010,8 +1010,8 @@ def with_two_pickles(data, evil, change=str):
 PICKLES = {
     "a pickle": pickle.dumps,
     "an old pickle": lambda evil: pickle.dumps(evil, protocol=0),
-    "a pickled state": lambda evil: pickle.dumps({"optimiser": evil}, protocol=2),
-    "of torch": lambda evil: zipped({"optimiser": {"state": [evil]}}),
+    "a pickled state": lambda evil: pickle.dumps({"optimizer": evil}, protocol=2),
+    "of torch": lambda evil: zipped({"optimizer": {"state": [evil]}}),
     "of torch, a new protocol": lambda evil: zipped({"a": evil}, pickle_protocol=4),
     "of torch, as before": lambda evil: zipped({"a": evil}, _use_new_zipfile_serialization=False),
     "of torch, compressed": lambda evil: compressed(zipped({"a": evil})),

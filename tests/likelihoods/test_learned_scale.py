@@ -57,12 +57,12 @@ def test_sigma_of_a_linear_model_is_that_of_greatest_likelihood(plane, estimator
     pair = linear()
     kind = {"elbo": Trace_ELBO(), "dreg": estimators.ImportanceWeightedELBO(3, gradient="dreg")}
     elbo = kind[estimator](pair.model, pair.guide)
-    optimiser = torch.optim.Adam(pair.parameters(), lr=0.04)
-    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 250)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=0.04)
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 250)
     for _ in range(250):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         elbo(x[torch.randint(N, (100,))]).backward()
-        optimiser.step()
+        optimizer.step()
         rates.step()
     assert scale_of(pair) == pytest.approx(best, rel=0.03)
 
@@ -72,7 +72,7 @@ def test_the_running_error_follows_what_steps_observe(float64):
     with torch.no_grad():
         pair.likelihood.log_ratio.fill_(0.3)
     assert scale_of(pair) == pytest.approx(math.exp(0.3))  # before there is any error
-    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.0)
     x = torch.randn(3, 50, D)
     expected = None
     for batch in x:
@@ -85,7 +85,7 @@ def test_the_running_error_follows_what_steps_observe(float64):
         # The scale that scores a batch is that of before, and does not depend on the batch.
         torch.testing.assert_close(score, before)
         score.backward()
-        optimiser.step()
+        optimizer.step()
         assert pair.likelihood.running_error.item() == pytest.approx(expected)
     assert scale_of(pair) == pytest.approx(math.exp(0.3) * math.sqrt(expected))
 
@@ -137,12 +137,12 @@ def test_labels_that_are_summed_over_count_by_their_probability(float64):
         net.weight.copy_(torch.cat([torch.zeros(D, Z), -torch.ones(D, 1), torch.ones(D, 1)], 1))
         classifier.weight.copy_(torch.stack([-torch.ones(D), torch.ones(D)]))
         classifier.bias.zero_()
-    optimiser = torch.optim.Adam([pair.likelihood.log_ratio], lr=0.05)
+    optimizer = torch.optim.Adam([pair.likelihood.log_ratio], lr=0.05)
     elbo = TraceEnum_ELBO(max_plate_nesting=1)(pair.model, pair.guide)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         elbo(x[torch.randint(N, (100,))]).backward()
-        optimiser.step()
+        optimizer.step()
     assert scale_of_labelled(pair) == pytest.approx(0.1, rel=0.03)  # and not 1.4
 
 

@@ -219,13 +219,13 @@ def test_training_with_missing_entries_recovers_the_covariance(float64):
         posterior=posteriors.DiagonalNormal(nets.MLP(D, 2 * Z, hidden=(32,))),
         likelihood=likelihoods.Normal(nets.MLP(Z, D, hidden=()), SIGMA),
     )
-    optimiser = torch.optim.Adam(learner.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
     loss = estimators.ImportanceWeightedELBO(5)(learner.model, learner.guide)
     for _ in range(400):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         chosen = torch.randint(2000, (200,))
         loss(x[chosen], mask=mask[chosen]).backward()
-        optimiser.step()
+        optimizer.step()
     weight = learner.likelihood.net.layers[0].weight
     learned = weight @ weight.T + SIGMA**2 * torch.eye(D)
     untrained = SIGMA**2 * torch.eye(D)

@@ -135,8 +135,8 @@ def test_other_priors_stay_as_they_are():
 def test_saved_and_loaded_without_the_data(tmp_path):
     x = torch.rand(30, D)
     pair = from_config(config(likelihood=NORMAL), data=4 * x - 1)
-    optimiser = pyro.optim.Adam({"lr": 0.3})
-    svi = SVI(pair.model, pair.guide, optimiser, Trace_ELBO())
+    optimizer = pyro.optim.Adam({"lr": 0.3})
+    svi = SVI(pair.model, pair.guide, optimizer, Trace_ELBO())
     for _ in range(5):
         svi.step(4 * x - 1)
     inputs = pair.prior.inputs()

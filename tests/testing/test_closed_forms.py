@@ -471,8 +471,8 @@ def test_both_routes_reach_every_parameter(name, x):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in oracle.parameters())
 
     before = copy.deepcopy(oracle.state_dict())
-    optimiser = pyro.optim.Adam({"lr": 1e-2})
-    SVI(oracle.model, oracle.guide, optimiser, pyro_elbo(oracle, num_particles=2)).step(x)
+    optimizer = pyro.optim.Adam({"lr": 1e-2})
+    SVI(oracle.model, oracle.guide, optimizer, pyro_elbo(oracle, num_particles=2)).step(x)
     trained = dict(oracle.named_parameters())
     assert all(not torch.equal(before[n], p) for n, p in trained.items())
 

@@ -178,19 +178,19 @@ def made(name):
 
 def losses_and_weights(pair, estimator, prepare, steps, *, plain):
     """Train by compile_step, or by hand."""
-    optimiser = torch.optim.Adam(pair.parameters(), lr=1e-2)
-    step = compile_step(pair, estimator, optimiser, prepare=prepare)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-2)
+    step = compile_step(pair, estimator, optimizer, prepare=prepare)
     pyro.set_rng_seed(1)
     losses = []
     for i in range(steps):
         if plain:
-            losses.append(by_hand(pair, estimator, optimiser, prepare(*inputs(i))))
+            losses.append(by_hand(pair, estimator, optimizer, prepare(*inputs(i))))
         else:
             losses.append(step(*inputs(i)).item())
     return losses, {n: p.detach().clone() for n, p in pair.state_dict().items()}
 
 
-def by_hand(pair, estimator, optimiser, parts):
+def by_hand(pair, estimator, optimizer, parts):
     if not isinstance(parts[0], Part):
         parts = (Part("data", parts),)
     loss = 0
@@ -200,9 +200,9 @@ def by_hand(pair, estimator, optimiser, parts):
             estimator.step = before  # a call takes a step of its own
         of_part = estimator.differentiable_loss(pair.model, pair.guide, *part.args)
         loss = loss + part.weight * of_part / len(part.args[0])
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     return loss.item()
 
 
@@ -244,8 +244,8 @@ def test_what_inductor_makes_of_a_graph_is_the_same(name):
 
 def new_step(pair=None, estimator=None, prepare=None):
     pair = pair or vae()
-    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)  # the pair stays as it is
-    return compile_step(pair, estimator or iw(1), optimiser, prepare=prepare)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.0)  # the pair stays as it is
+    return compile_step(pair, estimator or iw(1), optimizer, prepare=prepare)
 
 
 def expected(pair, x, estimator=None):
@@ -305,8 +305,8 @@ def test_the_number_of_particles_is_noticed():
 
 def test_values_of_parameters_and_buffers_may_change_and_modules_too():
     pair = vae(lambda q: priors.VampPrior(q, X[:3].clone(), learn=False))
-    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)
-    step = compile_step(pair, iw(1), optimiser)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.0)
+    step = compile_step(pair, iw(1), optimizer)
     first = got(step, X[:16])
     with torch.no_grad():
         pair.prior.unfolded_inputs.add_(2.0)
@@ -315,7 +315,7 @@ def test_values_of_parameters_and_buffers_may_change_and_modules_too():
     assert second == pytest.approx(expected(pair, X[:16]), rel=1e-5)
     weight = nn.Parameter(torch.randn(6, Z))
     pair.likelihood.net.layers[0].weight = weight
-    optimiser.add_param_group({"params": [weight]})
+    optimizer.add_param_group({"params": [weight]})
     third = got(step, X[:16])
     assert third == pytest.approx(expected(pair, X[:16]), rel=1e-5)
     assert len({first, second, third}) == 3
@@ -553,9 +553,9 @@ def test_cuda_graphs_draw_anew_and_their_losses_last():
     for compiled in (False, True):
         torch.manual_seed(0)
         pair, x = vae().cuda(), X.cuda()
-        optimiser = torch.optim.Adam(pair.parameters(), fused=True)
+        optimizer = torch.optim.Adam(pair.parameters(), fused=True)
         estimator = estimators.AnalyticKLELBO()
-        step = compile_step(pair, estimator, optimiser)
+        step = compile_step(pair, estimator, optimizer)
         losses = []
         torch.manual_seed(1)
         for i in range(12):
@@ -563,10 +563,10 @@ def test_cuda_graphs_draw_anew_and_their_losses_last():
             if compiled:
                 losses.append(step(batch))
                 continue
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = estimator.differentiable_loss(pair.model, pair.guide, batch) / len(batch)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.detach())
         curves.append(torch.stack(losses))
         weights.append(torch.cat([p.detach().flatten() for p in pair.parameters()]))
@@ -601,7 +601,7 @@ def test_each_parameter_has_a_gradient_of_its_own(fused, clip_norm):
             batch_size=16,
             steps=6,
             clip_norm=clip_norm,
-            optimiser=lambda parameters: torch.optim.Adam(parameters, lr=0.1, fused=fused),
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.1, fused=fused),
             compile=compiled,
             progress=False,
         )

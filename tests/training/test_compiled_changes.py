@@ -66,9 +66,9 @@ def vae(net=None):
 
 
 def stepper(pair, lr=0.1, estimator=None):
-    optimiser = torch.optim.SGD(pair.parameters(), lr=lr)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=lr)
     estimator = estimator or estimators.ImportanceWeightedELBO(3)
-    return compile_step(pair, estimator, optimiser), optimiser
+    return compile_step(pair, estimator, optimizer), optimizer
 
 
 def expected(pair):
@@ -101,8 +101,8 @@ def test_frozen_parameters_stay_and_unfrozen_ones_move():
 def test_frozen_at_the_first_call_and_unfrozen_later():
     pair = vae()
     pair.prior.loc.requires_grad_(False)
-    optimiser = torch.optim.Adam(pair.parameters(), lr=0.1)
-    step = compile_step(pair, estimators.ImportanceWeightedELBO(1), optimiser)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=0.1)
+    step = compile_step(pair, estimators.ImportanceWeightedELBO(1), optimizer)
     before = pair.prior.loc.detach().clone()
     step(X)
     assert torch.equal(pair.prior.loc, before)
@@ -111,14 +111,14 @@ def test_frozen_at_the_first_call_and_unfrozen_later():
     assert not torch.equal(pair.prior.loc, before)
 
 
-def test_a_new_parameter_that_the_optimiser_holds_is_trained():
+def test_a_new_parameter_that_the_optimizer_holds_is_trained():
     pair = vae()
-    step, optimiser = stepper(pair)
+    step, optimizer = stepper(pair)
     step(X)
     new = pair.prior.loc = nn.Parameter(torch.randn(3, Z))
     with pytest.raises(ValueError, match=r"does not hold model\.prior\.loc"):
         step(X)
-    optimiser.add_param_group({"params": [new]})
+    optimizer.add_param_group({"params": [new]})
     before = new.detach().clone()
     assert got(step) == pytest.approx(got_loss(pair, before), rel=1e-5)
     assert not torch.equal(new, before)
@@ -201,14 +201,14 @@ def test_what_programs_hold_is_noticed(name, what, monkeypatch):
         )
         return compiled, plain
 
-    step, optimiser = stepper(pair, lr=0.0)
+    step, optimizer = stepper(pair, lr=0.0)
     first, right = both()
     assert first == pytest.approx(right, rel=1e-5)
     CHANGES[name](net)
-    held = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     new = [p for p in pair.parameters() if id(p) not in held]
     if new:
-        optimiser.add_param_group({"params": new})
+        optimizer.add_param_group({"params": new})
     second, right = both()
     assert second == pytest.approx(right, rel=1e-5)
     assert second != pytest.approx(first, rel=1e-4)
@@ -268,11 +268,11 @@ def test_what_a_function_closes_over_and_prepare_too():
     net = Net(Z, D)
     net.act, change = closed_over()
     pair, data = vae(net), [X]
-    optimiser = torch.optim.SGD(pair.parameters(), lr=0.0)
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.0)
     step = compile_step(
         pair,
         estimators.ImportanceWeightedELBO(3),
-        optimiser,
+        optimizer,
         prepare=lambda i: (data[0][i],),
     )
 
@@ -346,7 +346,7 @@ def test_programs_that_move_on_are_run_as_if_never_traced(how):
         random.seed(0)
         pair = vae(Counts(how))
         estimator = estimators.ImportanceWeightedELBO(2, max_plate_nesting=1)
-        step, optimiser = stepper(pair, estimator=estimator)
+        step, optimizer = stepper(pair, estimator=estimator)
         pyro.set_rng_seed(1)
         random.seed(1)
         net = pair.likelihood.net
@@ -357,9 +357,9 @@ def test_programs_that_move_on_are_run_as_if_never_traced(how):
                 losses.append(step(X).item())
                 continue
             loss = estimator.differentiable_loss(pair.model, pair.guide, X) / len(X)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         return losses, net.calls, net.record
 
@@ -416,16 +416,16 @@ def normed(steps, compiled):
         likelihood=likelihoods.Bernoulli(nets.MLP(Z, D, hidden=(5,))),
     )
     estimator = estimators.ImportanceWeightedELBO(2, max_plate_nesting=1)
-    step, optimiser = stepper(pair, estimator=estimator)
+    step, optimizer = stepper(pair, estimator=estimator)
     pyro.set_rng_seed(1)
     for i in range(steps):
         if compiled:
             step(X[i:])
             continue
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         x = X[i:]
         (estimator.differentiable_loss(pair.model, pair.guide, x) / len(x)).backward()
-        optimiser.step()
+        optimizer.step()
     return dict(pair.named_buffers())
 
 
@@ -465,7 +465,7 @@ def test_a_batch_that_is_not_finite_leaves_weights_and_goes_on():
     assert not all(map(torch.equal, pair.parameters(), before))
 
 
-def test_an_optimiser_of_something_else():
+def test_an_optimizer_of_something_else():
     pair, other = vae(), vae()
     elbo = estimators.ImportanceWeightedELBO(1)
     with pytest.raises(ValueError, match=r"does not hold model\.prior"):
@@ -490,9 +490,9 @@ def test_nothing_to_train():
 @pytest.mark.parametrize("rate", [torch.nan, -1.0, torch.inf])
 def test_learning_rates_that_are_none(rate):
     pair = vae()
-    step, optimiser = stepper(pair)
+    step, optimizer = stepper(pair)
     step(X)
-    optimiser.param_groups[0]["lr"] = rate
+    optimizer.param_groups[0]["lr"] = rate
     before = [p.detach().clone() for p in pair.parameters()]
     with pytest.raises(ValueError, match="learning rate must be finite"):
         step(X)

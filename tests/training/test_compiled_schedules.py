@@ -76,8 +76,8 @@ def test_the_estimators_own_step_is_the_clock(name, first):
         pair = make()
         estimator = KLWeighted(bound(), linear_warm_up(10))
         estimator.step = first
-        optimiser = torch.optim.SGD(pair.parameters(), lr=0.1)
-        step = compile_step(pair, estimator, optimiser)
+        optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
+        step = compile_step(pair, estimator, optimizer)
         pyro.set_rng_seed(1)
         losses = []
         for i in range(3):
@@ -85,10 +85,10 @@ def test_the_estimators_own_step_is_the_clock(name, first):
             if compiled:
                 losses.append(step(X).item())
                 continue
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = estimator.differentiable_loss(pair.model, pair.guide, X) / len(X)
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         assert estimator.step == first + 3
         curves.append((losses, torch.cat([p.detach().flatten() for p in pair.parameters()])))

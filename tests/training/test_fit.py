@@ -69,7 +69,7 @@ def test_it_is_the_bare_loop():
     """The same weights as the loop that one writes by hand, bit for bit."""
     ours, by_hand = digits_vae(), digits_vae()
     fitted = quiet(ours, DIGITS, steps=30, batch_size=20, log_every=30, seed=7)
-    optimiser = torch.optim.Adam(by_hand.parameters(), lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3, fused=True)
     estimator = estimators.ImportanceWeightedELBO(1)
     pyro.set_rng_seed(7)
     batches, losses = iter(DIGITS.batches(20, seed=7)), []
@@ -78,8 +78,8 @@ def test_it_is_the_bare_loop():
         with pyro.validation_enabled(step == 0):
             loss = estimator.differentiable_loss(by_hand.model, by_hand.guide, x) * (1 / 20)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
     assert same(weights(ours), weights(by_hand))
     assert fitted.history["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
@@ -228,7 +228,7 @@ def test_the_number_of_particles_follows_the_step():
 def test_schedules_of_the_rate_and_clipping():
     seen = []
 
-    def optimiser(parameters):
+    def optimizer(parameters):
         made = torch.optim.SGD(parameters, lr=1.0)
         seen.append(made)
         return made
@@ -239,7 +239,7 @@ def test_schedules_of_the_rate_and_clipping():
         vae,
         DIGITS,
         steps=1,
-        optimiser=optimiser,
+        optimizer=optimizer,
         lr_schedule=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.1),
         clip_norm=0.01,
         log_every=1,
@@ -261,15 +261,15 @@ def test_early_stopping_leaves_the_best_weights():
     train, test = DIGITS.subset(range(60)), DIGITS.subset(range(60, 400))
     seen = {}
 
-    def schedule(optimiser):
-        return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
     vae = digits_vae()
     fitted = quiet(
         vae,
         train,
         steps=3000,
-        optimiser=partial(torch.optim.Adam, lr=1e-2),
+        optimizer=partial(torch.optim.Adam, lr=1e-2),
         lr_schedule=schedule,
         validation=test,
         validate_every=20,
@@ -281,7 +281,7 @@ def test_early_stopping_leaves_the_best_weights():
     assert fitted.steps < 3000
     best = seen["loss"].argmin()
     assert fitted.best_step == seen["step"][best] == fitted.steps - 3 * 20
-    again = quiet(vae, train, steps=1, optimiser=partial(torch.optim.SGD, lr=0.0), validation=test)
+    again = quiet(vae, train, steps=1, optimizer=partial(torch.optim.SGD, lr=0.0), validation=test)
     assert again.validation["loss"][0] == pytest.approx(seen["loss"][best], rel=1e-6)
 
 
@@ -371,7 +371,7 @@ def test_a_rate_that_is_too_high_is_explained_by_the_scale(particles):
             DIGITS,
             steps=9,
             estimator=estimators.ImportanceWeightedELBO(particles),
-            optimiser=partial(torch.optim.Adam, lr=1e6),
+            optimizer=partial(torch.optim.Adam, lr=1e6),
         )
 
 
@@ -381,7 +381,7 @@ def test_a_nan_with_enumerated_labels_is_found(validated):
     x = DIGITS.draw(torch.arange(40), binarise="threshold")
     given = DataLoader(TensorDataset(x), 10) if validated else x
     with pytest.raises(NotFiniteError, match=r"step 1: the loss is NaN: .*'guide.classifier"):
-        quiet(digits_ssvae(), given, steps=2, optimiser=partial(torch.optim.SGD, lr=1e38))
+        quiet(digits_ssvae(), given, steps=2, optimizer=partial(torch.optim.SGD, lr=1e38))
 
 
 class Brittle(nets.MLP):
@@ -396,7 +396,7 @@ class Brittle(nets.MLP):
 def waiting(monkeypatch):
     """Have numbers looked at every few steps, as on a GPU, where each look is a wait."""
     monkeypatch.setattr(
-        Lookout, "suits", lambda optimiser, _: getattr(optimiser, "_step_supports_amp_scaling", 0)
+        Lookout, "suits", lambda optimizer, _: getattr(optimizer, "_step_supports_amp_scaling", 0)
     )
 
 
@@ -413,13 +413,13 @@ def rare_nan(seed=0, **options):
     message = r"the output of module 'model\.likelihood\.net'"
     seen = []
 
-    def optimiser(parameters):
+    def optimizer(parameters):
         assert len(parameters) == len(trained)
         seen.append(torch.optim.Adam(parameters, lr=1e-3, fused=True))
         return seen[0]
 
     with pytest.raises(NotFiniteError, match=message) as found:
-        quiet(pair, DIGITS, steps=1000, batch_size=90, optimiser=optimiser, seed=seed, **options)
+        quiet(pair, DIGITS, steps=1000, batch_size=90, optimizer=optimizer, seed=seed, **options)
     assert same(weights(pair.posterior), posterior)
     assert not hasattr(seen[0], "found_inf")
     assert all(p.grad is None for p in pair.parameters())
@@ -468,13 +468,13 @@ def test_looked_at_later_a_nan_is_not_saved(what, tmp_path):
 
 
 def test_looked_at_later_it_is_the_same_training(monkeypatch, tmp_path):
-    def run(optimiser, out, steps=25, **options):
+    def run(optimizer, out, steps=25, **options):
         vae = digits_vae()
         fitted = quiet(
             vae,
             DIGITS,
             steps=steps,
-            optimiser=optimiser,
+            optimizer=optimizer,
             lr_schedule=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
             beta=estimators.linear_warm_up(9),
             clip_norm=20.0,
@@ -486,13 +486,13 @@ def test_looked_at_later_it_is_the_same_training(monkeypatch, tmp_path):
         )
         return weights(vae), {**fitted.history, **fitted.validation}
 
-    for optimiser in (partial(torch.optim.AdamW, fused=True), partial(torch.optim.SGD, lr=0.01)):
-        name = str(optimiser.func.__name__)
+    for optimizer in (partial(torch.optim.AdamW, fused=True), partial(torch.optim.SGD, lr=0.01)):
+        name = str(optimizer.func.__name__)
         with monkeypatch.context() as patch:
-            expected, history = run(optimiser, tmp_path / f"{name} each")
+            expected, history = run(optimizer, tmp_path / f"{name} each")
             patch.setattr(Lookout, "suits", lambda made, _: made.defaults.get("fused"))
-            run(optimiser, tmp_path / name, steps=13)
-            got, found = run(optimiser, tmp_path / name, resume=True)
+            run(optimizer, tmp_path / name, steps=13)
+            got, found = run(optimizer, tmp_path / name, resume=True)
         assert same(got, expected)
         late = slice(-2, None)  # a row more where it was cut
         assert all((found[n][late] == history[n][late]).all() for n in history)
@@ -516,20 +516,20 @@ def test_gradients_from_before_do_not_count():
         quiet(pair, DIGITS, steps=2)
     assert same(weights(clean), weights(spoilt))
     with pytest.raises(NotFiniteError):
-        quiet(clean, DIGITS, steps=5, optimiser=partial(torch.optim.SGD, lr=1e30))
+        quiet(clean, DIGITS, steps=5, optimizer=partial(torch.optim.SGD, lr=1e30))
     assert all(p.grad is None for p in clean.parameters())
 
 
-def test_an_optimiser_of_some_of_the_parameters():
+def test_an_optimizer_of_some_of_the_parameters():
     """What it has not is left alone, and its gradients do not pile up."""
     one, other = digits_vae(), digits_vae()
 
     def of_the_guide(parameters):
         return torch.optim.SGD(one.guide.parameters(), lr=1e-2)
 
-    norms = quiet(one, DIGITS, steps=3, optimiser=of_the_guide, log_every=1).history
+    norms = quiet(one, DIGITS, steps=3, optimizer=of_the_guide, log_every=1).history
     other.model.requires_grad_(False)
-    quiet(other, DIGITS, steps=3, optimiser=partial(torch.optim.SGD, lr=1e-2))
+    quiet(other, DIGITS, steps=3, optimizer=partial(torch.optim.SGD, lr=1e-2))
     assert same(weights(one), weights(other))
     assert same(weights(one.model), weights(digits_vae().model))
     assert norms["gradient_norm"][2] < 1.5 * norms["gradient_norm"][0]
@@ -573,7 +573,7 @@ def test_looking_at_the_bound_changes_nothing():
     nn.init.ones_(pairs[2].posterior.net.net.bias)
     frozen = partial(torch.optim.SGD, lr=0.0)
     validation = DIGITS.subset(range(9))
-    quiet(pairs[2], DIGITS, steps=4, optimiser=frozen, validation=validation, validate_every=2)
+    quiet(pairs[2], DIGITS, steps=4, optimizer=frozen, validation=validation, validate_every=2)
     assert pairs[2].posterior.net.mean.tolist() == pytest.approx([1 - 0.9**4] * 4)
 
 
@@ -897,7 +897,7 @@ def test_pyros_validation_is_on_for_the_first_batch_alone():
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_optimisers_do_not_look_for_a_gpu_that_is_not_there(there, monkeypatch):
+def test_optimizers_do_not_look_for_a_gpu_that_is_not_there(there, monkeypatch):
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: there)
@@ -957,9 +957,9 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
                 (estimators.KLWeighted(RenyiELBO(0.5), 1), "RenyiELBO"),
             )
         ),
-        ({"steps": 1, "optimiser": torch.optim.LBFGS}, TypeError, "LBFGS needs a closure"),
-        ({"steps": 1, "optimiser": 0.1}, TypeError, r"a function of the parameters, got 0\.1"),
-        ({"steps": 1, "optimiser": pyro.optim.Adam({})}, TypeError, "got one of pyro.optim"),
+        ({"steps": 1, "optimizer": torch.optim.LBFGS}, TypeError, "LBFGS needs a closure"),
+        ({"steps": 1, "optimizer": 0.1}, TypeError, r"a function of the parameters, got 0\.1"),
+        ({"steps": 1, "optimizer": pyro.optim.Adam({})}, TypeError, "got one of pyro.optim"),
         (
             {"steps": 1, "lr_schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
             TypeError,
@@ -1042,7 +1042,7 @@ def test_early_stopping_that_makes_no_sense(make, message):
         make()
 
 
-def test_an_optimiser_of_other_parameters_is_refused():
+def test_an_optimizer_of_other_parameters_is_refused():
     one, other = digits_vae(), digits_vae()
     before = weights(one)
 
@@ -1050,13 +1050,13 @@ def test_an_optimiser_of_other_parameters_is_refused():
         return torch.optim.SGD(other.parameters(), lr=1e-2)
 
     with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
-        quiet(one, DIGITS, steps=1, optimiser=of_another)
+        quiet(one, DIGITS, steps=1, optimizer=of_another)
 
     def of_both(parameters):
         return torch.optim.SGD([*parameters, *other.parameters()], lr=1e-2)
 
     with pytest.raises(ValueError, match="holds 8 parameters that the pair has not"):
-        quiet(one, DIGITS, steps=1, optimiser=of_both)
+        quiet(one, DIGITS, steps=1, optimizer=of_both)
     assert same(weights(one), before)
 
 
@@ -1071,3 +1071,11 @@ def test_what_is_to_be_trained_from_some_step_on_must_be_held():
 
     with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
         quiet(pair, DIGITS, steps=6, beta=beta, log_every=4)
+
+
+def test_the_old_spelling_of_optimizer_is_deprecated():
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    with pytest.warns(DeprecationWarning, match="fit: optimiser is deprecated; use optimizer"):
+        quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd)
+    with pytest.raises(TypeError, match="optimiser is the old name of optimizer"):
+        quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd, optimizer=sgd)

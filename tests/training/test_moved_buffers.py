@@ -86,7 +86,7 @@ def test_fit(name, compiled, later, monkeypatch):
     monkeypatch.setattr(Lookout, "suits", lambda *_: later)
     options = {
         "estimator": ImportanceWeightedELBO(2),
-        "optimiser": fused,
+        "optimizer": fused,
         "compile": compiled,
         "progress": False,
     }

@@ -30,7 +30,7 @@ from ppl_vae.io import (
 )
 from ppl_vae.io.state import _checksum
 from ppl_vae.training import EarlyStopping, fit
-from ppl_vae.training.optimizer_state import checked_optimiser
+from ppl_vae.training.optimizer_state import checked_optimizer
 
 DIGITS = data.load("digits").subset(range(200))
 FUSED = partial(torch.optim.Adam, lr=1e-3, fused=True)
@@ -47,7 +47,7 @@ def pair():
 
 def trained(out, steps, **options):
     options = {
-        "optimiser": FUSED,
+        "optimizer": FUSED,
         "lr_schedule": partial(CosineAnnealingLR, T_max=100),
         "validation": DIGITS.subset(range(20)),
         "validate_every": 2,
@@ -83,14 +83,14 @@ def changed(run, change):
 
 def in_moments(name, value):
     def change(state):
-        of = state["optimiser"]["state"][0]
+        of = state["optimizer"]["state"][0]
         of[name] = value(of[name]) if callable(value) else value
 
     return change
 
 
 def in_group(name, value):
-    return lambda state: state["optimiser"]["param_groups"][0].update({name: value})
+    return lambda state: state["optimizer"]["param_groups"][0].update({name: value})
 
 
 def to(*path, value):
@@ -111,7 +111,7 @@ def nan(tensor):
     return torch.full_like(tensor, math.nan)
 
 
-OPTIMISER = {
+OPTIMIZER = {
     "another shape": in_moments("exp_avg", torch.zeros(3)),
     "fewer numbers": in_moments("exp_avg", lambda t: t[:1].clone()),
     "more dimensions": in_moments("exp_avg_sq", lambda t: t[None].clone()),
@@ -129,15 +129,15 @@ OPTIMISER = {
     "a number": in_moments("exp_avg", 0.0),
     "none": in_moments("exp_avg", None),
     "a list": in_moments("exp_avg", [0.0]),
-    "one is missing": lambda s: s["optimiser"]["state"][0].pop("exp_avg_sq"),
+    "one is missing": lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
     "one more": in_moments("max_exp_avg_sq", torch.ones(8, 64)),
-    "no mapping": lambda s: s["optimiser"]["state"].update({0: 3}),
-    "a parameter that is not there": lambda s: s["optimiser"]["state"].update({99: {}}),
-    "named by words": lambda s: s["optimiser"]["state"].update({"0": {}}),
+    "no mapping": lambda s: s["optimizer"]["state"].update({0: 3}),
+    "a parameter that is not there": lambda s: s["optimizer"]["state"].update({99: {}}),
+    "named by words": lambda s: s["optimizer"]["state"].update({"0": {}}),
     "two numbers exchanged": in_group("params", [1, 0, 2, 3, 4, 5, 6, 7]),
     "one number twice": in_group("params", [0, 0, 2, 3, 4, 5, 6, 7]),
-    "a group less": lambda s: s["optimiser"].update(param_groups=[]),
-    "a group more": lambda s: s["optimiser"]["param_groups"].append({"params": []}),
+    "a group less": lambda s: s["optimizer"].update(param_groups=[]),
+    "a group more": lambda s: s["optimizer"]["param_groups"].append({"params": []}),
     "another flag": in_group("fused", None),
     "maximised": in_group("maximize", True),
     "lr NaN": in_group("lr", math.nan),
@@ -147,7 +147,7 @@ OPTIMISER = {
     "betas above 1": in_group("betas", (0.9, 7.0)),
     "three betas": in_group("betas", (0.9, 0.9, 0.9)),
     "an unknown option": in_group("strange", 1),
-    "no state": lambda s: s["optimiser"].pop("state"),
+    "no state": lambda s: s["optimizer"].pop("state"),
 }
 OTHERS = {
     "another step": to("step", value=7),
@@ -185,7 +185,7 @@ OTHERS = {
     "a best loss in words": to("best", "loss", value="low"),
     "a best step to come": to("best", "step", value=10**6),
 }
-CHANGES = OPTIMISER | OTHERS
+CHANGES = OPTIMIZER | OTHERS
 
 
 @pytest.mark.parametrize("case", CHANGES)
@@ -215,7 +215,7 @@ def resumed(vae, run, steps=6):
         resume=True,
         checkpoint_every=3,
         progress=False,
-        optimiser=FUSED,
+        optimizer=FUSED,
         lr_schedule=partial(CosineAnnealingLR, T_max=100),
         validation=DIGITS.subset(range(20)),
         validate_every=2,
@@ -269,15 +269,15 @@ def parameters():
     return [nn.Parameter(t) for t in (torch.randn(3, 4), torch.randn(2), images, turned)]
 
 
-def stepped(optimiser, count=2):
+def stepped(optimizer, count=2):
     for _ in range(count):
-        for p in (p for g in optimiser.param_groups for p in g["params"]):
+        for p in (p for g in optimizer.param_groups for p in g["params"]):
             p.grad = torch.ones_like(p) + 0.1 * p.detach()
-        optimiser.step()
-    return optimiser
+        optimizer.step()
+    return optimizer
 
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "Adam": torch.optim.Adam,
     "Adam, amsgrad": partial(torch.optim.Adam, amsgrad=True),
     "Adam, fused": partial(torch.optim.Adam, fused=True),
@@ -297,12 +297,12 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("case", OPTIMISERS)
-def test_the_state_of_every_optimiser_goes_on_bit_for_bit(case, tmp_path):
-    whole = stepped(OPTIMISERS[case](parameters()))
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_the_state_of_every_optimizer_goes_on_bit_for_bit(case, tmp_path):
+    whole = stepped(OPTIMIZERS[case](parameters()))
     save_state(whole.state_dict(), tmp_path / "state")
-    again = OPTIMISERS[case]([nn.Parameter(p.detach().clone()) for p in _all(whole)])
-    state = checked_optimiser(load_state(tmp_path / "state"), again, tmp_path)
+    again = OPTIMIZERS[case]([nn.Parameter(p.detach().clone()) for p in _all(whole)])
+    state = checked_optimizer(load_state(tmp_path / "state"), again, tmp_path)
     again.load_state_dict(state)
     stepped(whole, 3), stepped(again, 3)
     assert all(map(torch.equal, _all(whole), _all(again)))
@@ -310,8 +310,8 @@ def test_the_state_of_every_optimiser_goes_on_bit_for_bit(case, tmp_path):
     assert len(set(places)) == len(places)
 
 
-def _all(optimiser):
-    return [p for group in optimiser.param_groups for p in group["params"]]
+def _all(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 class OfOnesOwn(torch.optim.Optimizer):
@@ -329,18 +329,18 @@ class OfOnesOwn(torch.optim.Optimizer):
             p.sub_(state["mean"], alpha=0.1)
 
 
-def test_the_state_of_ones_own_optimiser_goes_on_and_its_shapes_are_looked_at(tmp_path):
+def test_the_state_of_ones_own_optimizer_goes_on_and_its_shapes_are_looked_at(tmp_path):
     whole = stepped(OfOnesOwn(parameters()))
     save_state(whole.state_dict(), tmp_path / "state")
     again = OfOnesOwn([nn.Parameter(p.detach().clone()) for p in _all(whole)])
-    again.load_state_dict(checked_optimiser(load_state(tmp_path / "state"), again, tmp_path))
+    again.load_state_dict(checked_optimizer(load_state(tmp_path / "state"), again, tmp_path))
     stepped(whole, 2), stepped(again, 2)
     assert all(map(torch.equal, _all(whole), _all(again)))
     for path in (("mean",), ("seen", "numbers", 0)):
         state = load_state(tmp_path / "state")
         to(0, *path, value=torch.ones(7))(state["state"])
         with pytest.raises(DamagedError, match=r"must have one element or the shape \(3, 4\)"):
-            checked_optimiser(state, again, tmp_path)
+            checked_optimizer(state, again, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_the_state_of_ones_own_optimiser_goes_on_and_its_shapes_are_looked_at(tm
     ],
 )
 def test_schedules_that_change_options_go_on(tmp_path, schedule):
-    options = {"lr_schedule": schedule, "optimiser": torch.optim.Adam}
+    options = {"lr_schedule": schedule, "optimizer": torch.optim.Adam}
     trained(tmp_path / "run", 3, **options)
     vae = trained(tmp_path / "run", 6, resume=True, **options)
     whole = trained(tmp_path / "whole", 6, **options)

@@ -69,7 +69,7 @@ def eager(as_users_see_it, monkeypatch):
 @pytest.mark.parametrize("name", SIZES)
 def test_fit(name, compiled, estimator):
     batches = [(X[:size],) for size in SIZES[name]]
-    options = {"estimator": estimator, "optimiser": still, "compile": compiled}
+    options = {"estimator": estimator, "optimizer": still, "compile": compiled}
     found = fit(Pair(), batches, steps=len(batches), log_every=1, progress=False, **options)
     assert found.history["loss"] == pytest.approx([expected(x) for (x,) in batches], rel=1e-6)
 

@@ -168,7 +168,7 @@ def test_without_resume_nothing_is_overwritten(tmp_path):
     [
         ({"seed": 1}, "seed"),
         ({"estimator": estimators.ImportanceWeightedELBO(2)}, "estimator"),
-        ({"optimiser": partial(torch.optim.Adam, lr=0.5)}, "optimiser"),
+        ({"optimizer": partial(torch.optim.Adam, lr=0.5)}, "optimizer"),
         ({"beta": 0.5}, "beta"),
         ({"beta": estimators.linear_warm_up(3)}, "beta"),
         ({"estimator": estimators.KLWeighted(estimators.ImportanceWeightedELBO(1), 0.5)}, "beta"),

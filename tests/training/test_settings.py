@@ -295,21 +295,21 @@ DIFFERENT = {
         mixed(lr_schedule=LAMBDA),
         mixed(lr_schedule=partial(LAMBDA, lr_lambda=rising(0.2))),
     ),
-    "optimiser.lr was 0.001 and is now 0.01": (
+    "optimizer.lr was 0.001 and is now 0.01": (
         mixed(lr_schedule=LAMBDA),
-        mixed(lr_schedule=LAMBDA, optimiser=partial(torch.optim.Adam, lr=1e-2, fused=True)),
+        mixed(lr_schedule=LAMBDA, optimizer=partial(torch.optim.Adam, lr=1e-2, fused=True)),
     ),
-    r"optimiser.param_groups\[0\].lr was 0.01 and is now 0.02": (
-        mixed(optimiser=groups(0.01)),
-        mixed(optimiser=groups(0.02)),
+    r"optimizer.param_groups\[0\].lr was 0.01 and is now 0.02": (
+        mixed(optimizer=groups(0.01)),
+        mixed(optimizer=groups(0.02)),
     ),
     "estimator.alpha was 0.0 and is now 0.5": (
         mixed(estimator=ImportanceWeightedELBO(2)),
         mixed(estimator=ImportanceWeightedELBO(2, alpha=0.5)),
     ),
-    "optimiser was Adam and is now AdamW": (
+    "optimizer was Adam and is now AdamW": (
         mixed(),
-        mixed(optimiser=partial(torch.optim.AdamW, lr=1e-3, fused=True, weight_decay=0)),
+        mixed(optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True, weight_decay=0)),
     ),
 }
 

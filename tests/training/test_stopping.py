@@ -162,7 +162,7 @@ def test_the_objective_is_that_of_the_validation_data():
         x,
         steps=1,
         beta=beta,
-        optimiser=partial(torch.optim.SGD, lr=0.0),
+        optimizer=partial(torch.optim.SGD, lr=0.0),
         validation=(x.repeat(2000, 1),),
         validate_every=1,
         progress=False,
@@ -192,7 +192,7 @@ def test_a_longer_training_forgets_a_best_of_a_schedule_that_goes_on(tmp_path, m
 def test_a_warm_up_ends_at_a_better_bound_than_its_middle():
     """Stopped in the middle of a warm-up, where the bound with β = 1 rises, it would be worse."""
     options = {"beta": linear_warm_up(60), "validate_every": 5, "steps": 200}
-    rate = {"optimiser": partial(torch.optim.Adam, lr=1e-2)}
+    rate = {"optimizer": partial(torch.optim.Adam, lr=1e-2)}
     whole = trained(**options, **rate)
     stopped = trained(stopping=EarlyStopping(3), **options, **rate)
     assert stopped.best_step > 60

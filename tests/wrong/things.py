@@ -72,8 +72,8 @@ def with_batch_norm():
 
 def converted(pair):
     """Take a step with a pair, convert it, and take another."""
-    optimiser = torch.optim.Adam(pair.parameters(), lr=1e-3)
-    step = training.compile_step(pair, estimators.AnalyticKLELBO(), optimiser)
+    optimizer = torch.optim.Adam(pair.parameters(), lr=1e-3)
+    step = training.compile_step(pair, estimators.AnalyticKLELBO(), optimizer)
     x = torch.ones(7, D)
     step(x)
     pair.double()
