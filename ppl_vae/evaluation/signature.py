@@ -149,13 +149,13 @@ class _ProgramSignature:
             if name in by_position or not (name in self._names or self._any_name):
                 takes = ", ".join(sorted(self._names)) or "none"
                 raise ValueError(
-                    f"{owner}: the data have {name!r}, which the {self.name} does not accept (by "
+                    f"{owner}: the data have {name!r}, which the {self.name} does not take (by "
                     f"name: {takes}); {_fix(name)}"
                 )
         for name in sorted(self._needed.difference(by_position, kwargs)):
             came = ", ".join(map(repr, kwargs)) or "none"
             raise ValueError(
-                f"{owner}: the {self.name} requires {name!r}, but the data have {number} tensors "
+                f"{owner}: the {self.name} needs {name!r}, but the data have {number} tensors "
                 f"by position and by name {came}; give it by name or by position"
             )
 

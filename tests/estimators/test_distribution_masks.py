@@ -257,8 +257,8 @@ def test_masked_elements_of_what_is_no_product_are_refused():
         dist.Normal(torch.zeros(B), 1.0).mask(ROWS), [dist.transforms.AffineTransform(0.0, 2.0)]
     )
     for q, p, word in (
-        (joint, elements, "no product"),
-        (elements, joint, "no product"),
+        (joint, elements, "not a product"),
+        (elements, joint, "not a product"),
         (moved, moved, "a mask on a part"),
     ):
         with pytest.raises(NotImplementedError, match=f"at site 'z'.*{word}"):

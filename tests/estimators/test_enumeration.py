@@ -75,7 +75,7 @@ def test_what_is_no_full_enumeration_is_refused(run, in_guide, infer):
 def test_pyros_mark_of_draws_is_refused():
     pair = programs(True, {})
     guide = config_enumerate(pair.guide, num_samples=4, expand=True)
-    with pytest.raises(NotImplementedError, match="4 draws and not all values"):
+    with pytest.raises(NotImplementedError, match="4 draws, not all values"):
         ImportanceWeightedELBO(2)(pair.model, guide)(X)
 
 

@@ -525,7 +525,7 @@ def ais(pair, x=None, **options):
         (
             lambda: bidirectional_monte_carlo(LinearGaussian(3, 2), 4),
             TypeError,
-            "LatentModel takes no size=.*like=",
+            "LatentModel has no argument size.*like=",
         ),
         (
             lambda: bidirectional_monte_carlo(LinearGaussian(3, 2), 4, like=torch.zeros(3, 3)),

@@ -172,10 +172,14 @@ def test_accuracy_takes_the_labels_of_data_and_grey_values_as_they_are(float64):
 
 
 REFUSED = {
-    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "says itself what is observed"),
+    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "has its own mask"),
     "labels beside": (lambda d: ((d, Y), {}), TypeError, "has labels"),
     "few labels": (lambda d: ((Dataset(GREY), Y[1:]), {}), ValueError, "12 data, but a further"),
-    "beside batches": (lambda d: ((d.batches(5), Y), {}), TypeError, "batches bring all"),
+    "beside batches": (
+        lambda d: ((d.batches(5), Y), {}),
+        TypeError,
+        "batches, which contain everything",
+    ),
     "a mask beside batches": (lambda d: ((d.batches(5),), {"mask": MASK}), TypeError, "got mask="),
     "a name": (lambda d: (("digits",), {}), TypeError, "ppl_vae.data.load"),
     "a number": (lambda d: ((3,), {}), TypeError, "x must be a Dataset, its batches"),
@@ -183,10 +187,10 @@ REFUSED = {
     "one batch": (lambda d: (({"x": GREY},), {}), TypeError, "must not be a mapping"),
     "no batch": (lambda d: (([],), {}), ValueError, "got none"),
     "numbers": (lambda d: (([1.0],), {}), TypeError, "every batch must be"),
-    "too many": (lambda d: (([(GREY, Y)],), {}), ValueError, "nothing would use"),
+    "too many": (lambda d: (([(GREY, Y)],), {}), ValueError, "unused"),
     "unlike": (lambda d: (([GREY, GREY[:, 1:]],), {}), ValueError, "must be alike"),
-    "steps": (lambda d: ((SemiSupervised(d, [0]),), {}), TypeError, "steps of training"),
-    "a weight": (lambda d: (([Part("x", (GREY,), 2.0)],), {}), TypeError, "steps of training"),
+    "steps": (lambda d: ((SemiSupervised(d, [0]),), {}), TypeError, "training steps"),
+    "a weight": (lambda d: (([Part("x", (GREY,), 2.0)],), {}), TypeError, "training steps"),
     "grey": (lambda d: ((d.tensor().numpy(),), {}), ValueError, "outside the support"),
     "objects": (lambda d: ((np.array([["a"]]),), {}), TypeError, "numeric array"),
     "not in [0, 1]": (lambda d: ((Dataset(3 * GREY),), {}), ValueError, "outside the support"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from evaluated import within
-from pairs import PRIORS, C, binary, ssvae, vae
+from pairs import PRIORS, binary, ssvae, vae
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 from torch.distributions import kl_divergence
@@ -128,21 +128,6 @@ def test_modes_are_restored():
     modes = [m.training for m in pair.modules()]
     evaluation.elbo_terms(pair, x)
     assert [m.training for m in pair.modules()] == modes
-
-
-def test_accuracy_counts():
-    pair, x = ssvae(), binary(40)
-    likeliest = pair.classify(x).argmax(-1)
-    y = likeliest.clone()
-    y[:10] = (y[:10] + 1) % C
-    result = evaluation.accuracy(pair, x, y, batch_size=7)
-    assert result.mean == 0.75
-    assert result.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 39))
-
-
-def test_accuracy_takes_grey_values():
-    x = torch.rand(5, 6)
-    assert 0 <= evaluation.accuracy(ssvae(), x, torch.zeros(5, dtype=torch.long)).mean <= 1
 
 
 def test_estimate():
