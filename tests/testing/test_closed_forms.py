@@ -545,8 +545,14 @@ def test_no_closed_form(name, method, x):
     ("call", "message"),
     [
         (lambda x: LinearGaussian(DIM, 2, beta=0.0), "beta must be finite and above 0"),
-        (lambda x: LinearGaussian(DIM, 2, size=3).model(x), "size=3, the batch 5"),
-        (lambda x: LinearGaussian(DIM, 2, mask=torch.ones(4).bool()).guide(x), "mask has 4"),
+        (
+            lambda x: LinearGaussian(DIM, 2, size=3).model(x),
+            "size must be at least the batch of 5, got 3",
+        ),
+        (
+            lambda x: LinearGaussian(DIM, 2, mask=torch.ones(4).bool()).guide(x),
+            "an entry for each of 5 data, got 4",
+        ),
         (lambda x: DiscreteLinearGaussian(DIM, 2).log_weight(x, z=normal(BATCH, 2)), "pass y"),
         (
             lambda x: DiscreteLinearGaussian(DIM, 2, enumerate="model").log_weight(
