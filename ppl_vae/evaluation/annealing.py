@@ -20,7 +20,13 @@ from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, Values, transition
-from ppl_vae.evaluation.inputs import Array, Data, dequantised_levels_of, program_inputs
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    dequantised_levels_of,
+    program_inputs,
+    progress_bar,
+)
 from ppl_vae.evaluation.likelihood import LogEvidence
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
@@ -185,7 +191,7 @@ def annealed_importance_sampling(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("AIS", len(inputs) * num_temperatures, progress) as bar,
+        progress_bar("AIS", len(inputs) * num_temperatures, progress, "step") as bar,
     ):
         for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
@@ -274,7 +280,7 @@ def bidirectional_monte_carlo(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("BDMC", 2 * num_data * num_temperatures, progress) as bar,
+        progress_bar("BDMC", 2 * num_data * num_temperatures, progress, "step") as bar,
     ):
         x, sites = _simulated(owner, pair, num_data, context, like)
         inputs = program_inputs(owner, pair, x, context)
@@ -386,12 +392,6 @@ def _simulated(
 
 def _repeated(value: Tensor, num_chains: int) -> Tensor:
     return value.expand(num_chains, *value.shape).clone()
-
-
-def _bar(label: str, total: int, progress: bool) -> tqdm:
-    return tqdm(
-        total=total, desc=label, disable=not progress, leave=False, unit="step", unit_scale=True
-    )
 
 
 def _checked(

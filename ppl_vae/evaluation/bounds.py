@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from ppl_vae.errors import flag, positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
@@ -19,6 +18,7 @@ from ppl_vae.evaluation.inputs import (
     check_all_data,
     input_blocks,
     program_inputs,
+    progress_bar,
 )
 from ppl_vae.evaluation.results import Result
 from ppl_vae.module_modes import evaluating
@@ -86,7 +86,7 @@ def elbo_terms(
     nelbo, reconstruction = [], []
     model, guide = without_training_terms(pair.model, pair.guide)
     inputs = program_inputs(owner, pair, x, context, mask)
-    with evaluating(pair.model, pair.guide), _bar("ELBO", len(inputs), progress) as bar:
+    with evaluating(pair.model, pair.guide), progress_bar("ELBO", len(inputs), progress) as bar:
         for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // num_samples), bar):
             weights = estimator.log_weights(model, guide, *args, **kwargs)
             if weights.log_likelihood is None:
@@ -138,13 +138,9 @@ def importance_bounds(
         for k in numbers:
             estimator = ImportanceWeightedELBO(k)
             values = []
-            with _bar(f"IWAE-{k}", len(inputs), progress) as bar:
+            with progress_bar(f"IWAE-{k}", len(inputs), progress) as bar:
                 for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // k), bar):
                     values.append(-estimator.per_datum(model, guide, *args, **kwargs))
                     check_all_data(owner, len(values[-1]), len(args[0]))
             bounds[k] = Estimate.of(torch.cat(values))
     return bounds
-
-
-def _bar(label: str, total: int, progress: bool) -> tqdm:
-    return tqdm(total=total, desc=label, disable=not progress, leave=False, unit="x")

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from tqdm import tqdm
 
 from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.inputs import Array, Data, ProgramInputs, input_blocks, program_inputs
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    ProgramInputs,
+    input_blocks,
+    program_inputs,
+    progress_bar,
+)
 from ppl_vae.evaluation.latents import (
     BLOCK,
     check_finite,
@@ -132,7 +138,7 @@ def kl_decomposition(
         aggregate, by_dimension = own_term.clone(), own_term.new_empty(z.shape)
         # A density takes a row for each draw and datum.
         rows = max(1, row_limit(inputs) // min(BLOCK, len(inputs)))
-        with tqdm(total=len(z), desc="aggregate", disable=not progress, leave=False) as bar:
+        with progress_bar("aggregate", len(z), progress) as bar:
             for start in range(0, len(z), rows):
                 some = slice(start, start + rows)
                 terms = posteriors.aggregate(z[some], posteriors.owner[some], group)

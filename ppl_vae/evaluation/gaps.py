@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.inputs import Array, Data, program_inputs
+from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
@@ -156,9 +155,7 @@ def inference_gap(
         torch.enable_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(
-            total=len(inputs) * steps, desc="inference gap", disable=not progress, leave=False
-        ) as bar,
+        progress_bar("inference gap", len(inputs) * steps, progress, "step") as bar,
     ):
         for batch in traced_batches(owner, pair, inputs, PARTICLES):
             _check(owner, pair, batch)

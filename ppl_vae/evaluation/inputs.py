@@ -190,6 +190,14 @@ def input_blocks(
             bar.update(len(part))
 
 
+def progress_bar(label: str, total: int, progress: bool, unit: str = "x") -> tqdm:
+    """Return a progress bar, which shows nothing unless ``progress``."""
+    scale = unit != "x"
+    return tqdm(
+        total=total, desc=label, disable=not progress, leave=False, unit=unit, unit_scale=scale
+    )
+
+
 def check_batches(owner: str, name: str, data: Any) -> None:
     """Raise TypeError unless an argument, not an array or a data set, is an iterable of batches."""
     if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):

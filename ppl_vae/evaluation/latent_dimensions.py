@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
-from tqdm import tqdm
 
 from ppl_vae.errors import flag, integer, number
-from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs
+from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
@@ -160,7 +159,7 @@ def latent_units(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(total=count, desc="latent units", disable=not progress, leave=False) as bar,
+        progress_bar("latent units", count, progress) as bar,
     ):
         for args, kwargs in input_blocks(inputs, BLOCK, bar):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)

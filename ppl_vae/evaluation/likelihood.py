@@ -11,14 +11,19 @@ import torch
 from jaxtyping import Float
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
-from tqdm import tqdm
 
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
 from ppl_vae.evaluation.compiled_log_weights import CompiledLogWeights
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.inputs import Array, Data, dequantised_levels_of, program_inputs
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    dequantised_levels_of,
+    program_inputs,
+    progress_bar,
+)
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
@@ -213,14 +218,7 @@ def log_likelihood(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(
-            total=len(inputs) * num_samples,
-            desc=f"IS-{num_samples}",
-            disable=not progress,
-            leave=False,
-            unit="sample",
-            unit_scale=True,
-        ) as bar,
+        progress_bar(f"IS-{num_samples}", len(inputs) * num_samples, progress, "sample") as bar,
     ):
         chunks = _Chunks(CompiledLogWeights.of(pair) if compile else None)
         for batch in traced_batches(owner, pair, inputs, min(most, AT_ONCE)):
