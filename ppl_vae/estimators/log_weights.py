@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -82,8 +81,8 @@ class LogWeights:
             log_w = log_w.mean(self.plate.particle_dim, keepdim=True)
         return self.plate.per_datum(self.outer.expectation(log_w, entropy=True))
 
-    def summed(self, num_particles: int) -> Float[Tensor, "particles batch"]:
-        """Return log Σ_y w_y, enumerated values summed out, which has E[Σ_y w_y] = p(x)."""
+    def summed(self, num_particles: int) -> Tensor:
+        """Return log Σ_y w_y, ``(particles, batch)``, with E[Σ_y w_y] = p(x): enumeration summed out."""
         log_w = self.inner.log_sum(self.outer.log_sum(self.log_p - self.log_q))
         return self.plate.per_particle(log_w, num_particles)
 
@@ -216,7 +215,7 @@ class WeightedParticles(NamedTuple):
         latents: the draws by site, each of shape ``(particles, *plates, *event)``.
     """
 
-    log_weights: Float[Tensor, "particles batch"]
+    log_weights: Tensor
     latents: dict[str, Tensor]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from pyro.infer import ELBO
 from torch import Tensor
 
@@ -85,16 +84,14 @@ class PerDatumELBO(ELBO, ABC):
     def _bound(self, runner: Runner) -> Bound:
         """Return the bound, with any surrogate if gradients are enabled."""
 
-    def per_datum(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, " batch"]:
-        """Return the bound for each datum in nats, without N/B; not differentiable."""
+    def per_datum(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the bound for each datum in nats, without N/B, shape ``(batch,)``; detached."""
         with exclusively(), torch.no_grad():
             return self._bound(self._runner(model, guide, args, kwargs)).per_datum
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
+    ) -> Tensor:
         """Return minus the bound in nats per batch, with the gradient of model and guide."""
         with exclusively():
             bound = self._bound(self._runner(model, guide, args, kwargs))
@@ -103,9 +100,7 @@ class PerDatumELBO(ELBO, ABC):
             return loss
         return _WithGradientOf.apply(loss.detach(), -bound.scale * bound.surrogate)
 
-    def loss_and_grads(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats per batch, as a tensor, and accumulate gradients."""
         with exclusively():
             loss = self.differentiable_loss(model, guide, *args, **kwargs)
