@@ -82,7 +82,7 @@ class LogWeights:
         return self.plate.per_datum(self.outer.expectation(log_w, entropy=True))
 
     def summed(self, num_particles: int) -> Tensor:
-        """Return log Σ_y w_y, ``(particles, batch)``, with E[Σ_y w_y] = p(x): enumeration summed out."""
+        """Return log Σ_y w_y over enumerated y, shape ``(particles, batch)``; E[Σ_y w_y] = p(x)."""
         log_w = self.inner.log_sum(self.outer.log_sum(self.log_p - self.log_q))
         return self.plate.per_particle(log_w, num_particles)
 
