@@ -73,7 +73,7 @@ EVALUATED = {
     "bounds": lambda p, x, y: evaluation.importance_bounds(p, x, y, num_particles=(1, 5)),
     "likelihood": lambda p, x, y: evaluation.log_likelihood(p, x, y, num_samples=50),
     "annealing": lambda p, x, y: evaluation.annealed_importance_sampling(
-        p, x, y, num_temperatures=3, num_chains=2
+        p, x, y, num_temperatures=3, num_chains=2, leapfrog_steps=1
     ),
     "gap": lambda p, x, y: evaluation.inference_gap(
         p, x, y, steps=3, num_samples=5, importance_samples=50
