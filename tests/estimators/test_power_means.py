@@ -61,7 +61,7 @@ def test_the_renyi_bound_is_exact(alpha, dtype):
                 )
 
 
-def test_it_falls_with_alpha():
+def test_the_bound_decreases_with_alpha():
     """The power mean rises with its exponent (Li & Turner, theorem 1), to float32's last digits."""
     log_w = 3 * torch.randn(100, 1)
     bounds = [Objective(1, a).bound(log_w, -2).item() for a in sorted(ALPHAS)]
@@ -80,7 +80,7 @@ def test_mixed_bounds_may_be_infinite():
 @pytest.mark.parametrize("k", [10, 1000, 100_000])
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.999, -2.0])
 @pytest.mark.parametrize("t", [1.0, 0.3, torch.tensor(1.0)])
-def test_dregs_counts_are_exact_for_many_particles(alpha, t, k):
+def test_dregs_coefficients_are_exact_for_many_particles(alpha, t, k):
     """ν - t (1-α) ν (1-ν) in float64 from the same float32 weights; ν² for α = 0, t = 1."""
     log_w = torch.randn(k, 1)
     found = Objective(1, alpha).doubly_reparameterised(log_w, -2, t)
@@ -91,7 +91,7 @@ def test_dregs_counts_are_exact_for_many_particles(alpha, t, k):
     assert ((found.double() - right).abs() <= 5e-6 * size).all()
 
 
-def test_log_sum_of_nothing():
+def test_log_sum_of_zeros():
     term = torch.tensor([[0.0, -math.inf], [-math.inf, -math.inf]], requires_grad=True)
     total = log_sum(term, 0)
     assert total.tolist() == [[0.0, -math.inf]]

@@ -148,7 +148,7 @@ class OfZ:
 @pytest.mark.parametrize(
     "name", [n for n in EVALUATED if n not in ("imputation", "gap", "validation")]
 )
-def test_terms_of_a_program_of_ones_own(name):
+def test_terms_of_a_users_program_are_left_out(name):
     x = torch.randn(6, 1)
     found = []
     for weight in (0.0, 5.0):

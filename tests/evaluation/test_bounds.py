@@ -130,7 +130,7 @@ def test_modes_are_restored():
     assert [m.training for m in pair.modules()] == modes
 
 
-def test_estimate():
+def test_estimate_of_values():
     estimate = Estimate.of(torch.tensor([1.0, 2.0, 3.0, 6.0]))
     assert estimate.mean == 3.0
     assert estimate.standard_error == pytest.approx(math.sqrt(14 / 3) / 2)

@@ -100,7 +100,7 @@ def test_wilson_interval_solves_its_equation():
     assert accuracy_interval(1.0, 20)[0] == pytest.approx(20 / (20 + 1.959964**2), rel=1e-5)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says(float64):
+def test_the_interval_has_its_nominal_coverage(float64):
     """Summed over the binomial distribution: 95 % on average over accuracies."""
     n = 50
     count = torch.arange(n + 1)
@@ -127,13 +127,13 @@ def test_calibration_error_by_hand(float64):
     assert str(result) == f"expected calibration error {100 * result.error:.1f} %"
 
 
-def test_a_value_on_an_edge_belongs_below_it(float64):
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below(float64):
     p = torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.76, 0.24]])
     result = expected_calibration_error(p, torch.tensor([0, 0, 0]), bins=4)
     assert result.count.tolist() == [0, 1, 1, 1]
 
 
-def test_calibrated_predictions_have_no_error_but_noise():
+def test_calibrated_predictions_have_an_error_near_zero():
     logits = 2 * torch.randn(100_000, 4)
     p = logits.softmax(-1)
     drawn = torch.distributions.Categorical(p).sample()
@@ -167,7 +167,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("call", "message"), REFUSED)
-def test_bad_input_is_refused(call, message, as_users_see_it):
+def test_invalid_input_raises(call, message, as_users_see_it):
     with pytest.raises(ValueError, match=message):
         call()
 

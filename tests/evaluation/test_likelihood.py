@@ -93,7 +93,7 @@ def test_the_error_bar_is_the_spread_over_seeds(float64):
 
 @pytest.mark.parametrize("make", [LinearGaussian, DiscreteLinearGaussian])
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(1, None), (30, 7), (4001, None), (90, 1)])
-def test_at_the_exact_posterior_every_division_gives_the_evidence(
+def test_any_chunking_gives_the_evidence_at_the_exact_posterior(
     make, num_samples, chunk_size, float64
 ):
     oracle = make(3, 2, full_rank=True)
@@ -215,7 +215,7 @@ def k_by_loops(log_w):
 
 @pytest.mark.parametrize("chunk_size", [None, 64, 1])
 @pytest.mark.parametrize("name", ["linear", "y in the guide"])
-def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float64, monkeypatch):
+def test_statistics_equal_those_of_all_weights_at_once(name, chunk_size, float64, monkeypatch):
     oracle, x, samples = ORACLES[name](), torch.randn(9, 3), 200
     kept = []
 
@@ -266,7 +266,7 @@ def test_one_sample_has_no_error_bar(float64):
     assert "error of the mean not computed: a single sample" in str(result)
 
 
-def test_a_pareto_k_that_was_not_computed_is_not_good(float64):
+def test_too_few_samples_for_pareto_k_are_warned_of(float64):
     """With too few samples nothing is known to be reliable, and it is said so."""
     oracle, x = LinearGaussian(3, 2), torch.randn(4, 3)
     few = MIN_SAMPLES - 1
@@ -314,7 +314,7 @@ def test_at_most_chunk_size_particles_of_a_datum():
 
 
 @pytest.mark.parametrize("k", [-0.6, 0.0, 0.3, 0.7, 1.3])
-def test_the_shape_of_a_generalised_pareto_is_found(k):
+def test_the_shape_of_a_generalised_pareto_is_recovered(k):
     samples = stats.genpareto(k, scale=2.5).rvs((20_000, 3), random_state=1)
     found = shape(torch.from_numpy(-np.sort(-samples, 0)))
     # the asymptotic standard error of the maximum-likelihood estimate, k above -1/2
@@ -371,7 +371,7 @@ def test_k_at_its_limits(float64):
     assert (pareto_k(nearly_none, MIN_SAMPLES) == math.inf).all()
 
 
-def test_ties_at_the_bottom_of_the_tail_are_no_excesses(float64):
+def test_ties_at_the_bottom_of_the_tail_are_not_excesses(float64):
     top = torch.linspace(3, 1, 30)[:, None]
     tied = torch.cat([top, torch.zeros(tail_size(1000) - 29, 1)])
     k = shape((tied.exp() - 1)[:-1])
@@ -395,7 +395,7 @@ def test_tail_sizes():
         *(lambda k=k: (vae(likelihood=k), observations(k, 3)) for k in LIKELIHOODS),
     ],
 )
-def test_every_part_is_evaluated(make):
+def test_every_prior_posterior_and_likelihood(make):
     pair, x = make()
     result = quiet(pair, x, num_samples=40)
     for values in (result.log_px, result.standard_error, result.ess, result.pareto_k):
@@ -413,7 +413,7 @@ def test_conditional_and_hierarchical_pairs(float64):
     assert quiet(hierarchical(), binary(), num_samples=300).log_px.isfinite().all()
 
 
-def test_the_seed_decides_and_nothing_else_changes():
+def test_draws_depend_on_the_seed_alone_and_leave_no_trace():
     pair, x = vae(), binary()
     pair.posterior.eval()
     modes = [m.training for m in pair.modules()]
@@ -441,7 +441,7 @@ def test_dropout_is_off(float64):
     assert oracle.model.training
 
 
-def test_what_is_reported_for_people():
+def test_text_of_the_result():
     log_px = torch.tensor([-80.0, -90.0])
     k = torch.tensor([0.2, 0.9])
     result = LogLikelihood(log_px, torch.tensor([0.3, 0.4]), torch.tensor([7.0, 9.0]), k)
@@ -560,6 +560,6 @@ def guide_program(latent="z", size=2):
         ),
     ],
 )
-def test_refusals(call, error, message):
+def test_invalid_calls_raise(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -69,7 +69,7 @@ def test_perfect_and_random_clusters():
     assert random.nmi < 0.02
 
 
-def test_many_clusters_have_a_greatest_accuracy_and_a_share_of_chance():
+def test_more_clusters_than_classes_limit_the_accuracy():
     y = torch.arange(500) % 10
     own = clustering(torch.arange(500), y)  # a cluster for each datum
     assert own.accuracy.mean == own.greatest_accuracy == 10 / 500
@@ -86,7 +86,7 @@ def test_many_clusters_have_a_greatest_accuracy_and_a_share_of_chance():
     assert few.accuracy.mean == 0.5
 
 
-def test_probabilities_are_clusters_by_their_greatest():
+def test_probabilities_are_assigned_by_argmax():
     p = torch.rand(30, 4)
     y = torch.randint(3, (30,))
     assert clustering(p, y) == clustering(p.argmax(-1), y)
@@ -141,7 +141,7 @@ def test_components_far_apart_are_the_clusters(float64):
     assert result.matching == {0: 2, 1: 0, 2: 1}
 
 
-def test_probes_of_separated_and_of_meaningless_latents():
+def test_probes_of_separated_and_of_random_latents():
     y = torch.arange(300) % 3
     z = 20 * nn.functional.one_hot(y).double() + torch.randn(300, 3)
     for probe in (linear_probe, nearest_neighbours):
@@ -183,6 +183,6 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("call", "message"), REFUSED)
-def test_bad_input_is_refused(call, message, as_users_see_it):
+def test_invalid_input_raises(call, message, as_users_see_it):
     with pytest.raises(ValueError, match=message):
         call()

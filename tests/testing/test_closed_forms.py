@@ -290,7 +290,7 @@ def test_programs_have_the_densities(name, options, x):
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_beta_weighs_the_latents_alone(name, x):
+def test_beta_scales_only_the_latents(name, x):
     oracle, weighed = ORACLES[name](), ORACLES[name](beta=0.3)
     latents = sample_guide(oracle, x, 6)
     torch.testing.assert_close(oracle.log_px(x), weighed.log_px(x), **EXACT)
@@ -491,7 +491,7 @@ def test_svi_trains_every_instance(x):
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_seeds_are_the_oracles_own(name):
+def test_seeds_leave_the_global_state_unchanged(name):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, again, other = ORACLES[name](), ORACLES[name](), ORACLES[name](seed=1)
@@ -565,7 +565,7 @@ def test_no_closed_form(name, method, x):
         (lambda x: DiscreteLinearGaussian(DIM, 2, enumerate="both"), "both"),
     ],
 )
-def test_errors_say_what_came(call, message, x):
+def test_errors_name_what_was_given(call, message, x):
     with pytest.raises(Exception, match=message):
         call(x)
 
