@@ -179,7 +179,6 @@ def annealed_importance_sampling(
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    check_pair(owner, pair)
     num_chains, num_temperatures, leapfrog_steps = _checked(
         owner, num_chains, num_temperatures, leapfrog_steps, start
     )

@@ -22,7 +22,7 @@ from ppl_vae.evaluation.inputs import (
 )
 from ppl_vae.evaluation.results import Result
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,13 +79,12 @@ def elbo_terms(
         NotImplementedError: if the pair enumerates a latent in the model alone.
     """
     owner = "elbo_terms"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     progress = flag(owner, "progress", progress)
     estimator = ImportanceWeightedELBO(num_samples)
     nelbo, reconstruction = [], []
-    model, guide = without_training_terms(pair.model, pair.guide)
     inputs = program_inputs(owner, pair, x, context, mask)
+    model, guide = without_training_terms(pair.model, pair.guide)
     with evaluating(pair.model, pair.guide), progress_bar("ELBO", len(inputs), progress) as bar:
         for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // num_samples), bar):
             weights = estimator.log_weights(model, guide, *args, **kwargs)
@@ -128,12 +127,11 @@ def importance_bounds(
         ValueError: if x, context or mask are incompatible with the pair, or a K is below 1.
     """
     owner = "importance_bounds"
-    check_pair(owner, pair)
     progress = flag(owner, "progress", progress)
     numbers = sizes(owner, "num_particles", num_particles)
     bounds = {}
-    model, guide = without_training_terms(pair.model, pair.guide)
     inputs = program_inputs(owner, pair, x, context, mask)
+    model, guide = without_training_terms(pair.model, pair.guide)
     with evaluating(pair.model, pair.guide):
         for k in numbers:
             estimator = ImportanceWeightedELBO(k)

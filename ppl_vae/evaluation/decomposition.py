@@ -31,7 +31,7 @@ from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import row_limit
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +124,6 @@ def kl_decomposition(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "kl_decomposition"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     progress = flag(owner, "progress", progress)
     inputs = program_inputs(owner, pair, x, context, mask)

@@ -24,7 +24,7 @@ from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 PARTICLES = 10
 """Draws per datum and step of the optimisation."""
@@ -132,7 +132,6 @@ def inference_gap(
             are not reparameterised.
     """
     owner = "inference_gap"
-    check_pair(owner, pair)
     steps = positive_int(owner, "steps", steps)
     num_samples = positive_int(owner, "num_samples", num_samples)
     importance_samples = positive_int(owner, "importance_samples", importance_samples)

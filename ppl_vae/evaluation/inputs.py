@@ -16,6 +16,7 @@ from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.protocols import check_pair
 from ppl_vae.tensors import as_tensor
 
 MAX_ROWS = 20_000
@@ -67,9 +68,11 @@ def program_inputs(
         mask: True where x is observed.
 
     Raises:
-        TypeError: if the data are of another kind, or contain something that is also passed.
+        TypeError: if the pair is none, or the data are of another kind, or contain something that is
+            also passed.
         ValueError: if there are none, or they are incompatible with the programs.
     """
+    check_pair(owner, pair)
     signature = Signature(owner, pair.model, pair.guide)
     if isinstance(x, Dataset):
         return DatasetInputs(owner, pair, x, signature, context=_tensors(context), mask=mask)

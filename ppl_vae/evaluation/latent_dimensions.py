@@ -25,7 +25,7 @@ from ppl_vae.evaluation.latents import (
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 NO_INFORMATION = 0.1
 """A posterior with a KL below so many nats per datum has collapsed, whatever its activity."""
@@ -143,7 +143,6 @@ def latent_units(
         ValueError: if x is incompatible with the pair, or has a single datum.
     """
     owner = "latent_units"
-    check_pair(owner, pair)
     num_samples = integer(owner, "num_samples", num_samples, 2)
     threshold = number(owner, "threshold", threshold, least=0)
     progress = flag(owner, "progress", progress)

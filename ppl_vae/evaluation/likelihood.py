@@ -30,7 +30,7 @@ from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
 from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 AT_ONCE = 100
 """Particles of a datum at a time, if there are enough data; x is encoded once for so many."""
@@ -205,7 +205,6 @@ def log_likelihood(
         torch.Size([3])
     """
     owner = "log_likelihood"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     progress, compile = flag(owner, "progress", progress), flag(owner, "compile", compile)
     most = num_samples

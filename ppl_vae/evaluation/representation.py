@@ -17,7 +17,7 @@ from ppl_vae.evaluation.latents import BLOCK, latent_at, run_latents
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,7 +159,6 @@ def responsibilities(
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "responsibilities"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     results = []
     inputs = program_inputs(owner, pair, x, context, mask)
