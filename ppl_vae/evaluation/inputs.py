@@ -68,8 +68,7 @@ def program_inputs(
         mask: True where x is observed.
 
     Raises:
-        TypeError: if the pair is none, or the data are of another kind, or contain something that is
-            also passed.
+        TypeError: if pair or data are of another kind, or the data contain what is also passed.
         ValueError: if there are none, or they are incompatible with the programs.
     """
     check_pair(owner, pair)
