@@ -6,6 +6,7 @@ scikit-learn's estimators do; a user's class that does so is read in the same wa
 
 from __future__ import annotations
 
+import html
 import inspect
 from collections import Counter
 from collections.abc import Iterator
@@ -44,6 +45,10 @@ class Constructed(nn.Module):
                 f"{describe(value)[:60]}; {fix}"
             )
         super().__setattr__(name, value)
+
+    def _repr_html_(self) -> str:
+        """Return a table of the constructor's arguments, for notebooks."""
+        return html_table(self)
 
 
 @cache
@@ -104,6 +109,38 @@ def expression(module: nn.Module) -> str:
         )
     """
     return _Writer(module).write(module, "module", indent=0)
+
+
+def html_table(module: nn.Module) -> str:
+    """Return the constructor's call as an HTML table, with the number of parameters of each part.
+
+    Parameters that parts share are counted once in the total.
+    """
+    try:
+        given = list(arguments(module).items())
+    except Exception:  # as in a repr: a user's class may not keep its arguments
+        return f"<pre>{html.escape(repr(module))}</pre>"
+    rows: list[tuple[str, str, str]] = []
+    value: Any
+    for name, value in given:
+        several = isinstance(value, (tuple, list)) and any(isinstance(v, nn.Module) for v in value)
+        items = {f"{name}[{i}]": v for i, v in enumerate(value)} if several else {name: value}
+        for label, item in items.items():
+            count = _number_of_parameters(item) if isinstance(item, nn.Module) else ""
+            rows.append((label, _Writer(module).write(item, name, indent=0), count))
+    rows.append(("total", "", _number_of_parameters(module)))
+    cells = "".join(
+        f"<tr><th>{html.escape(name)}</th><td><pre>{html.escape(source)}</pre></td>"
+        f"<td>{count}</td></tr>"
+        for name, source, count in rows
+    )
+    head = "<tr><th></th><th></th><th>parameters</th></tr>"
+    caption = f"<caption>{html.escape(qualified(type(module)))}</caption>"
+    return f"<table>{caption}<thead>{head}</thead><tbody>{cells}</tbody></table>"
+
+
+def _number_of_parameters(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,}"
 
 
 class _Writer:

@@ -9,10 +9,21 @@ import torch
 mpl.use("Agg")
 
 
+def pytest_configure(config):
+    """Leave seeds to this file: pytest-randomly only shuffles."""
+    config.option.randomly_reset_seed = False
+
+
 def pytest_collectstart(collector):
     """Seed what a test file draws while it is imported, whatever was imported before."""
     if isinstance(collector, pytest.Module):
         pyro.set_rng_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seed fixtures of a whole file, whichever of its tests comes first."""
+    pyro.set_rng_seed(0)
 
 
 @pytest.fixture(autouse=True)

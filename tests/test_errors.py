@@ -74,12 +74,12 @@ CONSTRUCTION = {
     "a module that is no prior": (
         lambda: vae().replace(prior=nn.Identity()),
         TypeError,
-        "prior is called with 0 context tensors",
+        "was called with 0 context tensors",
     ),
     "a prior of another dimension": (
         lambda: vae().replace(prior=priors.StandardNormal(Z + 1)),
         ValueError,
-        r"VAE: likelihood Bernoulli does not fit.*shape \(1, 3\).*expected 2 features",
+        r"VAE: likelihood Bernoulli is incompatible.*shape \(1, 3\).*expected 2 features",
     ),
     "a posterior of another dimension": (
         lambda: VAE(**parts(posterior=posteriors.DiagonalNormal(net(D, 2 * Z + 2)))),
@@ -94,7 +94,7 @@ CONSTRUCTION = {
     "an encoder of another width": (
         lambda: VAE(**parts(posterior=posteriors.DiagonalNormal(nets.MLP(D + 1, 2 * Z)))),
         ValueError,
-        r"VAE: posterior DiagonalNormal does not fit.*shape \(1, 6\).*expected 7 features",
+        r"VAE: posterior DiagonalNormal is incompatible.*shape \(1, 6\).*expected 7 features",
     ),
     "event_dim that does not fit": (
         lambda: VAE(**parts(likelihood=likelihoods.Bernoulli(net(Z, D), event_dim=2))),

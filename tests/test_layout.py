@@ -33,7 +33,7 @@ PACKAGES = {
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
-    "report": "data distributions estimators evaluation models plots",
+    "report": "data distributions estimators evaluation io models plots",
     "cli": "data estimators evaluation io models plots report training",
     "__main__": "cli",
 }

@@ -40,14 +40,14 @@ def sample(flags: Any) -> int:
 
 def reconstruct(flags: Any) -> int:
     """Reconstruct test data of a run, and return the exit code."""
-    from ppl_vae.training.data_source import fixed  # slow to import
+    from ppl_vae.training.data_stream import validation_data  # slow to import
 
     one, number = Run(Path(flags.run)), flags.number
     file = _file(one, flags, "reconstructions")
     pair: Any = one.pair(flags.device)
     test = one.data("test")
     number = min(number, len(test))
-    shown = fixed(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
+    shown = validation_data(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
     pyro.set_rng_seed(flags.seed)
     x, again = shown.args[0].cpu(), pair.reconstruct(*shown.args, **shown.kwargs).cpu()
     if (mask := shown.kwargs.get("mask")) is not None:

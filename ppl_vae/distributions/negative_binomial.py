@@ -1,4 +1,4 @@
-"""The negative binomial distribution, accurate for large counts, of successes and of failures."""
+"""The negative binomial distribution, accurate for large counts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from ppl_vae.distributions.saddle_point import (
-    common,
-    log_factorial_excess,
-    log_gamma_gain,
+    broadcast_floats,
+    log_gamma_increment,
     negative_binomial_deviance,
+    stirling_remainder,
 )
 
 
 class NegativeBinomial(dist.NegativeBinomial):
-    r"""torch's negative binomial with a log-mass that keeps its precision for large numbers.
+    r"""torch's negative binomial with a log-mass that is accurate for large counts and r.
 
     log P(x) = log Γ(r + x) - log Γ(r) - log Γ(x + 1) + r log(1 - p) + x log p, with mean
     μ = r p / (1 - p), is -D(x; μ, r) - g(x) + h(r + x) - h(r), see
-    :mod:`ppl_vae.distributions.saddle_point`. torch's form is off by nats in float32 from counts,
-    or r, of 10⁶, where for large r the distribution is the Poisson's.
+    :mod:`ppl_vae.distributions.saddle_point`. torch's form is off by nats in float32 for counts
+    or r of 10⁶ and more, where for large r the distribution is nearly Poisson.
 
     Args:
         total_count: r, positive, any real number.
-        probs: p; give one of p, its logits and the mean.
-        logits: log[p / (1 - p)] = log μ - log r. In float32 they have few digits of a large μ.
+        probs: p; give exactly one of probs, logits and mean.
+        logits: log[p / (1 - p)] = log μ - log r. In float32 they carry few digits of a large μ.
         mean: μ, not negative.
         validate_args: check parameters and values; None is torch's global setting.
     """
@@ -43,13 +43,13 @@ class NegativeBinomial(dist.NegativeBinomial):
         mean: Tensor | None = None,
     ) -> None:
         if (probs is None) + (logits is None) + (mean is None) != 2:
-            raise ValueError("NegativeBinomial: give one of probs, logits and mean")
+            raise ValueError("NegativeBinomial: give exactly one of probs, logits and mean")
         self._mean = mean
         if mean is not None:
             total_count = torch.as_tensor(total_count, dtype=mean.dtype, device=mean.device)
             logits = mean.log() - total_count.log()
         super().__init__(total_count, probs, logits, validate_args=validate_args)
-        # Where one r is all elements', what depends on it alone is computed once.
+        # Not expanded: terms of r alone are then computed once, not per element.
         self._r = total_count if isinstance(total_count, Tensor) else self.total_count
 
     def expand(
@@ -67,9 +67,9 @@ class NegativeBinomial(dist.NegativeBinomial):
         return super().mean if self._mean is None else self._mean.expand(self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log P(value), in nats, of 32 bits at least."""
+        """Return log P(value), in nats, at least in float32."""
         if self._validate_args:
             self._validate_sample(value)
-        x, mean, r = common(value, self.mean, self.total_count)
-        gain = log_gamma_gain(self._r.to(x.dtype), x) - log_factorial_excess(x)
+        x, mean, r = broadcast_floats(value, self.mean, self.total_count)
+        gain = log_gamma_increment(self._r.to(x.dtype), x) - stirling_remainder(x)
         return gain - negative_binomial_deviance(x, mean, r)

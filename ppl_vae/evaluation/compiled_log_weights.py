@@ -10,7 +10,7 @@ import pyro
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ppl_vae.compilation import Compiled
+from ppl_vae.compilation import CompiledFunction
 from ppl_vae.evaluation.traced_batch import TracedBatch
 from ppl_vae.protocols import ModelAndGuide
 
@@ -31,7 +31,9 @@ class CompiledLogWeights:
         self._batch: TracedBatch | None = None
         self._num_particles = 0
         programs = {"model": model, "guide": guide}
-        self._compiled = Compiled(self._weights, programs, lasting=1, what="log_likelihood")
+        self._compiled = CompiledFunction(
+            self._weights, programs, num_persistent=1, name="log_likelihood"
+        )
 
     @classmethod
     def of(cls, pair: ModelAndGuide) -> CompiledLogWeights:
@@ -51,7 +53,7 @@ class CompiledLogWeights:
         # Kept only while tracing, since a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            draw = self._compiled.drawing(
+            draw = self._compiled.prepare(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )

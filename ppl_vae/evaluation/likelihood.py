@@ -161,7 +161,7 @@ def log_likelihood(
     made.
 
     With ``compile`` the programs run once through Pyro's handlers and then as a compiled graph
-    (:class:`ppl_vae.compilation.Compiled`), on the same draws and with the same result up to
+    (:class:`ppl_vae.compilation.CompiledFunction`), on the same draws, with the same result up to
     rounding. The first call for a pair and a number of data and samples takes some seconds more.
     Graphs read the current parameters and live as long as the pair. A last, smaller batch runs
     uncompiled. Graphs do not validate values: while Pyro's validation is on, the first chunk and

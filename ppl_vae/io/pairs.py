@@ -117,7 +117,7 @@ def load(
     allow: Collection[str] = (),
     device: torch.device | str | int | None = None,
     max_bytes: int | None = None,
-) -> Pair | StackedVAE:
+) -> Pair | Any:  # "Any" for a StackedVAE, whose parts have other names
     """Return the pair that was saved in a folder, every bit of it.
 
     It has the dtype that it was saved in, parameters that were frozen are, and it is in training

@@ -1,6 +1,7 @@
-"""Priors p(z): conditional distributions with no context, event shape ``(latent_dim,)``.
+"""Priors p(z): conditional distributions without context, event shape ``(latent_dim,)``.
 
-``ConditionalNormal``, and ``VampPrior`` where its posterior has one, take a context: p(z | c).
+``ConditionalNormal``, ``ConditionalFlow``, and ``VampPrior`` if its posterior has one, take a
+context: p(z | c).
 """
 
 from ppl_vae.priors.flow import ConditionalFlow, Flow

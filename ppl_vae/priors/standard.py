@@ -11,7 +11,7 @@ from ppl_vae.errors import positive_int
 
 
 class StandardNormal(ConditionalDistribution):
-    """p(z) = N(z; 0, I) on ``latent_dim`` dimensions; nothing is learned.
+    """p(z) = N(z; 0, I) on ``latent_dim`` dimensions, without parameters.
 
     Source: Kingma & Welling 2014 (arXiv 1312.6114), section 3.
 

@@ -34,17 +34,22 @@ from ppl_vae.training.arguments import (
     made_optimizer,
     made_schedule,
 )
-from ppl_vae.training.compiled import CompiledShares
-from ppl_vae.training.data_source import Source, check_classes, fixed, source_of
+from ppl_vae.training.compiled_objective import FullBatchObjective
+from ppl_vae.training.data_stream import (
+    DataStream,
+    check_classes,
+    make_stream,
+    validation_data,
+)
 from ppl_vae.training.distributed import Processes
-from ppl_vae.training.fabric import launched, no_search_for_gpus, on_device
-from ppl_vae.training.loop import Every, RunFolder, loop
-from ppl_vae.training.objective import Objective
-from ppl_vae.training.parameters import Holdings, Parameters
-from ppl_vae.training.run import Parts, Run
+from ppl_vae.training.fabric import avoid_gpu_search, launch, on_device
+from ppl_vae.training.loop import Intervals, OutputFolder, loop
+from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import Declaration, of_optimizer, of_pair
 from ppl_vae.training.stopping import EarlyStopping, Settled
+from ppl_vae.training.trainer import Trainer
 from ppl_vae.training.validation import Validation, check_per_datum
 
 
@@ -223,48 +228,51 @@ def fit(
             raise ValueError("fit: stopping needs validation, got None; give validation=")
     if fabric is not None:
         check_kind("fit", "fabric", fabric, Fabric, "a lightning_fabric.Fabric, Fabric(devices=1)")
-    fabric = launched(fabric, pair)
-    no_search_for_gpus()
+    fabric = launch(fabric, pair)
+    avoid_gpu_search()
     # With a store of its own: PyroModules would take over by name what another pair left there.
     with own_state(), training(pair.model, pair.guide), ExitStack() as turn:
         turn.enter_context(exclusively())
         seed_everything(seed)  # some guides draw their first weights below
         like = on_device(pair, fabric)
-        source = source_of(pair, data, batch_size, seed, like)
-        total = _total_steps(steps, epochs, source.batches)
+        stream = make_stream(pair, data, batch_size, seed, like)
+        total = _total_steps(steps, epochs, stream.batches)
         scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
-        first = source.first()[0]
-        objective = Objective(pair, scheduled, first)
+        first = stream.first()[0]
+        objective = TrainingObjective(pair, scheduled, first)
         if estimator is None:
             with kept_buffers(objective):
                 check_per_datum(
                     objective, first, "the default estimator needs them; give another estimator"
                 )
-        objective.try_out(first)
+        objective.warm_up(first)
         made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
-        holdings = Holdings(made, "fit", some=True)
-        holdings.check(Parameters(objective))
+        coverage = OptimizerCoverage(made, "fit", partial=True)
+        coverage.check(Parameters(objective))
         declared = of_optimizer(made, objective)
         following = None
         if validation is not None:
             check_classes(data, validation)
-            held_out = fixed(pair, validation, seed, like)
+            held_out = validation_data(pair, validation, seed, like)
             following = Validation(objective, held_out, validation_particles, seed)
             following.check()
-        parts = Parts(
+        trainer = Trainer(
             fabric=fabric,
             objective=objective,
-            stepper=objective if fabric.world_size == 1 else fabric.setup_module(objective),
-            compiled=_compiled(objective, source, fabric) if compile else None,
+            distributed_objective=(
+                objective if fabric.world_size == 1 else fabric.setup_module(objective)
+            ),
+            compiled=_compiled(objective, stream, fabric) if compile else None,
             optimizer=made,
-            holdings=holdings,
+            coverage=coverage,
             lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
-            source=source,
+            stream=stream,
             validation=following,
             stopping=stopping,
             clip_norm=clip_norm,
             seed=seed,
+            settled=Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]),
         )
         folder = None
         if place is not None:
@@ -273,12 +281,12 @@ def fit(
                 "precision": fabric.strategy.precision.precision,
                 **of_pair(pair),
                 "data": data,
-                "batch_size": getattr(source.batches, "batch_size", None),
+                "batch_size": getattr(stream.batches, "batch_size", None),
                 "estimator": scheduled.bound,
                 "beta": scheduled.beta,
                 "estimator.step": scheduled.first,
                 "num_particles": num_particles,
-                "lr_schedule": parts.lr_schedule,
+                "lr_schedule": trainer.lr_schedule,
                 "clip_norm": clip_norm,
                 "validation": validation,
                 "validation_particles": validation_particles,
@@ -286,37 +294,38 @@ def fit(
                 "validate_every": None if stopping is None else validate_every,
                 "compile": compile,
             }
-            folder = RunFolder(place, counts["keep"], Declaration(given, declared))
-        run = Run(parts, Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]))
-        run.begin()
-        every = Every(
+            folder = OutputFolder(place, counts["keep"], Declaration(given, declared))
+        trainer.begin()
+        every = Intervals(
             None if validation is None else validate_every, checkpoint_every, counts["log_every"]
         )
         with ExitStack() as held:
             if folder is not None:
-                held.enter_context(folder.opened(run, total, resume))
+                held.enter_context(folder.opened(trainer, total, resume))
             fabric.call("on_run_open")
             turn.close()
             try:
-                stopped = loop(run, total, every, folder, progress)
+                stopped = loop(trainer, total, every, folder, progress)
             finally:
-                run.forget_gradients()
+                trainer.free_gradients()
                 if fabric.is_global_zero:
                     for logger in fabric.loggers:
                         logger.save()  # some keep many rows back
             with exclusively():
-                run.use_best()
+                trainer.use_best()
             fabric.call("on_run_close")
     return FitResult(
-        steps=run.step,
+        steps=trainer.step,
         stopped=stopped,
-        history=run.history.arrays(),
-        validation=run.validated.arrays(),
-        best_step=run.best.step if run.best.step >= 0 else None,
+        history=trainer.history.arrays(),
+        validation=trainer.validated.arrays(),
+        best_step=trainer.best.step if trainer.best.step >= 0 else None,
     )
 
 
-def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledShares | None:
+def _compiled(
+    objective: TrainingObjective, stream: DataStream, fabric: Fabric
+) -> FullBatchObjective | None:
     if fabric.world_size > 1:
         warnings.warn(
             "fit: compile=True is for one process; the steps of several are run as they are",
@@ -324,7 +333,7 @@ def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledS
             stacklevel=4,
         )
         return None
-    return CompiledShares(objective, Processes().share(source.first()), fabric.autocast)
+    return FullBatchObjective(objective, Processes().shard(stream.first()), fabric.autocast)
 
 
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ppl_vae import likelihoods, nets
 from ppl_vae.distributions.continuous_bernoulli import ContinuousBernoulli
-from ppl_vae.distributions.grey import GreyGrid, GreyLevels, level_of
+from ppl_vae.distributions.grey import GreyCategorical, GreyGrid, level_of
 from ppl_vae.distributions.negative_binomial import NegativeBinomial
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.estimate import Estimate
@@ -538,7 +538,7 @@ ERRORS = {
     ),
     "one level": (
         lambda: likelihoods.Categorical(NET, levels=1),
-        "Categorical: levels must be 2 or more, got 1; it is 256",
+        "Categorical: levels must be 2 or more, got 1; 8-bit grey values have 256",
     ),
     "no level": (lambda: likelihoods.DiscretisedLogisticMixture(NET, 3, 0), "levels must be 2"),
     "no component": (
@@ -596,14 +596,14 @@ def test_errors(case):
 
 
 def test_validation_names_the_grid():
-    p = GreyLevels(torch.zeros(256))
+    p = GreyCategorical(torch.zeros(256))
     with pytest.raises(ValueError, match=re.escape("k / 255 for k = 0, ..., 255")):
         p.log_prob(torch.tensor(128.0))
 
 
 @pytest.mark.parametrize("validate", [True, False])
 def test_validation_is_kept_by_an_expansion(validate):
-    p = GreyLevels(torch.zeros(5), validate_args=validate).expand((3,))
+    p = GreyCategorical(torch.zeros(5), validate_args=validate).expand((3,))
     with pytest.raises(ValueError, match="k / 4") if validate else contextlib.nullcontext():
         p.log_prob(torch.tensor(0.3))
 

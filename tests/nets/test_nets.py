@@ -486,12 +486,12 @@ ERRORS = {
     "a context that is not expected": (
         lambda: nets.ConvEncoder(**ENCODER)(torch.zeros(2, 1, 8, 8), torch.zeros(2, 3)),
         ValueError,
-        r"context of 0 features.*got context of 3: \(2, 3\); .*context_features=3",
+        r"context_features=0 features.*got 3 in contexts of shape \(2, 3\); .*context_features=3",
     ),
     "a context that is missing": (
         lambda: nets.ConvEncoder(**ENCODER, context_features=3)(torch.zeros(2, 1, 8, 8)),
         ValueError,
-        "context of 3 features.*got context of 0: none",
+        "context_features=3 features.*got 0 in contexts of shape none",
     ),
     "channels of another number": (
         lambda: nets.ResidualBlock(3)(torch.zeros(2, 1, 8, 8)),
@@ -506,12 +506,12 @@ ERRORS = {
     "too few dimensions": (
         lambda: nets.KeepLeading(nn.Identity(), 3)(torch.zeros(8, 8)),
         ValueError,
-        r"at least 3 dimensions.*\(8, 8\)",
+        r"at least event_dim=3 dimensions.*\(8, 8\)",
     ),
     "a network that loses the batch": (
         lambda: nets.KeepLeading(Summed(), 1)(torch.zeros(2, 3, 4)),
         ValueError,
-        r"Summed must map \(6, \*event\) to \(6, \*out\).*\(6, 4\).*shape \(4,\)",
+        r"Summed must return \(6, \*out\) for.*\(6, 4\).*shape \(4,\)",
     ),
     "parts of a pair that disagree": (
         lambda: VAE(
@@ -520,7 +520,7 @@ ERRORS = {
             likelihood=likelihoods.Bernoulli(nets.ConvDecoder(Z, (1, 8, 9)), event_dim=3),
         ),
         ValueError,
-        r"VAE: posterior DiagonalNormal does not fit.*images of shape \(1, 8, 8\).*\(1, 1, 8, 9\)",
+        r"VAE: .*DiagonalNormal is incompatible.*images of shape \(1, 8, 8\).*\(1, 1, 8, 9\)",
     ),
 }
 
