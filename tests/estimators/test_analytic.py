@@ -510,7 +510,7 @@ def test_free_bits_are_of_the_kl_before_its_weight():
 @ONE_SIDED
 def test_free_bits_need_the_same_weight_on_both_sides(weight, side):
     _, model, guide, *_ = one_sided(weight, side)
-    with pytest.raises(NotImplementedError, match=r"one scale and mask on model and guide.*'z'"):
+    with pytest.raises(NotImplementedError, match=r"one scale and mask in model and guide.*'z'"):
         AnalyticKLELBO(free_bits=0.1).differentiable_loss(model, guide, data())
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ppl_vae import SemiSupervisedVAE, evaluation, likelihoods, nets, posteriors, priors
 from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.evaluation import annealing
 from ppl_vae.training import fit
 
 D, C = 3, 2
@@ -58,6 +59,13 @@ def numbers(result):
     if hasattr(result, "__dataclass_fields__"):
         return [n for name in result.__dataclass_fields__ for n in numbers(getattr(result, name))]
     return [torch.tensor(result)] if isinstance(result, (int, float)) else []
+
+
+@pytest.fixture(autouse=True)
+def little_tuning(monkeypatch):
+    """Tune the step sizes of annealing in few transitions."""
+    monkeypatch.setattr(annealing, "_FEWEST_TUNED", 7)
+    monkeypatch.setattr(annealing, "_WARM_UP", 8)
 
 
 def validation(pair, x, y):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from evaluated import within
-from pairs import PRIORS, binary, ssvae, vae
+from pairs import PRIORS, C, binary, ssvae, vae
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from torch import nn
 from torch.distributions import kl_divergence

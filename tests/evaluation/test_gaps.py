@@ -241,7 +241,7 @@ def test_batches_do_not_change_the_result(float64, monkeypatch):
     whole = inference_gap(
         pair, x, log_px=torch.zeros(4), steps=15, learning_rate=0.2, num_samples=300
     )
-    for module in ("gaps", "programs"):
+    for module in ("gaps", "traced_batch"):
         monkeypatch.setattr(
             f"ppl_vae.evaluation.{module}.row_limit",
             lambda _: 3 * PARTICLES,  # three data, then one

@@ -31,7 +31,13 @@ from pairs import (
 from pyro import poutine
 from scipy import stats
 
-from ppl_vae.evaluation import Estimate, bits_per_dim, traced_batch, weight_statistics
+from ppl_vae.evaluation import (
+    Estimate,
+    bits_per_dim,
+    likelihood,
+    traced_batch,
+    weight_statistics,
+)
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, pareto_k, shape, tail_size
 from ppl_vae.evaluation.traced_batch import TracedBatch
@@ -57,7 +63,7 @@ def binomial_bounds(n, probability=0.95, tail=1e-4):
 @pytest.fixture
 def large_blocks(monkeypatch):
     """Run many data at once, whatever that does to the memory."""
-    for module in (likelihood, programs):
+    for module in (likelihood, traced_batch):
         monkeypatch.setattr(module, "row_limit", lambda _: 50_000)
 
 
