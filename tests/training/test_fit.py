@@ -27,7 +27,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.training import EarlyStopping, NotFiniteError, fit
+from ppl_vae.training import EarlyStopping, NotFiniteError, PiecewiseConstant, fit
 from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
 from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.stopping import Best
@@ -321,7 +321,7 @@ def test_a_nan_stops_the_training_and_says_where_it_began(what, tmp_path):
     else:
         # Between the output of the inner network, where it is seen, and that of the outer one.
         assert "the gradient of parameter 'guide.posterior.net.net.layers" in error.origin
-        assert "backwards first at the output of module 'guide.posterior.net.net" in error.origin
+        assert "backward pass at the output of module 'guide.posterior.net.net" in error.origin
     assert all(p.isfinite().all() for p in pair.parameters())
     assert str(tmp_path) in str(error)
     assert "The last checkpoint is of step" in str(error)
@@ -947,7 +947,7 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
             "a weight on the KL already",
         ),
         ({"steps": 1, "validation": "mnist"}, TypeError, "validation must be a Dataset"),
-        ({"steps": 1, "validation": ()}, TypeError, "at least one, got none"),
+        ({"steps": 1, "validation": ()}, TypeError, "of one length, got none"),
         ({"steps": 1, "validation": torch.rand(9, 63)}, ValueError, "shape"),
         ({"steps": 1, "clip_norm": "1"}, TypeError, "clip_norm must be a number, got '1'"),
         ({"steps": 1, "estimator": "elbo"}, TypeError, "an object of pyro.infer.ELBO"),
@@ -1081,3 +1081,25 @@ def test_the_old_spelling_of_optimizer_is_deprecated():
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd)
     with pytest.raises(TypeError, match="optimiser is the old name of optimizer"):
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd, optimizer=sgd)
+
+
+def test_a_result_is_shown_in_a_few_lines():
+    train, test = DIGITS.split(0.2)
+    fitted = quiet(digits_vae(), train, steps=2, validation=test, validate_every=1)
+    shown, table = repr(fitted), fitted._repr_html_()
+    assert shown.startswith("FitResult(2 steps\n  training loss: ")
+    for text in ("validation loss", f"{fitted.validation['loss'][-1]:.2f} ±", "best step"):
+        assert text in shown
+        assert text in table
+
+
+def test_particles_change_at_milestones():
+    particles = PiecewiseConstant(milestones=[2, 3], values=[1, 4, 2])
+    fitted = quiet(digits_vae(), DIGITS, steps=4, num_particles=particles, log_every=1)
+    assert fitted.history["num_particles"].tolist() == [1, 1, 4, 2]
+    for wrong, message in (
+        ({"milestones": [3, 2], "values": [1, 2, 3]}, "milestones must ascend"),
+        ({"milestones": [3], "values": [1, 2, 3]}, "values must be one more than milestones, 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PiecewiseConstant(**wrong)
