@@ -642,7 +642,7 @@ NOT_TAKEN = {
     "nor by the guide": (
         partial(programs, XMask, X),
         Dataset(X8, mask=M8),
-        "'mask', which the guide does not take .by name: x.; a program learns from mask=",
+        "'mask', which the guide does not take .by name: x.; add the argument mask=",
     ),
     "nor by position": (partial(programs, XMask, X), [(X8, M8)], "the guide takes 1 by position"),
 }
