@@ -33,7 +33,7 @@ def run(flags: Any) -> int:
         destination(out)
     except OSError as error:  # a run that can be read alone: the numbers can be told
         with tempfile.TemporaryDirectory() as folder:
-            show(reported(runs, Path(folder), flags))
+            show(reported(runs, Path(folder), flags, figures=False))
         say(f"error: {error}; here, --out")
         return FAILURE
     return _written(runs, out, flags)
@@ -45,7 +45,7 @@ def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
     return SUCCESS
 
 
-def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
+def reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
     """Evaluate runs on the test data that they have in common.
 
     Raises:
@@ -90,4 +90,5 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
         seed=flags.seed,
         progress=not flags.quiet,
         compile=flags.compile,
+        figures=figures,
     )
