@@ -17,14 +17,14 @@ from ppl_vae.cli.output import say
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
 from ppl_vae.data import Dataset
-from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.atomic import write_file
 from ppl_vae.io.config import ConfigError, resolve
 from ppl_vae.io.config import files as config_files
-from ppl_vae.io.config.errors import suggestion, told
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.signature import Argument, convert
-from ppl_vae.io.versions import FORMAT, check_format
+from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.spec import (
     ARGUMENTS,
     ENTRIES,
@@ -200,8 +200,7 @@ class Configuration:
 
     def write(self, folder: Path) -> None:
         """Write it into a folder, atomically."""
-        with replaced_file(folder / FILE) as file:
-            file.write_text(self.text(), encoding="utf-8")
+        write_file(folder / FILE, self.text())
 
     def check_resumes(self, before: Configuration, folder: Path) -> None:
         """Raise an error unless this resumes the training in a folder.

@@ -30,9 +30,10 @@ from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.errors import reason
+from ppl_vae.io.atomic import clear_leftovers
 from ppl_vae.io.config import ConfigError, from_config
-from ppl_vae.io.config.budget import LARGEST
-from ppl_vae.io.config.errors import told
+from ppl_vae.io.errors import told
+from ppl_vae.io.format import BUILD_BYTES
 from ppl_vae.spec import entries
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class _Written:
         """Write the configuration, before the first step."""
         if _may_be_first():
             show(self.summary)
-            io.clear_leftovers(self._plan.folder)
+            clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
     def on_run_close(self) -> None:
@@ -337,7 +338,9 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     configuration = plan.configuration
     settings = configuration.fit
     pyro.set_rng_seed(settings.seed)  # of the initial weights
-    written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    written.pair = pair = from_config(
+        configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
+    )
     given = for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )

@@ -248,7 +248,7 @@ def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -
 def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
     """Return the mapping or list that holds the last key of a path; made if it is missing."""
     from ppl_vae.io.config import ConfigError  # not above: slow to import
-    from ppl_vae.io.config.errors import told
+    from ppl_vae.io.errors import told
 
     node: Any = tree
     for depth, key in enumerate(path[:-1]):

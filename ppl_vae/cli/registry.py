@@ -18,9 +18,9 @@ from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.errors import suggestion, told
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.signature import arguments_of, convert
+from ppl_vae.io.errors import suggestion, told
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
 _NOT_OPTIMIZERS = ("LBFGS", "SparseAdam")

@@ -10,7 +10,7 @@ from typing import Any
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
-from ppl_vae.io import refuse_links
+from ppl_vae.io.atomic import refuse_links
 from ppl_vae.report import Report, report
 from ppl_vae.report.output import destination
 from ppl_vae.spec import entries

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.errors import suggestion, told
+from ppl_vae.io.errors import suggestion, told
 
 if TYPE_CHECKING:
     from ppl_vae.training import EarlyStopping, PiecewiseConstant

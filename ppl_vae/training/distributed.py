@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,16 +58,15 @@ class Processes:
         return DataShard(mine, fractions, sizes)
 
 
-def sharing_failures(fabric: Fabric) -> AbstractContextManager:
+@contextmanager
+def sharing_failures(fabric: Fabric) -> Iterator[None]:
     """Raise at the end of the block if it failed in any process, so that none waits for ever.
 
     There must be no collective operation within the block.
     """
-    return nullcontext() if fabric.world_size == 1 else _sharing_failures(fabric)
-
-
-@contextmanager
-def _sharing_failures(fabric: Fabric) -> Iterator[None]:
+    if fabric.world_size == 1:
+        yield
+        return
     error = None
     try:
         yield

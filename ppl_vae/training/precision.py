@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map
 from ppl_vae.conditional import ConditionalDistribution
 
 
-def networks_only(programs: nn.Module, device: str) -> AbstractContextManager:
+@contextmanager
+def networks_only(programs: nn.Module, device: str) -> Iterator[None]:
     """Restrict ``torch.autocast``, if it is enabled, to the networks of programs.
 
     A log-density sums hundreds of terms of different signs: in bfloat16, with 8 bits, its error is
@@ -28,13 +29,9 @@ def networks_only(programs: nn.Module, device: str) -> AbstractContextManager:
         programs: has programs as its children.
         device: the type of device that they are on.
     """
-    return (
-        _autocast_networks(programs, device) if torch.is_autocast_enabled(device) else nullcontext()
-    )
-
-
-@contextmanager
-def _autocast_networks(programs: nn.Module, device: str) -> Iterator[None]:
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
     dtype = torch.get_autocast_dtype(device)
     with ExitStack() as stack:
         for network in networks(programs):

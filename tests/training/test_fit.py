@@ -321,7 +321,7 @@ def test_a_nan_stops_the_training_and_says_where_it_began(what, tmp_path):
     else:
         # Between the output of the inner network, where it is seen, and that of the outer one.
         assert "the gradient of parameter 'guide.posterior.net.net.layers" in error.origin
-        assert "backwards first at the output of module 'guide.posterior.net.net" in error.origin
+        assert "backward pass at the output of module 'guide.posterior.net.net" in error.origin
     assert all(p.isfinite().all() for p in pair.parameters())
     assert str(tmp_path) in str(error)
     assert "The last checkpoint is of step" in str(error)
@@ -947,7 +947,7 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
             "a weight on the KL already",
         ),
         ({"steps": 1, "validation": "mnist"}, TypeError, "validation must be a Dataset"),
-        ({"steps": 1, "validation": ()}, TypeError, "at least one, got none"),
+        ({"steps": 1, "validation": ()}, TypeError, "of one length, got none"),
         ({"steps": 1, "validation": torch.rand(9, 63)}, ValueError, "shape"),
         ({"steps": 1, "clip_norm": "1"}, TypeError, "clip_norm must be a number, got '1'"),
         ({"steps": 1, "estimator": "elbo"}, TypeError, "estimator must be a pyro.infer.ELBO"),
