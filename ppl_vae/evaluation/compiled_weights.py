@@ -56,7 +56,7 @@ class CompiledWeights:
         # Known while a graph is made, and no longer: a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            draw = self._compiled.prepare(
+            draw = self._compiled.sampler(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )
