@@ -183,7 +183,7 @@ IMPOSSIBLE = {
     "a classifier of another number of classes": (
         lambda: ssvae().replace(classifier=net(D, C + 1)),
         ValueError,
-        "classifier must give logits",
+        "classifier must return logits",
     ),
 }
 

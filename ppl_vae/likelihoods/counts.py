@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.distributions import negative_binomial, poisson
+from ppl_vae.distributions import counts
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.likelihoods.elementwise import (
     Elementwise,
@@ -32,7 +32,7 @@ class Poisson(Elementwise):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
-        return poisson.Poisson(positive_scale(self.outputs(*context))).to_event(self.event_dim)
+        return counts.Poisson(positive_scale(self.outputs(*context))).to_event(self.event_dim)
 
 
 class NegativeBinomial(WithPositiveParameter):
@@ -69,5 +69,5 @@ class NegativeBinomial(WithPositiveParameter):
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
         unconstrained, r = self.location_and_positive("dispersion", self.outputs(*context))
-        p = negative_binomial.NegativeBinomial(r, mean=positive_scale(unconstrained))
+        p = counts.NegativeBinomial(r, mean=positive_scale(unconstrained))
         return p.to_event(self.event_dim)

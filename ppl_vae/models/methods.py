@@ -82,14 +82,14 @@ def dataset_method(
     def run(self: M, x: Tensor | DatasetLike, *args: A.args, **kwargs: A.kwargs) -> R:
         if isinstance(x, Tensor) or not isinstance(x, DatasetLike):
             return method(self, x, *args, **kwargs)
-        beside: dict[str, Any] = dict(zip((p.name for p in others), args, strict=False)) | kwargs
-        beside = {name: value for name, value in beside.items() if value is not None}
-        _check_beside(method.__name__, x, beside)
+        extra: dict[str, Any] = dict(zip((p.name for p in others), args, strict=False)) | kwargs
+        extra = {name: value for name, value in extra.items() if value is not None}
+        _check_extra_arguments(method.__name__, x, extra)
         results: list[Any] = []
         start = 0
         for values, y, mask in batches_for(self, x):
-            options = {n: t[start : start + len(values)] for n, t in beside.items()}
-            if needs_label and label not in beside:
+            options = {n: t[start : start + len(values)] for n, t in extra.items()}
+            if needs_label and label not in extra:
                 options[label] = y
             if mask is not None:
                 options["mask"] = mask
@@ -116,9 +116,9 @@ def batches_for(
         )
 
 
-def _check_beside(name: str, data: Any, beside: dict[str, Any]) -> None:
-    """Check what is given beside a data set, which may bring a mask and labels of its own."""
-    for argument, value in beside.items():
+def _check_extra_arguments(name: str, data: Any, extra: dict[str, Any]) -> None:
+    """Check the arguments given with a data set, which may bring its own mask and labels."""
+    for argument, value in extra.items():
         if argument == "mask":
             raise TypeError(
                 f"{name}: mask= cannot be given with {data!r}, which brings its own; use "

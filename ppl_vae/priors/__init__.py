@@ -6,8 +6,7 @@ context: p(z | c).
 
 from ppl_vae.priors.flow import ConditionalFlow, Flow
 from ppl_vae.priors.mixture import GaussianMixture
-from ppl_vae.priors.normal import ConditionalNormal, DiagonalNormal, FullRankNormal
-from ppl_vae.priors.standard import StandardNormal
+from ppl_vae.priors.normal import ConditionalNormal, DiagonalNormal, FullRankNormal, StandardNormal
 from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, listed, reason, sizes
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.io import replaced_file
+from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.comparability import incomparable
@@ -205,9 +205,7 @@ def report(
         sections=drawn,
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with replaced_file(page_path) as page_file, replaced_file(json_path) as json_file:
-        page_file.write_text(html, encoding="utf-8")
-        json_file.write_text(text, encoding="utf-8")
+    write_files({page_path: html, json_path: text})
     return Report(page_path, json_path, results)
 
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.io.errors import DamagedError, MismatchError
-from ppl_vae.io.tensors import check_suits
+from ppl_vae.io.tensors import check_compatible
 from ppl_vae.random_state import check_random_state
 
 _MAX_NAME = 100
@@ -68,7 +68,7 @@ def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
 
 def check_weights(tensors: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
     """Raise MismatchError if weights are not a module's, DamagedError if they are not finite."""
-    check_suits(module, tensors, source)
+    check_compatible(module, tensors, source)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not tensors[name].isfinite().all():
             raise DamagedError(f"{source}: {quoted(name)} is not finite")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.atomic import write_file
 
 
 class Table:
@@ -48,8 +48,7 @@ class Table:
         names = list(self._columns)
         rows = zip(*self._columns.values(), strict=True)
         lines = [",".join(names), *(",".join(map(_number, row)) for row in rows)]
-        with replaced_file(path) as file:
-            file.write_text("\n".join(lines) + "\n")
+        write_file(path, "\n".join(lines) + "\n")
 
 
 def _number(value: float) -> str:

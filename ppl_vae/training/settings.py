@@ -19,15 +19,6 @@ from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.training.checksums import short_hash
 from ppl_vae.training.fingerprint import CLASS_CODE, CODE, UNREAD, fingerprint
 
-MAY_CHANGE = (
-    *("steps", "epochs", "validate_every", "checkpoint_every", "keep", "log_every"),
-    *("out", "resume", "fabric", "progress"),
-)
-"""What may be another when a training goes on; ``validate_every`` not where it counts patience.
-
-Of ``fabric`` that is devices, number of processes and loggers; the precision is declared.
-"""
-
 STATE = "the training changes it"
 """In the place of what is no setting: what a training writes on the objects that it was given."""
 
@@ -40,8 +31,8 @@ class Declaration:
     """What a training was called with, in words.
 
     Args:
-        given: the arguments of ``fit`` that decide it, by name; those of ``MAY_CHANGE`` are not
-            among them.
+        given: the arguments of ``fit`` that decide it, by name; without
+            ``ppl_vae.spec.MAY_CHANGE``.
         optimizer: what :func:`of_optimizer` says of it.
     """
 

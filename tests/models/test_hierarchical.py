@@ -187,21 +187,21 @@ def test_dreg_is_unbiased_where_model_and_guide_share_parameters(name, float64):
             posterior=q,
             likelihood=likelihoods.Bernoulli(net(Z, D)),
         )
-    x = binary(1).expand(2500, D)  # 2,500 independent gradients, and blocks of them
+    x = binary(1).expand(1000, D)  # 1,000 independent gradients, and blocks of them
     parameters = list(pair.parameters())
     blocks = {}
     for gradient in ("iwae", "dreg"):
         rows = []
-        for _ in range(30):
+        for _ in range(20):
             loss = estimators.ImportanceWeightedELBO(3, gradient)(pair.model, pair.guide)(x)
             found = torch.autograd.grad(loss / len(x), parameters)
             rows.append(torch.cat([g.flatten() for g in found]))
         blocks[gradient] = torch.stack(rows)
     a, b = blocks["iwae"], blocks["dreg"]
-    error = ((a.var(0) + b.var(0)) / 30).sqrt()
+    error = ((a.var(0) + b.var(0)) / 20).sqrt()
     difference = a.mean(0) - b.mean(0)
     assert (difference.abs() < 5.5 * error + 1e-12).all()
-    assert error.norm() < 0.1 * a.mean(0).norm()  # or the test could not fail
+    assert error.norm() < 0.05 * a.mean(0).norm()  # or the test could not fail
 
 
 def test_hierarchical_generates_encodes_and_reconstructs():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ppl_vae import cli, data
-from ppl_vae.io import UnsafeError, clear_leftovers, refuse_links, replaced_file
-from ppl_vae.io.atomic import PREFIX
+from ppl_vae.io import UnsafeError
+from ppl_vae.io.atomic import PREFIX, clear_leftovers, refuse_links, replaced_file
 from tests.training.test_optimizer_state import pair, resumed, trained
 
 DIGITS = data.load("digits").subset(range(200))
@@ -121,7 +121,7 @@ def test_the_folder_itself_may_be_reached_by_a_link(run, tmp_path):
 def test_a_file_is_not_written_through_a_link(outside, tmp_path):
     (tmp_path / "link.csv").symlink_to(outside / "file")
     with (
-        pytest.raises(UnsafeError, match="is a link; write to what it leads to"),
+        pytest.raises(UnsafeError, match="is a link; write to its target"),
         replaced_file(tmp_path / "link.csv") as file,
     ):
         file.write_text("new")

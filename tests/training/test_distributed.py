@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from two_processes import FAULTS, GRADIENTS, train
 
 from ppl_vae.data import Part
-from ppl_vae.io import read_tensors
+from ppl_vae.io.tensors import read_tensors
 from ppl_vae.training.distributed import Processes
 
 HERE = Path(__file__).parents[1]

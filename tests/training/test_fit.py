@@ -27,7 +27,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.training import EarlyStopping, NotFiniteError, fit
+from ppl_vae.training import EarlyStopping, NotFiniteError, PiecewiseConstant, fit
 from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
 from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.stopping import Best
@@ -1081,3 +1081,25 @@ def test_the_old_spelling_of_optimizer_is_deprecated():
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd)
     with pytest.raises(TypeError, match="optimiser is the old name of optimizer"):
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd, optimizer=sgd)
+
+
+def test_a_result_is_shown_in_a_few_lines():
+    train, test = DIGITS.split(0.2)
+    fitted = quiet(digits_vae(), train, steps=2, validation=test, validate_every=1)
+    shown, table = repr(fitted), fitted._repr_html_()
+    assert shown.startswith("FitResult(2 steps\n  training loss: ")
+    for text in ("validation loss", f"{fitted.validation['loss'][-1]:.2f} ±", "best step"):
+        assert text in shown
+        assert text in table
+
+
+def test_particles_change_at_milestones():
+    particles = PiecewiseConstant(milestones=[2, 3], values=[1, 4, 2])
+    fitted = quiet(digits_vae(), DIGITS, steps=4, num_particles=particles, log_every=1)
+    assert fitted.history["num_particles"].tolist() == [1, 1, 4, 2]
+    for wrong, message in (
+        ({"milestones": [3, 2], "values": [1, 2, 3]}, "milestones must ascend"),
+        ({"milestones": [3], "values": [1, 2, 3]}, "values must be one more than milestones, 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PiecewiseConstant(**wrong)

@@ -19,16 +19,10 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
-from ppl_vae.io import (
-    DamagedError,
-    StorageError,
-    load_state,
-    read_tensors,
-    save_state,
-    seal,
-    write_tensors,
-)
+from ppl_vae.io import DamagedError, StorageError, load_state, save_state
+from ppl_vae.io.manifest import seal
 from ppl_vae.io.state import _checksum
+from ppl_vae.io.tensors import read_tensors, write_tensors
 from ppl_vae.training import EarlyStopping, fit
 from ppl_vae.training.optimizer_state import checked_optimizer
 

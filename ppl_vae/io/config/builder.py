@@ -1,4 +1,4 @@
-"""From a full mapping to the pair."""
+"""From a full mapping to the pair that it describes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from ppl_vae.errors import reason
-from ppl_vae.io.config.errors import ConfigError, told
 from ppl_vae.io.config.names import find, find_activation
 from ppl_vae.io.config.references import is_reference
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
+from ppl_vae.io.errors import ConfigError, told
 
 
 def build(full: Mapping[str, object], *, allow: Collection[str] = ()) -> nn.Module:
-    """Return the pair that a full mapping describes, as :func:`resolve` returns it.
+    """Build a pair from a full mapping; ``allow`` names packages that may be imported.
 
-    Args:
-        full: the mapping.
-        allow: top-level packages that may be imported.
-
-    Raises:
-        ConfigError: if a name or a value is wrong, or a constructor refuses its arguments; the
-            constructor's own error is then its cause.
+    Raises ConfigError if a name or a value is invalid, or a constructor raises; its error is the
+    cause.
     """
     return _Builder(full, allow).module(full, "model", "pair")
 
 
 class _Builder:
-    """Builds each mapping once, whichever comes first, it or a reference to it."""
+    """Builds each mapping once, whether it or a reference to it comes first."""
 
     def __init__(self, full: Mapping[str, object], allow: Collection[str]) -> None:
         self.full = full
@@ -37,7 +32,7 @@ class _Builder:
         self.built: dict[int, nn.Module | None] = {}
 
     def module(self, node: object, path: str, slot: str) -> nn.Module:
-        """Return the module of a mapping or a reference."""
+        """Return the module that a mapping or a reference describes."""
         if is_reference(node):
             node = self._target(str(node))
         if not isinstance(node, Mapping):
@@ -47,7 +42,7 @@ class _Builder:
             self.built[id(node)] = self._construct(node, path, slot)
         module = self.built[id(node)]
         if module is None:
-            raise ConfigError(f"{path} is part of itself, by a reference")
+            raise ConfigError(f"{path} is a circular reference")
         return module
 
     def _construct(self, node: Mapping[str, object], path: str, slot: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Classes of one's own in a configuration, and what cannot be written as one."""
+"""Users' classes in configurations, and pairs that cannot be written as one."""
 
 import sys
 
@@ -14,7 +14,8 @@ from ppl_vae import (
     nets,
     priors,
 )
-from ppl_vae.io.config import ConfigError, dump, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 OWN = """
 from collections.abc import Callable
@@ -124,7 +125,7 @@ OWN_PAIR = {
 }
 
 
-def test_classes_of_ones_own(own, tmp_path):
+def test_users_classes_with_allow(own, tmp_path):
     pair = from_config(OWN_PAIR, allow=("mypackage",))
     parts = sys.modules["mypackage.parts"]
     assert isinstance(pair, parts.Pair)
@@ -173,7 +174,7 @@ def test_strings_stay_strings_where_a_string_may_be(label):
 
 
 @pytest.mark.usefixtures("own")
-def test_a_part_of_ones_own_may_prepare_what_its_network_sees():
+def test_a_users_part_may_transform_its_networks_inputs():
     mapping = {
         **SHORTEST,
         "posterior": {"class": "mypackage.parts.First", "net": {"in_features": 4}},
@@ -182,17 +183,17 @@ def test_a_part_of_ones_own_may_prepare_what_its_network_sees():
 
 
 OWN_ERRORS = {
-    "no such module": ("mypackage.nothing.Wide", "is no class of the allowed package"),
-    "no such class": ("mypackage.parts.Wider", "is no class of the allowed package"),
+    "no such module": ("mypackage.nothing.Wide", "is not a class of the allowed package"),
+    "no such class": ("mypackage.parts.Wider", "is not a class of the allowed package"),
     "no such package": ("yourpackage.parts.Wide", "cannot be imported: No module named 'yourp"),
-    "a function": ("mypackage.parts.function", "is no class of the allowed package"),
-    "a module": ("mypackage.parts", "is no class of the allowed package"),
-    "what it imports": ("mypackage.parts.torch.nn.Linear", "is no class of the allowed package"),
-    "a class it imports": ("mypackage.parts.Path", "is no class of the allowed package"),
-    "a part it imports": ("mypackage.parts.VAE", "is no class of the allowed package"),
+    "a function": ("mypackage.parts.function", "is not a class of the allowed package"),
+    "a module": ("mypackage.parts", "is not a class of the allowed package"),
+    "what it imports": ("mypackage.parts.torch.nn.Linear", "is not a class of the allowed package"),
+    "a class it imports": ("mypackage.parts.Path", "is not a class of the allowed package"),
+    "a part it imports": ("mypackage.parts.VAE", "is not a class of the allowed package"),
     "a class that is no module": ("mypackage.parts.Plain", "must be a class of torch.nn.Module"),
-    "its builtins": ("mypackage.parts.__builtins__.eval", "is no class of the allowed package"),
-    "a method": ("mypackage.parts.Wide.forward", "is no class of the allowed package"),
+    "its builtins": ("mypackage.parts.__builtins__.eval", "is not a class of the allowed package"),
+    "a method": ("mypackage.parts.Wide.forward", "is not a class of the allowed package"),
     "a module that fails": ("mypackage.broken.Wide", "importing 'mypackage.broken' failed: div"),
     "a module that lacks one": ("mypackage.needy.Wide", "No module named 'nowhere_to_be_found'"),
     "arguments without names": ("mypackage.parts.Starred", r"takes \*\*kwargs"),
@@ -208,14 +209,16 @@ def test_allowed_packages_give_modules_of_their_own_only(case):
 
 
 @pytest.mark.usefixtures("own")
-def test_a_class_within_a_class_can_be_named():
+def test_a_nested_class_can_be_named():
     with pytest.raises(ConfigError, match=r"model: Module \[Inner\] is missing the requ"):
         from_config({**SHORTEST, "prior": "mypackage.parts.Wide.Inner"}, allow=("mypackage",))
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_allow_is_not_one_string():
-    with pytest.raises(TypeError, match=r"allow must be names of packages, such as \('x',\)"):
+def test_allow_must_not_be_a_string():
+    with pytest.raises(
+        TypeError, match=r"allow must be a collection of package names, such as \('x',\)"
+    ):
         from_config(SHORTEST, allow="x")
 
 
@@ -265,12 +268,15 @@ UNWRITABLE = {
         r"model\.likelihood\.net\.made is a tensor of shape \(3,\).*holds no tensors",
     ),
     "an object": (lambda: Local(6, {1, 2}), r"net\.made is \{1, 2\} \(set\), which a conf"),
-    "a class": (lambda: Local(6, nn.ELU), r"net\.made is a class, .*annotate the argument"),
+    "a class": (
+        lambda: Local(6, nn.ELU),
+        r"net\.made is a class without a type hint .*annotate the",
+    ),
     "an argument that is not kept": (
         lambda: Forgets(6),
         r"model\.likelihood\.net: Forgets: .*'width' cannot be read back; .*self\.width = width",
     ),
-    "a class in a function": (in_a_function, r"in_a_function.*define the class at the top of"),
+    "a class in a function": (in_a_function, r"in_a_function.*define the class at the top level"),
 }
 
 

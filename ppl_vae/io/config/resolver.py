@@ -1,4 +1,4 @@
-"""From what a user writes to a full mapping, in which every argument of every part stands."""
+"""From a short configuration to a full one, with every argument of every part."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import quoted
-from ppl_vae.event_shapes import as_image, how_to_arrange, same_event
-from ppl_vae.io.config.errors import ConfigError, suggestion, told
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
-from ppl_vae.io.config.wiring import DEFAULTS, Place, Size, Wire, contexts, shown
+from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
+from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
+from ppl_vae.io.errors import ConfigError, suggestion, told
 from ppl_vae.models import Pair
 
 NOWHERE = Place()
-_SETTINGS = {
-    "latent_dim": Argument("latent_dim", "value", int, None),
-    "event_shape": Argument("event_shape", "value", int | Sequence[int], None),
-}
 
 
 def resolve(
@@ -35,15 +31,9 @@ def resolve(
     allow: Collection[str] = (),
     data: object = None,
 ) -> dict[str, object]:
-    """Return the full mapping that a short one stands for; nothing is built.
+    """Return the full mapping for a short configuration, see :func:`ppl_vae.from_config`.
 
-    Args:
-        config: as for :func:`ppl_vae.io.config.from_config`.
-        allow: likewise.
-        data: likewise; its shape and the number of its classes are looked at, and nothing else.
-
-    Raises:
-        ConfigError: if a name, a value or a size is wrong or missing.
+    Nothing is built. Of ``data`` only the shape and the number of classes are used.
 
     Example:
         >>> full = resolve(
@@ -53,7 +43,9 @@ def resolve(
         4
     """
     if isinstance(allow, str):
-        raise TypeError(f"allow must be names of packages, such as ({allow!r},), got {allow!r}")
+        raise TypeError(
+            f"allow must be a collection of package names, such as ({allow!r},), got {allow!r}"
+        )
     given = load(config)
     full = _Resolver(allow).module(given, "model", "pair", NOWHERE, {}, data)
     assert isinstance(full, dict)
@@ -61,7 +53,7 @@ def resolve(
 
 
 class _Resolver:
-    """Fills in one configuration; knows which packages may be imported."""
+    """Completes one configuration; knows which packages may be imported."""
 
     def __init__(self, allow: Collection[str]) -> None:
         self.allow = allow
@@ -77,27 +69,20 @@ class _Resolver:
     ) -> object:
         """Return the full mapping of a module, or a reference to one.
 
-        Args:
-            given: the name of its class, a mapping or a reference.
-            path: where it stands, for messages.
-            slot: the argument that it is for.
-            place: what is known of where it stands.
-            wires: values for its arguments that follow from there.
-            data: what a pair is for, if known.
+        ``given`` is the name of its class, a mapping or a reference; ``slot`` the argument that it
+        is for; ``wires`` has values of its arguments that follow from its ``place`` in the pair.
         """
         if is_reference(given):
             return Reference(given)
         cls, given = self._class(given, path, slot, place)
         arguments = arguments_of(cls, path)
         roles = contexts(cls) if issubclass(cls, Pair) else None
-        settings = [] if roles is None else [s for s in _SETTINGS if s not in arguments]
-        _refuse_others(cls, given, [*arguments, *settings], path)
+        settings = [] if roles is None else [s for s in SETTINGS if s not in arguments]
+        _refuse_unknown(cls, given, [*arguments, *settings], path)
         if data is not None and not issubclass(cls, Pair):
-            raise ConfigError(
-                f"{path}: {cls.__name__} takes no data; give event_shape where needed"
-            )
-        of_data = [] if roles is None else _take_from_data(given, arguments, data, path)
-        _refuse_wrong_shapes(cls, arguments, place if slot == "net" else NOWHERE, wires, path)
+            raise ConfigError(f"{path}: {cls.__name__} takes no data=; give sizes where needed")
+        of_data = [] if roles is None else add_from_data(given, arguments, data, path)
+        _check_image_networks(cls, arguments, place if slot == "net" else NOWHERE, wires, path)
 
         full: dict[str, object] = {"class": name_of(cls, slot, path)}
         modules = {k: a for k, a in arguments.items() if _holds_modules(a, given.get(k))}
@@ -105,7 +90,7 @@ class _Resolver:
             full[name] = None  # in the signature's order
             if name not in modules:
                 full[name] = self._value(cls, argument, given, path, wires.get(name))
-        sizes = {} if roles is None else _sizes(given, full, of_data, path)
+        sizes = {} if roles is None else sizes_of(given, full, of_data, path)
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
@@ -128,7 +113,7 @@ class _Resolver:
     def _class(
         self, given: object, path: str, slot: str, place: Place
     ) -> tuple[type[nn.Module], dict[str, object]]:
-        """Return the class of what is given, and its arguments."""
+        """Return the class that is given or follows, and its arguments."""
         if isinstance(given, str):
             given = {"class": given}
         if not isinstance(given, dict):
@@ -140,14 +125,14 @@ class _Resolver:
         if name is None and place.contexts is not None:
             name = place.default_net() if slot == "net" else DEFAULTS.get(slot)
         if name is None:
-            raise ConfigError(f"{path}: class is missing; write which, such as {_example(slot)}")
+            raise ConfigError(f"{path}: class is missing; give one, such as {_example(slot)}")
         cls = find(name, slot, path, self.allow)
         if slot == "pair" and not (issubclass(cls, Pair) or cls.__module__.startswith(_MODELS)):
             raise ConfigError(
-                f"{path}: {quoted(name)} is no pair; {suggestion('', public('models'))}"
+                f"{path}: {quoted(name)} is not a pair; {suggestion('', public('models'))}"
             )
         if slot == "classifier" and not issubclass(cls, ConditionalDistribution):
-            # SemiSupervisedVAE wraps a bare network so
+            # as SemiSupervisedVAE wraps a bare network
             return find("Categorical", slot, path, ()), {"net": {**given, "class": name}}
         return cls, {k: v for k, v in given.items() if k != "class"}
 
@@ -159,7 +144,7 @@ class _Resolver:
         path: str,
         wire: Wire | None,
     ) -> object:
-        """Return the value of an argument that holds no modules."""
+        """Return the value of an argument without modules."""
         name, at = argument.name, f"{path}.{argument.name}"
         if name in given:
             value = given[name]
@@ -167,7 +152,7 @@ class _Resolver:
                 optional = value is None and argument.default is None
                 return value if optional else self._activation(value, at)
             value = plain(convert(argument, value, at), at)
-            _refuse_conflict(cls, value, at, wire)
+            _check_conflict(cls, value, at, wire)
             return value
         if wire is not None and wire.value is not None:
             return plain(wire.value, at)
@@ -178,7 +163,7 @@ class _Resolver:
         try:
             return plain(argument.default, at)
         except ConfigError:
-            return inspect.Parameter.empty  # cannot be written, and so is left out
+            return inspect.Parameter.empty  # cannot be written, and is left out
 
     def _activation(self, value: object, path: str) -> str:
         return activation_name(find_activation(value, path, self.allow), path)
@@ -186,7 +171,7 @@ class _Resolver:
     def _modules(
         self, argument: Argument, value: object, path: str, place: Place, wires: Mapping[str, Wire]
     ) -> object:
-        """Return the full mapping of the module in an argument, or of each in a list."""
+        """Return the full mapping of an argument's module, or of each in a list."""
         if argument.kind == "parts" or (argument.kind == "unknown" and isinstance(value, list)):
             if not isinstance(value, list):
                 raise ConfigError(f"{path} must be a list of mappings, got {told(value)}")
@@ -207,7 +192,7 @@ def _example(slot: str) -> str:
 
 
 def _reference(path: str) -> str:
-    """Return how the posterior of the pair at that path is referred to."""
+    """Return the reference to the posterior of the pair at that path."""
     return f"${{{f'{path}.posterior'.partition('.')[2]}}}"
 
 
@@ -219,21 +204,21 @@ def _holds_modules(argument: Argument, value: object) -> bool:
     return argument.kind == "unknown" and (argument.name in SLOTS or marked)
 
 
-def _refuse_others(
+def _refuse_unknown(
     cls: type, given: Mapping[str, object], accepted: Sequence[str], path: str
 ) -> None:
-    """Raise an error if an argument is given that the class does not have."""
+    """Raise an error if the class does not have an argument that is given."""
     for name in given:
         if name in accepted:
             continue
         advice = suggestion(name, accepted)
-        if name in _SETTINGS and issubclass(cls, Pair):
-            advice = f"give each part its sizes; {advice}"
+        if name in SETTINGS and issubclass(cls, Pair):
+            advice = f"give the sizes of each part; {advice}"
         raise ConfigError(f"{path}.{name[:60]}: {cls.__name__} has no {quoted(name)}; {advice}")
 
 
-def _refuse_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:
-    """Raise an error if a size is given that is not what follows from the pair's."""
+def _check_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:
+    """Raise an error if a given size contradicts those of the pair."""
     if wire is None or not wire.firm or wire.value is None or value is None:
         return
     expected = plain(wire.value, path)
@@ -244,10 +229,10 @@ def _refuse_conflict(cls: type, value: object, path: str, wire: Wire | None) -> 
         )
 
 
-def _refuse_wrong_shapes(
+def _check_image_networks(
     cls: type, arguments: Mapping[str, Argument], place: Place, wires: Mapping[str, Wire], path: str
 ) -> None:
-    """Raise an error if a network of flat data is to see images, or one of images flat data."""
+    """Raise an error if a network for flat data would see images, or one for images flat data."""
     if not cls.__module__.startswith("ppl_vae.") or place.contexts is None:
         return
     image = place.image()
@@ -255,15 +240,14 @@ def _refuse_wrong_shapes(
     if "image_shape" in arguments and isinstance(shape, tuple) and len(shape) != 3:
         x = place.sizes["x"]
         raise ConfigError(
-            f"{path}: {cls.__name__} is a network of images, but {x.path} = {shown(x.value)}; "
-            f"write event_shape: [channels, height, width], such as [1, 28, 28]"
+            f"{path}: {cls.__name__} is a network for images, but {x.path} = {shown(x.value)}; "
+            f"give event_shape: [channels, height, width], such as [1, 28, 28]"
         )
     if "in_features" in arguments and "image_shape" not in arguments and image is not None:
         raise ConfigError(
-            f"{path}: {cls.__name__} is a network of flat data, but {image.path} = "
-            f"{shown(image.value)}; give ConvEncoder to the posterior's net and ConvDecoder to the "
-            f"likelihood's, or flat networks to both and event_shape: "
-            f"{math.prod(image.value or ())}"
+            f"{path}: {cls.__name__} is a network for flat data, but {image.path} = "
+            f"{shown(image.value)}; use a ConvEncoder for the posterior and a ConvDecoder for the "
+            f"likelihood, or flat networks for both and event_shape: {math.prod(image.value or ())}"
         )
 
 
@@ -272,97 +256,3 @@ def _missing(cls: type, name: str, path: str, wire: Wire | None) -> str:
     from_sizes = f", or {sizes} of the pair, from which it follows" if sizes else ""
     example = ", such as {class: MLP, in_features: 784, out_features: 20}" if name == "net" else ""
     return f"{path}.{name} is missing: {cls.__name__} needs it; give it{example}{from_sizes}"
-
-
-def _take_from_data(
-    given: dict[str, object], arguments: Mapping[str, Argument], data: object, path: str
-) -> list[str]:
-    """Take the event shape and the number of classes from the data, where they are not given.
-
-    Returns the names of what was taken.
-    """
-    if data is None:
-        return []
-    before = [name for name, value in given.items() if value is not None]
-    shape = data.shape[1:] if isinstance(data, Tensor) else getattr(data, "event_shape", None)
-    if shape is None:
-        raise TypeError(
-            f"data must be a ppl_vae.data.Dataset, a tensor (N, *event) or have an event_shape, "
-            f"got {told(data)}"
-        )
-    size = math.prod(shape)
-    written, at = _setting("event_shape", given, path), f"{path}.event_shape"
-    if written is None:  # a full mapping has it where it is used
-        written, at = _image_seen(given), f"{path}.posterior.net.image_shape"
-    if written is None:
-        images = any(_is_of_images(given.get(part)) for part in ("likelihood", "posterior"))
-        try:
-            given["event_shape"] = [int(s) for s in as_image(shape)] if images else size
-        except ValueError as error:
-            raise ConfigError(f"{path}.event_shape: {error}") from error
-    elif not same_event(shape, written):
-        raise ConfigError(
-            f"{at} is {shown(written)}, but the data have the shape {shown(shape)}; leave "
-            f"{at.rpartition('.')[2]} out, or {how_to_arrange(shape, written)}"
-        )
-    else:
-        given["event_shape"] = list(written)
-    is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
-    if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
-        given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
-    return [name for name in given if name not in before]
-
-
-def _image_seen(given: Mapping[str, object]) -> tuple[int, ...] | None:
-    """Return the shape that is written at the network of the posterior, which sees the data."""
-    posterior = given.get("posterior")
-    net = posterior.get("net") if isinstance(posterior, dict) else None
-    shape = net.get("image_shape") if isinstance(net, dict) else None
-    return tuple(shape) if isinstance(shape, (list, tuple)) else None
-
-
-def _is_of_images(part: object) -> bool:
-    """Tell whether a part is written with a convolutional network."""
-    net = part.get("net") if isinstance(part, dict) else None
-    name = net.get("class") if isinstance(net, dict) else net
-    return isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
-
-
-def _sizes(
-    given: Mapping[str, object], full: Mapping[str, object], of_data: Sequence[str], path: str
-) -> dict[str, Size]:
-    """Return the pair's sizes: x, z, and y or c."""
-
-    def at_pair(name: str) -> str:
-        return f"the data's {name}" if name in of_data else f"{path}.{name}"
-
-    latent, at = _setting("latent_dim", given, path), f"{path}.latent_dim"
-    for name in ("prior", "posterior"):
-        part = given.get(name)
-        if latent is None and isinstance(part, dict):
-            latent, at = _setting("latent_dim", part, f"{path}.{name}"), f"{path}.{name}.latent_dim"
-    classes, features = full.get("num_classes"), full.get("context_features")
-    context = "num_classes" if features is None else "context_features"
-    width = classes if features is None else features
-    further = Size(
-        "num_classes" if "context_features" not in full else "num_classes or context_features",
-        (width,) if isinstance(width, int) else None,
-        at_pair(context),
-    )
-    return {
-        "x": Size("event_shape", _setting("event_shape", given, path), at_pair("event_shape")),
-        "z": Size("latent_dim", latent, at),
-        "y": further,
-        "c": further,
-    }
-
-
-def _setting(name: str, given: Mapping[str, object], path: str) -> tuple[int, ...] | None:
-    """Return a size that is given, checked."""
-    if given.get(name) is None:
-        return None
-    value = convert(_SETTINGS[name], given[name], f"{path}.{name}")
-    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if not sizes or any(type(s) is not int or s < 1 for s in sizes):
-        raise ConfigError(f"{path}.{name} must be 1 or more, got {shown(value)}")
-    return sizes

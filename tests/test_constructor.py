@@ -1,4 +1,4 @@
-"""A live module's arguments are read back from it, and its repr is the source that makes it."""
+"""Constructor arguments are read back from live modules, and their repr builds them again."""
 
 import pairs
 import pytest
@@ -70,7 +70,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_the_repr_makes_the_pair(case):
+def test_the_repr_builds_the_pair_again(case):
     pair = ALL[case]()
     again = made(repr(pair))
     assert type(again) is type(pair)
@@ -82,7 +82,7 @@ def test_the_repr_makes_the_pair(case):
             assert getattr(again, name) == part
 
 
-def test_every_argument_counts():
+def test_every_argument_is_in_the_repr():
     """Each argument of each part, changed from its default, is in the repr."""
     modules = [
         priors.GaussianMixture(3, 4, learn_weights=True),
@@ -136,7 +136,7 @@ def test_two_modules_that_occur_twice_have_two_names():
     assert again[0].net is not again[1].net
 
 
-def test_modules_that_are_equal_are_not_one():
+def test_equal_modules_are_not_shared():
     pair = made(expression(nn.Sequential(net(2, 2), net(2, 2))))
     assert pair[0] is not pair[1]
 
@@ -163,7 +163,7 @@ def test_plain_values_come_back(value):
     assert repr(back) == repr(value)
 
 
-def test_defaults_are_left_out_and_what_only_equals_them_is_not():
+def test_defaults_are_left_out_but_values_of_another_type_are_not():
     assert expression(Own(3)) == "Own(value=3)"
     assert expression(Own(3, default=True)) == "Own(value=3, default=True)"
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_appears_as_its_repr(case, inside):
     assert words in expression(module)
 
 
-def test_a_pair_with_a_network_of_ones_own_has_a_repr():
+def test_a_pair_with_a_users_network_has_a_repr():
     class Net(nn.Module):
         def __init__(self, out):
             super().__init__()

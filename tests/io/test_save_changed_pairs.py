@@ -77,7 +77,7 @@ SURGERIES = {
     "an activation's number": (lambda v: setattr(layers(v)[1], "alpha", 0.3), "layers.1.alpha"),
     "a layer appended": (lambda v: layers(v).append(nn.Tanh()), "layers.3 is a module here"),
     "a layer removed": (lambda v: layers(v).__delitem__(1), "layers.2 is a module there"),
-    "layers in another order": (swap_order, "layers runs its modules in another order"),
+    "layers in another order": (swap_order, "layers has its modules in another order"),
     "a layer wrapped": (set_layer(2, nn.Sequential), "layers.2 is a Sequential here"),
     "dropout": (set_layer(1, lambda a: nn.Sequential(a, nn.Dropout())), "layers.1"),
     "weight norm": (lambda v: parametrizations.weight_norm(layers(v)[2]), "layers.2 is"),
@@ -86,18 +86,18 @@ SURGERIES = {
     "spectral norm, old": (set_layer(2, nn.utils.spectral_norm), "layers.2.weight_orig"),
     "a hook": (
         lambda v: layers(v)[0].register_forward_hook(lambda m, i, o: 2 * o),
-        "layers.0 gives other outputs .* evaluation mode",
+        "layers.0 has different outputs .* evaluation mode",
     ),
     "a hook before": (
         lambda v: v.posterior.net.register_forward_pre_hook(lambda m, i: (i[0] + 1,)),
-        "posterior.net gives other outputs",
+        "posterior.net has different outputs",
     ),
     "a hook of training": (
         lambda v: layers(v)[2].register_forward_hook(double_in_training),
-        "layers.2 gives other outputs .* training mode",
+        "layers.2 has different outputs .* training mode",
     ),
     "a method": (patch_forward, "posterior.net.forward is not the method of MLP"),
-    "a shared parameter": (share_bias, "bias is .* itself here and not there"),
+    "a shared parameter": (share_bias, "bias is .* itself here but not there"),
     "a buffer more": (
         lambda v: v.likelihood.register_buffer("extra", torch.ones(2)),
         "likelihood.extra is a buffer here",
@@ -109,7 +109,7 @@ SURGERIES = {
 
 
 @pytest.mark.parametrize("name", SURGERIES)
-def test_what_would_come_back_otherwise_is_refused(name, tmp_path):
+def test_pairs_that_would_come_back_differently_are_refused(name, tmp_path):
     change, where = SURGERIES[name]
     vae = normal()
     change(vae)
@@ -168,7 +168,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_comes_back_the_same_is_saved(name, tmp_path):
+def test_changed_pairs_that_come_back_the_same_are_saved(name, tmp_path):
     vae = normal()
     ALLOWED[name](vae)
     modes = [m.training for m in vae.modules()]
@@ -178,17 +178,30 @@ def test_what_comes_back_the_same_is_saved(name, tmp_path):
     assert modes == [m.training for m in vae.modules()]
 
 
-@pytest.mark.parametrize("prior", ["standard", "vamp", "maf"])
-@pytest.mark.parametrize("posterior", POSTERIORS)
-def test_frozen_parameters_come_back_frozen(posterior, prior, tmp_path):
+def frozen(prior, posterior):
     vae = pairs.vae(prior, posterior)
     vae.posterior.net.layers[0].requires_grad_(False)
+    return vae
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior"),
+    [("vamp", "diagonal"), ("maf", "diagonal"), *(("standard", name) for name in POSTERIORS)],
+)
+def test_frozen_parameters_come_back_frozen(prior, posterior, tmp_path):
+    vae = frozen(prior, posterior)
     again = load(save(vae, tmp_path))
     there = {name: p.requires_grad for name, p in again.named_parameters()}
     assert there == {name: p.requires_grad for name, p in vae.named_parameters()}
     assert sum(not trained for trained in there.values()) == 2
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert len(config["requires_grad"]) == 2
+
+
+@pytest.mark.parametrize("prior", ["standard", "vamp", "maf"])
+def test_invalid_requires_grad_is_refused(prior, tmp_path):
+    save(frozen(prior, "diagonal"), tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     for wrong in (["a"], {"no.such": True}, dict.fromkeys(config["requires_grad"], 1)):
         changed = yaml.safe_dump({**config, "requires_grad": wrong})
         (tmp_path / "config.yaml").write_text(changed)
@@ -196,7 +209,7 @@ def test_frozen_parameters_come_back_frozen(posterior, prior, tmp_path):
             load(tmp_path)
 
 
-def test_the_pair_is_left_as_it_was(tmp_path):
+def test_saving_leaves_the_pair_unchanged(tmp_path):
     """Running statistics, modes, counters and attributes do not move, in training mode either."""
     vae = VAE(
         prior=priors.StandardNormal(Z),
@@ -273,7 +286,7 @@ class Halved(likelihoods.Bernoulli):
         return self.factor * super().outputs(*context)
 
 
-def test_arguments_of_users_that_are_live_are_saved(tmp_path):
+def test_arguments_assigned_in_users_classes_are_saved(tmp_path):
     vae = pairs.vae().replace(prior=Tempered(Z), likelihood=Halved(net(Z, D)))
     vae.prior.temperature = 0.3
     vae.likelihood.factor = 4.0
@@ -282,27 +295,27 @@ def test_arguments_of_users_that_are_live_are_saved(tmp_path):
     assert same(vae, again, 5)
 
 
-def test_those_that_are_not_are_refused(tmp_path):
+def test_arguments_that_were_only_used_at_construction_are_refused(tmp_path):
     vae = pairs.vae().replace(prior=Baked(Z))
     save(vae, tmp_path / "as it was")
     vae.prior.temperature = 0.3
-    with pytest.raises(ConfigError, match=r"prior\.of_construction gives other"):
+    with pytest.raises(ConfigError, match=r"prior\.of_construction has different"):
         save(vae, tmp_path / "pair")
     vae.prior.temperature = 1.0
     vae.prior.switch = True  # no argument, but it shows
-    with pytest.raises(ConfigError, match="prior gives other outputs"):
+    with pytest.raises(ConfigError, match="prior has different outputs"):
         save(vae, tmp_path / "pair")
     vae.prior.switch = False
     save(vae, tmp_path / "pair")
 
 
-def test_a_class_defined_anew_is_the_class_of_that_name(tmp_path, monkeypatch):
+def test_a_redefined_class_is_the_class_of_that_name(tmp_path, monkeypatch):
     """As in a notebook, where a cell is run again."""
     vae = pairs.vae().replace(prior=Tempered(Z))
     anew = type("Tempered", (ConditionalDistribution,), dict(vars(Other)))
     anew.__module__, anew.__qualname__ = __name__, "Tempered"
     monkeypatch.setattr(sys.modules[__name__], "Tempered", anew)
-    with pytest.raises(ConfigError, match="prior gives other outputs"):
+    with pytest.raises(ConfigError, match="prior has different outputs"):
         save(vae, tmp_path)
 
 
@@ -377,7 +390,7 @@ def test_every_pair_is_compared(name, tmp_path):
         save(pair, tmp_path / "two")
     part(pair).net.layers[1] = nn.ELU()
     part(pair).net.register_forward_hook(lambda m, i, o: o + 1)
-    with pytest.raises(ConfigError, match=r"net gives other outputs here"):
+    with pytest.raises(ConfigError, match=r"net has different outputs here"):
         save(pair, tmp_path / "two")
 
 
@@ -419,9 +432,9 @@ def test_arguments_are_read_only_and_parts_are_live(name):
         assert getattr(module, argument) is before or getattr(module, argument) == before
 
 
-def test_what_a_fixed_scale_was_saved_as_is_what_it_is(tmp_path):
+def test_fixed_scales_are_read_only_and_saved(tmp_path):
     vae = normal()
-    with pytest.raises(AttributeError, match=r"Normal.scale is read-only.*another Normal"):
+    with pytest.raises(AttributeError, match=r"Normal.scale is read-only.*replace this Normal"):
         vae.likelihood.scale = 0.1
     with pytest.raises(
         AttributeError, match=r"VAE.prior is read-only.*pair.replace\(prior=\.\.\.\)"
@@ -437,7 +450,7 @@ def test_copies_and_pickles_are_read_only_too():
         part.scale = 2.0
 
 
-def test_a_network_of_other_contexts_may_take_the_place_of_one():
+def test_a_network_with_other_contexts_may_be_assigned():
     part = posteriors.DiagonalNormal(net(D + C, 2 * Z))
     x, y = torch.randn(4, D), torch.eye(C)[torch.zeros(4, dtype=torch.long)]
 
@@ -478,7 +491,7 @@ def test_replace_keeps_live_modules_and_their_modes():
     assert not any(m.training for m in vae.eval().replace(prior=PRIORS["mixture"](None)).modules())
 
 
-def test_a_pair_of_a_configuration_is_what_it_says():
+def test_pairs_built_from_a_configuration_can_be_saved():
     for pair in (normal(), pairs.ssvae(), hierarchical()):
         assert to_config(from_config(to_config(pair))) == to_config(pair)
     assert isinstance(pairs.ssvae(), SemiSupervisedVAE)
@@ -514,7 +527,7 @@ def test_threads_may_save_one_pair_while_another_draws_and_trains(tmp_path):
     assert load(tmp_path / "0").prior.components == 4
 
 
-def test_other_threads_draw_as_if_nothing_were_saved(tmp_path):
+def test_saving_does_not_disturb_other_threads_draws(tmp_path):
     """What a thread draws within a turn of its own is what it draws alone."""
     from ppl_vae.process_state import exclusively
 
