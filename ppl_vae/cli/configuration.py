@@ -10,42 +10,51 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.cli import overrides
 from ppl_vae.cli.class_names import LOGGERS, shipped
-from ppl_vae.cli.durations import EVERY, beta_in_steps, in_steps
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import PLACES, Flag
+from ppl_vae.cli.flags import PLACES, SCALAR, Flag, apply
 from ppl_vae.cli.output import say
 from ppl_vae.cli.registry import Named
-from ppl_vae.cli.settings import SHORT, DataSettings, DeviceSettings, FitSettings
+from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
 from ppl_vae.data import Dataset
-from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.atomic import write_file
 from ppl_vae.io.config import ConfigError, resolve
 from ppl_vae.io.config import files as config_files
-from ppl_vae.io.config.errors import suggestion, told
 from ppl_vae.io.config.files import dumped
-from ppl_vae.io.versions import FORMAT, check_format
+from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.signature import Argument, convert
+from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.format import FORMAT, check_format
+from ppl_vae.spec import (
+    ENTRIES,
+    SECTIONS,
+    DataSpec,
+    DeviceSpec,
+    FitSpec,
+    Section,
+    entries,
+    usual,
+)
 from ppl_vae.version import __version__
 
 FILE = "config.yaml"
+_SHIPPED = "vae"
+"""The configuration that is used if none is given."""
 _HEADER = ("format", "ppl_vae")
 _KEYS = (*PLACES, "init", "logger")
 _DEFAULTS: dict[str, Any] = {
     "model": {},
     "data": {},
-    "estimator": {"class": "ImportanceWeightedELBO", "num_particles": 1},
-    "optimizer": {"class": "Adam", "lr": 1e-3, "fused": True},
+    "estimator": usual("estimator"),
+    "optimizer": usual("optimizer"),
     "lr_schedule": None,
     "fit": {},
     "devices": {},
     "init": None,
     "logger": None,
 }
-# What may be another when a training goes on; for the rest, fit would make a mixture of two.
-_MAY_CHANGE = (
-    *("fit.steps", "fit.epochs", "fit.validate_every", "fit.checkpoint_every", "fit.keep"),
-    *("fit.log_every", "data.root", "devices", "logger"),
-)
+_MAY_CHANGE = (*(path for path, entry in ENTRIES.items() if entry.may_change), "logger")
+"""Entries that may differ when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,12 @@ class Configuration:
     """
 
     model: dict[str, Any]
-    data: DataSettings
+    data: DataSpec
     estimator: Named
     optimizer: Named
     lr_schedule: Named | None
-    fit: FitSettings
-    devices: DeviceSettings
+    fit: FitSpec
+    devices: DeviceSpec
     init: str | None
     logger: str | None
 
@@ -86,7 +95,7 @@ class Configuration:
                 raise ConfigError(f"{key}: no such section; {suggestion(str(key), _KEYS)}")
         full = {key: tree.get(key, default) for key, default in _DEFAULTS.items()}
         full |= {k: default for k, default in _DEFAULTS.items() if full[k] is None}
-        for key, entry in SHORT.items():
+        for key, entry in SCALAR.items():
             if not isinstance(full[key], Mapping):
                 full[key] = {entry: full[key]}
         init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
@@ -97,10 +106,10 @@ class Configuration:
         if not isinstance(full["model"], Mapping):
             raise ConfigError(f"model must be a mapping with a class, got {told(full['model'])}")
         schedule = full["lr_schedule"]
-        data, fit = DataSettings.of(full["data"], "data"), FitSettings.of(full["fit"], "fit")
-        for section, seed in (("data", data.seed), ("fit", fit.seed)):
+        data, fit = section("data", full["data"]), section("fit", full["fit"])
+        for path, seed in (("data.seed", data.seed), ("fit.seed", fit.seed)):
             if not 0 <= seed < 2**32:
-                raise ConfigError(f"{section}.seed must be from 0 to 2**32 - 1, got {told(seed)}")
+                raise ConfigError(f"{path} must be from 0 to 2**32 - 1, got {told(seed)}")
         if not 0 <= data.validation < 1:
             raise ConfigError(
                 f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
@@ -113,7 +122,7 @@ class Configuration:
             optimizer=Named.of("optimizer", full["optimizer"]),
             lr_schedule=None if schedule is None else Named.of("lr_schedule", schedule),
             fit=fit,
-            devices=DeviceSettings.of(full["devices"], "devices"),
+            devices=section("devices", full["devices"]),
             init=init,
             logger=logger,
         )
@@ -144,7 +153,7 @@ class Configuration:
             raise UsageError("give either --steps or --epochs: how long to train")
         if steps is not None:
             return steps
-        return (epochs or 0) * ceil(number / max(1, self.fit.batch_size))
+        return (epochs or 0) * ceil(number / max(1, self.fit.batch_size or 1))
 
     def in_steps(self, total: int) -> Configuration:
         """Return the same with every length in steps, of a training of so many.
@@ -152,15 +161,22 @@ class Configuration:
         Raises:
             ConfigError: if a length is neither a number of steps nor a fraction.
         """
-        every: dict[str, Any] = {
-            name: in_steps(given, total, f"fit.{name}")
-            if (given := getattr(self.fit, name)) is not None
-            else min(usual, max(1, ceil(total / 10)))
-            for name, usual in EVERY.items()
+        lengths = {
+            entry.name: min(getattr(FitSpec, entry.name), max(1, ceil(total / 10)))
+            if (given := getattr(self.fit, entry.name)) is None
+            else in_steps(given, total, entry.path)
+            for entry in entries("fit")
+            if entry.length
         }
+        fit = replace(
+            self.fit,
+            beta=beta_in_steps(self.fit.beta, total),
+            num_particles=particles_in_steps(self.fit.num_particles, total),
+            **lengths,
+        )
         return replace(
             self,
-            fit=replace(self.fit, beta=beta_in_steps(self.fit.beta, total), **every),
+            fit=fit,
             lr_schedule=self.lr_schedule and self.lr_schedule.in_steps(total),
         )
 
@@ -170,12 +186,12 @@ class Configuration:
             "format": FORMAT,
             "ppl_vae": __version__,
             "model": self.model,
-            "data": self.data.mapping(),
+            "data": _mapping("data", self.data),
             "estimator": self.estimator.mapping(),
             "optimizer": self.optimizer.mapping(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.mapping(),
-            "fit": self.fit.mapping(),
-            "devices": self.devices.mapping(),
+            "fit": _mapping("fit", self.fit),
+            "devices": _mapping("devices", self.devices),
             "init": self.init,
             "logger": self.logger,
         }
@@ -186,8 +202,7 @@ class Configuration:
 
     def write(self, folder: Path) -> None:
         """Write all of it into a folder, at once."""
-        with replaced_file(folder / FILE) as file:
-            file.write_text(self.text(), encoding="utf-8")
+        write_file(folder / FILE, self.text())
 
     def check_goes_on(self, before: Configuration, folder: Path) -> None:
         """Raise an error unless this can go on from the training in a folder.
@@ -224,16 +239,39 @@ def written(
         UsageError: if there is no such configuration.
         ConfigError: if it cannot be read.
     """
-    tree = {k: v for k, v in _read("vae" if given is None else given).items() if v is not None}
+    tree = {k: v for k, v in _read(_SHIPPED if given is None else given).items() if v is not None}
     tree = {**deepcopy(_DEFAULTS), **tree}
     if before is not None:
         _keep(tree, before.mapping())
-    overrides.apply(tree, flags)
+    apply(tree, flags)
     typed = {flag.path[1] for flag in flags if flag.path in (["fit", "steps"], ["fit", "epochs"])}
     if len(typed) == 1 and isinstance(tree["fit"], dict):
         # One that is typed replaces the other, which the file may have.
         tree["fit"].pop("epochs" if typed == {"steps"} else "steps", None)
     return tree
+
+
+def section(name: str, given: object) -> Any:
+    """Return the section of a configuration that a mapping describes.
+
+    Raises:
+        ConfigError: if it is not a mapping, or an entry is unknown or of another type.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{name} must be a mapping, got {told(given)}")
+    known = {entry.name: entry for entry in entries(name)}
+    values = {key: entry.default for key, entry in known.items()}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{name}.{key}: no such entry; {suggestion(str(key), known)}")
+        entry = known[key]
+        values[key] = convert(Argument(key, "value", entry.hint, entry.default), value, entry.path)
+    return SECTIONS[name](**values)
+
+
+def _mapping(name: str, section: Section) -> dict[str, Any]:
+    """Return the entries of a section as plain data."""
+    return {entry.name: plain(getattr(section, entry.name)) for entry in entries(name)}
 
 
 def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -244,7 +282,7 @@ def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
             tree[section] = before[section]
         else:
             if not isinstance(tree[section], dict):  # data: mnist
-                tree[section] = {SHORT.get(section, ""): tree[section]}
+                tree[section] = {SCALAR.get(section, ""): tree[section]}
             tree[section][entry] = before[section][entry]
 
 
@@ -276,10 +314,10 @@ def _with_current_names(file: Path, tree: dict[str, Any]) -> dict[str, Any]:
     return {"optimizer" if k == "optimiser" else k: section for k, section in tree.items()}
 
 
-def name_of(given: str | None, model: Mapping[str, Any]) -> str:
+def name_of(given: str | None) -> str:
     """Return what a configuration is called, for a folder."""
     if given is None:
-        return str(model.get("class", "VAE"))
+        return _SHIPPED
     path = Path(given)
     return path.resolve().parent.name if path.name == FILE else path.stem
 

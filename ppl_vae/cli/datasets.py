@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
 from ppl_vae.data.value_transform import Drawing
-from ppl_vae.errors import reason
+from ppl_vae.errors import quoted, reason
 from ppl_vae.models import Pair
+from ppl_vae.spec import DataSpec, FitSpec, entries
 
 
 @dataclass(frozen=True)
@@ -29,29 +29,15 @@ class Split:
     validation: Dataset | None
 
 
-def loaded(settings: DataSettings, split: str) -> Dataset:
+def loaded(settings: DataSpec, split: str) -> Dataset:
     """Return the training or the test data, drawn once where that is asked for.
 
     Raises:
         OSError: if they are not there.
         ValueError: if they cannot be read so.
     """
-    dataset = load(
-        settings.name,
-        root=settings.root,
-        split=split,
-        scale=settings.scale,
-        missing=settings.missing,
-        channels=settings.channels,
-        grey=settings.grey,
-        x=settings.x,
-        y=settings.y,
-        mask=settings.mask,
-        classes=settings.classes,
-        size=settings.size,
-        test_fraction=settings.test_fraction,
-        seed=settings.seed,
-    )
+    of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
+    dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
@@ -61,7 +47,7 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
     return dataset
 
 
-def held_out(dataset: Dataset, settings: DataSettings) -> Split:
+def held_out(dataset: Dataset, settings: DataSpec) -> Split:
     """Return training data divided in what to train on and what to validate on."""
     if settings.validation == 0:
         return Split(dataset, None)
@@ -72,8 +58,8 @@ def for_training(
     pair: Pair,
     split: Split,
     labelled: Tensor | None,
-    settings: DataSettings,
-    fit: FitSettings,
+    settings: DataSpec,
+    fit: FitSpec,
     device: torch.device,
 ) -> dict[str, Any]:
     """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
@@ -113,10 +99,20 @@ def for_training(
             unlabelled_weight=settings.unlabelled_weight,
             **drawn,
         ).to(device)
-    return {"data": batches, "validation": validation}
+    return {"data": batches, "batch_size": None, "validation": validation}
 
 
-def check_labels(data: Dataset, settings: DataSettings) -> None:
+def check_all_labelled(data: Dataset, name: str) -> None:
+    """Raise UsageError unless every datum has its label."""
+    if not data.labelled.all():
+        raise UsageError(
+            f"a {name} needs the label of every datum, and {int((~data.labelled).sum())} of "
+            f"{len(data)} in {quoted(data.name)} have none; remove those, or use them without "
+            f"their labels: ppl-vae fit ssvae"
+        )
+
+
+def check_labels(data: Dataset, settings: DataSpec) -> None:
     """Raise UsageError where labels are to be shown, and there are none."""
     if settings.labels is not None and not data.labelled.any():
         raise UsageError(
@@ -125,7 +121,7 @@ def check_labels(data: Dataset, settings: DataSettings) -> None:
         )
 
 
-def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
+def shown(train: Dataset, settings: DataSpec) -> Tensor | None:
     """Return the items whose label a semi-supervised pair is shown; None for a single stream.
 
     Raises:

@@ -14,8 +14,8 @@ from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
 from ppl_vae.cli.flags import Flag, in_flags
 from ppl_vae.cli.output import forget, open_streams, say, take_all_letters
 from ppl_vae.cli.parser import parsed
-from ppl_vae.cli.settings import SECTIONS, options
 from ppl_vae.errors import LONGEST, reason
+from ppl_vae.spec import entries
 
 _INTERRUPTED = 130
 # Parts refuse each other by these; NotImplementedError is of an estimator that suits no such pair.
@@ -93,9 +93,9 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import report
 
         return report.run(typed)
-    from ppl_vae.cli import pictures
+    from ppl_vae.cli import sample
 
-    return pictures.sample(typed) if name == "sample" else pictures.reconstruct(typed)
+    return sample.sample(typed) if name == "sample" else sample.reconstruct(typed)
 
 
 def _code(error: Exception) -> int | None:
@@ -126,9 +126,9 @@ def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     """Return the names that Python has for what is typed, and the flag of each."""
     if name != "fit":
         return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
-    entries = {o[0]: f"--{s}.{o[0]}" for s in ("data", "fit") for o in options(SECTIONS[s])}
-    del entries["labels"]  # Python has another argument of that name
-    return {**entries, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
+    flags = {e.name: f"--{e.path}" for section in ("data", "fit") for e in entries(section)}
+    del flags["labels"]  # Python has another argument of that name
+    return {**flags, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
 
 
 def _show_warning(

@@ -16,9 +16,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import SHORTER, STANDARD, SWAPS, Flag, entry_of, nearest, split
+from ppl_vae.cli.flags import SHORT, SWAPS, Flag, entry_of, nearest, split
 from ppl_vae.cli.output import show
-from ppl_vae.cli.settings import SECTIONS, options
+from ppl_vae.spec import SECTIONS, entries, usual
 from ppl_vae.version import __version__
 
 _TITLES = {
@@ -33,8 +33,9 @@ COMMANDS = {
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
 }
+ALIASES = {"generate": "sample"}
 SHELLS = ("bash", "zsh", "tcsh")
-_SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORTER.items()}
+_SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORT.items()}
 
 
 class _Formatter(RawDescriptionHelpFormatter):
@@ -86,6 +87,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
         top.print_help()
         raise SystemExit(0)
     command, *rest = words
+    command = ALIASES.get(command, command)
     if command not in commands:
         if command.startswith("-"):
             known = {_one(flag): flag for flag in top.flags}
@@ -164,6 +166,7 @@ def _parser(commands: Any, name: str, words: str, description: str, *examples: s
     made: Parser = commands.add_parser(
         name,
         help=COMMANDS[name],
+        aliases=[alias for alias, command in ALIASES.items() if command == name],
         usage=f"ppl-vae {name} {words} [options]",
         description=description,
         epilog=_examples(*examples),
@@ -195,7 +198,7 @@ def _fit(commands: Any) -> Parser:
         "ppl-vae fit runs/gmvae/config.yaml --out runs/again  # the same run again",
         "ppl-vae fit gmvae --init runs/vae --lr 1e-4          # from a trained run's weights",
         "ppl-vae fit mine.yaml --model.prior.components 100 --steps 5000",
-        "ppl-vae fit --prior VampPrior --estimator ImportanceWeightedELBO --epochs 20",
+        "ppl-vae fit --prior VampPrior --prior.pseudo-inputs 500 --beta 0.5 --epochs 20",
         "ppl-vae fit gmvae --data mnist --print-config > mine.yaml",
     )
     made.add_argument(
@@ -222,11 +225,7 @@ def _fit(commands: Any) -> Parser:
         "parts, by name",
         "Widths follow by themselves; other arguments of a part are flags with its path, such as\n"
         "--model.prior.components 100, --model.posterior.net.hidden [200,200],\n"
-        "--model.likelihood.scale learned, --estimator.num_particles 10.\n"
-        + "\n".join(
-            f"{name} has {', '.join(f'{k} = {v}' for k, v in given.items())} unless you say so."
-            for name, given in STANDARD.items()
-        ),
+        "--model.likelihood.scale learned, --estimator.num_particles 10.",
     )
     for name in SWAPS:
         flag = f"--{name.replace('_', '-')}"
@@ -236,13 +235,13 @@ def _fit(commands: Any) -> Parser:
             listed = class_names.classes(name)
             group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
     _entry(group, "model.latent_dim", "N", "dimensions of z")
-    _entry(group, "optimizer.lr", "X", "learning rate [0.001]")
-    for section, cls in SECTIONS.items():
+    _entry(group, "optimizer.lr", "X", f"learning rate [{usual('optimizer')['lr']}]")
+    for section in SECTIONS:
         group = made.add_argument_group(_TITLES[section])
-        for entry, hint, default, help in options(cls):
-            choices = get_args(hint) if get_origin(hint) is Literal else None
-            said = help if default is None else f"{help} [{str(default).lower()}]"
-            _entry(group, f"{section}.{entry}", _metavar(hint), said, choices)
+        for e in entries(section):
+            choices = get_args(e.hint) if get_origin(e.hint) is Literal else None
+            help = e.help if e.default is None else f"{e.help} [{str(e.default).lower()}]"
+            _entry(group, e.path, _metavar(e.hint), help, choices)
     return made
 
 
@@ -255,7 +254,7 @@ _OF_TORCH = {
 def _entry(
     group: Any, path: str, metavar: str | None, help: str, choices: Sequence[object] | None = None
 ) -> None:
-    """Add a flag for help and completion; flags reads it, and a configuration checks it."""
+    """Add an entry of a configuration to the page of help, and to a shell's completion."""
     typed = [f"--{path}", *([_SHORT[path]] if path in _SHORT else [])]
     group.add_argument(
         *dict.fromkeys(typed), metavar=None if choices else metavar, help=help, choices=choices

@@ -10,14 +10,15 @@ from typing import Any
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
-from ppl_vae.io import refuse_links
+from ppl_vae.io.atomic import refuse_links
 from ppl_vae.report import Report, report
 from ppl_vae.report.output import destination
+from ppl_vae.spec import entries
 
 FOLDER = "report"
 _SAME = (
-    *("name", "scale", "missing", "x", "y", "mask", "classes", "channels", "grey", "size"),
-    *("test_fraction", "binarise", "seed"),
+    *(entry.name for entry in entries("data") if entry.load and entry.name != "root"),
+    *("name", "binarise", "seed"),
 )
 
 

@@ -10,7 +10,7 @@ import pyro
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ppl_vae.compilation import Compiled
+from ppl_vae.compilation import CompiledFunction
 from ppl_vae.evaluation.programs import Batch
 from ppl_vae.evaluation.weights import summed_log_weights
 from ppl_vae.protocols import ModelAndGuide
@@ -34,7 +34,9 @@ class CompiledWeights:
         self._batch: Batch | None = None
         self._num_particles = 0
         programs = {"model": model, "guide": guide}
-        self._compiled = Compiled(self._weights, programs, lasting=1, what="log_likelihood")
+        self._compiled = CompiledFunction(
+            self._weights, programs, num_persistent=1, name="log_likelihood"
+        )
 
     @classmethod
     def of(cls, pair: ModelAndGuide) -> CompiledWeights:
@@ -54,7 +56,7 @@ class CompiledWeights:
         # Known while a graph is made, and no longer: a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            draw = self._compiled.drawing(
+            draw = self._compiled.prepare(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )

@@ -152,8 +152,8 @@ def log_likelihood(
     M = min(S/5, 3√S) weights, or 2,500 if that is more, for each of these data. How data and
     particles are divided changes nothing but which draws are made.
 
-    With ``compile`` the programs run once through Pyro's handlers and from then on as a graph, as
-    :class:`ppl_vae.compilation.Compiled` says: on the same draws, with the same result but for
+    With ``compile`` the programs run once through Pyro's handlers and from then on as a graph
+    (:class:`ppl_vae.compilation.CompiledFunction`): on the same draws, with the same result but for
     rounding. The first call for a pair and a number of data (that are weighed at once) and samples
     takes some seconds more. Graphs read the parameters as they are, and are kept for as long as the
     pair lives, so that one can train on and call again. A last batch of fewer data runs uncompiled.

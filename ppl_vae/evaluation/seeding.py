@@ -9,6 +9,7 @@ import torch
 
 from ppl_vae.errors import seed_of
 from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import restored
 
 
 @contextmanager
@@ -20,10 +21,8 @@ def seeded(owner: str, seed: int) -> Iterator[None]:
         ValueError: if it is negative, or of more than 64 bits.
     """
     seed = seed_of(owner, seed)
-    # Seeding a generator of a device that is not in use would be remembered there.
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with exclusively(), torch.random.fork_rng(devices=devices):
+    with exclusively(), restored():
         torch.default_generator.manual_seed(seed)
-        if devices:
+        if torch.cuda.is_initialized():  # otherwise torch would remember to seed the devices later
             torch.cuda.manual_seed_all(seed)
         yield

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import errno
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.errors import describe, number, path_of, positive_int, quoted, reason
+from ppl_vae.errors import describe, path_of, quoted, reason
 from ppl_vae.estimators import KLWeighted
-
-
-def checked_counts(counts: Mapping[str, object]) -> dict[str, Any]:
-    """Return numbers of Python, and None where it came; raise an error unless they make sense."""
-    found = {n: None if v is None else positive_int("fit", n, v) for n, v in counts.items()}
-    if (found["steps"] is None) == (found["epochs"] is None):
-        raise ValueError("fit: give either steps= or epochs=, how long to train")
-    return found
-
-
-def checked_norm(clip_norm: object) -> int | float | None:
-    """Return to what norm gradients are clipped, None for no clipping."""
-    if clip_norm is None:
-        return None
-    return number("fit", "clip_norm", clip_norm, above=0, fix="leave it out for no clipping")
+from ppl_vae.spec import usual
 
 
 def checked_folder(out: object, resume: bool) -> Path | None:
@@ -94,7 +81,8 @@ def made_optimizer(
             "switch them on with pair.requires_grad_(True)"
         )
     if make is None:
-        return Adam(parameters, lr=1e-3, fused=True)
+        made: Optimizer = default("optimizer", torch.optim, parameters)
+        return made
     how = "give what makes one, such as functools.partial(torch.optim.Adam, lr=1e-3)"
     if not callable(make):
         raise TypeError(
@@ -114,6 +102,12 @@ def made_optimizer(
             f"closure, to look several times; {how}"
         )
     return optimizer
+
+
+def default(argument: str, module: object, *first: object) -> Any:
+    """Return what ``fit`` uses if an argument is not given: an object of a class of a module."""
+    options = {**usual(argument)}
+    return getattr(module, options.pop("class"))(*first, **options)
 
 
 def made_schedule(

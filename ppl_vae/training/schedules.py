@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.errors import describe, number, positive_int
+from ppl_vae.errors import describe, number, positive_int, quoted, sizes
 from ppl_vae.estimators import KLWeighted, constant
+
+
+@dataclass(frozen=True)
+class PiecewiseConstant:
+    """A function of the step that changes at milestones, for ``fit(num_particles=)``.
+
+    Args:
+        milestones: the steps, ascending, from which on the next value holds.
+        values: integers, one more than milestones.
+
+    Example:
+        >>> particles = PiecewiseConstant(milestones=(1000, 5000), values=(1, 5, 50))
+        >>> particles(0), particles(1000), particles(9999)
+        (1, 5, 50)
+    """
+
+    milestones: Sequence[int]
+    values: Sequence[int]
+
+    def __post_init__(self) -> None:
+        for name in ("milestones", "values"):
+            object.__setattr__(self, name, sizes("PiecewiseConstant", name, getattr(self, name)))
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(
+                f"PiecewiseConstant: milestones must ascend, got {quoted(self.milestones)}"
+            )
+        if len(self.values) != len(self.milestones) + 1:
+            raise ValueError(
+                f"PiecewiseConstant: values must be one more than milestones, "
+                f"{len(self.milestones) + 1}, got {len(self.values)}"
+            )
+
+    def __call__(self, step: int) -> int:
+        """Return the value at a step, 0 for the first."""
+        return self.values[bisect_right(self.milestones, step)]
 
 
 class Scheduled:

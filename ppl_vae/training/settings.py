@@ -16,17 +16,8 @@ from torch.optim import Optimizer
 
 from ppl_vae.errors import reason
 from ppl_vae.protocols import ModelAndGuide
-from ppl_vae.training.checksums import short
-from ppl_vae.training.fingerprint import CLASS_CODE, CODE, UNREAD, described
-
-MAY_CHANGE = (
-    *("steps", "epochs", "validate_every", "checkpoint_every", "keep", "log_every"),
-    *("out", "resume", "fabric", "progress"),
-)
-"""What may be another when a training goes on; ``validate_every`` not where it counts patience.
-
-Of ``fabric`` that is devices, number of processes and loggers; the precision is declared.
-"""
+from ppl_vae.training.checksums import short_hash
+from ppl_vae.training.fingerprint import CLASS_CODE, CODE, UNREAD, fingerprint
 
 STATE = "the training changes it"
 """In the place of what is no setting: what a training writes on the objects that it was given."""
@@ -40,8 +31,8 @@ class Declaration:
     """What a training was called with, in words.
 
     Args:
-        given: the arguments of ``fit`` that decide it, by name; those of ``MAY_CHANGE`` are not
-            among them.
+        given: the arguments of ``fit`` that decide it, by name; without
+            ``ppl_vae.spec.MAY_CHANGE``.
         optimizer: what :func:`of_optimizer` says of it.
     """
 
@@ -51,7 +42,7 @@ class Declaration:
             "versions.python": platform.python_version(),
             **{f"versions.{name}": _version(package) for name, package in _VERSIONS.items()},
             "torch's default dtype": str(torch.get_default_dtype()),
-            **described(self._given),
+            **fingerprint(self._given),
             **optimizer,
         }
 
@@ -61,7 +52,7 @@ class Declaration:
         A module, a function or a schedule may count its calls. What is not as it was at the
         beginning is no setting, and is left open.
         """
-        now = described(self._given, contents=False)
+        now = fingerprint(self._given, contents=False)
         words = dict(self._words)
         given = {n for n in words if any(_is_within(n, name) for name in self._given)}
         for name in {*given, *now}:
@@ -135,9 +126,9 @@ def of_optimizer(optimizer: Optimizer, module: nn.Module) -> dict[str, str]:
     for i, group in enumerate(optimizer.param_groups):
         path = f"optimizer.param_groups[{i}]" if several else "optimizer"
         own = [names.get(id(p), "another") for p in group["params"]]
-        given[f"{path}.params"] = f"{len(own)} parameters ({short(repr(own).encode())})"
+        given[f"{path}.params"] = f"{len(own)} parameters ({short_hash(repr(own).encode())})"
         given |= {f"{path}.{name}": value for name, value in group.items() if name != "params"}
-    return {"optimizer": type(optimizer).__qualname__, **described(given)}
+    return {"optimizer": type(optimizer).__qualname__, **fingerprint(given)}
 
 
 def with_current_names(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -21,8 +20,8 @@ from ppl_vae import data, io
 from ppl_vae.cli import flags, main
 from ppl_vae.cli.configuration import Configuration, shipped, written
 from ppl_vae.cli.datasets import held_out, loaded
-from ppl_vae.cli.overrides import apply, scalar
-from ppl_vae.cli.settings import SECTIONS, DataSettings
+from ppl_vae.cli.flags import apply, parsed_value
+from ppl_vae.spec import ENTRIES, SECTIONS, DataSpec, entries
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 CONFIGURATIONS = [
@@ -204,8 +203,8 @@ def test_the_resolved_configuration_has_every_default(trained):
     assert full["optimizer"]["betas"] == [0.9, 0.999]
     assert full["estimator"]["gradient"] == "iwae"
     assert full["model"]["likelihood"]["net"]["out_features"] == 64
-    for section, cls in SECTIONS.items():
-        assert list(full[section]) == [f.name for f in fields(cls)]
+    for section in SECTIONS:
+        assert list(full[section]) == [entry.name for entry in entries(section)]
     again = Configuration.of(full).resolved(data.load("digits"))
     assert again.mapping() == full
 
@@ -256,7 +255,7 @@ def test_a_swap_keeps_nothing_of_the_other_class():
     # Whatever the order in which they are typed.
     few = {"class": "GaussianMixture", "components": 3}
     assert prior("--model.prior.components", "3", swap, "GaussianMixture") == few
-    assert prior(swap, "GaussianMixture") == {"class": "GaussianMixture", "components": 500}
+    assert prior(swap, "GaussianMixture") == {"class": "GaussianMixture"}
 
 
 def test_parts_are_swapped_by_name():
@@ -282,24 +281,24 @@ def test_entries_of_lists_and_what_values_are():
     first, second = tree["model"]["posteriors"]
     assert first["net"] == {"class": "MLP", "hidden": [3]}
     assert second["k"] == 2
-    with pytest.raises(ValueError, match="no place in a list of 2"):
+    with pytest.raises(ValueError, match="must be an index below 2"):
         apply(tree, split(["--model.posteriors.2.k", "2"])[1])
     values = {"1e-3": 1e-3, "3": 3, "true": True, "null": None, "[1, 2]": [1, 2], "a: b: c": None}
     for text, value in values.items():
-        assert scalar(text) == (text if text == "a: b: c" else value)
+        assert parsed_value(text) == (text if text == "a: b: c" else value)
 
 
 def test_the_data_are_what_was_asked_for():
-    plain = loaded(DataSettings(), "train")
+    plain = loaded(DataSpec(), "train")
     assert torch.equal(plain.values, data.load("digits").values)
-    static = loaded(DataSettings(binarise="static", seed=1), "train")
+    static = loaded(DataSpec(binarise="static", seed=1), "train")
     assert torch.equal(static.values, plain.binarised(1).values)
-    threshold = loaded(DataSettings(binarise="threshold"), "train")
+    threshold = loaded(DataSpec(binarise="threshold"), "train")
     assert torch.equal(threshold.values, (plain.values > 8).float())
-    parts = held_out(plain, DataSettings(validation=0.25, seed=2))
+    parts = held_out(plain, DataSpec(validation=0.25, seed=2))
     assert torch.equal(parts.validation.values, plain.split(0.25, 2)[1].values)
     assert len(parts.train) + len(parts.validation) == len(plain)
-    assert held_out(plain, DataSettings(validation=0.0)).validation is None
+    assert held_out(plain, DataSpec(validation=0.0)).validation is None
 
 
 @pytest.mark.parametrize("words", [["--data.binarise", "static"], ["--data.binarise", "threshold"]])
@@ -307,7 +306,7 @@ def test_other_data_train(words):
     assert fit(*words, "--data.validation", "0", "--out", "x") == 0
     assert not os.path.exists("x/validation.csv")
     assert main(["reconstruct", "x", "-n", "5", "--file", "x.npy"]) == 0
-    test = loaded(DataSettings(binarise=words[1]), "test")
+    test = loaded(DataSpec(binarise=words[1]), "test")
     assert np.array_equal(np.load("x.npy")[0], test.values[:5].flatten(1).numpy())
 
 
@@ -499,9 +498,8 @@ def test_help_of_a_command(command, capsys):
 def test_help_of_fit_names_every_entry(capsys):
     assert main(["fit", "--help"]) == 0
     text = capsys.readouterr().out
-    for section, cls in SECTIONS.items():
-        for field in fields(cls):
-            assert f"--{section}.{field.name}" in text
+    for path in ENTRIES:
+        assert f"--{path}" in text
     for name in ("--prior", "--posterior", "--likelihood", "--estimator", "--resume", "--out"):
         assert name in text
     for name in CONFIGURATIONS:
@@ -562,3 +560,20 @@ def test_a_run_of_the_version_that_spelled_optimiser_goes_on(monkeypatch, capsys
     assert fit("vae", "--out", "y", steps=5) == 0
     assert same(weights("x"), weights("y"))
     assert "optimizer" in configuration("x")
+
+
+def test_generate_is_another_name_of_sample(trained, capsys):
+    assert main(["generate", "--help"]) == 0
+    assert "ppl-vae sample RUN" in capsys.readouterr().out
+    for command in ("generate", "sample"):
+        words = [command, str(trained), "-n", "3", "--out", f"{command}.npy"]
+        assert main(words) == 0
+    assert np.array_equal(np.load("generate.npy"), np.load("sample.npy"))
+
+
+def test_particles_by_step_are_typed_in_fractions_of_the_training():
+    words = ["--fit.num_particles", "{milestones: [0.5], values: [1, 3]}", "--fit.log_every", "1"]
+    assert fit(*words, "--out", "x", steps=4) == 0
+    history = np.genfromtxt("x/history.csv", names=True, delimiter=",")
+    assert history["num_particles"].tolist() == [1, 1, 3, 3]
+    assert configuration("x")["fit"]["num_particles"] == {"milestones": [2], "values": [1, 3]}

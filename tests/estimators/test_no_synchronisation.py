@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ppl_vae import data
 from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO, KLWeighted, linear_warm_up
 from ppl_vae.training import fit
-from ppl_vae.training.deferred_checks import MOST, Lookout
+from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
 
 
 class Forbid(TorchDispatchMode):
@@ -126,11 +126,11 @@ FITS = {
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_step_of_fit_reads_one_number_or_none(name, later, monkeypatch):
     """It is whether loss and gradient are finite; on a GPU it is read for several steps at once."""
-    monkeypatch.setattr(Lookout, "suits", lambda *_: later)
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     pair, given, options = FITS[name]()
     found = reads_in_each_step(pair, given, **options)
     # The first step is looked at for itself, as its values are.
-    after = [int(step > 0 and step % MOST == 0) for step in range(24)]
+    after = [int(step > 0 and step % INTERVAL == 0) for step in range(24)]
     assert found == (after if later else [1] * 24)
 
 

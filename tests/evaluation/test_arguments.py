@@ -296,13 +296,13 @@ def test_encode_takes_a_data_set_in_parts(name, mask, float64, monkeypatch):
 @pytest.mark.usefixtures("as_users_see_it")
 def test_encode_refuses_what_a_data_set_brings_itself():
     pair, data = ssvae(), Dataset(GREY, Y)
-    with pytest.raises(TypeError, match="encode: y was given beside"):
+    with pytest.raises(TypeError, match="encode: y cannot be given with"):
         pair.encode(data, Y)
-    with pytest.raises(TypeError, match="encode: mask= was given beside"):
+    with pytest.raises(TypeError, match="encode: mask= cannot be given with"):
         pair.encode(data, mask=MASK)
     with pytest.raises(ValueError, match="encode: y must be a tensor with an entry for each of 12"):
         pair.encode(Dataset(GREY), Y[1:])
-    with pytest.raises(TypeError, match="leave out what was given beside"):
+    with pytest.raises(TypeError, match="brings its own mask and labels"):
         pair.impute(data, MASK)
     with pytest.raises(TypeError, match="mask must say which entries"):
         pair.impute(data.binarised().tensor())

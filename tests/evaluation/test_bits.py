@@ -15,14 +15,15 @@ from ppl_vae import VAE, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset
 from ppl_vae.evaluation import log_likelihood
 from ppl_vae.report import report
-from ppl_vae.report.evaluated_pair import Data, subjects
-from ppl_vae.report.numbers import measure
+from ppl_vae.report.evaluation_data import EvaluationData
+from ppl_vae.report.figures import picture
+from ppl_vae.report.latents import Latents
+from ppl_vae.report.metrics import measure
 from ppl_vae.report.options import Options
-from ppl_vae.report.pictures import parts
-from ppl_vae.report.program_runs import Runs
+from ppl_vae.report.pair_data import pair_data
 
 Z, N, FEW = 2, 20, {"num_samples": 30, "num_particles": (1, 3)}
-SECTIONS = "ppl_vae.report.pictures.sections"
+SECTIONS = "ppl_vae.report.figures.sections"
 OPTIONS = {"num_data": None, "num_train": None, "annealed_data": 0, "annealed_chains": 1}
 OPTIONS |= {"annealed_temperatures": 1, "gap_data": 0, "gap_steps": 1, "seed": 0}
 OPTIONS |= {"progress": False, "compile": False}
@@ -80,9 +81,9 @@ def levels_dataset(levels, *event, count=N, **options):
 
 
 def measured(pair, data):
-    (subject,) = subjects({"pair": pair}, Data.of(data, None, None, None, 0), ())
+    inputs = pair_data("pair", pair, EvaluationData.of(data))
     with torch.no_grad():
-        return measure(subject, Runs(subject), None, Options(**OPTIONS, **FEW))
+        return measure(Latents(inputs), None, Options(**OPTIONS, **FEW))
 
 
 def bits(pair, data):
@@ -216,9 +217,9 @@ def test_data_that_were_dequantised_say_so():
 
 
 def test_a_report_draws_on_one_axis_only_what_can_be_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "PER_INCH", 30)
+    monkeypatch.setattr(picture, "PER_INCH", 30)
     monkeypatch.setattr(
-        import_module(SECTIONS), "KINDS", ()
+        import_module(SECTIONS), "SECTION_KINDS", ()
     )  # of all sections those of several pairs alone
     data = levels_dataset(16, 4, labels=torch.arange(N) % 2).dequantised(0)
     pairs = {
@@ -233,10 +234,10 @@ def test_a_report_draws_on_one_axis_only_what_can_be_compared(tmp_path, monkeypa
     assert "a mass on 16 levels for mass, a mass on 2 levels for binary" in warning
     assert "dequantised from 16 levels for flat and normal" in warning
     assert warning.endswith("compare the bits per dimension of mass, flat and normal.")
-    assert f"beware: {warning}" in str(found)
+    assert f"warning: {warning}" in str(found)
     prepared = found.results["data"]["prepared"]
     assert prepared["normal"] == "dequantised from 16 levels"
-    assert prepared["mass"] == "16 levels, without the noise between them"
+    assert prepared["mass"] == "16 levels, without dequantisation noise"
     alts = re.findall(r'alt="([^"]*)"', found.page.read_text())
     assert sum(alt.startswith("in bits per dimension, mass: ") for alt in alts) == 1
     assert sum(alt.startswith("in nats per datum, binary: ") for alt in alts) == 1

@@ -14,8 +14,7 @@ from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, binary, s
 from pairs import observations as seen
 from torch import nn
 
-from ppl_vae.compilation import NotCompiledWarning, graphs
-from ppl_vae.compilation.parted import parted
+from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.evaluation import likelihood, log_likelihood
 from ppl_vae.evaluation.compiled_weights import _graphs
 from ppl_vae.report import report
@@ -28,15 +27,14 @@ FIELDS = ("log_px", "standard_error", "ess", "pareto_k")
 
 @pytest.fixture
 def made(request, monkeypatch):
-    """Run traced graphs as they are, not through Inductor, and keep the parts of each."""
+    """Run traced graphs as they are, not through Inductor, and keep them."""
     kept = []
 
-    def noted(traced):
-        kept.append(parted(traced))
-        return kept[-1]
+    def compiled(graph, **options):
+        kept.append(graph)
+        return graph
 
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
-    monkeypatch.setattr(graphs, "parted", noted)
+    monkeypatch.setattr(torch, "compile", compiled)
     return kept
 
 
@@ -268,7 +266,7 @@ def test_a_report_passes_it_on(monkeypatch, tmp_path):
     def called(pair, *args, **options):
         raise RuntimeError(f"compile={options['compile']}")
 
-    monkeypatch.setattr("ppl_vae.report.numbers.log_likelihood", called)
+    monkeypatch.setattr("ppl_vae.report.metrics.log_likelihood", called)
     for compiled in (False, True):
         with pytest.raises(RuntimeError, match=f"compile={compiled}"):
             report(vae(), binary(4), tmp_path, num_particles=(1,), compile=compiled)
@@ -294,7 +292,7 @@ def looking(limit):
 
 
 @quiet
-def test_a_program_that_looks_at_values_is_run_as_it_is(float64):
+def test_a_program_that_reads_values_runs_uncompiled(float64):
     pair, x = looking(0.3), torch.randn(9)
     options = {"num_samples": 60, "chunk_size": 20}
     expected = evaluated(pair, x, **options)
@@ -380,7 +378,7 @@ def test_a_pair_that_is_dropped_is_collected_with_its_graphs(name, made, float64
     before = kept()
     compare(pair, *args, num_samples=60, chunk_size=20, rtol=1e-10)
     assert kept() == before + 1
-    parts = list(map(weakref.ref, made.pop()))
+    parts = [weakref.ref(made.pop())]
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     del pair
     assert kept() == before
