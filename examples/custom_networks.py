@@ -1,23 +1,28 @@
-"""Networks of one's own: any ``nn.Module``, with no base class, as encoder and decoder.
+"""Custom networks: any ``nn.Module`` as encoder and decoder, here convolutional on flat data.
 
-Convolutional networks on flat data here. What they must keep are the leading dimensions: besides
-the batch there may be particles and enumerated values, so flatten and restore them.
+They must preserve leading dimensions: besides the batch there may be particles and enumerated
+values, so flatten and restore them.
 """
 
-from common import Run
+from common import load, num_steps, parse_flags, save, take
 from matplotlib import pyplot as plt
 from pyro.infer import SVI
 from pyro.optim import Adam
 from torch import nn
+from tqdm import tqdm
 
 from ppl_vae import VAE, estimators, evaluation, likelihoods, plots, posteriors, priors
 
 LATENT = 10
 
-run = Run(__doc__)
-_, height, width = run.train.event_shape
+flags = parse_flags(__doc__)
+train, test = load(flags)
+steps = num_steps(flags, train)
+batches = train.to(flags.device).batches(100, binarise="dynamic", seed=flags.seed)
+x_test = test.binarised(seed=0).tensor(device=flags.device)
+_, height, width = train.event_shape
 if height % 4 or width % 4:
-    raise SystemExit(f"these networks halve the image twice; {height}x{width} cannot be")
+    raise SystemExit(f"height and width must be multiples of 4, got {height}x{width}")
 
 
 class Encoder(nn.Module):
@@ -62,19 +67,20 @@ vae = VAE(
     prior=priors.StandardNormal(LATENT),
     posterior=posteriors.DiagonalNormal(Encoder()),
     likelihood=likelihoods.Bernoulli(Decoder()),
-).to(run.device)
+).to(flags.device)
 
 svi = SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), estimators.ImportanceWeightedELBO(5))
-for x, _ in run.batches():
+bar = tqdm(take(batches, steps), "training", steps, unit="step")
+for x, _ in bar:
     loss = svi.step(x)  # nats per batch
-    run.show(loss / len(x))
+    bar.set_postfix_str(f"loss {loss / len(x):.2f} nats", refresh=False)
 
-terms = evaluation.elbo_terms(vae, run.test_x)
-print(f"test set of {len(run.test_x)}, nats per datum (seed {run.flags.seed}, {run.steps} steps)")
+terms = evaluation.elbo_terms(vae, x_test)
+print(f"test set of {len(x_test)}, nats per datum (seed {flags.seed}, {steps} steps)")
 print(f"NELBO {terms.nelbo}   KL {terms.kl}   reconstruction {terms.reconstruction}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5))
 plots.images(vae.generate(100, mean=True).cpu(), columns=10, ax=left).set_title("samples")
-x = run.test_x[:50]
+x = x_test[:50]
 plots.reconstructions(x.cpu(), vae.reconstruct(x).cpu(), ax=right).set_title("reconstructions")
-run.save(figure)
+save(figure, flags)

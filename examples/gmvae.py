@@ -4,36 +4,44 @@ With --dataset mnist: 500 components, uniform weights, learned means and scales,
 the schedule of Stanford CS236, problem set 2.
 """
 
+import math
+
 import torch
-from common import Run
+from common import load, num_steps, parse_flags, save, take
 from matplotlib import pyplot as plt
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam
+from tqdm import tqdm
 
 from ppl_vae import VAE, evaluation, likelihoods, nets, plots, posteriors, priors
 
 LATENT = 10
 
-run = Run(__doc__)
-components = 500 if len(run.train) > 10_000 else 50
+flags = parse_flags(__doc__)
+train, test = load(flags)
+steps, pixels = num_steps(flags, train), math.prod(train.event_shape)
+batches = train.to(flags.device).batches(100, binarise="dynamic", seed=flags.seed)
+x_test = test.binarised(seed=0).tensor(device=flags.device)
+components = 500 if len(train) > 10_000 else 50
 vae = VAE(
     prior=priors.GaussianMixture(LATENT, components),
-    posterior=posteriors.DiagonalNormal(nets.MLP(run.pixels, 2 * LATENT)),
-    likelihood=likelihoods.Bernoulli(nets.MLP(LATENT, run.pixels)),
-).to(run.device)
+    posterior=posteriors.DiagonalNormal(nets.MLP(pixels, 2 * LATENT)),
+    likelihood=likelihoods.Bernoulli(nets.MLP(LATENT, pixels)),
+).to(flags.device)
 
 svi = SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), Trace_ELBO())
-for x, _ in run.batches():
+bar = tqdm(take(batches, steps), "training", steps, unit="step")
+for x, _ in bar:
     loss = svi.step(x)  # nats per batch
-    run.show(loss / len(x))
+    bar.set_postfix_str(f"loss {loss / len(x):.2f} nats", refresh=False)
 
-terms = evaluation.elbo_terms(vae, run.test_x)
-print(f"test set of {len(run.test_x)}, nats per datum (seed {run.flags.seed}, {run.steps} steps)")
+terms = evaluation.elbo_terms(vae, x_test)
+print(f"test set of {len(x_test)}, nats per datum (seed {flags.seed}, {steps} steps)")
 print(f"NELBO {terms.nelbo}   KL {terms.kl}   reconstruction {terms.reconstruction}")
 
-# One row per component: which images does each stand for? Ten among those that hold most data.
+# One row of images per component, for ten of those with the largest share of the data.
 with torch.no_grad():
-    share = vae.prior.responsibilities(vae.encode(run.test_x)).mean(0)
+    share = vae.prior.responsibilities(vae.encode(x_test)).mean(0)
     stride = components // 20
     shown = share.argsort(descending=True)[: 10 * stride : stride]
     z = vae.prior().component_distribution.sample((10,))[:, shown]
@@ -42,4 +50,4 @@ with torch.no_grad():
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5))
 plots.images(vae.generate(100, mean=True).cpu(), columns=10, ax=left).set_title("samples")
 plots.images(rows.cpu(), columns=10, ax=right).set_title("one row per component")
-run.save(figure)
+save(figure, flags)

@@ -1,11 +1,11 @@
-"""Images of every kind, and where they are on a sheet."""
+"""Images of every kind, and their pixels on a sheet."""
 
 import math
 
 import numpy as np
 import pytest
 
-# Images of every kind, flat and in their shape: name -> (event shape, shape=, pixels of a tile).
+# Flat images and others: name -> (event shape, shape=, pixels of a tile).
 KINDS = {
     "8x8, flat": ((64,), None, (8, 8)),
     "28x28": ((28, 28), None, (28, 28)),
@@ -28,14 +28,11 @@ def tile_at(ax, row, column, tile, gap=1):
 
 
 def as_seen(image, event, shape):
-    """Return one image as it is drawn: (H, W), or (H, W, 3)."""
-    full = shape or (event if len(event) > 1 else (math.isqrt(event[0]),) * 2)
-    image = image.reshape(full)
-    return (
-        image.transpose(1, 2, 0).squeeze(-1)
-        if full[0] == 1
-        else (image.transpose(1, 2, 0) if len(full) == 3 else image)
-    )
+    """Return an image as it is drawn: (H, W), or (H, W, 3)."""
+    image = image.reshape(shape or (event if len(event) > 1 else (math.isqrt(event[0]),) * 2))
+    if image.ndim == 2:
+        return image
+    return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
 
 
 def labels_of(axis):

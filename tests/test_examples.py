@@ -27,7 +27,7 @@ LISTED = [
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys, as_users_see_it):
-    """Run a script as ``python script.py`` does, in this process, which has the imports already."""
+    """Run a script as ``python script.py`` does, in this process, which saves the imports."""
 
     def run(name, *flags):
         script = str(EXAMPLES / f"{name}.py")
@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch, capsys, as_users_see_it):
         except SystemExit as ended:
             status = ended.code
         said = capsys.readouterr()
-        if isinstance(status, str):  # as the interpreter says it
+        if isinstance(status, str):  # the interpreter prints it
             return 1, said.out, said.err + status
         return status, said.out, said.err
 
@@ -50,7 +50,7 @@ def run(tmp_path, monkeypatch, capsys, as_users_see_it):
     plt.close("all")
 
 
-def test_every_script_is_listed():
+def test_every_example_is_listed():
     scripts = {p.stem for p in EXAMPLES.glob("*.py")} - {"common"}
     assert scripts == set(LISTED)
 
@@ -65,7 +65,7 @@ def test_example_runs_and_writes_its_figure(name, run, tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_seed_decides_the_figures_and_a_process_of_its_own_has_the_same(run, tmp_path):
+def test_the_seed_decides_the_numbers_in_another_process_too(run, tmp_path):
     outputs = [run("vae", "--smoke", "--seed", s)[1] for s in ("1", "1", "2")]
     assert outputs[0] == outputs[1] != outputs[2]
     typed = subprocess.run(
@@ -88,7 +88,7 @@ def test_an_unwritable_folder_is_refused_before_training(run, tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_bad_flags_are_refused_in_one_line(run, tmp_path):
+def test_invalid_flags_are_refused_in_one_line(run, tmp_path):
     for flags, message in [
         (("--dataset", "nmist"), "nmist"),
         (("--epochs", "0"), "must be 1 or more"),

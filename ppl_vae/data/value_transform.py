@@ -149,7 +149,7 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
     observation: Any = getattr(pair, "observation", None)
     if observation is None:
         return data, ValueTransform("none")
-    data = observation.suited(data)
+    data = observation.prepared(data)
     if observation.is_integer:
         seen = observed(data.values, data.mask)
         for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:

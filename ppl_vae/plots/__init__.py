@@ -1,24 +1,23 @@
-"""Pictures: arrays in, matplotlib Axes out. Saving and showing is the caller's.
+"""Plots: arrays in, matplotlib Axes out. Saving and showing is left to the caller.
 
-No function here sees a pair. What is drawn is computed first, under ``torch.no_grad()``, and given
-as NumPy arrays or as tensors on the CPU::
+No function here takes a pair. Compute what is to be drawn first, under ``torch.no_grad()``, and
+pass NumPy arrays or tensors on the CPU::
 
     z = torch.as_tensor(plots.quantile_grid(20), dtype=torch.float32)
     plots.manifold(vae.likelihood(z.flatten(0, 1)).mean.unflatten(0, (20, 20)))
 
-Every function takes ``ax=``, where to draw, or draws in the current Axes of pyplot, and returns
-them. Dimensions of z are counted from 1, as in z_1. Nothing is dropped without a word: values that
-are not finite are an error except where a function says what it draws in their place.
+Every function draws in ``ax``, or in the current Axes of pyplot if it is not given, and returns
+the Axes. Dimensions of z are counted from 1, as in z_1. Values that are not finite are an error
+unless a function says how it draws them.
 """
 
+from ppl_vae.plots.graphs import graph
+from ppl_vae.plots.images import images, reconstructions, rows
+from ppl_vae.plots.latent_dimensions import intervals, kl_per_dimension
+from ppl_vae.plots.latent_images import interpolation, manifold, quantile_grid, traversals
 from ppl_vae.plots.latent_space import density, latents
-from ppl_vae.plots.paths import interpolation, traversals
-from ppl_vae.plots.pictures import images, reconstructions, rows
-from ppl_vae.plots.programs import graph
-from ppl_vae.plots.quantiles import manifold, quantile_grid
 from ppl_vae.plots.scores import comparison, reliability
-from ppl_vae.plots.training import curves, stack
-from ppl_vae.plots.units import intervals, kl_per_dimension
+from ppl_vae.plots.training_curves import curves, stack
 
 __all__ = [
     "comparison",

@@ -1,8 +1,7 @@
-"""Colours that stay apart under colour-vision deficiencies, and marks that stay apart in print."""
+"""Colours that colour-blind readers can tell apart, and marks that can be told apart in print."""
 
-# The ten colours of Petroff (2021, arXiv 2107.02270), found by a survey under constraints on how
-# far apart they lie for readers with deuteranomaly, protanomaly and tritanomaly; its two greys,
-# which are lost on a density shaded in grey, are a dark blue and a dark red here.
+# The ten colours of Petroff (2021, arXiv 2107.02270), with the two greys, which are lost on a
+# density shaded in grey, replaced by a dark blue and a dark red.
 PALETTE = (
     "#3f90da",
     "#ffa90e",
@@ -17,21 +16,21 @@ PALETTE = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 LINES = ("-", "--", "-.", ":")
-# What is missing in an image: no grey value and no white.
+# Missing pixels: neither grey nor white.
 MISSING = "#c9d7ee"
 FAINT = "0.85"
 
 
 def colour(index: int) -> str:
-    """Return the colour of a category; they repeat after ten."""
+    """Return the colour of a category; colours repeat after ten."""
     return PALETTE[index % len(PALETTE)]
 
 
 def marker(index: int) -> str:
-    """Return the mark of a category; they repeat after ten."""
+    """Return the marker of a category; markers repeat after ten."""
     return MARKERS[index % len(MARKERS)]
 
 
 def line(index: int) -> str:
-    """Return the style of a category's line; colour and style together repeat after forty."""
+    """Return the line style of a category; with the colour, it repeats after forty."""
     return LINES[index // len(PALETTE) % len(LINES)]

@@ -1,4 +1,4 @@
-"""Scores: models side by side with their errors, and how far probabilities can be trusted."""
+"""Scores of models side by side, and the calibration of a classifier."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import describe, listed
-from ppl_vae.plots.arrays import array, same_length
-from ppl_vae.plots.axes import axes_of
+from ppl_vae.errors import sequence
+from ppl_vae.plots.arguments import array, axes_of, mapping, same_length
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
 
 
@@ -22,38 +21,33 @@ def comparison(
     xlabel: str = "nats per datum",
     ax: Axes | None = None,
 ) -> Axes:
-    """Compare several models: one line each, a mark per quantity, with its error bar.
+    """Compare models: a line for each, with a marker and an error bar per quantity.
 
-    Marks rather than bars: a difference of half a nat in a hundred does not show in bars from 0,
-    and bars from elsewhere mislead.
+    Markers rather than bars, since half a nat in a hundred does not show in bars from 0.
 
     Args:
         names: the M models, from top to bottom.
-        estimates: quantity (NELBO, IWAE-100, ...) -> its value for each model, shape ``(M,)``, NaN
-            where a model has none, which is left out.
+        estimates: quantity (NELBO, IWAE-100, ...) -> values, shape ``(M,)``, NaN where a model has
+            none.
         errors: quantity -> standard errors, shape ``(M,)``, NaN where unknown; quantities may be
             left out.
-        xlabel: what the quantities are and their unit.
+        xlabel: name of the quantities and their unit.
         ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
-            negative, or an error is of no quantity.
+            negative, or there are errors of an unknown quantity.
     """
-    names = listed("comparison", "names", names, "strings")
-    for name, given in (("estimates", estimates), ("errors", errors or {})):
-        if not isinstance(given, Mapping):
-            raise TypeError(
-                f"comparison: {name} must map quantities to values, got {describe(given)}"
-            )
-    for name, value in (("names", names), ("estimates", estimates)):
-        if not len(value):
-            raise ValueError(f"comparison: {name} is empty; there is nothing to draw")
-    unknown = sorted((errors or {}).keys() - estimates.keys())
-    if unknown:
+    names = sequence("comparison", "names", names, "strings")
+    if not names:
+        raise ValueError("comparison: names is empty; there is nothing to draw")
+    mapping("comparison", "estimates", estimates, "quantities to values")
+    if errors:
+        mapping("comparison", "errors", errors, "quantities to values")
+    for unknown in sorted((errors or {}).keys() - estimates.keys()):
         raise ValueError(
-            f"comparison: errors has {unknown[0]!r}, of which there is no estimate; the quantities "
-            f"are {', '.join(estimates)}"
+            f"comparison: errors has unknown quantity {unknown!r}; estimates has "
+            f"{', '.join(estimates)}"
         )
     drawn = {}
     for quantity, numbers in estimates.items():
@@ -69,8 +63,9 @@ def comparison(
     ax, lines = axes_of(ax), np.arange(len(names))
     for i, (quantity, (values, error)) in enumerate(drawn.items()):
         at = lines + 0.5 * ((i + 0.5) / len(drawn) - 0.5)
-        seen, known = ~np.isnan(values), ~np.isnan(values) & ~np.isnan(error)
-        ax.plot(values[seen], at[seen], marker(i), color=colour(i), markersize=5, label=quantity)
+        shown = ~np.isnan(values)
+        ax.plot(values[shown], at[shown], marker(i), color=colour(i), markersize=5, label=quantity)
+        known = shown & ~np.isnan(error)
         ax.errorbar(
             values[known], at[known], xerr=error[known], fmt="none", ecolor=colour(i), capsize=2
         )
@@ -95,36 +90,35 @@ def reliability(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    r"""Draw how often q(y | x) is right against how sure it is, by bins of confidence.
+    r"""Draw a reliability diagram of a classifier q(y | x).
 
-    On the diagonal it is calibrated; below, overconfident. With each bin a 95 % interval of its
-    accuracy (Wilson's), the share of the data in it (grey), and in the title the expected
+    A calibrated classifier lies on the diagonal, an overconfident one below. Each bin has Wilson's
+    95 % interval of its accuracy and the share of the data in it (grey); the title has the expected
     calibration error ECE = Σ_b (n_b / N) \|accuracy_b - confidence_b\| (Guo et al. 2017, arXiv
     1706.04599, equation 3).
 
     Args:
-        confidence: the mean of the largest probability in each bin, shape ``(bins,)``.
-        accuracy: the share of correct labels in each bin, shape ``(bins,)``.
-        counts: how many data are in each bin, shape ``(bins,)``; a bin with none is left out, and
-            its confidence and accuracy may be NaN.
+        confidence: mean largest probability in each bin, shape ``(bins,)``.
+        accuracy: share of correct labels in each bin, shape ``(bins,)``.
+        counts: number of data in each bin, shape ``(bins,)``; empty bins are left out, and their
+            confidence and accuracy may be NaN.
         ax: where to draw; the current Axes if not given.
 
     Raises:
-        ValueError: if the lengths differ, no bin holds data, counts are no counts, or a confidence
-            or accuracy of a bin with data is outside [0, 1].
+        ValueError: if the lengths differ, all bins are empty, counts are not whole numbers, or a
+            confidence or accuracy of a bin with data is outside [0, 1].
     """
-    confidence, accuracy = (
-        array("reliability", name, a, 1)
-        for name, a in (("confidence", confidence), ("accuracy", accuracy))
-    )
+    confidence = array("reliability", "confidence", confidence, 1)
+    accuracy = array("reliability", "accuracy", accuracy, 1)
     counts = array("reliability", "counts", counts, 1)
     same_length("reliability", len(counts), "the bins", confidence=confidence, accuracy=accuracy)
     if not ((counts >= 0) & (counts == np.round(counts)) & np.isfinite(counts)).all():
-        raise ValueError("reliability: counts must be whole numbers of data, 0 or more")
+        raise ValueError("reliability: counts must be whole numbers, 0 or more")
     if not counts.sum():
         raise ValueError("reliability: all counts are 0; there is nothing to draw")
-    held = counts > 0
-    confidence, accuracy, counts = confidence[held], accuracy[held], counts[held]
+    order = np.argsort(confidence, kind="stable")
+    order = order[counts[order] > 0]
+    confidence, accuracy, counts = confidence[order], accuracy[order], counts[order]
     for name, a in (("confidence", confidence), ("accuracy", accuracy)):
         if not ((a >= 0) & (a <= 1)).all():
             raise ValueError(
@@ -133,14 +127,13 @@ def reliability(
     share = counts / counts.sum()
     ece = (share * np.abs(accuracy - confidence)).sum()
     low, high = _wilson(accuracy, counts)
-    order = np.argsort(confidence, kind="stable")
     ax = axes_of(ax)
     ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1, label="calibrated", zorder=1)
     ax.vlines(confidence, 0, share, color=FAINT, linewidth=7, label="share of data", zorder=0)
     ax.errorbar(
-        confidence[order],
-        accuracy[order],
-        np.stack([(accuracy - low).clip(min=0), (high - accuracy).clip(min=0)])[:, order],
+        confidence,
+        accuracy,
+        np.stack([(accuracy - low).clip(min=0), (high - accuracy).clip(min=0)]),
         fmt="o-",
         color=PALETTE[0],
         markersize=5,
@@ -162,12 +155,12 @@ def _per_model(name: str, value: ArrayLike, count: int) -> NDArray:
     values = array("comparison", name, value, 1)
     same_length("comparison", count, "the models", **{name: values})
     if np.isinf(values).any():
-        raise ValueError(f"comparison: {name} holds an infinite value")
+        raise ValueError(f"comparison: {name} has an infinite value")
     return values
 
 
 def _wilson(share: NDArray, counts: NDArray, z: float = 1.96) -> tuple[NDArray, NDArray]:
-    """Return the score interval of a proportion (Wilson 1927), which stays inside [0, 1]."""
+    """Return the score interval of a proportion (Wilson 1927), which stays within [0, 1]."""
     shrink = 1 + z**2 / counts
     centre = (share + z**2 / (2 * counts)) / shrink
     half = z / shrink * np.sqrt(share * (1 - share) / counts + (z / (2 * counts)) ** 2)

@@ -1,5 +1,6 @@
-"""One page that says all that there is to say about a pair, or several side by side."""
+"""One HTML page with the evaluation of a pair, or of several side by side."""
 
-from ppl_vae.report.builder import Report, report
+from ppl_vae.report.builder import report
+from ppl_vae.report.results import Report
 
 __all__ = ["Report", "report"]

@@ -1,4 +1,4 @@
-"""What a report was asked for."""
+"""The options of a report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from ppl_vae.errors import flag, integer, positive_int, seed_of, sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What :func:`ppl_vae.report.report` was asked for, apart from pairs and data.
-
-    All of it is checked as soon as it is there: nothing is computed for hours and then refused.
+    """Arguments of :func:`ppl_vae.report.report` that are numbers and flags, checked.
 
     Raises:
-        TypeError: if a number is no integer.
+        TypeError: if a number is not an integer.
         ValueError: if a number is too small.
     """
 
@@ -40,7 +38,7 @@ class Options:
             checked[name] = integer("report", name, getattr(self, name), 0)
         for name in ("num_data", "num_train"):
             if getattr(self, name) is not None:
-                fix = "None is all"
+                fix = "give None for all"
                 checked[name] = integer("report", name, getattr(self, name), 2, fix)
         for name in ("progress", "compile"):
             checked[name] = flag("report", name, getattr(self, name))

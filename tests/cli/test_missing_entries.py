@@ -49,8 +49,9 @@ def test_the_command_line_passes_it_on(file, tmp_path, capsys):
 
 @pytest.mark.parametrize("binarise", ["static", "threshold"])
 def test_data_drawn_once_keep_their_gaps(file, tmp_path, binarise):
-    from ppl_vae.cli.datasets import loaded
     from ppl_vae.cli.settings import DataSettings
+
+    from ppl_vae.cli.datasets import loaded
 
     settings = DataSettings(name=str(file), missing="nan", binarise=binarise)
     dataset = loaded(settings, "train")

@@ -16,7 +16,8 @@ from ppl_vae.cli import main
 from ppl_vae.data import Dataset, SemiSupervised, from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.data.value_transform import prepare
 from ppl_vae.io.config import ConfigError
-from ppl_vae.report.evaluated_pair import Data, subjects
+from ppl_vae.report.evaluation_data import EvaluationData
+from ppl_vae.report.pair_data import pair_data
 from ppl_vae.training import data_summary, fit
 
 COUNTS = torch.randint(0, 100, (20, 4), generator=torch.Generator().manual_seed(0))
@@ -91,7 +92,7 @@ def test_training_and_evaluation_see_the_same_counts():
         torch.manual_seed(0)
         with pytest.warns(UserWarning, match="fewer than 25 samples"):
             likelihood.append(evaluation.log_likelihood(pair, data, num_samples=3).log_px.tolist())
-        (reported,) = subjects({"VAE": pair}, Data.of(data, None, None, None, 0), [])
+        reported = pair_data("VAE", pair, EvaluationData.of(data))
         assert torch.equal(reported.x, COUNTS.float())
     assert all(loss == losses[0] for loss in losses)
     assert likelihood[0] == likelihood[1] == likelihood[2]
@@ -109,7 +110,7 @@ def test_bytes_under_a_poisson_have_its_mass():
 
 def test_a_scale_that_was_given_is_followed():
     data = from_tensor(COUNTS.to(torch.uint8), scale=255)
-    with pytest.raises(ValueError, match="counts are whole numbers as they are: leave out the sca"):
+    with pytest.raises(ValueError, match="counts are unscaled whole numbers: leave out the sca"):
         fit(flat(), data, steps=1, progress=False)
     same = Dataset(COUNTS.to(torch.uint8), scale=1)
     assert torch.equal(seen_by(flat(), same), COUNTS.float())
@@ -446,7 +447,7 @@ def test_batches_are_told_as_they_are_drawn():
     assert noisy.endswith("; noise u is added at each step, (k + u) / 256")
     some = SemiSupervised(grey, [0, 1, 2], batch_size=5, binarise="none")
     assert "2 classes, 3 of 20 labels seen" in data_summary(normal, some)
-    with pytest.raises(TypeError, match="of other batches nothing is known beforehand"):
+    with pytest.raises(TypeError, match="other batches cannot be summarised"):
         data_summary(normal, [GREY.float()])
 
 

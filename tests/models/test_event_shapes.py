@@ -8,7 +8,7 @@ from torch import nn
 from ppl_vae import VAE, evaluation, from_config, likelihoods, nets, posteriors, priors
 from ppl_vae.data import Dataset
 from ppl_vae.event_shapes import how_to_arrange, same_event
-from ppl_vae.plots.tiles import as_images
+from ppl_vae.plots.image_sheet import as_images
 from ppl_vae.report import report
 from ppl_vae.training import fit
 
@@ -146,7 +146,7 @@ def test_a_configuration_is_held_against_the_shape_of_data():
 def test_pictures_of_a_given_shape(shape, wanted, fits):
     x = np.linspace(0, 1, 2 * int(np.prod(shape))).reshape(2, *shape)
     if not fits:
-        with pytest.raises(ValueError, match="no images of shape"):
+        with pytest.raises(ValueError, match="not made of images of shape"):
             as_images("images", x, wanted)
         return
     full = (1, *wanted) if len(wanted) == 2 else wanted

@@ -1,4 +1,4 @@
-"""The report: one page that stands by itself, and the same numbers as JSON."""
+"""The report: a self-contained page, and the same numbers as JSON."""
 
 import base64
 import contextlib
@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import warnings
 from html.parser import HTMLParser
+from importlib import import_module
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -30,10 +32,11 @@ from ppl_vae import (
 from ppl_vae.evaluation import annealing, linear_probe, nearest_neighbours
 from ppl_vae.evaluation.likelihood import log_likelihood
 from ppl_vae.report import report
-from ppl_vae.report.evaluated_pair import Data, subjects
-from ppl_vae.report.pictures import parts
-from ppl_vae.report.program_runs import Runs
-from ppl_vae.report.quantities import plain
+from ppl_vae.report.evaluation_data import EvaluationData
+from ppl_vae.report.figures import picture
+from ppl_vae.report.latents import Latents
+from ppl_vae.report.measurements import plain
+from ppl_vae.report.pair_data import pair_data
 
 Z, D, C = 3, 64, 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -92,7 +95,7 @@ def hierarchical():
 
 
 class Page(HTMLParser):
-    """What is on the page; raises an error where tags do not match."""
+    """The content of a page; raises an error if tags do not match."""
 
     def __init__(self, text):
         super().__init__()
@@ -138,10 +141,16 @@ def pairs():
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():
-    """Draw pictures of few dots, as what is tested is there at any size."""
+    """Draw pictures of few dots, which is faster."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "PER_INCH", 40)
+        patch.setattr(picture, "PER_INCH", 40)
         yield
+
+
+@pytest.fixture
+def numbers_only(monkeypatch):
+    """Leave the pictures of single pairs out, which take most of the time."""
+    monkeypatch.setattr(import_module("ppl_vae.report.figures.sections"), "SECTION_KINDS", ())
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +160,7 @@ def written(pairs, digits, tmp_path_factory):
     return report(pairs, digits, folder, history=history, **FEW)
 
 
-def test_the_page_stands_by_itself(written):
+def test_the_page_is_self_contained(written):
     text = written.page.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
     page = Page(text)
@@ -190,18 +199,18 @@ def test_page_and_json_hold_the_same_numbers(written):
             assert number == pytest.approx(scale * quantity["value"], abs=0.5)
 
 
-def test_the_table_has_what_was_asked_for(written, pairs):
+def test_the_table_has_the_quantities_asked_for(written, pairs):
     for table in written.results["pairs"].values():
         for label in WANTED:
             assert label in table["quantities"], label
     first, second = written.results["pairs"].values()
     assert "clustering" in first["missing"]
     assert {"clustering NMI", "clustering AMI"} <= second["quantities"].keys()
-    assert "Beware" in written.page.read_text()
+    assert "Warnings" in written.page.read_text()
     assert "NELBO" in str(written)
 
 
-def test_the_nelbo_and_the_bound_of_one_draw_are_one_number(written):
+def test_iwae_1_is_the_nelbo(written):
     for table in written.results["pairs"].values():
         assert table["quantities"]["IWAE-1"] == table["quantities"]["NELBO"]
     page = Page(written.page.read_text(encoding="utf-8"))
@@ -211,7 +220,30 @@ def test_the_nelbo_and_the_bound_of_one_draw_are_one_number(written):
     assert "IWAE-1 is the NELBO" in page.text
 
 
-def test_what_was_not_computed_is_no_good_number(tmp_path):
+def test_a_report_is_shown_by_its_numbers_and_links(written, pairs):
+    assert repr(written) == f"Report({str(written.page)!r}, pairs={list(pairs)})"
+    html = written._repr_html_()
+    shown = Page(html)  # with names escaped, or the tags would not match
+    assert shown.resources == [written.page.as_posix(), written.numbers.as_posix()]
+    assert set(pairs) <= set(shown.texts)
+    for table in written.results["pairs"].values():
+        for label in ("NELBO", "IS-60", "active units"):
+            assert table["quantities"][label]["text"] in shown.texts
+    assert "script" not in shown.tags
+
+
+def test_templates_are_installed_with_the_package():
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    root = Path(__file__).parents[2]
+    options = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = options["package-data"]["ppl_vae"]
+    templates = list((root / "ppl_vae/report/templates").iterdir())
+    assert templates
+    for template in templates:
+        assert any(template.match(pattern) for pattern in patterns), template
+
+
+def test_numbers_that_were_not_computed_say_so(tmp_path, numbers_only):
     oracle = testing.LinearGaussian(5, 2)
     x = torch.randn(9, 5, dtype=next(oracle.parameters()).dtype)
     for samples, absent in (
@@ -225,24 +257,26 @@ def test_what_was_not_computed_is_no_good_number(tmp_path):
         assert {name for name, q in quantities.items() if q["value"] is None} == absent
         assert all(quantities[name]["text"].startswith("not computed: ") for name in absent)
         assert any("k̂ not computed" in warning for warning in table["warnings"])
-        assert "beware: oracle: log_likelihood: Pareto" in str(found)
+        assert "warning: oracle: log_likelihood: Pareto" in str(found)
         text = Page(found.page.read_text()).text
         assert "not computed: fewer than 25 samples" in text
         assert "nan" not in text
 
 
-def test_many_clusters_for_few_classes_come_with_a_caveat(digits, tmp_path):
+def test_more_clusters_than_classes_give_a_warning(digits, tmp_path, numbers_only):
     few = digits.subset(digits.labels < 2)
     pair = vae(priors.GaussianMixture(2, 40), 2)
     found = report(pair, few, tmp_path, **FEW).results["pairs"]["VAE"]
-    clusters = found["quantities"]["clusters that hold labelled data"]["value"]
+    clusters = found["quantities"]["clusters with labelled data"]["value"]
     assert clusters > 2
     (caveat,) = (text for text in found["warnings"] if text.startswith("Clustering accuracy"))
     assert f"each of 2 classes with one of {clusters} clusters" in caveat
     assert "clustering AMI" in found["quantities"]
 
 
-def test_what_is_costly_is_of_the_first_data_alone(pairs, digits, tmp_path, monkeypatch):
+def test_slow_estimates_are_of_the_first_data_only(
+    pairs, digits, tmp_path, monkeypatch, numbers_only
+):
     monkeypatch.setattr(annealing, "_FEWEST_TUNED", 5)
     monkeypatch.setattr(annealing, "_WARM_UP", 5)
     options = {"annealed_data": 2, "annealed_temperatures": 3, "gap_data": 3, "gap_steps": 3}
@@ -255,7 +289,7 @@ def test_what_is_costly_is_of_the_first_data_alone(pairs, digits, tmp_path, monk
     assert all(math.isfinite(part["value"]) for part in parts)
 
 
-def test_numbers_are_those_of_evaluation(written, pairs, digits):
+def test_numbers_equal_those_of_evaluation(written, pairs, digits):
     index = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:40].sort().values
     x = digits.binarised(0).draw(index, binarise="none")
     pair = pairs["mixture"]
@@ -272,7 +306,7 @@ def _warns(pair, x):
         return log_likelihood(pair, x, num_samples=60, seed=0).unreliable > 0
 
 
-def test_probes_are_fitted_on_training_data(written, pairs, digits, tmp_path):
+def test_probes_are_fitted_on_training_data(written, pairs, digits, tmp_path, numbers_only):
     pair, train = pairs["mixture"], data.load("digits").subset(range(100))
     found = report({"mixture": pair}, digits, tmp_path, train=train, num_train=80, **FEW)
     (fit, test) = (
@@ -301,7 +335,7 @@ def test_probes_are_fitted_on_training_data(written, pairs, digits, tmp_path):
     assert "num_train=80" in text
 
 
-def test_training_data_that_do_not_suit(pairs, digits, tmp_path, as_users_see_it):
+def test_incompatible_training_data_are_refused(pairs, digits, tmp_path, as_users_see_it):
     vector = ConditionalVAE(
         prior=priors.StandardNormal(Z),
         posterior=posteriors.DiagonalNormal(net(D + 2, 2 * Z)),
@@ -321,12 +355,13 @@ def test_training_data_that_do_not_suit(pairs, digits, tmp_path, as_users_see_it
             report(pair, digits, tmp_path / "r", train=train, **options)
 
 
-def test_layers_below_those_that_are_given_follow(digits):
+def test_latents_that_are_not_given_follow_those_above_them(digits):
     pair = hierarchical()
-    (subject,) = subjects({"pair": pair}, Data.of(digits, None, None, None, 0), ())
     z2 = torch.randn(4, 2)
     with torch.no_grad():
-        got = Runs(subject).decode({"z2": z2}, torch.arange(4))
+        got = Latents(pair_data("pair", pair, EvaluationData.of(digits))).decode(
+            {"z2": z2}, torch.arange(4)
+        )
         expected = pair.likelihood(pair.conditionals[0](z2).mean).mean
     torch.testing.assert_close(got, expected)
 
@@ -334,11 +369,11 @@ def test_layers_below_those_that_are_given_follow(digits):
 @pytest.mark.parametrize(
     ("value", "text"), [(-0.004, "0.00"), (-0.006, "\N{MINUS SIGN}0.01"), (0.0, "0.00")]
 )
-def test_what_is_0_to_the_digits_shown_has_no_sign(value, text):
+def test_a_number_that_rounds_to_0_has_no_sign(value, text):
     assert plain(value, 2).text == text
 
 
-def test_nothing_of_the_caller_changes(pairs, digits, tmp_path):
+def test_the_callers_state_is_restored(pairs, digits, tmp_path):
     pair = pairs["mixture"].train()
     state, figures = torch.get_rng_state(), plt.get_fignums()
     options = {"num_data": 12, "num_samples": 20, "num_particles": (1,)}
@@ -368,7 +403,7 @@ def test_nothing_of_the_caller_changes(pairs, digits, tmp_path):
         (hierarchical, "Latent traversals", ["active units, z1", "active units, z2"]),
     ],
 )
-def test_other_pairs(make, drawn, quantities, digits, tmp_path):
+def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path):
     options = {"num_data": 30, "num_samples": 20, "num_particles": (1,)}
     found = report(make(), digits, tmp_path, **options)
     assert set(quantities) <= set(next(iter(found.results["pairs"].values()))["quantities"])
@@ -377,13 +412,13 @@ def test_other_pairs(make, drawn, quantities, digits, tmp_path):
     assert "Not drawn" not in section
 
 
-def test_data_that_are_no_images(tmp_path):
+def test_reports_on_data_other_than_images(tmp_path):
     oracle = testing.LinearGaussian(5, 2)
     x = torch.randn(20, 5, dtype=next(oracle.parameters()).dtype)
     found = report({"oracle": oracle}, x, tmp_path, **FEW)
     text = found.page.read_text()
-    # Sections without a picture are left out whole, and the reason is given once.
-    assert text.count("the data are no images, of shape (5,) each") == 1
+    # Sections without a picture are left out, and the reason is given once.
+    assert text.count("the data, of shape (5,), are not images") == 1
     for title in ("Samples from the model", "Reconstructions", "Reliability of q(y | x)"):
         assert f"<h2>{title}</h2>" not in text
         assert title in text.split("What is left out")[1]
@@ -397,7 +432,7 @@ def test_data_that_are_no_images(tmp_path):
     assert found.results["pairs"]["oracle"]["missing"]["labels"] == "no labels were given"
 
 
-def test_an_unwritable_path_is_refused_before_anything_is_computed(digits, tmp_path):
+def test_an_unwritable_path_is_refused_before_computing(digits, tmp_path):
     (tmp_path / "file").write_text("in the way")
 
     class Untouchable(torch.nn.Module):
@@ -414,7 +449,7 @@ def test_an_unwritable_path_is_refused_before_anything_is_computed(digits, tmp_p
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_report_that_fails_leaves_the_old_one(pairs, digits, tmp_path):
+def test_a_failed_report_leaves_the_old_one(pairs, digits, tmp_path):
     (tmp_path / "report.html").write_text("old")
     bad = vae()
     with torch.no_grad():
@@ -425,7 +460,7 @@ def test_a_report_that_fails_leaves_the_old_one(pairs, digits, tmp_path):
     assert (tmp_path / "report.html").read_text() == "old"
 
 
-def test_bad_arguments(pairs, digits, tmp_path, as_users_see_it):
+def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it):
     for arguments, options, kind, message in [
         (({}, digits), {}, ValueError, "pairs must hold"),
         (({"a": 1}, digits), {}, TypeError, r"\.model and \.guide"),
@@ -462,7 +497,7 @@ def browse(path, *flags):
     )
 
 
-def test_a_browser_shows_every_image_and_complains_of_nothing(written, tmp_path):
+def test_a_browser_shows_every_image_without_errors(written, tmp_path):
     shown = browse(written.page, "--dump-dom", "--window-size=400,800")
     assert "CONSOLE" not in shown.stderr, shown.stderr
     # The page has no script and forbids any: a copy without that asks what was loaded.
@@ -480,5 +515,5 @@ def test_a_browser_shows_every_image_and_complains_of_nothing(written, tmp_path)
     found = json.loads(re.search(r"<title>(.*?)</title>", shown.stdout)[1])
     assert len(found["widths"]) == len(Page(text).images)
     assert min(found["widths"]) > 100
-    assert found["wider"] <= 0  # nothing sticks out of a telephone
+    assert found["wider"] <= 0  # it fits a telephone's screen
     assert found["mode"] == "CSS1Compat"

@@ -1,0 +1,41 @@
+"""Names and numbers as they are written on plots, and where."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_vae.errors import reason
+
+
+def dimension_names(count: int) -> list[str]:
+    """Return z_1, z_2, ... in mathtext."""
+    return [f"$z_{{{i + 1}}}$" for i in range(count)]
+
+
+def literal(text: str) -> str:
+    """Return text that matplotlib shows as it is: shortened, without mathtext and never hidden."""
+    text = reason(text, 40).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def number(value: float, digits: int = 1) -> str:
+    """Return a number with a proper minus sign, and none before zero."""
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def tick_indices(count: int, most: int = 7) -> NDArray:
+    """Return at most ``most`` of the indices 0, ..., count - 1, with the first and the last.
+
+    Equally spaced if at least 4 can be, and symmetric about the middle otherwise.
+    """
+    if count <= most:
+        return np.arange(count)
+    equal = [k for k in range(most, 3, -1) if (count - 1) % (k - 1) == 0]
+    # Of the same parity as count, so that both have a middle or neither has.
+    shown = equal[0] if equal else most - (most - count) % 2
+    below = np.linspace(0, count - 1, shown)[: (shown + 1) // 2].round().astype(int)
+    return np.unique([*below, *(count - 1 - below)])

@@ -1,0 +1,126 @@
+"""Which pairs' log-likelihoods can be compared, in nats or in bits per dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.report.pair_data import PairData
+
+
+@dataclass(frozen=True)
+class DataSpace:
+    """The space on which p(x) is a mass or a density: nats on different spaces are incomparable.
+
+    Args:
+        kind: what p(x) is; None if it is unknown.
+        levels: number of values of an element of x, before dequantisation; None if it is unknown.
+        dimensions: number of observed elements of a datum; None if it varies.
+        raw_levels: of a density: number of levels of x if it is not dequantised; None otherwise.
+    """
+
+    kind: Kind | None
+    levels: int | None
+    dimensions: int | None
+    raw_levels: int | None = None
+
+    @classmethod
+    def of(cls, inputs: PairData, kind: Kind | None) -> DataSpace:
+        """Return the space of the data of a pair whose p(x) is of some kind."""
+        if kind == "density":
+            data = inputs.data
+            return cls(kind, data.dequantised_levels, inputs.dimensions, data.levels)
+        observation = getattr(inputs.pair, "observation", None)
+        levels = None if observation is None else observation.levels
+        return cls(kind, levels, inputs.dimensions)
+
+    def __str__(self) -> str:
+        if self.kind == "density":
+            if self.levels is None:
+                return "a density of values as they are"
+            return f"a density of values dequantised from {self.levels} levels"
+        if self.kind == "mass":
+            return "a mass" if self.levels is None else f"a mass on {self.levels} levels"
+        return "partly a mass, partly a density" if self.kind == "both" else "of an unknown kind"
+
+    @property
+    def no_bits(self) -> str | None:
+        """Why there are no bits per dimension; None if there are."""
+        if self.dimensions is None:
+            return "the number of observed elements varies from datum to datum"
+        if self.kind is None:
+            return "the program does not say whether p(x) is a mass or a density"
+        if self.raw_levels is not None:
+            return (
+                f"p(x) is a density, which is unbounded on x with {self.raw_levels} levels and no "
+                f"noise between them; train and evaluate on dequantised data, "
+                f"Dataset.dequantised(seed) or --data.dequantise true"
+            )
+        return no_bits(self.kind, self._noise_levels)
+
+    def bits(self, nats: Estimate) -> Estimate:
+        """Convert nats per datum to bits per dimension."""
+        assert self.dimensions is not None
+        return bits_per_dim(nats, (self.dimensions,), dequantised_levels=self._noise_levels)
+
+    @property
+    def integers(self) -> tuple[int, int] | None:
+        """Levels and dimensions, which bits per dimension are of; None if there are no bits."""
+        if self.no_bits is not None or self.levels is None or self.dimensions is None:
+            return None
+        return self.levels, self.dimensions
+
+    @property
+    def _noise_levels(self) -> int | None:
+        return self.levels if self.kind == "density" else None
+
+
+@dataclass(frozen=True)
+class ComparableGroup:
+    """Pairs that can be compared with one another.
+
+    Args:
+        names: of the pairs.
+        data_space: of the first.
+        in_bits: whether they are comparable in bits per dimension only, and not in nats.
+    """
+
+    names: tuple[str, ...]
+    data_space: DataSpace
+    in_bits: bool
+
+    def __str__(self) -> str:
+        what = f"{self.data_space.levels} levels" if self.in_bits else self.data_space
+        return f"{', '.join(self.names)}: {what}"
+
+
+def comparable_groups(spaces: Mapping[str, DataSpace], bits: bool) -> list[ComparableGroup]:
+    """Return groups of pairs that are comparable in nats or, with ``bits``, at least in bits."""
+    groups: dict[object, list[str]] = {}
+    for name, space in spaces.items():
+        groups.setdefault((bits and space.integers) or space, []).append(name)
+    return [
+        ComparableGroup(tuple(names), spaces[names[0]], len({spaces[n] for n in names}) > 1)
+        for names in groups.values()
+    ]
+
+
+def incomparable(spaces: Mapping[str, DataSpace]) -> list[str]:
+    """Return a warning if not all pairs are comparable in nats."""
+    groups = comparable_groups(spaces, bits=False)
+    if len(groups) < 2:
+        return []
+    words = ", ".join(f"{group.data_space} for {_conjunction(group.names)}" for group in groups)
+    in_bits = [
+        _conjunction(group.names) for group in comparable_groups(spaces, bits=True) if group.in_bits
+    ]
+    units = f"in nats; compare the bits per dimension of {', of '.join(in_bits)}"
+    if not in_bits:
+        units = "with one another, in nats or in bits"
+    return [f"p(x) is {words}: NELBO, reconstruction, IWAE and IS cannot be compared {units}."]
+
+
+def _conjunction(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,67 @@
+"""The result of a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ppl_vae.ascii import for_stdout
+from ppl_vae.report.page import render
+
+HEADLINE = re.compile(r"NELBO|KL|Reconstruction|IS-\d+|active units.*|accuracy of q\(y\|x\)")
+"""Labels of the numbers that a notebook shows."""
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A report that was written; ``print`` shows its table, a notebook its headline numbers.
+
+    Args:
+        page: path of the HTML page.
+        numbers: path of the JSON file.
+        results: the content of the JSON file.
+    """
+
+    page: Path
+    numbers: Path
+    results: dict[str, Any]
+
+    @property
+    def warnings(self) -> list[str]:
+        """All warnings, after the name of the pair that they are about."""
+        pairs = self.results["pairs"].items()
+        own = [f"{name}: {text}" for name, pair in pairs for text in pair["warnings"]]
+        return [*self.results["warnings"], *own]
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.page)!r}, pairs={list(self.results['pairs'])})"
+
+    def __str__(self) -> str:
+        """Return the table, one column per pair, and the warnings."""
+        lines = [["per datum", *self.results["pairs"]]]
+        lines += [[label, *cells] for label, cells in self._rows()]
+        widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+        table = [
+            "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return for_stdout("\n".join([*table, *(f"warning: {text}" for text in self.warnings)]))
+
+    def _repr_html_(self) -> str:
+        return render(
+            "summary.html",
+            page=quote(self.page.as_posix()),
+            numbers=quote(self.numbers.as_posix()),
+            names=list(self.results["pairs"]),
+            rows=[row for row in self._rows() if HEADLINE.fullmatch(row[0])],
+            warnings=self.warnings,
+        )
+
+    def _rows(self) -> list[tuple[str, list[str]]]:
+        """Return each label with the numbers of all pairs as text."""
+        tables = [pair["quantities"] for pair in self.results["pairs"].values()]
+        labels = dict.fromkeys(label for table in tables for label in table)
+        return [(k, [table[k]["text"] if k in table else "" for table in tables]) for k in labels]
