@@ -8,7 +8,9 @@ import torch
 from gaps import NAN
 from pairs import D
 
+from ppl_vae.cli.datasets import loaded
 from ppl_vae.cli.main import main
+from ppl_vae.spec import DataSpec
 
 
 @pytest.fixture
@@ -49,11 +51,7 @@ def test_the_command_line_passes_it_on(file, tmp_path, capsys):
 
 @pytest.mark.parametrize("binarise", ["static", "threshold"])
 def test_data_drawn_once_keep_their_gaps(file, tmp_path, binarise):
-    from ppl_vae.cli.settings import DataSettings
-
-    from ppl_vae.cli.datasets import loaded
-
-    settings = DataSettings(name=str(file), missing="nan", binarise=binarise)
+    settings = DataSpec(name=str(file), missing="nan", binarise=binarise)
     dataset = loaded(settings, "train")
     assert torch.equal(dataset.mask[:, 1:], torch.ones(54, D - 1, dtype=torch.bool))
     assert 0 < (~dataset.mask).sum() <= 30

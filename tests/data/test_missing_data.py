@@ -151,7 +151,7 @@ REFUSED = {
     "whole numbers": (
         TypeError,
         lambda: data.from_tensor(MASK.byte() * 9, missing="nan"),
-        "hold no NaN",
+        "needs floating-point values",
     ),
     "named": (ValueError, lambda: data.load("digits", missing="nan"), "missing does not apply"),
     "numbers": (TypeError, lambda: Dataset(MASK.float(), mask=MASK.float()), "mask must be bool"),

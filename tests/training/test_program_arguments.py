@@ -56,8 +56,16 @@ def test_programs_of_ones_own_get_the_mask_by_name_and_zeros_in_the_gaps(kind):
 
 
 NOT_TAKEN = {
-    "mask in a tuple": (vae, [(X8, M8)], r"2 tensors, .* takes 1 by position \(x\): .*torch.bool"),
-    "labels in a tuple": (vae, [(X8, Y8)], r"\(8,\) and dtype torch.int64.*Leave it out"),
+    "mask in a tuple": (
+        vae,
+        [(X8, M8)],
+        r"2 tensors, .* 1 by position \(x\), leaving .*torch.bool",
+    ),
+    "labels in a tuple": (
+        vae,
+        [(X8, Y8)],
+        r"\(8,\) and dtype torch.int64 unused.*give batches by name",
+    ),
     "a DataLoader": (vae, DataLoader(TensorDataset(X8, Y8), 4), "give batches by name"),
     "a name": (vae, [{"x": X8, "labels": Y8}], "'labels', which the model does not take"),
     "a name of a part": (vae, [Part("a", (X8,), kwargs={"seen": M8})], "'seen', which the model"),
@@ -74,7 +82,7 @@ NOT_TAKEN = {
     "nor by the guide": (
         partial(programs, XMask, X),
         Dataset(X8, mask=M8),
-        "'mask', which the guide does not take .by name: x.; a program learns from mask=",
+        "'mask', which the guide does not take .by name: x.; add the argument mask=",
     ),
     "nor by position": (partial(programs, XMask, X), [(X8, M8)], "the guide takes 1 by position"),
 }
@@ -99,7 +107,7 @@ def test_what_no_program_takes_is_an_error(case):
         ((X8, M8), "has 2 tensors"),
         ((X8, Y8), "has 2 tensors"),
         ({"x": X8, "y": Y8}, "'y', which the model does not take"),
-        ({"x": X8, "mask": M8[:4]}, "as many entries each"),
+        ({"x": X8, "mask": M8[:4]}, "non-empty tensors of one length"),
         ({"x": X8, "mask": None, "z": "a"}, "validation must be a Dataset"),
         ({}, "validation must be a Dataset"),
     ],

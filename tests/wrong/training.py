@@ -92,7 +92,7 @@ ROWS = [
     ("fit(vae, with_(NAN))", ValueError, "values", "nan", "(2, 3)"),
     ("fit(vae, (x, y))", TypeError, "data", "tuple"),
     ("fit(vae, {'x': x})", TypeError, "data", "mapping"),
-    ("fit(vae, iter([x]))", TypeError, "batches", "iterator"),
+    ("fit(vae, iter([x]))", TypeError, "loader", "iterator"),
     ("fit(vae, ['x'])", TypeError, "batch", "'x'"),
     ("fit(vae, [])", ValueError, "data", "none"),
     ("fit(vae, iter, epochs=1, steps=None)", TypeError, "data", "iter"),
