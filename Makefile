@@ -1,26 +1,48 @@
-# Every target does its own set-up in .venv; nothing else needs to be typed first.
+# Every target sets up .venv first; nothing else needs to be typed before.
 PYTHON ?= python3
 BIN := .venv/bin
+# For test-lowest: a version that uv finds or downloads, or the path of an interpreter.
+LOWEST_PYTHON ?= $(or $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10),3.10)
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint coverage test-random test-slow test-lowest bench clean
 
-demo: .venv/installed
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | \
+	  while IFS="$$(printf '\t')" read -r target text; do printf '  make %-13s %s\n' "$$target" "$$text"; done
+
+demo: .venv/installed ## swap the prior of a VAE on bundled digits: half a minute
 	$(BIN)/python examples/swap_priors.py
 
 # One thread for each of several workers: threads of one process wait for each other where cores are busy.
 # Each worker has files of its own until it runs out of them: what the tests of a file share is made once.
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+# Bytecode is written even where the environment says not to: dozens of tests start an interpreter.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
+XDIST := -n auto --maxprocesses 8 --dist worksteal
 
-# Forty minutes on two cores that do nothing else.
-bench: .venv/installed
+test: lint ## ruff, mypy and the tests but the slow ones, as in CI
+	$(PYTEST) $(BIN)/python -m pytest $(XDIST) -p no:randomly
+
+coverage: .venv/installed ## the same tests, with branch coverage: the total, and what is not reached
+	$(PYTEST) $(BIN)/python -m pytest $(XDIST) -p no:randomly --cov --cov-report=term-missing:skip-covered
+
+test-random: .venv/installed ## the same tests in random order; the seed is printed and repeats it
+	$(PYTEST) $(BIN)/python -m pytest $(XDIST)
+
+test-slow: .venv/installed ## the tests marked slow: cross products in full, trainings
+	$(PYTEST) $(BIN)/python -m pytest $(XDIST) -p no:randomly -m slow
+
+test-lowest: .venv-lowest/installed ## the tests with the oldest Python and versions that pyproject.toml allows
+	$(PYTEST) .venv-lowest/bin/python -m pytest $(XDIST) -p no:randomly
+
+bench: .venv/installed ## time the steps and all around them: forty minutes on two idle cores
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/anatomy.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/fit.py
 
-lint: .venv/installed
+lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,5 +57,11 @@ lint: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-clean:
-	rm -rf .venv runs build *.egg-info
+.venv-lowest/installed: pyproject.toml .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[test]'
+	@touch $@
+
+clean: ## remove the environments and whatever was built
+	rm -rf .venv .venv-lowest runs build *.egg-info .coverage

@@ -49,7 +49,7 @@ STEP = "a step"
 TURNS = 20
 
 
-def parts(column: str, row: str, threads: int, steps: int) -> dict[str, float]:
+def breakdown(column: str, row: str, threads: int, steps: int) -> dict[str, float]:
     """Return the milliseconds of each kind, and of the rest; to be called in its own process."""
     measure.begin(threads, flush=True)
     warnings.simplefilter("ignore")
@@ -80,7 +80,7 @@ def by_step(events: Iterable[Any]) -> list[Counter[str]]:
     """Return the milliseconds of each kind in each step."""
     steps: dict[int, Counter[str]] = defaultdict(Counter)
     for event in events:
-        above = _with_those_above(event)
+        above = _ancestors(event)
         kind = _kind(event, above)
         if above[-1].name == STEP and kind is not None:
             steps[above[-1].id][kind] += event.self_cpu_time_total / 1e3
@@ -122,7 +122,10 @@ def main() -> int:
     if flags.steps < TURNS:
         parser.error(f"argument --steps: must be {TURNS} or more, got {flags.steps}")
     flags.out.mkdir(parents=True, exist_ok=True)
-    found = {c: measure.apart(parts, c, flags.row, flags.threads, flags.steps) for c in COLUMNS}
+    found = {
+        c: measure.in_subprocess(breakdown, c, flags.row, flags.threads, flags.steps)
+        for c in COLUMNS
+    }
     results: dict[str, Any] = {"machine": measure.machine(flags.threads), "row": flags.row}
     (flags.out / "anatomy.json").write_text(json.dumps(results | {"parts": found}, indent=1) + "\n")
     draw(found).savefig(flags.out / "anatomy.png", dpi=110)
@@ -131,7 +134,7 @@ def main() -> int:
     return 0
 
 
-def _with_those_above(event: Any) -> list[Any]:
+def _ancestors(event: Any) -> list[Any]:
     found = [event]
     while found[-1].cpu_parent is not None:
         found.append(found[-1].cpu_parent)

@@ -48,7 +48,7 @@ class Options(NamedTuple):
     tiny: bool
 
 
-class Noting(torch.optim.Adam):
+class RecordingAdam(torch.optim.Adam):
     """Adam that notes the time after each step, and how often memory came from the system."""
 
     def __init__(self, parameters: Any, rate: float) -> None:
@@ -69,10 +69,10 @@ def drawn(given: Problem, index: Tensor) -> Tensor:
     return torch.rand(grey.shape).lt_(grey)
 
 
-def bare(given: Problem, steps: int) -> Noting:
+def bare(given: Problem, steps: int) -> RecordingAdam:
     """Take steps in the shortest loop that there is."""
     pair, estimator = ours.pair_of(given), ours.estimator_of(given)
-    optimizer = Noting(pair.parameters(), given.rate)
+    optimizer = RecordingAdam(pair.parameters(), given.rate)
     with pyro.validation_enabled(False):
         for index in given.batches(steps, torch.default_generator):
             optimizer.zero_grad()
@@ -83,22 +83,22 @@ def bare(given: Problem, steps: int) -> Noting:
     return optimizer
 
 
-def bare_compiled(given: Problem, steps: int) -> Noting:
+def bare_compiled(given: Problem, steps: int) -> RecordingAdam:
     """Take steps by ``compile_step``, of batches that are drawn outside the graph, as in fit."""
     pair = ours.pair_of(given)
-    optimizer = Noting(pair.parameters(), given.rate)
+    optimizer = RecordingAdam(pair.parameters(), given.rate)
     step = training.compile_step(pair, ours.estimator_of(given), optimizer)
     for index in given.batches(steps, torch.default_generator):
         step(drawn(given, index))
     return optimizer
 
 
-def fit(given: Problem, steps: int, *, compiled: bool = False) -> Noting:
+def fit(given: Problem, steps: int, *, compiled: bool = False) -> RecordingAdam:
     """Take steps by ``fit``, of grey values that it binarises."""
-    made: list[Noting] = []
+    made: list[RecordingAdam] = []
 
-    def optimizer(parameters: Any) -> Noting:
-        made.append(Noting(parameters, given.rate))
+    def optimizer(parameters: Any) -> RecordingAdam:
+        made.append(RecordingAdam(parameters, given.rate))
         return made[0]
 
     training.fit(
@@ -114,7 +114,7 @@ def fit(given: Problem, steps: int, *, compiled: bool = False) -> Noting:
     return made[0]
 
 
-COLUMNS: dict[str, Callable[[Problem, int], Noting]] = {
+COLUMNS: dict[str, Callable[[Problem, int], RecordingAdam]] = {
     "a bare loop": bare,
     "fit": fit,
     "a loop of compile_step": bare_compiled,
@@ -130,7 +130,7 @@ LOOPS = {
 COMPILED = {"a loop of compile_step", "fit, compiled"}
 
 
-def timed(name: str, options: Options) -> dict[str, Any]:
+def time_row(name: str, options: Options) -> dict[str, Any]:
     """Return the figures of a row; to be called in a process of its own."""
     row = side_by_side.row_of(name, options.tiny)
     measure.begin(options.threads, row.flush)
@@ -184,7 +184,7 @@ def main() -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     for name in flags.rows:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        results["rows"][name] = measure.apart(timed, name, options)
+        results["rows"][name] = measure.in_subprocess(time_row, name, options)
         (flags.out / "fit.json").write_text(json.dumps(results, indent=1) + "\n")
     print(markdown(results["rows"]))
     print(f"wrote fit.json to {flags.out}", file=sys.stderr)

@@ -85,7 +85,7 @@ def cost(axis: str, column: str, options: Options) -> dict[str, list[float]]:
     held = []
     for of_size, run in zip(given, runs, strict=True):
         indices = of_size.batches(2, generator)
-        held.append(measure.rise(lambda run=run, indices=indices: run(indices)) / 1e6)
+        held.append(measure.peak_above_start(lambda run=run, indices=indices: run(indices)) / 1e6)
     return {
         "sizes": [getattr(p.row, field) for p in given],
         "milliseconds": [1e3 * measure.spread(times).median for times in seconds],
@@ -160,7 +160,7 @@ def main() -> int:
     found: dict[str, dict[str, Any]] = {}
     for axis in flags.axes:
         print(f"{axis} ...", file=sys.stderr, flush=True)
-        found[axis] = {c: measure.apart(cost, axis, c, options) for c in flags.columns}
+        found[axis] = {c: measure.in_subprocess(cost, axis, c, options) for c in flags.columns}
     text = report(found)
     results = {"machine": measure.machine(flags.threads), "seed": flags.seed, "axes": found}
     (flags.out / "growth.json").write_text(json.dumps(results, indent=1) + "\n")

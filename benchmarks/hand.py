@@ -168,7 +168,7 @@ def compiled_single(problem: Problem) -> Column | None:
     return Column(_steps(module, _compiled(module), problem.rate))
 
 
-def trained(problem: Problem, steps: int) -> None:
+def train(problem: Problem, steps: int) -> None:
     """Train the weights of a problem in their place, as a VAE."""
     module = VAE(problem)
     random = torch.Generator().manual_seed(0)

@@ -151,7 +151,7 @@ def disagreements(
     return found
 
 
-def apart(function: Callable, *args: Any) -> Any:
+def in_subprocess(function: Callable, *args: Any) -> Any:
     """Return what a function of a module returns in a process of its own."""
     # The profiler says that it starts, that it stops, and that there is no GPU.
     os.environ.update(KINETO_LOG_LEVEL="99", TORCH_CPP_LOG_LEVEL="ERROR")
@@ -197,7 +197,7 @@ def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str,
     _settle()
     before = _status("VmRSS")
     gc.collect()
-    data = held()
+    data = tensor_bytes()
     run = make().run
     turn()
     turn()
@@ -207,10 +207,13 @@ def memory(make: Callable[[], Column], problem: Problem, seed: int) -> dict[str,
     turn()
     resident = _status("VmHWM") - before
     gc.collect()
-    return {"resident": resident / 1e3, "tensors": (held() - data + rise(turn)) / 1e6}
+    return {
+        "resident": resident / 1e3,
+        "tensors": (tensor_bytes() - data + peak_above_start(turn)) / 1e6,
+    }
 
 
-def held() -> int:
+def tensor_bytes() -> int:
     """Return the bytes of all tensors of torch that there are, and of their gradients."""
     # Not those of which a compiler knows the shape alone.
     found = [t for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter)]
@@ -219,7 +222,7 @@ def held() -> int:
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
-def rise(turn: Callable[[], None]) -> float:
+def peak_above_start(turn: Callable[[], None]) -> float:
     """Return the most bytes that torch's allocator held at once, above its level at the start."""
     with torch.profiler.profile(profile_memory=True) as profile:
         turn()

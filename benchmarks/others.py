@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from rows import CLASSIFICATION_WEIGHT, Absent, Column, Problem
+from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,7 +33,7 @@ def numpyro(problem: Problem) -> Column:
         if row.kind == "ssvae":
             import funsor  # noqa: F401  (enumeration needs it)
     except ImportError as error:
-        raise Absent(f"no {error.name}") from error
+        raise Unavailable(f"no {error.name}") from error
     images, labels = (jnp.asarray(part.numpy()) for part in (problem.images, problem.labels))
     estimator = {
         "vae": TraceMeanField_ELBO,
@@ -171,7 +171,7 @@ def pythae(problem: Problem) -> Column:
     """The VAE of pythae, by an epoch of its trainer for a turn."""
     row = problem.row
     if row.kind != "vae":
-        raise Absent(
+        raise Unavailable(
             "pythae's IWAE returns a surrogate in the place of the bound"
             if row.kind == "iwae"
             else "pythae has no such model"
@@ -182,7 +182,7 @@ def pythae(problem: Problem) -> Column:
         from pythae.models.nn import BaseDecoder, BaseEncoder
         from pythae.trainers import BaseTrainer, BaseTrainerConfig
     except ImportError as error:
-        raise Absent(f"no {error.name}") from error
+        raise Unavailable(f"no {error.name}") from error
 
     logging.getLogger("pythae").setLevel(logging.ERROR)
 

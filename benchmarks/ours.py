@@ -10,7 +10,7 @@ from itertools import count
 import pyro
 import torch
 from pyro.infer import ELBO
-from rows import CLASSIFICATION_WEIGHT, Absent, Column, Problem, adam, one_by_one
+from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable, adam, one_by_one
 from torch import Tensor, nn
 
 from ppl_vae import (
@@ -104,10 +104,10 @@ def compiled(problem: Problem) -> Column:
     """ppl_vae by ``training.compile_step``."""
     if problem.row.kind == "likelihood":
         if "compile" not in inspect.signature(evaluation.log_likelihood).parameters:
-            raise Absent("log_likelihood has no compile=")
+            raise Unavailable("log_likelihood has no compile=")
         return Column(_likelihood(problem, compile=True))
     if not hasattr(training, "compile_step"):
-        raise Absent("training.compile_step is not there")
+        raise Unavailable("training.compile_step is not there")
     pair = pair_of(problem)
     optimizer = adam(pair.parameters(), problem.rate)
     step = training.compile_step(

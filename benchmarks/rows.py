@@ -15,7 +15,7 @@ from ppl_vae import data
 CLASSIFICATION_WEIGHT = 10.0
 
 
-class Absent(Exception):  # noqa: N818  (a reason, no failure)
+class Unavailable(Exception):  # noqa: N818  (a reason, no failure)
     """Why a row has no such column."""
 
 

@@ -30,7 +30,7 @@ import pyro
 import stock
 import torch
 from matplotlib import pyplot as plt
-from rows import ROWS, Absent, Column, Problem, Row, problem
+from rows import ROWS, Column, Problem, Row, Unavailable, problem
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -65,21 +65,21 @@ class Options(NamedTuple):
     tiny: bool
 
 
-def measured(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+def measure_row(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
     """Return what is found about a row: whether the columns have one loss, and then their times."""
-    rest = measure.apart(at_rest, name, columns, options)
+    rest = measure.in_subprocess(at_rest, name, columns, options)
     row: dict[str, Any] = {"refused": rest["refused"], "absent": {}}
     if not rest["refused"]:
         # In a process of their own again: what is compiled twice in one is slower for it.
-        row = measure.apart(timed, name, tuple(rest["columns"]), options)
+        row = measure.in_subprocess(time_row, name, tuple(rest["columns"]), options)
     return {**row, "absent": rest["absent"] | row["absent"], "at rest": rest["columns"]}
 
 
 def at_rest(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
     """Return the losses of a row at fixed weights; to be called in a process of its own."""
     # Denormal numbers take time, and change no loss.
-    given = _begin(name, options, flush=True).at_rest()
-    ready, absent = _made(columns, given, options)
+    given = _set_up(name, options, flush=True).at_rest()
+    ready, absent = _make_columns(columns, given, options)
     if not ready:
         return {"refused": [], "absent": absent, "columns": {}}
     reference = _references(ready)[0]
@@ -91,10 +91,10 @@ def at_rest(name: str, columns: tuple[str, ...], options: Options) -> dict[str, 
     }
 
 
-def timed(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+def time_row(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
     """Return the times of a row; to be called in a process of its own."""
-    given = _begin(name, options)
-    ready, absent = _made(columns, given, options)
+    given = _set_up(name, options)
+    ready, absent = _make_columns(columns, given, options)
     turns = measure.take_turns(ready, given, options.rounds, options.seed)
     references = _references(ready)
     wrong = measure.disagreements(turns, references[0], options.errors) if references else []
@@ -117,9 +117,9 @@ def timed(name: str, columns: tuple[str, ...], options: Options) -> dict[str, An
     }
 
 
-def remembered(name: str, column: str, options: Options) -> dict[str, float] | None:
+def measure_memory(name: str, column: str, options: Options) -> dict[str, float] | None:
     """Return the memory of one column of a row; to be called in a process of its own."""
-    given = _begin(name, options)
+    given = _set_up(name, options)
     return measure.memory(lambda: COLUMNS[column][1](given), given, options.seed)
 
 
@@ -224,11 +224,11 @@ def main() -> int:
     }
     for name in flags.rows:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        row = measured(name, tuple(flags.columns), options)
+        row = measure_row(name, tuple(flags.columns), options)
         if flags.memory:
             for column, found in row.get("columns", {}).items():
                 if column not in ("numpyro", "pythae"):
-                    found["memory"] = measure.apart(remembered, name, column, options)
+                    found["memory"] = measure.in_subprocess(measure_memory, name, column, options)
             _compare_memory(row)
         results["rows"][name] = row
         # What is known is kept, should the next row not come to its end.
@@ -242,7 +242,7 @@ def main() -> int:
     return int(any("refused" in row for row in results["rows"].values()))
 
 
-def _begin(name: str, options: Options, *, flush: bool = False) -> Problem:
+def _set_up(name: str, options: Options, *, flush: bool = False) -> Problem:
     row = row_of(name, options.tiny)
     measure.begin(options.threads, flush or row.flush)
     warnings.simplefilter("ignore")
@@ -250,12 +250,12 @@ def _begin(name: str, options: Options, *, flush: bool = False) -> Problem:
     pyro.distributions.enable_validation(False)
     given = problem(row, options.seed)
     if row.kind == "likelihood":
-        hand.trained(given, 5 if options.tiny else 300)
+        hand.train(given, 5 if options.tiny else 300)
     pyro.set_rng_seed(options.seed)
     return given
 
 
-def _made(
+def _make_columns(
     columns: tuple[str, ...], given: Problem, options: Options
 ) -> tuple[dict[str, Column], dict[str, str]]:
     """Return the columns that there are, each after a turn, and why there are no others."""
@@ -268,7 +268,7 @@ def _made(
                 continue
             made.run(given.batches(given.row.turn, torch.Generator().manual_seed(options.seed)))
             ready[column] = made
-        except Absent as reason:
+        except Unavailable as reason:
             absent[column] = str(reason)
         except Exception as error:  # another library's, of another version perhaps
             absent[column] = f"failed with {type(error).__name__}: {str(error).splitlines()[:1]}"

@@ -1,9 +1,10 @@
 """Variational autoencoders as probabilistic programs in Pyro.
 
-A VAE is five independent choices (prior, posterior, likelihood, networks, estimator), each made on
-its own. See :class:`ppl_vae.VAE` for the shortest example.
+A VAE is five independent choices: prior, posterior, likelihood, networks and estimator. See
+:class:`ppl_vae.VAE` for the shortest example.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +67,24 @@ __all__ = [
     "training",
 ]
 
-# Where a name is from, if it is not a package: each is imported on first use, so that
-# `ppl-vae --help` does not wait for torch, nor a training run for matplotlib.
+# Names are imported on first use: `ppl-vae --help` does not wait for torch, nor training for
+# matplotlib. These are in the packages named here; other names that are not packages in models.
 _PACKAGE_OF = {
     "ConditionalDistribution": "conditional",
     **dict.fromkeys(("from_config", "load", "save", "to_config"), "io"),
 }
 
+# Former names of packages, to be removed in version 0.4.
+_MOVED = {"config": "io", "oracles": "testing", "storage": "io"}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name in _MOVED:
+            place = f"ppl_vae.{_MOVED[name]}"
+            text = f"ppl_vae.{name} is deprecated; use {place}"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return import_module(place)
         if name not in __all__:
             raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
         package = _PACKAGE_OF.get(name, name if name.islower() else "models")

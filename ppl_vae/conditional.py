@@ -1,4 +1,4 @@
-"""The one abstraction: a conditional distribution is a module that returns a distribution."""
+"""Conditional distributions: modules that return a distribution. The library's one abstraction."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from ppl_vae.errors import describe, reason
 
 
 class NotFinitePartError(ValueError):
-    """NaN or infinity in the context or in the parameters of a part: it has no distribution."""
+    """A part has no distribution: its context or its parameters are NaN or infinite."""
 
 
 class ConditionalDistribution(Constructed, ABC):
     """A distribution p(v | context) whose parameters are computed from the context.
 
-    Calling the module returns a Pyro distribution over v. The same object gives ``log_prob``,
-    ``sample`` and KL, so training and generation cannot disagree. A prior is the case with no
-    context.
+    Calling the module returns a Pyro distribution over v. The same object provides ``log_prob``,
+    ``sample`` and KL, so that training and generation cannot disagree. A prior has no context.
 
-    Context tensors have shape ``(..., features)``; the distribution has batch shape ``(...)`` for
-    *any* leading dimensions, because particles and enumerated values arrive there.
+    Context tensors have shape ``(..., features)``, and the distribution has batch shape ``(...)``
+    for *any* number of leading dimensions, which hold particles and enumerated values.
     """
 
     @abstractmethod
-    def forward(self, *context: Tensor) -> Distribution:
+    def forward(self, *context: Any, **_: Any) -> Distribution:  # of any signature, to mypy
         """Return the distribution of v given the context."""
 
     def __call__(self, *context: Tensor) -> Any:
-        """Return the distribution, or raise an error that says what of the call it cannot be of."""
+        """Return the distribution; raise an error naming a non-finite context or parameter."""
         for c in context:
             if not isinstance(c, Tensor):
                 raise TypeError(
@@ -44,29 +43,29 @@ class ConditionalDistribution(Constructed, ABC):
         try:
             return super().__call__(*context)
         except NotFinitePartError:
-            raise  # of a part of this one
+            raise  # by a part within this one
         except (ValueError, torch.linalg.LinAlgError) as error:
             refused = str(error).startswith("Expected parameter")  # by torch's distributions
             if refused or isinstance(error, torch.linalg.LinAlgError):
                 check_finite(self, *context)
                 raise NotFinitePartError(
-                    f"{qualified(type(self))}: what its network gives is no distribution, though "
-                    f"context and parameters are finite: {reason(error)}"
+                    f"{qualified(type(self))}: the network's output is invalid, although context "
+                    f"and parameters are finite: {reason(error)}"
                 ) from error
             raise
 
 
 def check_finite(part: nn.Module, *context: Tensor) -> None:
-    """Raise an error that names what is not finite, of the contexts of a part and its parameters.
+    """Raise an error naming the first context or parameter of a part that is not finite.
 
     Raises:
         NotFinitePartError: if something is NaN or infinite.
     """
-    advice = "look at what it was computed from"
-    told = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
-    advice = "load weights from before the training diverged"
-    told += [(f"parameter {name!r}", p, advice) for name, p in part.named_parameters()]
-    for what, values, fix in told:
+    advice = "check what it was computed from"
+    tensors = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
+    advice = "load weights from before training diverged"
+    tensors += [(f"parameter {name!r}", p, advice) for name, p in part.named_parameters()]
+    for what, values, fix in tensors:
         if not values.isfinite().all():
             count = int((~values.isfinite()).sum())
             raise NotFinitePartError(
@@ -81,9 +80,9 @@ class NeuralConditional(ConditionalDistribution, ABC):
     Args:
         net: any module ``(..., features_in) -> (..., features_out)``. Several contexts (x and y, z
             and y) are broadcast and concatenated on the last dimension, unless ``net.forward``
-            takes them apart: it has as many required positional arguments as there are contexts,
-            or any number of them (``*context``). :class:`ppl_vae.nets.MLP` does, and multiplies x
-            once, not once for each y.
+            takes them separately, with as many required positional arguments as there are contexts
+            or with ``*context``. :class:`ppl_vae.nets.MLP` does, so as to multiply x once and not
+            once for each y.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -98,12 +97,12 @@ class NeuralConditional(ConditionalDistribution, ABC):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if name == "net" and isinstance(value, nn.Module):
-            self._apart = _numbers_apart(value)
+            self._num_inputs = _num_inputs(value)
 
     def outputs(self, *context: Tensor) -> Tensor:
         """Return the network's output for the context, shape ``(..., features_out)``."""
-        apart = len(context) == self._apart or (self._apart is None and len(context) > 0)
-        inputs = context if apart else (concatenate(*context),)
+        separate = len(context) > 0 and self._num_inputs in (None, len(context))
+        inputs = context if separate else (concatenate(*context),)
         try:
             return self.net(*inputs)
         except torch.OutOfMemoryError:
@@ -113,49 +112,45 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 raise
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
-                f"{type(self).__name__}: the batch normalisation in its network "
-                f"{type(self.net).__name__} needs a batch of two data or more to train on, got an "
-                f"input of shape {shapes}; leave a short last batch out, drop_last=True in "
-                f"dataset.batches(batch_size, drop_last=True), or take another size"
+                f"{type(self).__name__}: batch normalisation in its network "
+                f"{type(self.net).__name__} needs at least two data per batch in training, got an "
+                f"input of shape {shapes}; drop a short last batch, "
+                f"dataset.batches(batch_size, drop_last=True), or change batch_size"
             ) from error
         except RuntimeError as error:
-            _check_alike(type(self).__name__, self.net, inputs, error)
+            _check_dtype_and_device(type(self).__name__, self.net, inputs, error)
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
                 f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
-                f"input of shape {shapes}: {error}. A network must accept (..., features_in) with "
-                f"any number of leading dimensions (batch, particles, enumerated values) and the "
-                f"features it was built for; nets.KeepLeading(net, event_dim) adapts one that "
-                f"takes a single batch dimension"
+                f"input of shape {shapes}: {error}. Networks must accept (..., features_in) with "
+                f"any number of leading dimensions; nets.KeepLeading(net, event_dim) adapts one "
+                f"that takes a single batch dimension"
             ) from error
 
 
 _OF_BATCH_NORM = "Expected more than 1 value per channel when training"
-"""What torch says of a batch of one."""
+"""torch's error for a batch of one."""
 
 
-def _check_alike(
+def _check_dtype_and_device(
     owner: str, net: nn.Module, inputs: tuple[Tensor, ...], error: RuntimeError
 ) -> None:
-    """Raise an error that says so, if inputs are of another dtype or device than the network."""
+    """Raise an error if an input has another dtype or device than the network."""
     like = next((p for p in net.parameters() if p.is_floating_point()), None)
     for t in inputs:
         if like is not None and t.device != like.device:
             raise ValueError(
-                f"{owner}: its network {type(net).__name__} is on {like.device}, and its input "
+                f"{owner}: its network {type(net).__name__} is on {like.device}, but its input "
                 f"(of shape {tuple(t.shape)}) on {t.device}: {error}; move one with .to(device)"
             ) from error
         # Integers may be for an embedding.
         floating = t.is_floating_point() or "dtype" in str(error)
         mixed = torch.is_autocast_enabled(t.device.type) or not floating
         if like is not None and t.dtype != like.dtype and not mixed:
-            fix = (
-                f", or convert the pair, pair.to({t.dtype}). What a data.Dataset draws is of "
-                f"torch's default dtype"
-            )
+            fix = f", or pair.to({t.dtype}) (a Dataset's batches have torch's default dtype)"
             raise ValueError(
-                f"{owner}: its network {type(net).__name__} is of {like.dtype}, and its input (of "
-                f"shape {tuple(t.shape)}) of {t.dtype}: {error}; give x.to({like.dtype})"
+                f"{owner}: its network {type(net).__name__} has {like.dtype}, but its input (of "
+                f"shape {tuple(t.shape)}) {t.dtype}: {error}; give x.to({like.dtype})"
                 f"{fix if t.is_floating_point() else ''}"
             ) from error
 
@@ -176,15 +171,15 @@ def concatenate(*context: Tensor) -> Float[Tensor, "*batch features"]:
 
 
 def takes_context(part: nn.Module) -> bool:
-    """Tell whether a part's ``forward`` takes context: p(z | y) does, p(z) does not."""
+    """Return whether a part's ``forward`` takes context: p(z | y) does, p(z) does not."""
     return any(p.kind in (*_POSITIONAL, p.VAR_POSITIONAL) for p in _inputs(part))
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _numbers_apart(net: nn.Module) -> int | None:
-    """Return how many contexts the network takes apart; None if any number."""
+def _num_inputs(net: nn.Module) -> int | None:
+    """Return how many inputs the network requires; None if it takes any number."""
     inputs = _inputs(getattr(net, "_orig_mod", net))  # torch.compile hides the signature
     if any(p.kind is p.VAR_POSITIONAL for p in inputs):
         return None

@@ -1,11 +1,12 @@
-"""How a live module was built: the constructor's arguments, read back from its attributes.
+"""The constructor arguments of a live module, read back from its attributes.
 
-Every class of the package keeps each constructor argument as an attribute of the same name, as
-scikit-learn's estimators do; a user's class that does so is read in the same way.
+Every class of the package keeps each constructor argument as an attribute of the same name, like
+scikit-learn's estimators; so can users' classes.
 """
 
 from __future__ import annotations
 
+import html
 import inspect
 from collections import Counter
 from collections.abc import Iterator
@@ -17,17 +18,17 @@ from torch import Tensor, nn
 
 from ppl_vae.equality import differences
 from ppl_vae.errors import describe
+from ppl_vae.random_state import restored
 
 WIDTH = 88
-"""The longest line that is not broken."""
+"""Of lines, before they are broken."""
 
 
 class Constructed(nn.Module):
-    """A module whose constructor's arguments, but for modules, cannot be assigned anew.
+    """A module whose constructor arguments are read-only, except for modules.
 
-    They went into what was built: assigned later, a width or a scale would change nothing, or not
-    everything, until the pair is saved and loaded. Another module may take the place of one, since
-    it is what runs. In classes of users, derived from the package's, all may be assigned.
+    They were used to build it: a width or scale assigned later would change nothing, or only part,
+    until the module is saved and loaded. Users' subclasses may assign all of theirs.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -37,64 +38,67 @@ class Constructed(nn.Module):
             fix = (
                 f"pair.replace({name}=...) makes a pair that shares the other parts"
                 if hasattr(self, "replace")
-                else f"put another {cls.__name__}, made with it, in the place of this one"
+                else f"replace this {cls.__name__} by one constructed with it"
             )
             raise AttributeError(
-                f"{cls.__name__}.{name} is read-only, since the constructor built with it, got "
+                f"{cls.__name__}.{name} is read-only, as the module was built from it, got "
                 f"{describe(value)[:60]}; {fix}"
             )
         super().__setattr__(name, value)
 
+    def _repr_html_(self) -> str:
+        """Return a table of the constructor's arguments, for notebooks."""
+        return html_table(self)
+
 
 @cache
 def _read_only(cls: type) -> frozenset[str]:
-    """Return the names of the constructor's arguments of a class of the package."""
+    """Return the constructor arguments of a class of the package; none for other classes."""
     if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
         return frozenset()
     return frozenset(p.name for p in parameters(cls))
 
 
 def arguments(module: nn.Module) -> dict[str, object]:
-    """Return the constructor's arguments by name, each read from the attribute of that name.
+    """Return a module's constructor arguments by name, read from the attributes of these names.
 
     Raises:
-        AttributeError: if an argument is not kept.
-        TypeError: if the constructor takes ``*args`` or ``**kwargs``, which have no names.
+        AttributeError: if an argument is not kept as an attribute.
+        TypeError: if the constructor takes ``*args`` or ``**kwargs``.
 
     Example:
         >>> from ppl_vae import priors
         >>> arguments(priors.Flow(10, "maf", transforms=5))
         {'latent_dim': 10, 'kind': 'maf', 'transforms': 5, 'hidden': (64, 64)}
     """
-    return {p.name: _kept(module, p.name) for p in parameters(type(module))}
+    return {p.name: _attribute(module, p.name) for p in parameters(type(module))}
 
 
 def parameters(cls: type) -> list[inspect.Parameter]:
-    """Return the constructor's parameters, each with a name.
+    """Return the parameters of a constructor.
 
     Raises:
-        TypeError: if it takes ``*args`` or ``**kwargs``, which have none.
+        TypeError: if it takes ``*args`` or ``**kwargs``.
     """
     if cls.__init__ is nn.Module.__init__:  # type: ignore[misc]
-        return []  # its *args and **kwargs are for cooperative inheritance and must be empty
+        return []  # its *args and **kwargs must be empty
     named = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
     for p in named:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             stars = "*" if p.kind is p.VAR_POSITIONAL else "**"
             raise TypeError(
                 f"{cls.__qualname__}: the constructor takes {stars}{p.name}, which cannot be read "
-                f"back from a live module; name its arguments"
+                f"back from a module; name its arguments"
             )
     return named
 
 
 def expression(module: nn.Module) -> str:
-    """Return the constructor's call as Python source, for people and for ``eval``.
+    """Return the constructor call that builds a module, as Python source.
 
-    Arguments at their defaults are left out. A module that occurs twice is named at its first
-    occurrence, ``(posterior := ...)``, so that it is one module again. What cannot be written as
-    source (a user's lambda, a module that does not keep its arguments, a network or part that is no
-    longer what its constructor makes) appears as its ``repr``.
+    Default arguments are left out. A module that occurs twice is named at its first occurrence,
+    ``(posterior := ...)``. What cannot be written as source (a lambda, a module that does not keep
+    its arguments, or that is no longer what its constructor builds) appears as its ``repr``.
 
     Example:
         >>> from ppl_vae import nets, posteriors
@@ -106,15 +110,47 @@ def expression(module: nn.Module) -> str:
     return _Writer(module).write(module, "module", indent=0)
 
 
+def html_table(module: nn.Module) -> str:
+    """Return the constructor's call as an HTML table, with the number of parameters of each part.
+
+    Parameters that parts share are counted once in the total.
+    """
+    try:
+        given = list(arguments(module).items())
+    except Exception:  # as in a repr: a user's class may not keep its arguments
+        return f"<pre>{html.escape(repr(module))}</pre>"
+    rows: list[tuple[str, str, str]] = []
+    value: Any
+    for name, value in given:
+        several = isinstance(value, (tuple, list)) and any(isinstance(v, nn.Module) for v in value)
+        items = {f"{name}[{i}]": v for i, v in enumerate(value)} if several else {name: value}
+        for label, item in items.items():
+            count = _number_of_parameters(item) if isinstance(item, nn.Module) else ""
+            rows.append((label, _Writer(module).write(item, name, indent=0), count))
+    rows.append(("total", "", _number_of_parameters(module)))
+    cells = "".join(
+        f"<tr><th>{html.escape(name)}</th><td><pre>{html.escape(source)}</pre></td>"
+        f"<td>{count}</td></tr>"
+        for name, source, count in rows
+    )
+    head = "<tr><th></th><th></th><th>parameters</th></tr>"
+    caption = f"<caption>{html.escape(qualified(type(module)))}</caption>"
+    return f"<table>{caption}<thead>{head}</thead><tbody>{cells}</tbody></table>"
+
+
+def _number_of_parameters(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,}"
+
+
 class _Writer:
-    """Writes one module; knows which of its parts occur more than once."""
+    """Writes the source of one module; knows which modules occur more than once."""
 
     def __init__(self, module: nn.Module) -> None:
         self.count = Counter(id(part) for part in _occurrences(module, set()))
         self.names: dict[int, str] = {}
 
     def write(self, value: object, name: str, indent: int) -> str:
-        """Return source for a value; ``name`` is what it may be called if it occurs again."""
+        """Return source for a value; ``name`` is what it is called if it occurs again."""
         if isinstance(value, nn.Module) and not isinstance(value, nn.ModuleList):
             return self._shared(value, name, indent)
         if isinstance(value, type):
@@ -146,7 +182,7 @@ class _Writer:
             if type(module) is nn.Sequential:
                 children = [self.write(child, "net", indent + 4) for child in module]
                 return _call("nn.Sequential(", children, ")", indent)
-            if cls.__module__.startswith("torch.nn."):  # does not keep its arguments
+            if cls.__module__.startswith("torch.nn."):  # keeps no arguments
                 one_line = not list(module.children())
                 return f"nn.{module!r}" if one_line else self._repr(module, indent)
             if not _is_as_built(module):
@@ -169,7 +205,7 @@ class _Writer:
 _IN_SCOPE = ("priors", "posteriors", "likelihoods", "nets", "nn", "torch")
 
 
-def _kept(module: nn.Module, name: str) -> object:
+def _attribute(module: nn.Module, name: str) -> object:
     try:
         return getattr(module, name)
     except AttributeError as error:
@@ -186,15 +222,15 @@ def _not_default(module: nn.Module) -> dict[str, object]:
 
 
 def _is_as_built(module: nn.Module) -> bool:
-    """Tell whether a part of the package is what its constructor makes of its arguments.
+    """Return whether a part of the package is what its constructor builds from its arguments.
 
-    Pairs are, since their parts are their arguments; what users' constructors do is unknown.
+    Always true of pairs, whose arguments are their parts; assumed of users' modules.
     """
     cls: Any = type(module)
     package, _, rest = cls.__module__.partition(".")
     if package != __name__.partition(".")[0] or rest.startswith("models"):
         return True
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with restored(), torch.device("cpu"):
         again = cls(**arguments(module))
     return not any(differences(module, again))
 
@@ -206,7 +242,7 @@ def _same(value: object, default: object) -> bool:
 
 
 def _occurrences(value: object, seen: set[int]) -> Iterator[nn.Module]:
-    """Yield the modules that a module's arguments hold, each as often as it occurs."""
+    """Yield a module and those among its arguments, each as often as it occurs."""
     if isinstance(value, (tuple, list, nn.ModuleList)):
         for item in value:
             yield from _occurrences(item, seen)
@@ -218,20 +254,21 @@ def _occurrences(value: object, seen: set[int]) -> Iterator[nn.Module]:
     seen.add(id(value))
     try:
         held = list(value) if type(value) is nn.Sequential else list(arguments(value).values())
-    except Exception:  # as in _Writer: such a module appears as its repr
+    except Exception:  # it appears as its repr
         return
     yield from _occurrences(held, seen)
 
 
 def qualified(cls: type) -> str:
-    """Return the name of a class as it is written: with its room, where it is the package's."""
-    package, _, rest = cls.__module__.partition(".")
-    room = rest.partition(".")[0]
-    return f"{room}.{cls.__name__}" if package == "ppl_vae" and room != "models" else cls.__name__
+    """Return the name of a class; of one in ppl_vae with its package, such as ``nets.MLP``."""
+    root, _, rest = cls.__module__.partition(".")
+    package = rest.partition(".")[0]
+    own = root == "ppl_vae" and package != "models"
+    return f"{package}.{cls.__name__}" if own else cls.__name__
 
 
 def _call(start: str, items: list[str], end: str, indent: int) -> str:
-    """Return the items on one line if they fit, and on a line each if not."""
+    """Return the items on one line if they fit, else on a line each."""
     line = f"{start}{', '.join(items)}{end}"
     if not items or ("\n" not in line and indent + len(line) <= WIDTH):
         return line

@@ -1,4 +1,4 @@
-"""Is a live module what another, built anew, is? Compared part by part, without running either."""
+"""Comparison of a live module with one that was rebuilt, without running either."""
 
 from __future__ import annotations
 
@@ -13,39 +13,37 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import describe
 
-_OF_EVERY_MODULE = {*vars(nn.Module())}
+_MODULE_INTERNALS = {*vars(nn.Module())}
 """Tables of parameters, buffers, children and hooks, and the mode."""
 _DEPTH = 4
-"""How deep into objects that are no modules is looked."""
+"""How deep the attributes of other objects are compared."""
 
 
 def differences(live: nn.Module, again: nn.Module) -> Iterator[str]:
-    """Yield in words where a live module is not like one that was built anew.
+    """Describe where a live module ("here") differs from a rebuilt one ("there").
 
-    Compared are types, children, names and shapes of parameters and buffers, which of them are one
-    object in two places, the values of constants (buffers outside the ``state_dict``) and, of
-    classes of torch, this package and zuko, attributes. What those of users mean only they know.
-
-    Not compared are parameters' values, dtypes and devices, whether they are trained, the mode,
-    and hooks.
+    Compared are types, children, names and shapes of parameters and buffers, which of them are
+    shared, the values of constants (buffers outside the ``state_dict``), and the attributes of
+    classes of torch, zuko and this package. The attributes of users' classes are not, nor are
+    values, dtypes, devices and ``requires_grad`` of parameters, modes, and hooks.
     """
     return _Comparison().modules(live, again, "")
 
 
 def spelled(path: str) -> str:
-    """Return the path of a module in a pair as users spell it: without the program it is in."""
+    """Return the path of a module in a pair without the program that it is in."""
     program, _, rest = path.partition(".")
     return rest if rest and program in ("model", "guide") else path or "the module itself"
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Tell whether a module is of a class that is not torch's, zuko's or this package's."""
+    """Return whether a module's class is not from torch, zuko or this package."""
     package = type(module).__module__.partition(".")[0]
     return package not in ("torch", "zuko", __name__.partition(".")[0])
 
 
 class _Comparison:
-    """Walks both at once; knows where it met each object first."""
+    """Walks both modules together, and remembers the first path of each object."""
 
     def __init__(self) -> None:
         self.first: tuple[dict[int, str], dict[int, str]] = ({}, {})
@@ -56,11 +54,11 @@ class _Comparison:
         if (other := self._elsewhere(live, again, path)) is not None:
             yield from other
             return
-        here, there = (_name(type(m)) for m in (live, again))
+        here, there = (_full_name(type(m)) for m in (live, again))
         if here != there:
-            if here[1] == there[1]:
-                here, there = ((".".join(name),) * 2 for name in (here, there))
-            yield f"{spelled(path)} is {_a(here[1])} here and {_a(there[1])} there"
+            full = here[1] == there[1]
+            names = (_with_article(".".join(n) if full else n[1]) for n in (here, there))
+            yield "{} is {} here and {} there".format(spelled(path), *names)
             return
         for kind in ("parameter", "buffer"):
             yield from self._tensors(live, again, path, kind)
@@ -73,18 +71,18 @@ class _Comparison:
         here, there = (
             {k: m for k, m in c._modules.items() if m is not None} for c in (live, again)
         )
-        yield from _names(path, "module", here, there)
+        yield from _missing(path, "module", here, there)
         common = [name for name in here if name in there]
         in_order = isinstance(live, (nn.Sequential, nn.ModuleList))
         if in_order and common != [name for name in there if name in here]:
-            yield f"{spelled(path)} runs its modules in another order here than there"
+            yield f"{spelled(path)} has its modules in another order here than there"
         for name in common:
             yield from self.modules(here[name], there[name], _joined(path, name))
 
     def _tensors(self, live: nn.Module, again: nn.Module, path: str, kind: str) -> Iterator[str]:
         tables = (getattr(module, f"_{kind}s") for module in (live, again))
         here, there = ({k: t for k, t in table.items() if t is not None} for table in tables)
-        yield from _names(path, kind, here, there)
+        yield from _missing(path, kind, here, there)
         for name in [name for name in here if name in there]:
             one, two, at = here[name], there[name], _joined(path, name)
             if one.shape != two.shape:
@@ -94,7 +92,7 @@ class _Comparison:
                 yield from self._elsewhere(one, two, at) or ()
 
     def _elsewhere(self, live: object, again: object, path: str) -> list[str] | None:
-        """Return None if neither was met before, and how they differ if one was elsewhere."""
+        """Return None if both are met for the first time, else whether they are shared alike."""
         met = [self.first[i].setdefault(id(o), path) for i, o in enumerate((live, again))]
         if met == [path, path]:
             return None
@@ -102,17 +100,16 @@ class _Comparison:
             return []
         words = ("here", "there") if met[0] != path else ("there", "here")
         other = met[0] if met[0] != path else met[1]
-        shared = f"{spelled(path)} is {spelled(other)} itself {words[0]} and not {words[1]}"
-        return [shared]
+        return [f"{spelled(path)} is {spelled(other)} itself {words[0]} but not {words[1]}"]
 
 
-def _names(path: str, kind: str, here: Mapping, there: Mapping) -> Iterator[str]:
+def _missing(path: str, kind: str, here: Mapping, there: Mapping) -> Iterator[str]:
     for name in here:
         if name not in there:
-            yield f"{spelled(_joined(path, name))} is a {kind} here that is not there"
+            yield f"{spelled(_joined(path, name))} is a {kind} here that is missing there"
     for name in there:
         if name not in here:
-            yield f"{spelled(_joined(path, name))} is a {kind} there that is not here"
+            yield f"{spelled(_joined(path, name))} is a {kind} there that is missing here"
 
 
 def _constants(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
@@ -131,34 +128,34 @@ def _constants(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
 def _attributes(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
     here, there = vars(live), vars(again)
     for name in here:
-        if name in _OF_EVERY_MODULE or name.startswith("_"):
+        if name in _MODULE_INTERNALS or name.startswith("_"):
             continue
         at = spelled(_joined(path, name))
         if name in there:
             if not _same(here[name], there[name]):
-                yield f"{at} is {_told(here[name])} here and {_told(there[name])} there"
+                yield f"{at} is {_short(here[name])} here and {_short(there[name])} there"
         elif not _is_own_method(live, name, here[name]):
             yield f"{at} is not the method of {type(live).__name__} here"
 
 
 def _is_own_method(module: nn.Module, name: str, value: object) -> bool:
-    """Tell whether an attribute leaves a method of the class, if there is one, as it is."""
+    """Return whether an attribute does not override a method of the class."""
     method = getattr(type(module), name, None)
     return not inspect.isroutine(method) or getattr(value, "__func__", None) is method
 
 
 def _same(one: Any, two: Any, depth: int = 0) -> bool:
-    """Tell whether attributes are the same, as far as that can be told."""
+    """Return whether attributes are equal, as far as they can be compared."""
     if one is two or depth > _DEPTH or isinstance(one, (nn.Module, weakref.WeakSet)):
-        return True  # modules are compared where they are children
+        return True  # modules are compared as children
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         return one.shape == two.shape and _same_values(one, two)
     if isinstance(one, type) or inspect.isroutine(one):
-        return _name(one) == _name(two)
+        return _full_name(one) == _full_name(two)
     if isinstance(one, (bool, int, float, complex, str, bytes, type(None))):
         return type(one) is type(two) and (one == two or (one != one and two != two))
     if type(one) is not type(two):
-        return _name(type(one)) == _name(type(two))
+        return _full_name(type(one)) == _full_name(type(two))
     if isinstance(one, partial):
         return _same((one.func, one.args, one.keywords), (two.func, two.args, two.keywords), depth)
     if isinstance(one, (list, tuple)):
@@ -173,7 +170,7 @@ def _same(one: Any, two: Any, depth: int = 0) -> bool:
 
 
 def _same_values(one: Tensor, two: Tensor) -> bool:
-    """Tell whether tensors are the same to the rounding of the coarser one's dtype."""
+    """Return whether tensors are equal up to rounding in the coarser dtype."""
     if one.is_meta or two.is_meta:
         return True
     one, two = one.detach().cpu(), two.detach().cpu()
@@ -183,12 +180,12 @@ def _same_values(one: Tensor, two: Tensor) -> bool:
     return torch.allclose(one.double(), two.double(), rtol=rtol, atol=0, equal_nan=True)
 
 
-def _name(value: Any) -> tuple[str, str]:
+def _full_name(value: Any) -> tuple[str, str]:
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", repr(value))
     return str(module), name
 
 
-def _a(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
@@ -196,6 +193,6 @@ def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _told(value: object) -> str:
-    told = getattr(value, "__name__", None) or describe(value)
-    return told if len(told) <= 60 else f"{told[:57]}..."
+def _short(value: object) -> str:
+    text = getattr(value, "__name__", None) or describe(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,4 @@
-"""What arguments must be, and how messages describe what came instead.
-
-In a few words, safe for a terminal, and never long.
-"""
+"""Checks of arguments, and descriptions of values for messages: short, and safe for a terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 SHORT = 200
-"""Characters of one value in a message, at most."""
+"""Limit on the characters of one value in a message."""
 LONGEST = 2000
-"""Characters of a message about a file, at most."""
-_DIGITS = 1000
-# Their repr is long where they are, and is not made: the items are written one by one.
+"""Limit on the characters of a message about a file."""
+_BITS = 1000
+# Containers may be long, so their items are written one by one.
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
@@ -28,20 +25,20 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 
 
 def describe(value: object) -> str:
-    """Describe a value in a few words, a tensor by its shape and dtype."""
-    torch = sys.modules.get("torch")  # not imported for a message: without it there is no tensor
+    """Return the ``repr`` and type of a value, in short; of a tensor the shape and dtype."""
+    torch = sys.modules.get("torch")  # not imported for a message
     if torch is not None and isinstance(value, torch.Tensor):
-        told = f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+        text = f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
         layout, device = str(value.layout).removeprefix("torch."), value.device.type
         odd = [*([layout] if layout != "strided" else []), *(["meta"] if device == "meta" else [])]
-        return f"{told} ({', '.join(odd)})" if odd else told
+        return f"{text} ({', '.join(odd)})" if odd else text
     return f"{quoted(value)} ({type(value).__name__})"
 
 
 def quoted(value: object, most: int = SHORT) -> str:
-    """Return the ``repr`` of a value on one line, cut to ``most`` characters, nothing unprintable.
+    """Return the ``repr`` of a value on one printable line, cut to ``most`` characters.
 
-    A path is quoted as its string. Of what is long, no more is looked at than is written.
+    A path is quoted as its string. Of a long value, only the part that is written is formatted.
     """
     if isinstance(value, PurePath):
         value = os.fspath(value)
@@ -49,23 +46,23 @@ def quoted(value: object, most: int = SHORT) -> str:
 
 
 def reason(error: BaseException | str, most: int = SHORT) -> str:
-    """Return what an error of somebody else's says, on one line and in short, for a message."""
+    """Return another library's error message on one printable line, cut to ``most`` characters."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror is not None:  # without its number
+    if isinstance(error, OSError) and error.strerror is not None:  # without errno
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return _cut(printable(text[: 4 * most], newlines=False), most)
 
 
 def message(text: object) -> str:
-    """Return a whole message as it may be shown: nothing unprintable but line breaks, not long."""
+    """Return a whole message, printable except for line breaks, cut to ``LONGEST``."""
     return _cut(printable(str(text)[: 2 * LONGEST], newlines=True), LONGEST)
 
 
 def printable(text: str, *, newlines: bool) -> str:
-    """Write what a terminal would act upon as Python escapes it.
+    """Escape what a terminal would act upon, as Python does.
 
-    That is control characters (escape sequences, carriage returns), marks that turn the direction
-    of writing, and lone surrogates. Line breaks stay or, on one line, are spaces.
+    These are control characters (escape sequences, carriage returns), marks of writing direction,
+    and lone surrogates. Line breaks stay, or become spaces.
     """
     if text.isprintable():
         return text
@@ -76,23 +73,15 @@ def printable(text: str, *, newlines: bool) -> str:
 
 
 def positive_int(owner: str, name: str, value: object, fix: str = "") -> int:
-    """Return ``value`` if it is an integer of 1 or more; raise an error that names it otherwise."""
+    """Return an integer of 1 or more, see :func:`integer`."""
     return integer(owner, name, value, 1, fix)
 
 
 def integer(owner: str, name: str, value: object, least: int, fix: str = "") -> int:
-    """Return an integer of Python; a scalar of NumPy is one, and a bool and an array are none.
+    """Return a Python integer from ``least`` to 64 bits; raise an error for anything else.
 
-    Args:
-        owner: whose argument it is, for messages; nobody if empty.
-        name: of the argument.
-        value: what came.
-        least: the least that it may be.
-        fix: what to do where it is less.
-
-    Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is less, or has more than 64 bits.
+    NumPy scalars are accepted, bools and arrays are not. ``owner`` is the function or class whose
+    argument it is and ``fix`` what to do about a smaller one, both for messages.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
@@ -119,21 +108,10 @@ def number(
     below: int | float | None = None,
     fix: str = "",
 ) -> int | float:
-    """Return a finite number of Python; a scalar of NumPy is one, a bool and an array are none.
+    """Return a finite Python number in a range: inclusive ``least``, ``most``, exclusive others.
 
-    Args:
-        owner: whose argument it is, for messages; nobody if empty.
-        name: of the argument.
-        value: what came.
-        least: the least that it may be.
-        above: what it must be above.
-        most: the most that it may be.
-        below: what it must be below.
-        fix: what to do where it is not in this range.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is not finite, or not in the range.
+    NumPy scalars are accepted, bools and arrays are not. ``owner`` is the function or class whose
+    argument it is and ``fix`` what to do about one out of range, both for messages.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{_of(owner)}{name} must be a number, got {_scalar(value)}")
@@ -152,7 +130,7 @@ def _range(
     most: int | float | None,
     below: int | float | None,
 ) -> str:
-    """Say in words from where to where a number may be."""
+    """Return a range in words."""
     if least is not None and most is not None:
         return f"from {least:g} to {most:g}"
     if above is not None and below is not None:
@@ -163,19 +141,14 @@ def _range(
 
 
 def flag(owner: str, name: str, value: object) -> bool:
-    """Return True or False; raise TypeError, that names the argument, for anything else."""
+    """Return a bool of Python or NumPy as Python's; raise TypeError for anything else."""
     if type(value).__name__ not in ("bool", "bool_"):  # Python's and NumPy's
         raise TypeError(f"{_of(owner)}{name} must be True or False, got {describe(value)}")
     return bool(value)
 
 
 def seed_of(owner: str, seed: object) -> int:
-    """Return the seed of random generators, an integer of 64 bits.
-
-    Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is negative, or of more bits.
-    """
+    """Return a seed for random generators, an unsigned integer of 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"{_of(owner)}seed must be an integer, got {_scalar(seed)}")
     if not 0 <= int(seed) < 2**64:
@@ -184,22 +157,17 @@ def seed_of(owner: str, seed: object) -> int:
 
 
 def sizes(owner: str, name: str, values: object) -> tuple[int, ...]:
-    """Return a sequence of integers of 1 or more, such as widths or a shape, as a tuple.
-
-    Raises:
-        TypeError: if it is no sequence, or one of something else.
-        ValueError: if one is less than 1.
-    """
+    """Return a sequence of integers of 1 or more, such as widths or a shape, as a tuple."""
     return tuple(
         positive_int(owner, name, value)
-        for value in listed(owner, name, values, "integers of 1 or more")
+        for value in sequence(owner, name, values, "integers of 1 or more")
     )
 
 
-def listed(owner: str, name: str, values: object, of: str) -> Sequence:
-    """Return a sequence as it is; raise TypeError, that names the argument, for anything else."""
+def sequence(owner: str, name: str, values: object, of: str) -> Sequence:
+    """Return a sequence; raise TypeError for anything else, strings included."""
     if isinstance(values, str) or not isinstance(values, Sequence):
-        fix = f"a single one is written ({values},)" if isinstance(values, Integral) else ""
+        fix = f"write a single one as ({values},)" if isinstance(values, Integral) else ""
         raise TypeError(
             f"{_of(owner)}{name} must be a sequence of {of}, got {describe(values)}{_fix(fix)}"
         )
@@ -207,33 +175,28 @@ def listed(owner: str, name: str, values: object, of: str) -> Sequence:
 
 
 def path_of(owner: str, name: str, value: object) -> Path:
-    """Return a path; raise an error, that names the argument, for an empty one or anything else."""
+    """Return a path; raise TypeError for anything else, and ValueError for an empty one."""
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{_of(owner)}{name} must be a path, got {describe(value)}")
     if not os.fspath(value):
         raise ValueError(
-            f"{_of(owner)}{name} must not be empty, got ''; the current folder is written '.'"
+            f"{_of(owner)}{name} must not be empty, got ''; write the current folder as '.'"
         )
     return Path(value)
 
 
 def device_of(owner: str, device: Any) -> Any:
-    """Return a device, or None, as it is; raise an error that names it if torch cannot use it.
-
-    Raises:
-        TypeError: if it is no device, nor the name of one.
-        ValueError: if there is none of that name here.
-    """
-    import torch  # not for a message alone
+    """Return a device, or None; raise TypeError or ValueError unless torch can use it here."""
+    import torch  # not above, as messages do not need it
 
     if device is None:
         return None
-    expected = f"{_of(owner)}device must be one that torch can use here, such as 'cpu' or 'cuda'"
+    expected = f"{_of(owner)}device must be available, such as 'cpu' or 'cuda'"
     if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
         raise TypeError(f"{expected}, got {describe(device)}")
     try:
         torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # of a build without it, or without a driver
+    except (AssertionError, RuntimeError) as error:  # not built in, or no driver
         raise ValueError(f"{expected}, got {quoted(device)}: {reason(error, 80)}") from error
     return device
 
@@ -247,9 +210,9 @@ def _fix(fix: str) -> str:
 
 
 def _scalar(value: object) -> str:
-    """Describe what is no number, and say how to get that of an array of one."""
+    """Describe what is not a number, and for an array of one element how to get it."""
     alone = type(value).__name__ in ("ndarray", "Tensor") and getattr(value, "ndim", 1) == 0
-    fix = "; give its number, .item()" if alone else ""
+    fix = "; use .item()" if alone else ""
     return f"{describe(value)}{fix}"
 
 
@@ -261,31 +224,31 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
-def _repr(value: object, room: int, depth: int) -> str:
+def _repr(value: object, length: int, depth: int) -> str:
     kind = type(value)
-    if isinstance(value, (str, bytes, bytearray)) and len(value) > room:
-        return f"{value[:room]!r} ..."
-    if kind is int and value.bit_length() > _DIGITS:  # type: ignore[attr-defined]
+    if isinstance(value, (str, bytes, bytearray)) and len(value) > length:
+        return f"{value[:length]!r} ..."
+    if kind is int and value.bit_length() > _BITS:  # type: ignore[attr-defined]
         return f"an integer of {value.bit_length()} bits"  # type: ignore[attr-defined]
     if kind in _BRACKETS and value:
-        return _items(value, room, depth) if depth else "..."  # type: ignore[arg-type]
+        return _items(value, length, depth) if depth else "..."  # type: ignore[arg-type]
     try:
         return repr(value)
     except Exception:  # an error message must not raise another
         return object.__repr__(value)
 
 
-def _items(value: Iterable[object], room: int, depth: int) -> str:
+def _items(value: Iterable[object], length: int, depth: int) -> str:
     left, right = _BRACKETS[type(value)]
     written: list[str] = []
     for item in value:
-        if room <= 0:
+        if length <= 0:
             written.append("...")
             break
-        text = _repr(item, room, depth - 1)
+        text = _repr(item, length, depth - 1)
         if isinstance(value, dict):
-            text = f"{text}: {_repr(value[item], room, depth - 1)}"
+            text = f"{text}: {_repr(value[item], length, depth - 1)}"
         written.append(text)
-        room -= len(text) + 2
+        length -= len(text) + 2
     one = "," if isinstance(value, tuple) and len(value) == 1 else ""
     return f"{left}{', '.join(written)}{one}{right}"

@@ -1,4 +1,4 @@
-"""Files that somebody else may have written, read without surprises."""
+"""Safe reading of files that strangers may have written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import BinaryIO
 
 from ppl_vae.errors import quoted
 
-_SPARSE = 2**28, 1000
-# Both matter on some systems alone.
+_SPARSE_BYTES, _SPARSE_RATIO = 2**28, 1000
+"""From which size on, and by how much, a file larger than its space on the disk is refused."""
+# These flags exist on some systems only.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def memory() -> int:
-    """Return how many bytes of memory the machine has: no more can be read from one file."""
+    """Return the machine's memory in bytes, the default limit for a file."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # no POSIX: 64 GiB
+    except (AttributeError, OSError, ValueError):  # not POSIX: 64 GiB
         return 2**36
 
 
@@ -32,22 +33,14 @@ def opened(
     error: type[Exception] = ValueError,
     fix: str = "",
 ) -> Iterator[BinaryIO]:
-    """Open a file for reading, if it is one.
+    """Open a regular file, or a link to one, of at most ``most`` bytes, by default the memory's.
 
-    A pipe or a device is not opened: to read it might wait for ever, or never end. Nor is a file
-    that is nearly all holes, a few bytes that claim to be very many.
-
-    Args:
-        path: where; a link to a file is as good as the file.
-        most: bytes, at most; the machine's memory if not given.
-        error: what to raise for what is not read.
-        fix: what to do about a file that is too long, for the message.
-
-    Raises:
-        OSError: if it cannot be opened.
+    Pipes and devices are refused, as reading them may block or never end, and so are sparse files,
+    a few bytes that claim to be very many. ``error`` is raised for what is refused; ``fix`` says
+    what to do about a file that is too long.
     """
     path = Path(path)
-    _refuse(path, os.stat(path), most, error, fix)  # before it is opened, which acts on devices
+    _refuse(path, os.stat(path), most, error, fix)  # before opening, which affects devices
     descriptor = os.open(path, _FLAGS)
     with open(descriptor, "rb") as file:
         _refuse(path, os.fstat(descriptor), most, error, fix)
@@ -61,11 +54,11 @@ def read_bytes(
     error: type[Exception] = ValueError,
     fix: str = "",
 ) -> bytes:
-    """Return what is in a file, see :func:`opened`."""
+    """Return the content of a regular file, see :func:`opened`."""
     with opened(path, most, error=error, fix=fix) as file:
         data = file.read(os.fstat(file.fileno()).st_size)
-        if file.read(1):  # some files of the system say that they are empty
-            raise error(f"{quoted(os.fspath(path))} is longer than it says, and was not read")
+        if file.read(1):  # some system files claim to be empty
+            raise error(f"{quoted(os.fspath(path))} is longer than it claims, and was not read")
     return data
 
 
@@ -73,21 +66,16 @@ def _refuse(
     path: Path, about: os.stat_result, most: int | None, error: type[Exception], fix: str
 ) -> None:
     if stat.S_ISDIR(about.st_mode):
-        raise IsADirectoryError(21, "it is a folder, where a file is expected", str(path))
+        raise IsADirectoryError(21, "expected a file, got a folder", str(path))
     if not stat.S_ISREG(about.st_mode):
-        raise error(f"{quoted(path)} is no file with data, but a pipe, a socket or a device")
+        raise error(f"{quoted(path)} is not a regular file, but a pipe, a socket or a device")
     most = memory() if most is None else most
     if about.st_size > most:
-        raise error(_too_long(path, most, fix))
-    size, share = _SPARSE
+        advice = f"; {fix}" if fix else ""
+        raise error(f"{quoted(path)} is longer than {most} bytes, and was not read{advice}")
     on_disk = getattr(about, "st_blocks", about.st_size) * 512
-    if about.st_size > size and on_disk < about.st_size // share:
+    if about.st_size > _SPARSE_BYTES and on_disk < about.st_size // _SPARSE_RATIO:
         raise error(
-            f"{quoted(path)} claims {about.st_size} bytes and has {on_disk} on the disk: it is "
-            f"nearly all holes, and was not read"
+            f"{quoted(path)} claims {about.st_size} bytes and has {on_disk} on the disk: sparse "
+            f"files are not read"
         )
-
-
-def _too_long(path: Path, most: int, fix: str) -> str:
-    advice = f"; {fix}" if fix else ""
-    return f"{quoted(path)} is longer than {most} bytes, and was not read{advice}"

@@ -1,4 +1,4 @@
-"""Modes of modules: evaluation and training, switched for a while."""
+"""Temporary evaluation and training modes of modules."""
 
 from __future__ import annotations
 
@@ -21,26 +21,19 @@ R = TypeVar("R")
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Within ``with``, modules are in evaluation mode; their modes and buffers stay as they were.
+    """Put modules in evaluation mode; restore their modes and buffers on exit.
 
-    No other thread runs programs meanwhile (:func:`ppl_vae.process_state.exclusively`).
+    No other thread runs programs meanwhile, see :func:`ppl_vae.process_state.exclusively`.
     """
-    with exclusively(), kept_buffers(*modules):
-        modes = _modes(modules)
-        try:
-            for part in modes:
-                if part.training:
-                    part.training = False
-            yield
-        finally:
-            _set(modes)
+    with exclusively(), kept_buffers(*modules), _evaluation_mode(*modules):
+        yield
 
 
 @contextmanager
 def training(*programs: nn.Module) -> Iterator[None]:
-    """Within ``with``, programs that are in evaluation mode are in training mode.
+    """Put programs in training mode; restore their modes on exit.
 
-    In a program in training mode, a part that is not, such as a fixed encoder, stays so.
+    A part in evaluation mode, such as a fixed encoder, of a program in training mode stays so.
     """
     with exclusively():  # another thread may be evaluating the programs
         modes = _modes(programs)
@@ -55,34 +48,25 @@ def training(*programs: nn.Module) -> Iterator[None]:
 
 
 def exporting() -> bool:
-    """Tell whether ``torch.export`` is tracing, and nothing can look at values."""
+    """Return whether ``torch.export`` is tracing, and values cannot be inspected."""
     return _exporting()
 
 
-# Before torch 2.7 the two were one.
+# is_exporting is new in torch 2.7.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 @contextmanager
 def _traced(*modules: nn.Module) -> Iterator[None]:
-    """Within ``with``, modules are in evaluation mode and values unchecked, for ``torch.export``.
-
-    Turns, generators and values of buffers are no part of a graph.
-    """
-    modes = _modes(modules)
-    with pyro.validation_enabled(False):
-        for part in modes:
-            part.training = False
-        try:
-            yield
-        finally:
-            _set(modes)
+    """Put modules in evaluation mode, without validation, for ``torch.export``."""
+    with pyro.validation_enabled(False), _evaluation_mode(*modules):
+        yield
 
 
 def inference(method: Callable[Concatenate[M, A], R]) -> Callable[Concatenate[M, A], R]:
-    """Run a module's method in evaluation mode and without gradients; see :func:`evaluating`.
+    """Run a method in evaluation mode and without gradients; ``torch.export`` can trace it.
 
-    ``torch.export`` can trace it.
+    See :func:`evaluating`.
     """
 
     @wraps(method)
@@ -91,6 +75,16 @@ def inference(method: Callable[Concatenate[M, A], R]) -> Callable[Concatenate[M,
             return method(self, *args, **kwargs)
 
     return run
+
+
+@contextmanager
+def _evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    modes = _modes(modules)
+    try:
+        _set(dict.fromkeys(modes, False))
+        yield
+    finally:
+        _set(modes)
 
 
 def _modes(modules: Iterable[nn.Module]) -> dict[nn.Module, bool]:

@@ -1,7 +1,7 @@
-"""Turns of threads: one at a time runs programs, and each training has random numbers of its own.
+"""State that a process has once: one thread at a time uses it, and each training has its own.
 
-Pyro's handlers, validation and parameter store, torch's generators and the modes of modules are one
-per process. What changes them for a while does so within :func:`exclusively`.
+Pyro's handlers, validation and parameter store, torch's generators and the modes of modules are
+global. Code that changes them for a while does so within :func:`exclusively`.
 """
 
 from __future__ import annotations
@@ -18,98 +18,104 @@ from pyro.poutine.runtime import _PYRO_STACK
 from ppl_vae.random_state import Snapshot, put_back, restored, snapshot
 
 _Store = tuple[dict, dict, dict]
-"""What Pyro's parameter store holds: tensors, their names, their constraints."""
+"""The contents of Pyro's parameter store: tensors, their names, their constraints."""
 
 
 class _State:
-    """Random numbers, and perhaps a parameter store, while others are in their places."""
+    """Random state, and for a training a parameter store, while they are swapped out."""
 
     def __init__(self) -> None:
         self.random: Snapshot | None = None
         self.store: _Store | None = None
 
 
-class _Turns:
-    """Who is at work, and who comes next."""
+class _Lock:
+    """A fair lock on the process's state, which also swaps in the state of its holder."""
 
     def __init__(self) -> None:
-        # Who waits for the turn keeps the next one: a loop that has just finished a step and wants
-        # another cannot come before them, as it could with one lock.
+        # Who waits holds the second lock: with one alone, a loop that releases it after each step
+        # would mostly take it again before anyone who waits.
         self.now, self.next = threading.Lock(), threading.Lock()
         self.holder: int | None = None
-        self.common = self.drawn_from = _State()
-        """The state of all threads that have none of their own; that in the generators."""
+        self.common = self.in_generators = _State()
+        """The state of threads without their own; the one that is in the global generators."""
 
     @contextmanager
     def using(self, state: _State) -> Iterator[None]:
-        """Within ``with``, have a state in place.
+        """Swap a state in, and out again if it is a training's own.
 
-        What is not common is taken out again afterwards. Random numbers stay where there is no
-        thread that could draw from them: exchanging them takes as long as a small step.
+        Random state stays in while no other thread could draw from it: swapping takes as long as a
+        small training step.
         """
-        self.draw_from(state)
+        self.swap_random(state)
         if state.store is None:
             yield
             return
-        outside = _exchanged(state.store)
+        outside = _swap_store(state.store)
         try:
             yield
         finally:
-            state.store = _exchanged(outside)
-            if _others():
-                self.draw_from(self.common)
+            state.store = _swap_store(outside)
+            if _other_threads():
+                self.swap_random(self.common)
 
-    def draw_from(self, state: _State) -> None:
-        """Put a state's random numbers in the generators."""
-        if self.drawn_from is not state:
-            self.drawn_from.random = snapshot()
+    def swap_random(self, state: _State) -> None:
+        """Put a state's random state into the global generators."""
+        if self.in_generators is not state:
+            self.in_generators.random = snapshot()
             if state.random is not None:
                 put_back(state.random)
-            self.drawn_from = state
+            self.in_generators = state
 
 
-_turns = _Turns()
-_thread = threading.local()
+class _Thread(threading.local):
+    """What a thread has of its own."""
+
+    state: _State | None = None
+
+
+_lock = _Lock()
+_thread = _Thread()
 
 
 @contextmanager
 def exclusively() -> Iterator[None]:
-    """Within ``with``, no other thread is within its own; a thread may do so again, and again.
+    """Keep other threads out of their ``exclusively()``; reentrant within a thread.
 
-    A backward pass within runs in this thread, on any device: what it computes anew
-    (``chunk_size``) runs programs, too.
+    Backward passes run in this thread, on any device: what they recompute (``chunk_size``) runs
+    programs, too.
     """
-    turns, me = _turns, threading.get_ident()
-    if turns.holder == me:
+    lock, me = _lock, threading.get_ident()
+    if lock.holder == me:
         yield
         return
-    with turns.next:
-        turns.now.acquire()
+    with lock.next:
+        lock.now.acquire()
     try:
-        turns.holder = me
-        state = getattr(_thread, "state", None) or turns.common
-        with turns.using(state), torch.autograd.set_multithreading_enabled(False):
+        lock.holder = me
+        state = _thread.state or lock.common
+        with lock.using(state), torch.autograd.set_multithreading_enabled(False):
             yield
     except (ValueError, RuntimeError) as error:
-        _leave_shapes_out(error)
+        _remove_shapes(error)
         raise
     finally:
-        turns.holder = None
-        turns.now.release()
+        lock.holder = None
+        lock.now.release()
 
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Within ``with``, turns of this thread have random numbers and a parameter store of their own.
+    """Give this thread its own random state and parameter store within its ``exclusively()``.
 
-    The random numbers go on from the global generators of torch, numpy and Python, the store is
-    empty. Both are afterwards as if nothing had been drawn or stored.
+    The random state continues from the global generators; the store is empty. On exit, both are as
+    if nothing had been drawn or stored.
     """
-    if _turns.holder == threading.get_ident():  # all of it is within one turn
+    if _lock.holder == threading.get_ident():  # all of it is within one exclusively()
         with restored(), pyro.get_param_store().scope():
             yield
         return
-    before, own = getattr(_thread, "state", None), _State()
+    before, own = _thread.state, _State()
     with exclusively():
         own.random, own.store = snapshot(), ({}, {}, {})
     _thread.state = own
@@ -118,16 +124,16 @@ def own_state() -> Iterator[None]:
     finally:
         _thread.state = before
         with exclusively():
-            pass  # which puts back what was there before
+            pass  # swaps the former state in
 
 
-def _leave_shapes_out(error: Exception) -> None:
-    """Take Pyro's table of shapes out of an error that this package raised within a program.
+def _remove_shapes(error: Exception) -> None:
+    """Remove Pyro's table of shapes from an error that this package raised within a program.
 
-    Pyro appends it to whatever a program raises. With an error of a user's own program it stays.
+    Pyro appends it to whatever a program raises. In errors of a user's own program it stays.
     """
     own: BaseException = error
-    # As far as it was appended: an error of this package may quote another one, its own cause.
+    # Pyro appends at every level. (An error of this package may also quote its own cause.)
     while "Trace Shapes:" in str(own) and own.__cause__ and str(own.__cause__) in str(error):
         own = own.__cause__
     raised, text = own.__traceback__, str(own)
@@ -139,30 +145,30 @@ def _leave_shapes_out(error: Exception) -> None:
         error.args = (" ".join([*before.split(), text]),)
 
 
-def _others() -> bool:
-    """Tell whether there are other threads; that which looks after progress bars runs nothing."""
+def _other_threads() -> bool:
+    """Return whether other threads could draw; tqdm's monitor does not."""
     return any(
         thread is not threading.current_thread() and type(thread).__name__ != "TMonitor"
         for thread in threading.enumerate()
     )
 
 
-def _exchanged(store: _Store) -> _Store:
-    """Put another parameter store in place, and return what was there."""
+def _swap_store(store: _Store) -> _Store:
+    """Put contents into Pyro's parameter store, and return the former ones."""
     there = pyro.get_param_store()
     before = there._params, there._param_to_name, there._constraints
     there._params, there._param_to_name, there._constraints = store
     return before
 
 
-def _in_child() -> None:
-    """Let a forked process begin anew: threads that were at work are not there."""
-    global _turns
-    if _turns.holder not in (None, threading.get_ident()):
+def _reset_in_child() -> None:
+    """Start anew in a forked process, where the other threads do not exist."""
+    global _lock
+    if _lock.holder not in (None, threading.get_ident()):
         _PYRO_STACK.clear()
-    _turns = _Turns()
+    _lock = _Lock()
     _thread.state = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

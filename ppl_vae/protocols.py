@@ -1,4 +1,4 @@
-"""What the library asks of a pair: a model and a guide, whoever wrote them."""
+"""Protocols of pairs: what the library needs of a model and a guide, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppl_vae.errors import describe
 
 @runtime_checkable
 class ModelAndGuide(Protocol):
-    """Anything with a model and a guide that are modules: this package's pairs, or your own."""
+    """A pair: a model and a guide that are modules, this package's or your own."""
 
     @property
     def model(self) -> nn.Module:
@@ -28,6 +28,6 @@ def check_pair(owner: str, pair: object) -> None:
     if not all(isinstance(program, nn.Module) for program in programs):
         what = type(pair).__name__ if isinstance(pair, nn.Module) else describe(pair)
         raise TypeError(
-            f"{owner}: pair must have a model and a guide that are modules, got {what}; a "
-            f"program that is a function can be the forward method of one"
+            f"{owner}: pair must have a model and a guide that are modules, got {what}; make a "
+            f"program that is a function the forward method of a module"
         )

@@ -1,4 +1,4 @@
-"""Parameters of programs, as Pyro's handlers see them: one tensor, one name."""
+"""Registration of modules' parameters with Pyro: one tensor, one name."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.utils.weak import WeakIdKeyDictionary
 
-# The name belongs to the tensor, not to the module it was found in: two pairs never share a name,
-# and a tensor that is reachable from model and guide, or from two pairs, has one.
+# A name belongs to a tensor, not to a module: two pairs never share a name, and a tensor that is
+# reachable from model and guide, or from two pairs, has only one.
 _name_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _uses: Counter[str] = Counter()
 
 
 def register(module: nn.Module) -> None:
-    """Tell Pyro's handlers of the module's trainable parameters, and its store where it is to keep
-    them: never with a silent failure to train.
+    """Register a module's trainable parameters, each as a ``pyro.param`` statement.
 
-    Every handler sees a ``pyro.param`` statement for each: a trace records it, ``render_model``
-    draws it. The parameter store, which keeps alive what it holds, takes them only under a handler
-    that collects parameters in order to train them, ``poutine.trace(param_only=True)``, as SVI and
-    Pyro's other optimising loops have it. What evaluates leaves no trace there.
+    Every handler sees the statements: a trace records them, ``render_model`` draws them. The
+    parameter store gets them only under a handler that collects parameters for training,
+    ``poutine.trace(param_only=True)``, as in SVI, since it keeps alive what it holds.
 
-    ``pyro.module`` keys the store by a name that the caller chooses. When the name is taken (a
-    second model, a store loaded from a file), SVI trains the tensor in the store and the module
-    never changes, without a word.
+    ``pyro.module`` keys the store by a name that the caller chooses. If the name is taken (by a
+    second model, or in a store loaded from a file), SVI trains the stored tensor, and the module
+    silently never changes. Here that is an error.
 
-    Where all effect handlers say that they ignore parameters, there is nobody to tell.
+    Nothing is done if every handler in effect ignores parameters.
 
     Raises:
-        RuntimeError: if the store, or an effect handler, answers with another tensor.
+        RuntimeError: if the store, or an effect handler, returns another tensor.
     """
     if all(getattr(handler, "ignores_parameters", False) for handler in _PYRO_STACK):
         return
@@ -50,24 +48,25 @@ def register(module: nn.Module) -> None:
             name = path if _uses[path] == 1 else f"{path}__{_uses[path]}"
             _name_of[parameter] = name
         if _is_collected(name):
-            answer = pyro.param(name, parameter)
+            returned = pyro.param(name, parameter)
         else:
-            answer = _given(name, parameter, constraint=constraints.real, event_dim=None, name=name)
-        # Pyro's render_model wraps the tensors whose dependencies it follows.
-        if detach_provenance(answer) is not parameter:
+            returned = _param_without_store(
+                name, parameter, constraint=constraints.real, event_dim=None, name=name
+            )
+        # render_model wraps the tensors whose provenance it tracks.
+        if detach_provenance(returned) is not parameter:
             raise RuntimeError(
                 f"parameter {path!r} of {type(module).__name__} would silently not be trained: "
-                f"under its name {name!r} Pyro's parameter store (or an effect handler such as "
-                f"poutine.lift) holds another tensor. If the store was loaded from a file or "
-                f"filled by another program, call pyro.clear_param_store() and restore weights "
-                f"with load_state_dict(). If the parameter is not contiguous in memory, make it so"
+                f"Pyro's parameter store (or an effect handler such as poutine.lift) has another "
+                f"tensor under its name {name!r}. Call pyro.clear_param_store() and restore "
+                f"weights with load_state_dict(); if the parameter is not contiguous, make it so"
             )
-        if not isinstance(getattr(parameter, "unconstrained", None), _Itself):
-            parameter.unconstrained = _Itself(parameter)
+        if not isinstance(getattr(parameter, "unconstrained", None), _Unconstrained):
+            parameter.unconstrained = _Unconstrained(parameter)
 
 
-class _Itself:
-    """``parameter.unconstrained()``, as Pyro's traces have it; Pyro's own cannot be pickled."""
+class _Unconstrained:
+    """``parameter.unconstrained()``, which Pyro's traces expect; its own cannot be pickled."""
 
     def __init__(self, parameter: nn.Parameter | None = None) -> None:
         self._of = None if parameter is None else weakref.ref(parameter)
@@ -75,20 +74,20 @@ class _Itself:
     def __call__(self) -> nn.Parameter | None:
         return None if self._of is None else self._of()
 
-    def __reduce__(self) -> tuple[type[_Itself], tuple[()]]:
-        return _Itself, ()  # of a copy it is made anew
+    def __reduce__(self) -> tuple[type[_Unconstrained], tuple[()]]:
+        return _Unconstrained, ()  # the copy of a parameter gets its own
 
 
 def _param(name: str, init_tensor: Tensor, constraint: Constraint, event_dim: int | None) -> Tensor:
     return init_tensor
 
 
-_given = effectful(_param, type="param")
-"""``pyro.param`` without the store: what it is given is what it returns."""
+_param_without_store = effectful(_param, type="param")
+"""``pyro.param`` without the store: returns the tensor that it is given."""
 
 
 def _is_collected(name: str) -> bool:
-    """Tell whether a handler collects parameters of that name, in order to train them."""
+    """Return whether a handler collects the parameter of that name for training."""
     message = {"type": "param", "name": name, "is_observed": False}
     for handler in reversed(_PYRO_STACK):
         if isinstance(handler, BlockMessenger) and handler.hide_fn(message):

@@ -1,7 +1,10 @@
 """One place for seeds and for Pyro's global state."""
 
+import random
+
 import jaxtyping
 import matplotlib as mpl
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -9,16 +12,40 @@ import torch
 mpl.use("Agg")
 
 
+def seed():
+    """Seed everything, as ``pyro.set_rng_seed(0)`` does, which takes longer than many a test.
+
+    Where there is no device, torch notes for each kind a stack trace of who would have seeded it.
+    """
+    if torch.cuda.is_available():
+        pyro.set_rng_seed(0)
+    else:
+        torch.default_generator.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+
+
+def pytest_configure(config):
+    """Leave seeds to this file: pytest-randomly only shuffles."""
+    config.option.randomly_reset_seed = False
+
+
 def pytest_collectstart(collector):
     """Seed what a test file draws while it is imported, whatever was imported before."""
     if isinstance(collector, pytest.Module):
-        pyro.set_rng_seed(0)
+        seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seed fixtures of a whole file, whichever of its tests comes first."""
+    seed()
 
 
 @pytest.fixture(autouse=True)
 def clean_state():
     """Start every test from the same seed, an empty store and validation on."""
-    pyro.set_rng_seed(0)
+    seed()
     pyro.clear_param_store()
     pyro.enable_validation(True)
     yield

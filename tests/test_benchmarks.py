@@ -306,7 +306,7 @@ def test_allocated_memory_is_the_most_that_is_held_at_once():
             b = a + 1
             del a, b
 
-    assert measure.rise(turn) == pytest.approx(8e6, rel=0.01)
+    assert measure.peak_above_start(turn) == pytest.approx(8e6, rel=0.01)
 
 
 def event(name, parent=None, microseconds=0.0, number=0):
@@ -361,7 +361,7 @@ SET_FOR_PROCESSES = [
 @pytest.fixture
 def in_process(monkeypatch):
     """Have done here what has a process of its own."""
-    monkeypatch.setattr(measure, "apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(measure, "in_subprocess", lambda function, *args: function(*args))
     monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
     with pyro.validation_enabled(False):
         yield
@@ -371,7 +371,7 @@ def in_process(monkeypatch):
 def test_a_row_that_is_off_at_fixed_weights_is_refused_before_it_is_timed(monkeypatch):
     options = steps.Options(rounds=2, seed=0, threads=1, errors=6.0, tiny=True)
     monkeypatch.setitem(steps.COLUMNS, "ours", ("off", off(lambda v: v + 0.5, ours.plain)))
-    row = steps.measured("vae-32", ("hand", "hand-float32", "ours", "pythae"), options)
+    row = steps.measure_row("vae-32", ("hand", "hand-float32", "ours", "pythae"), options)
     (sentence,) = row["refused"]
     assert sentence.startswith("at fixed weights, ours: its loss is off from that of hand by ")
     assert "columns" not in row

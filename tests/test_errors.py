@@ -1,4 +1,4 @@
-"""Bad input: an error that names the argument, what came and what was expected; no state moves."""
+"""Invalid input raises an error that names the argument, the value and what was expected."""
 
 import copy
 
@@ -74,12 +74,12 @@ CONSTRUCTION = {
     "a module that is no prior": (
         lambda: vae().replace(prior=nn.Identity()),
         TypeError,
-        "prior is called with 0 context tensors",
+        "was called with 0 context tensors",
     ),
     "a prior of another dimension": (
         lambda: vae().replace(prior=priors.StandardNormal(Z + 1)),
         ValueError,
-        r"VAE: likelihood Bernoulli does not fit.*shape \(1, 3\).*expected 2 features",
+        r"VAE: likelihood Bernoulli is incompatible.*shape \(1, 3\).*expected 2 features",
     ),
     "a posterior of another dimension": (
         lambda: VAE(**parts(posterior=posteriors.DiagonalNormal(net(D, 2 * Z + 2)))),
@@ -94,7 +94,7 @@ CONSTRUCTION = {
     "an encoder of another width": (
         lambda: VAE(**parts(posterior=posteriors.DiagonalNormal(nets.MLP(D + 1, 2 * Z)))),
         ValueError,
-        r"VAE: posterior DiagonalNormal does not fit.*shape \(1, 6\).*expected 7 features",
+        r"VAE: posterior DiagonalNormal is incompatible.*shape \(1, 6\).*expected 7 features",
     ),
     "event_dim that does not fit": (
         lambda: VAE(**parts(likelihood=likelihoods.Bernoulli(net(Z, D), event_dim=2))),
@@ -114,7 +114,7 @@ CONSTRUCTION = {
     "a classifier of another width": (
         lambda: SemiSupervisedVAE(**{**ssvae().parts(), "classifier": net(D, C + 1)}),
         ValueError,
-        r"classifier must give logits of shape \(batch, 3\)",
+        r"classifier must return logits of shape \(batch, 3\)",
     ),
     "a negative classification weight": (
         lambda: ssvae(alpha=-1.0),
@@ -283,13 +283,13 @@ RUNS = {
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("x", [torch.zeros(3, D + 1), torch.full((3, D), 0.5)], ids=["wide", "½"])
-def test_pyros_table_of_shapes_is_not_appended_to_our_words(run, x):
+def test_pyros_table_of_shapes_is_removed_from_our_errors(run, x):
     with pytest.raises(ValueError, match="x") as error:
         RUNS[run](vae(), x)
     assert str(error.value).count("\n") <= 1
 
 
-def test_a_users_own_error_within_a_program_keeps_it():
+def test_pyros_table_of_shapes_stays_in_users_errors():
     def program(x):
         with pyro.plate("data", len(x)):
             raise ValueError("of my own")

@@ -14,7 +14,7 @@ import ppl_vae
 ROOT = Path(ppl_vae.__file__).parent
 GROUND_FLOOR = (
     "ascii buffers constructor deprecation equality errors event_shapes files labels module_modes "
-    "process_state protocols random_state registration tensors version"
+    "process_state protocols random_state registration spec tensors version"
 )
 # What each package may import, besides itself and the ground floor: nothing that stands below it.
 PACKAGES = {
@@ -24,8 +24,8 @@ PACKAGES = {
     "priors": "conditional distributions",
     "posteriors": "conditional distributions",
     "likelihoods": "conditional distributions",
-    "models": "conditional posteriors",
     "estimators": "",
+    "models": "conditional estimators posteriors",
     "data": "",
     "testing": "",
     "compilation": "",
@@ -124,6 +124,36 @@ def test_only_programs_sample():
         if {"pyro.sample(", "pyro.plate("} & set(file.read_text().replace("(", "(\n").split())
     }
     assert sampling <= {"models", "testing", "estimators"}
+
+
+def loaded_by(code, after="pass"):
+    """Return the top-level modules that code loads in a new process, after other code has run."""
+    names = "{name.partition('.')[0] for name in sys.modules}"
+    script = f"import sys; {after}; before = {names}; {code}; print(*{names} - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_alone_loads_nothing_heavy():
+    assert not loaded_by("import ppl_vae") & {"numpy", "pyro", "torch", "yaml"}
+
+
+def test_estimators_need_nothing_but_torch_pyro_and_numpy():
+    loaded = loaded_by("import ppl_vae.estimators", after="import numpy, pyro, pyro.infer, torch")
+    assert loaded == {"jaxtyping", "ppl_vae"}
+
+
+@pytest.mark.parametrize(
+    ("former", "place"), [("config", "io"), ("oracles", "testing"), ("storage", "io")]
+)
+def test_former_names_of_packages_warn_and_name_the_new_place(former, place):
+    with pytest.warns(DeprecationWarning, match=rf"{former} is deprecated; use ppl_vae\.{place}$"):
+        package = getattr(ppl_vae, former)
+    assert package is getattr(ppl_vae, place)
+    assert former not in ppl_vae.__all__
+    assert former not in dir(ppl_vae)
 
 
 def test_importing_the_package_changes_nothing():

@@ -1,4 +1,4 @@
-"""What stands in a file does nothing to a terminal, and is never long, in any message."""
+"""Messages are short and safe for a terminal, whatever files and configurations contain."""
 
 import re
 import time
@@ -15,6 +15,7 @@ import ppl_vae
 from ppl_vae import cli, data, io
 from ppl_vae.errors import describe, message, quoted, reason
 from ppl_vae.io.config import ConfigError, from_config
+from ppl_vae.io.tensors import write_tensors
 
 STRANGE = {
     "a colour": "\x1b[31mred\x1b[0m",
@@ -67,7 +68,7 @@ def test_values_are_escaped_and_cut(case):
     ],
     ids=["text", "bytes", "list", "integer", "negative", "mapping"],
 )
-def test_what_is_long_is_described_at_once(value):
+def test_long_values_are_described_at_once(value):
     start = time.process_time()
     assert_shown(describe(value), 250)
     assert time.process_time() - start < 0.1
@@ -118,7 +119,7 @@ PLACES = {
 
 @pytest.mark.parametrize("case", STRANGE)
 @pytest.mark.parametrize("place", PLACES)
-def test_configurations_are_told_of_safely(place, case):
+def test_messages_about_configurations_are_safe(place, case):
     for text in (STRANGE[case], STRANGE[case] * 20_000, "a" * 1_800_000):
         with pytest.raises(ConfigError) as caught:
             from_config(PLACES[place](text))
@@ -126,7 +127,7 @@ def test_configurations_are_told_of_safely(place, case):
 
 
 @pytest.mark.parametrize("name", ["os.system", "subprocess.run", "builtins.eval", "torch.load"])
-def test_nobody_is_told_to_trust_what_a_file_names(name, tmp_path, capsys):
+def test_messages_do_not_advise_to_trust_what_a_file_names(name, tmp_path, capsys):
     file = tmp_path / "pair.yaml"
     file.write_text(yaml.safe_dump({**SHORTEST, "prior": name}))
     with pytest.raises(ConfigError) as caught:
@@ -137,7 +138,7 @@ def test_nobody_is_told_to_trust_what_a_file_names(name, tmp_path, capsys):
     assert "trust" not in str(caught.value)
 
 
-def test_the_command_line_shows_nothing_that_a_terminal_would_act_upon(tmp_path, capsys):
+def test_the_command_line_prints_no_control_characters(tmp_path, capsys):
     for i, text in enumerate(STRANGE.values()):
         text = text.replace("\ud800", "")
         file = tmp_path / f"{i}.yaml"
@@ -149,10 +150,10 @@ def test_the_command_line_shows_nothing_that_a_terminal_would_act_upon(tmp_path,
 
 
 @pytest.mark.parametrize("case", [c for c in STRANGE if c != "half a pair"])
-def test_names_in_files_and_of_files_are_told_of_safely(case, tmp_path):
+def test_messages_about_names_in_files_and_of_files_are_safe(case, tmp_path):
     text = STRANGE[case]
     tensors = {text: torch.ones(1), **{f"{text}{i}": torch.ones(1) for i in range(5)}}
-    io.write_tensors(tensors, tmp_path / "w")
+    write_tensors(tensors, tmp_path / "w")
     np.savez(tmp_path / "a.npz", **{text: np.ones(3)})
     folder = tmp_path / text
     folder.mkdir()

@@ -58,7 +58,9 @@ def test_finite_weights_that_overflow_are_told_so():
         first, _, last, _ = pair.posterior.parameters()
         first.fill_(1e30)
         last.copy_(1e30 * (-1.0) ** torch.arange(last.numel()).reshape(last.shape))
-    with pytest.raises(ValueError, match=r"^posteriors\.DiagonalNormal: what its network gives is"):
+    with pytest.raises(
+        ValueError, match=r"^posteriors\.DiagonalNormal: the network's output is invalid"
+    ):
         pair.encode(torch.ones(2, D))
 
 

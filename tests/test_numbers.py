@@ -1,4 +1,4 @@
-"""Scalars of NumPy are numbers and flags, and become Python's; files are named where disks fill."""
+"""NumPy's scalars are accepted as numbers and flags; errors of a full disk name the file."""
 
 import errno
 from fractions import Fraction
@@ -20,13 +20,14 @@ from ppl_vae import (
     training,
 )
 from ppl_vae.errors import flag, integer, number, seed_of
+from ppl_vae.io.atomic import new_folder
 from ppl_vae.random_state import numpy_generator
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64, int])
-def test_integers_are_of_python(kind):
+def test_numpy_integers_become_pythons(kind):
     found = integer("a", "b", kind(7), 1)
     assert found == 7
     assert type(found) is int
@@ -34,7 +35,7 @@ def test_integers_are_of_python(kind):
 
 
 @pytest.mark.parametrize("value", [np.float32(0.25), np.float64(0.25), 0.25, Fraction(1, 4)])
-def test_real_numbers_are_of_python(value):
+def test_numpy_floats_become_pythons(value):
     found = number("a", "b", value, above=0, below=1)
     assert found == 0.25
     assert type(found) is float
@@ -45,12 +46,12 @@ def test_integers_stay_integers():
 
 
 @pytest.mark.parametrize("value", [np.bool_(True), True])
-def test_flags_are_of_python(value):
+def test_numpy_bools_become_pythons(value):
     assert flag("a", "b", value) is True
 
 
 @pytest.mark.parametrize("end", [0.0, 1.0])
-def test_ends_of_a_range(end):
+def test_messages_about_ranges(end):
     assert number("a", "b", end, least=0, most=1) == end
     with pytest.raises(ValueError, match="between 0 and 1"):
         number("a", "b", end, above=0, below=1)
@@ -67,7 +68,7 @@ def test_seeds_of_64_bits_differ_in_their_upper_half():
     assert len(draws) == 3
 
 
-def test_parts_of_numpys_numbers_are_written_as_others():
+def test_parts_made_with_numpys_numbers_can_be_saved():
     size, one = np.int64(2), np.float32(0.5)
     q = posteriors.DiagonalNormal(nets.MLP(np.int64(D), np.int16(4), hidden=[np.int32(5)]))
     pair = vae().replace(
@@ -81,7 +82,7 @@ def test_parts_of_numpys_numbers_are_written_as_others():
     assert repr(io.from_config(io.to_config(pair))) == repr(pair)
 
 
-def test_configurations_hold_numpys_scalars():
+def test_configurations_may_hold_numpys_scalars():
     prior = {"class": "GaussianMixture", "components": np.int32(3), "learn_weights": np.bool_(True)}
     sizes = {"latent_dim": np.int64(2), "event_shape": [np.int64(6)]}
     pair = io.from_config({"class": "VAE", **sizes, "prior": prior, "likelihood": "Bernoulli"})
@@ -126,7 +127,7 @@ def test_the_largest_seed_trains_and_evaluates():
 
 
 @pytest.mark.parametrize("write", ["save_weights", "save_state", "save", "new_folder"])
-def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypatch):
+def test_the_error_of_a_full_disk_names_the_file(write, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -138,13 +139,13 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(write, tmp_path, monkeypa
         "new_folder": lambda: fill(target),
     }
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match=r"No space left.*(target|test_a_full_disk)") as caught:
+    with pytest.raises(OSError, match=r"No space left.*(target|test_the_error_of)") as caught:
         calls[write]()
     assert caught.value.errno == errno.ENOSPC
 
 
 def fill(target):
-    with io.new_folder(target) as folder:
+    with new_folder(target) as folder:
         (folder / "file").write_text("text")
 
 

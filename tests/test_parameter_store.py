@@ -165,7 +165,7 @@ def test_a_loop_that_collects_as_svi_does_trains():
     assert not any(map(torch.equal, before, pair.parameters()))
 
 
-def test_what_is_blocked_from_who_collects_is_not_registered():
+def test_blocked_parameters_are_not_registered():
     pair = vae()
     with poutine.trace(param_only=True) as capture, poutine.block():
         pair.model(X)
@@ -186,7 +186,7 @@ def test_a_trace_shows_the_parameters():
     assert not pyro.get_param_store().keys()
 
 
-def test_handlers_that_answer_with_something_else_are_refused():
+def test_handlers_that_replace_parameters_are_refused():
     pair = vae()
     name = next(poutine.trace(pair.model).get_trace(X).param_nodes.__iter__())
     other = {name: torch.zeros_like(next(pair.model.parameters()))}
@@ -211,7 +211,7 @@ def test_autoguides_and_nuts_run_on_a_model():
     assert not pyro.get_param_store().keys()
 
 
-def test_programs_of_ones_own_register_as_they_always_did():
+def test_users_programs_register_as_in_plain_pyro():
     def model(x):
         scale = pyro.param("scale", torch.tensor(1.0))
         with pyro.plate("data", len(x)):
@@ -275,7 +275,7 @@ def test_a_warm_up_goes_on_from_pair_to_pair_and_runs_each_once_more():
     assert len(calls) == 2 * (3 + 1)  # a first look at each pair finds its plates
 
 
-def test_a_weight_on_the_kl_is_the_same_with_handlers_of_ones_own_around():
+def test_a_kl_weight_is_the_same_inside_users_handlers():
     # Plates are looked for anew where a handler may change them.
     pair = vae()
     estimator = KLWeighted(ImportanceWeightedELBO(2), 0.5)
@@ -285,7 +285,7 @@ def test_a_weight_on_the_kl_is_the_same_with_handlers_of_ones_own_around():
     estimator.loss_and_grads(pair.model, pair.guide, X)
 
 
-def test_nothing_is_kept_of_a_store_that_training_had_for_itself():
+def test_nothing_is_kept_of_a_trainings_own_store():
     pair, other = vae(), vae()
     SVI(other.model, other.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(X)
     before = dict(pyro.get_param_store().named_parameters())

@@ -2,7 +2,9 @@
 
 import doctest
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,9 +29,45 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
+@pytest.mark.usefixtures("as_users_see_it")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
+STRICT = """
+[mypy]
+strict = true
+cache_dir = {cache}
+# Pyro's functions are largely without annotations.
+untyped_calls_exclude = pyro
+[mypy-pyro.optim.*]
+follow_imports = skip
+ignore_missing_imports = true
+[mypy-docs.*]
+# Pages leave out the annotations of functions of their own.
+disallow_untyped_defs = false
+disallow_untyped_calls = false
+"""
+
+
+@pytest.mark.slow  # a quarter of a minute where mypy has no cache yet
+def test_python_snippets_pass_strict_mypy(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "__init__.py").touch()
+    for snippet in blocks("python"):
+        folder = "." if snippet.id.startswith("README") else "docs"
+        path = tmp_path / folder / f"{snippet.id.replace('-', '_')}.py"
+        path.write_text(snippet.values[0])
+    (tmp_path / "mypy.ini").write_text(STRICT.format(cache=ROOT / ".mypy_cache" / "snippets"))
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "."],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("commands", list(blocks("bash")))

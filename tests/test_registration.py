@@ -99,7 +99,7 @@ def test_lifting_parameters_raises_instead_of_being_ignored():
         lifted(x)
 
 
-def test_pyro_can_follow_what_depends_on_what():
+def test_render_model_tracks_dependencies():
     relations = pyro.infer.inspect.get_model_relations(vae("mixture").model, (binary(),))
     assert relations["sample_sample"]["x"] == ["z"]
 

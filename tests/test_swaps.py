@@ -120,7 +120,7 @@ def parts_with(name, changed, value, monkeypatch):
 @pytest.mark.parametrize("name", [*PRIORS, *POSTERIORS, *LIKELIHOODS])
 def test_another_latent_dimension_is_refused(name, monkeypatch):
     parts = parts_with(name, "Z", Z + 1, monkeypatch)
-    reason = "VAE: .*(does not fit|the same latent dimensions|another posterior)"
+    reason = "VAE: .*(is incompatible|the same latent dimensions|a posterior other than)"
     with pytest.raises(ValueError, match=reason):
         VAE(**parts)
 
@@ -129,7 +129,7 @@ def test_another_latent_dimension_is_refused(name, monkeypatch):
 def test_another_width_of_x_is_refused(name, monkeypatch):
     parts = parts_with(name, "D", D + 1, monkeypatch)
     with pytest.raises(
-        ValueError, match=f"VAE: posterior .* does not fit.*expected ({D}|{D + 1}) "
+        ValueError, match=f"VAE: posterior .* is incompatible.*expected ({D}|{D + 1}) "
     ):
         VAE(**parts)
 
@@ -143,12 +143,12 @@ IMPOSSIBLE = {
     "a prior that is given a label where there is none": (
         lambda: vae().replace(prior=CONDITIONAL_PRIORS["normal given y"](None)),
         TypeError,
-        "prior is called with 0 context tensors",
+        "was called with 0 context tensors",
     ),
     "the shape of an image for a posterior of rows": (
         lambda: vae().replace(likelihood=likelihoods.Bernoulli(Image(), event_dim=3)),
         ValueError,
-        r"posterior DiagonalNormal does not fit.*\(1, 1, 2, 3\)",
+        r"posterior DiagonalNormal is incompatible.*\(1, 1, 2, 3\)",
     ),
     "an event_dim of other data": (
         lambda: vae().replace(likelihood=likelihoods.Bernoulli(Image(), event_dim=1)),
@@ -168,22 +168,22 @@ IMPOSSIBLE = {
     "a posterior that takes no label": (
         lambda: ssvae().replace(posterior=POSTERIORS["diagonal"]()),
         ValueError,
-        "posterior DiagonalNormal does not fit.*expected 6 features",
+        "posterior DiagonalNormal is incompatible.*expected 6 features",
     ),
     "a likelihood that takes no label": (
         lambda: ssvae().replace(likelihood=LIKELIHOODS["bernoulli"]()),
         ValueError,
-        "likelihood Bernoulli does not fit.*expected 2 features",
+        "likelihood Bernoulli is incompatible.*expected 2 features",
     ),
     "a prior of another number of classes": (
         lambda: ssvae().replace(prior=priors.ConditionalFlow(Z, C + 1, hidden=(8,))),
         ValueError,
-        "prior ConditionalFlow does not fit",
+        "prior ConditionalFlow is incompatible",
     ),
     "a classifier of another number of classes": (
         lambda: ssvae().replace(classifier=net(D, C + 1)),
         ValueError,
-        "classifier must give logits",
+        "classifier must return logits",
     ),
 }
 

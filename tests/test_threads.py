@@ -153,7 +153,7 @@ def test_two_trainings_and_an_svi_of_another_thread_do_not_meet():
     assert torch.equal(drawn, torch.get_rng_state())
 
 
-def test_what_draws_beside_a_training_draws_what_it_would_have_drawn():
+def test_training_does_not_disturb_draws_of_other_threads():
     pair, other = noisy(), vae()
     torch.manual_seed(3)
     expected = [other.generate(2) for _ in range(20)]
@@ -217,7 +217,7 @@ def test_a_backward_pass_that_runs_the_model_again_waits_for_others():
     assert all(torch.equal(value, VALUES["log_likelihood"](other)) for value in values)
 
 
-def test_who_waits_comes_before_who_has_just_had_a_turn():
+def test_a_waiting_thread_comes_before_the_last_holder():
     turns, stop = [], threading.Event()
 
     def loop():
@@ -239,7 +239,7 @@ def test_who_waits_comes_before_who_has_just_had_a_turn():
     assert len(turns) - before <= 2 * 20 + 2
 
 
-def test_an_error_gives_the_turn_back():
+def test_an_error_releases_the_lock():
     pair = vae()
     with pytest.raises(ValueError, match="expected"):
         pair.encode(torch.zeros(2, 3))
@@ -254,7 +254,7 @@ def vae_value():
         return torch.ones(1)
 
 
-def test_ctrl_c_while_waiting_is_heeded():
+def test_keyboard_interrupt_while_waiting():
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
@@ -275,7 +275,7 @@ def test_ctrl_c_while_waiting_is_heeded():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.parametrize("who", ["another thread", "this thread"])
-def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(who):
+def test_a_forked_process_does_not_wait_for_its_parents_threads(who):
     pair, entered, leave = vae(), threading.Event(), threading.Event()
 
     def hold():
@@ -353,7 +353,7 @@ class Encoded(torch.utils.data.Dataset):
         return self.pair.encode(X[index : index + 1])[0]
 
 
-def test_random_numbers_of_ones_own_are_those_of_the_generators_and_leave_no_trace():
+def test_own_random_state_continues_the_global_one_and_leaves_no_trace():
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
@@ -373,7 +373,7 @@ def test_random_numbers_of_ones_own_are_those_of_the_generators_and_leave_no_tra
     assert torch.equal(torch.randn(3), expected)
 
 
-def test_a_training_within_a_turn_leaves_no_trace():
+def test_own_state_within_exclusively_leaves_no_trace():
     torch.manual_seed(5)
     np.random.seed(5)
     np.random.randn()  # and another number waits
@@ -389,7 +389,7 @@ def test_a_training_within_a_turn_leaves_no_trace():
         assert random.getstate() == before[3]
 
 
-def test_modes_in_the_midst_of_a_training_come_back():
+def test_training_modes_are_restored_between_threads():
     pair, seen = noisy(), []
     pair.posterior.register_forward_hook(lambda module, *_: seen.append(module.training))
     pair.eval()

@@ -25,7 +25,7 @@ from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets,
 from ppl_vae.data import Part
 from ppl_vae.training import Interrupted, NotFiniteError, fit
 from ppl_vae.training.distributed import Processes
-from ppl_vae.training.objective import Objective
+from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.schedules import Scheduled
 
 DIGITS = data.load("digits")
@@ -156,9 +156,11 @@ def noise(processes, sizes):
 def gradient(name, processes, fabric=None):
     """Return the objective's value, averaged, and its gradient."""
     make, estimator, parts = GRADIENTS[name]
-    share = processes.share(parts)
+    share = processes.shard(parts)
     with noise(processes, share.sizes):
-        objective = Objective(make(), Scheduled(estimator(), None, None, None), share.parts[0])
+        objective = TrainingObjective(
+            make(), Scheduled(estimator(), None, None, None), share.parts[0]
+        )
         stepper = fabric.setup_module(objective) if fabric else objective
         loss, each = stepper(share)
         (fabric.backward if fabric else torch.Tensor.backward)(loss)

@@ -1,4 +1,4 @@
-"""The data that a configuration names, as training and evaluation take them."""
+"""The data of a configuration, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,49 +9,35 @@ import torch
 from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.settings import DataSettings, FitSettings
 from ppl_vae.data import Dataset, SemiSupervised, load
 from ppl_vae.data.value_transform import Drawing
-from ppl_vae.errors import reason
+from ppl_vae.errors import quoted, reason
 from ppl_vae.models import Pair
+from ppl_vae.spec import DataSpec, FitSpec, entries
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training data, and those on which to follow the bound.
+    """Training and validation data.
 
     Args:
-        train: to train on.
-        validation: None for no validation.
+        train: training data.
+        validation: validation data, or None.
     """
 
     train: Dataset
     validation: Dataset | None
 
 
-def loaded(settings: DataSettings, split: str) -> Dataset:
-    """Return the training or the test data, drawn once where that is asked for.
+def loaded(settings: DataSpec, split: str) -> Dataset:
+    """Return the training or the test data, binarised if the settings say so.
 
     Raises:
-        OSError: if they are not there.
-        ValueError: if they cannot be read so.
+        OSError: if they are missing.
+        ValueError: if they cannot be read.
     """
-    dataset = load(
-        settings.name,
-        root=settings.root,
-        split=split,
-        scale=settings.scale,
-        missing=settings.missing,
-        channels=settings.channels,
-        grey=settings.grey,
-        x=settings.x,
-        y=settings.y,
-        mask=settings.mask,
-        classes=settings.classes,
-        size=settings.size,
-        test_fraction=settings.test_fraction,
-        seed=settings.seed,
-    )
+    of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
+    dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
@@ -61,8 +47,8 @@ def loaded(settings: DataSettings, split: str) -> Dataset:
     return dataset
 
 
-def held_out(dataset: Dataset, settings: DataSettings) -> Split:
-    """Return training data divided in what to train on and what to validate on."""
+def held_out(dataset: Dataset, settings: DataSpec) -> Split:
+    """Split training data into training and validation data."""
     if settings.validation == 0:
         return Split(dataset, None)
     return Split(*dataset.split(settings.validation, settings.seed))
@@ -72,15 +58,15 @@ def for_training(
     pair: Pair,
     split: Split,
     labelled: Tensor | None,
-    settings: DataSettings,
-    fit: FitSettings,
+    settings: DataSpec,
+    fit: FitSpec,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
+    """Return the arguments ``data``, ``batch_size`` and ``validation`` of ``fit``.
 
     Raises:
-        UsageError: if noise is to be added under a likelihood that is no density.
-        ValueError: if the data cannot be drawn so.
+        UsageError: if noise is to be added under a likelihood that is not a density.
+        ValueError: if the data cannot be binarised.
     """
     drawing, validation = Drawing.of(pair, split.train), split.validation
     train = drawing.data
@@ -113,11 +99,21 @@ def for_training(
             unlabelled_weight=settings.unlabelled_weight,
             **drawn,
         ).to(device)
-    return {"data": batches, "validation": validation}
+    return {"data": batches, "batch_size": None, "validation": validation}
 
 
-def check_labels(data: Dataset, settings: DataSettings) -> None:
-    """Raise UsageError where labels are to be shown, and there are none."""
+def check_all_labelled(data: Dataset, name: str) -> None:
+    """Raise UsageError unless every datum has its label."""
+    if not data.labelled.all():
+        raise UsageError(
+            f"a {name} needs the label of every datum, and {int((~data.labelled).sum())} of "
+            f"{len(data)} in {quoted(data.name)} have none; remove those, or use them without "
+            f"their labels: ppl-vae fit ssvae"
+        )
+
+
+def check_labels(data: Dataset, settings: DataSpec) -> None:
+    """Raise UsageError if labels are to be shown and there are none."""
     if settings.labels is not None and not data.labelled.any():
         raise UsageError(
             f"data.labels={settings.labels}: {data!r} has no labels; give it some, y in a .npz "
@@ -125,11 +121,11 @@ def check_labels(data: Dataset, settings: DataSettings) -> None:
         )
 
 
-def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
-    """Return the items whose label a semi-supervised pair is shown; None for a single stream.
+def shown(train: Dataset, settings: DataSpec) -> Tensor | None:
+    """Return the items whose label a semi-supervised pair sees; None for a single stream.
 
     Raises:
-        UsageError: if they are not as many of each class.
+        UsageError: if the number is not a multiple of the number of classes.
     """
     labels, known = settings.labels, train.labelled
     if labels is None:
@@ -146,7 +142,7 @@ def shown(train: Dataset, settings: DataSettings) -> Tensor | None:
 
 
 def labels_in_words(train: Dataset, labelled: Tensor) -> str:
-    """Return which labels are shown, in words."""
+    """Describe which labels are shown."""
     assert train.labels is not None
     counts = train.labels[labelled].bincount(minlength=train.num_classes).tolist()
     names = train.classes or [f"class {number}" for number in range(len(counts))]

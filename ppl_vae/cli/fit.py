@@ -1,22 +1,23 @@
-"""``ppl-vae fit``: train a pair, in a folder from which the training goes on or is repeated."""
+"""``ppl-vae fit``: train a pair, in a folder from which the run is resumed or repeated."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
-from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae import io
+from ppl_vae.cli import schedules
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
 from ppl_vae.cli.datasets import (
     Split,
+    check_all_labelled,
     check_labels,
     for_training,
     held_out,
@@ -24,54 +25,42 @@ from ppl_vae.cli.datasets import (
     loaded,
     shown,
 )
-from ppl_vae.cli.durations import EVERY
-from ppl_vae.cli.durations import WARM_UPS as LENGTHS
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
-from ppl_vae.cli.settings import DeviceSettings, FitSettings
 from ppl_vae.errors import reason
-from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
+from ppl_vae.io.atomic import clear_leftovers
 from ppl_vae.io.config import ConfigError, from_config
-from ppl_vae.io.config.budget import LARGEST
-from ppl_vae.io.config.errors import suggestion, told
+from ppl_vae.io.errors import brief
+from ppl_vae.io.format import BUILD_BYTES
+from ppl_vae.spec import entries
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from ppl_vae.models import Pair
-    from ppl_vae.training import EarlyStopping, FitResult
-
-WARM_UPS: dict[str, Callable[..., Any]] = {
-    "linear_warm_up": linear_warm_up,
-    "cyclical_warm_up": cyclical_warm_up,
-}
-"""The schedules of β that a configuration can name."""
+    from ppl_vae.training import FitResult
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was typed, read and checked, before anything is written.
+    """A training to run: what was typed, read and checked before anything is written.
 
     Args:
-        configuration: all that decides the training.
+        configuration: of the training.
         split: the data.
         labelled: the training data whose label a semi-supervised pair is shown; None for all data
             in one stream.
-        estimator: of the bound.
-        beta: weight on the KL, or its schedule.
-        stopping: when to stop early.
+        arguments: of :func:`ppl_vae.training.fit`, but for the data and the run.
         folder: of the run.
-        resume: go on with what is there.
+        resume: go on with the run in the folder.
     """
 
     configuration: Configuration
     split: Split
     labelled: Tensor | None
-    estimator: ELBO
-    beta: Any
-    stopping: EarlyStopping | None
+    arguments: dict[str, Any]
     folder: Path
     resume: bool
 
@@ -117,12 +106,12 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
 
 
 def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
-    """Return what is to be done.
+    """Return the training that was typed.
 
     Raises:
-        UsageError: if there is no such configuration, or it does not go together.
+        UsageError: if there is no such configuration, or its entries contradict each other.
         ConfigError: if an entry is wrong.
-        ValueError: if the data do not suit.
+        ValueError: if the data are incompatible.
         OSError: if the data are not there.
     """
     given = typed.configuration
@@ -135,7 +124,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
     if partly and not said and _is_shipped(given):
-        # Which labels are known, the data say; a configuration that comes with the package cannot.
+        # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
     check_labels(data, configuration.data)
     try:
@@ -148,6 +137,8 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             f"data.labels is for a SemiSupervisedVAE, and the model is a "
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
         )
+    if configuration.model["class"] == "ConditionalVAE" and data.labels is not None:
+        check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
         raise UsageError(
             "fit.stopping needs data to validate on; give data.validation, such as 0.1"
@@ -165,19 +156,35 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
         configuration=configuration if typed.print_config else ready,
         split=split,
         labelled=labelled,
-        estimator=ready.estimator.make(),
-        beta=beta_of(ready.fit),
-        stopping=stopping_of(ready.fit),
+        arguments=_arguments(ready),
         folder=folder,
         resume=typed.resume,
     )
+
+
+def _arguments(configuration: Configuration) -> dict[str, Any]:
+    """Return the arguments of ``fit`` that a configuration gives.
+
+    Raises:
+        ConfigError: if there is no such estimator or schedule, or it refuses its arguments.
+    """
+    given, schedule = configuration.fit, configuration.lr_schedule
+    return {
+        **{entry.name: getattr(given, entry.name) for entry in entries("fit")},
+        "estimator": configuration.estimator.make(),
+        "optimizer": configuration.optimizer.make,
+        "lr_schedule": None if schedule is None else schedule.make,
+        "beta": schedules.beta(given.beta),
+        "num_particles": schedules.particles(given.num_particles),
+        "stopping": schedules.stopping(given.stopping),
+    }
 
 
 def _folder(typed: Any, configuration: Configuration) -> Path:
     """Return the folder of the run.
 
     Raises:
-        UsageError: if a run is given, and not what is to become of it.
+        UsageError: if a run is given without --resume or --out.
     """
     given = typed.configuration
     here = Path(given) if given is not None and (Path(given) / FILE).is_file() else None
@@ -192,12 +199,11 @@ def _folder(typed: Any, configuration: Configuration) -> Path:
         return here
     if typed.resume and given is not None and Path(given).name == FILE:
         return Path(given).parent
-    name = name_of(given, configuration.model)
-    return Path("runs") / f"{name}-{Path(configuration.data.name).stem}"
+    return Path("runs") / f"{name_of(given)}-{Path(configuration.data.name).stem}"
 
 
 def _before(typed: Any, folder: Path) -> Configuration | None:
-    """Return the configuration of the training that is to go on, if one is.
+    """Return the configuration of the run that is resumed, if any.
 
     Raises:
         UnsafeError: if there is a link in its folder.
@@ -217,7 +223,7 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
 
 
 def check_folder(plan: Plan) -> None:
-    """Raise an error if there is a run already, or another one than is to go on.
+    """Raise an error if there is a run already, or one with other settings to resume.
 
     Raises:
         UsageError: likewise.
@@ -229,11 +235,11 @@ def check_folder(plan: Plan) -> None:
             f"another --out"
         )
     if plan.resume and there:
-        plan.configuration.check_goes_on(Run(plan.folder).configuration, plan.folder)
+        plan.configuration.check_resumes(Run(plan.folder).configuration, plan.folder)
 
 
 class _Written:
-    """Writes what a run folder has besides what ``fit`` writes, while that holds the folder.
+    """Writes the configuration and the trained pair, as callbacks of a training.
 
     Args:
         plan: whose folder.
@@ -242,15 +248,15 @@ class _Written:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.pair: Any = None
-        """What is trained."""
+        """The pair that is trained."""
         self.summary = ""
-        """What the data are taken to be."""
+        """How the data are interpreted."""
 
     def on_run_open(self) -> None:
-        """Write the configuration: the training is about to begin, or to go on."""
+        """Write the configuration, before the first step."""
         if _may_be_first():
             show(self.summary)
-            io.clear_leftovers(self._plan.folder)
+            clear_leftovers(self._plan.folder)
             self._plan.configuration.write(self._plan.folder)
 
     def on_run_close(self) -> None:
@@ -267,7 +273,7 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
     """
     from lightning_fabric import Fabric
 
-    settings: DeviceSettings = plan.configuration.devices
+    settings = plan.configuration.devices
     devices: Any = settings.devices
     nodes = settings.num_nodes
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun has started the processes
@@ -285,7 +291,7 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
     if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
         raise ConfigError(
             f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
-            f"{told(devices)}"
+            f"{brief(devices)}"
         )
     try:
         return Fabric(
@@ -304,52 +310,13 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"devices: {told(devices)} with accelerator {settings.accelerator} and strategy "
-            f"{told(strategy)} cannot be had: {reason(error)}"
+            f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
+            f"{brief(strategy)} are not available: {reason(error)}"
         ) from error
 
 
 def _is_count(devices: object) -> bool:
     return isinstance(devices, int) and (devices > 0 or devices == -1)
-
-
-def beta_of(settings: FitSettings) -> Any:
-    """Return β, or its schedule.
-
-    Raises:
-        ConfigError: if there is no such schedule, or it refuses its arguments.
-    """
-    given = settings.beta
-    if not isinstance(given, dict):
-        return given
-    name = next(iter(given), "")
-    if len(given) != 1 or name not in WARM_UPS:
-        raise ConfigError(
-            f"fit.beta must be a number or one schedule, got {told(given)}; "
-            f"{suggestion(name, WARM_UPS)}"
-        )
-    of_schedule: Any = given[name]
-    arguments = of_schedule if isinstance(of_schedule, dict) else {LENGTHS[name]: of_schedule}
-    try:
-        return WARM_UPS[name](**arguments)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"fit.beta.{name}: {error}") from error
-
-
-def stopping_of(settings: FitSettings) -> EarlyStopping | None:
-    """Return when to stop early.
-
-    Raises:
-        ConfigError: if it refuses its arguments.
-    """
-    if settings.stopping is None:
-        return None
-    from ppl_vae.training import EarlyStopping
-
-    try:
-        return EarlyStopping(**settings.stopping)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"fit.stopping: {error}") from error
 
 
 def _is_shipped(given: str | None) -> bool:
@@ -358,7 +325,7 @@ def _is_shipped(given: str | None) -> bool:
 
 
 def _may_be_first() -> bool:
-    """Tell whether this process, not yet among others, may be the one that writes."""
+    """Tell whether this process may be the first one, before the others are started."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
@@ -369,10 +336,11 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     from ppl_vae.training.checkpoints import Checkpoints
 
     configuration = plan.configuration
-    settings, schedule = configuration.fit, configuration.lr_schedule
-    every: dict[str, Any] = {name: getattr(settings, name) for name in EVERY}
-    pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
-    written.pair = pair = from_config(configuration.model, data=plan.split.train, max_bytes=LARGEST)
+    settings = configuration.fit
+    pyro.set_rng_seed(settings.seed)  # of the initial weights
+    written.pair = pair = from_config(
+        configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
+    )
     given = for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )
@@ -381,23 +349,10 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
         _initialise(pair, configuration.init, fabric.is_global_zero)
     fitted = fit(
         pair,
-        **given,
-        steps=settings.steps,
-        epochs=settings.epochs,
-        estimator=plan.estimator,
-        optimizer=configuration.optimizer.make,
-        lr_schedule=None if schedule is None else schedule.make,
-        beta=plan.beta,
-        clip_norm=settings.clip_norm,
-        **every,
-        validation_particles=settings.validation_particles,
-        stopping=plan.stopping,
+        **{**plan.arguments, **given},
         out=plan.folder,
-        keep=settings.keep,
         resume=plan.resume,
         fabric=fabric,
-        compile=settings.compile,
-        seed=settings.seed,
         progress=progress,
     )
     fabric.barrier()
@@ -405,19 +360,19 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
 
 
 def _initialise(pair: Pair, init: str, tells: bool) -> None:
-    """Give a pair the weights of another, and say which.
+    """Load the weights of another pair, and report which.
 
     Raises:
-        StorageError: if there are none, or none that suits.
+        StorageError: if there are none, or none that matches.
     """
     found = io.load_matching(pair, pair_in(init))
     if tells:
-        rest = [("new", found.new), ("not taken over", found.left)]
-        told = (f"; {words}: {_few(names)}" for words, names in rest if names)
-        say(f"--init {init}: {len(found.taken)} tensors are taken over{''.join(told)}")
+        rest = [("new", found.new), ("not used", found.left)]
+        told = (f"; {words}: {_shortened(names)}" for words, names in rest if names)
+        say(f"--init {init}: {len(found.taken)} tensors are loaded{''.join(told)}")
 
 
-def _few(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
 
@@ -438,7 +393,9 @@ def _summary(plan: Plan, fitted: FitResult) -> str:
         lines.append(f"training loss   {fitted.history['loss'][-1]:.2f} nats per datum")
     if len(fitted.validation.get("loss", ())):
         row = -1
-        if plan.stopping is not None and fitted.best_step is not None:  # whose weights are left
+        if (
+            plan.configuration.fit.stopping is not None and fitted.best_step is not None
+        ):  # whose weights are left
             row = fitted.validation["step"].tolist().index(fitted.best_step)
         loss, error = (fitted.validation[k][row] for k in ("loss", "standard_error"))
         lines.append(f"validation loss {loss:.2f} ± {error:.2f} nats per datum")
@@ -447,6 +404,6 @@ def _summary(plan: Plan, fitted: FitResult) -> str:
 
 
 def _with_flag(message: str) -> str:
-    """Return an error of the model with the flag that mends it."""
+    """Return an error of the model with the flag that fixes it."""
     path, missing, _ = message.partition(" is missing: ")
     return f"{message}; on the command line --{path}" if missing and " " not in path else message

@@ -1,4 +1,8 @@
-"""The words of a command line: flags that are entries of a configuration, and all others."""
+"""Flags that are entries of a configuration: read from the words typed, and put in their places.
+
+argparse reads the flags of a command's own. It cannot read these, as a part of a model may have any
+arguments: ``--model.prior.components 100``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Any
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.output import say
-from ppl_vae.cli.settings import BOOLEANS, SECTIONS, SHORT, options
+from ppl_vae.spec import ENTRIES, SECTIONS
 
 PLACES = ("model", "data", "estimator", "optimizer", "lr_schedule", "fit", "devices")
 """The sections that have entries."""
@@ -22,45 +27,43 @@ SWAPS = {
     "optimizer": "optimizer.class",
     "lr_schedule": "lr_schedule.class",
 }
-"""The flags that name a class, and the entries that they are."""
+"""The flags that name a class, and the entry of each."""
 
-STANDARD: dict[str, dict[str, object]] = {
-    "GaussianMixture": {"components": 500},
-    "VampPrior": {"pseudo_inputs": 500},
-    "ImportanceWeightedELBO": {"num_particles": 50},
-    "CosineAnnealingLR": {"T_max": 1.0},
-}
-"""What a class that is named alone is given, where it has no default: as shipped configurations."""
-
-SHORTER = {
-    **{section: f"{section}.{entry}" for section, entry in SHORT.items()},
-    **{n: f"fit.{n}" for n in ("steps", "epochs", "batch_size", "beta", "seed", "compile")},
+SHORT = {
+    **{entry.short: path for path, entry in ENTRIES.items() if entry.short is not None},
     "lr": "optimizer.lr",
     "latent_dim": "model.latent_dim",
-    "labels": "data.labels",
-    "precision": "devices.precision",
-    "device": "devices.accelerator",
     "init": "init",
     "logger": "logger",
 }
-"""The flags that are short for an entry."""
+"""The short flags, and the entry of each."""
 
-_OFTEN = (
-    "model.latent_dim",
-    *("model.prior.components", "model.posterior.net.hidden", "model.likelihood.net.hidden"),
-    *("model.likelihood.scale", "estimator.num_particles", "optimizer.lr", "lr_schedule.step_size"),
+SCALAR = {section: SHORT[section].partition(".")[2] for section in SECTIONS if section in SHORT}
+"""Of the sections that may be written as one value, ``data: mnist``, the entry that it is."""
+
+_COMMON = (
+    *("model.latent_dim", "model.prior.components", "model.prior.pseudo_inputs"),
+    *("model.posterior.net.hidden", "model.likelihood.net.hidden", "model.likelihood.scale"),
+    *("estimator.num_particles", "optimizer.lr", "lr_schedule.step_size"),
 )
-"""Entries that are no section's own, to suggest."""
+"""Entries of classes, for suggestions."""
+_EXAMPLES = {
+    "data.name": "mnist",
+    "init": "runs/vae",
+    "logger": "csv",
+    "devices.accelerator": "cpu",
+    "optimizer.lr": "1e-3",
+}
 
-_OTHER_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
-
-_OLD = re.compile(r"--optimiser\b")
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+_NUMBER = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 _SECTION = re.compile(rf"({'|'.join(PLACES)})[.\[]\S+")
+_OLD = re.compile(r"--optimiser\b")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """An entry of a configuration that was typed.
+    """An entry of a configuration, as typed.
 
     Args:
         typed: the flag, such as ``--steps``.
@@ -74,13 +77,13 @@ class Flag:
 
 
 def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[list[str], list[Flag]]:
-    """Return the words without what are entries of a configuration, and these.
+    """Return the words without the entries of a configuration, and these.
 
-    Hyphens and underscores are one: ``--lr_schedule`` is ``--lr-schedule``.
+    Hyphens and underscores are the same: ``--lr_schedule`` is ``--lr-schedule``.
 
     Args:
         words: after the name of the command.
-        own: the flags that the command has besides; the words have them as they stand here.
+        own: the command's own flags, as argparse spells them.
         command: its name; only ``fit`` has a configuration.
 
     Raises:
@@ -89,60 +92,91 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
     rest: list[str] = []
     found: list[Flag] = []
     todo = _with_current_names(words) if command == "fit" else list(words)
-    spelled = {_one(flag): flag for flag in own}
+    spelled = {_hyphens(flag): flag for flag in own}
     while todo:
         word = todo.pop(0)
         typed, equals, text = word.partition("=")
         if not typed.startswith("-") or _is_number(word):
             rest.append(word)
-            continue
-        if _one(typed) in spelled:
-            rest.append(f"{spelled[_one(typed)]}{equals}{text}")
-            continue
-        if not typed.startswith("--") and typed[:2] in own:  # -n5
+        elif _hyphens(typed) in spelled:
+            rest.append(f"{spelled[_hyphens(typed)]}{equals}{text}")
+        elif not typed.startswith("--") and typed[:2] in own:  # -n5
             rest.append(word)
-            continue
-        path = entry_of(typed) if typed.startswith("--") else None
-        if path is None or command != "fit":
-            raise UsageError(_unknown(typed, path, own, command))
-        if not equals:
-            text = _value(typed, path, todo)
-        found += _flags(typed, path, text)
+        else:
+            path = entry_of(typed) if typed.startswith("--") else None
+            if path is None or command != "fit":
+                raise UsageError(_unknown(typed, path, own, command))
+            found += _flags(typed, path, text if equals else _value(typed, path, todo))
     return rest, found
 
 
-def _with_current_names(words: Sequence[str]) -> list[str]:
-    """Return the words with ``--optimiser`` as ``--optimizer``, and say so."""
-    old = [word for word in words if _OLD.match(word)]
-    if old and any(re.match(r"--optimizer\b", word) for word in words):
-        raise UsageError("--optimiser is the old name of --optimizer; give --optimizer alone")
-    if old:
-        say("warning: --optimiser is now spelled --optimizer")
-    return [_OLD.sub("--optimizer", word) for word in words]
-
-
 def entry_of(typed: str) -> str | None:
-    """Return the path of the entry that a flag is; None if it is none."""
+    """Return the path of the entry that a flag sets; None if there is none."""
     name = typed.removeprefix("--").replace("-", "_")
-    known = {**SWAPS, **SHORTER}
+    known = {**SWAPS, **SHORT}
     if name in known or _SECTION.fullmatch(name):
         return known.get(name, name)
     head, _, rest = name.partition(".")  # --beta.linear_warm_up, --prior.components
     return f"{known[head].removesuffix('.class')}.{rest}" if head in known and rest else None
 
 
+def apply(tree: dict[str, Any], flags: Sequence[Flag]) -> None:
+    """Set the entries that were typed, in place; names of classes first.
+
+    Another class keeps none of the arguments of the one before.
+
+    Raises:
+        ConfigError: if a path leads through a value without entries.
+    """
+    for flag in sorted(flags, key=lambda flag: flag.path[-1] != "class"):
+        node, key = _node(tree, flag.path), flag.path[-1]
+        value = value_of(flag)
+        if isinstance(node, list):
+            node[_index(node, key, flag.path)] = value
+        elif key == "class" and flag.path != ["model", "class"]:
+            if node.get("class") != value:
+                node.clear()
+                node["class"] = value
+        else:
+            node[key] = value
+
+
+def value_of(flag: Flag) -> Any:
+    """Return the value that was typed; a file's name is a string, whatever YAML makes of it."""
+    path = ".".join(flag.path)
+    is_string = path == "init" or (path in ENTRIES and ENTRIES[path].is_only(str))
+    return flag.text if is_string and flag.text != "null" else parsed_value(flag.text)
+
+
+def parsed_value(text: str) -> Any:
+    """Return the value of a word, read as YAML: ``10``, ``[300, 300]``, ``null``."""
+    import yaml  # not above: slow to import
+
+    from ppl_vae.io.config import ConfigError
+    from ppl_vae.io.config.files import parsed
+
+    if _NUMBER.fullmatch(text):
+        return float(text)  # YAML wants a point in 1e-3
+    try:
+        return parsed(text)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError):  # not YAML, or not a date
+        return text
+
+
 def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
-    """Return a message with flags, as they were typed, where it names entries or arguments.
+    """Return a message with the flags that were typed in place of entries and of arguments.
 
     Args:
         text: the message.
         flags: those that were typed.
-        arguments: the names that Python has for what is typed, and the flag of each.
+        arguments: the flag of each argument in Python.
     """
     names = "|".join(map(re.escape, arguments))
     text = re.sub(
         rf"(?<![\w.\"'-])({names})=(?:\"(\w+)\"|'(\w+)'|(-?\w+(?:\.\w+)?)|\(([\w, ]+)\))?",
-        lambda m: _spelled(arguments[m[1]], m[2] or m[3] or m[4] or _as_list(m[5] or "")),
+        lambda m: _with_value(arguments[m[1]], m[2] or m[3] or m[4] or _as_list(m[5] or "")),
         text,
     )
     text = re.sub(
@@ -151,22 +185,36 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
     places = {".".join(flag.path): flag.typed for flag in flags}
     places |= {p.removesuffix(".class"): typed for p, typed in places.items()}
     for path in sorted(places, key=len, reverse=True):
-        # A word alone is an entry only where a message begins.
+        # A single word is an entry only where a message begins.
         before = r"(?<![\w.-])(--)?" if "." in path else "^"
         text = re.sub(rf"{before}{re.escape(path)}(?!\w)", places[path], text)
     return text
 
 
-def _as_list(text: str) -> str:
-    return f"[{text.replace(' ', '')}]" if text else ""
+def nearest(typed: str, known: Collection[str]) -> str:
+    """Return the flag that is most similar to what was typed."""
+    came = _hyphens(typed)[:100]
+
+    def similarity(flag: str) -> float:
+        whole = _hyphens(flag)
+        end = 0.0 if "." in came else 0.99 * _ratio(came, whole.rpartition(".")[2])
+        return max(_ratio(came, whole), end)
+
+    return max(known, key=similarity)
 
 
-def _spelled(flag: str, value: str) -> str:
-    return flag if value in ("", "True") else f"{flag} {value}"
+def _with_current_names(words: Sequence[str]) -> list[str]:
+    """Return the words with ``--optimiser`` as ``--optimizer``, with a warning."""
+    old = [word for word in words if _OLD.match(word)]
+    if old and any(re.match(r"--optimizer\b", word) for word in words):
+        raise UsageError("--optimiser is the old name of --optimizer; give --optimizer alone")
+    if old:
+        say("warning: --optimiser is now spelled --optimizer")
+    return [_OLD.sub("--optimizer", word) for word in words]
 
 
 def _flags(typed: str, path: str, text: str) -> list[Flag]:
-    if typed.lstrip("-") == "device":  # as the other commands have it: cuda:1
+    if typed == "--device":  # as the other commands have it: cuda:1
         kind, colon, index = text.partition(":")
         number = [Flag(typed, ["devices", "devices"], f"[{index}]")] if colon else []
         return [Flag(typed, ["devices", "accelerator"], kind), *number]
@@ -174,57 +222,76 @@ def _flags(typed: str, path: str, text: str) -> list[Flag]:
 
 
 def _value(typed: str, path: str, todo: list[str]) -> str:
-    if path in BOOLEANS and (not todo or todo[0] not in ("true", "false")):
-        if todo and todo[0].lower() in _OTHER_BOOLEANS:
+    """Return the value of a flag, the next word; of one that is true or false it may be missing."""
+    boolean = path in ENTRIES and ENTRIES[path].is_only(bool)
+    if boolean and (not todo or todo[0] not in ("true", "false")):
+        if todo and todo[0].lower() in _BOOLEANS:
             raise UsageError(f"{typed} must be true or false, got {todo[0]!r}")
         return "true"
     if not todo or (todo[0].startswith("-") and not _is_number(todo[0])):
-        raise UsageError(f"{typed} needs a value, such as {typed} {_example(path)}")
+        example = _EXAMPLES.get(path, "NAME" if path.endswith(".class") else "10")
+        raise UsageError(f"{typed} needs a value, such as {typed} {example}")
     return todo.pop(0)
-
-
-def _example(path: str) -> str:
-    return {
-        "data.name": "mnist",
-        "init": "runs/vae",
-        "logger": "csv",
-        "devices.accelerator": "cpu",
-        "optimizer.lr": "1e-3",
-    }.get(path, "NAME" if path.endswith(".class") else "10")
 
 
 def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -> str:
     if path is not None:
-        return (
-            f"{typed} is a flag of ppl-vae fit; ppl-vae {command} --help lists those of {command}"
-        )
+        return f"{typed} is a flag of ppl-vae fit; see ppl-vae {command} --help"
     known = list(own)
     if command == "fit":
-        sections = (f"{s}.{option[0]}" for s, c in SECTIONS.items() for option in options(c))
-        known += [f"--{name.replace('_', '-')}" for name in (*SHORTER, *SWAPS)]
-        known += [f"--{path}" for path in (*sections, *_OFTEN)]
+        known += [f"--{name.replace('_', '-')}" for name in (*SHORT, *SWAPS)]
+        known += [f"--{path}" for path in (*_COMMON, *ENTRIES)]
     hint = nearest(typed, known)
     return f"there is no flag {typed}; did you mean {hint}? ppl-vae {command} --help lists all"
 
 
-def nearest(typed: str, known: Collection[str]) -> str:
-    """Return the flag that is most like what was typed."""
-    came = _one(typed)[:100]
+def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
+    """Return the mapping or list that holds the last key of a path; made if it is missing."""
+    from ppl_vae.io.config import ConfigError  # not above: slow to import
+    from ppl_vae.io.errors import brief
 
-    def likeness(flag: str) -> float:
-        whole = _one(flag)
-        end = 0.0 if "." in came else 0.99 * _ratio(came, whole.rpartition(".")[2])
-        return max(_ratio(came, whole), end)
+    node: Any = tree
+    for depth, key in enumerate(path[:-1]):
+        at: Any = _index(node, key, path) if isinstance(node, list) else key
+        child = node[at] if isinstance(node, list) else node.get(at)
+        if child is None:
+            child = {}
+        elif not isinstance(child, (dict, list)):
+            entry = SCALAR.get(key, "class") if depth == 0 else "class"
+            if not isinstance(child, str) and entry == "class":
+                raise ConfigError(
+                    f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {brief(child)}, which has "
+                    f"no entries"
+                )
+            child = {entry: child}
+        node[at] = child
+        node = child
+    return node
 
-    return max(known, key=likeness)
+
+def _index(node: list[Any], key: str, path: Sequence[str]) -> int:
+    from ppl_vae.io.config import ConfigError  # not above: slow to import
+
+    if key.isdecimal() and int(key) < len(node):
+        return int(key)
+    raise ConfigError(
+        f"{'.'.join(path)}: {key!r} must be an index below {len(node)}, the length of the list"
+    )
+
+
+def _as_list(text: str) -> str:
+    return f"[{text.replace(' ', '')}]" if text else ""
+
+
+def _with_value(flag: str, value: str) -> str:
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def _ratio(one: str, other: str) -> float:
     return SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
 
-def _one(flag: str) -> str:
-    """Return a flag in one spelling."""
+def _hyphens(flag: str) -> str:
     return flag.lstrip("-").replace("_", "-")
 
 

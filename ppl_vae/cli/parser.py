@@ -1,4 +1,4 @@
-"""What can be typed, and the pages of help; nothing slow is imported for them."""
+"""The parsers of the commands and their help, without slow imports."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import SHORTER, STANDARD, SWAPS, Flag, entry_of, nearest, split
+from ppl_vae.cli.flags import SHORT, SWAPS, Flag, entry_of, nearest, split
 from ppl_vae.cli.output import show
-from ppl_vae.cli.settings import SECTIONS, options
+from ppl_vae.spec import ARGUMENTS, SECTIONS, entries
 from ppl_vae.version import __version__
 
 _TITLES = {
@@ -33,12 +33,13 @@ COMMANDS = {
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
 }
+ALIASES = {"generate": "sample"}
 SHELLS = ("bash", "zsh", "tcsh")
-_SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORTER.items()}
+_SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORT.items()}
 
 
 class _Formatter(RawDescriptionHelpFormatter):
-    """Says what a flag is if it is not given."""
+    """Adds the default of a flag."""
 
     def _get_help_string(self, action: Action) -> str:
         if action.default in (None, False, SUPPRESS) or "[" in (action.help or ""):
@@ -47,10 +48,10 @@ class _Formatter(RawDescriptionHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """Raises an error of ours, where Python's writes the usage and ends the process."""
+    """Raises UsageError where argparse prints the usage and exits."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with what was typed.
+        """Raise an error in our words.
 
         Raises:
             UsageError: always.
@@ -70,15 +71,15 @@ class Parser(ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """The flags that can be typed."""
+        """The flags of the command."""
         return [flag for action in self._actions for flag in action.option_strings]
 
 
 def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
-    """Return the command, what is typed for it, and the entries of a configuration among that.
+    """Return the command, its options, and the entries of a configuration.
 
     Raises:
-        UsageError: if it cannot be followed.
+        UsageError: if the command line is wrong.
         SystemExit: after a page of help, the version or a shell's completion.
     """
     top, commands = parsers()
@@ -86,6 +87,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
         top.print_help()
         raise SystemExit(0)
     command, *rest = words
+    command = ALIASES.get(command, command)
     if command not in commands:
         if command.startswith("-"):
             known = {_one(flag): flag for flag in top.flags}
@@ -95,7 +97,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
                     f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
                     f"the commands"
                 )
-            # Help and the version end it here; a shell's completion needs the shell.
+            # --help and --version exit here.
             typed = top.parse_args([f"{known[_one(name)]}{equals}{value}", *rest])
             _completion(top, typed.print_completion)
             raise SystemExit(0)
@@ -108,7 +110,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
     rest, entries = split(rest, own, command)
     flags, more = one.parse_known_args(rest)
     if more:
-        raise UsageError(f"{more[0]!r} is one word too many; {one.format_usage().strip()}")
+        raise UsageError(f"{more[0]!r} is unexpected; {one.format_usage().strip()}")
     return command, flags, entries
 
 
@@ -164,6 +166,7 @@ def _parser(commands: Any, name: str, words: str, description: str, *examples: s
     made: Parser = commands.add_parser(
         name,
         help=COMMANDS[name],
+        aliases=[alias for alias, command in ALIASES.items() if command == name],
         usage=f"ppl-vae {name} {words} [options]",
         description=description,
         epilog=_examples(*examples),
@@ -187,15 +190,15 @@ def _fit(commands: Any) -> Parser:
         commands,
         "fit",
         "[CONFIG]",
-        "Train a pair. A configuration says all; every entry of it is also a flag, which wins.\n"
-        "The run folder gets config.yaml (all of it, every default written out), checkpoints,\n"
+        "Train a pair. A configuration has all settings; each is also a flag, and flags win.\n"
+        "The run folder gets config.yaml (with every default written out), checkpoints,\n"
         "history.csv, validation.csv and, at the end, model/. Ctrl-C saves.",
         "ppl-vae fit gmvae --data mnist --out runs/gmvae",
         "ppl-vae fit runs/gmvae --resume                      # goes on after Ctrl-C",
         "ppl-vae fit runs/gmvae/config.yaml --out runs/again  # the same run again",
         "ppl-vae fit gmvae --init runs/vae --lr 1e-4          # from a trained run's weights",
         "ppl-vae fit mine.yaml --model.prior.components 100 --steps 5000",
-        "ppl-vae fit --prior VampPrior --estimator ImportanceWeightedELBO --epochs 20",
+        "ppl-vae fit --prior VampPrior --prior.pseudo-inputs 500 --beta 0.5 --epochs 20",
         "ppl-vae fit gmvae --data mnist --print-config > mine.yaml",
     )
     made.add_argument(
@@ -220,13 +223,9 @@ def _fit(commands: Any) -> Parser:
     _common(group)
     group = made.add_argument_group(
         "parts, by name",
-        "Widths follow by themselves; other arguments of a part are flags with its path, such as\n"
+        "Widths are inferred; other arguments of a part are flags with its path, such as\n"
         "--model.prior.components 100, --model.posterior.net.hidden [200,200],\n"
-        "--model.likelihood.scale learned, --estimator.num_particles 10.\n"
-        + "\n".join(
-            f"{name} has {', '.join(f'{k} = {v}' for k, v in given.items())} unless you say so."
-            for name, given in STANDARD.items()
-        ),
+        "--model.likelihood.scale learned, --estimator.num_particles 10.",
     )
     for name in SWAPS:
         flag = f"--{name.replace('_', '-')}"
@@ -236,13 +235,13 @@ def _fit(commands: Any) -> Parser:
             listed = class_names.classes(name)
             group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
     _entry(group, "model.latent_dim", "N", "dimensions of z")
-    _entry(group, "optimizer.lr", "X", "learning rate [0.001]")
-    for section, cls in SECTIONS.items():
+    _entry(group, "optimizer.lr", "X", f"learning rate [{ARGUMENTS['optimizer'].default['lr']}]")
+    for section in SECTIONS:
         group = made.add_argument_group(_TITLES[section])
-        for entry, hint, default, help in options(cls):
-            choices = get_args(hint) if get_origin(hint) is Literal else None
-            said = help if default is None else f"{help} [{str(default).lower()}]"
-            _entry(group, f"{section}.{entry}", _metavar(hint), said, choices)
+        for e in entries(section):
+            choices = get_args(e.hint) if get_origin(e.hint) is Literal else None
+            help = e.help if e.default is None else f"{e.help} [{str(e.default).lower()}]"
+            _entry(group, e.path, _metavar(e.hint), help, choices)
     return made
 
 
@@ -255,7 +254,7 @@ _OF_TORCH = {
 def _entry(
     group: Any, path: str, metavar: str | None, help: str, choices: Sequence[object] | None = None
 ) -> None:
-    """Add a flag for help and completion; flags reads it, and a configuration checks it."""
+    """Add an entry of a configuration to the page of help, and to a shell's completion."""
     typed = [f"--{path}", *([_SHORT[path]] if path in _SHORT else [])]
     group.add_argument(
         *dict.fromkeys(typed), metavar=None if choices else metavar, help=help, choices=choices
@@ -311,7 +310,7 @@ def _sample(commands: Any) -> Parser:
         "sample",
         "RUN",
         "Draw data from the model of a trained run: z from the prior, then the mean of p(x|z).\n"
-        "Of a model that is given a class, as many of each class. Images are a picture, all else\n"
+        "A model conditioned on a class draws as many of each. Images give a picture, other data\n"
         "values.",
         "ppl-vae sample runs/gmvae -n 64",
         "ppl-vae sample runs/gmvae --draw --out x.npy",
@@ -328,8 +327,8 @@ def _reconstruct(commands: Any) -> Parser:
         commands,
         "reconstruct",
         "RUN",
-        "Show the first test data of a trained run, and their reconstructions right below; of\n"
-        "data that are no images, the values.",
+        "Show the first test data of a trained run, with their reconstructions below; for data\n"
+        "other than images, the values.",
         "ppl-vae reconstruct runs/gmvae -n 50",
     )
     made.add_argument("run", metavar="RUN", help="the folder of a run")
@@ -339,7 +338,7 @@ def _reconstruct(commands: Any) -> Parser:
 
 
 class _AsTyped(Action):
-    """Keeps the flag that was typed beside its value."""
+    """Stores the flag that was typed beside its value."""
 
     def __call__(self, parser: object, namespace: Namespace, values: Any, flag: Any = None) -> None:
         setattr(namespace, self.dest, values)
@@ -381,7 +380,7 @@ def _costs(made: Parser) -> None:
 
 
 def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:
-    """Return what reads an integer of at least so much, or the word ``all``."""
+    """Return a parser of integers of at least ``least``, or of the word ``all``."""
 
     def read(text: str) -> int | str:
         if all and text == "all":

@@ -1,4 +1,4 @@
-"""Estimators, optimisers and schedules by name: classes of fixed places, and nothing else."""
+"""Estimators, optimisers and schedules by name: a fixed set of classes, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae import estimators
 from ppl_vae.cli.class_names import PYRO_ESTIMATORS
-from ppl_vae.cli.durations import SCHEDULES, in_steps
+from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.errors import suggestion, told
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.signature import arguments_of, convert
+from ppl_vae.io.errors import brief, suggestion
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
 _NOT_OPTIMIZERS = ("LBFGS", "SparseAdam")
 # These take functions or other schedules, or a metric at each step.
-_NOT_SCHEDULES = (
+_NOT_LENGTHS = (
     "LambdaLR",
     "MultiplicativeLR",
     "SequentialLR",
@@ -48,18 +48,18 @@ def _classes(place: object, base: type, without: tuple[str, ...] = ()) -> dict[s
 
 KINDS: dict[str, dict[str, type]] = {
     "estimator": {
-        **_classes(estimators, ELBO, ("KLWeighted",)),  # that is fit.beta
+        **_classes(estimators, ELBO, ("KLWeighted",)),  # which is fit.beta
         **{name: getattr(infer, name) for name in PYRO_ESTIMATORS},
     },
     "optimizer": _classes(torch.optim, Optimizer, _NOT_OPTIMIZERS),
-    "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_SCHEDULES),
+    "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_LENGTHS),
 }
 """Per section, the classes that it may name."""
 
 
 def _check_length(value: object, length: int, path: str) -> None:
     if not isinstance(value, (list, tuple)) or len(value) != length:
-        raise ConfigError(f"{path} must be a list of {length}, got {told(value)}")
+        raise ConfigError(f"{path} must be a list of {length}, got {brief(value)}")
 
 
 _GIVEN_LATER = {"params", "optimizer"}
@@ -67,7 +67,7 @@ _GIVEN_LATER = {"params", "optimizer"}
 
 @dataclass(frozen=True)
 class Named:
-    """A class by name, and all its arguments but those that only training knows.
+    """A class by name, and its arguments, without those that only the training knows.
 
     Args:
         section: a key of ``KINDS``.
@@ -91,15 +91,14 @@ class Named:
             given = {"class": given}
         if not isinstance(given, Mapping):
             raise ConfigError(
-                f"{section} must be the name of a class or a mapping, got {told(given)}"
+                f"{section} must be the name of a class or a mapping, got {brief(given)}"
             )
         classes, name = KINDS[section], given.get("class")
         if name is None:
             raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
         if not isinstance(name, str) or name not in classes:
             raise ConfigError(
-                f"{section}: there is no {told(name)} among the classes that go there; "
-                f"{suggestion(str(name), classes)}"
+                f"{section}: there is no class {brief(name)} here; {suggestion(str(name), classes)}"
             )
         known = {
             k: a for k, a in arguments_of(classes[name], section).items() if k not in _GIVEN_LATER
@@ -114,7 +113,7 @@ class Named:
         for key, argument in known.items():
             path = f"{section}.{key}"
             if key not in given and argument.required:
-                raise ConfigError(f"{path} is missing: {name} needs it; give --{path}")
+                raise ConfigError(f"{path} is missing: {name} needs it")
             value = given.get(key, argument.default)
             # A length may be a fraction. The hints of torch's betas have tensors in them: its
             # constructor checks those.
@@ -123,7 +122,7 @@ class Named:
                 _check_length(value, len(usual), path)
             values[key] = plain(
                 value
-                if argument.kind == "none" or (SCHEDULES.get(name) == key and type(value) is float)
+                if argument.kind == "none" or (LENGTHS.get(name) == key and type(value) is float)
                 else convert(argument, value, path),
                 path,
             )
@@ -134,8 +133,8 @@ class Named:
         return {"class": self.name, **self.arguments}
 
     def in_steps(self, total: int) -> Named:
-        """Return a schedule with its length in steps; raises as :func:`lengths.in_steps` does."""
-        key = SCHEDULES.get(self.name)
+        """Return a schedule with its length in steps; raises as :func:`in_steps` does."""
+        key = LENGTHS.get(self.name)
         if self.section != "lr_schedule" or key is None:
             return self
         length = in_steps(self.arguments[key], total, f"{self.section}.{key}")

@@ -10,14 +10,15 @@ from typing import Any
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
-from ppl_vae.io import refuse_links
+from ppl_vae.io.atomic import refuse_links
 from ppl_vae.report import Report, report
 from ppl_vae.report.output import destination
+from ppl_vae.spec import entries
 
 FOLDER = "report"
 _SAME = (
-    *("name", "scale", "missing", "x", "y", "mask", "classes", "channels", "grey", "size"),
-    *("test_fraction", "binarise", "seed"),
+    *(entry.name for entry in entries("data") if entry.load and entry.name != "root"),
+    *("name", "binarise", "seed"),
 )
 
 
@@ -30,9 +31,9 @@ def run(flags: Any) -> int:
     refuse_links(runs[0].folder)
     try:
         destination(out)
-    except OSError as error:  # a run that can be read alone: the numbers can be told
+    except OSError as error:  # the run is read-only: print the numbers
         with tempfile.TemporaryDirectory() as folder:
-            show(reported(runs, Path(folder), flags))
+            show(reported(runs, Path(folder), flags, figures=False))
         say(f"error: {error}; here, --out")
         return FAILURE
     return _written(runs, out, flags)
@@ -44,11 +45,11 @@ def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
     return SUCCESS
 
 
-def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
-    """Evaluate runs on the test data that they have in common.
+def reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
+    """Evaluate runs on their common test data.
 
     Raises:
-        UsageError: if they have not, or a folder is no run.
+        UsageError: if their data differ, or a folder is not a run.
     """
     first = runs[0].configuration.data
     for other in runs[1:]:
@@ -65,7 +66,7 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
     if len(set(names)) < len(names):
         raise UsageError("a run is given twice; give each once")
     pairs = {name: one.pair(flags.device) for name, one in zip(names, runs, strict=True)}
-    # Of data with noise, masses are given the levels; a density has to have been trained on it.
+    # Masses are given the levels of noisy data; a density must have been trained on the noise.
     noisy = [one for one in runs if one.configuration.data.dequantise]
     for one, pair in zip(runs, pairs.values(), strict=True):
         if noisy and one not in noisy and not pair.observation.is_discrete:
@@ -89,4 +90,5 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
         seed=flags.seed,
         progress=not flags.quiet,
         compile=flags.compile,
+        figures=figures,
     )

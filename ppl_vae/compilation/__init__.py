@@ -1,6 +1,6 @@
-"""Functions that run programs, compiled to graphs."""
+"""Compiling functions that run programs to graphs."""
 
-from ppl_vae.compilation.graphs import Compiled, NotCompiledWarning
-from ppl_vae.compilation.state import left_alone
+from ppl_vae.compilation.compiled_function import CompiledFunction, NotCompiledWarning
+from ppl_vae.compilation.saved_state import preserved
 
-__all__ = ["Compiled", "NotCompiledWarning", "left_alone"]
+__all__ = ["CompiledFunction", "NotCompiledWarning", "preserved"]

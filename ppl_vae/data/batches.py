@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -79,7 +79,7 @@ class Batches:
         """How many batches of the epoch were handed out."""
         return self._epochs.position
 
-    def __iter__(self) -> Iterator[Batch | MaskedBatch]:
+    def __iter__(self) -> Iterator[Any]:  # Any, so that type checkers let `x, y` unpack
         iteration = self._epochs.begin()
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:

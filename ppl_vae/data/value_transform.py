@@ -46,7 +46,7 @@ class Drawing:
         observation: Any = getattr(pair, "observation", None)
         if observation is None:
             return cls(data, "none", True)
-        data = observation.suited(data)
+        data = observation.prepared(data)
         if observation.is_integer:
             seen = observed(data.values, data.mask)
             for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:

@@ -1,3 +1,3 @@
-"""What Pyro's and torch's distributions lack."""
+"""Distributions that Pyro and torch lack."""
 
 from ppl_vae.distributions import kl  # noqa: F401  (registers closed forms)

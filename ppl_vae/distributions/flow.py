@@ -1,4 +1,4 @@
-r"""Normalising flows: zuko's, as Pyro distributions, and how a part of a pair builds one.
+r"""Normalising flows: zuko's as Pyro distributions, and their construction by name.
 
 A flow has the density of the change of variables, log p(z) = log N(f(z); 0, I) + log |det ∂f/∂z|;
 it is sampled by z = f⁻¹(u), u ~ N(0, I).
@@ -23,7 +23,7 @@ from ppl_vae.errors import describe, number
 
 @contextmanager
 def _validation_kept() -> Iterator[None]:
-    """Undo what importing zuko does to every distribution of torch and Pyro: validation off."""
+    """Keep the validation of all distributions, which importing zuko switches off."""
     validate = Distribution._validate_args
     try:
         yield
@@ -31,46 +31,45 @@ def _validation_kept() -> Iterator[None]:
         Distribution.set_default_validate_args(validate)
 
 
-# The rest of the package takes zuko from here, so that nothing imports it without the guard.
+# Import zuko from here only.
 with _validation_kept():
     import zuko
 
 Constructor = Callable[..., Any]
-"""``(features, context, *, transforms, hidden_features) -> zuko.lazy.Flow``, as zuko's own."""
+"""``(features, context, *, transforms, hidden_features) -> zuko.lazy.Flow``, as in zuko."""
 
 INITIAL_SCALE = 1e-2
-"""How far from the identity the named flows start, as a factor of the last layer's weights."""
+"""Factor of the last layer's weights by which the named flows start near the identity."""
 
 ACTIVATION = nn.Tanh
-"""Of the transformations' networks: smooth, as z ↦ log p(z) is to be, and bounded.
+"""Activation of the transformations' networks: smooth, so that z ↦ log p(z) is, and bounded.
 
 Far from the data an affine transformation then has a constant scale, and the tails are those of a
-normal. With zuko's ReLU the log-density of a flow has a kink at every unit.
+normal. With zuko's default, ReLU, the log-density has a kink at every unit.
 """
 
 MAX_LOG_SCALE = 3.0
-"""The bound of an affine transformation's log-scale.
+"""Bound of an affine transformation's log-scale.
 
-Scales multiply from one transformation to the next; with zuko's bound, 6.9, three transformations
-stretch by up to a thousand million, and float32 is left with no digits.
+Scales of successive transformations multiply: with zuko's bound, 6.9, three transformations stretch
+by up to 10⁹, beyond the precision of float32.
 """
 
 
 class FlowDistribution(ZukoToPyro):
-    """A distribution of zuko over real vectors, as a Pyro distribution.
+    """A zuko distribution over real vectors as a Pyro distribution.
 
-    Completes Pyro's bridge by ``sample``, ``rsample`` and ``support``, and keeps the bridge's
-    shortcut right: a value drawn by ``pyro.sample`` is scored by the density that came with it,
-    which spares a flow's slow direction. Two things differ. One draw is remembered, so that a
-    distribution that is kept does not keep every graph. And the density is computed anew where the
-    one remembered lacks the graph: for a value drawn without gradients, or detached since. Values
-    of ``rsample`` are not remembered, and their density may be differentiated by the value.
+    Adds ``sample``, ``rsample`` and ``support`` to Pyro's bridge and corrects its cache, by which a
+    value drawn by ``pyro.sample`` is scored with the density computed while drawing it, sparing a
+    flow's slow direction. Here only the last draw is cached, so that graphs are freed; and the
+    density is recomputed where the cached one lacks the graph, for a value drawn without gradients
+    or detached since. Values of ``rsample`` are not cached, so that gradients in them are right.
 
     Args:
         dist: the distribution, of event shape ``(features,)``.
 
     Raises:
-        NotImplementedError: by ``mean`` and ``variance``, which have no closed form.
+        NotImplementedError: from ``mean`` and ``variance``, which have no closed form.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -80,7 +79,7 @@ class FlowDistribution(ZukoToPyro):
         return {**self.__dict__, "cache": {}}  # graphs cannot be pickled or copied
 
     def __call__(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw a value, as ``rsample`` does, and remember its density."""
+        """Draw a value as ``rsample`` does, and cache its density."""
         self.cache.clear()
         return super().__call__(torch.Size(sample_shape))
 
@@ -94,13 +93,13 @@ class FlowDistribution(ZukoToPyro):
             return self.dist.sample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density in nats, the value's leading shape broadcast with the batch."""
-        known = self.cache.get(value)
-        if known is not None and not torch.is_grad_enabled():
-            return known.detach()
-        if known is not None and value.grad_fn is not None:
-            return known
-        # A coupling writes into a tensor of the value's shape, which is to hold the batch's.
+        """Return the log-density in nats; leading dimensions are broadcast with the batch."""
+        cached = self.cache.get(value)
+        if cached is not None and not torch.is_grad_enabled():
+            return cached.detach()
+        if cached is not None and value.grad_fn is not None:
+            return cached
+        # Couplings write into a tensor of the value's shape, which must be the full batch.
         leading = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return self.dist.log_prob(value.expand(*leading, value.shape[-1]))
 
@@ -120,16 +119,15 @@ class FlowDistribution(ZukoToPyro):
 
 
 _NO_CLOSED_FORM = (
-    "the {} of a normalising flow has no closed form; estimate it by draws, as in "
-    "dist.sample((1000,)).{}(0)"
+    "the {} of a normalising flow has no closed form; estimate it by dist.sample((1000,)).{}(0)"
 )
 
 
 def transformed_normal(transform: Any, loc: Tensor, scale: Tensor) -> FlowDistribution:
-    """Return the distribution of z whose image ``transform(z)`` is N(loc, diag scale²).
+    """Return the distribution of z for which ``transform(z)`` is N(loc, diag scale²).
 
     Args:
-        transform: a transform of zuko, with ``call_and_ladj``.
+        transform: a zuko transform, with ``call_and_ladj``.
         loc: shape ``(*batch, features)``.
         scale: standard deviations, of the same shape.
     """
@@ -148,15 +146,15 @@ def affine(
     """Build affine transformations z_d ↦ exp(a_d) z_d + b_d, autoregressive or coupled.
 
     Source: Papamakarios et al. 2017 (arXiv 1705.07057); with ``passes=2``, couplings of halves,
-    Dinh et al. 2017 (arXiv 1605.08803), where the half that is passed on is itself shifted and
-    scaled, by constants. |a| < 3.
+    Dinh et al. 2017 (arXiv 1605.08803), where the half that is passed on is shifted and scaled
+    by constants. |a| < 3.
 
     Args:
         features: number of dimensions.
         context: number of features of the context.
-        transforms: number of transformations; the order of dimensions is reversed in every other.
+        transforms: number of transformations; every other reverses the dimensions.
         hidden_features: widths of the hidden layers of each transformation's network.
-        passes: evaluations of the network that invert a transformation; ``features`` if not given.
+        passes: network evaluations to invert a transformation; ``features`` if not given.
     """
     univariate = partial(zuko.transforms.MonotonicAffineTransform, slope=math.exp(-MAX_LOG_SCALE))
     return _masked(
@@ -167,7 +165,7 @@ def affine(
 def inverse_affine(
     features: int, context: int = 0, *, transforms: int, hidden_features: Sequence[int]
 ) -> nn.Module:
-    """Build the inverse of :func:`affine`: sampling takes one pass, scoring ``features``.
+    """Build the inverse of :func:`affine`: one pass to sample, ``features`` passes to score.
 
     Source: Kingma et al. 2016 (arXiv 1606.04934).
     """
@@ -193,11 +191,11 @@ def spline(
     Args:
         features: number of dimensions.
         context: number of features of the context.
-        transforms: number of transformations; the order of dimensions is reversed in every other.
+        transforms: number of transformations; every other reverses the dimensions.
         hidden_features: widths of the hidden layers of each transformation's network.
-        bound: half the width of the box, in the units of z.
-        bins: pieces of each spline.
-        passes: evaluations of the network that invert a transformation: 2 for couplings, None for
+        bound: half the width of the box, in units of z.
+        bins: number of pieces of each spline.
+        passes: network evaluations to invert a transformation: 2 for couplings, None for
             ``features`` (autoregressive).
     """
     bound = number("spline", "bound", bound, above=0)
@@ -215,10 +213,10 @@ def _masked(
     univariate: Callable[..., Any],
     shapes: Sequence[tuple[int, ...]],
 ) -> nn.Module:
-    """Build transformations of one kind, ``univariate``, whose parameters have these shapes.
+    """Build masked transformations of one kind, ``univariate``, with parameters of these shapes.
 
-    Couplings are masks, too: zuko's own look for their halves at each call, which makes the host
-    wait for the device.
+    Couplings are masked, too: zuko's own index their halves at each call, which synchronises the
+    device.
     """
     flow = zuko.flows.MAF(
         features,
@@ -236,13 +234,12 @@ def _masked(
 def near_identity(flow: nn.Module) -> nn.Module:
     """Bring affine and spline transformations near the identity, in place, and return the flow.
 
-    Where all parameters of an affine transformation or a spline are 0 it is the identity; they are
-    the outputs of the last layer of its network, which is scaled by ``INITIAL_SCALE``. Not by 0,
-    so that every parameter gets a gradient at the first step.
+    They are the identity if all outputs of their network are 0. Its last layer is scaled by
+    ``INITIAL_SCALE``, not 0, so that every parameter has a gradient at the first step.
     """
     with torch.no_grad():
         for module in flow.modules():
-            # In one dimension without context there is no network, but its outputs.
+            # In one dimension without context the outputs are parameters, without a network.
             outputs = getattr(module, "phi", nn.ParameterList())
             network = getattr(module, "hyper", None)
             if network is not None:
@@ -258,7 +255,7 @@ KINDS: dict[str, Constructor] = {
     "iaf": inverse_affine,
     "spline": spline,
 }
-"""The flows that have a name."""
+"""Constructors by name."""
 
 
 def build(
@@ -272,8 +269,8 @@ def build(
     """Build the flow of a prior or posterior.
 
     Args:
-        owner: the class that asks, for messages.
-        kind: a name in :data:`KINDS`, or a constructor that is called as zuko's are.
+        owner: the calling class, for messages.
+        kind: a name in :data:`KINDS`, or a constructor with the signature of zuko's.
         features: number of latent dimensions.
         context: number of features of the context, 0 for none.
         transforms: number of transformations.
@@ -282,20 +279,19 @@ def build(
     constructor = KINDS.get(kind) if isinstance(kind, str) else kind
     if not callable(constructor):
         raise (ValueError if isinstance(kind, str) else TypeError)(
-            f"{owner}: kind must be one of {', '.join(map(repr, KINDS))}, or a constructor of "
-            f"zuko such as zuko.flows.NAF, got {describe(kind)}"
+            f"{owner}: kind must be one of {', '.join(map(repr, KINDS))}, or a zuko constructor "
+            f"such as zuko.flows.NAF, got {describe(kind)}"
         )
     try:
         flow = constructor(features, context, transforms=transforms, hidden_features=list(hidden))
     except TypeError as error:
         raise TypeError(
             f"{owner}: kind {kind!r} must take (features, context, *, transforms, "
-            f"hidden_features), as zuko's MAF and NAF do: {error}; fix other arguments with "
+            f"hidden_features), as zuko.flows.NAF does: {error}; bind other arguments with "
             f"functools.partial"
         ) from error
     if not isinstance(flow, zuko.lazy.Flow):
         raise TypeError(
-            f"{owner}: kind {kind!r} must make a zuko.lazy.Flow, got one of type "
-            f"{type(flow).__name__}"
+            f"{owner}: kind {kind!r} must return a zuko.lazy.Flow, got {type(flow).__name__}"
         )
     return flow

@@ -1,4 +1,4 @@
-"""Grey levels: a grid of values in [0, 1], and the distribution with a mass for each."""
+"""Grey levels: a grid of values in [0, 1], and distributions over it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.distributions import Categorical, constraints
 
 
 class GreyGrid(constraints.Constraint):
-    """The values k / (levels - 1), k = 0, ..., levels - 1, to the rounding of float32."""
+    """The values k / (levels - 1), k = 0, ..., levels - 1, within float32 rounding."""
 
     is_discrete = True
     event_dim = 0
@@ -21,9 +21,9 @@ class GreyGrid(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        """Tell for each value whether it is on the grid."""
+        """Return for each value whether it is on the grid."""
         level = value * (self.levels - 1)
-        # float32 throughout: values of another dtype were often float32 once.
+        # float32's tolerance throughout: values of other dtypes often were float32.
         tolerance = 4 * self.levels * torch.finfo(torch.float32).eps
         inside = (value > -0.5 / self.levels) & (value < 1 + 0.5 / self.levels)
         return inside & ((level - level.round()).abs() <= tolerance)
@@ -34,15 +34,15 @@ class GreyGrid(constraints.Constraint):
 
 def level_of(value: Tensor, levels: int) -> Tensor:
     """Return the integer k of the grid value nearest to ``value``, as int64."""
-    # Clamped last, so that no value, not even NaN, makes an index outside the table.
+    # Clamped last, so that no value, not even NaN, gives an index out of range.
     return (value * (levels - 1)).round().long().clamp(0, levels - 1)
 
 
-class OnGreyGrid(TorchDistribution):
-    """What distributions over grey values share, whatever their parameters.
+class GreyGridDistribution(TorchDistribution):
+    """Base class of distributions over grey values.
 
-    ``arg_constraints`` say how many dimensions of a parameter are not of the batch. A subclass has
-    the number of levels as ``levels``.
+    The event dimensions of ``arg_constraints`` are those of a parameter that are not batch
+    dimensions. Subclasses set the number of levels, ``levels``.
     """
 
     levels: int
@@ -52,7 +52,9 @@ class OnGreyGrid(TorchDistribution):
         """The grid of grey values in [0, 1]."""
         return GreyGrid(self.levels)
 
-    def expand(self, batch_shape: Sequence[int], _instance: OnGreyGrid | None = None) -> OnGreyGrid:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: GreyGridDistribution | None = None
+    ) -> GreyGridDistribution:
         """Return the distribution with its batch shape broadcast."""
         new = self._get_checked_instance(type(self), _instance)
         for name, constraint in self.arg_constraints.items():
@@ -60,26 +62,28 @@ class OnGreyGrid(TorchDistribution):
             own = value.shape[value.dim() - constraint.event_dim :]
             setattr(new, name, value.expand(*batch_shape, *own))
         new.levels = self.levels
-        super(OnGreyGrid, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
+        super(GreyGridDistribution, new).__init__(
+            Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
     def _level(self, value: Tensor) -> Tensor:
-        """Return the levels of values, which are checked to be on the grid if that is asked for."""
+        """Return the levels of values, validated to be on the grid if validation is on."""
         if self._validate_args:
             self._validate_sample(value)
         return level_of(value, self.levels)
 
 
-class GreyLevels(OnGreyGrid):
-    """P(x = k / (L - 1)) = softmax(logits)_k for k = 0, ..., L - 1: any mass on L grey levels.
+class GreyCategorical(GreyGridDistribution):
+    """P(x = k / (L - 1)) = softmax(logits)_k, k = 0, ..., L - 1: a categorical over grey levels.
 
     Args:
-        logits: shape ``(..., L)`` with L of 2 or more; the batch shape is ``(...)``.
+        logits: shape ``(..., L)`` with L ≥ 2; the batch shape is ``(...)``.
         validate_args: check logits and values; None is torch's global setting.
 
     Example:
-        >>> GreyLevels(torch.zeros(5)).log_prob(torch.tensor(0.25)).exp()
+        >>> GreyCategorical(torch.zeros(5)).log_prob(torch.tensor(0.25)).exp()
         tensor(0.2000)
     """
 

@@ -1,9 +1,9 @@
 r"""Closed forms of KL(q ‖ p) that torch and Pyro lack, registered with ``register_kl``.
 
-The divergence of two normals is KL(N(μ, S) ‖ N(m, P)) = ½ [ tr(P⁻¹S) + (m-μ)ᵀP⁻¹(m-μ) - D
-+ log |P| / |S| ]; here P is diagonal and S is not, so that nothing needs to be inverted. Near S = P
-the trace, D and the determinants cancel, so that they are taken together: with σ of the diagonal
-part of q and δ = σ / p - 1 each dimension adds δ² + 2 [δ - log(1 + δ)], which is never negative.
+KL(N(μ, S) ‖ N(m, P)) = ½ [ tr(P⁻¹S) + (m-μ)ᵀP⁻¹(m-μ) - D + log |P| / |S| ]; here P is diagonal
+and S is not, so that no matrix is inverted. Near S = P the trace, D and the determinants cancel, so
+they are combined: with σ of the diagonal part of q and δ = σ / p - 1, each dimension contributes
+δ² + 2 [δ - log(1 + δ)] ≥ 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.distributions import (
     register_kl,
 )
 
-from ppl_vae.distributions.saddle_point import log1p_deficit
+from ppl_vae.distributions.saddle_point import minus_log1p
 
 
 @register_kl(MultivariateNormal, Independent)
@@ -28,14 +28,14 @@ def _full_rank_from_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
 
 @register_kl(LowRankMultivariateNormal, Independent)
 def _low_rank_from_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Tensor:
-    # |D + WWᵀ| = |D| |I + WᵀD⁻¹W|, and torch keeps the Cholesky factor of the latter.
+    # |D + WWᵀ| = |D| |I + WᵀD⁻¹W|; torch has the Cholesky factor of the latter.
     half_log_det = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     scale, variance = q._unbroadcasted_cov_diag.sqrt(), q._unbroadcasted_cov_factor.square().sum(-1)
     return _from_diagonal(q.loc, scale, variance, p) - half_log_det
 
 
 def _from_diagonal(loc: Tensor, scale: Tensor, variance: Tensor, p: Independent) -> Tensor:
-    """Return KL but for the determinant of what q adds to N(loc, diag scale²), its ``variance``."""
+    """Return the KL without the determinant of what q adds to N(loc, diag scale²): ``variance``."""
     if not isinstance(p.base_dist, Normal) or len(p.event_shape) != 1:
         raise NotImplementedError(f"no closed form of the KL to {p}")
     if p.event_shape != loc.shape[-1:]:
@@ -46,6 +46,6 @@ def _from_diagonal(loc: Tensor, scale: Tensor, variance: Tensor, p: Independent)
     p_loc, p_scale = p.base_dist.loc, p.base_dist.scale
     precision = p_scale.square().reciprocal()
     delta = (scale - p_scale) / p_scale
-    of_scales = delta.square() + 2 * log1p_deficit(delta, scale / p_scale)
-    each = of_scales + precision * (variance + (loc - p_loc).square())
-    return 0.5 * each.sum(-1)
+    scale_terms = delta.square() + 2 * minus_log1p(delta, scale / p_scale)
+    terms = scale_terms + precision * (variance + (loc - p_loc).square())
+    return 0.5 * terms.sum(-1)

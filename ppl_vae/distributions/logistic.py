@@ -1,8 +1,8 @@
 r"""Mixtures of discretised logistics over grey levels, for single elements and for RGB pixels.
 
 A logistic variable y with location μ and scale s, P(y ≤ t) = sigmoid((t - μ) / s), is rounded to
-the nearest of L levels spread evenly over [-1, 1], the lowest and the highest of which take the
-tails; x = (y + 1) / 2 is the grey value in [0, 1]. The masses sum to one exactly.
+the nearest of L equidistant levels in [-1, 1], of which the lowest and the highest take the tails;
+x = (y + 1) / 2 is the grey value in [0, 1]. The masses sum to one exactly.
 
 Source: Salimans et al. 2017 (arXiv 1701.05517), equations 1 to 3.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 from torch.nn import functional as F
 
-from ppl_vae.distributions.grey import GreyGrid, OnGreyGrid
+from ppl_vae.distributions.grey import GreyGrid, GreyGridDistribution
 
 
-class DiscretisedLogisticMixture(OnGreyGrid):
+class DiscretisedLogisticMixture(GreyGridDistribution):
     r"""P(x) = Σ_m softmax(logits)_m [sigmoid((y + h - μ_m) / s_m) - sigmoid((y - h - μ_m) / s_m)].
 
     Here y = 2x - 1 is the grey value on [-1, 1] and h = 1 / (levels - 1) half a level; the lowest
@@ -66,23 +66,23 @@ class DiscretisedLogisticMixture(OnGreyGrid):
 
     @property
     def mean(self) -> Tensor:
-        """E[x], exact: a sum over the levels, one level in memory at a time."""
+        """E[x], exact: a sum over the levels, one at a time in memory."""
         return (self.logits.softmax(-1) * _mean(self.loc, self.scale, self.levels)).sum(-1)
 
     @property
     def variance(self) -> Tensor:
-        """Var[x], exact, as the mean."""
+        """Var[x], exact, like the mean."""
         mean, last = self.mean.unsqueeze(-1), self.levels - 1
         # E[f(x)] = f(0) + Σ_k [f(x_k) - f(x_{k-1})] P(x ≥ x_k), with f(x) = (x - mean)².
         total = mean.square().expand_as(self.loc)
         for k in range(1, self.levels):
             step = ((2 * k - 1) / last - 2 * mean) / last
-            total = total + step * _reaches(k, self.loc, self.scale, self.levels)
+            total = total + step * _at_least(k, self.loc, self.scale, self.levels)
         return (self.logits.softmax(-1) * total).sum(-1)
 
 
-class DiscretisedLogisticMixtureRGB(OnGreyGrid):
-    r"""A mixture shared by the channels of each pixel, whose means are regressed on x itself.
+class DiscretisedLogisticMixtureRGB(GreyGridDistribution):
+    r"""A mixture shared by the channels of each pixel, autoregressive over the channels.
 
     P(r, g, b) = Σ_m softmax(logits)_m P(r; μ_r, s_r) P(g; μ_g + α r', s_g)
     P(b; μ_b + β r' + γ g', s_b), each factor a discretised logistic, all parameters those of
@@ -98,9 +98,9 @@ class DiscretisedLogisticMixtureRGB(OnGreyGrid):
         validate_args: check parameters and values; None is torch's global setting.
 
     Values are images of shape ``(..., 3, H, W)``. ``mean`` is exact for red. For green and blue it
-    puts the component's mean red and green in place of their values, which is exact inside [0, 1],
-    as the regression is linear, and approximate where the clipping at 0 and 1 bends it: the exact
-    mean of blue is a sum over levels² terms per component. There is no ``variance``.
+    regresses on the component's mean red and green instead of their values, which is exact inside
+    [0, 1] and approximate where values are clipped at 0 and 1: the exact mean of blue is a sum over
+    levels² terms per component. There is no ``variance``.
     """
 
     arg_constraints = {  # noqa: RUF012  (as torch writes it)
@@ -162,7 +162,7 @@ class DiscretisedLogisticMixtureRGB(OnGreyGrid):
         return (weights * self._channels_in_turn(_mean)).sum(-1)
 
     def _channels_in_turn(self, grey_value: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
-        """Return red, green and blue per component, each from its location given those before."""
+        """Return red, green and blue per component, each given those before it."""
         before: list[Tensor] = []
         for c in range(3):
             x = grey_value(self._loc_given(before), self.scale.select(-4, c), self.levels)
@@ -170,7 +170,7 @@ class DiscretisedLogisticMixtureRGB(OnGreyGrid):
         return (torch.stack(before, -4) + 1) / 2
 
     def _loc_given(self, before: Sequence[Tensor]) -> Tensor:
-        """Return the location of the channel after those in ``before``, which are on [-1, 1]."""
+        """Return the location of the next channel given those before it, on [-1, 1]."""
         channel = len(before)
         loc = self.loc.select(-4, channel)
         first = channel * (channel - 1) // 2  # green's coefficient is α; blue's are β and γ
@@ -182,8 +182,8 @@ class DiscretisedLogisticMixtureRGB(OnGreyGrid):
 def _log_mass(level: Tensor, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Return log P(level) of discretised logistics; all broadcast.
 
-    In the middle, for a > b, log[sigmoid(a) - sigmoid(b)] = log sigmoid(a) + log sigmoid(-b) +
-    log(1 - e^{b-a}): no difference of nearly equal numbers, and nothing that underflows.
+    Between the ends, for a > b, log[sigmoid(a) - sigmoid(b)] = log sigmoid(a) + log sigmoid(-b) +
+    log(1 - e^{b-a}), which neither cancels nor underflows.
     """
     half = 1 / (levels - 1)
     deviation = 2 * half * _floating(level, loc) - 1 - loc
@@ -195,14 +195,14 @@ def _log_mass(level: Tensor, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
 
 
 def _floating(level: Tensor, loc: Tensor) -> Tensor:
-    """Return levels in the dtype of locations, in which all follows, but of 32 bits at least.
+    """Return levels in the dtype of the locations, but at least float32.
 
-    In bfloat16 neighbouring levels of 256 are one number.
+    In bfloat16 neighbouring levels of 256 coincide.
     """
     return level.to(torch.promote_types(loc.dtype, torch.float32))
 
 
-def _reaches(level: int, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
+def _at_least(level: int, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Return P(x ≥ level) for a level above the lowest."""
     edge = (2 * level - 1) / (levels - 1) - 1
     return torch.sigmoid((loc - edge) / scale)
@@ -212,7 +212,7 @@ def _mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Return E[x] of discretised logistics: Σ_k P(x ≥ x_k) / (levels - 1)."""
     total = torch.zeros_like(loc)
     for k in range(1, levels):
-        total = total + _reaches(k, loc, scale, levels)
+        total = total + _at_least(k, loc, scale, levels)
     return total / (levels - 1)
 
 

@@ -1,4 +1,4 @@
-"""Mixtures that torch and Pyro lack: of any components, and one with pathwise gradients."""
+"""Mixtures: of arbitrary components, and of diagonal normals with pathwise gradients."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 
 class Mixture(TorchDistribution):
-    r"""p(v) = Σ_k w_k p_k(v), for components that any distribution with a batch describes.
+    r"""p(v) = Σ_k w_k p_k(v), for components in the last batch dimension of any distribution.
 
     log p(v) = logsumexp_k [ log w_k + log p_k(v) ], with the log-density of the whole event.
-    Unlike ``MixtureSameFamily`` it asks nothing of the components but ``log_prob`` and ``sample``
-    (flows often lack ``expand``), and a draw costs that of one component, not of all.
+    Unlike ``MixtureSameFamily`` it needs only ``log_prob`` and ``sample`` of the components (flows
+    often lack ``expand``), and a draw costs that of one component, not of all.
 
     Args:
         logits: unnormalised log w, shape ``(components,)``.
@@ -56,7 +56,7 @@ class Mixture(TorchDistribution):
                 f"logits, got components of batch shape {tuple(components.batch_shape)}"
             )
         shape = components.batch_shape[:-1] if batch_shape is None else batch_shape
-        # Components are checked where they are made and evaluated.
+        # Components are validated where they are constructed and evaluated.
         super().__init__(shape, components.event_shape, validate_args=False)
 
     @property
@@ -65,7 +65,7 @@ class Mixture(TorchDistribution):
         return self.component_distribution.support
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
-        """Return the same mixture with its batch repeated; the components are left as they are."""
+        """Return the mixture with its batch expanded; the components are unchanged."""
         shape = torch.Size(batch_shape)
         try:
             fits = torch.broadcast_shapes(self.batch_shape, shape) == shape
@@ -95,14 +95,14 @@ class Mixture(TorchDistribution):
     def _log_joint(self, value: Tensor) -> Tensor:
         components = self.component_distribution
         normals = _as_normals(components)
-        if normals is None or value.device.type == "mps":  # which has no float64
+        if normals is None or value.device.type == "mps":  # mps lacks float64
             log_prob = components.log_prob(value.unsqueeze(-1 - self.event_dim))
         else:
             log_prob = _log_normals(value, normals)
         return self.mixture_distribution.logits + log_prob
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  (as torch does)
-        """Draw a component, then from it."""
+        """Draw a component, then a value from it."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             return self.select(self.mixture_distribution.sample(shape)).sample()
@@ -114,7 +114,7 @@ class Mixture(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """Σ_k w_k (Var_k[v] + E_k[v]²) - E[v]², in the form that does not cancel."""
+        """Σ_k w_k (Var_k[v] + E_k[v]²) - E[v]², in a form that does not cancel."""
         deviation = self.component_distribution.mean - self.mean.unsqueeze(-1 - self.event_dim)
         return self._average(self.component_distribution.variance + deviation.square())
 
@@ -125,7 +125,7 @@ class Mixture(TorchDistribution):
 
 
 class MixtureOfDiagonalNormals(TorchDistribution):
-    r"""q(z) = Σ_k w_k N(z; μ_k, diag σ_k²), with draws that have pathwise gradients.
+    r"""q(z) = Σ_k w_k N(z; μ_k, diag σ_k²) with pathwise gradients of draws.
 
     A draw picks a component, which has no derivative. Its conditional distribution functions do:
     u_d = F_d(z_d | z_1..z_{d-1}) are independent and uniform, and holding them fixed while the
@@ -134,12 +134,12 @@ class MixtureOfDiagonalNormals(TorchDistribution):
         dz_d/dφ = - [ ∂F_d/∂φ + Σ_{j<d} ∂F_d/∂z_j dz_j/dφ ] / q(z_d | z_1..z_{d-1}),
         F_d = Σ_k r_kd Φ((z_d - μ_kd) / σ_kd),    r_kd ∝ w_k Π_{j<d} N(z_j; μ_kj, σ_kj²),
 
-    gives the derivative of the draw, in means, scales and weights: E[f(z)] is differentiated
-    without bias. The variance grows with the separation of the components, since for a weight to
-    change mass has to cross the gap where the density is small. Time per draw is O(D² K).
+    is the derivative of the draw in means, scales and weights, an unbiased gradient of E[f(z)]. Its
+    variance grows with the separation of the components: to change a weight, mass has to cross the
+    gap where the density is small. Time per draw is O(D² K).
 
-    Pyro's ``MixtureOfDiagNormals`` has another pathwise gradient, but in Pyro 1.9 its gradient in
-    the weights is biased, components of equal means give NaN, and it lacks the mean.
+    Pyro's ``MixtureOfDiagNormals`` has another pathwise gradient; in Pyro 1.9 it is biased in the
+    weights and NaN for components of equal means, and the class lacks the mean.
 
     Source: Graves 2016 (arXiv 1607.05690); Figurnov et al. 2018 (arXiv 1805.08498), section 3.
 
@@ -175,7 +175,7 @@ class MixtureOfDiagonalNormals(TorchDistribution):
         super().__init__(batch, matrix[1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureOfDiagonalNormals:
-        """Return the same mixture with its batch repeated."""
+        """Return the mixture with its batch expanded."""
         new = self._get_checked_instance(MixtureOfDiagonalNormals, _instance)
         shape = torch.Size(batch_shape)
         new.logits = self.logits.expand(shape + self.logits.shape[-1:])
@@ -205,7 +205,7 @@ class MixtureOfDiagonalNormals(TorchDistribution):
         parameters = (self.logits, self.loc, self.scale)
         if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return z
-        # Repeated here and not inside, so that autograd sums over the repeats.
+        # Expanded here, outside, so that autograd sums over the expanded dimensions.
         return _Implicit.apply(
             z,
             self.logits.expand(*shape, -1),
@@ -226,7 +226,7 @@ class MixtureOfDiagonalNormals(TorchDistribution):
 
 
 def _as_normals(components: Distribution) -> Normal | None:
-    """Return the normals, (K, D), that components with diagonal covariances are made of."""
+    """Return the normals, (K, D), of components with diagonal covariances; None for others."""
     if not isinstance(components, Independent) or len(components.event_shape) != 1:
         return None
     normals = components.base_dist
@@ -237,8 +237,8 @@ def _log_normals(value: Tensor, normals: Normal) -> Tensor:
     r"""Return Σ_d log N(v_d; μ_kd, σ_kd²) for all k, shape ``(..., K)``, by one matrix product.
 
     Σ_d (v_d - μ_kd)² / σ_kd² = Σ_d v_d² / σ_kd² - 2 Σ_d v_d μ_kd / σ_kd² + Σ_d μ_kd² / σ_kd²
-    takes no memory for each v, k and d. Where |v| is many σ the terms cancel, so that they are
-    summed in float64: at 1,000 σ, the error is still below that of the direct form in float32.
+    needs no memory of size v × k × d. For |v| ≫ σ the terms cancel, and are therefore summed in
+    float64: even at 1,000 σ the error is below that of the direct form in float32.
     """
     if normals._validate_args:
         normals._validate_sample(value.unsqueeze(-2))
@@ -257,10 +257,10 @@ def _log_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Implicit(torch.autograd.Function):
-    """Give a draw z its derivative in the parameters (log w, μ, σ) of the mixture it came from.
+    """The draw z, with its derivative in the parameters (log w, μ, σ) of its mixture.
 
-    The backward pass is made of differentiable operations of z and the parameters, so that second
-    derivatives are right too.
+    The backward pass is differentiable in z and the parameters, so that second derivatives are
+    right, too.
     """
 
     generate_vmap_rule = True
@@ -278,12 +278,12 @@ class _Implicit(torch.autograd.Function):
         z, logits, loc, scale = ctx.saved_tensors
         epsilon = (z.unsqueeze(-2) - loc) / scale
         log_normal = _log_normal(z.unsqueeze(-2), loc, scale)
-        # log r_kd: each component's share, given the dimensions before d; then q(z_d | before).
+        # log r_kd, the responsibilities given the dimensions before d, and log q(z_d | before).
         log_r = (logits.unsqueeze(-1) + _sum_before(log_normal)).log_softmax(-2)
         log_q = (log_r + log_normal).logsumexp(-2, keepdim=True)
-        after = (log_r + log_normal - log_q).exp()  # the share given d as well
-        # A_kd = r_kd (Φ_kd - F_d) / q_d is minus dz_d over d log r_kd. In the upper tail, where Φ
-        # and F are both 1 but for rounding, their complements are subtracted.
+        after = (log_r + log_normal - log_q).exp()  # responsibilities given d as well
+        # A_kd = r_kd (Φ_kd - F_d) / q_d = -dz_d / d log r_kd. In the upper tail, where Φ and F are
+        # both 1 up to rounding, their complements are subtracted.
         r = log_r.exp()
         lower, upper = _ndtr(epsilon), _ndtr(-epsilon)
         f_lower = (r * lower).sum(-2, keepdim=True)
@@ -296,7 +296,7 @@ class _Implicit(torch.autograd.Function):
             j.mT, gradient.unsqueeze(-1), upper=True, unitriangular=True
         ).mT
         va = v * a
-        # A parameter of dimension j moves z_j itself, and through r the z_d after it.
+        # A parameter of dimension j moves z_j directly, and later z_d through r.
         beyond = _sum_before(va.flip(-1)).flip(-1)
         of_logits = -va.sum(-1)
         of_loc = v * after - beyond * epsilon / scale
@@ -310,5 +310,5 @@ def _sum_before(x: Tensor) -> Tensor:
 
 
 def _ndtr(x: Tensor) -> Tensor:
-    """Return the standard normal distribution function, exact to rounding in the lower tail."""
+    """Return the standard normal CDF, accurate in the lower tail."""
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))

@@ -1,4 +1,4 @@
-"""How a network's outputs become the location and scale of a normal, everywhere in the package."""
+"""Normal distributions from the outputs of a network."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def diagonal_normal(owner: str, outputs: Tensor, min_scale: int | float = MIN_SC
     """Return N(μ, diag σ²) for outputs ``(..., 2 * D)``: μ, then s, σ = softplus(s) + min_scale.
 
     Args:
-        owner: the class whose network it was, for messages.
-        outputs: what the network returned.
-        min_scale: the least that σ may be.
+        owner: the class that owns the network, for messages.
+        outputs: the network's output.
+        min_scale: lower bound of σ.
 
     Raises:
         ValueError: if the number of features is odd.
     """
     if outputs.shape[-1] % 2:
         raise ValueError(
-            f"{owner}: net must return location and unconstrained scale, an even number "
-            f"of features on the last dimension, got an output of shape {tuple(outputs.shape)}"
+            f"{owner}: net must return location and unconstrained scale, an even number of "
+            f"features on the last dimension, got an output of shape {tuple(outputs.shape)}"
         )
     loc, unconstrained_scale = outputs.chunk(2, dim=-1)
     return dist.Normal(loc, positive_scale(unconstrained_scale, min_scale)).to_event(1)
@@ -43,14 +43,14 @@ def cholesky_factor(
     r"""Return a lower-triangular L with a positive diagonal, shape ``(..., D, D)``.
 
     L_ii = σ_i = softplus(s_i) + min_scale, and L_ij = σ_i a_ij / √D for j < i: the scale σ times
-    correlated noise (I + A / √D) ε. For a of unit size that matrix and its inverse are of moderate
-    size, whatever D and σ are. With L_ij = a_ij / √D the inverse would grow with a / σ to a power
-    of D: at D = 50 and σ = 0.1 a float32 density is wrong by thousands of nats.
+    correlated noise (I + A / √D) ε. For a of unit size that matrix is well-conditioned for any D
+    and σ. With L_ij = a_ij / √D the inverse would grow like a power D of a / σ: at D = 50 and
+    σ = 0.1 a float32 density is wrong by thousands of nats.
 
     Args:
         unconstrained_diagonal: s, shape ``(..., D)``.
         below_diagonal: a, shape ``(..., D (D - 1) / 2)``, row after row: a_21, a_31, a_32, a_41...
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
     """
     diagonal = positive_scale(unconstrained_diagonal, min_scale)
     d = diagonal.shape[-1]

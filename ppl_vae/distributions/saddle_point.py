@@ -1,9 +1,9 @@
-r"""Masses of counts in saddle-point form, in which nothing large cancels.
+r"""Masses of counts in saddle-point form, without cancellation for large counts.
 
-x log μ - μ - log x! is, at x = μ = 10⁷, a difference of numbers of 10⁸ that is 9: float32 has
-nothing left of it. The same is -D - g with the deviance D = x log(x / μ) - x + μ, which is 0 at
-x = μ, and g(x) = log x! - x log x + x, about ½ log 2πx; neither is negative. D has a series where
-x is near μ, and g is Stirling's formula with its error as a series.
+At x = μ = 10⁷, x log μ - μ - log x! = -9 is a difference of numbers of size 10⁸, of which float32
+retains no digit. It equals -D - g with the deviance D = x log(x / μ) - x + μ ≥ 0, which is 0 at
+x = μ, and g(x) = log x! - x log x + x ≥ 0, about ½ log 2πx. D is a series for x near μ, and g is
+Stirling's formula with its remainder as a series.
 
 Source: Loader 2000, "Fast and accurate computation of binomial probabilities", section 3.
 """
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 _NEAR = 0.25
-"""|v| = |a - b| / (a + b) below which log(a / b) is summed as a series of v."""
+"""Threshold of |v| = |a - b| / (a + b) below which log(a / b) is a series in v."""
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 """log Γ(t + 1) = t log t - t + ½ log 2πt + Σ_n c_n t^(1-2n)."""
 
 
-def common(*tensors: Tensor) -> list[Tensor]:
-    """Return tensors broadcast, and in one dtype of 32 bits at least.
+def broadcast_floats(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors broadcast and in a common dtype, at least float32.
 
-    Counts above 256 are not in bfloat16, nor is a mass of theirs.
+    bfloat16 does not hold counts above 256, nor their masses.
     """
     dtype = torch.float32
     for tensor in tensors:
@@ -44,40 +44,40 @@ def negative_binomial_deviance(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     return _NegativeBinomialDeviance.apply(x, mean, r)
 
 
-def log_factorial_excess(x: Tensor) -> Tensor:
+def stirling_remainder(x: Tensor) -> Tensor:
     """Return g(x) = log x! - x log x + x: 0 at 0, and ½ log 2πx + 1 / 12x - ... for large x."""
-    first = _first(x)
-    below, above = x.clamp(max=first), x.clamp(min=first)
+    threshold = _stirling_threshold(x)
+    below, above = x.clamp(max=threshold), x.clamp(min=threshold)
     log_x = torch.log(x.clamp(min=torch.finfo(x.dtype).tiny))
     direct = torch.lgamma(below + 1) - below * log_x + below
-    stirling = 0.5 * (log_x + math.log(2 * math.pi)) + _series(above)
-    return torch.where(x < first, direct, stirling)
+    stirling = 0.5 * (log_x + math.log(2 * math.pi)) + _stirling_series(above)
+    return torch.where(x < threshold, direct, stirling)
 
 
-def log_gamma_gain(r: Tensor, x: Tensor) -> Tensor:
+def log_gamma_increment(r: Tensor, x: Tensor) -> Tensor:
     """Return h(r + x) - h(r) for h(t) = log Γ(t) - t log t + t, of r > 0 and x ≥ 0."""
-    first = _first(r)
-    below, above = r.clamp(max=first), r.clamp(min=first)
-    # Here the terms log t / 2 of both would cancel.
-    gain = _series(above + x) - _series(above) - 0.5 * torch.log1p(x / above)
-    return torch.where(r < first, _h(below + x) - _h(below), gain)
+    threshold = _stirling_threshold(r)
+    below, above = r.clamp(max=threshold), r.clamp(min=threshold)
+    # The terms log t / 2 of both are combined, since they would cancel.
+    gain = _stirling_series(above + x) - _stirling_series(above) - 0.5 * torch.log1p(x / above)
+    return torch.where(r < threshold, _h(below + x) - _h(below), gain)
 
 
 def _h(t: Tensor) -> Tensor:
-    first = _first(t)
-    below, above = t.clamp(max=first), t.clamp(min=first)
+    threshold = _stirling_threshold(t)
+    below, above = t.clamp(max=threshold), t.clamp(min=threshold)
     log_t = t.log()
     direct = torch.lgamma(below) - below * log_t + below
-    stirling = _series(above) - 0.5 * (log_t - math.log(2 * math.pi))
-    return torch.where(t < first, direct, stirling)
+    stirling = _stirling_series(above) - 0.5 * (log_t - math.log(2 * math.pi))
+    return torch.where(t < threshold, direct, stirling)
 
 
-def _first(t: Tensor) -> float:
-    """Return from where on Stirling's series is right to the rounding of the dtype."""
+def _stirling_threshold(t: Tensor) -> float:
+    """Return the argument from which on Stirling's series is accurate in the dtype."""
     return 16.0 if t.dtype == torch.float64 else 8.0
 
 
-def _series(t: Tensor) -> Tensor:
+def _stirling_series(t: Tensor) -> Tensor:
     inverse = 1 / t
     square = inverse.square()
     last, *before = reversed(_STIRLING if t.dtype == torch.float64 else _STIRLING[:3])
@@ -87,7 +87,7 @@ def _series(t: Tensor) -> Tensor:
     return total * inverse
 
 
-def _atanh_excess(v: Tensor) -> Tensor:
+def _atanh_remainder(v: Tensor) -> Tensor:
     """Return atanh(v) / v - 1 = v² / 3 + v⁴ / 5 + ..., for |v| < 1/4."""
     square = v.square().clamp(max=_NEAR**2)
     terms = 14 if v.dtype == torch.float64 else 5
@@ -98,19 +98,19 @@ def _atanh_excess(v: Tensor) -> Tensor:
 
 
 def _deviance(x: Tensor, mean: Tensor, difference: Tensor) -> Tensor:
-    """Return x log(x / μ) - (x - μ), where the difference x - μ is known better than its terms."""
+    """Return x log(x / μ) - (x - μ), given a more accurate difference x - μ."""
     both = x + mean
     v = difference / both.clamp(min=torch.finfo(x.dtype).tiny)
-    near = v * (difference + 2 * x * _atanh_excess(v))
+    near = v * (difference + 2 * x * _atanh_remainder(v))
     far = x * _log_ratio(x.clamp(min=torch.finfo(x.dtype).tiny), mean) - difference
     return torch.where(v.abs() < _NEAR, near, far)
 
 
-def log1p_deficit(t: Tensor, one_more: Tensor) -> Tensor:
-    """Return t - log(1 + t), where 1 + t is known better near 0."""
+def minus_log1p(t: Tensor, one_plus_t: Tensor) -> Tensor:
+    """Return t - log(1 + t), given a more accurate 1 + t."""
     v = t / (2 + t)
-    near = v * (t - 2 * _atanh_excess(v))
-    return torch.where(v.abs() < _NEAR, near, t - one_more.log())
+    near = v * (t - 2 * _atanh_remainder(v))
+    return torch.where(v.abs() < _NEAR, near, t - one_plus_t.log())
 
 
 def _slope(x: Tensor, mean: Tensor) -> Tensor:
@@ -119,12 +119,12 @@ def _slope(x: Tensor, mean: Tensor) -> Tensor:
 
 
 def _log_ratio(x: Tensor, mean: Tensor) -> Tensor:
-    """Return log(x / μ); roots, so that the quotient of a count and a tiny mean is finite."""
+    """Return log(x / μ), by roots, so that the quotient of a count by a tiny mean is finite."""
     return 2 * torch.log(x.sqrt() / mean.sqrt())
 
 
 class _PoissonDeviance(torch.autograd.Function):
-    """Has its derivatives in closed form: those of the branches would cancel."""
+    """D(x, μ) with derivatives in closed form, since those of the branches would cancel."""
 
     generate_vmap_rule = True
 
@@ -147,7 +147,7 @@ class _PoissonDeviance(torch.autograd.Function):
 
 
 class _NegativeBinomialDeviance(torch.autograd.Function):
-    """Is r (t - log(1 + t)) + D(x, μ (1 + t)), 1 + t = (r + x) / (r + μ): both 0 at x = μ."""
+    """r (t - log(1 + t)) + D(x, μ (1 + t)) with 1 + t = (r + x) / (r + μ): both 0 at x = μ."""
 
     generate_vmap_rule = True
 
@@ -155,7 +155,7 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
     def forward(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
         spread, difference = r + mean, x - mean
         ratio = (r + x) / spread
-        of_failures = r * log1p_deficit(difference / spread, ratio)
+        of_failures = r * minus_log1p(difference / spread, ratio)
         return of_failures + _deviance(x, mean * ratio, difference * (r / spread))
 
     @staticmethod
@@ -171,5 +171,5 @@ class _NegativeBinomialDeviance(torch.autograd.Function):
         return (
             gradient * _log_ratio(x, mean * ratio) if of_x else None,
             gradient * _slope(x, mean) * (r / spread) if of_mean else None,
-            gradient * log1p_deficit((x - mean) / spread, ratio) if of_r else None,
+            gradient * minus_log1p((x - mean) / spread, ratio) if of_r else None,
         )

@@ -1,4 +1,4 @@
-"""Draws that depend on a seed alone, and leave no trace."""
+"""Draws that depend only on a seed and leave the global random state unchanged."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import torch
 
 from ppl_vae.errors import seed_of
 from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import restored
 
 
 @contextmanager
 def seeded(owner: str, seed: int) -> Iterator[None]:
-    """Seed torch's generators, and put them back as they were; no other thread draws meanwhile.
+    """Seed torch's generators and restore them at exit; no other thread draws meanwhile.
 
     Raises:
-        TypeError: if the seed is no integer; the message names the owner.
-        ValueError: if it is negative, or of more than 64 bits.
+        TypeError: if the seed is not an integer.
+        ValueError: if it is negative, or has more than 64 bits.
     """
     seed = seed_of(owner, seed)
-    # Seeding a generator of a device that is not in use would be remembered there.
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with exclusively(), torch.random.fork_rng(devices=devices):
+    with exclusively(), restored():
         torch.default_generator.manual_seed(seed)
-        if devices:
+        if torch.cuda.is_initialized():  # otherwise torch would remember to seed the devices later
             torch.cuda.manual_seed_all(seed)
         yield

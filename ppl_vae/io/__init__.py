@@ -1,12 +1,12 @@
-"""Safe files: pairs, weights and the state of a training, whole or not there at all.
+"""Saving and loading of pairs, weights and training states, and pairs as plain configurations.
 
-Weights are safetensors, states are safetensors and JSON, configurations name classes of the package
-and nothing else: loading runs no code of whoever wrote the files.
+Files are complete or not there. Loading runs no code from them: weights are safetensors, states are
+safetensors and JSON, and a configuration can only name classes of the package.
 """
 
-from ppl_vae.io.atomic import clear_leftovers, new_folder, refuse_links, replaced_file
-from ppl_vae.io.config import ConfigError, dump, from_config, resolve, to_config
+from ppl_vae.io.config import dump, from_config, to_config
 from ppl_vae.io.errors import (
+    ConfigError,
     DamagedError,
     MismatchError,
     NewerFormatError,
@@ -14,10 +14,9 @@ from ppl_vae.io.errors import (
     UnsafeError,
 )
 from ppl_vae.io.hub import pull, push
-from ppl_vae.io.manifest import check, seal
 from ppl_vae.io.pairs import Matched, load, load_matching, save
 from ppl_vae.io.state import load_state, save_state
-from ppl_vae.io.tensors import load_weights, read_tensors, save_weights, write_tensors
+from ppl_vae.io.tensors import load_weights, save_weights
 
 __all__ = [
     "ConfigError",
@@ -27,25 +26,16 @@ __all__ = [
     "NewerFormatError",
     "StorageError",
     "UnsafeError",
-    "check",
-    "clear_leftovers",
     "dump",
     "from_config",
     "load",
     "load_matching",
     "load_state",
     "load_weights",
-    "new_folder",
     "pull",
     "push",
-    "read_tensors",
-    "refuse_links",
-    "replaced_file",
-    "resolve",
     "save",
     "save_state",
     "save_weights",
-    "seal",
     "to_config",
-    "write_tensors",
 ]

@@ -1,7 +1,7 @@
-"""Files and folders that are there whole or not at all, whenever the process or the machine stops.
+"""Files and folders that appear complete or not at all, even if the process is killed.
 
-Everything is written beside its place, brought to the disk (fsync), and renamed, which happens at
-once; then the rename is brought to the disk.
+Everything is written under a temporary name beside its place, synchronised to the disk (fsync),
+and renamed, which is atomic; then the folder with the new name is synchronised.
 """
 
 from __future__ import annotations
@@ -10,58 +10,40 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ppl_vae.errors import path_of
 from ppl_vae.io.errors import UnsafeError
 
 PREFIX = ".ppl-vae-tmp-"
-"""How the names of temporary files and folders start."""
+"""How temporary names start."""
 
-# What file systems answer that cannot bring a folder to the disk; others tell of a failure.
-_NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+# Answers of file systems that cannot synchronise a folder; other errors are real failures.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Put a file in the place of what is there, at once, when its writing has succeeded.
+    """Replace a file atomically once the body of ``with`` has written the temporary path it gets.
 
-    Args:
-        path: where; the folder must exist.
-
-    Yields:
-        A path in the same folder, to be written to, with the same suffix.
-
-    Raises:
-        OSError: if it cannot be written. On this and on any other failure, an interrupt by the
-            keyboard too, the file that was there stays as it was and nothing else is left.
-        UnsafeError: if there is a link of that name.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replaced_file(Path(folder) / "numbers.csv") as file:
-        ...         _ = file.write_text("1,2,3")
-        ...     os.listdir(folder)
-        ['numbers.csv']
+    The folder must exist; the suffix is the same. On any failure, KeyboardInterrupt included, the
+    old file stays and the temporary one is removed. A link raises UnsafeError.
     """
     target = path_of("", "path", path)
     if target.is_symlink():
-        raise UnsafeError(
-            f"{target} is a link; write to what it leads to, by its own name, or remove the link"
-        )
+        raise UnsafeError(f"{target} is a link; write to its target directly, or remove the link")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(target))
-    temporary = _beside(target)
+    temporary = _temporary_beside(target)
     try:
-        with _named(target):
+        with _naming(target):
             yield temporary
             _sync(temporary)
             os.replace(temporary, target)
     except BaseException:
-        with suppress(OSError):  # the failure itself is what matters
+        with suppress(OSError):  # the original failure is what matters
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
@@ -69,27 +51,19 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a folder that appears at once, with all that is in it, when its filling has succeeded.
+    """Make a folder atomically, with everything that the body of ``with`` puts into it.
 
-    Args:
-        path: where; the folder that it is in must exist.
-
-    Yields:
-        A folder beside it, to be filled.
-
-    Raises:
-        FileExistsError: if there is something of that name.
-        OSError: if it cannot be written. On any failure nothing is left of it.
+    On any failure nothing is left. Raises FileExistsError if there is something of that name.
     """
     target = path_of("", "path", path)
     _refuse_existing(target)
-    temporary = _beside(target)
+    temporary = _temporary_beside(target)
     temporary.mkdir()
     try:
-        with _named(target):
+        with _naming(target):
             yield temporary
             _sync_tree(temporary)
-            _refuse_existing(target)  # an empty folder would be replaced
+            _refuse_existing(target)  # rename would replace an empty folder
             os.rename(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -98,83 +72,70 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those that it is in, unless it is there.
-
-    Raises:
-        OSError: if it cannot be made, such as where a file is; the message names it.
-    """
+    """Make a folder and its parents, unless it exists; an OSError names it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"no folder can be made, {error.strerror}", str(path)) from error
+        raise OSError(error.errno, f"cannot make a folder, {error.strerror}", str(path)) from error
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Put bytes in the place of a file, at once.
+def write_files(contents: Mapping[Path, bytes | str]) -> None:
+    """Write several files; none is put in its place before all are on the disk, the last first."""
+    with ExitStack() as files:
+        for path, content in contents.items():
+            file = files.enter_context(replaced_file(path))
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            with _naming(path):
+                file.write_bytes(data)
 
-    Raises:
-        OSError: if they cannot be written; the file that was there stays as it was.
-    """
-    with replaced_file(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
+
+def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Replace a file atomically by bytes, or by text in UTF-8; on failure the old file stays."""
+    write_files({path_of("", "path", path): content})
 
 
 def refuse_links(folder: str | os.PathLike[str], but: Callable[[Path], bool] | None = None) -> None:
-    """Raise an error if there is a link in a folder, or below.
+    """Raise UnsafeError if there is a link anywhere in a folder, except where ``but`` allows it.
 
-    What is written, renamed and removed through a link lies outside the folder, where nobody looks.
-    The folder itself may be reached by one. Nothing is followed.
-
-    Args:
-        folder: need not be there.
-        but: tells which links may be there.
-
-    Raises:
-        UnsafeError: if there is one; the message names it.
+    Through a link, files outside the folder would be overwritten or removed. None is followed. The
+    folder need not exist, and may itself be reached by a link.
     """
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
             inner = Path(path, name)
             if inner.is_symlink() and not (but is not None and but(inner)):
                 raise UnsafeError(
-                    f"{inner} is a link; the folder of a run holds its files itself, as they are "
-                    f"written over and removed. Copy here what it leads to, or remove it"
+                    f"{inner} is a link, and files in the folder of a run are overwritten and "
+                    f"removed; copy its target here, or remove it"
                 )
 
 
 def clear_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove the temporary files and folders that killed processes left in a folder.
+    """Remove the temporary files and folders that killed processes left in a folder; return them.
 
-    Only for a folder where nobody is writing: what another process is about to finish goes too.
-
-    Returns:
-        The paths that were removed; none where there is no such folder.
-
-    Raises:
-        OSError: if one cannot be removed.
+    Only safe while no other process is writing there.
     """
-    removed = []
-    for path in sorted(path_of("clear_leftovers", "folder", folder).glob(f"{PREFIX}*")):
+    leftovers = sorted(path_of("clear_leftovers", "folder", folder).glob(f"{PREFIX}*"))
+    for path in leftovers:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-        removed.append(path)
-    return removed
+    return leftovers
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder to the disk, with the names of what is in it, where the disk can do that."""
+    """Synchronise a folder's entries to the disk, where the file system can do that."""
     try:
         _sync(path)
     except OSError as error:
-        if error.errno not in _NOT_FOR_FOLDERS:
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
-    """Name the file in errors of the system that name none, as that of a full disk."""
+def _naming(target: Path) -> Iterator[None]:
+    """Name the file in errors that name none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -183,8 +144,8 @@ def _named(target: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
-def _beside(target: Path) -> Path:
-    # From the system's randomness: a seed of the user's decides nothing here, nor is it used up.
+def _temporary_beside(target: Path) -> Path:
+    # From the system's randomness: independent of the user's seeds, and without drawing from them.
     return target.with_name(f"{PREFIX}{secrets.token_hex(8)}{target.suffix}")
 
 
@@ -198,7 +159,7 @@ def _refuse_existing(target: Path) -> None:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with _named(path):
+        with _naming(path):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Pairs on the Hugging Face Hub, by the package ``huggingface_hub``."""
+"""Pairs on the Hugging Face Hub, with the package ``huggingface_hub``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.errors import describe
+from ppl_vae.io.atomic import write_file
 from ppl_vae.io.pairs import CONFIG, WEIGHTS, load, save
 from ppl_vae.models import Pair, StackedVAE
 
@@ -23,21 +24,21 @@ def push(
     token: str | None = None,
     message: str | None = None,
 ) -> str:
-    """Put a pair on the Hub, in one commit, and a page about it unless it has one.
+    """Upload a pair to the Hub in one commit, with a model card unless there is one.
 
     Args:
         pair: the pair.
-        repo_id: ``user/name``; made if it is not there.
-        private: make it so that others do not see it.
-        token: of your account; the one of ``hf auth login`` if not given.
-        message: of the commit.
+        repo_id: ``user/name``; created if it does not exist.
+        private: whether a new repository is private.
+        token: of your account; that of ``hf auth login`` if not given.
+        message: for the commit.
 
     Returns:
-        The address of the repository.
+        The URL of the repository.
 
     Raises:
         ImportError: if ``huggingface_hub`` is not installed.
-        ConfigError: as :func:`ppl_vae.io.save`; nothing was sent.
+        ConfigError: as :func:`ppl_vae.save`; nothing was uploaded.
     """
     if not isinstance(pair, (Pair, StackedVAE)):
         raise TypeError(f"push: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}")
@@ -47,7 +48,7 @@ def push(
         folder = save(pair, name)
         address = hub.create_repo(repo_id, private=private, token=token, exist_ok=True)
         if not hub.file_exists(repo_id, CARD, token=token):
-            (folder / CARD).write_text(_card(pair, repo_id), encoding="utf-8")
+            write_file(folder / CARD, _card(pair, repo_id))
         hub.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
@@ -64,12 +65,12 @@ def pull(
     token: str | None = None,
     allow: Collection[str] = (),
 ) -> Pair | StackedVAE:
-    """Return a pair from the Hub. Nothing of what is there is run, see :func:`load`.
+    """Download a pair from the Hub. No code from there is run, see :func:`ppl_vae.load`.
 
     Args:
         repo_id: ``user/name``.
-        revision: a branch, tag or commit; the newest if not given.
-        token: of your account, for what others do not see.
+        revision: a branch, tag or commit; the latest if not given.
+        token: of your account, for private repositories.
         allow: top-level packages of your own that may be imported.
 
     Raises:
@@ -85,7 +86,6 @@ def pull(
 
 
 def _check_name(owner: str, repo_id: object) -> None:
-    """Raise an error unless a name may be one of a repository."""
     expected = f"{owner}: repo_id must be 'user/name'"
     if not isinstance(repo_id, str):
         raise TypeError(f"{expected}, got {describe(repo_id)}")
@@ -119,7 +119,7 @@ from ppl_vae import io  # pip install 'ppl-vae[hub]'
 pair = io.pull({repo_id!r})
 ```
 
-It was built as
+It was built by
 
 ```python
 {pair!r}

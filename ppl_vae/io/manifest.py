@@ -1,4 +1,4 @@
-"""A folder's list of its files with their sizes and checksums, by which damage is found."""
+"""A folder's manifest: the sizes and checksums of its files, by which damage is found."""
 
 from __future__ import annotations
 
@@ -10,55 +10,44 @@ from pathlib import Path, PurePosixPath
 
 from ppl_vae.errors import describe, path_of, quoted, reason
 from ppl_vae.files import opened, read_bytes
-from ppl_vae.io.atomic import PREFIX, write_bytes
+from ppl_vae.io.atomic import PREFIX, write_file
 from ppl_vae.io.errors import DamagedError, UnsafeError
-from ppl_vae.io.versions import FORMAT, check_format
+from ppl_vae.io.format import FORMAT, MANIFEST_BYTES, check_format
 from ppl_vae.version import __version__
 
 NAME = "manifest.json"
-LARGEST = 2**20
-"""Bytes of a manifest, at most."""
 
 
 def seal(folder: str | os.PathLike[str]) -> None:
-    """Write ``manifest.json``: the size and the SHA-256 of every file in the folder, and below.
+    """Write ``manifest.json``: the size and SHA-256 of every file in the folder and below.
 
-    Raises:
-        ValueError: if there is something else than files and folders in it, such as a link.
-        OSError: if a file cannot be read, or the manifest not be written.
+    Raises ValueError if it contains anything but files and folders, such as a link.
     """
-    folder = path_of("seal", "folder", folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
+    folder = _folder("seal", folder)
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ValueError(
-                f"seal: {path} is a link or no file; a sealed folder holds its files itself"
+                f"seal: {path} is a link or not a regular file; copy its target into the folder"
             )
         if path.is_file() and name != NAME and not path.name.startswith(PREFIX):
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    listed = {"format": FORMAT, "ppl_vae": __version__, "files": files}
-    write_bytes(folder / NAME, (json.dumps(listed, indent=2) + "\n").encode())
+    manifest = {"format": FORMAT, "ppl_vae": __version__, "files": files}
+    write_file(folder / NAME, json.dumps(manifest, indent=2) + "\n")
 
 
 def check(folder: str | os.PathLike[str]) -> list[str]:
-    """Compare every file that the manifest lists with what it says; others are not looked at.
+    """Compare every file in the manifest with its size and checksum; return their names.
 
-    Returns:
-        The names of the files, relative to the folder.
+    Other files are ignored.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        DamagedError: if the manifest cannot be read, or a file is missing, has another size or
-            another checksum; the message names the folder, the file and what is wrong.
+        DamagedError: if the manifest cannot be read, or a file is missing or differs.
         UnsafeError: if the manifest names a file outside the folder.
         NewerFormatError: if a newer version wrote it.
     """
-    folder = path_of("check", "folder", folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {reason(str(folder), 500)}")
+    folder = _folder("check", folder)
     files = _files(folder)
     resolved: dict[Path, Path] = {}
     paths = {name: _within(folder, name, resolved) for name in files}  # all, before any is read
@@ -68,7 +57,7 @@ def check(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with opened(path, sys.maxsize, error=DamagedError) as file:
         while chunk := file.read(2**20):
@@ -76,58 +65,60 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _folder(owner: str, folder: str | os.PathLike[str]) -> Path:
+    path = path_of(owner, "folder", folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {reason(str(path), 500)}")
+    return path
+
+
 def _files(folder: Path) -> dict[str, object]:
     path = folder / NAME
     if not path.is_file():
-        raise DamagedError(
-            f"{folder}: {NAME} is missing, so that it cannot be told whether the folder is whole"
-        )
+        raise DamagedError(f"{folder}: {NAME} is missing; the folder may be incomplete")
     if path.is_symlink():
-        raise UnsafeError(f"{folder}: {NAME} is a link; a sealed folder holds its files itself")
-    data = read_bytes(path, LARGEST, error=DamagedError)
+        raise UnsafeError(f"{folder}: {NAME} is a link; it must be a regular file")
+    data = read_bytes(path, MANIFEST_BYTES, error=DamagedError)
     try:
-        listed = json.loads(data.decode("utf-8"))
+        manifest = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{folder}: {NAME} cannot be read: {reason(error, 100)}") from None
-    if not isinstance(listed, dict):
-        raise DamagedError(f"{folder}: {NAME} holds no mapping, got {describe(listed)}")
-    check_format(f"{folder}: {NAME}", listed.get("format"), listed.get("ppl_vae"))
-    files = listed.get("files")
+    if not isinstance(manifest, dict):
+        raise DamagedError(f"{folder}: {NAME} must be a mapping, got {describe(manifest)}")
+    check_format(f"{folder}: {NAME}", manifest.get("format"), manifest.get("ppl_vae"))
+    files = manifest.get("files")
     if not isinstance(files, dict):
-        raise DamagedError(f"{folder}: {NAME} lists no files, got {describe(files)}")
+        raise DamagedError(f"{folder}: {NAME}: files must be a mapping, got {describe(files)}")
     return files
 
 
 def _within(folder: Path, name: str, resolved: dict[Path, Path]) -> Path:
-    """Return the path of a file; folders are resolved once, which takes long."""
+    """Return the path of a listed file, with folders resolved once, as that takes long."""
     parts = PurePosixPath(name).parts
     path = folder.joinpath(*parts)
     strange = not parts or ".." in parts or "\\" in name or "\0" in name
     if strange or PurePosixPath(name).is_absolute() or path.is_symlink():
-        raise UnsafeError(f"{folder}: {NAME} names {quoted(name)}, which is no file of this folder")
+        raise UnsafeError(
+            f"{folder}: {NAME} lists {quoted(name)}, which is not a file in this folder"
+        )
     for one in (folder, path.parent):
         if one not in resolved:
             resolved[one] = one.resolve()
     if not resolved[path.parent].is_relative_to(resolved[folder]):
-        raise UnsafeError(
-            f"{folder}: {NAME} names {quoted(name)}, which a link leads out of this folder"
-        )
+        raise UnsafeError(f"{folder}: {NAME} lists {quoted(name)}, outside this folder by a link")
     return path
 
 
 def _compare(folder: Path, name: str, path: Path, entry: object) -> None:
+    where = f"{folder}: {reason(name)}"
     if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
-        raise DamagedError(f"{folder}: {NAME} does not say how long {reason(name)} is")
+        raise DamagedError(f"{folder}: {NAME} has no size for {reason(name)}")
     if not path.is_file():
-        raise DamagedError(f"{folder}: {reason(name)} is missing")
+        raise DamagedError(f"{where} is missing")
     size, expected = path.stat().st_size, entry["bytes"]
     if size < expected:
-        raise DamagedError(f"{folder}: {reason(name)} is truncated: {size} of {expected} bytes")
+        raise DamagedError(f"{where} is truncated: {size} of {expected} bytes")
     if size > expected:
-        raise DamagedError(
-            f"{folder}: {reason(name)} is too long: {size} instead of {expected} bytes"
-        )
+        raise DamagedError(f"{where} is too long: {size} instead of {expected} bytes")
     if sha256(path) != entry.get("sha256"):
-        raise DamagedError(
-            f"{folder}: {reason(name)} is damaged: its SHA-256 is not that of the manifest"
-        )
+        raise DamagedError(f"{where} is corrupt: its SHA-256 is not that in {NAME}")

@@ -1,4 +1,4 @@
-"""Do two pairs compute the same? Their modules are run on the same numbers."""
+"""Comparison of two pairs by running their modules on the same inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Calls = dict[nn.Module, tuple[Any, ...]]
 
 @contextmanager
 def recorded() -> Iterator[Calls]:
-    """Record what modules were last called with: a pair runs its parts when it is built."""
+    """Record the last inputs of every module: a pair runs its parts while it is built."""
     calls: Calls = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -33,17 +33,12 @@ def recorded() -> Iterator[Calls]:
 
 
 def different_outputs(live: nn.Module, again: nn.Module, calls: Calls) -> Iterator[str]:
-    """Return in words where a live pair computes something else than one that was built anew.
+    """Describe the modules whose outputs differ between a live pair and one that was rebuilt.
 
-    Each module is run on random numbers of the shapes that it was called with, in evaluation and in
-    training mode, with the same random state; what is innermost comes first. The live modules are
-    not run, but shadows of them, which have their classes, attributes and hooks, and the numbers of
-    the other pair: nothing of the former is changed, and it may be trained meanwhile.
-
-    Args:
-        live: the pair.
-        again: another, of the same structure, on the same devices; it is used up.
-        calls: of modules of the latter.
+    Each module is run on random inputs of the shapes in ``calls``, in evaluation and in training
+    mode, from the same random state, innermost modules first. The live modules are not run, but
+    shadows of them with their classes, attributes and hooks, and the tensors of the rebuilt pair:
+    the live pair is unchanged, and may be trained meanwhile. The rebuilt pair is changed.
     """
     found = []
     shadow = _shadow(live, again, {})
@@ -56,20 +51,20 @@ def different_outputs(live: nn.Module, again: nn.Module, calls: Calls) -> Iterat
             inputs = _random(calls[module], device)
             for mode in ("evaluation", "training"):
                 # Another thread may have drawn from the generator in between.
-                if not any(_run_alike(twin, module, inputs, mode) for _ in range(TRIES)):
+                if not any(_same_outputs(twin, module, inputs, mode) for _ in range(TRIES)):
                     found.append(
-                        f"{spelled(path)} gives other outputs here than there, in {mode} mode"
+                        f"{spelled(path)} has different outputs here and there, in {mode} mode"
                     )
                     break
     return iter(found)
 
 
 TRIES = 3
-"""How often two modules are run before their outputs are said to differ."""
+"""Runs of two modules before their outputs are said to differ."""
 
 
 def _shadow(live: nn.Module, again: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Return a module that runs as a live one does, with the numbers of one built anew."""
+    """Return a module that computes what a live one does, with the tensors of a rebuilt one."""
     if live in made:
         return made[live]
     made[live] = shadow = object.__new__(type(live))
@@ -91,7 +86,7 @@ def _shadow(live: nn.Module, again: nn.Module, made: dict[nn.Module, nn.Module])
 
 
 def _random(inputs: Any, device: torch.device | str) -> Any:
-    """Return standard-normal numbers in the place of floating-point tensors."""
+    """Replace floating-point tensors by standard-normal ones."""
     if isinstance(inputs, Tensor):
         inputs = inputs.to(device)
         return torch.randn_like(inputs) if inputs.is_floating_point() else inputs
@@ -100,38 +95,38 @@ def _random(inputs: Any, device: torch.device | str) -> Any:
     return inputs
 
 
-def _run_alike(one: nn.Module, two: nn.Module, inputs: tuple[Any, ...], mode: str) -> bool:
+def _same_outputs(one: nn.Module, two: nn.Module, inputs: tuple[Any, ...], mode: str) -> bool:
     outputs = []
     for module in (one, two):
         module.train(mode == "training")
         torch.manual_seed(1)
         outputs.append(_result(module, *inputs))
-    return _alike(*outputs)
+    return _equal(*outputs)
 
 
 def _result(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Return what a function makes of inputs, or the class of its error."""
+    """Return a function's result, or the class of its error."""
     try:
         return function(*inputs)
     except Exception as error:  # such as batch normalisation's, of a single datum
         return type(error)
 
 
-def _alike(one: Any, two: Any) -> bool:
+def _equal(one: Any, two: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         if one.shape != two.shape or one.dtype != two.dtype:
             return False
         if not one.is_floating_point():
             return torch.equal(one, two)
-        # Kernels may sum in another order each time.
+        # Kernels may sum in a different order each time.
         atol = torch.finfo(one.dtype).eps ** 0.75
         return torch.allclose(one, two, rtol=100 * atol, atol=atol, equal_nan=True)
     if isinstance(one, Distribution) and isinstance(two, Distribution):
         value = _result(one.sample)
-        return type(one) is type(two) and _alike(*(_result(p.log_prob, value) for p in (one, two)))
+        return type(one) is type(two) and _equal(*(_result(p.log_prob, value) for p in (one, two)))
     if isinstance(one, (tuple, list)) and isinstance(two, (tuple, list)):
         pairs = zip(one, two, strict=False)
-        return len(one) == len(two) and all(_alike(a, b) for a, b in pairs)
+        return len(one) == len(two) and all(_equal(a, b) for a, b in pairs)
     if isinstance(one, (type, str)) or isinstance(two, (type, str)):
         return one == two
     return type(one) is type(two) or type(one).__qualname__ == type(two).__qualname__

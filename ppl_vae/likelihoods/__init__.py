@@ -1,4 +1,4 @@
-"""Likelihoods p(x | z): conditional distributions that a network computes from the latents.
+"""Likelihoods p(x | z): conditional distributions whose parameters a network computes from z.
 
 =========================================== ================================================
 `Bernoulli`                                 values 0 and 1
@@ -8,13 +8,11 @@
 `Poisson`, `NegativeBinomial`               counts 0, 1, 2, ..., as floating-point numbers
 =========================================== ================================================
 
-``net_shape(event_shape, ...)`` of each is the shape that its network must return per datum. A mass
-(nats of the data themselves) cannot be compared with a density (nats of real values) unless the
-data are dequantised, see `ppl_vae.data.Dataset.dequantised`.
+``net_shape(event_shape, ...)`` of each is the shape of its network's output per datum. Masses and
+densities can be compared only if the data are dequantised, see `ppl_vae.data.Dataset.dequantised`.
 """
 
-from ppl_vae.likelihoods.bernoulli import Bernoulli
-from ppl_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ppl_vae.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson
 from ppl_vae.likelihoods.grey import Categorical, DiscretisedLogisticMixture
 from ppl_vae.likelihoods.normal import Laplace, Normal

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions import logistic
-from ppl_vae.distributions.grey import GreyLevels
+from ppl_vae.distributions.grey import GreyCategorical
 from ppl_vae.distributions.scale import positive_scale
-from ppl_vae.errors import positive_int
-from ppl_vae.likelihoods.parameters import at_least_two, grouped, widened
+from ppl_vae.errors import integer, positive_int
+from ppl_vae.likelihoods.elementwise import Elementwise, shape_of_outputs, split_outputs
 
 
-class Categorical(NeuralConditional):
+class Categorical(Elementwise):
     """P(x_d = k / (L - 1) | z) = softmax(net(z)_d)_k: any distribution over L grey levels.
 
-    Values are on the grid k / (L - 1), k = 0, ..., L - 1, in [0, 1] and not the integers k, so
-    that networks see the same numbers whatever the likelihood, and swapping it is one argument.
+    Values are on the grid k / (L - 1), k = 0, ..., L - 1, in [0, 1], not the integers k, so that
+    networks see the same numbers under any likelihood.
 
     Args:
         net: any module ``(..., latent_dim) -> (..., *event)`` with L times the channels, on the
@@ -37,40 +36,39 @@ class Categorical(NeuralConditional):
     """
 
     def __init__(self, net: nn.Module, levels: int = 256, *, event_dim: int = 1) -> None:
-        super().__init__(net)
-        self.levels = at_least_two("Categorical", levels)
-        self.event_dim = positive_int("Categorical", "event_dim", event_dim)
+        super().__init__(net, event_dim=event_dim)
+        self.levels = _checked_levels("Categorical", levels)
 
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, levels: int = 256) -> tuple[int, ...]:
-        """Return what the network must return per datum: a logit per level and element."""
-        return widened(event_shape, at_least_two("Categorical", levels))
+        """Return the shape of the network's output per datum: a logit per level and element."""
+        return shape_of_outputs(event_shape, _checked_levels("Categorical", levels))
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return P(x | context), batch shape ``(...)``."""
-        logits = grouped(
+        logits = split_outputs(
             "Categorical",
             self.outputs(*context),
             self.event_dim,
             self.levels,
             f"a logit for each of levels={self.levels}",
         )
-        return GreyLevels(logits).to_event(self.event_dim)
+        return GreyCategorical(logits).to_event(self.event_dim)
 
 
-class DiscretisedLogisticMixture(NeuralConditional):
+class DiscretisedLogisticMixture(Elementwise):
     r"""A mixture of logistics, rounded to grey levels k / (L - 1) in [0, 1].
 
     On y = 2x - 1 in [-1, 1], with h = 1 / (L - 1) half a level,
 
         P(x | z) = Σ_m π_m [ sigmoid((y + h - μ_m) / s_m) - sigmoid((y - h - μ_m) / s_m) ],
 
-    where the lowest and highest levels take the tails. Unlike `Categorical` it knows that levels
-    are ordered, and it needs fewer outputs.
+    where the lowest and highest levels take the tails. Unlike `Categorical` it knows the order of
+    the levels, and needs fewer outputs.
 
-    **Flat data, and images of other than 3 channels**: every element has a mixture of its own; the
-    network returns 3 M numbers for each, in the order logits of π, then μ, then unconstrained s,
-    each component-major.
+    **Flat data, and images without 3 channels**: every element has its own mixture; the network
+    returns 3 M numbers for each: the logits of π, then μ, then unconstrained s, each
+    component-major.
 
     **RGB images** (``event_dim=3``, 3 channels): the channels of a pixel share the component, and
     the location of green is μ_g + α r, that of blue μ_b + β r + γ g, for the red and green values
@@ -78,9 +76,8 @@ class DiscretisedLogisticMixture(NeuralConditional):
     3 M unconstrained scales and 3 M unconstrained coefficients, each component-major (red, green,
     blue, or α, β, γ, of the first component, then those of the second).
 
-    Which of the two it is follows from the network's channels: 10 M, or 3 M for each of 1, 2, 4,
-    5, ... channels. s = softplus(.) + 1e-4, where the paper's code has max(e^., e^-7); α, β, γ =
-    tanh(.), as there.
+    The network's number of channels decides: 10 M, or 3 M for each of 1, 2, 4, 5, ... channels.
+    s = softplus(.) + 1e-4, where the paper's code has max(e^., e^-7); α, β, γ = tanh(.), as there.
 
     Source: Salimans et al. 2017 (arXiv 1701.05517), equations 1 to 3.
 
@@ -106,19 +103,18 @@ class DiscretisedLogisticMixture(NeuralConditional):
     def __init__(
         self, net: nn.Module, components: int = 10, levels: int = 256, *, event_dim: int = 1
     ) -> None:
-        super().__init__(net)
+        super().__init__(net, event_dim=event_dim)
         self.components = positive_int("DiscretisedLogisticMixture", "components", components)
-        self.levels = at_least_two("DiscretisedLogisticMixture", levels)
-        self.event_dim = positive_int("DiscretisedLogisticMixture", "event_dim", event_dim)
+        self.levels = _checked_levels("DiscretisedLogisticMixture", levels)
 
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, components: int = 10) -> tuple[int, ...]:
-        """Return what the network must return per datum; shape ``(3, H, W)`` is an RGB image."""
+        """Return the shape of the network's output per datum; ``(3, H, W)`` is an RGB image."""
         m = positive_int("DiscretisedLogisticMixture", "components", components)
-        shape = widened(event_shape, 1)
+        shape = shape_of_outputs(event_shape, 1)
         if len(shape) == 3 and shape[0] == 3:
             return (10 * m, *shape[1:])
-        return widened(shape, 3 * m)
+        return shape_of_outputs(shape, 3 * m)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return P(x | context), batch shape ``(...)``."""
@@ -136,7 +132,9 @@ class DiscretisedLogisticMixture(NeuralConditional):
                 )
         meaning = f"logits, locations and unconstrained scales of components={self.components}"
         count = 3 * self.components
-        parameters = grouped("DiscretisedLogisticMixture", outputs, self.event_dim, count, meaning)
+        parameters = split_outputs(
+            "DiscretisedLogisticMixture", outputs, self.event_dim, count, meaning
+        )
         logits, loc, unconstrained_scale = parameters.chunk(3, -1)
         p = logistic.DiscretisedLogisticMixture(
             logits, loc, positive_scale(unconstrained_scale), self.levels
@@ -158,3 +156,7 @@ class DiscretisedLogisticMixture(NeuralConditional):
             coefficients.tanh(),
             self.levels,
         )
+
+
+def _checked_levels(owner: str, levels: int) -> int:
+    return integer(owner, "levels", levels, 2, "8-bit grey values have 256")

@@ -12,28 +12,25 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.likelihoods.parameters import (
-    WithPositive,
-    count_with,
-    declare,
-    location_and,
-    plain,
-    widened,
+from ppl_vae.errors import describe
+from ppl_vae.likelihoods.elementwise import (
+    WithPositiveParameter,
+    outputs_per_element,
+    shape_of_outputs,
 )
 
 Scale: TypeAlias = int | float | Literal["learned", "parameter", "per-pixel"]
-"""A fixed number, one learned in either way, or one for each element, from the network."""
+"""A fixed number, one learned for all elements, in one of two ways, or one from the network."""
 
 MOMENTUM = 0.1
-"""What a training step's error counts in the running mean: the last ten or so make it."""
+"""Weight of a training step's error in the running mean, which averages the last ten or so."""
 
 
-class _Located(WithPositive):
-    """p(x | z) of a location that the network returns and a positive scale, element by element.
+class _LocationScale(WithPositiveParameter):
+    """A location-scale family: the network returns the location.
 
-    A scale that is ``"learned"`` is σ = e^s σ₀, where σ₀ is the scale of greatest likelihood of the
-    running mean error, which `follow` moves and no gradient sees, and s a parameter.
+    A ``"learned"`` scale is σ = e^s σ₀ with the maximum-likelihood scale σ₀ of the running mean
+    error (a buffer, see `update_running_statistics`) and a parameter s.
     """
 
     family: ClassVar[Any]  # of Pyro: (location, scale) -> distribution
@@ -48,55 +45,54 @@ class _Located(WithPositive):
         event_dim: int = 1,
         min_scale: int | float = MIN_SCALE,
     ) -> None:
-        super().__init__(net)
+        super().__init__(net, event_dim=event_dim)
         owner = type(self).__name__
-        self.event_dim = positive_int(owner, "event_dim", event_dim)
-        self.scale = plain(scale)
         self.min_scale = checked_min_scale(owner, min_scale)
         if scale == "learned":
+            self.scale = scale
             self.log_ratio = nn.Parameter(torch.zeros(()))
             self.register_buffer("running_error", torch.zeros(()))
             return
-        declare(self, "scale", scale, ("learned", "parameter", "per-pixel"))
+        self.declare_positive("scale", scale, ("learned", "parameter", "per-pixel"))
         if not isinstance(scale, str) and min_scale != MIN_SCALE:
             raise ValueError(
-                f"{owner}: min_scale is for scales that are learned, and scale is fixed, "
-                f"{describe(scale)}; leave min_scale out"
+                f"{owner}: min_scale bounds learned scales, and scale is fixed, {describe(scale)}; "
+                f"leave min_scale out"
             )
 
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, scale: Scale = 1.0) -> tuple[int, ...]:
-        """Return what the network must return per datum: locations, and scales if per pixel."""
-        return widened(event_shape, count_with(scale))
+        """Return the shape of the network's output per datum: locations, scales if per pixel."""
+        return shape_of_outputs(event_shape, outputs_per_element(scale))
 
     @staticmethod
     @abstractmethod
     def errors(deviations: Tensor) -> Tensor:
-        """Return what the scale of greatest likelihood follows from the mean of."""
+        """Return the errors whose mean determines the maximum-likelihood scale."""
 
     @staticmethod
     @abstractmethod
-    def best_scale(mean_error: Tensor) -> Tensor:
-        """Return the scale of greatest likelihood."""
+    def maximum_likelihood_scale(mean_error: Tensor) -> Tensor:
+        """Return the maximum-likelihood scale."""
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the location."""
         outputs = self.outputs(*context)
         if self.scale == "learned":
-            # 0 until there was a first error.
+            # 0 before the first update.
             error = torch.where(self.running_error > 0, self.running_error, 1.0)
-            scale = self.best_scale(error) * self.log_ratio.exp()
+            scale = self.maximum_likelihood_scale(error) * self.log_ratio.exp()
             location, scale = outputs, scale.clamp(min=self.min_scale)
         else:
-            location, scale = location_and(self, "scale", outputs, self.event_dim, self.min_scale)
+            location, scale = self.location_and_positive("scale", outputs, self.min_scale)
         return self.family(location, scale).to_event(self.event_dim)
 
     @torch.no_grad()
-    def follow(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
-        """Let the running error of a learned scale follow x, as a step of training observes it.
+    def update_running_statistics(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
+        """Move the running error of a learned scale towards the error of x.
 
         Args:
-            p_x: p(x | z), what `forward` returned.
+            p_x: p(x | z), as returned by `forward`.
             x: the data, broadcast against it.
             mask: True where x is observed; everywhere if None.
         """
@@ -112,27 +108,26 @@ class _Located(WithPositive):
         before = self.running_error
         moved = torch.where(before > 0, before.lerp(error, MOMENTUM), error)
         least = torch.finfo(before.dtype).tiny
-        # Without a single entry observed there is nothing to follow.
+        # NaN if no entry is observed.
         self.running_error.copy_(torch.where(error.isnan(), before, moved.clamp(min=least)))
 
 
-class Normal(_Located):
+class Normal(_LocationScale):
     r"""p(x | z) = Π_d N(x_d; net(z)_d, σ²), for real-valued data.
 
     With a fixed scale, -log p(x | z) = ‖x - net(z)‖² / (2σ²) + D log σ + D/2 log 2π: the
     "squared-error VAE" of many tutorials is this likelihood with σ = 1/√2, where the squared error
     has weight 1 against the KL (σ = 1 gives it weight 1/2). Choosing σ is choosing that weight.
 
-    ``scale="learned"`` takes the choice away, and the closed form in the place of Adam's walk to
-    it. Under an ELBO the best σ² is the mean squared error of all elements at draws z of the guide
-    (Rybkin et al. 2021, equation 5). σ = e^s √m, with two tensors: the buffer ``running_error`` m,
-    which every call of the model in training mode, with gradients, moves to the squared error
-    there, m ← 0.9 m + 0.1 ‖x - net(z)‖² / D, from the first on; and the parameter ``log_ratio``
-    s, 0 at the start, which is learned by its gradient. At the best σ of an ELBO s stays near 0.
-    Other bounds weight draws (by importance, or by the probability of an enumerated label) and
-    have another best σ, which s makes up for. σ does not depend on the batch that it scores, as m
-    moves after; in evaluation mode nothing moves, and what is saved, σ too, is all there is.
-    Before the first such call σ = 1.
+    ``scale="learned"`` makes that choice by the closed form instead of by gradient descent. Under
+    an ELBO the optimal σ² is the mean squared error of all elements at draws z of the guide (Rybkin
+    et al. 2021, equation 5). σ = e^s √m with two tensors: the buffer ``running_error`` m, updated
+    by every call of the model in training mode with gradients enabled, m ← 0.9 m + 0.1
+    ‖x - net(z)‖² / D (the first call sets it); and the parameter ``log_ratio`` s, initially 0 and
+    learned by its gradient. At the optimum of an ELBO s stays near 0. Other bounds weight draws (by
+    importance, or by the probability of an enumerated label) and have another optimal σ, for which
+    s compensates. A batch is scored before it updates m, so that σ does not depend on it; in
+    evaluation mode m is constant. Before the first update σ = 1.
 
     Source: Rybkin et al. 2021, "Simple and effective VAE training with calibrated decoders" (arXiv
     2006.13202), for the closed form.
@@ -142,17 +137,16 @@ class Normal(_Located):
             ``scale="per-pixel"`` it returns twice the channels: the mean, then the unconstrained
             scale, split on the first event dimension (the last dimension for flat data).
         scale: the standard deviation σ: a number (fixed); ``"learned"``, one for all pixels as
-            above; ``"parameter"``, one for all pixels that is learned by its gradient alone, σ =
-            softplus(``unconstrained_scale``) + min_scale, 1 at the start; or ``"per-pixel"``,
+            above; ``"parameter"``, one for all pixels learned by its gradient alone, σ =
+            softplus(``unconstrained_scale``) + min_scale, initially 1; or ``"per-pixel"``,
             softplus(.) + min_scale of a function of z.
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
-        min_scale: the least that a σ that is not fixed may be. A density grows without end where σ
-            goes to 0, as for pixels that are the same in all data; half a grey level is a good
-            bound.
+        min_scale: lower bound of a σ that is not fixed. A density is unbounded as σ → 0, as at
+            pixels that are the same in all data; half a grey level is a good bound.
 
     Raises:
-        ValueError: if ``scale`` is none of these, or ``min_scale`` is no positive number or given
-            for a fixed scale.
+        ValueError: if ``scale`` is none of these, or ``min_scale`` is not a positive number, or
+            given for a fixed scale.
 
     Example:
         >>> from ppl_vae import nets
@@ -168,24 +162,24 @@ class Normal(_Located):
         return deviations.square()
 
     @staticmethod
-    def best_scale(mean_error: Tensor) -> Tensor:
+    def maximum_likelihood_scale(mean_error: Tensor) -> Tensor:
         """Return σ, the root of the mean squared error."""
         return mean_error.sqrt()
 
 
-class Laplace(_Located):
+class Laplace(_LocationScale):
     """p(x | z) = Π_d exp(-|x_d - net(z)_d| / b) / 2b, for real-valued data with outliers.
 
-    The absolute error is to this likelihood what the squared error is to `Normal`. Its mean and
-    median are net(z); its standard deviation is √2 b.
+    Its -log p(x | z) is the absolute error, as the squared error is that of `Normal`. Mean and
+    median are net(z), the standard deviation is √2 b.
 
     Args:
         net: any module ``(..., latent_dim) -> (..., *event)`` that returns the location, and with
             ``scale="per-pixel"`` the unconstrained scale after it, as in `Normal`.
         scale: b: a number (fixed), ``"learned"``, ``"parameter"`` or ``"per-pixel"``, as in
-            `Normal`; the best b is the mean absolute error.
+            `Normal`; the maximum-likelihood b is the mean absolute error.
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
-        min_scale: the least that a b that is not fixed may be.
+        min_scale: lower bound of a b that is not fixed.
 
     Raises:
         ValueError: as for `Normal`.
@@ -199,6 +193,6 @@ class Laplace(_Located):
         return deviations.abs()
 
     @staticmethod
-    def best_scale(mean_error: Tensor) -> Tensor:
+    def maximum_likelihood_scale(mean_error: Tensor) -> Tensor:
         """Return b, the mean absolute error."""
         return mean_error

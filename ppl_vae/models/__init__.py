@@ -1,4 +1,4 @@
-"""Model/guide pairs: the only room with ``pyro.sample`` and ``pyro.plate``."""
+"""Model/guide pairs: the only package that writes programs with ``pyro.sample``."""
 
 from ppl_vae.models.conditional import ConditionalVAE
 from ppl_vae.models.hierarchical import HierarchicalVAE

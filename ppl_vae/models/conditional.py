@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.labels import Labels
-from ppl_vae.models.arrays import of_arrays
-from ppl_vae.models.datasets import of_data_sets
-from ppl_vae.models.observation import Observation, ordinary
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
-from ppl_vae.models.shapes import agree, zeros_for
-from ppl_vae.module_modes import inference
+from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.observation import Observation, autograd_safe
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.shapes import checked_observation, zeros_for
 from ppl_vae.registration import register
 
 
@@ -34,13 +32,13 @@ class ConditionalVAE(Pair):
         posterior: q(z | x, c); its network takes x and c concatenated, or apart (see
             :class:`ppl_vae.conditional.NeuralConditional`).
         likelihood: p(x | z, c); likewise for z and c.
-        num_classes: c is an integer label, shape ``(batch,)``, and the parts see it one-hot.
-        context_features: c is a vector, shape ``(batch, context_features)``. Give one of the two.
+        num_classes: for labels c, integers of shape ``(batch,)``, which the parts see one-hot.
+        context_features: for vectors c, shape ``(batch, context_features)``. Give one of the two.
 
     Raises:
-        TypeError: if a part is not a module of the right kind, or not one of ``num_classes`` and
-            ``context_features`` is given.
-        ValueError: if the parts disagree in shape.
+        TypeError: if a part is not a module of the right kind, or unless exactly one of
+            ``num_classes`` and ``context_features`` is given.
+        ValueError: if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -70,7 +68,9 @@ class ConditionalVAE(Pair):
         super().__init__()
         condition = Condition(num_classes, context_features)
         check_same_posterior("ConditionalVAE", prior, posterior)
-        observation = agree("ConditionalVAE", prior, posterior, likelihood, condition.features)
+        observation = checked_observation(
+            "ConditionalVAE", prior, posterior, likelihood, condition.features
+        )
         self.num_classes = None if num_classes is None else condition.features
         self.context_features = None if num_classes is not None else condition.features
         self.model = ConditionalModel(prior, likelihood, observation, condition)
@@ -78,21 +78,18 @@ class ConditionalVAE(Pair):
 
     @property
     def labels(self) -> Labels | None:
-        """What c may be, where it is a label."""
+        """The classes of c; None if c is a vector."""
         return self.model.condition.labels
 
-    @of_arrays
-    @inference
+    @inference_method
     def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
-        number = self.model.condition.number(c)
-        c = self.model.condition.seen(c, number, zeros_for(self.likelihood, 1).dtype)
-        p_x = self.likelihood(self.model.prior_at(c).expand((number,)).sample(), c)
-        return values_of("generate", p_x, mean)
+        condition, n = self.model.condition, self.model.condition.count(c)
+        c = condition.features_of(c, n, zeros_for(self.likelihood, 1).dtype)
+        p_x = self.likelihood(self.model.prior_given(c).expand((n,)).sample(), c)
+        return draw_or_mean("generate", p_x, mean)
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def encode(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -100,44 +97,40 @@ class ConditionalVAE(Pair):
 
         Where the boolean ``mask``, of x's shape, is False, x is not observed.
         """
-        x = self.observation.seen(x, mask)
-        return mean_of(self.posterior(x, self.model.condition.seen(c, len(x), x.dtype)))
+        x = self.observation.guide_input(x, mask)
+        return mean_of(self.posterior(x, self.model.condition.features_of(c, len(x), x.dtype)))
 
-    @of_arrays
-    @inference
+    @inference_method
     def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
         """Return E[x | z, c]."""
-        return self.likelihood(z, self.model.condition.seen(c, len(z), z.dtype)).mean
+        return self.likelihood(z, self.model.condition.features_of(c, len(z), z.dtype)).mean
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z, c] at one draw z ~ q(z | x, c); ``mask`` as for `encode`."""
-        x = self.observation.seen(x, mask)
-        c = self.model.condition.seen(c, len(x), x.dtype)
+        x = self.observation.guide_input(x, mask)
+        c = self.model.condition.features_of(c, len(x), x.dtype)
         return self.likelihood(self.posterior(x, c).sample(), c).mean
 
 
 class Condition:
-    """What c may be, and how networks see it; model and guide share one."""
+    """The condition c: its checks and its form as network input; model and guide share one."""
 
     def __init__(self, num_classes: int | None, context_features: int | None) -> None:
         if (num_classes is None) == (context_features is None):
             raise TypeError(
-                f"ConditionalVAE: give num_classes where c is a label, or context_features where "
-                f"it is a vector, and not both; got num_classes={num_classes} and "
-                f"context_features={context_features}"
+                f"ConditionalVAE: give either num_classes (labels c) or context_features (vectors "
+                f"c), got num_classes={num_classes} and context_features={context_features}"
             )
         name = "num_classes" if context_features is None else "context_features"
         width = num_classes if context_features is None else context_features
         self.features = positive_int("ConditionalVAE", name, width)
         self.labels = None if num_classes is None else Labels(self.features, "c")
 
-    def number(self, c: Tensor) -> int:
-        """Return how many data are to be drawn, one for each c."""
+    def count(self, c: Tensor) -> int:
+        """Return the number of data to draw, one for each c."""
         if isinstance(c, Tensor) and c.dim() and len(c):
             return len(c)
         what, one = "a label", "torch.full((5,), 0) for five of class 0"
@@ -148,8 +141,8 @@ class Condition:
             f"give {one}"
         )
 
-    def seen(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
-        """Return c as networks see it, ``(batch, features)``; raise an error if it does not suit.
+    def features_of(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
+        """Return c as input of networks, shape ``(batch, features)``, or raise an error.
 
         Raises:
             TypeError: if c is missing or of the wrong kind.
@@ -170,7 +163,7 @@ class Condition:
                 f"c has {int((~c.isfinite()).sum())} non-finite values (NaN or infinity) of "
                 f"{c.numel()}; remove or impute them"
             )
-        return ordinary(c)
+        return autograd_safe(c)
 
 
 class ConditionalModel(nn.Module):
@@ -189,8 +182,8 @@ class ConditionalModel(nn.Module):
         self.observation = observation
         self.condition = condition
 
-    def prior_at(self, c: Tensor) -> torch.distributions.Distribution:
-        """Return p(z | c), or p(z) where the prior takes no context; c as networks see it."""
+    def prior_given(self, c: Tensor) -> torch.distributions.Distribution:
+        """Return p(z | c) for ``features_of`` c, or p(z) if the prior takes no context."""
         return self.prior(c) if takes_context(self.prior) else self.prior()
 
     def forward(
@@ -203,11 +196,11 @@ class ConditionalModel(nn.Module):
     ) -> None:
         """Run the program on a batch x, ``(batch, *event)``, given c."""
         size = self.observation.batch_size(x, mask, size, c)
-        seen = self.condition.seen(c, size, zeros_for(self.likelihood, 1).dtype)
+        features = self.condition.features_of(c, size, zeros_for(self.likelihood, 1).dtype)
         register(self)
         with pyro.plate("data", size):
-            z = pyro.sample("z", self.prior_at(seen))
-            self.observation.sample(self.likelihood, self.likelihood(z, seen), x, mask)
+            z = pyro.sample("z", self.prior_given(features))
+            self.observation.sample(self.likelihood, self.likelihood(z, features), x, mask)
 
 
 class ConditionalGuide(nn.Module):
@@ -223,8 +216,8 @@ class ConditionalGuide(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, ``(batch, *event)``, given c."""
-        self.observation.check(x, mask)
-        seen = self.condition.seen(c, x.shape[0], x.dtype)
+        x = self.observation.guide_input(x, mask)
+        features = self.condition.features_of(c, x.shape[0], x.dtype)
         register(self)
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("z", self.posterior(self.observation.filled(x, mask), seen))
+            pyro.sample("z", self.posterior(x, features))

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.models.arrays import of_arrays
-from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.methods import dataset_method, inference_method
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
-from ppl_vae.models.shapes import check_parts, observation_of, probed, same_latents
-from ppl_vae.module_modes import inference
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.shapes import check_modules, check_same_latents, observation_of, probe
 from ppl_vae.registration import register
 
 
@@ -31,7 +29,7 @@ class HierarchicalVAE(Pair):
       et al. 2016 (arXiv 1602.02282) with :class:`ppl_vae.posteriors.PrecisionWeighted`, or the
       two-layer VampPrior model (arXiv 1705.07120, section 4).
 
-    Lists go from the data upwards: entry 0 belongs to z_1.
+    Lists are ordered from the data upwards: entry 0 belongs to z_1.
 
     Args:
         prior: p(z_L), from :mod:`ppl_vae.priors`.
@@ -40,13 +38,13 @@ class HierarchicalVAE(Pair):
         posteriors: bottom-up q(z_1 | x), q(z_2 | z_1), ...; top-down q(z_1 | x, z_2), ...,
             q(z_L | x). L of them.
         likelihood: p(x | z_1), from :mod:`ppl_vae.likelihoods`.
-        inference: in which direction the guide goes.
+        inference: the direction of the guide.
         skip_connections: the likelihood is p(x | z_1, ..., z_L), and its network sees all layers,
             z_1 first, concatenated or apart.
 
     Raises:
         TypeError: if a part is not a module that returns a distribution.
-        ValueError: if the parts disagree in shape or number.
+        ValueError: if the shapes or the numbers of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -83,22 +81,22 @@ class HierarchicalVAE(Pair):
                 f"got {describe(inference)}"
             )
         parts = {"conditionals": conditionals, "posteriors": posteriors}
-        for name, several in parts.items():
-            if not isinstance(several, (Sequence, nn.ModuleList)) or isinstance(several, str):
+        for name, modules in parts.items():
+            if not isinstance(modules, (Sequence, nn.ModuleList)) or isinstance(modules, str):
                 raise TypeError(
                     f"HierarchicalVAE: {name} must be a list of modules, z_1's first, got "
-                    f"{describe(several)}"
+                    f"{describe(modules)}"
                 )
-        check_parts(
+        check_modules(
             "HierarchicalVAE", {f"{n}[{i}]": p for n, s in parts.items() for i, p in enumerate(s)}
         )
-        check_parts("HierarchicalVAE", {"prior": prior, "likelihood": likelihood})
+        check_modules("HierarchicalVAE", {"prior": prior, "likelihood": likelihood})
         skip_connections = flag("HierarchicalVAE", "skip_connections", skip_connections)
         if len(conditionals) < 1 or len(posteriors) != len(conditionals) + 1:
             raise ValueError(
-                f"HierarchicalVAE: L layers need L posteriors and L - 1 conditionals, L being 2 or "
-                f"more, got {len(posteriors)} posteriors and {len(conditionals)} conditionals; "
-                f"with one layer use VAE"
+                f"HierarchicalVAE: L >= 2 layers need L posteriors and L - 1 conditionals, got "
+                f"{len(posteriors)} posteriors and {len(conditionals)} conditionals; for one layer "
+                f"use VAE"
             )
         self.inference = inference
         self.skip_connections = skip_connections
@@ -107,13 +105,13 @@ class HierarchicalVAE(Pair):
         ):
             if getattr(posterior, "conditional", conditional) is not conditional:
                 raise ValueError(
-                    f"HierarchicalVAE: posteriors[{layer}], {type(posterior).__name__}, holds "
-                    f"another conditional than conditionals[{layer}]; give both the same object"
+                    f"HierarchicalVAE: posteriors[{layer}], {type(posterior).__name__}, has a "
+                    f"conditional other than conditionals[{layer}]; pass the same object to both"
                 )
         top_down = inference == "top-down"
         if top_down:
             check_same_posterior("HierarchicalVAE", prior, posteriors[-1])
-        observation = _agree(
+        observation = _checked_observation(
             prior, conditionals, posteriors, likelihood, top_down, skip_connections
         )
         self.model = HierarchicalModel(
@@ -136,45 +134,46 @@ class HierarchicalVAE(Pair):
         """The guide's distribution that sees x alone: of z_1 bottom-up, of z_L top-down."""
         return self.posteriors[-1 if self.guide.top_down else 0]
 
-    @inference
+    @inference_method
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
-        """Draw n data from the top down, or E[x | z] at drawn latents with ``mean``."""
+        """Draw n data from the top layer down, or E[x | z] at drawn latents with ``mean``."""
         latents = [self.prior().sample((positive_int("generate", "n", n),))]
         for conditional in reversed(self.conditionals):
             latents.insert(0, conditional(latents[0]).sample())
-        return values_of("generate", self.model.likelihood_at(latents), mean)
+        return draw_or_mean("generate", self.model.likelihood_given(latents), mean)
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Return the latents of each layer, z_1 first: each layer's mean given the one before.
+        """Return the latents of all layers, z_1 first: the mean of each given the one before it.
 
         Where the boolean ``mask``, of x's shape, is False, x is not observed.
         """
-        x = self.observation.seen(x, mask)
+        x = self.observation.guide_input(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
-    @of_arrays
-    @inference
+    @inference_method
     def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
-        """Return E[x | z] at the latents of all layers, z_1 first, as :meth:`encode` has them."""
-        return self.model.likelihood_at(list(latents)).mean
+        """Return E[x | z] at the latents of all layers, z_1 first, as `encode` returns them."""
+        number = len(self.posteriors)
+        if not isinstance(latents, (tuple, list)) or len(latents) != number:
+            raise ValueError(
+                f"decode: latents must be the {number} tensors that encode returns, z_1's first, "
+                f"got {describe(latents)}"
+            )
+        return self.model.likelihood_given(list(latents)).mean
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z] at one draw of the guide's latents; ``mask`` as for `encode`."""
-        x = self.observation.seen(x, mask)
+        x = self.observation.guide_input(x, mask)
         latents = self.guide.latents(x, lambda _, q: q.sample())
-        return self.model.likelihood_at(list(latents)).mean
+        return self.model.likelihood_given(list(latents)).mean
 
-    def _posterior_of_prior(self, parts: dict[str, object]) -> object:
+    def _posterior_for_prior(self, parts: dict[str, object]) -> object:
         posteriors = parts["posteriors"]
         assert isinstance(posteriors, Sequence)
         return posteriors[-1]
@@ -198,8 +197,8 @@ class HierarchicalModel(nn.Module):
         self.observation = observation
         self.skip_connections = skip_connections
 
-    def likelihood_at(self, latents: list[Tensor]) -> Distribution:
-        """Return p(x | z), given the latents of all layers, z_1 first."""
+    def likelihood_given(self, latents: list[Tensor]) -> Distribution:
+        """Return p(x | z) for the latents of all layers, z_1 first."""
         return self.likelihood(*(latents if self.skip_connections else latents[:1]))
 
     def forward(
@@ -214,7 +213,7 @@ class HierarchicalModel(nn.Module):
             for conditional in reversed(self.conditionals):
                 layer -= 1
                 latents.insert(0, pyro.sample(f"z{layer}", conditional(latents[0])))
-            self.observation.sample(self.likelihood, self.likelihood_at(latents), x, mask)
+            self.observation.sample(self.likelihood, self.likelihood_given(latents), x, mask)
 
 
 class HierarchicalGuide(nn.Module):
@@ -231,7 +230,7 @@ class HierarchicalGuide(nn.Module):
     def latents(
         self, x: Tensor, value: Callable[[str, Distribution], Tensor]
     ) -> tuple[Tensor, ...]:
-        """Return the latents of all layers, z_1 first; ``value(site, q)`` makes each from its q."""
+        """Return the latents of all layers, z_1 first: ``value(site, q)`` of each posterior q."""
         order = list(enumerate(self.posteriors, start=1))
         if self.top_down:
             order.reverse()
@@ -244,13 +243,13 @@ class HierarchicalGuide(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, shape ``(batch, *event)``."""
-        self.observation.check(x, mask)
+        x = self.observation.guide_input(x, mask)
         register(self)
         with pyro.plate("data", x.shape[0]):
-            self.latents(self.observation.filled(x, mask), pyro.sample)
+            self.latents(x, pyro.sample)
 
 
-def _agree(
+def _checked_observation(
     prior: nn.Module,
     conditionals: Sequence[nn.Module],
     posteriors: Sequence[nn.Module],
@@ -258,22 +257,22 @@ def _agree(
     top_down: bool,
     skip_connections: bool,
 ) -> Observation:
-    """Return what may be observed, or raise an error that names the layers that disagree."""
+    """Return the pair's observation; raise an error naming layers whose shapes disagree."""
     owner = "HierarchicalVAE"
     layers = len(posteriors)
-    p = [probed(owner, "prior", prior)]  # that of z_1 first
+    p = [probe(owner, "prior", prior)]  # z_1's first, once the conditionals are in
     for layer in range(layers - 1, 0, -1):
         name = f"conditionals[{layer - 1}]"
-        p.insert(0, probed(owner, name, conditionals[layer - 1], p[0].event_shape))
+        p.insert(0, probe(owner, name, conditionals[layer - 1], p[0].event_shape))
     events = [p_z.event_shape for p_z in p]
-    p_x = probed(owner, "likelihood", likelihood, *(events if skip_connections else events[:1]))
+    p_x = probe(owner, "likelihood", likelihood, *(events if skip_connections else events[:1]))
     for layer, posterior in enumerate(posteriors):
         if top_down:
-            seen = [p_x.event_shape, *events[layer + 1 : layer + 2]]
+            inputs = [p_x.event_shape, *events[layer + 1 : layer + 2]]
         else:
-            seen = [events[layer - 1]] if layer else [p_x.event_shape]
+            inputs = [events[layer - 1]] if layer else [p_x.event_shape]
         name, generative = f"posteriors[{layer}]", [*conditionals, prior][layer]
-        q_z = probed(owner, name, posterior, *seen)
-        its_name = "prior" if generative is prior else f"conditionals[{layer}]"
-        same_latents(owner, its_name, generative, p[layer], name, posterior, q_z)
+        q_z = probe(owner, name, posterior, *inputs)
+        generative_name = "prior" if generative is prior else f"conditionals[{layer}]"
+        check_same_latents(owner, generative_name, generative, p[layer], name, posterior, q_z)
     return observation_of(owner, likelihood, p_x)

@@ -1,16 +1,15 @@
-"""Filling what is missing from the posterior predictive, for any pair."""
+"""Imputation of missing entries from the posterior predictive, for any pair."""
 
 from __future__ import annotations
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.estimators.log_weights import weighted_particles
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.training_term import is_training_term
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
@@ -37,18 +36,19 @@ def imputed(
     for tensor in context:
         if not isinstance(tensor, Tensor) or tensor.shape[:1] != x.shape[:1]:
             raise ValueError(
-                f"impute: x has {len(x)} data, but a further argument is {describe(tensor)}; give "
-                f"a tensor with one entry for each datum"
+                f"impute: x has {len(x)} data, so further arguments need {len(x)} entries, got "
+                f"{describe(tensor)}"
             )
     size = max(1, MAX_ROWS // max(num_particles, draws))
-    parts = zip(*(t.split(size) for t in (x, mask, *context)), strict=True)
+    batches = zip(*(t.split(size) for t in (x, mask, *context)), strict=True)
     filled = torch.cat(
-        [_part(model, guide, draws, num_particles, mean, *part) for part in parts], dim=1
+        [_impute_batch(model, guide, draws, num_particles, mean, *batch) for batch in batches],
+        dim=1,
     )
     return filled[0] if num_samples is None else filled
 
 
-def _part(
+def _impute_batch(
     model: nn.Module,
     guide: nn.Module,
     draws: int,
@@ -58,26 +58,13 @@ def _part(
     mask: Tensor,
     *context: Tensor,
 ) -> Tensor:
-    """Return imputations of some of the data, shape ``(draws, batch, *event)``."""
-    particles = pyro.plate("particles", num_particles, dim=-2)
-    drawn = poutine.trace(particles(guide)).get_trace(x, *context, mask=mask)
-    scored = poutine.trace(poutine.replay(particles(model), trace=drawn)).get_trace(
-        x, *context, mask=mask
+    """Return imputations of one batch, shape ``(draws, batch, *event)``."""
+    log_w, particles = weighted_particles(
+        model, guide, x, *context, num_particles=num_particles, max_plate_nesting=1, mask=mask
     )
-    log_w = x.new_zeros(num_particles, len(x))
-    for trace, sign in ((scored, 1), (drawn, -1)):
-        trace.compute_log_prob()
-        for site in trace.nodes.values():
-            if site["type"] != "sample" or site_is_subsample(site) or is_training_term(site):
-                continue
-            log_w = log_w + sign * site["log_prob"]
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
-    latents = {}
-    for name, site in drawn.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
-            event = site["value"].shape[site["value"].dim() - site["fn"].event_dim :]
-            latents[name] = site["value"].expand(*log_w.shape, *event)[chosen, data]
-    again = poutine.condition(pyro.plate("draws", draws, dim=-2)(model), data=latents)
-    site = poutine.trace(again).get_trace(None, *context, size=len(x)).nodes["x"]
+    latents = {name: value[chosen, data] for name, value in particles.items()}
+    resampled = poutine.condition(pyro.plate("draws", draws, dim=-2)(model), data=latents)
+    site = poutine.trace(resampled).get_trace(None, *context, size=len(x)).nodes["x"]
     return torch.where(mask, x, site["fn"].mean if mean else site["value"])

@@ -1,4 +1,4 @@
-"""What may be observed: the check that x suits the likelihood, and the site ``x`` itself."""
+"""Checks that x is compatible with the likelihood, and the site ``x`` itself."""
 
 from __future__ import annotations
 
@@ -26,68 +26,64 @@ _INTERVALS = tuple(
         constraints.less_than,
     )
 )
-"""Supports that hold all values between two that they hold."""
+"""Supports that are intervals: checking the extremes of x checks all its values."""
 
 _INTEGERS = (type(constraints.nonnegative_integer), constraints.integer_interval)
-"""Supports of integers, other than of 0 and 1 alone."""
+"""Supports of integers other than {0, 1}."""
 
 
-def ordinary(x: Tensor) -> Tensor:
-    """Return x, or a copy if it was made under ``torch.inference_mode()`` and there are gradients.
-
-    Autograd refuses to keep such a tensor for a backward pass.
-    """
+def autograd_safe(x: Tensor) -> Tensor:
+    """Return x, or a copy of an inference tensor, which autograd cannot save for backward."""
     return x.clone() if torch.is_grad_enabled() and x.is_inference() else x
 
 
 @runtime_checkable
-class Follows(Protocol):
-    """A likelihood that learns from what is observed otherwise than by gradients, too."""
+class TracksData(Protocol):
+    """A likelihood with running statistics of the data, like batch normalisation."""
 
-    def follow(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
-        """Learn from x, observed under p(x | z) where the mask, if any, is True.
+    def update_running_statistics(self, p_x: Distribution, x: Tensor, mask: Tensor | None) -> None:
+        """Update buffers by x, observed under p(x | z) where the mask, if any, is True.
 
-        Called after p(x | z) was computed, for a likelihood in training mode, with gradients: it
-        may move buffers, which p(x | z) must not hold for the backward pass.
+        Called after p(x | z) was computed, in training mode with gradients enabled; the backward
+        pass through p(x | z) must not need the old buffers.
         """
 
 
 class Observation:
-    """The shape and support of one datum; model and guide of a pair share one.
+    """The shape and support of one datum, shared by the model and guide of a pair.
 
-    Shapes are checked at every call, and values, too, but for calls under
-    ``pyro.enable_validation(False)``.
+    Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``.
 
     Args:
         event_shape: shape of one datum.
-        support: where the likelihood has a density, as torch's constraint on one datum.
-        likelihood: the likelihood's name, for messages.
+        support: of the likelihood, torch's constraint on one datum.
+        likelihood: its name, for messages.
     """
 
     def __init__(self, event_shape: Size, support: Constraint, likelihood: str) -> None:
         self.event_shape = event_shape
         self.support = support
         self.likelihood = likelihood
-        self.filling = self._inside()
+        self.filling = self._value_in_support()
 
     @property
     def is_boolean(self) -> bool:
-        """Whether the likelihood is one of 0 and 1."""
+        """Whether the support is {0, 1}."""
         return isinstance(self.element, type(constraints.boolean))  # a copy is another object
 
     @property
     def is_integer(self) -> bool:
-        """Whether the likelihood is one of integers as they are, such as counts."""
+        """Whether the support is integers other than {0, 1}, such as counts."""
         return isinstance(self.element, _INTEGERS)
 
     @property
     def is_discrete(self) -> bool:
-        """Whether p(x | z) is a mass, and no density."""
+        """Whether p(x | z) is a mass, not a density."""
         return bool(self.support.is_discrete)
 
     @property
     def levels(self) -> int | None:
-        """How many values in [0, 1] an entry of x may have; None where they are not so."""
+        """The number of grey levels in [0, 1] of an entry of x; None for other supports."""
         return 2 if self.is_boolean else getattr(self.element, "levels", None)
 
     @property
@@ -98,21 +94,25 @@ class Observation:
     def sample(
         self, likelihood: nn.Module, p_x: Distribution, x: Tensor | None, mask: Tensor | None
     ) -> None:
-        """Make the site ``x``: drawn where x is None, scored where it is given and observed."""
+        """Make the site ``x``: drawn if x is None, else scored where it is observed."""
         if x is not None:
             x = self.filled(x, mask)
-            if likelihood.training and torch.is_grad_enabled() and isinstance(likelihood, Follows):
-                likelihood.follow(p_x, x, mask)
+            if (
+                likelihood.training
+                and torch.is_grad_enabled()
+                and isinstance(likelihood, TracksData)
+            ):
+                likelihood.update_running_statistics(p_x, x, mask)
             if mask is not None:
-                p_x = self._masked(p_x, ordinary(mask))
+                p_x = self._masked(p_x, autograd_safe(mask))
         pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return x with a harmless value of the support where it is not observed."""
-        return ordinary(x) if mask is None else torch.where(mask, x, self.filling)
+        """Return x with a value of the support (0 if possible) where it is not observed."""
+        return autograd_safe(x) if mask is None else torch.where(mask, x, self.filling)
 
-    def seen(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Return x as a guide sees it, or raise an error as `check` does."""
+    def guide_input(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Check x and return it with missing entries filled."""
         self.check(x, mask)
         return self.filled(x, mask)
 
@@ -123,31 +123,33 @@ class Observation:
         size: int | None = None,
         context: Tensor | None = None,
     ) -> int:
-        """Check what a model is called with, and return the number of data.
+        """Check the arguments of a model and return the number of data.
 
-        Where x is not observed it is ``size``, or that of the context, or 1.
+        If x is not observed it is ``size``, or the length of the context, or 1.
 
         Raises:
-            TypeError: if x or the mask is no tensor of the right kind.
+            TypeError: if x or the mask is not a tensor of the right dtype.
             ValueError: if a shape is wrong, a value is not finite or outside the support, or both
-                or none of x and size are given.
+                x and size are given.
         """
         if x is None:
             if mask is not None:
-                raise ValueError("a mask says which entries of x are observed; give x with it")
+                raise ValueError(
+                    "mask marks the observed entries of x, and x is missing; give x with it"
+                )
             if size is None:
                 size = len(context) if isinstance(context, Tensor) and context.dim() else 1
             return positive_int("model", "size", size)
         if size is not None:
             raise ValueError(
-                f"size={size} says how many data to draw where x is not observed, but x is given "
+                f"size={size} is the number of data to draw without x, but x is given "
                 f"({describe(x)}); leave one of them out"
             )
         self.check(x, mask)
         return x.shape[0]
 
     def check(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Raise an error that names x, what came and what was expected, if x does not suit."""
+        """Raise an error unless x, where observed, is in the support and has the event shape."""
         self.check_shape(x)
         if mask is not None:
             self.check_mask(x, mask)
@@ -156,12 +158,12 @@ class Observation:
             self.check_values(x)
 
     def check_shape(self, x: Tensor) -> None:
-        """Raise an error if x is no floating-point tensor of shape ``(batch, *event_shape)``."""
+        """Raise an error unless x is a floating-point tensor ``(batch, *event_shape)``."""
         expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
         if not isinstance(x, Tensor):
             raise TypeError(
-                f"x must be a floating-point tensor, {expected}, got {describe(x)}; of a "
-                f"ppl_vae.data.Dataset give dataset.tensor()"
+                f"x must be a floating-point tensor, {expected}, got {describe(x)}; a "
+                f"ppl_vae.data.Dataset is passed as dataset.tensor()"
             )
         if not x.is_floating_point():
             raise TypeError(
@@ -180,21 +182,20 @@ class Observation:
             raise ValueError(f"expected {expected} with at least one datum, got {describe(x)}")
 
     def arranged(self, x: Tensor) -> Tensor:
-        """Return data in the declared shape, from the flat form, or flattened in their own order.
+        """Return x reshaped to the event shape from its flat form, or flattened.
 
         Raises:
-            ValueError: if they have another shape.
+            ValueError: if its shape is incompatible.
         """
         if x.dim() > 1 and same_event(x.shape[1:], self.event_shape):
             return x.reshape(len(x), *self.event_shape)
         self.check_shape(x)
         return x
 
-    def suited(self, data: Any) -> Any:
-        """Return a data set as the likelihood has it: in the declared shape, and counts unscaled.
+    def prepared(self, data: Any) -> Any:
+        """Return a data set with images in the event shape, and unscaled if x are counts.
 
-        Of another shape it is returned as it is, and so it is for flat data, for which batches are
-        flattened when they are drawn.
+        For a likelihood of flat data the shape is kept: batches are flattened when drawn.
 
         Args:
             data: a :class:`ppl_vae.data.Dataset`.
@@ -207,12 +208,12 @@ class Observation:
         return data
 
     def check_values(self, x: Tensor) -> None:
-        """Raise an error that says how many values of x are not finite or outside the support."""
+        """Raise an error if values of x are not finite or outside the support."""
         if x.device.type == "meta":
             expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
             raise TypeError(f"expected {expected} with values, got {describe(x)}")
         x = x.detach()
-        if self._suits(x):
+        if self._all_in_support(x):
             return
         finite = torch.isfinite(x)
         if not finite.all():
@@ -226,33 +227,35 @@ class Observation:
             advice = ""
             if self.is_boolean:
                 advice = (
-                    "; grey values in a ppl_vae.data.Dataset, with their scale, are binarised; or "
-                    "give likelihood= of such values (ContinuousBernoulli for grey values, Poisson "
-                    "or NegativeBinomial for counts, Normal for real values)"
+                    "; put grey values in a ppl_vae.data.Dataset, with their scale, to binarise "
+                    "them, or choose another likelihood= (ContinuousBernoulli for grey values, "
+                    "Poisson or NegativeBinomial for counts, Normal for real values)"
                 )
             elif self.is_integer:
                 advice = (
-                    "; counts are whole numbers as they are: leave out the scale of the data, or "
-                    "use the likelihood of such values (Normal for real ones)"
+                    "; counts are unscaled whole numbers: leave out the scale of the data, or "
+                    "choose another likelihood= (Normal for real values)"
                 )
             elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
-                advice = "; it is of values / scale: give the data's scale, the value that means 1"
+                advice = (
+                    "; values are divided by the data's scale: give it, the value that becomes 1"
+                )
             raise ValueError(
                 f"x lies outside the support of the {self.likelihood} likelihood ({kind}) for "
                 f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
                 f"{x.min().item():.4g} to {x.max().item():.4g}{advice}"
             )
 
-    def _suits(self, x: Tensor) -> bool:
-        """Tell whether all values are finite and inside the support, in as few passes as it takes.
+    def _all_in_support(self, x: Tensor) -> bool:
+        """Return whether all values are finite and in the support, in as few passes as possible.
 
-        Comparing entry by entry takes ten times as long as finding the least and the greatest, in
-        which NaN and infinity show as well.
+        Comparing entries takes ten times as long as finding the extremes, which also reveal NaN
+        and infinity.
         """
         if self.is_boolean:
-            # x - x² is 0 for 0 and 1 alone, in floating-point numbers too.
+            # x - x² is 0 for 0 and 1 only, in floating point too.
             rest = torch.stack(torch.aminmax(torch.addcmul(x, x, x, value=-1)))
-            return not rest.any().item()  # NaN is not 0, and infinity gives it
+            return not rest.any().item()  # NaN (also from infinity) is not 0
         ends, element = torch.stack(torch.aminmax(x)), self.element
         if not ends.isfinite().all().item():
             return False
@@ -263,19 +266,20 @@ class Observation:
         return bool(self.support.check(x).all())
 
     def check_mask(self, x: Tensor, mask: Tensor) -> None:
-        """Raise an error that names the mask if it is no boolean tensor of x's shape.
+        """Raise an error unless the mask is a boolean tensor of x's shape.
 
-        Or if single entries of x cannot be left out, as those of one-hot words cannot.
+        Raises:
+            NotImplementedError: if single entries cannot be left out, as with one-hot words.
         """
         if self.element.event_dim:
-            raise NotImplementedError(self._one_by_one())
-        expected = f"mask of shape {tuple(x.shape)}, as x, True where x is observed"
+            raise NotImplementedError(self._not_factorised())
+        expected = f"mask of shape {tuple(x.shape)}, like x, True where x is observed"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
         if mask.shape != x.shape:
             raise ValueError(
-                f"expected a {expected}, got {describe(mask)}; give one entry for each entry of x "
-                f"(mask.expand_as(x) repeats one for all data)"
+                f"expected a {expected}, got {describe(mask)}; mask.expand_as(x) repeats "
+                f"one mask for all data"
             )
 
     def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
@@ -283,16 +287,16 @@ class Observation:
         elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)
         if elements.event_shape or elements.batch_shape[-count:] != self.event_shape:
-            raise NotImplementedError(self._one_by_one())
+            raise NotImplementedError(self._not_factorised())
         return elements.mask(mask).to_event(count)
 
-    def _one_by_one(self) -> str:
+    def _not_factorised(self) -> str:
         return (
             f"mask: the {self.likelihood} likelihood does not factorise over the entries of x, so "
-            f"that missing ones cannot be left out; use one that does, such as Normal"
+            f"missing ones cannot be left out; use one that does, such as Normal"
         )
 
-    def _inside(self) -> float:
+    def _value_in_support(self) -> float:
         candidates = (0.0, 1.0, 0.5)
         return next(
             (v for v in candidates if self.support.check(torch.full(self.event_shape, v)).all()),

@@ -1,4 +1,4 @@
-"""What every model/guide pair has in common."""
+"""The base class of model/guide pairs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from torch.distributions import Distribution
 from ppl_vae.constructor import Constructed, arguments, expression
 from ppl_vae.errors import describe, flag, seed_of
 from ppl_vae.labels import Labels
-from ppl_vae.models.arrays import of_arrays
-from ppl_vae.models.datasets import HasParts, drawn
 from ppl_vae.models.imputation import imputed
+from ppl_vae.models.methods import DatasetLike, batches_for, inference_method, takes_arrays
 from ppl_vae.models.observation import Observation
-from ppl_vae.module_modes import inference
 
 P = TypeVar("P", bound="Pair")
 
@@ -25,24 +23,24 @@ P = TypeVar("P", bound="Pair")
 class Pair(Constructed, ABC):
     """A Pyro ``model`` and ``guide`` built from parts that are swapped on their own.
 
-    ``model`` holds the generative parameters θ and ``guide`` the variational parameters φ; both are
-    modules, called with the same arguments, with the batch in one plate named ``data``:
+    ``model`` holds the generative parameters θ, ``guide`` the variational parameters φ. Both are
+    modules and take the same arguments; the batch is one plate named ``data``:
 
     - ``model(x)``, ``guide(x)``: x observed, shape ``(batch, *event)``;
-    - ``model(x, mask=m)``, ``guide(x, mask=m)``: only the entries where the boolean m, of x's
-      shape, is True are observed; the others may hold anything, NaN too. The model scores
-      log p(x_observed | z), and the guide sees zeros in their place (Mattei & Frellsen 2019, arXiv
-      1812.02633, section 2.2), or a value of the support where 0 is outside it;
-    - ``model(size=n)``: nothing observed, n data are drawn. Condition any site with
+    - ``model(x, mask=m)``, ``guide(x, mask=m)``: only entries where the boolean m, of x's shape,
+      is True are observed; the others may hold anything, even NaN. The model scores
+      log p(x_observed | z); the guide sees zeros in place of missing entries (Mattei & Frellsen
+      2019, arXiv 1812.02633, section 2.2), or a value of the support if 0 is outside it;
+    - ``model(size=n)``: nothing is observed, n data are drawn. Condition any site with
       ``pyro.condition(vae.model, data={"z": z})(size=n)``.
 
-    Methods such as ``encode`` take arrays of NumPy for tensors, too.
+    Methods such as ``encode`` also take NumPy arrays.
     """
 
     model: nn.Module
     guide: nn.Module
     _is_conditional = False
-    """Whether the programs need a second argument."""
+    """Whether the programs require a second argument."""
 
     @property
     def prior(self) -> nn.Module:
@@ -68,7 +66,7 @@ class Pair(Constructed, ABC):
 
     @property
     def labels(self) -> Labels | None:
-        """What the programs' labels may be; None where they take none."""
+        """The classes of the programs' labels; None if they take none."""
         return None
 
     def parts(self) -> dict[str, object]:
@@ -76,16 +74,16 @@ class Pair(Constructed, ABC):
         return arguments(self)
 
     def replace(self: P, **changes: object) -> P:
-        """Return a new pair with some parts changed and all others shared with this one.
+        """Return a new pair with some parts replaced and all others shared with this one.
 
-        A prior made of the posterior (:class:`ppl_vae.priors.VampPrior`) follows a new posterior.
+        A prior built on the posterior (:class:`ppl_vae.priors.VampPrior`) follows a new posterior.
 
         Args:
-            changes: new values for any of the constructor's arguments, such as
+            changes: new values of constructor arguments, such as
                 ``prior=priors.GaussianMixture(10, components=500)``.
 
         Raises:
-            TypeError: if a name is not one of the constructor's arguments.
+            TypeError: if a name is not a constructor argument.
         """
         parts = self.parts()
         unknown = sorted(changes.keys() - parts.keys())
@@ -96,7 +94,7 @@ class Pair(Constructed, ABC):
             )
         parts.update(changes)
         prior: Any = parts["prior"]
-        posterior = self._posterior_of_prior(parts)
+        posterior = self._posterior_for_prior(parts)
         if "prior" not in changes and getattr(prior, "posterior", posterior) is not posterior:
             parts["prior"] = prior.with_posterior(posterior)
         new = type(self)(**parts)
@@ -106,55 +104,53 @@ class Pair(Constructed, ABC):
                 part.training = part.training and part in shared
         return new
 
-    @of_arrays
-    def check(self, data: HasParts | Tensor) -> None:
-        """Raise an error if any of the data does not suit the likelihood.
+    @takes_arrays
+    def check(self, data: DatasetLike | Tensor) -> None:
+        """Raise an error if any of the data are incompatible with the likelihood.
 
         Args:
-            data: a :class:`ppl_vae.data.Dataset`, whose grey values may be binarised where the
-                likelihood is of 0 and 1, and whose integers are taken as they are where it is of
-                counts, or a tensor ``(N, *event)``. The items of a data set have the likelihood's
-                event shape, or are grey images of it without their channel, (28, 28) for
-                (1, 28, 28); or they are flat, as many entries as one has; or they are of any shape
-                with as many entries as a likelihood of flat data has, and are flattened in their
-                own order. Missing entries are left out.
+            data: a tensor ``(N, *event)``, or a :class:`ppl_vae.data.Dataset`, whose grey values
+                may be binarised for a likelihood of 0 and 1, and whose integers stay unscaled for
+                one of counts. Its items have the likelihood's event shape, or that of grey images
+                without the channel, (28, 28) for (1, 28, 28), or are flat; for a likelihood of
+                flat data they may have any shape and are flattened in their own order. Missing
+                entries are not checked.
 
         Raises:
-            TypeError: if the data are no floating-point tensor.
+            TypeError: if the data are not a floating-point tensor or a data set.
             ValueError: if a shape is wrong, or values are not finite or outside the support.
         """
         if isinstance(data, Tensor):
             self.observation.check_shape(data)
             self.observation.check_values(data)
             return
-        _check_kind("check", data)
-        own = hasattr(data, "as_counts")  # a data set of this package
-        suited: HasParts = self.observation.suited(data) if own else data
-        missing = getattr(suited, "mask", None) is not None
-        for x in suited.in_parts():
-            if missing:  # NaN, while what is observed is finite
+        _check_data_type("check", data)
+        ours = hasattr(data, "as_counts")  # a data set of this package
+        prepared: DatasetLike = self.observation.prepared(data) if ours else data
+        missing = getattr(prepared, "mask", None) is not None
+        for x in prepared.in_parts():
+            if missing:  # missing entries are NaN
                 x = x.nan_to_num(nan=self.observation.filling)
             x = self.observation.arranged(x)
             if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
-                continue  # these are binarised when drawn
+                continue  # grey values, binarised when drawn
             self.observation.check_values(x)
 
-    def initialise_from(self, data: HasParts | Tensor, *, seed: int = 0) -> None:
-        """Start at data what looks like data: the pseudo-inputs of a prior made of the posterior.
+    def initialise_from(self, data: DatasetLike | Tensor, *, seed: int = 0) -> None:
+        """Initialise the pseudo-inputs of a VampPrior at data; leave any other prior unchanged.
 
-        See :meth:`ppl_vae.priors.VampPrior.initialise_from`. Missing entries are as the guide sees
-        them. A pair of other parts stays as it is, and so does a prior made of a posterior that
-        sees latents and not x.
+        See :meth:`ppl_vae.priors.VampPrior.initialise_from`. Missing entries are filled as for the
+        guide. A VampPrior whose posterior sees latents, not x, is left unchanged, too.
 
         Args:
             data: as for :meth:`check`.
-            seed: of the choice.
+            seed: of the choice of data.
 
         Raises:
             ValueError: if a shape is wrong, or values are not finite or outside the prior's bounds;
                 nothing has changed then.
         """
-        _check_kind("initialise_from", data)
+        _check_data_type("initialise_from", data)
         seed, prior = seed_of("initialise_from", seed), cast(Any, self.prior)
         if getattr(prior, "posterior", None) is not self.posterior:
             return
@@ -169,18 +165,17 @@ class Pair(Constructed, ABC):
             if missing:
                 x = x.nan_to_num(nan=self.observation.filling)
             ends.append(torch.stack(x.aminmax()))
-            # Those with the greatest of random keys are k of all data, whatever the parts.
+            # The k data with the largest random keys are a sample, however the data are divided.
             keys = torch.cat([keys, torch.rand(len(x), generator=generator)])
             keys, index = keys.topk(min(k, len(keys)))
             chosen = [torch.cat([*chosen, x])[index.to(x.device)]]
         low, high = (end.item() for end in torch.stack(ends).aminmax())
         prior.initialise_from(chosen[0], values=(low, high), seed=seed)
 
-    @of_arrays
-    @inference
+    @inference_method
     def impute(
         self,
-        x: Tensor | HasParts,
+        x: Tensor | DatasetLike,
         mask: Tensor | None = None,
         *context: Tensor,
         num_samples: int | None = None,
@@ -195,15 +190,14 @@ class Pair(Constructed, ABC):
         p(x | z). Exact as ``num_particles`` grows.
 
         Args:
-            x: the data, shape ``(batch, *event)``; missing entries may hold anything, NaN too. Or a
-                :class:`ppl_vae.data.Dataset`, with its mask and, if the pair is conditional, its
-                labels; grey values under a likelihood of 0 and 1 are binarised once, with seed 0.
-            mask: boolean, of x's shape, True where x is observed; needed unless x is a data set.
+            x: the data, shape ``(batch, *event)``; missing entries may hold anything, even NaN. Or
+                a :class:`ppl_vae.data.Dataset`, with its mask and, if the pair is conditional, its
+                labels; grey values are binarised once, with seed 0, for a likelihood of 0 and 1.
+            mask: boolean, of x's shape, True where x is observed; required unless x is a data set.
             context: further arguments of the programs, such as labels.
-            num_samples: how many imputations of each datum; one, without a leading dimension, if
-                not given.
-            num_particles: draws from the guide for each datum.
-            mean: fill with E[x | z] of the resampled z instead of a draw.
+            num_samples: number of imputations per datum; None for one, without a leading dimension.
+            num_particles: draws from the guide per datum.
+            mean: fill with E[x | z] at the resampled z instead of a draw.
 
         Returns:
             x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``
@@ -218,54 +212,60 @@ class Pair(Constructed, ABC):
             num_particles=num_particles,
             mean=mean,
         )
-        if isinstance(x, Tensor) or not isinstance(x, HasParts):
+        if isinstance(x, Tensor) or not isinstance(x, DatasetLike):
             if mask is None:
-                raise TypeError("impute: mask must say which entries of x are observed, got None")
+                raise TypeError(
+                    "impute: mask must be a boolean tensor, True where x is observed, got None"
+                )
             return fill(x, mask, *context)
         if mask is not None or context:
-            raise TypeError(f"impute: {x!r} brings all there is; leave out what was given beside")
+            raise TypeError(f"impute: {x!r} brings its own mask and labels; give neither")
         filled = [
             fill(
                 values,
-                torch.ones_like(values, dtype=torch.bool) if seen is None else seen,
+                torch.ones_like(values, dtype=torch.bool) if observed is None else observed,
                 *([y] if self._is_conditional and y is not None else []),
             )
-            for values, y, seen in drawn(self, x)
+            for values, y, observed in batches_for(self, x)
         ]
         return torch.cat(filled, dim=0 if num_samples is None else 1)
+
+    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Alias of ``generate``."""
+        generate: Any = self.generate
+        return generate(*args, **kwargs)
 
     def __repr__(self) -> str:
         return expression(self)
 
-    def _posterior_of_prior(self, parts: dict[str, object]) -> object:
-        """Return the posterior that a prior made of it follows."""
+    def _posterior_for_prior(self, parts: dict[str, object]) -> object:
+        """Return the posterior that a prior such as the VampPrior is built on."""
         return parts["posterior"]
 
 
 def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> None:
-    """Raise an error if the prior is made of another posterior than the pair's."""
-    held = getattr(prior, "posterior", posterior)
-    if held is not posterior:
+    """Raise an error if the prior is built on a posterior other than the pair's."""
+    if getattr(prior, "posterior", posterior) is not posterior:
         raise ValueError(
-            f"{owner}: prior {type(prior).__name__} is made of another posterior than the pair's; "
-            f"make it of the same object, or use prior.with_posterior(posterior)"
+            f"{owner}: prior {type(prior).__name__} is built on a posterior other than the pair's; "
+            f"pass the same object to both, or use prior.with_posterior(posterior)"
         )
 
 
-def _check_kind(owner: str, data: object) -> None:
+def _check_data_type(owner: str, data: object) -> None:
     if not isinstance(data, Tensor) and not hasattr(data, "in_parts"):
         raise TypeError(
             f"{owner}: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
         )
 
 
-def values_of(owner: str, p: Distribution, mean: bool) -> Tensor:
-    """Return a draw, or the mean."""
+def draw_or_mean(owner: str, p: Distribution, mean: bool) -> Tensor:
+    """Return a draw, or the mean if ``mean``."""
     return p.mean if flag(owner, "mean", mean) else p.sample()
 
 
 def mean_of(distribution: Distribution, draws: int = 100) -> Tensor:
-    """Return the mean, or that of some draws where there is no closed form (flows)."""
+    """Return the mean, or the average of some draws if it has no closed form (flows)."""
     try:
         return distribution.mean
     except NotImplementedError:

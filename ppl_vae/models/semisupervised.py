@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
+from ppl_vae.estimators.training_terms import TRAINING_TERM
 from ppl_vae.labels import Labels
-from ppl_vae.models.arrays import of_arrays
-from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.methods import dataset_method, inference_method
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
-from ppl_vae.models.shapes import agree, check_parts, probed, zeros_for
-from ppl_vae.models.training_term import TRAINING_TERM
-from ppl_vae.module_modes import inference
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
 
@@ -26,19 +24,19 @@ from ppl_vae.registration import register
 class SemiSupervisedVAE(Pair):
     """Kingma's M2: p(y) p(z) p(x | z, y) with y uniform, and the guide q(y | x) q(z | x, y).
 
-    A prior that takes context gives p(z | y) in the place of p(z).
+    A prior that takes context is p(z | y) instead of p(z).
 
     ``model(x, y=None)`` and ``guide(x, y=None)``: y is a ``(batch,)`` tensor of integer labels,
     ``None`` when none is observed, -1 for a datum without its label. Unobserved y is enumerated in
-    parallel under ``TraceEnum_ELBO`` and ``estimators.ImportanceWeightedELBO``, giving per datum
+    parallel under ``TraceEnum_ELBO`` and ``estimators.ImportanceWeightedELBO``; per datum:
 
         observed:    E_q(z|x,y) [ log p(y) p(z) p(x|z,y) / q(z|x,y) ] + α log q(y|x)
         unobserved:  Σ_y q(y|x) { E_q(z|x,y) [ log p(y) p(z) p(x|z,y) / q(z|x,y) ] - log q(y|x) }
 
     The classification term α log q(y|x) is a site ``classification`` of the model, present where y
-    is observed and α > 0: any estimator then trains q(y|x) on labels. It is no part of the bound on
-    log p(x, y), and ``evaluation`` leaves it out, as every site that is marked
-    ``infer={"training_term": True}``; what an estimator returns for labelled data has it.
+    is observed and α > 0, so that any estimator trains q(y|x) on labels. It is not part of the
+    bound on log p(x, y): estimators include it in the loss of labelled data, ``evaluation`` omits
+    it, like every site marked ``infer={"training_term": True}``.
 
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6, 7 and 9.
 
@@ -54,7 +52,7 @@ class SemiSupervisedVAE(Pair):
 
     Raises:
         TypeError: if a part is not a module of the right kind.
-        ValueError: if the parts disagree in shape.
+        ValueError: if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -86,9 +84,9 @@ class SemiSupervisedVAE(Pair):
         owner = "SemiSupervisedVAE"
         num_classes = positive_int(owner, "num_classes", num_classes)
         alpha = number(owner, "classification_weight", classification_weight, least=0)
-        check_parts(owner, {"classifier": classifier})
-        check_same_posterior("SemiSupervisedVAE", prior, posterior)
-        observation = agree("SemiSupervisedVAE", prior, posterior, likelihood, num_classes)
+        check_modules(owner, {"classifier": classifier})
+        check_same_posterior(owner, prior, posterior)
+        observation = checked_observation(owner, prior, posterior, likelihood, num_classes)
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
         self.model = SemiSupervisedModel(prior, likelihood, q_y, observation, labels, float(alpha))
@@ -106,7 +104,7 @@ class SemiSupervisedVAE(Pair):
 
     @property
     def labels(self) -> Labels:
-        """What y may be."""
+        """The classes of y."""
         return self.guide.labels
 
     @property
@@ -114,24 +112,22 @@ class SemiSupervisedVAE(Pair):
         """The weight α of log q(y | x) at observed labels."""
         return self.model.classification_weight
 
-    @of_arrays
-    @inference
+    @inference_method
     def classify(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch classes"]:
         """Return the probabilities q(y | x).
 
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        Only the shape of x is checked: accuracy is customarily measured on grey values, which a
-        Bernoulli likelihood refuses.
+        Where the boolean ``mask``, of x's shape, is False, x is not observed. Values of x are not
+        checked: accuracy is customarily measured on grey values, which a Bernoulli likelihood
+        refuses.
         """
         self.observation.check_shape(x)
         if mask is not None:
             self.observation.check_mask(x, mask)
         return self.classifier(self.observation.filled(x, mask)).probs
 
-    @of_arrays
-    @inference
+    @inference_method
     def generate(
         self, n: int, y: Tensor | None = None, *, mean: bool = False
     ) -> Float[Tensor, "n *event"]:
@@ -142,11 +138,9 @@ class SemiSupervisedVAE(Pair):
         self.guide.labels.check_observed(y, n)
         one_hot = self.guide.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
-        return values_of("generate", self.likelihood(p_z.sample(), one_hot), mean)
+        return draw_or_mean("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def encode(
         self,
         x: Float[Tensor, "batch *event"],
@@ -154,23 +148,20 @@ class SemiSupervisedVAE(Pair):
         *,
         mask: Tensor | None = None,
     ) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,y)[z]; y is the most probable label under q(y | x) where not given.
+        """Return E_q(z|x,y)[z], with the most probable label under q(y | x) where y is not given.
 
         Where the boolean ``mask``, of x's shape, is False, x is not observed.
         """
-        x = self.observation.seen(x, mask)
-        return mean_of(self.posterior(x, self._observed_or_likeliest(x, y)))
+        x = self.observation.guide_input(x, mask)
+        return mean_of(self.posterior(x, self._observed_or_most_probable(x, y)))
 
-    @of_arrays
-    @inference
+    @inference_method
     def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
         self.guide.labels.check_observed(y, len(z))
         return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def reconstruct(
         self,
         x: Float[Tensor, "batch *event"],
@@ -179,16 +170,16 @@ class SemiSupervisedVAE(Pair):
         mask: Tensor | None = None,
     ) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z, y] at one draw z ~ q(z | x, y); y and mask as for :meth:`encode`."""
-        x = self.observation.seen(x, mask)
-        one_hot = self._observed_or_likeliest(x, y)
+        x = self.observation.guide_input(x, mask)
+        one_hot = self._observed_or_most_probable(x, y)
         return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
 
-    def _observed_or_likeliest(self, x: Tensor, y: Tensor | None) -> Tensor:
-        likeliest = self.classifier(x).probs.argmax(-1)
+    def _observed_or_most_probable(self, x: Tensor, y: Tensor | None) -> Tensor:
+        most_probable = self.classifier(x).probs.argmax(-1)
         if y is not None:
             self.guide.labels.check(y, x.shape[0])
-            likeliest = torch.where(y < 0, likeliest, y)
-        return self.guide.labels.one_hot(likeliest, x.dtype)
+            most_probable = torch.where(y < 0, most_probable, y)
+        return self.guide.labels.one_hot(most_probable, x.dtype)
 
 
 class SemiSupervisedModel(nn.Module):
@@ -206,8 +197,8 @@ class SemiSupervisedModel(nn.Module):
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
-        self._prior_sees_y = takes_context(prior)
-        # The classifier is the guide's; it is a part of the model only where it scores labels.
+        self._prior_takes_y = takes_context(prior)
+        # The classifier is the guide's, and the model's only if it scores labels.
         self.classifier = classifier if classification_weight > 0 else None
         self.observation = observation
         self.labels = labels
@@ -229,22 +220,21 @@ class SemiSupervisedModel(nn.Module):
         dtype = p_y.logits.dtype
         with pyro.plate("data", size):
             if x is not None and y is not None and self.classifier is not None:
-                seen = self.observation.filled(x, mask)
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
                     pyro.sample(
                         "classification",
-                        self.classifier(seen),
+                        self.classifier(self.observation.filled(x, mask)),
                         obs=y.clamp(min=0),
                         infer={TRAINING_TERM: True},
                     )
             given = None if missing else y
             label = pyro.sample("y", p_y, obs=given, infer={"enumerate": "parallel"})
             if y is not None and missing:
-                # Labels are evidence on y, whether or not the guide looks at them.
+                # Labels are evidence on y, whether or not the guide uses them.
                 pyro.factor("y_observed", self.labels.log_agreement(y, label, dtype))
             one_hot = self.labels.one_hot(label, dtype)
-            z = pyro.sample("z", self.prior(one_hot) if self._prior_sees_y else self.prior())
+            z = pyro.sample("z", self.prior(one_hot) if self._prior_takes_y else self.prior())
             self.observation.sample(self.likelihood, self.likelihood(z, one_hot), x, mask)
 
 
@@ -266,10 +256,9 @@ class SemiSupervisedGuide(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, ``(batch, *event)``, with labels y, ``(batch,)``."""
-        self.observation.check(x, mask)
+        x = self.observation.guide_input(x, mask)
         missing = self.labels.check(y, x.shape[0])
         register(self)
-        x = self.observation.filled(x, mask)
         with pyro.plate("data", x.shape[0]):
             if y is None or missing:
                 q_y = self.classifier(x)
@@ -280,14 +269,13 @@ class SemiSupervisedGuide(nn.Module):
 
 
 def _as_classifier(classifier: nn.Module, observation: Observation, num_classes: int) -> nn.Module:
-    """Return q(y | x) as a conditional distribution, checked on zeros."""
+    """Return q(y | x) as a conditional distribution, checked by running it on zeros."""
     if isinstance(classifier, nn.Module) and not isinstance(classifier, ConditionalDistribution):
         classifier = Categorical(classifier)
-    q_y = probed("SemiSupervisedVAE", "classifier", classifier, observation.event_shape)
+    q_y = probe("SemiSupervisedVAE", "classifier", classifier, observation.event_shape)
     if not isinstance(q_y, dist.Categorical) or q_y.logits.shape != (1, num_classes):
         raise ValueError(
-            f"SemiSupervisedVAE: classifier must give logits of shape (batch, {num_classes}), "
-            f"num_classes being {num_classes}, got {q_y} for x of shape "
-            f"{(1, *observation.event_shape)}"
+            f"SemiSupervisedVAE: classifier must return logits of shape (batch, {num_classes}) for "
+            f"num_classes={num_classes}, got {q_y} for x of shape {(1, *observation.event_shape)}"
         )
     return classifier

@@ -7,12 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.errors import positive_int
-from ppl_vae.models.arrays import of_arrays
-from ppl_vae.models.datasets import of_data_sets
+from ppl_vae.models.methods import dataset_method, inference_method
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, mean_of, values_of
-from ppl_vae.models.shapes import agree
-from ppl_vae.module_modes import inference
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.shapes import checked_observation
 from ppl_vae.registration import register
 
 
@@ -26,11 +24,11 @@ class VAE(Pair):
         posterior: q(z | x), from :mod:`ppl_vae.posteriors`.
         likelihood: p(x | z), from :mod:`ppl_vae.likelihoods`.
 
-    Any module that returns a ``pyro.distributions`` object serves as a part.
+    Any module that returns a ``pyro.distributions`` object can be a part.
 
     Raises:
         TypeError: if a part is not a module that returns a distribution.
-        ValueError: if the parts disagree in shape.
+        ValueError: if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -55,19 +53,17 @@ class VAE(Pair):
     ) -> None:
         super().__init__()
         check_same_posterior("VAE", prior, posterior)
-        observation = agree("VAE", prior, posterior, likelihood)
+        observation = checked_observation("VAE", prior, posterior, likelihood)
         self.model = VAEModel(prior, likelihood, observation)
         self.guide = VAEGuide(posterior, observation)
 
-    @inference
+    @inference_method
     def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
-        """Draw n data from the model: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
+        """Draw n data: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
         n = positive_int("generate", "n", n)
-        return values_of("generate", self.likelihood(self.prior().sample((n,))), mean)
+        return draw_or_mean("generate", self.likelihood(self.prior().sample((n,))), mean)
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
@@ -75,33 +71,26 @@ class VAE(Pair):
 
         Where the boolean ``mask``, of x's shape, is False, x is not observed.
         """
-        return mean_of(self.posterior(self.observation.seen(x, mask)))
+        return mean_of(self.posterior(self.observation.guide_input(x, mask)))
 
-    @of_arrays
-    @inference
+    @inference_method
     def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
         """Return E[x | z]."""
         return self.likelihood(z).mean
 
-    @of_arrays
-    @inference
-    @of_data_sets
+    @dataset_method
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """Return E[x' | z] at one draw z ~ q(z | x); ``mask`` as for `encode`."""
-        return self.likelihood(self.posterior(self.observation.seen(x, mask)).sample()).mean
+        q_z = self.posterior(self.observation.guide_input(x, mask))
+        return self.likelihood(q_z.sample()).mean
 
 
 class VAEModel(nn.Module):
     """The generative program: z ~ p(z), x ~ p(x | z)."""
 
-    def __init__(
-        self,
-        prior: nn.Module,
-        likelihood: nn.Module,
-        observation: Observation,
-    ) -> None:
+    def __init__(self, prior: nn.Module, likelihood: nn.Module, observation: Observation) -> None:
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
@@ -128,7 +117,7 @@ class VAEGuide(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, shape ``(batch, *event)``."""
-        self.observation.check(x, mask)
+        x = self.observation.guide_input(x, mask)
         register(self)
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("z", self.posterior(self.observation.filled(x, mask)))
+            pyro.sample("z", self.posterior(x))

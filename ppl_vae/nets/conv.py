@@ -1,9 +1,9 @@
 """Convolutional networks of images, with or without residual blocks.
 
-No normalisation layers. Batch normalisation makes q(z | x) of one datum depend on the rest of its
-batch, particles and enumerated values among them, so that log q(z | x) is no longer the density of
-what was sampled. Group normalisation would not, but it is not needed: the weights start at a scale
-that keeps outputs of order one at any depth (:mod:`ppl_vae.nets.initialisation`).
+There are no normalisation layers. Batch normalisation makes q(z | x) of one datum depend on the
+rest of its batch, including particles and enumerated values, so that log q(z | x) is not the
+density of what was sampled. Group normalisation does not, but is not needed: the initialisation
+keeps outputs of order one at any depth (:mod:`ppl_vae.nets.initialisation`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from ppl_vae.conditional import concatenate
 from ppl_vae.constructor import Constructed
 from ppl_vae.errors import integer, positive_int, sizes
-from ppl_vae.nets.checks import check_activation, features_of, image
+from ppl_vae.nets.adapters import KeepLeading
+from ppl_vae.nets.checks import check_activation, check_features, checked_image_shape
 from ppl_vae.nets.initialisation import gain_after, scaled
-from ppl_vae.nets.leading_dims import KeepLeading
-from ppl_vae.nets.multiple_inputs import through
+from ppl_vae.nets.multiple_inputs import apply_to_joined
 
 
 class ResidualBlock(Constructed):
     """x + conv(a(conv(a(x)))), with 3×3 convolutions: ``(..., C, H, W) -> (..., C, H, W)``.
 
-    The last convolution starts small, so that a block starts near the identity and a stack of any
-    depth keeps the scale of its input (Zhang et al. 2019, arXiv 1901.09321, section 3).
+    The last convolution is initialised small, so that a block is near the identity and a stack of
+    any depth keeps the scale of its input (Zhang et al. 2019, arXiv 1901.09321, section 3).
 
     Source: He et al. 2016 (arXiv 1603.05027), figure 4(e), without its normalisation.
 
     Args:
         channels: number of channels C.
-        activation: makes the activation a.
+        activation: class or factory of the activation a.
     """
 
     def __init__(self, channels: int, *, activation: Callable[[], nn.Module] = nn.ELU) -> None:
@@ -50,12 +50,11 @@ class ResidualBlock(Constructed):
         self.branch = KeepLeading(branch, event_dim=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output, of the shape of x."""
+        """Return the output, of x's shape."""
         if x.dim() < 3 or x.shape[-3] != self.channels:
             raise ValueError(
-                f"ResidualBlock: expected images (..., {self.channels}, height, width), got an "
-                f"input of shape {tuple(x.shape)}; give ResidualBlock(channels=...) that number "
-                f"of channels"
+                f"ResidualBlock: expected images (..., {self.channels}, height, width) for "
+                f"channels={self.channels}, got an input of shape {tuple(x.shape)}"
             )
         return x + self.branch(x)
 
@@ -66,22 +65,22 @@ class ConvEncoder(Constructed):
     One 3×3 convolution of stride 2 per entry of ``channels``, each followed by ``residual_blocks``
     :class:`ResidualBlock`; then a dense head. A ResNet is ``residual_blocks=2``.
 
-    Contexts, such as a one-hot label, join the flattened features before the head. The
-    convolutions run on the leading dimensions of the image alone; those of the contexts are
-    broadcast after the head's first layer, where enumerating a label on the left costs little.
+    Contexts, such as a one-hot label, join the flattened features before the head. The convolutions
+    run on the image's leading dimensions alone; those of the contexts are broadcast after the
+    head's first layer, so that enumerating a label costs little.
 
     Args:
-        image_shape: ``(C, H, W)``, odd and unequal sides too. Each stride rounds up
-            (28 → 14 → 7 → 4); n entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
+        image_shape: ``(C, H, W)``, sides of any size. Each stride rounds up (28 → 14 → 7 → 4); n
+            entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
         out_features: width of the output, which is linear.
         channels: width of each stride-2 convolution.
         hidden: widths of the head's hidden layers. With ``()`` a context enters linearly.
-        residual_blocks: how many after each stride-2 convolution.
-        context_features: width of the contexts together; 0 for none.
-        activation: makes the activations.
+        residual_blocks: number of blocks after each stride-2 convolution.
+        context_features: width of all contexts together; 0 for none.
+        activation: class or factory of the activations.
 
     Raises:
-        ValueError: if the image is too small for that many strides.
+        ValueError: if the image is too small for the number of strides.
 
     Example:
         >>> ConvEncoder((1, 28, 28), 2 * 10)(torch.zeros(5, 100, 1, 28, 28)).shape
@@ -103,7 +102,7 @@ class ConvEncoder(Constructed):
         activation: Callable[[], nn.Module] = nn.ELU,
     ) -> None:
         super().__init__()
-        self.image_shape = image("ConvEncoder", image_shape)
+        self.image_shape = checked_image_shape("ConvEncoder", image_shape)
         self.out_features = positive_int("ConvEncoder", "out_features", out_features)
         self.channels = sizes("ConvEncoder", "channels", channels)
         self.hidden = sizes("ConvEncoder", "hidden", hidden)
@@ -111,7 +110,7 @@ class ConvEncoder(Constructed):
         self.context_features = integer("ConvEncoder", "context_features", context_features, 0)
         check_activation(type(self).__name__, activation)
         self.activation = activation
-        height, width = _sizes("ConvEncoder", self.image_shape, self.channels)[-1]
+        height, width = _sizes_after_strides("ConvEncoder", self.image_shape, self.channels)[-1]
         gain = gain_after(activation)
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise((self.image_shape[0], *self.channels)):
@@ -122,7 +121,7 @@ class ConvEncoder(Constructed):
                 activation(),
             ]
         self.convolutions = KeepLeading(nn.Sequential(*layers, nn.Flatten()), event_dim=3)
-        # One affine map of (features, context), in two terms: features are never expanded.
+        # One affine map of (features, context), in two terms, so that features are not expanded.
         widths = (*self.hidden, self.out_features)
         flat = self.channels[-1] * height * width
         self.from_image = scaled(nn.Linear(flat, widths[0]), gain)
@@ -142,17 +141,16 @@ class ConvEncoder(Constructed):
         if x.shape[-3:] != self.image_shape:
             raise ValueError(
                 f"ConvEncoder: expected images of shape {self.image_shape} on the last three "
-                f"dimensions, got an input of shape {tuple(x.shape)}; give ConvEncoder that "
-                f"image_shape, or reshape flat data with "
-                f"torch.nn.Unflatten(-1, {self.image_shape})"
+                f"dimensions, got an input of shape {tuple(x.shape)}; change image_shape, or "
+                f"reshape flat data with torch.nn.Unflatten(-1, {self.image_shape})"
             )
-        came = sum(c.shape[-1] for c in context)
-        if came != self.context_features:
+        width = sum(c.shape[-1] for c in context)
+        if width != self.context_features:
             shapes = ", ".join(str(tuple(c.shape)) for c in context) or "none"
             raise ValueError(
-                f"ConvEncoder: expected context of {self.context_features} features in all, "
-                f"context_features being {self.context_features}, got context of {came}: "
-                f"{shapes}; give ConvEncoder(..., context_features={came})"
+                f"ConvEncoder: expected context_features={self.context_features} features in all, "
+                f"got {width} in contexts of shape {shapes}; give "
+                f"ConvEncoder(..., context_features={width})"
             )
         features = self.from_image(self.convolutions(x))
         if self.from_context is not None:
@@ -163,25 +161,25 @@ class ConvEncoder(Constructed):
 class ConvDecoder(Constructed):
     """A convolutional network ``(..., in_features) -> (..., C, H, W)``.
 
-    The mirror of :class:`ConvEncoder`: a dense part gives the smallest image; then, per entry of
-    ``channels``, ``residual_blocks`` :class:`ResidualBlock` of that width and a transposed
-    convolution of stride 2 to the encoder's next size, exactly. Its kernel is 4×4, a multiple of
-    the stride, so that every pixel gets as many terms and no checkerboard appears (Odena et al.
-    2016, doi 10.23915/distill.00003).
+    The mirror image of :class:`ConvEncoder`: dense layers give the smallest image; then, per entry
+    of ``channels``, ``residual_blocks`` :class:`ResidualBlock` of that width and a transposed
+    convolution of stride 2 to exactly the encoder's next size. Its kernel is 4×4, a multiple of the
+    stride, so that every pixel is a sum of equally many terms, without checkerboard artefacts
+    (Odena et al. 2016, doi 10.23915/distill.00003).
 
-    At the start the outputs for standard-normal inputs are of order one.
+    Initially the outputs for standard-normal inputs are of order one.
 
     Args:
         in_features: width of the input.
-        image_shape: ``(C, H, W)`` of the output, which is linear; C is what the likelihood asks for
-            (its ``net_shape``). n entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
+        image_shape: ``(C, H, W)`` of the output, which is linear; C is that of the likelihood's
+            ``net_shape``. n entries of ``channels`` need sides of 2ⁿ⁻¹ + 1 or more.
         channels: widths, from the smallest image on.
-        hidden: widths of the dense part's hidden layers.
-        residual_blocks: how many before each transposed convolution.
-        activation: makes the activations.
+        hidden: widths of the dense hidden layers.
+        residual_blocks: number of blocks before each transposed convolution.
+        activation: class or factory of the activations.
 
     Raises:
-        ValueError: if the image is too small for that many strides.
+        ValueError: if the image is too small for the number of strides.
 
     Example:
         >>> ConvDecoder(10, (1, 28, 28))(torch.zeros(5, 100, 10)).shape
@@ -200,13 +198,15 @@ class ConvDecoder(Constructed):
     ) -> None:
         super().__init__()
         self.in_features = positive_int("ConvDecoder", "in_features", in_features)
-        self.image_shape = image("ConvDecoder", image_shape)
+        self.image_shape = checked_image_shape("ConvDecoder", image_shape)
         self.channels = sizes("ConvDecoder", "channels", channels)
         self.hidden = sizes("ConvDecoder", "hidden", hidden)
         self.residual_blocks = integer("ConvDecoder", "residual_blocks", residual_blocks, 0)
         check_activation(type(self).__name__, activation)
         self.activation = activation
-        smallest, *larger = reversed(_sizes("ConvDecoder", self.image_shape, self.channels))
+        smallest, *larger = reversed(
+            _sizes_after_strides("ConvDecoder", self.image_shape, self.channels)
+        )
         gain = gain_after(activation)
         first = (self.channels[0], *smallest)
         widths = (*self.hidden, first[0] * first[1] * first[2])
@@ -221,22 +221,22 @@ class ConvDecoder(Constructed):
             layers += [
                 *_blocks(self.residual_blocks, c_in, activation),
                 activation(),
-                scaled(_doubling(c_in, c_out, size), gain),
+                scaled(_upsampling(c_in, c_out, size), gain),
             ]
         self.convolutions = KeepLeading(nn.Sequential(*layers), event_dim=3)
 
     def forward(self, *features: Tensor) -> Tensor:
-        """Return the images, ``(..., *image_shape)``; inputs are taken as concatenated."""
-        features_of("ConvDecoder", features, self.in_features)
-        return self.convolutions(through(self.dense, features))
+        """Return images ``(..., *image_shape)`` of the inputs, broadcast and concatenated."""
+        check_features("ConvDecoder", features, self.in_features)
+        return self.convolutions(apply_to_joined(self.dense, features))
 
 
 def _blocks(number: int, channels: int, activation: Callable[[], nn.Module]) -> list[ResidualBlock]:
     return [ResidualBlock(channels, activation=activation) for _ in range(number)]
 
 
-def _doubling(c_in: int, c_out: int, size: tuple[int, int]) -> nn.ConvTranspose2d:
-    """Map images whose sides are half of ``size``, rounded up, to images of that size."""
+def _upsampling(c_in: int, c_out: int, size: tuple[int, int]) -> nn.ConvTranspose2d:
+    """Return a layer from images of half the size, rounded up, to images of ``size``."""
     # n -> 2 (n - 1) - 2 padding + 4 + output_padding, which is 2 n or 2 n - 1
     odd_height, odd_width = (side % 2 for side in size)
     return nn.ConvTranspose2d(
@@ -252,28 +252,28 @@ def _doubling(c_in: int, c_out: int, size: tuple[int, int]) -> nn.ConvTranspose2
 def _dense(
     widths: Sequence[int], activation: Callable[[], nn.Module], gain: float
 ) -> list[nn.Module]:
-    """Return what follows a first layer of width ``widths[0]``."""
+    """Return the layers after a first one of width ``widths[0]``."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):
         layers += [activation(), scaled(nn.Linear(width_in, width_out), gain)]
     return layers
 
 
-def _sizes(
+def _sizes_after_strides(
     owner: str, image_shape: tuple[int, int, int], channels: tuple[int, ...]
 ) -> list[tuple[int, int]]:
-    """Return (height, width) of the image and after each stride of 2, which rounds up."""
+    """Return (height, width) of the image and after each stride of 2, rounded up."""
     _, height, width = image_shape
-    fits = (min(height, width) - 1).bit_length()  # strides until the shorter side is 1
-    if not fits:
+    most = (min(height, width) - 1).bit_length()  # strides until the shorter side is 1
+    if not most:
         raise ValueError(
-            f"{owner}: image_shape must have sides of 2 or more, got {image_shape}; "
-            f"use nets.MLP for data that are no images"
+            f"{owner}: image_shape must have sides of 2 or more, got {image_shape}; use nets.MLP "
+            f"for data other than images"
         )
-    if not 1 <= len(channels) <= fits:
+    if not 1 <= len(channels) <= most:
         raise ValueError(
             f"{owner}: each entry of channels is a stride of 2, and images of shape {image_shape} "
-            f"take 1 to {fits} of them, got {len(channels)}: {channels}; {len(channels)} need "
+            f"take 1 to {most} of them, got {len(channels)}: {channels}; {len(channels)} need "
             f"sides of {2 ** max(len(channels) - 1, 0) + 1} or more"
         )
     sizes = [(height, width)]

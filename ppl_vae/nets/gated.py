@@ -1,4 +1,4 @@
-"""Fully connected networks with gates."""
+"""Fully connected networks of gated layers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from ppl_vae.constructor import Constructed
 from ppl_vae.errors import positive_int, sizes
-from ppl_vae.nets.checks import features_of
-from ppl_vae.nets.multiple_inputs import through
+from ppl_vae.nets.checks import check_features
+from ppl_vae.nets.multiple_inputs import apply_to_joined
 
 
 class GatedMLP(Constructed):
     """A multilayer perceptron of gated layers, ``(..., in_features) -> (..., out_features)``.
 
-    Each hidden layer is h = (A x + a) ⊙ sigmoid(B x + b); the output is linear. Weights start as
-    N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852), as in the experiments of the source.
+    Each hidden layer is h = (A x + a) ⊙ sigmoid(B x + b); the output is linear. Weights are drawn
+    from N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852), as in the source's experiments.
 
     Source: Tomczak & Welling 2018 (arXiv 1705.07120), section 4; Dauphin et al. 2017 (arXiv
     1612.08083), equation 1.
@@ -41,15 +41,15 @@ class GatedMLP(Constructed):
         layers: list[nn.Module] = []
         width_in = self.in_features
         for width in self.hidden:
-            # A and B stacked: one product, whose halves nn.GLU multiplies.
+            # A and B in one matrix product, whose halves nn.GLU multiplies.
             layers += [_linear(width_in, 2 * width), nn.GLU(dim=-1)]
             width_in = width
         self.layers = nn.Sequential(*layers, _linear(width_in, self.out_features))
 
     def forward(self, *features: Tensor) -> Tensor:
-        """Return the output, shape ``(..., out_features)``; inputs are taken as concatenated."""
-        features_of("GatedMLP", features, self.in_features)
-        return through(self.layers, features)
+        """Return ``(..., out_features)`` of the inputs, broadcast and concatenated."""
+        check_features("GatedMLP", features, self.in_features)
+        return apply_to_joined(self.layers, features)
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

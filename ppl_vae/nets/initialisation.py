@@ -1,4 +1,4 @@
-"""Weights that keep a network's output of order one, whatever its depth."""
+"""Initialisation that keeps a network's outputs of order one at any depth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ L = TypeVar("L", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 def scaled(layer: L, gain: float) -> L:
     """Draw the weights from N(0, gain² / fan_in), set the bias to 0 and return the layer.
 
-    An input of mean square m then gives an output of variance gain² m over the draw.
+    For an input of mean square m the output then has variance gain² m.
     """
     if isinstance(layer, nn.ConvTranspose2d):
-        # Its kernel is spread over the outputs that one stride makes of one input.
+        # An output pixel sees one in prod(stride) of the kernel's entries.
         fan_in = layer.weight[:, 0].numel() / math.prod(layer.stride)
     else:
         fan_in = layer.weight[0].numel()
@@ -29,7 +29,7 @@ def scaled(layer: L, gain: float) -> L:
 
 
 def gain_after(activation: Callable[[], nn.Module]) -> float:
-    """Return 1 / sqrt(E[a(u)²]), u ~ N(0, 1): the gain that makes good what a takes away.
+    """Return the gain 1 / sqrt(E[a(u)²]), u ~ N(0, 1), which preserves the mean square.
 
     √2 for ReLU (He et al. 2015, arXiv 1502.01852, equation 10); by quadrature for any other.
     """

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from ppl_vae.constructor import Constructed
 from ppl_vae.errors import positive_int, sizes
-from ppl_vae.nets.checks import check_activation, features_of
-from ppl_vae.nets.multiple_inputs import through
+from ppl_vae.nets.checks import check_activation, check_features
+from ppl_vae.nets.multiple_inputs import apply_to_joined
 
 
 class MLP(Constructed):
     """A multilayer perceptron ``(..., in_features) -> (..., out_features)``.
 
-    Several inputs are broadcast and taken as concatenated on the last dimension.
+    Several inputs are broadcast and concatenated on the last dimension.
 
     Args:
         in_features: width of the input.
         out_features: width of the output, which is linear (no activation).
         hidden: widths of the hidden layers; ``()`` gives an affine map.
-        activation: makes the activation after each hidden layer.
+        activation: class or factory of the activation after each hidden layer.
 
     Example:
         >>> MLP(784, 2 * 10)(torch.zeros(5, 100, 784)).shape
@@ -49,6 +49,6 @@ class MLP(Constructed):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, *features: Tensor) -> Tensor:
-        """Return the output, shape ``(..., out_features)``; inputs are taken as concatenated."""
-        features_of("MLP", features, self.in_features)
-        return through(self.layers, features)
+        """Return ``(..., out_features)`` of the inputs, broadcast and concatenated."""
+        check_features("MLP", features, self.in_features)
+        return apply_to_joined(self.layers, features)

@@ -1,4 +1,4 @@
-"""A first layer that has several inputs."""
+"""Networks of several inputs, without concatenating them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def through(layers: nn.Sequential, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Return what layers make of inputs ``(..., d_i)`` as if they were concatenated.
+def apply_to_joined(layers: nn.Sequential, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Return ``layers`` of the inputs ``(..., d_i)``, broadcast and concatenated.
 
-    The first layer is ``nn.Linear``, and W x + b = Σ_i W_i x_i + b: each part of the weight meets
-    its own input before the leading dimensions are broadcast, so that x is multiplied once, and not
-    once for each label that is tried with it.
+    The first layer is linear, and W x + b = Σ_i W_i x_i + b: each input is multiplied by its part
+    of the weight before leading dimensions are broadcast, so that x is multiplied once, not once
+    for each enumerated label.
     """
     if len(inputs) == 1:
         return layers(inputs[0])
     first, *rest = layers
     assert isinstance(first, nn.Linear)
-    # Whole, not slices: products with these would give gradients laid out the other way round.
+    # Contiguous: products with slices would give gradients of another memory layout.
     parts = first.weight.split([t.shape[-1] for t in inputs], dim=-1)
     weights = [part.contiguous() for part in parts]
     output = F.linear(inputs[0], weights[0], first.bias)

@@ -1,4 +1,4 @@
-"""Posteriors q(z | x): conditional distributions that a network computes from the data."""
+"""Posteriors q(z | x): conditional distributions whose parameters a network computes from x."""
 
 from ppl_vae.posteriors.categorical import Categorical
 from ppl_vae.posteriors.flow import Flow

@@ -19,7 +19,7 @@ class Categorical(NeuralConditional):
 
     @staticmethod
     def net_features(num_classes: int) -> int:
-        """Return how many features the network must return: ``num_classes``."""
+        """Return the number of features of the network's output: ``num_classes``."""
         return positive_int("Categorical", "num_classes", num_classes)
 
     def forward(self, *context: Tensor) -> Distribution:

@@ -15,19 +15,19 @@ from ppl_vae.errors import positive_int, sizes
 
 
 class Flow(NeuralConditional):
-    r"""q(z | x): a diagonal normal N(μ(x), diag σ(x)²), carried on by invertible transformations.
+    r"""q(z | x): a diagonal normal N(μ(x), diag σ(x)²) transformed by invertible functions.
 
     z = g(μ(x) + σ(x) ε; h(x)), ε ~ N(0, I), with density
     log q(z | x) = log N(g⁻¹(z); μ, σ²) - log \|det ∂g/∂(μ + σε)\|.
 
-    ``kind="iaf"`` is the inverse autoregressive flow: drawing z with its density, which is all an
-    ELBO asks for, takes one evaluation of each transformation's network. The density of any other
-    z takes ``latent_dim``: estimators that score a draw under detached parameters (``"dreg"``,
-    ``"stl"``, ``"wake"``) ask for it. With ``"spline"``, couplings by splines, both directions
-    take two at most. A spline is the identity outside [-5, 5], where the posterior stays a
-    diagonal normal.
+    ``kind="iaf"`` is the inverse autoregressive flow: drawing z with its density, all that an ELBO
+    needs, takes one evaluation of each transformation's network. The density of any other z takes
+    ``latent_dim``, and is needed by estimators that score a draw under detached parameters
+    (``"dreg"``, ``"stl"``, ``"wake"``). ``"spline"``, couplings by splines, takes at most two in
+    both directions; it is the identity outside [-5, 5], where the posterior stays a diagonal
+    normal.
 
-    At the start g is near the identity: the last layer of each network is scaled by 0.01.
+    Initially g is near the identity: the last layer of each network is scaled by 0.01.
 
     Source: Rezende & Mohamed 2015 (arXiv 1505.05770), section 4, for flows as posteriors; Kingma et
     al. 2016 (arXiv 1606.04934), equations 7 to 11, for ``"iaf"``; Durkan et al. 2019 (arXiv
@@ -44,11 +44,11 @@ class Flow(NeuralConditional):
         context_features: features of h.
         transforms: number of transformations that g is composed of.
         hidden: widths of the hidden layers of each transformation's network.
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
 
     Raises:
         ValueError: when called, if the network returns another number of features.
-        NotImplementedError: by the distribution's ``mean``, which has no closed form.
+        NotImplementedError: from the distribution's ``mean``, which has no closed form.
 
     Example:
         >>> from ppl_vae import nets
@@ -75,7 +75,7 @@ class Flow(NeuralConditional):
         self.transforms = positive_int("Flow", "transforms", transforms)
         self.hidden = sizes("Flow", "hidden", hidden)
         self.min_scale = checked_min_scale("Flow", min_scale)
-        # The flow's own base is of no use here, and stays out of the state.
+        # Without the flow's own base, which is not used and would be in the state.
         flow = build(
             "Flow", kind, self.latent_dim, self.context_features, self.transforms, self.hidden
         )
@@ -83,7 +83,7 @@ class Flow(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int, *, context_features: int = 32) -> int:
-        """Return the features that the network must give: location, scale and context."""
+        """Return the number of features of the network's output: location, scale and context."""
         d = positive_int("Flow", "latent_dim", latent_dim)
         return 2 * d + positive_int("Flow", "context_features", context_features)
 
@@ -97,7 +97,7 @@ class Flow(NeuralConditional):
                 f"for latent_dim={self.latent_dim} and context_features={self.context_features}, "
                 f"got an output of shape {tuple(outputs.shape)}; Flow.net_features gives the number"
             )
-        if is_validation_enabled():  # no distribution looks at the transformations
+        if is_validation_enabled():  # no distribution checks the transformations
             check_finite(self, *context)
         loc, unconstrained_scale, features = outputs.split(widths, dim=-1)
         scale = positive_scale(unconstrained_scale, self.min_scale)

@@ -1,4 +1,4 @@
-"""The ladder VAE's posterior of a layer."""
+"""The posterior of a layer of the ladder VAE."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.errors import describe, positive_int
 
 
 class PrecisionWeighted(NeuralConditional):
-    r"""q(z_l | x, z_{l+1}) ∝ N(z_l; μ̂(x), σ̂(x)²) p(z_l | z_{l+1}): what x says, times the prior.
+    r"""q(z_l | x, z_{l+1}) ∝ N(z_l; μ̂(x), σ̂(x)²) p(z_l | z_{l+1}): evidence times prior.
 
     With p(z_l | z_{l+1}) = N(μ_p, σ_p²), the model's own, the product is normal:
     1/σ² = 1/σ̂² + 1/σ_p² and μ = σ² (μ̂/σ̂² + μ_p/σ_p²).
@@ -25,9 +25,9 @@ class PrecisionWeighted(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., 2 * latent_dim)`` on x: μ̂, then the unconstrained scale,
             σ̂ = softplus(.) + min_scale.
-        conditional: the model's p(z_l | z_{l+1}), such as ``priors.ConditionalNormal``; the same
-            object, shared with the model.
-        min_scale: the least that σ̂ may be; σ is less where σ_p is not much greater.
+        conditional: the model's own p(z_l | z_{l+1}), the same object, such as
+            ``priors.ConditionalNormal``.
+        min_scale: lower bound of σ̂; σ < σ̂.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PrecisionWeighted(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
-        """Return how many features the network returns: location and unconstrained scale."""
+        """Return the number of features of the network's output: location and scale."""
         return 2 * positive_int("PrecisionWeighted", "latent_dim", latent_dim)
 
     def forward(self, x: Tensor, above: Tensor) -> Distribution:
@@ -56,11 +56,9 @@ class PrecisionWeighted(NeuralConditional):
                 f"PrecisionWeighted: conditional must return a diagonal normal distribution, got "
                 f"{p}; use priors.ConditionalNormal"
             )
-        seen = diagonal_normal(type(self).__name__, self.outputs(x), self.min_scale).base_dist
-        precision_seen, precision = (
-            seen.scale.square().reciprocal(),
-            normal.scale.square().reciprocal(),
-        )
-        variance = (precision_seen + precision).reciprocal()
-        loc = variance * (precision_seen * seen.loc + precision * normal.loc)
+        evidence = diagonal_normal("PrecisionWeighted", self.outputs(x), self.min_scale).base_dist
+        precision_x = evidence.scale.square().reciprocal()
+        precision_p = normal.scale.square().reciprocal()
+        variance = (precision_x + precision_p).reciprocal()
+        loc = variance * (precision_x * evidence.loc + precision_p * normal.loc)
         return dist.Normal(loc, variance.sqrt()).to_event(1)

@@ -12,13 +12,12 @@ from ppl_vae.errors import positive_int
 
 
 class GaussianMixture(NeuralConditional):
-    r"""q(z | x) = Σ_k w_k(x) N(z; μ_k(x), diag σ_k(x)²), for posteriors of several modes.
+    r"""q(z | x) = Σ_k w_k(x) N(z; μ_k(x), diag σ_k(x)²), for multimodal posteriors.
 
-    Draws are reparameterised by implicit differentiation, so that the mixture goes with every
-    estimator and every gradient; see
-    :class:`ppl_vae.distributions.mixture.MixtureOfDiagonalNormals`. The gradient's variance grows
-    with the distance between the modes. A network whose last layer is zero gives components that
-    are all the same and stay so.
+    Draws are reparameterised by implicit differentiation, so that the mixture works with every
+    estimator and gradient; see :class:`ppl_vae.distributions.mixture.MixtureOfDiagonalNormals`. The
+    gradient's variance grows with the distance between modes. If the network's last layer is
+    initialised to zero, all components are equal and stay so.
 
     Source: Figurnov et al. 2018 (arXiv 1805.08498), section 4; the family: Nalisnick et al. 2016
     ("Approximate inference for deep latent Gaussian mixtures").
@@ -28,10 +27,10 @@ class GaussianMixture(NeuralConditional):
             see :meth:`net_features`: the K locations μ_k, one after the other; the K unconstrained
             scales s_k, with σ = softplus(s) + min_scale; and the K logits of the weights.
         components: number of components K.
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
 
     Raises:
-        ValueError: if the number of features the network returns is that of no d.
+        ValueError: if the network's output has an impossible number of features.
 
     Example:
         >>> from ppl_vae import nets
@@ -51,7 +50,7 @@ class GaussianMixture(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int, *, components: int) -> int:
-        """Return how many features the network must return: K (2 d + 1)."""
+        """Return the number of features of the network's output: K (2 d + 1)."""
         d = positive_int("GaussianMixture", "latent_dim", latent_dim)
         return positive_int("GaussianMixture", "components", components) * (2 * d + 1)
 
@@ -59,14 +58,14 @@ class GaussianMixture(NeuralConditional):
         """Return q(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
         outputs = self.outputs(*context)
         k = self.components
-        of_each, rest = divmod(outputs.shape[-1], k)
-        if rest or of_each < 3 or of_each % 2 == 0:
+        width, remainder = divmod(outputs.shape[-1], k)
+        if remainder or width < 3 or width % 2 == 0:
             raise ValueError(
                 f"GaussianMixture: net must return components * (2 * latent_dim + 1) features, "
-                f"with {k} components {3 * k}, {5 * k}, {7 * k}, ..., got an output of shape "
+                f"{3 * k}, {5 * k}, {7 * k}, ... for {k} components, got an output of shape "
                 f"{tuple(outputs.shape)}"
             )
-        d = of_each // 2
+        d = width // 2
         loc, unconstrained_scale, logits = outputs.split([k * d, k * d, k], dim=-1)
         return MixtureOfDiagonalNormals(
             logits,

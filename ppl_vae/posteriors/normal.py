@@ -22,7 +22,7 @@ class DiagonalNormal(NeuralConditional):
     Args:
         net: any module ``(..., D) -> (..., 2 * latent_dim)``: the location μ, then the
             unconstrained scale s, with σ = softplus(s) + min_scale.
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
 
     Example:
         >>> from ppl_vae import nets
@@ -36,7 +36,7 @@ class DiagonalNormal(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
-        """Return how many features the network must return: ``2 * latent_dim``."""
+        """Return the number of features of the network's output: ``2 * latent_dim``."""
         return 2 * positive_int("DiagonalNormal", "latent_dim", latent_dim)
 
     def forward(self, *context: Tensor) -> Distribution:
@@ -53,12 +53,12 @@ class FullRankNormal(NeuralConditional):
         net: any module ``(..., D) -> (..., d + d (d + 1) / 2)`` for ``latent_dim`` d, see
             :meth:`net_features`: the location μ; the unconstrained diagonal s, with
             L_ii = softplus(s_i) + min_scale; and row after row a, with L_ij = L_ii a_ij / √d for
-            j < i. With a of unit size the standard deviations are about L_ii, and L is
-            well-conditioned but for its diagonal, whatever d is.
-        min_scale: the least that L_ii may be.
+            j < i. For a of unit size the standard deviations are about L_ii, and
+            diag(L)⁻¹ L is well-conditioned for any d.
+        min_scale: lower bound of L_ii.
 
     Raises:
-        ValueError: if the number of features the network returns is that of no d.
+        ValueError: if the network's output has an impossible number of features.
 
     Example:
         >>> from ppl_vae import nets
@@ -73,7 +73,7 @@ class FullRankNormal(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
-        """Return how many features the network must return: d + d (d + 1) / 2."""
+        """Return the number of features of the network's output: d + d (d + 1) / 2."""
         d = positive_int("FullRankNormal", "latent_dim", latent_dim)
         return d + d * (d + 1) // 2
 
@@ -86,9 +86,9 @@ class FullRankNormal(NeuralConditional):
         if d < 1 or self.net_features(d) != features:
             raise ValueError(
                 f"FullRankNormal: net must return d + d (d + 1) / 2 features for d latent "
-                f"dimensions, got an output of shape {tuple(outputs.shape)}; the widths next to "
-                f"{features} are {self.net_features(max(d, 1))} (d = {max(d, 1)}) and "
-                f"{self.net_features(max(d, 1) + 1)} (d = {max(d, 1) + 1})"
+                f"dimensions, such as {self.net_features(max(d, 1))} (d = {max(d, 1)}) or "
+                f"{self.net_features(max(d, 1) + 1)} (d = {max(d, 1) + 1}), got an output of shape "
+                f"{tuple(outputs.shape)}"
             )
         loc, diagonal, below = outputs.split([d, d, features - 2 * d], dim=-1)
         scale_tril = cholesky_factor(diagonal, below, self.min_scale)
@@ -98,23 +98,23 @@ class FullRankNormal(NeuralConditional):
 class LowRankNormal(NeuralConditional):
     r"""q(z | x) = N(z; μ(x), diag σ(x)² + W(x) W(x)ᵀ), W of ``rank`` columns.
 
-    Between the diagonal and the full-rank normal: ``latent_dim * rank`` features more than the
+    Between the diagonal and the full-rank normal: ``latent_dim * rank`` more features than the
     former.
 
-    Source: Ong et al. 2018 (arXiv 1701.03208); Rezende et al. 2014 (arXiv 1401.4082) have the same
-    for the precision.
+    Source: Ong et al. 2018 (arXiv 1701.03208); Rezende et al. 2014 (arXiv 1401.4082) for the same
+    form of the precision.
 
     Args:
         net: any module ``(..., D) -> (..., (2 + rank) * d)`` for ``latent_dim`` d, see
             :meth:`net_features`: the location μ; the unconstrained scale s, with
-            σ = softplus(s) + min_scale; and row after row a, with W_ij = σ_i a_ij / √rank. With a
-            of unit size the standard deviations are about σ, and what Woodbury's identity
-            subtracts does not cancel, however small σ is.
+            σ = softplus(s) + min_scale; and row after row a, with W_ij = σ_i a_ij / √rank. For a
+            of unit size the standard deviations are about σ, and nothing cancels in Woodbury's
+            identity, however small σ is.
         rank: number of columns of W.
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
 
     Raises:
-        ValueError: if the number of features the network returns is no multiple of ``2 + rank``.
+        ValueError: if the network's number of features is not a multiple of ``2 + rank``.
 
     Example:
         >>> from ppl_vae import nets
@@ -126,11 +126,11 @@ class LowRankNormal(NeuralConditional):
     def __init__(self, net: nn.Module, rank: int, *, min_scale: int | float = MIN_SCALE) -> None:
         super().__init__(net)
         self.min_scale = checked_min_scale("LowRankNormal", min_scale)
-        self.rank = positive_int("LowRankNormal", "rank", rank, "DiagonalNormal is that of rank 0")
+        self.rank = positive_int("LowRankNormal", "rank", rank, "DiagonalNormal has rank 0")
 
     @staticmethod
     def net_features(latent_dim: int, *, rank: int) -> int:
-        """Return how many features the network must return: (2 + rank) d."""
+        """Return the number of features of the network's output: (2 + rank) d."""
         d = positive_int("LowRankNormal", "latent_dim", latent_dim)
         return (2 + positive_int("LowRankNormal", "rank", rank)) * d
 

@@ -1,12 +1,12 @@
-"""Priors p(z): conditional distributions with no context, event shape ``(latent_dim,)``.
+"""Priors p(z): conditional distributions without context, event shape ``(latent_dim,)``.
 
-``ConditionalNormal``, and ``VampPrior`` where its posterior has one, take a context: p(z | c).
+``ConditionalNormal``, ``ConditionalFlow``, and ``VampPrior`` if its posterior has one, take a
+context: p(z | c).
 """
 
 from ppl_vae.priors.flow import ConditionalFlow, Flow
 from ppl_vae.priors.mixture import GaussianMixture
-from ppl_vae.priors.normal import ConditionalNormal, DiagonalNormal, FullRankNormal
-from ppl_vae.priors.standard import StandardNormal
+from ppl_vae.priors.normal import ConditionalNormal, DiagonalNormal, FullRankNormal, StandardNormal
 from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [

@@ -29,25 +29,24 @@ class Flow(ConditionalDistribution):
                                                                              (arXiv 1606.04934)
     =============  ================================  ==========  ==========  =====================
 
-    where the numbers count evaluations of each transformation's network; training a VAE takes the
-    density alone, generation takes sampling. The flows are zuko's.
+    The numbers count evaluations of each transformation's network. Training a VAE needs the density
+    alone, generation needs sampling. The flows are zuko's.
 
-    At the start f is near the identity and p(z) near N(0, I): the last layer of each network is
-    scaled by 0.01. A spline is the identity outside its box, so that the tails stay those of
-    N(0, I) and the latents are drawn into the box; a wider one is had by
-    ``functools.partial(ppl_vae.distributions.flow.spline, bound=8.0)``. In one dimension all
-    affine kinds are normal distributions.
+    Initially f is near the identity and p(z) near N(0, I): the last layer of each network is scaled
+    by 0.01. A spline is the identity outside its box, so that the tails are those of N(0, I) and
+    latents are drawn into the box; ``functools.partial(ppl_vae.distributions.flow.spline,
+    bound=8.0)`` widens it. In one dimension all affine kinds are normal distributions.
 
     Args:
         latent_dim: number of latent dimensions.
         kind: a name in the table, or a constructor of zuko, such as ``zuko.flows.NAF``, called as
-            ``kind(features, context, transforms=..., hidden_features=...)``; what it makes is left
-            as it starts.
+            ``kind(features, context, transforms=..., hidden_features=...)``, whose initialisation
+            is left as it is.
         transforms: number of transformations that f is composed of.
         hidden: widths of the hidden layers of each transformation's network.
 
     Raises:
-        NotImplementedError: by the distribution's ``mean``, which has no closed form.
+        NotImplementedError: from the distribution's ``mean``, which has no closed form.
 
     Example:
         >>> Flow(10, "maf")().log_prob(torch.zeros(3, 10)).shape
@@ -71,22 +70,22 @@ class Flow(ConditionalDistribution):
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
-        if is_validation_enabled():  # a flow's own networks are not looked at by any distribution
+        if is_validation_enabled():  # no distribution checks a flow's parameters
             check_finite(self)
         return FlowDistribution(self.flow())
 
 
 class ConditionalFlow(ConditionalDistribution):
-    r"""p(z | c) = N(f(z; c); 0, I) \|det ∂f/∂z\|: the flow of :class:`Flow` with a context.
+    r"""p(z | c) = N(f(z; c); 0, I) \|det ∂f/∂z\|: a :class:`Flow` with a context.
 
-    Each transformation's network sees the context besides z: a label y for p(z | y).
+    Each transformation's network takes the context, such as a label y for p(z | y), besides z.
 
     Source: Papamakarios et al. 2017 (arXiv 1705.07057), section 3.4, for flows with a context;
-    Sohn et al. 2015 (NeurIPS) for a prior that is given the condition.
+    Sohn et al. 2015 (NeurIPS) for a prior given the condition.
 
     Args:
         latent_dim: number of latent dimensions.
-        context_features: features of the context, all contexts together.
+        context_features: number of features of all contexts together.
         kind: as for :class:`Flow`.
         transforms: number of transformations that f is composed of.
         hidden: widths of the hidden layers of each transformation's network.
@@ -112,7 +111,7 @@ class ConditionalFlow(ConditionalDistribution):
         name = "ConditionalFlow"
         self.latent_dim = positive_int(name, "latent_dim", latent_dim)
         self.context_features = positive_int(
-            name, "context_features", context_features, "a prior with no context is priors.Flow"
+            name, "context_features", context_features, "priors.Flow takes no context"
         )
         self.kind = kind
         self.transforms = positive_int(name, "transforms", transforms)
@@ -123,13 +122,13 @@ class ConditionalFlow(ConditionalDistribution):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
-        together = concatenate(*context)
-        if together.shape[-1] != self.context_features:
+        joined = concatenate(*context)
+        if joined.shape[-1] != self.context_features:
             raise ValueError(
-                f"ConditionalFlow: built for context_features={self.context_features}, got "
-                f"{together.shape[-1]} features in contexts of shape "
+                f"ConditionalFlow: expected context_features={self.context_features} features, got "
+                f"{joined.shape[-1]} in contexts of shape "
                 f"{', '.join(str(tuple(c.shape)) for c in context)}"
             )
         if is_validation_enabled():
             check_finite(self, *context)
-        return FlowDistribution(self.flow(together))
+        return FlowDistribution(self.flow(joined))

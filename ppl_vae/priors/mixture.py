@@ -18,22 +18,22 @@ from ppl_vae.random_state import numpy_generator
 class GaussianMixture(ConditionalDistribution):
     r"""p(z) = Σ_c w_c N(z; μ_c, diag σ_c²), with learned means and scales.
 
-    The log-density is one logsumexp over components of the *event* log-density,
+    The log-density is a single logsumexp over components of the *event* log-density,
     log p(z) = logsumexp_c [ log w_c + Σ_d log N(z_d; μ_cd, σ_cd²) ].
 
-    Source: Jiang et al. 2017 (arXiv 1611.05148) for the mixture prior; Stanford CS236, problem set
-    2, for the case of many components with uniform weights.
+    Source: Jiang et al. 2017 (arXiv 1611.05148); Stanford CS236, problem set 2, for many components
+    with uniform weights.
 
     Args:
         latent_dim: number of latent dimensions.
         components: number of mixture components.
         learn_weights: learn the weights w; uniform if not.
-        spread: standard deviation of the means at the start. :meth:`initialise_from` sets all
-            from latents instead.
+        spread: initial standard deviation of the means. :meth:`initialise_from` initialises all
+            parameters from latents instead.
 
-    Parameters: ``loc`` μ, shape ``(components, latent_dim)``, drawn from N(0, spread² I) at the
-    start; ``unconstrained_scale``, with σ = softplus(.) + 1e-4, σ = 1 at the start; ``logits`` of
-    the weights, shape ``(components,)``, zeros at the start.
+    Parameters: ``loc`` μ, shape ``(components, latent_dim)``, initially drawn from
+    N(0, spread² I); ``unconstrained_scale``, with σ = softplus(.) + 1e-4, initially 1; ``logits``
+    of the weights, shape ``(components,)``, initially 0 (a buffer unless learned).
 
     Example:
         >>> GaussianMixture(10, components=500)().log_prob(torch.zeros(3, 10)).shape
@@ -53,10 +53,12 @@ class GaussianMixture(ConditionalDistribution):
         super().__init__()
         owner = "GaussianMixture"
         latent_dim = positive_int(owner, "latent_dim", latent_dim)
-        components = positive_int(owner, "components", components, "one component is one normal")
+        components = positive_int(
+            owner, "components", components, "one component is DiagonalNormal"
+        )
         self.learn_weights = flag(owner, "learn_weights", learn_weights)
         self.spread = number(
-            owner, "spread", spread, above=0, fix="components that start as one stay one"
+            owner, "spread", spread, above=0, fix="components with equal means stay equal"
         )
         self.loc = nn.Parameter(self.spread * torch.randn(components, latent_dim))
         self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(components, latent_dim)))
@@ -96,20 +98,20 @@ class GaussianMixture(ConditionalDistribution):
         r"""Set the means to the k-means of latents, the scales to the spread of the clusters.
 
         σ_cd² = (n_c v_cd + v_d) / (n_c + 1), where n_c and v_cd are the size and the variances of a
-        cluster and v_d is the variance within all clusters, so that a cluster of one has a scale
-        too; never below 1 % of the latents' standard deviation, nor below 1e-3. Learned weights
-        become (n_c + 1) / (N + components). Torch's random state is not touched.
+        cluster and v_d is the pooled variance within clusters, so that a cluster of one has a
+        scale, too; at least 1 % of the latents' standard deviation and 1e-3. Learned weights become
+        (n_c + 1) / (N + components). Torch's random state is unchanged.
 
         Args:
             z: N latents, shape ``(N, latent_dim)``, N at least ``components``, such as posterior
                 means of training data.
-            seed: of the k-means++ start.
+            seed: of the k-means++ initialisation.
 
         Raises:
             ValueError: if z has another shape, is not finite or has fewer distinct rows than there
                 are components; nothing has changed then.
         """
-        from sklearn.cluster import KMeans  # slow to import, and needed here alone
+        from sklearn.cluster import KMeans  # slow to import
 
         seed, k = seed_of("GaussianMixture.initialise_from", seed), self.components
         if not isinstance(z, Tensor):
@@ -127,7 +129,7 @@ class GaussianMixture(ConditionalDistribution):
         if distinct < k:
             raise ValueError(
                 f"GaussianMixture.initialise_from: z must have at least {k} distinct rows, one per "
-                f"component, got {distinct}; give more latents, or fewer components"
+                f"component, got {distinct}; give more latents or use fewer components"
             )
         z = z.detach().to(self.loc)
         found = KMeans(k, n_init=1, max_iter=100, random_state=numpy_generator(seed)).fit(

@@ -1,4 +1,4 @@
-"""Normal priors: learned, or computed from a condition."""
+"""Normal priors: standard, learned, or given a condition."""
 
 from __future__ import annotations
 
@@ -13,12 +13,36 @@ from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale, positive_s
 from ppl_vae.errors import positive_int
 
 
-class DiagonalNormal(ConditionalDistribution):
-    """p(z) = N(z; μ, diag σ²) with learned location and scale; N(0, I) at the start.
+class StandardNormal(ConditionalDistribution):
+    """p(z) = N(z; 0, I) on ``latent_dim`` dimensions, without parameters.
 
-    A decoder can rescale and shift its input itself, so on its own this prior adds nothing to
-    N(0, I); it does where the decoder is given, shared or regularised. The KL of a normal
-    posterior to it has a closed form.
+    Source: Kingma & Welling 2014 (arXiv 1312.6114), section 3.
+
+    Args:
+        latent_dim: number of latent dimensions.
+
+    Example:
+        >>> StandardNormal(10)().event_shape
+        torch.Size([10])
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = positive_int("StandardNormal", "latent_dim", latent_dim)
+        # Constants are buffers, so that the prior follows the pair's device and dtype.
+        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
+
+    def forward(self) -> Distribution:
+        """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
+        return dist.Normal(self.loc, self.scale).to_event(1)
+
+
+class DiagonalNormal(ConditionalDistribution):
+    """p(z) = N(z; μ, diag σ²) with learned location and scale, initially N(0, I).
+
+    A decoder can shift and rescale its input itself, so that this prior adds to N(0, I) only where
+    the decoder is fixed, shared or regularised. The KL from a normal posterior has a closed form.
 
     Args:
         latent_dim: number of latent dimensions.
@@ -43,9 +67,9 @@ class DiagonalNormal(ConditionalDistribution):
 
 
 class FullRankNormal(ConditionalDistribution):
-    """p(z) = N(z; μ, L Lᵀ) with learned location and Cholesky factor; N(0, I) at the start.
+    """p(z) = N(z; μ, L Lᵀ) with learned location and Cholesky factor, initially N(0, I).
 
-    The KL of a normal posterior to it has a closed form.
+    The KL from a normal posterior has a closed form.
 
     Args:
         latent_dim: number of latent dimensions D.
@@ -74,10 +98,10 @@ class FullRankNormal(ConditionalDistribution):
 
 
 class ConditionalNormal(NeuralConditional):
-    """p(z | c) = N(z; μ(c), diag σ(c)²), for a label, a condition or a latent further up.
+    """p(z | c) = N(z; μ(c), diag σ(c)²), for a label, a condition or the latent of the layer above.
 
     With c one-hot of ``num_classes`` and the network ``MLP(num_classes, 2 * latent_dim,
-    hidden=())`` it is one learned normal per class.
+    hidden=())`` this is one learned normal per class.
 
     Source: the prior network of Sohn et al. 2015 (NeurIPS, "Learning structured output
     representation using deep conditional generative models").
@@ -85,7 +109,7 @@ class ConditionalNormal(NeuralConditional):
     Args:
         net: any module ``(..., C) -> (..., 2 * latent_dim)``: the location μ, then the
             unconstrained scale s, with σ = softplus(s) + min_scale.
-        min_scale: the least that σ may be.
+        min_scale: lower bound of σ.
 
     Example:
         >>> from ppl_vae import nets
@@ -100,7 +124,7 @@ class ConditionalNormal(NeuralConditional):
 
     @staticmethod
     def net_features(latent_dim: int) -> int:
-        """Return how many features the network must return: ``2 * latent_dim``."""
+        """Return the number of features of the network's output: ``2 * latent_dim``."""
         return 2 * positive_int("ConditionalNormal", "latent_dim", latent_dim)
 
     def forward(self, *context: Tensor) -> Distribution:

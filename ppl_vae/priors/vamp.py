@@ -1,4 +1,4 @@
-"""The VampPrior: the posterior, averaged over learned pseudo-inputs."""
+"""The VampPrior: the posterior averaged over learned pseudo-inputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.errors import describe, flag, positive_int, seed_of, sizes
 
 NOISE = 0.01
-"""The spread of pseudo-inputs about a value that several of them start from: no two are the same.
+"""Standard deviation of the noise that tells apart pseudo-inputs of one initial value.
 
-A share of the interval, where there are bounds.
+A fraction of the interval, if there are bounds.
 """
 
 Interval: TypeAlias = tuple[int | float, int | float]
@@ -26,44 +26,42 @@ Interval: TypeAlias = tuple[int | float, int | float]
 class VampPrior(ConditionalDistribution):
     r"""p(z) = Σ_k w_k q(z | u_k), the posterior q averaged over K pseudo-inputs u_k.
 
-    The posterior is the pair's own, and shares its tensors with the guide. Given a further context
-    y (a one-hot label) it is p(z | y) = Σ_k w_k q(z | u_k, y).
+    The posterior is the pair's own and shares its tensors with the guide. Given a context y (a
+    one-hot label) the prior is p(z | y) = Σ_k w_k q(z | u_k, y).
 
-    Pseudo-inputs must look like data to the posterior: where they do not, z drawn from the prior
-    are none that the likelihood was trained on, and samples are noise, while no bound on log p(x)
-    tells so. Give data, ``VampPrior(posterior, x[:500])``; or the number K alone, and the data
-    later, to ``initialise_from`` of the prior or of the pair, as `ppl_vae.from_config` and the
-    command line do. They then start at data, and keep to their range.
+    Pseudo-inputs must look like data to the posterior: otherwise the likelihood was not trained on
+    z drawn from the prior, and samples are noise, which no bound on log p(x) reveals. Give data,
+    ``VampPrior(posterior, x[:500])``; or the number K, and call ``initialise_from`` of the prior
+    or the pair later, as `ppl_vae.from_config` and the command line do. Pseudo-inputs then start
+    at data and stay in their range.
 
-    Source: Tomczak & Welling 2018 (arXiv 1705.07120), who bound pseudo-inputs by a Hardtanh, start
-    them at data, or near 0.
+    Source: Tomczak & Welling 2018 (arXiv 1705.07120), who bound pseudo-inputs by a Hardtanh and
+    initialise them at data or near 0.
 
     Args:
         posterior: q(z | x, ...), the pair's own; any module that returns a distribution of batch
             shape ``(...)`` for context ``(..., features)``.
-        pseudo_inputs: their values at the start, K data of shape ``(K, *event)``; or the number K,
-            whose values are then near 0 (or the middle of bounds that leave 0 out), with noise of
-            1 %, until ``initialise_from`` is called.
-        event_shape: shape of one datum; needed where ``pseudo_inputs`` is a number.
-        learn: learn the pseudo-inputs; they stay exactly as given if not.
+        pseudo_inputs: initial values, K data of shape ``(K, *event)``; or the number K, for values
+            near 0 (or the middle of bounds that exclude 0), with noise of 1 %, until
+            ``initialise_from`` is called.
+        event_shape: shape of one datum; required if ``pseudo_inputs`` is a number.
+        learn: learn the pseudo-inputs; otherwise they stay as given.
         learn_weights: learn the weights w; uniform if not.
         bounds: an interval ``(low, high)`` that pseudo-inputs cannot leave; None for none.
-            ``"data"`` is that of the data, (0, 1) for data within, from their least to their
-            greatest value for others, and none until data are known. Where a step goes beyond an
-            end, u is reflected there: u = v inside, 2 low - v just below, 2 high - v just above.
-            Its slope is 1 or -1 everywhere, so that no pseudo-input is stuck at an end.
+            ``"data"`` is the range of the data, (0, 1) if that contains it, and none until data
+            are known. Beyond an end u is reflected: u = v inside, 2 low - v just below, 2 high - v
+            just above. The slope is ±1 everywhere, so that no pseudo-input is stuck at an end.
 
-    Parameters: ``unfolded_inputs``, shape ``(K, *event)``, the v above, u itself inside the bounds
-    (a buffer where not learned); ``logits`` of the weights, shape ``(K,)``, zeros at the start (a
-    buffer where not learned). ``inputs()`` returns u. The attribute ``pseudo_inputs`` is the number
-    K, so that the arguments read back make a prior of the same structure; the values are in the
-    ``state_dict``.
+    Parameters: ``unfolded_inputs``, shape ``(K, *event)``, the v above, equal to u inside the
+    bounds; ``logits`` of the weights, shape ``(K,)``, initially 0. Each is a buffer if not learned.
+    ``inputs()`` returns u. The attribute ``pseudo_inputs`` is the number K, so that the arguments
+    read back make a prior of the same structure; the values are in the ``state_dict``.
 
-    A draw runs the posterior's network on a pseudo-input per draw, a density on all K once.
+    A draw runs the posterior's network on one pseudo-input, a density on all K once.
 
     Raises:
-        TypeError: if the posterior is no module, or the pseudo-inputs are neither a number nor
-            floating.
+        TypeError: if the posterior is not a module, or the pseudo-inputs are neither a number nor a
+            floating-point tensor.
         ValueError: if a shape is missing or disagrees, or if pseudo-inputs are not finite or lie
             outside the bounds.
 
@@ -95,12 +93,12 @@ class VampPrior(ConditionalDistribution):
                 f"got {describe(posterior)}"
             )
         self.posterior = posterior
-        self.bounds = _checked(bounds)
+        self.bounds = _checked_bounds(bounds)
         if isinstance(pseudo_inputs, Tensor):
-            inputs = _given(pseudo_inputs, event_shape, self._interval)
-            self._suit(_range(inputs))
+            inputs = _checked_inputs(pseudo_inputs, event_shape, self._interval)
+            self._bound_by(_range(inputs))
         else:
-            inputs = _random(pseudo_inputs, event_shape, self._interval)
+            inputs = _random_inputs(pseudo_inputs, event_shape, self._interval)
         self.event_shape = tuple(inputs.shape[1:])
         self.learn = flag("VampPrior", "learn", learn)
         self.learn_weights = flag("VampPrior", "learn_weights", learn_weights)
@@ -135,16 +133,16 @@ class VampPrior(ConditionalDistribution):
     ) -> None:
         """Set the pseudo-inputs to data drawn at random, and bounds of ``"data"`` to their range.
 
-        Where there are fewer data than pseudo-inputs, data occur again, with noise of 1 % of the
-        range. Torch's random state is not touched.
+        If there are fewer data than pseudo-inputs, data are repeated with noise of 1 % of the
+        range. Torch's random state is unchanged.
 
         Args:
             x: data as the posterior sees them, shape ``(N, *event)``.
-            values: the least and greatest value of all data, if x is a part of them.
-            seed: of the choice, and the noise.
+            values: the minimum and maximum of all data, if x is a part of them.
+            seed: of the choice and the noise.
 
         Raises:
-            TypeError: if x is not floating.
+            TypeError: if x is not floating-point.
             ValueError: if x has another shape, is not finite or lies outside the bounds; nothing
                 has changed then.
         """
@@ -154,13 +152,13 @@ class VampPrior(ConditionalDistribution):
                 f"got {describe(x)}"
             )
         seed = seed_of("VampPrior.initialise_from", seed)
-        x = _given(x, None, self._interval).to(self.unfolded_inputs)
+        x = _checked_inputs(x, None, self._interval).to(self.unfolded_inputs)
         generator = torch.Generator().manual_seed(seed)
         n, k = len(x), self.pseudo_inputs
         passes = [torch.randperm(n, generator=generator) for _ in range(-(-k // n))]
         inputs = x[torch.cat(passes)[:k].to(x.device)]
         low, high = _range(x) if values is None else values
-        self._suit((low, high))
+        self._bound_by((low, high))
         if k > n:
             noise = torch.randn(k - n, *self.event_shape, generator=generator)
             width = high - low or 1.0
@@ -173,15 +171,15 @@ class VampPrior(ConditionalDistribution):
     def _interval(self) -> Interval | None:
         return None if isinstance(self.bounds, str) else self.bounds
 
-    def _suit(self, values: Interval) -> None:
-        """Bound pseudo-inputs by the data's range, if they are to be and it is not known yet."""
+    def _bound_by(self, values: Interval) -> None:
+        """Set bounds of ``"data"`` to the range of the data, unless they are set already."""
         low, high = values
         if self.bounds == "data" and (low < high or 0 <= low <= 1):
             within = low >= 0 and high <= 1
             vars(self)["bounds"] = (0, 1) if within else (float(low), float(high))
 
     def forward(self, *context: Tensor) -> Mixture:
-        """Return p(z | context), batch shape that of the contexts without their features.
+        """Return p(z | context), batch shape the leading dimensions of the contexts.
 
         Args:
             context: what the posterior takes besides x, each of shape ``(..., features)``.
@@ -203,14 +201,14 @@ class VampPrior(ConditionalDistribution):
         return self(*context).responsibilities(z)
 
     def with_posterior(self, posterior: nn.Module) -> VampPrior:
-        """Return a prior of another posterior that shares pseudo-inputs and weights with this one.
+        """Return a prior on another posterior that shares this one's pseudo-inputs and weights.
 
         Args:
             posterior: as for the constructor; takes data of the same shape.
         """
         new = VampPrior(
             posterior,
-            torch.zeros_like(self.unfolded_inputs),  # these only have the right shape
+            torch.zeros_like(self.unfolded_inputs),  # replaced below
             learn=self.learn,
             learn_weights=self.learn_weights,
             bounds=None,
@@ -221,7 +219,7 @@ class VampPrior(ConditionalDistribution):
         return new
 
 
-def _checked(bounds: object) -> Interval | Literal["data"] | None:
+def _checked_bounds(bounds: object) -> Interval | Literal["data"] | None:
     if bounds is None or (isinstance(bounds, str) and bounds == "data"):
         return bounds  # type: ignore[return-value]
     if not (
@@ -238,16 +236,16 @@ def _checked(bounds: object) -> Interval | Literal["data"] | None:
     return low, high
 
 
-def _given(
+def _checked_inputs(
     inputs: Tensor,
     event_shape: Sequence[int] | None,
     bounds: Interval | None,
 ) -> Tensor:
-    """Return pseudo-inputs that were given by value, checked."""
+    """Return a copy of pseudo-inputs that were given by value, or raise an error."""
     if not inputs.is_floating_point():
         raise TypeError(
-            f"VampPrior: pseudo_inputs must be floating, as the posterior's network takes them, "
-            f"got {describe(inputs)}; convert them with .float()"
+            f"VampPrior: pseudo_inputs must be a floating-point tensor, got {describe(inputs)}; "
+            f"convert them with .float()"
         )
     if inputs.layout != torch.strided or inputs.device.type == "meta":
         raise TypeError(
@@ -262,13 +260,13 @@ def _given(
         inputs.shape[1:]
     ):
         raise ValueError(
-            f"VampPrior: pseudo_inputs must have shape (K, *event_shape), event_shape being "
+            f"VampPrior: pseudo_inputs must have shape (K, *event_shape) with event_shape="
             f"{tuple(event_shape)}, got {describe(inputs)}; leave event_shape out"
         )
-    # A copy, in an order that Pyro's parameter store takes.
+    # Contiguous, as Pyro's parameter store requires.
     inputs = inputs.detach().clone(memory_format=torch.contiguous_format)
     if not inputs.isfinite().all():
-        raise ValueError("VampPrior: pseudo_inputs must be finite, got NaN or infinity among them")
+        raise ValueError("VampPrior: pseudo_inputs must be finite, got NaN or infinity")
     if bounds is not None and (inputs.min() < bounds[0] or inputs.max() > bounds[1]):
         raise ValueError(
             f"VampPrior: pseudo_inputs must lie in bounds={bounds}, got values from "
@@ -277,18 +275,19 @@ def _given(
     return inputs
 
 
-def _random(
+def _random_inputs(
     number: object,
     event_shape: Sequence[int] | None,
     bounds: Interval | None,
 ) -> Tensor:
-    """Return that many pseudo-inputs near 0, or the middle of bounds that leave 0 out."""
-    k = positive_int("VampPrior", "pseudo_inputs", number, "one is the posterior at one input")
+    """Return ``number`` pseudo-inputs near 0, or the middle of bounds that exclude 0."""
+    k = positive_int(
+        "VampPrior", "pseudo_inputs", number, "a single one is the posterior at one input"
+    )
     if event_shape is None:
         raise ValueError(
-            f"VampPrior: pseudo_inputs={k} is a number, so event_shape is needed, the shape of one "
-            f"datum: give event_shape=(784,), or pseudo-inputs as a tensor of shape (K, *event), "
-            f"such as {k} data"
+            f"VampPrior: pseudo_inputs={k} is a number, so event_shape is required, such as "
+            f"event_shape=(784,); or give {k} data, a tensor of shape (K, *event)"
         )
     event_shape = sizes("VampPrior", "event_shape", event_shape)
     noise = NOISE * torch.randn(k, *event_shape)
@@ -305,11 +304,11 @@ def _range(x: Tensor) -> Interval:
 
 
 def _reflected(v: Tensor, bounds: Interval) -> Tensor:
-    """Return v where it is inside the bounds, and its reflection at their ends where it is not."""
+    """Return v inside the bounds, and its reflection at the nearer end outside."""
     low, high = bounds
     width = high - low
     along = torch.remainder(v - low, 2 * width)
-    # No absolute value: it would have no slope at the ends, where the pixels of images lie.
+    # Not by an absolute value, whose gradient is 0 at the ends, where the pixels of images lie.
     folded = low + torch.where(along <= width, along, 2 * width - along)
     return torch.where((low <= v) & (v <= high), v, folded.clamp(low, high))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_vae.data import Dataset
 from ppl_vae.data.value_transform import Drawing
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.labels import check_labels
 from ppl_vae.event_shapes import same_event
 from ppl_vae.protocols import ModelAndGuide
 

@@ -3,6 +3,7 @@
 from ppl_vae.training.fit import FitResult, fit
 from ppl_vae.training.loop import Interrupted
 from ppl_vae.training.nan_tracing import NotFiniteError
+from ppl_vae.training.schedules import PiecewiseConstant
 from ppl_vae.training.step import compile_step
 from ppl_vae.training.stopping import EarlyStopping
 from ppl_vae.training.summary import data_summary
@@ -12,6 +13,7 @@ __all__ = [
     "FitResult",
     "Interrupted",
     "NotFiniteError",
+    "PiecewiseConstant",
     "compile_step",
     "data_summary",
     "fit",

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, the newest whole one found again."""
+"""Checkpoints, written atomically; reading returns the newest that is intact."""
 
 from __future__ import annotations
 
@@ -32,18 +32,11 @@ _STATE, _PICKLED = "state.safetensors", "state.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
-
-    Args:
-        step: steps taken so far.
-        state: of everything but the weights.
-        best: the weights of the best validation, if they are kept.
-        folder: where it is.
-    """
+    """A checkpoint, read except for its weights."""
 
     step: int
     state: dict[str, Any]
-    best: dict[str, Tensor] | None
+    best: dict[str, Tensor] | None  # the weights of the best validation
     folder: Path
 
     def weights(self) -> dict[str, Tensor]:
@@ -53,28 +46,25 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder, one folder each.
+    """The checkpoints in a folder, one subfolder each.
 
-    A checkpoint holds ``weights.safetensors``, ``state.safetensors`` (all else, see
-    :func:`ppl_vae.io.save_state`), ``best.safetensors`` where the best weights are kept, and
-    ``manifest.json`` with the size and SHA-256 of each. It is written beside its place, brought to
-    the disk, and renamed. Links are not followed.
+    A checkpoint holds ``weights.safetensors``, ``state.safetensors`` (everything else, see
+    :func:`ppl_vae.io.save_state`), ``best.safetensors`` if the best weights are kept, and
+    ``manifest.json`` with the size and SHA-256 of each. It is written to a temporary folder, synced
+    to disk, and renamed. Links are not followed.
 
     Args:
         folder: where they are.
-        keep: how many to keep, the newest; the one before the newest serves if it is damaged.
+        keep: how many to keep, the newest; if one is damaged, the one before it is used.
     """
 
     folder: Path
     keep: int = 2
 
     def refuse_links(self, run: Path) -> None:
-        """Raise an error if there is a link in the folder of a run, before it is written to.
+        """Raise UnsafeError if a run's folder has a link, except in the place of a checkpoint.
 
-        Only what has the name of a checkpoint may be one: it is set aside, and not followed.
-
-        Raises:
-            UnsafeError: if there is another one.
+        Such a link is later set aside, and not followed.
         """
         refuse_links(run, but=lambda p: p.parent == self.folder and p.name.startswith(_PREFIX))
 
@@ -85,18 +75,13 @@ class Checkpoints:
         state: Mapping[str, Any],
         best: Mapping[str, Tensor] | None,
     ) -> Path:
-        """Write a checkpoint, then remove those that are too old.
-
-        Raises:
-            OSError: if it cannot be written; nothing is left of it, and the others stay.
-            TypeError: if the state holds something else than tensors, numbers and strings.
-        """
+        """Write a checkpoint, then remove the oldest; if it cannot be written, nothing changes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"{_PREFIX}{step:09d}"
-        if _is_folder(target):  # written by this very run, which resumed from it
+        if _is_folder(target):  # this run resumed from it
             return target
         if os.path.lexists(target):
-            _set_aside(target, "is no folder of this training's")
+            _set_aside(target, "is not a checkpoint's folder")
         with new_folder(target) as folder:
             save_weights(module, folder / _WEIGHTS)
             save_state(state, folder / _STATE)
@@ -108,24 +93,19 @@ class Checkpoints:
         return target
 
     def try_out(self, state: Mapping[str, Any]) -> None:
-        """Write a state, and leave nothing of it.
-
-        Raises:
-            OSError: if it cannot be written.
-            TypeError: if it holds something else than tensors, numbers and strings.
-        """
+        """Write a state and remove it again, to raise the errors of :meth:`save` early."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # What a kill leaves is removed as any leftover of a checkpoint.
+        # With the prefix of leftovers, which are removed if the process is killed here.
         with TemporaryDirectory(prefix=PREFIX, dir=self.folder) as folder:
             save_state(state, Path(folder) / _STATE)
 
     def steps(self) -> list[int]:
-        """Return the steps of which there is a checkpoint, ascending."""
+        """Return the steps with a checkpoint, ascending."""
         found = [path for path in self._named() if _is_folder(path)]
         return sorted(int(path.name.removeprefix(_PREFIX)) for path in found)
 
     def _named(self) -> list[Path]:
-        """Return what has the name of a checkpoint, as it is written here and in no other way."""
+        """Return the paths that have exactly the name of a checkpoint."""
         try:
             paths = sorted(self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -133,24 +113,24 @@ class Checkpoints:
         return [path for path in paths if _NAME.fullmatch(path.name)]
 
     def newest(self) -> Checkpoint | None:
-        """Read the newest whole checkpoint; None where there is none.
+        """Read the newest intact checkpoint; None if there are no checkpoints.
 
-        Those that are damaged are reported by a warning, and set aside.
+        Damaged ones are set aside, with a warning.
 
         Raises:
-            DamagedError: if there are checkpoints and all are damaged.
+            DamagedError: if all checkpoints are damaged.
             NewerFormatError: if a newer version wrote it.
         """
         clear_leftovers(self.folder)
         for path in self._named():
             if not _is_folder(path):
-                _set_aside(path, "is a link or no folder")
-        self._warn_of_others()
+                _set_aside(path, "is a link or not a folder")
+        self._warn_of_unknown_names()
         found: DamagedError | None = None
         for step in reversed(self.steps()):
             folder = self._at(step)
             try:
-                _whole(folder)
+                _check_intact(folder)
             except DamagedError as error:
                 found = error
                 _set_aside(folder, f"is damaged ({error})")
@@ -172,18 +152,18 @@ class Checkpoints:
             raise found
         return None
 
-    def _warn_of_others(self) -> None:
-        """Say what is there and looks like a checkpoint, and is left alone."""
+    def _warn_of_unknown_names(self) -> None:
+        """Warn of names that resemble a checkpoint's and are ignored."""
         others = [
             path.name
             for path in sorted(self.folder.glob(f"{_PREFIX}*"))
             if not _NAME.fullmatch(path.name) and _DAMAGED not in path.name
         ]
         if others:
-            told = ", ".join(ascii(name[:40]) for name in others[:3])
+            names = ", ".join(ascii(name[:40]) for name in others[:3])
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             warnings.warn(
-                f"fit: {self.folder}: {told}{more}: no name of a checkpoint, and left alone",
+                f"fit: {self.folder}: {names}{more}: ignored, not the name of a checkpoint",
                 stacklevel=3,
             )
 
@@ -191,17 +171,17 @@ class Checkpoints:
         return self.folder / f"{_PREFIX}{step:09d}"
 
 
-def _whole(folder: Path) -> None:
-    """Raise DamagedError unless all is there, and as it was written; OSError if not to be read."""
+def _check_intact(folder: Path) -> None:
+    """Raise DamagedError if a checkpoint is incomplete or changed, OSError if unreadable."""
     listed = set(check(folder))
     if _PICKLED in listed and _STATE not in listed:
         raise StorageError(
-            f"{folder}: {_PICKLED} is the pickle of an older version, which is not read: it might "
-            f"run code. Train anew, in another folder"
+            f"{folder}: {_PICKLED} is a pickle of an older version, which could run code, and is "
+            f"not read; train again, in another folder"
         )
     if missing := {_WEIGHTS, _STATE} - listed:
         raise DamagedError(
-            f"{folder}: its manifest does not list {min(missing)}; it is no checkpoint"
+            f"{folder} is not a checkpoint: its manifest does not list {min(missing)}"
         )
 
 
@@ -210,21 +190,21 @@ def _is_folder(path: Path) -> bool:
 
 
 def _set_aside(path: Path, why: str) -> None:
-    """Rename what cannot be gone on from, a link itself and not what it leads to, and say so."""
+    """Rename what cannot be resumed from (of a link, the link itself), with a warning."""
     names = (f"{path.name}{_DAMAGED}{f'-{i}' if i else ''}" for i in count())
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.parent / name))
     path.rename(aside)
     warnings.warn(
-        f"fit: {path} {why}: set aside as {aside.name}; going back to the one before", stacklevel=3
+        f"fit: {path} {why}: set aside as {aside.name}; the previous one is used", stacklevel=3
     )
 
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a module's weights."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 @torch.no_grad()
-def put_back(module: nn.Module, copy: Mapping[str, Tensor]) -> None:
-    """Give a module the weights of a copy."""
+def load_weights(module: nn.Module, copy: Mapping[str, Tensor]) -> None:
+    """Load a copy of a module's weights."""
     module.load_state_dict(dict(copy))

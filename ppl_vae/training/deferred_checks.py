@@ -1,4 +1,4 @@
-"""Steps that are looked at later, where to look is to wait for the device."""
+"""Deferred finiteness checks, to avoid a device synchronisation at each step."""
 
 from __future__ import annotations
 
@@ -11,76 +11,77 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-MOST = 10
-"""Steps that are taken between two looks: their data are kept."""
+INTERVAL = 10
+"""Steps between two checks; their data are kept."""
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A forward and a backward pass, and what they began from.
+class StepRecord:
+    """A forward and backward pass, and what is needed to repeat or undo it.
 
     Args:
-        step: which, from 0.
+        step: its number, from 0.
         inputs: its data.
-        before: the states of the random number generators.
-        put_back: lets buffers be as they were before it.
+        generators: states of the random number generators before it.
+        restore_buffers: restores the buffers' values before it.
         loss: of this process, shape ``()``.
-        sum: of the loss and the gradient's norm, shape ``()``: finite if both are.
+        total: loss plus gradient norm, shape ``()``: finite if both are.
     """
 
     step: int
     inputs: Any
-    before: Mapping[str, Tensor]
-    put_back: Callable[[], None]
+    generators: Mapping[str, Tensor]
+    restore_buffers: Callable[[], None]
     loss: Tensor
-    sum: Tensor
+    total: Tensor
 
 
-class Lookout:
-    """Lets an optimiser step without a look at the numbers, and keeps NaN out of the weights.
+class DeferredChecks:
+    """Lets an optimiser step before its gradients are known to be finite.
 
-    A fused optimiser of torch leaves weights and state as they are where a tensor, its
-    ``found_inf``, is 1: that is how a mixed precision's gradient scaler has a step skipped without
-    knowing that it is. Here it is 1 from the first step on that is not finite, so that all those
-    that follow before anyone has looked are skipped, too.
+    A fused optimiser of torch skips a step on the device if its ``found_inf`` is 1; gradient
+    scalers for mixed precision rely on that. Here it is 1 from the first step on that is not
+    finite, so that the steps after it, taken before the next check, are skipped, too.
 
     Args:
-        optimizer: of which :meth:`suits` is true.
+        optimizer: of which :meth:`supports` is true.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._spoilt: Tensor | None = None
-        self._unseen: list[Attempt] = []
+        self._failed: Tensor | None = None
+        self._pending: list[StepRecord] = []
 
     @staticmethod
-    def suits(optimizer: Optimizer, device: torch.device) -> bool:
-        """Tell whether it can be done, and to look at each step would be to wait."""
+    def supports(optimizer: Optimizer, device: torch.device) -> bool:
+        """Return whether an immediate check would synchronise, and the optimiser can skip steps."""
         return device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     @property
     def due(self) -> bool:
-        """Whether it is time to look."""
-        return len(self._unseen) >= MOST
+        """Whether it is time to check."""
+        return len(self._pending) >= INTERVAL
 
-    def step(self, attempt: Attempt) -> None:
-        """Take the optimiser's step, if all was finite so far."""
-        spoilt = torch.logical_not(torch.isfinite(attempt.sum)).float()
-        self._spoilt = spoilt if self._spoilt is None else torch.maximum(self._spoilt, spoilt)
-        self._optimizer.found_inf = self._spoilt  # type: ignore[attr-defined]
+    def step(self, record: StepRecord) -> None:
+        """Take the optimiser's step, which the device skips after a failure."""
+        failed = torch.logical_not(torch.isfinite(record.total)).float()
+        self._failed = failed if self._failed is None else torch.maximum(self._failed, failed)
+        self._optimizer.found_inf = self._failed  # type: ignore[attr-defined]
         try:
             self._optimizer.step()
         finally:
             del self._optimizer.found_inf  # type: ignore[attr-defined]
-        self._unseen.append(attempt)
+        self._pending.append(record)
 
-    def first_spoilt(self) -> Attempt | None:
-        """Look, and return the first step that was not finite, if there is one."""
-        if not self._unseen:
+    def first_failure(self) -> StepRecord | None:
+        """Check the pending steps; return the first that was not finite, if any."""
+        if not self._pending:
             return None
-        unseen, self._unseen = self._unseen, []
-        sums = torch.stack([attempt.sum for attempt in unseen]).tolist()
-        found = next((a for a, s in zip(unseen, sums, strict=True) if not math.isfinite(s)), None)
+        pending, self._pending = self._pending, []
+        totals = torch.stack([record.total for record in pending]).tolist()
+        found = next(
+            (r for r, total in zip(pending, totals, strict=True) if not math.isfinite(total)), None
+        )
         if found is not None:
-            self._spoilt = None  # who goes on after the error begins anew
+            self._failed = None  # for a caller that continues after the error
         return found

@@ -1,9 +1,9 @@
-"""What each process sees of a step's data, and how much it counts there."""
+"""The processes of a training: each one's shard of the data, and errors that end all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +13,15 @@ from torch import Tensor
 from ppl_vae.data import Part
 
 
-# A collection, or a dataclass, would be taken apart by Fabric and rounded where precision is mixed:
-# data and densities are to stay as they are.
-class Share:
-    """One process's share of a step.
+# No collection and no dataclass: Fabric would round its tensors under mixed precision.
+class DataShard:
+    """One process's shard of a step's data.
 
     Args:
         parts: its data, part by part.
-        fractions: for each part W · B_r / B, where B_r of the B data of all W processes are here:
-            the mean over processes of fraction · (mean loss here) is the mean loss of the B data,
-            however unequally they are divided.
+        fractions: for each part W · B_r / B, where this process has B_r of the B data of all W
+            processes: the mean over processes of fraction · (mean loss here) is the mean loss of
+            all B data, however unequal the shards.
         sizes: B of each part.
     """
 
@@ -36,65 +35,56 @@ class Share:
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is, of how many.
-
-    Args:
-        rank: from 0.
-        number: W.
-    """
+    """This process, by its rank from 0, among W of a training."""
 
     rank: int = 0
     number: int = 1
 
-    def share(self, parts: Sequence[Part]) -> Share:
-        """Return every W-th datum of each part, from the rank on.
+    def shard(self, parts: Sequence[Part]) -> DataShard:
+        """Return every W-th datum of each part, starting at the rank.
 
-        A process for which none is left computes one datum, which counts nothing: it must take
-        part in what the processes do together.
+        A process without data computes one datum with weight 0, to take part in collective
+        operations.
         """
         if self.number == 1:
-            return Share(parts, [1.0] * len(parts), [len(part) for part in parts])
+            return DataShard(parts, [1.0] * len(parts), [len(part) for part in parts])
         mine, fractions, sizes = [], [], []
         for part in parts:
             size, here = len(part), part.rows(slice(self.rank, None, self.number))
-            left = len(here)
-            mine.append(here if left else part.rows(slice(1)))
-            fractions.append(self.number * left / size)
+            count = len(here)
+            mine.append(here if count else part.rows(slice(1)))
+            fractions.append(self.number * count / size)
             sizes.append(size)
-        return Share(mine, fractions, sizes)
-
-
-def together(fabric: Fabric) -> AbstractContextManager:
-    """Leave a region together: where one process fails in it, none waits for that one for ever.
-
-    What the processes do together must come before or after.
-
-    Raises:
-        RuntimeError: if another process has failed; that one raises its own error.
-    """
-    return nullcontext() if fabric.world_size == 1 else _together(fabric)
+        return DataShard(mine, fractions, sizes)
 
 
 @contextmanager
-def _together(fabric: Fabric) -> Iterator[None]:
+def sharing_failures(fabric: Fabric) -> Iterator[None]:
+    """Raise at the end of the block if it failed in any process, so that none waits for ever.
+
+    There must be no collective operation within the block.
+    """
+    if fabric.world_size == 1:
+        yield
+        return
     error = None
     try:
         yield
     except Exception as caught:
         error = caught
-    failed = any_of(fabric, error is not None)
+    failed = any_process(fabric, error is not None)
     if error is not None:
         raise error
     if failed:
-        raise RuntimeError("fit: another process failed; its own error says why")
+        raise RuntimeError("fit: another process failed; see its own error")
 
 
-def any_of(fabric: Fabric, here: bool) -> bool:
-    """Tell whether something is true in any process."""
-    return bool(greatest(fabric, int(here)))
+def any_process(fabric: Fabric, here: bool) -> bool:
+    """Return whether something is true in any process."""
+    return bool(max_over_processes(fabric, int(here)))
 
 
-def greatest(fabric: Fabric, here: int) -> int:
+def max_over_processes(fabric: Fabric, here: int) -> int:
     """Return the greatest of the processes' numbers."""
     if fabric.world_size == 1:
         return here

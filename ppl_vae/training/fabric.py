@@ -1,4 +1,4 @@
-"""Fabric with its processes running, and a pair on its device."""
+"""Launching Lightning Fabric, and moving a pair to its device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from ppl_vae.protocols import ModelAndGuide, check_pair
 
 
-def launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
-    """Return Fabric with its processes running: those of torchrun, or one on the pair's device."""
+def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
+    """Return a launched Fabric; by default with torchrun's processes, or on the pair's device."""
     check_pair("fit", pair)
     if fabric is None:
-        device = _like(pair).device
+        device = _floating_parameter(pair).device
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if here > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
             fabric = Fabric(
@@ -45,28 +45,26 @@ def launched(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
     return fabric
 
 
-def no_search_for_gpus() -> None:
-    """Where there is no GPU, keep optimisers from looking for one at every step.
+def avoid_gpu_search() -> None:
+    """Keep optimisers from searching for a GPU driver at each step where there is no GPU.
 
-    They ask torch whether there is one. Lightning has torch ask the library of the driver, by an
-    environment variable that it sets when it is imported: where there is no such library, it is
-    searched for on the disk each time, for a tenth of a millisecond or two.
+    They ask torch for GPUs. Lightning sets an environment variable, at import, that makes torch ask
+    the driver's library, which takes 0.1 to 0.2 ms where there is none.
     """
     if not torch.cuda.is_available():
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def _like(pair: ModelAndGuide) -> Tensor:
-    """Return a parameter of the device and dtype of all."""
+def on_device(pair: ModelAndGuide, fabric: Fabric) -> Tensor:
+    """Move a pair to its device; return a parameter, whose device and dtype data must have."""
+    for program in (pair.model, pair.guide):
+        fabric.to_device(fabric.strategy.precision.convert_module(program))
+    return _floating_parameter(pair)
+
+
+def _floating_parameter(pair: ModelAndGuide) -> Tensor:
     for program in (pair.model, pair.guide):
         for parameter in program.parameters():
             if parameter.is_floating_point():
                 return parameter
     return torch.empty(0)
-
-
-def on_device(pair: ModelAndGuide, fabric: Fabric) -> Tensor:
-    """Move a pair to its device, and return a parameter of it."""
-    for program in (pair.model, pair.guide):
-        fabric.to_device(fabric.strategy.precision.convert_module(program))
-    return _like(pair)

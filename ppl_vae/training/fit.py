@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,41 +17,45 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ppl_vae import estimators
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.deprecation import renamed_argument
-from ppl_vae.errors import flag, seed_of
-from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.module_modes import training
 from ppl_vae.process_state import exclusively, own_state
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.random_state import seed_everything
+from ppl_vae.spec import MAY_CHANGE, checked
 from ppl_vae.training.arguments import (
     check_kind,
-    checked_counts,
     checked_estimator,
     checked_folder,
-    checked_norm,
+    default,
     made_optimizer,
     made_schedule,
 )
-from ppl_vae.training.compiled import CompiledShares
-from ppl_vae.training.data_source import Source, check_classes, fixed, source_of
+from ppl_vae.training.compiled_objective import FullBatchObjective
+from ppl_vae.training.data_stream import (
+    DataStream,
+    check_classes,
+    make_stream,
+    validation_data,
+)
 from ppl_vae.training.distributed import Processes
-from ppl_vae.training.fabric import launched, no_search_for_gpus, on_device
-from ppl_vae.training.loop import Every, RunFolder, loop
-from ppl_vae.training.objective import Objective
-from ppl_vae.training.parameters import Holdings, Parameters
-from ppl_vae.training.run import Parts, Run
+from ppl_vae.training.fabric import avoid_gpu_search, launch, on_device
+from ppl_vae.training.loop import Intervals, OutputFolder, loop
+from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration, of_optimizer, of_pair
+from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
 from ppl_vae.training.stopping import EarlyStopping, Settled
+from ppl_vae.training.trainer import Trainer
 from ppl_vae.training.validation import Validation, check_per_datum
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training leaves behind, besides the trained pair.
+    """The result of a training, besides the trained pair.
 
     Args:
         steps: how many were taken.
@@ -72,6 +77,31 @@ class FitResult:
     history: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     best_step: int | None
+
+    def __repr__(self) -> str:
+        why = {"steps": "", "patience": ", stopped early"}.get(self.stopped, f", {self.stopped}")
+        lines = [f"FitResult({self.steps} steps{why}"]
+        lines += [f"  {name}: {value}" for name, value in self._rows()]
+        return "\n".join(lines) + ")"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td>{value}</td></tr>"
+            for name, value in [("steps", self.steps), ("stopped by", self.stopped), *self._rows()]
+        )
+        return f"<table>{rows}</table>"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return what is shown of the result: names and values."""
+        rows = []
+        if len(losses := self.history.get("loss", np.empty(0))):
+            rows.append(("training loss", f"{losses[0]:.2f} → {losses[-1]:.2f} nats per datum"))
+        if len(losses := self.validation.get("loss", np.empty(0))):
+            error = self.validation["standard_error"][-1]
+            rows.append(("validation loss", f"{losses[-1]:.2f} ± {error:.2f} nats per datum"))
+        if self.best_step is not None:
+            rows.append(("best step", str(self.best_step)))
+        return rows
 
 
 @renamed_argument("optimiser", "optimizer")
@@ -182,10 +212,10 @@ def fit(
             one before stays whole.
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
-        ValueError: if arguments contradict each other, data do not suit the pair, a program has
-            parameters in Pyro's store alone, the optimiser holds none of the pair's, others, or not
-            what is to be trained from some step on, a schedule gives no weight, number or rate, or
-            a checkpoint is of another training.
+        ValueError: if arguments contradict each other, data are incompatible with the pair, a
+            program has parameters in Pyro's store alone, the optimiser does not hold the parameters
+            that are trained, or holds others, a schedule gives an invalid weight, number or rate,
+            or a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -198,125 +228,114 @@ def fit(
         >>> fitted.history["step"]
         array([ 5, 10])
     """
-    counts = checked_counts(
-        {
-            "steps": steps,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "validate_every": validate_every,
-            "validation_particles": validation_particles,
-            "checkpoint_every": checkpoint_every,
-            "keep": keep,
-            "log_every": log_every,
-        }
+    given = Namespace(**checked("fit", locals()))
+    if (given.steps is None) == (given.epochs is None):
+        raise ValueError("fit: give either steps= or epochs=, how long to train")
+    folder = checked_folder(out, given.resume)
+    given_or_elbo = (
+        default("estimator", estimators) if estimator is None else checked_estimator(estimator)
     )
-    steps, epochs, batch_size = (counts[name] for name in ("steps", "epochs", "batch_size"))
-    validation_particles = counts["validation_particles"]
-    validate_every, checkpoint_every = counts["validate_every"], counts["checkpoint_every"]
-    seed, clip_norm = seed_of("fit", seed), checked_norm(clip_norm)
-    resume, compile = flag("fit", "resume", resume), flag("fit", "compile", compile)
-    progress, place = flag("fit", "progress", progress), checked_folder(out, resume)
-    given_or_elbo = ImportanceWeightedELBO(1) if estimator is None else checked_estimator(estimator)
     if stopping is not None:
         check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
         if validation is None:
             raise ValueError("fit: stopping needs validation, got None; give validation=")
     if fabric is not None:
         check_kind("fit", "fabric", fabric, Fabric, "a lightning_fabric.Fabric, Fabric(devices=1)")
-    fabric = launched(fabric, pair)
-    no_search_for_gpus()
+    fabric = launch(fabric, pair)
+    avoid_gpu_search()
     # With a store of its own: PyroModules would take over by name what another pair left there.
     with own_state(), training(pair.model, pair.guide), ExitStack() as turn:
         turn.enter_context(exclusively())
-        seed_everything(seed)  # some guides draw their first weights below
+        seed_everything(given.seed)  # some guides draw their first weights below
         like = on_device(pair, fabric)
-        source = source_of(pair, data, batch_size, seed, like)
-        total = _total_steps(steps, epochs, source.batches)
+        stream = make_stream(pair, data, given.batch_size, given.seed, like)
+        total = _total_steps(given.steps, given.epochs, stream.batches)
         scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
-        first = source.first()[0]
-        objective = Objective(pair, scheduled, first)
+        first = stream.first()[0]
+        objective = TrainingObjective(pair, scheduled, first)
         if estimator is None:
             with kept_buffers(objective):
                 check_per_datum(
                     objective, first, "the default estimator needs them; give another estimator"
                 )
-        objective.try_out(first)
+        objective.warm_up(first)
         made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
-        holdings = Holdings(made, "fit", some=True)
-        holdings.check(Parameters(objective))
-        declared = of_optimizer(made, objective)
+        coverage = OptimizerCoverage(made, "fit", partial=True)
+        coverage.check(Parameters(objective))
+        declared = optimizer_settings(made, objective)
         following = None
         if validation is not None:
             check_classes(data, validation)
-            held_out = fixed(pair, validation, seed, like)
-            following = Validation(objective, held_out, validation_particles, seed)
+            held_out = validation_data(pair, validation, given.seed, like)
+            following = Validation(objective, held_out, given.validation_particles, given.seed)
             following.check()
-        parts = Parts(
+        trainer = Trainer(
             fabric=fabric,
             objective=objective,
-            stepper=objective if fabric.world_size == 1 else fabric.setup_module(objective),
-            compiled=_compiled(objective, source, fabric) if compile else None,
+            distributed_objective=(
+                objective if fabric.world_size == 1 else fabric.setup_module(objective)
+            ),
+            compiled=_compiled(objective, stream, fabric) if given.compile else None,
             optimizer=made,
-            holdings=holdings,
+            coverage=coverage,
             lr_schedule=made_schedule(lr_schedule, made),
             scheduled=scheduled,
-            source=source,
+            stream=stream,
             validation=following,
             stopping=stopping,
-            clip_norm=clip_norm,
-            seed=seed,
+            clip_norm=given.clip_norm,
+            seed=given.seed,
+            settled=Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]),
         )
-        folder = None
-        if place is not None:
-            given = {
-                "seed": seed,
-                "precision": fabric.strategy.precision.precision,
-                **of_pair(pair),
+        run_folder = None
+        if folder is not None:
+            decisive = {n: value for n, value in vars(given).items() if n not in MAY_CHANGE}
+            del decisive["optimizer"]  # declared by what it made
+            decisive |= {
+                **pair_settings(pair),
                 "data": data,
-                "batch_size": getattr(source.batches, "batch_size", None),
+                "precision": fabric.strategy.precision.precision,
+                "batch_size": getattr(stream.batches, "batch_size", None),
                 "estimator": scheduled.bound,
                 "beta": scheduled.beta,
                 "estimator.step": scheduled.first,
-                "num_particles": num_particles,
-                "lr_schedule": parts.lr_schedule,
-                "clip_norm": clip_norm,
-                "validation": validation,
-                "validation_particles": validation_particles,
-                "stopping": stopping,
-                "validate_every": None if stopping is None else validate_every,
-                "compile": compile,
+                "lr_schedule": trainer.lr_schedule,
+                "validate_every": None if stopping is None else given.validate_every,
             }
-            folder = RunFolder(place, counts["keep"], Declaration(given, declared))
-        run = Run(parts, Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]))
-        run.begin()
-        every = Every(
-            None if validation is None else validate_every, checkpoint_every, counts["log_every"]
+            run_folder = OutputFolder(folder, given.keep, Declaration(decisive, declared))
+        trainer.begin()
+        every = Intervals(
+            None if validation is None else given.validate_every,
+            given.checkpoint_every,
+            given.log_every,
         )
         with ExitStack() as held:
-            if folder is not None:
-                held.enter_context(folder.opened(run, total, resume))
+            if run_folder is not None:
+                held.enter_context(run_folder.opened(trainer, total, given.resume))
             fabric.call("on_run_open")
             turn.close()
             try:
-                stopped = loop(run, total, every, folder, progress)
+                stopped = loop(trainer, total, every, run_folder, given.progress)
             finally:
-                run.forget_gradients()
+                trainer.free_gradients()
                 if fabric.is_global_zero:
                     for logger in fabric.loggers:
                         logger.save()  # some keep many rows back
             with exclusively():
-                run.use_best()
+                trainer.use_best()
             fabric.call("on_run_close")
     return FitResult(
-        steps=run.step,
+        steps=trainer.step,
         stopped=stopped,
-        history=run.history.arrays(),
-        validation=run.validated.arrays(),
-        best_step=run.best.step if run.best.step >= 0 else None,
+        history=trainer.history.arrays(),
+        validation=trainer.validated.arrays(),
+        best_step=trainer.best.step if trainer.best.step >= 0 else None,
     )
 
 
-def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledShares | None:
+def _compiled(
+    objective: TrainingObjective, stream: DataStream, fabric: Fabric
+) -> FullBatchObjective | None:
     if fabric.world_size > 1:
         warnings.warn(
             "fit: compile=True is for one process; the steps of several are run as they are",
@@ -324,7 +343,7 @@ def _compiled(objective: Objective, source: Source, fabric: Fabric) -> CompiledS
             stacklevel=4,
         )
         return None
-    return CompiledShares(objective, Processes().share(source.first()), fabric.autocast)
+    return FullBatchObjective(objective, Processes().shard(stream.first()), fabric.autocast)
 
 
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:

@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""A lock on a folder: one training at a time writes into it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".ppl-vae-lock"
-_WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-_LONGEST = 1000
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+_MAX_BYTES = 1000
 
 
-class _Held:
+class _LockFile:
     """An open lock file."""
 
     def __init__(self, descriptor: int) -> None:
@@ -35,48 +35,48 @@ class _Held:
             self.descriptor = -1
 
 
-_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+_open_files: weakref.WeakSet[_LockFile] = weakref.WeakSet()
 
 
-def _let_go() -> None:
-    for held in list(_held):
-        held.close()
+def _close_all() -> None:
+    for file in list(_open_files):
+        file.close()
 
 
 if hasattr(os, "register_at_fork"):
-    # A worker of a loader is a copy of the process: it would hold the lock after its end.
-    os.register_at_fork(after_in_child=_let_go)
+    # A data loader's worker is a copy of the process and would hold the lock beyond its end.
+    os.register_at_fork(after_in_child=_close_all)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder; made if it is not there, and removed again if nothing was put in it.
+    """Lock a folder; created if needed, and removed afterwards if nothing was put in it.
 
-    The system lets go of it when the process ends, in whatever way. Where the file system has no
-    such locks, as some of a network, a warning says so.
+    The system releases the lock when the process ends. A file system without locks, as some network
+    file systems are, brings a warning.
 
     Raises:
         BlockingIOError: if another training holds it; the message says which.
-        OSError: if nothing can be written there.
+        OSError: if the folder cannot be written to.
     """
-    made = _made(folder)
+    created = _create(folder)
     try:
-        held = _acquired(folder)
+        file = _acquire(folder)
         try:
             yield
         finally:
-            if held is not None:
+            if file is not None:
                 with suppress(OSError):
-                    (folder / NAME).unlink()  # first: nobody is to lock what is no longer there
-                held.close()
+                    (folder / NAME).unlink()  # before closing: nobody may lock a removed file
+                file.close()
     finally:
-        for path in made:
-            with suppress(OSError):  # there is something in it
+        for path in created:
+            with suppress(OSError):  # it is not empty
                 path.rmdir()
 
 
-def _made(folder: Path) -> list[Path]:
-    """Make a folder; return those that were made, the innermost first."""
+def _create(folder: Path) -> list[Path]:
+    """Create a folder; return the folders that were created, the innermost first."""
     missing = []
     for path in (folder, *folder.parents):
         if os.path.lexists(path):
@@ -86,63 +86,64 @@ def _made(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquired(folder: Path) -> _Held | None:
+def _acquire(folder: Path) -> _LockFile | None:
     path = folder / NAME
     if fcntl is None:
         _warn(folder)
         return None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        held = _Held(descriptor)
-        _held.add(held)
+        file = _LockFile(descriptor)
+        _open_files.add(file)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            told = _told(descriptor)
-            held.close()
+            holder = _read_holder(descriptor)
+            file.close()
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise BlockingIOError(
-                    f"fit: another training writes into {folder}: {told}\n"
-                    f"Wait for its end, stop it, or give another folder as out"
+                    f"fit: another training writes into {folder}: {holder}\n"
+                    f"Wait for it, stop it, or give another folder as out"
                 ) from None
-            if error.errno in _WITHOUT:
+            if error.errno in _UNSUPPORTED:
                 _warn(folder)
                 return None
             raise OSError(error.errno, error.strerror, str(path)) from error
         if _is_at(descriptor, path):
             break
-        held.close()  # its holder removed it in the meantime
-    with suppress(OSError):  # a full disk: what it says is a help, and no more
+        file.close()  # its holder removed it in the meantime
+    with suppress(OSError):  # on a full disk the lock holds without a description
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _mine(), 0)
-    return held
+        os.pwrite(descriptor, _this_process(), 0)
+    return file
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        there = os.stat(path, follow_symlinks=False)
+        found = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(descriptor), there)
+    return os.path.samestat(os.fstat(descriptor), found)
 
 
-def _mine() -> bytes:
+def _this_process() -> bytes:
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     return json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode()
 
 
-def _told(descriptor: int) -> str:
-    """Say who holds a lock."""
+def _read_holder(descriptor: int) -> str:
+    """Return a description of the process that holds the lock."""
     try:
-        holder = json.loads(os.pread(descriptor, _LONGEST, 0))
+        holder = json.loads(os.pread(descriptor, _MAX_BYTES, 0))
         pid, host, since = int(holder["pid"]), str(holder["host"]), str(holder["since"])
     except (OSError, ValueError, TypeError, KeyError):
-        return "it has not said yet which"
+        return "an unknown process"
     return f"process {pid} on {ascii(host[:100])[1:-1]}, since {ascii(since[:40])[1:-1]}"
 
 
 def _warn(folder: Path) -> None:
     warnings.warn(
-        f"fit: {folder} cannot be locked on this system; see that no other training writes there",
+        f"fit: {folder} cannot be locked on this system; make sure that no other training writes "
+        f"there",
         stacklevel=2,
     )

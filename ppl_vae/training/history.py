@@ -1,4 +1,4 @@
-"""Numbers of a training, step by step, as arrays and as CSV."""
+"""Tables of a training's numbers, as arrays and as CSV."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.atomic import write_file
 
 
 class Table:
-    """Rows of numbers; a number that a row lacks is NaN.
+    """Rows of numbers; missing entries are NaN.
 
     Args:
         columns: name -> its numbers, all of the same length.
@@ -29,7 +29,7 @@ class Table:
     def append(self, row: Mapping[str, float | int]) -> None:
         """Add a row."""
         length = len(self)
-        for name in row:  # in the order given: a file must not depend on the process
+        for name in row:
             self._columns.setdefault(name, [math.nan] * length)
         for name, values in self._columns.items():
             values.append(float(row.get(name, math.nan)))
@@ -40,16 +40,15 @@ class Table:
         return {n: v.astype(np.int64) if n == "step" else v for n, v in columns.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the columns as tensors, of which ``Table`` makes the same table."""
+        """Return the columns as tensors, the argument of ``Table``."""
         return {n: torch.tensor(v, dtype=torch.float64) for n, v in self._columns.items()}
 
     def write(self, path: Path) -> None:
-        """Write the table as CSV, every digit of it, in the place of what is there, at once."""
+        """Write the table as CSV at full precision, atomically."""
         names = list(self._columns)
         rows = zip(*self._columns.values(), strict=True)
         lines = [",".join(names), *(",".join(map(_number, row)) for row in rows)]
-        with replaced_file(path) as file:
-            file.write_text("\n".join(lines) + "\n")
+        write_file(path, "\n".join(lines) + "\n")
 
 
 def _number(value: float) -> str:

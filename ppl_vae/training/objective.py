@@ -1,4 +1,4 @@
-"""What a step minimises: any pair, under any estimator, in nats per datum."""
+"""What a training step minimises, in nats per datum, for any pair and estimator."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators.handlers import PARTICLES
 from ppl_vae.protocols import ModelAndGuide
-from ppl_vae.training.distributed import Share
+from ppl_vae.training.distributed import DataShard
 from ppl_vae.training.precision import networks_only
 from ppl_vae.training.schedules import Scheduled
 
 
-class Objective(nn.Module):
+class TrainingObjective(nn.Module):
     r"""Σ_parts weight · (mean loss of the part's data), in nats per datum.
 
-    The loss of an estimator is minus N/B Σ_b bound_b: it is divided by N, or by B where the
-    programs' plates are as large as the batch.
+    An estimator's loss is minus N/B Σ_b bound_b. It is divided by N, or by B where the programs'
+    plates have the size of the batch.
 
     Args:
         pair: model and guide.
-        scheduled: the estimator of a bound.
-        first: data, for a first look at the programs.
+        scheduled: the estimator.
+        first: data, to run the programs once.
 
     Raises:
-        ValueError: if a program has parameters of its own in Pyro's store.
+        ValueError: if a program has parameters in Pyro's store alone.
     """
 
     def __init__(self, pair: ModelAndGuide, scheduled: Scheduled, first: Part) -> None:
@@ -40,41 +40,41 @@ class Objective(nn.Module):
         self.guide = pair.guide
         self.scheduled = scheduled
         with kept_buffers(self):
-            # Some guides make their parameters here.
+            # Some guides create their parameters at their first run.
             guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
             model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
             self._check_parameters(guide_trace, model_trace)
 
-    def try_out(self, part: Part) -> None:
-        """Call the estimator, and change nothing.
+    def warm_up(self, part: Part) -> None:
+        """Call the estimator once, and change nothing.
 
-        Estimators run new programs once more at their first call: that should not be a part of the
-        training, where one that resumes would draw other numbers than one that went on.
+        Estimators run new programs once more at their first call. Within the training, a run that
+        resumes would then draw other numbers than one that was not interrupted.
         """
         with kept_buffers(self), pyro.validation_enabled(False), self.scheduled.now() as estimator:
             estimator.differentiable_loss(self.model, self.guide, *part.args, **part.kwargs)
 
-    def forward(self, share: Share, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
-        """Return the objective, to be differentiated, and minus the bound of each part.
+    def forward(self, shard: DataShard, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the differentiable objective, and minus the bound of each part.
 
-        Both are in nats per datum, with β or without; what their means over processes are is said
-        of :class:`Share`.
+        Both are in nats per datum, with β or without. :class:`DataShard` says what their means over
+        processes are.
         """
         losses = []
-        with networks_only(self, share.parts[0].tensors[0].device.type):
-            for part, fraction in zip(share.parts, share.fractions, strict=True):
+        with networks_only(self, shard.parts[0].tensors[0].device.type):
+            for part, fraction in zip(shard.parts, shard.fractions, strict=True):
                 plate = _DataPlate(len(part))
                 with plate, self.scheduled.now(weighted=weighted) as estimator:
                     loss = estimator.differentiable_loss(
                         self.model, self.guide, *part.args, **part.kwargs
                     )
                 losses.append(fraction / plate.total * loss)
-        first, *others = map(_weighted, share.parts, losses)
+        first, *others = map(_weighted, shard.parts, losses)
         return sum(others, first), torch.stack([loss.detach() for loss in losses])
 
     def _check_parameters(self, *traces: Trace) -> None:
         own = {id(parameter) for parameter in self.parameters()}
-        # Of a PyroModule, the store may have another's of the same name, which it does not use.
+        # The store may have another PyroModule's parameter of the same name, which is not used.
         names = {n for program in (self.model, self.guide) for n, _ in program.named_parameters()}
         for trace in traces:
             for name, site in trace.nodes.items():
@@ -82,16 +82,16 @@ class Objective(nn.Module):
                     continue
                 if id(_unconstrained(site["value"])) not in own:
                     raise ValueError(
-                        f"fit: pyro.param {name!r} is in Pyro's parameter store and in no module, "
-                        f"so that it would not be trained; make it an nn.Parameter of the program, "
-                        f"or a pyro.nn.PyroParam of a PyroModule"
+                        f"fit: pyro.param {name!r} is in Pyro's parameter store but in no module, "
+                        f"so it would not be trained; make it an nn.Parameter of the program, or "
+                        f"a pyro.nn.PyroParam of a PyroModule"
                     )
 
 
 class _DataPlate(Messenger):
-    """Notes N while programs run: batches of one training may come from plates of any size.
+    """Finds N while programs run: batches of one training may come from plates of any size.
 
-    That is the outermost plate of an observed site with as many data as the batch.
+    The data plate is the outermost plate of an observed site that has the size of the batch.
 
     Args:
         batch: its size, which is N where no plate is subsampled.
@@ -115,7 +115,7 @@ class _DataPlate(Messenger):
 
 
 def _weighted(part: Part, loss: Tensor) -> Tensor:
-    return loss if part.weight == 1 else part.weight * loss  # two operations fewer, as a rule
+    return loss if part.weight == 1 else part.weight * loss  # saves two operations, as a rule
 
 
 def _unconstrained(value: Tensor) -> Tensor:

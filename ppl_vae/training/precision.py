@@ -1,9 +1,9 @@
-"""Networks in bfloat16, densities in full precision."""
+"""Mixed precision: networks in bfloat16, densities in full precision."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,30 +13,29 @@ from torch.utils._pytree import tree_map
 from ppl_vae.conditional import ConditionalDistribution
 
 
-def networks_only(programs: nn.Module, device: str) -> AbstractContextManager:
-    """Within a region of ``torch.autocast``, keep it to the networks of the programs.
+@contextmanager
+def networks_only(programs: nn.Module, device: str) -> Iterator[None]:
+    """Restrict ``torch.autocast``, if it is enabled, to the networks of programs.
 
-    A log-density is a sum of hundreds of terms of different signs: in bfloat16, with 8 bits, its
-    error is nats. The products of matrices within networks bear it. So autocast is switched off,
-    on again within each network, and what a network returns is cast back.
+    A log-density sums hundreds of terms of different signs: in bfloat16, with 8 bits, its error is
+    several nats. Networks tolerate that. So autocast is disabled, enabled again within each
+    network, and a network's output is cast back.
 
-    The networks are the largest modules without a conditional distribution in them, inside one
-    or, in programs of your own, inside the program. What a distribution itself calls, such as the
-    networks of a flow, stays in full precision.
+    The networks are the largest modules that contain no conditional distribution, inside one or, in
+    programs of your own, inside the program. What a distribution itself calls, such as the networks
+    of a flow, stays in full precision.
 
     Args:
         programs: has programs as its children.
         device: the type of device that they are on.
     """
-    return _lowering(programs, device) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-@contextmanager
-def _lowering(programs: nn.Module, device: str) -> Iterator[None]:
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
     dtype = torch.get_autocast_dtype(device)
     with ExitStack() as stack:
         for network in networks(programs):
-            for handle in _lowered(network, device, dtype):
+            for handle in _autocast_hooks(network, device, dtype):
                 stack.callback(handle.remove)
         with torch.autocast(device, enabled=False):
             yield
@@ -59,7 +58,7 @@ def networks(programs: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-def _lowered(network: nn.Module, device: str, dtype: torch.dtype) -> Iterator[Any]:
+def _autocast_hooks(network: nn.Module, device: str, dtype: torch.dtype) -> Iterator[Any]:
     regions: list[Any] = []
 
     def enter(*_: Any) -> None:
@@ -69,11 +68,11 @@ def _lowered(network: nn.Module, device: str, dtype: torch.dtype) -> Iterator[An
 
     def leave(_: nn.Module, __: Any, output: Any) -> Any:
         regions.pop().__exit__(None, None, None)
-        return tree_map(lambda t: t.float() if _is_low(t, dtype) else t, output)
+        return tree_map(lambda t: t.float() if _has_dtype(t, dtype) else t, output)
 
     yield network.register_forward_pre_hook(enter)
     yield network.register_forward_hook(leave, always_call=True)
 
 
-def _is_low(value: object, dtype: torch.dtype) -> bool:
+def _has_dtype(value: object, dtype: torch.dtype) -> bool:
     return isinstance(value, Tensor) and value.dtype is dtype

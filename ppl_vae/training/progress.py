@@ -1,4 +1,4 @@
-"""The bar that shows how far a training has come, and never stops it."""
+"""The progress bar of a training, which never interrupts it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 INTERVAL = 0.5
-"""Seconds between two looks of the bar, at least."""
+"""Least number of seconds between two updates."""
 
 
-class _Written:
-    """A stream that may be closed, or a pipe that nobody reads any more: then nothing is shown.
-
-    Args:
-        stream: to be written to.
-    """
+class _SafeStream:
+    """A stream that may be closed, or a broken pipe: then nothing is written."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -35,21 +31,15 @@ class _Written:
 
 
 def progress_bar(total: int, done: int, shown: bool) -> tqdm:
-    """Return the bar of a training, on stderr where there is one.
-
-    Args:
-        total: steps of it.
-        done: steps taken before.
-        shown: show it.
-    """
+    """Return a progress bar on stderr, disabled if there is none."""
     stream = sys.stderr
-    there = stream is not None and not getattr(stream, "closed", False)
+    is_open = stream is not None and not getattr(stream, "closed", False)
     return tqdm(
         total=total,
         initial=done,
         desc="fit",
         unit="step",
         mininterval=INTERVAL,
-        file=_Written(stream) if there else None,
-        disable=not (shown and there),
+        file=_SafeStream(stream) if is_open else None,
+        disable=not (shown and is_open),
     )

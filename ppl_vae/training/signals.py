@@ -1,54 +1,48 @@
-"""Ctrl-C, a polite kill and the end of a terminal, heeded between two steps."""
+"""Signals that end a training between two steps: SIGINT (Ctrl-C), SIGTERM, SIGHUP."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
-_HANGUP = getattr(signal, "SIGHUP", None)  # where there are terminals that hang up
+_HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if _HANGUP is None else (_HANGUP,)))
-SAME = 1.0
-"""Seconds within which a second signal is the first one again, passed on by a launcher."""
+REPEAT_WINDOW = 1.0
+"""Seconds within which a second signal is the first one, forwarded by a launcher."""
 
 
 class Interrupts:
-    """Within ``with``, note the first SIGINT, SIGTERM or SIGHUP; a later one acts at once.
+    """Record the first SIGINT, SIGTERM or SIGHUP within ``with``; a later one acts at once.
 
-    A launcher such as ``torchrun`` passes on to its processes what the terminal has sent to all of
-    them already: what comes within a second is the same one. A terminal that ends sends SIGHUP, and
-    so does the shell in it, whenever: no further one acts. Where SIGHUP is ignored, as under
-    ``nohup``, it stays so.
+    A launcher such as ``torchrun`` forwards what the terminal has already sent to its processes: a
+    second signal within a second is ignored. So is any further SIGHUP, which both a closing
+    terminal and its shell send. Where SIGHUP is ignored, as under ``nohup``, it stays ignored.
 
-    Signals reach the main thread alone: elsewhere, as in a server, nothing is changed.
+    Python handles signals in the main thread; in any other nothing changes.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._since = 0.0
-        self._before: dict[int, Any] = {}
+        self._time = 0.0
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             noted = [n for n in SIGNALS if n != _HANGUP or signal.getsignal(n) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in noted}
+            self._previous = {number: signal.signal(number, self._record) for number in noted}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+        self._previous = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
-            self.received, self._since = number, time.monotonic()
-        elif number != _HANGUP and time.monotonic() - self._since > SAME:
-            self.__exit__(None, None, None)
+            self.received, self._time = number, time.monotonic()
+        elif number != _HANGUP and time.monotonic() - self._time > REPEAT_WINDOW:
+            self.__exit__()
             signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""A whole training step as one function, for loops of one's own."""
+"""A whole training step as one function, for loops of your own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppl_vae.buffers import Moving, kept_buffers
-from ppl_vae.compilation import left_alone
+from ppl_vae.buffers import MovingBuffers, kept_buffers
+from ppl_vae.compilation import preserved
 from ppl_vae.data import Part
 from ppl_vae.deprecation import renamed_argument
 from ppl_vae.errors import describe
@@ -22,14 +22,14 @@ from ppl_vae.process_state import exclusively
 from ppl_vae.protocols import ModelAndGuide, check_pair
 from ppl_vae.random_state import generators, restored, set_generators
 from ppl_vae.training.arguments import check_kind, checked_estimator
-from ppl_vae.training.compiled import CompiledObjective
-from ppl_vae.training.deferred_checks import Attempt, Lookout
-from ppl_vae.training.distributed import Processes, Share
-from ppl_vae.training.fabric import no_search_for_gpus
-from ppl_vae.training.nan_tracing import NotFiniteError, origin
-from ppl_vae.training.objective import Objective
+from ppl_vae.training.compiled_objective import CompiledObjective
+from ppl_vae.training.deferred_checks import DeferredChecks, StepRecord
+from ppl_vae.training.distributed import DataShard, Processes
+from ppl_vae.training.fabric import avoid_gpu_search
+from ppl_vae.training.nan_tracing import NotFiniteError, find_origin
+from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.parameters import (
-    Holdings,
+    OptimizerCoverage,
     Parameters,
     check_rates,
     gradients_of,
@@ -48,40 +48,39 @@ def compile_step(
     *,
     prepare: Callable[..., Any] | None = None,
 ) -> Callable[..., Tensor]:
-    r"""Return a function that takes one training step, compiled to one graph and the optimiser.
+    r"""Return a function that takes one training step: one compiled graph, then the optimiser.
 
-    ``step(*inputs, **named)`` draws, runs model and guide, differentiates, lets the optimiser step,
-    and returns minus the bound, a 0-dimensional tensor in nats per datum (with the weights of β and
-    of parts, where there are). A ``KLWeighted`` estimator goes on from its ``step`` by one at each
-    call, however many parts there are.
+    ``step(*inputs, **named)`` runs model and guide, differentiates, lets the optimiser step, and
+    returns minus the bound, a 0-dimensional tensor in nats per datum (weighted by β and the weights
+    of parts, where there are any). A ``KLWeighted`` estimator's ``step`` advances by one per call,
+    however many parts there are.
 
-    Gradients go to the parameters that require them at the call. What does is to be held by the
-    optimiser. A loss or gradient that is not finite is an error, and the step is not taken; on a
-    GPU a fused optimiser skips it and those that follow, and the error comes within 10 steps.
+    The parameters that require a gradient at the call are trained; the optimiser must have them. If
+    a loss or gradient is not finite, an error is raised and the step is not taken. On a GPU a fused
+    optimiser skips it and the steps that follow, and the error comes within 10 steps.
 
-    The programs run once, while they are traced; what runs afterwards is a compiled graph, and
-    Pyro's effect handlers cost nothing. What is noticed and what is not when programs change is
-    said of :class:`ppl_vae.compilation.Compiled`. The first step is held against the uncompiled
-    one. Where it cannot be compiled, a warning says so, and steps are uncompiled. Learning rates
-    that are not finite or below 0, as a schedule may leave them, are refused.
+    The programs run once, for tracing; afterwards Pyro's effect handlers cost nothing. See
+    :class:`ppl_vae.compilation.CompiledFunction` for which changes of programs are noticed. The
+    first step is compared with the uncompiled one. If it cannot be compiled, there is a warning,
+    and steps run uncompiled.
 
     Args:
         pair: any object whose ``model`` and ``guide`` are modules.
         estimator: any ``pyro.infer.ELBO`` with a ``differentiable_loss``.
-        optimizer: any of ``torch.optim``, of the pair's parameters; ``fused=True`` is fastest.
+        optimizer: any of ``torch.optim`` for the pair's parameters; ``fused=True`` is fastest.
         prepare: returns the programs' arguments, a tuple of tensors or of
-            :class:`ppl_vae.data.Part`, of a step's inputs; it is compiled, too. The inputs are the
-            arguments if not given, ``step(x, mask=mask)``. Labels must be inputs: whether some are
-            missing is looked at.
+            :class:`ppl_vae.data.Part`, for a step's inputs, and is compiled, too. By default the
+            inputs are the arguments, ``step(x, mask=mask)``. Labels must be inputs, since graphs
+            depend on whether some are missing.
 
     Raises:
-        NotFiniteError: by a step, if its loss or a gradient is not finite; weights and buffers, and
-            the estimator's ``step``, are those of before.
-        TypeError: by a step, if an input is no tensor, or ``prepare`` returns something else.
-        ValueError: by a step, if a program does not take something of the inputs, or needs
-            something else; if the optimiser does not hold a parameter that is to be trained, or
-            holds one that the pair never had; if there is none; if β, a learning rate or the weight
-            of a part is not finite or below 0. Nothing has changed then.
+        NotFiniteError: by a step, if its loss or a gradient is not finite; weights, buffers and the
+            estimator's ``step`` are unchanged.
+        TypeError: by a step, if an input is not a tensor, or ``prepare`` returns something else.
+        ValueError: by a step, if the inputs are not the programs' arguments; if the optimiser lacks
+            a parameter that is to be trained or has one that the pair never had, or there is none;
+            if β, a learning rate or the weight of a part is not finite or below 0. Nothing has
+            changed then.
 
     Example:
         >>> import torch
@@ -117,7 +116,7 @@ class _Step:
         optimizer: Optimizer,
         prepare: Callable[..., Any] | None,
     ) -> None:
-        no_search_for_gpus()
+        avoid_gpu_search()
         self._pair = pair
         self._scheduled = Scheduled(estimator, None, None, None)
         self._optimizer = optimizer
@@ -126,15 +125,15 @@ class _Step:
             _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
         )
         self._names: tuple[str, ...] = ()
-        self._parts: tuple[Objective, CompiledObjective, Moving] | None = None
-        self._holdings = Holdings(optimizer, _OWNER)
-        self._lookout: Lookout | None = None
-        self._taken = 0
+        self._objectives: tuple[TrainingObjective, CompiledObjective, MovingBuffers] | None = None
+        self._coverage = OptimizerCoverage(optimizer, _OWNER)
+        self._deferred: DeferredChecks | None = None
+        self._steps = 0
 
     def __call__(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Take a step, and return its loss in nats per datum."""
         with exclusively():
-            # In one order: it is one graph, however they are written.
+            # Sorted, so that their order in the call needs no other graph.
             self._names = tuple(sorted(named))
             return self._take(*inputs, *(named[name] for name in self._names))
 
@@ -145,68 +144,71 @@ class _Step:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
-        objective, compiled, moving = self._made(inputs)
+        objective, compiled, moving = self._initialised(inputs)
         check_rates(_OWNER, self._optimizer)
         before = generators(inputs[0].device)
-        with ExitStack() as undone, pyro.validation_enabled(False):
+        with ExitStack() as on_error, pyro.validation_enabled(False):
 
             def check(parameters: Parameters) -> None:
-                self._holdings.check(parameters)
-                undone.callback(moving.keep(compiled.state))
+                self._coverage.check(parameters)
+                on_error.callback(moving.snapshot(compiled.guards))
 
             loss, _ = compiled(*inputs, constants=self._names, check=check)
-            put_back = undone.pop_all().close
-        moving.look()
+            restore_buffers = on_error.pop_all().close
+        moving.update()
         norm = total_norm(gradients_of(compiled.parameters.trainable))
         given = (self._names, inputs)
-        attempt = Attempt(self._taken, given, before, put_back, loss, loss.detach() + norm)
+        record = StepRecord(self._steps, given, before, restore_buffers, loss, loss.detach() + norm)
         self._scheduled.take_own_step()
-        self._taken += 1
-        if self._lookout is not None:
-            self._lookout.step(attempt)
-        elif math.isfinite(attempt.sum.item()):
+        self._steps += 1
+        if self._deferred is not None:
+            self._deferred.step(record)
+        elif math.isfinite(record.total.item()):
             self._optimizer.step()
         else:
-            compiled.parameters.forget_gradients()
-            raise self._not_finite(objective, attempt)
-        if self._lookout is not None and self._lookout.due:
-            spoilt = self._lookout.first_spoilt()
-            if spoilt is not None:
-                raise self._not_finite(objective, spoilt)
+            compiled.parameters.free_gradients()
+            raise self._not_finite(objective, record)
+        if self._deferred is not None and self._deferred.due:
+            failure = self._deferred.first_failure()
+            if failure is not None:
+                raise self._not_finite(objective, failure)
         return loss
 
-    def _made(self, inputs: tuple[Tensor, ...]) -> tuple[Objective, CompiledObjective, Moving]:
-        if self._parts is None:
+    def _initialised(
+        self, inputs: tuple[Tensor, ...]
+    ) -> tuple[TrainingObjective, CompiledObjective, MovingBuffers]:
+        """Return the objective, compiled too, and its buffers; made at the first step."""
+        if self._objectives is None:
             programs = {"model": self._pair.model, "guide": self._pair.guide}
-            with restored(), left_alone({**programs, "prepare": self._prepare}):
-                first = self._share(*inputs).parts[0]
-                objective = Objective(self._pair, self._scheduled, first)
-            self._holdings.check(Parameters(objective))
-            compiled = CompiledObjective(objective, self._share, prepare=self._prepare)
-            self._parts = objective, compiled, Moving(objective)
-            if Lookout.suits(self._optimizer, inputs[0].device):
-                self._lookout = Lookout(self._optimizer)
-        return self._parts
+            with restored(), preserved({**programs, "prepare": self._prepare}):
+                first = self._shard(*inputs).parts[0]
+                objective = TrainingObjective(self._pair, self._scheduled, first)
+            self._coverage.check(Parameters(objective))
+            compiled = CompiledObjective(objective, self._shard, prepare=self._prepare)
+            self._objectives = objective, compiled, MovingBuffers(objective)
+            if DeferredChecks.supports(self._optimizer, inputs[0].device):
+                self._deferred = DeferredChecks(self._optimizer)
+        return self._objectives
 
-    def _not_finite(self, objective: Objective, attempt: Attempt) -> NotFiniteError:
-        """Let all be as it was before an attempt, and return the error that says why it failed."""
+    def _not_finite(self, objective: TrainingObjective, record: StepRecord) -> NotFiniteError:
+        """Undo a step and those after it, and return the error that says why it failed."""
 
         def rerun() -> Tensor:
             with restored(), kept_buffers(objective):
-                set_generators(inputs[0].device, attempt.before)
-                loss, _ = objective(self._share(*inputs))
+                set_generators(inputs[0].device, record.generators)
+                loss, _ = objective(self._shard(*inputs))
             return loss
 
-        self._names, inputs = attempt.inputs
-        attempt.put_back()
-        self._scheduled.take_back(self._taken - attempt.step)
-        self._taken = attempt.step
+        self._names, inputs = record.inputs
+        record.restore_buffers()
+        self._scheduled.take_back(self._steps - record.step)
+        self._steps = record.step
         self._scheduled.at_own_step()
-        found = origin(objective, rerun, attempt.loss)
-        return NotFiniteError(attempt.step, found, owner=_OWNER)
+        found = find_origin(objective, rerun, record.loss)
+        return NotFiniteError(record.step, found, owner=_OWNER)
 
-    def _share(self, *inputs: Tensor) -> Share:
-        """Return what the programs are called with; the last inputs are those with names."""
+    def _shard(self, *inputs: Tensor) -> DataShard:
+        """Return the programs' arguments; the last inputs are those with names."""
         number = len(inputs) - len(self._names)
         named = dict(zip(self._names, inputs[number:], strict=True))
         if self._prepare is None:
@@ -228,4 +230,4 @@ class _Step:
                     f"{_OWNER}: the weight of part {part.name!r} must be finite and at least 0, "
                     f"got {describe(weight)}"
                 )
-        return Processes().share(parts)
+        return Processes().shard(parts)

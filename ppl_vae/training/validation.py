@@ -1,4 +1,4 @@
-"""The bound on data that are not trained on."""
+"""The bound on validation data."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
-from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
+from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.inputs import MAX_ROWS, check_all_data
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
-from ppl_vae.training.distributed import Processes, together
+from ppl_vae.training.distributed import Processes, sharing_failures
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Minus the importance-weighted bound on fixed data, the same draws each time.
+    """Minus the importance-weighted bound on fixed data, with the same draws each time.
 
-    Terms of training are no part of it.
+    Terms that only training has are left out.
 
     Args:
-        programs: has ``model`` and ``guide``.
-        data: all of them.
+        programs: a module with ``model`` and ``guide``.
+        data: all validation data.
         num_particles: K; the ELBO with 1.
         seed: of the draws.
     """
@@ -39,45 +40,38 @@ class Validation:
     seed: int
 
     def check(self) -> None:
-        """Look at the first data: an error comes before the training, not at its first validation.
-
-        Raises:
-            ValueError: if the data do not suit the programs, or those give no bound per datum.
-        """
+        """Evaluate the first datum, to fail before the training and not at its first validation."""
         with kept_buffers(self.programs):
-            some = self.data.rows(slice(1))
-            check_per_datum(self.programs, some, "validation needs them", self.num_particles)
+            first = self.data.rows(slice(1))
+            check_per_datum(self.programs, first, "validation needs them", self.num_particles)
 
     @torch.no_grad()
     def bound(self, processes: Processes, fabric: Fabric, beta: float = 1.0) -> Estimate:
-        """Return the mean over data, in nats per datum, each process computing its share.
-
-        With β, the KL has that weight.
-        """
+        """Return the mean over all processes' data, in nats per datum, with weight β on the KL."""
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
-        of_model, of_guide = scored(model, guide)
+        of_model, of_guide = without_training_terms(model, guide)
         if beta != 1:
             weight = KLWeight(beta)
             of_model, of_guide = weight(of_model), weight(of_guide)
         mine = self.data.rows(slice(processes.rank, None, processes.number))
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
-            together(fabric),
+            sharing_failures(fabric),
             evaluating(model, guide),
             seeded("fit", (self.seed + processes.rank) % 2**64),
         ):
             for start in range(0, len(mine), size):
-                some = mine.rows(slice(start, start + size))
-                bound = estimator.per_datum(of_model, of_guide, *some.args, **some.kwargs)
+                rows = mine.rows(slice(start, start + size))
+                bound = estimator.per_datum(of_model, of_guide, *rows.args, **rows.kwargs)
                 values.append(-bound.double())
-                check_all_data("fit", len(values[-1]), len(some))
+                check_all_data("fit", len(values[-1]), len(rows))
         return _estimate(torch.cat(values), fabric)
 
 
 def check_per_datum(programs: nn.Module, data: Part, why: str, num_particles: int = 1) -> None:
-    """Raise ValueError unless programs have a bound for each datum; the message says why."""
+    """Raise ValueError, which says why it is needed, unless programs give a bound per datum."""
     model, guide = _programs(programs)
     try:
         with evaluating(model, guide), seeded("fit", 0):
@@ -99,7 +93,7 @@ def _estimate(values: Tensor, fabric: Fabric) -> Estimate:
     sums = torch.stack([torch.ones_like(values).sum(), values.sum()])
     number, total = fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
     mean = total / number
-    # A difference of sums of squares would lose a small spread around a large mean.
+    # In two passes: a difference of sums of squares would cancel.
     deviations = fabric.all_reduce((values - mean).square().sum(), reduce_op="sum")
     variance = float(deviations) / max(1, number - 1)  # type: ignore[arg-type]
     return Estimate(mean, math.sqrt(variance / number), int(number))

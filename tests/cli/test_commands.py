@@ -5,11 +5,11 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ from ppl_vae import data, io
 from ppl_vae.cli import flags, main
 from ppl_vae.cli.configuration import Configuration, shipped, written
 from ppl_vae.cli.datasets import held_out, loaded
-from ppl_vae.cli.overrides import apply, scalar
-from ppl_vae.cli.settings import SECTIONS, DataSettings
+from ppl_vae.cli.flags import apply, parsed_value
+from ppl_vae.spec import ENTRIES, SECTIONS, DataSpec, entries
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 CONFIGURATIONS = [
@@ -90,16 +90,10 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_as_a_user_types_it(capsys):
-    """Killed by Ctrl-C and gone on, a run ends as if it had not been; then it is looked at."""
-
-    def said_by(*words):
-        assert main(list(words)) == 0
-        return capsys.readouterr().out
-
-    words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--fit.steps", "200"]
-    words += ["--fit.checkpoint_every", "50"]
-    assert "nats per datum" in said_by(*words, "--out", "runs/whole")
+def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
+    words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--fit.steps", "120"]
+    words += ["--fit.checkpoint_every", "20", "--data.validation", "0.02"]
+    assert main([*words, "--out", "runs/whole"]) == 0
     with subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae", *words, "--out", "runs/cut"],
         stderr=subprocess.PIPE,
@@ -107,9 +101,9 @@ def test_as_a_user_types_it(capsys):
         env=IN_AS_MANY_THREADS,
     ) as process:
         deadline = time.monotonic() + 60
-        first = "runs/cut/checkpoints/step-000000050"
+        first = "runs/cut/checkpoints/step-000000020"
         while not os.path.exists(first) and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1].strip()
     assert process.returncode == 130
@@ -119,28 +113,38 @@ def test_as_a_user_types_it(capsys):
     command = said.partition("to go on: ")[2]
     assert command.endswith("-m ppl_vae fit runs/cut --resume")
     assert not os.path.exists("runs/cut/model")
-    said_by(*shlex.split(command)[3:], "--quiet")
+    capsys.readouterr()
+    assert main([*shlex.split(command)[3:], "--quiet"]) == 0
+    assert "nats per datum" in capsys.readouterr().out
     assert same(weights("runs/cut"), weights("runs/whole"))
     for name in ("history.csv", "validation.csv"):
         with open(f"runs/cut/{name}") as cut, open(f"runs/whole/{name}") as one:
             assert cut.read() == one.read()
 
-    assert "NELBO" in said_by("evaluate", "runs/cut", *FEW)
-    assert "runs/cut/report/report.html" in said_by("report", "runs/cut", "runs/whole", *FEW)
-    said_by("sample", "runs/cut", "-n", "4")
-    said_by("reconstruct", "runs/cut", "-n", "4")
+
+def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys):
+    def said_by(*words):
+        assert main(list(words)) == 0
+        return capsys.readouterr().out
+
+    for name in ("one", "again"):
+        shutil.copytree(trained, name)
+    assert "NELBO" in said_by("evaluate", "one", *FEW)
+    assert "one/report/report.html" in said_by("report", "one", "again", *FEW)
+    said_by("sample", "one", "-n", "4")
+    said_by("reconstruct", "one", "-n", "4")
     for name in ("samples.png", "reconstructions.png"):
-        with open(f"runs/cut/{name}", "rb") as file:
+        with open(f"one/{name}", "rb") as file:
             assert file.read(4) == b"\x89PNG"
-    with open("runs/cut/evaluation.json") as file:
+    with open("one/evaluation.json") as file:
         numbers = json.load(file)
-    quantities = numbers["pairs"]["cut"]["quantities"]
     assert numbers["data"]["name"] == "digits"
-    with open("runs/cut/report/report.json") as file:
+    with open("one/report/report.json") as file:
         both = json.load(file)["pairs"]
-    # One trained as long as the other, on the same seed: evaluated, they are one.
-    assert both["cut"]["quantities"]["NELBO"] == both["whole"]["quantities"]["NELBO"]
-    assert both["cut"]["quantities"]["NELBO"] == quantities["NELBO"]
+    # The same weights and the same seed.
+    expected = numbers["pairs"]["one"]["quantities"]["NELBO"]
+    assert both["one"]["quantities"]["NELBO"] == expected
+    assert both["again"]["quantities"]["NELBO"] == expected
 
 
 def test_several_processes_are_one_run(tmp_path):
@@ -148,7 +152,8 @@ def test_several_processes_are_one_run(tmp_path):
         *("fit", "ssvae", "--devices", "2", "--devices.accelerator", "cpu", *NARROW),
         # All labels seen, and not learned from: the classifier never has a gradient.
         *("--data.labels", "null", "--model.classification_weight", "0"),
-        *("--fit.steps", "3", "--out", "two"),
+        *("--fit.steps", "3", "--fit.checkpoint_every", "3", "--data.validation", "0.02"),
+        *("--fit.log_every", "1", "--out", "two"),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr
@@ -204,8 +209,8 @@ def test_the_resolved_configuration_has_every_default(trained):
     assert full["optimizer"]["betas"] == [0.9, 0.999]
     assert full["estimator"]["gradient"] == "iwae"
     assert full["model"]["likelihood"]["net"]["out_features"] == 64
-    for section, cls in SECTIONS.items():
-        assert list(full[section]) == [f.name for f in fields(cls)]
+    for section in SECTIONS:
+        assert list(full[section]) == [entry.name for entry in entries(section)]
     again = Configuration.of(full).resolved(data.load("digits"))
     assert again.mapping() == full
 
@@ -256,7 +261,7 @@ def test_a_swap_keeps_nothing_of_the_other_class():
     # Whatever the order in which they are typed.
     few = {"class": "GaussianMixture", "components": 3}
     assert prior("--model.prior.components", "3", swap, "GaussianMixture") == few
-    assert prior(swap, "GaussianMixture") == {"class": "GaussianMixture", "components": 500}
+    assert prior(swap, "GaussianMixture") == {"class": "GaussianMixture"}
 
 
 def test_parts_are_swapped_by_name():
@@ -282,24 +287,24 @@ def test_entries_of_lists_and_what_values_are():
     first, second = tree["model"]["posteriors"]
     assert first["net"] == {"class": "MLP", "hidden": [3]}
     assert second["k"] == 2
-    with pytest.raises(ValueError, match="no place in a list of 2"):
+    with pytest.raises(ValueError, match="must be an index below 2"):
         apply(tree, split(["--model.posteriors.2.k", "2"])[1])
     values = {"1e-3": 1e-3, "3": 3, "true": True, "null": None, "[1, 2]": [1, 2], "a: b: c": None}
     for text, value in values.items():
-        assert scalar(text) == (text if text == "a: b: c" else value)
+        assert parsed_value(text) == (text if text == "a: b: c" else value)
 
 
 def test_the_data_are_what_was_asked_for():
-    plain = loaded(DataSettings(), "train")
+    plain = loaded(DataSpec(), "train")
     assert torch.equal(plain.values, data.load("digits").values)
-    static = loaded(DataSettings(binarise="static", seed=1), "train")
+    static = loaded(DataSpec(binarise="static", seed=1), "train")
     assert torch.equal(static.values, plain.binarised(1).values)
-    threshold = loaded(DataSettings(binarise="threshold"), "train")
+    threshold = loaded(DataSpec(binarise="threshold"), "train")
     assert torch.equal(threshold.values, (plain.values > 8).float())
-    parts = held_out(plain, DataSettings(validation=0.25, seed=2))
+    parts = held_out(plain, DataSpec(validation=0.25, seed=2))
     assert torch.equal(parts.validation.values, plain.split(0.25, 2)[1].values)
     assert len(parts.train) + len(parts.validation) == len(plain)
-    assert held_out(plain, DataSettings(validation=0.0)).validation is None
+    assert held_out(plain, DataSpec(validation=0.0)).validation is None
 
 
 @pytest.mark.parametrize("words", [["--data.binarise", "static"], ["--data.binarise", "threshold"]])
@@ -307,7 +312,7 @@ def test_other_data_train(words):
     assert fit(*words, "--data.validation", "0", "--out", "x") == 0
     assert not os.path.exists("x/validation.csv")
     assert main(["reconstruct", "x", "-n", "5", "--file", "x.npy"]) == 0
-    test = loaded(DataSettings(binarise=words[1]), "test")
+    test = loaded(DataSpec(binarise=words[1]), "test")
     assert np.array_equal(np.load("x.npy")[0], test.values[:5].flatten(1).numpy())
 
 
@@ -499,9 +504,8 @@ def test_help_of_a_command(command, capsys):
 def test_help_of_fit_names_every_entry(capsys):
     assert main(["fit", "--help"]) == 0
     text = capsys.readouterr().out
-    for section, cls in SECTIONS.items():
-        for field in fields(cls):
-            assert f"--{section}.{field.name}" in text
+    for path in ENTRIES:
+        assert f"--{path}" in text
     for name in ("--prior", "--posterior", "--likelihood", "--estimator", "--resume", "--out"):
         assert name in text
     for name in CONFIGURATIONS:
@@ -562,3 +566,20 @@ def test_a_run_of_the_version_that_spelled_optimiser_goes_on(monkeypatch, capsys
     assert fit("vae", "--out", "y", steps=5) == 0
     assert same(weights("x"), weights("y"))
     assert "optimizer" in configuration("x")
+
+
+def test_generate_is_another_name_of_sample(trained, capsys):
+    assert main(["generate", "--help"]) == 0
+    assert "ppl-vae sample RUN" in capsys.readouterr().out
+    for command in ("generate", "sample"):
+        words = [command, str(trained), "-n", "3", "--out", f"{command}.npy"]
+        assert main(words) == 0
+    assert np.array_equal(np.load("generate.npy"), np.load("sample.npy"))
+
+
+def test_particles_by_step_are_typed_in_fractions_of_the_training():
+    words = ["--fit.num_particles", "{milestones: [0.5], values: [1, 3]}", "--fit.log_every", "1"]
+    assert fit(*words, "--out", "x", steps=4) == 0
+    history = np.genfromtxt("x/history.csv", names=True, delimiter=",")
+    assert history["num_particles"].tolist() == [1, 1, 3, 3]
+    assert configuration("x")["fit"]["num_particles"] == {"milestones": [2], "values": [1, 3]}

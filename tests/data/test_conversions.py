@@ -105,7 +105,7 @@ def test_bytes_under_a_poisson_have_its_mass():
 
 def test_a_scale_that_was_given_is_followed():
     data = from_tensor(COUNTS.to(torch.uint8), scale=255)
-    with pytest.raises(ValueError, match="counts are whole numbers as they are: leave out the sca"):
+    with pytest.raises(ValueError, match="counts are unscaled whole numbers: leave out the sca"):
         fit(flat(), data, steps=1, progress=False)
     same = Dataset(COUNTS.to(torch.uint8), scale=1)
     assert torch.equal(Drawing.of(flat(), same).at(torch.arange(20)).x, COUNTS.float())
@@ -443,7 +443,7 @@ def test_batches_are_told_as_they_are_drawn():
     assert noisy.endswith("; noise u is added at each step, (k + u) / 256")
     some = SemiSupervised(grey, [0, 1, 2], batch_size=5, binarise="none")
     assert "2 classes, 3 of 20 labels seen" in data_summary(normal, some)
-    with pytest.raises(TypeError, match="of other batches nothing is known beforehand"):
+    with pytest.raises(TypeError, match="other batches cannot be summarised"):
         data_summary(normal, [GREY.float()])
 
 

@@ -520,7 +520,7 @@ def test_a_compiled_step_takes_inputs_by_name():
 def test_processes_divide_masks_as_they_divide_data(number):
     x, mask = masked(5)
     part = Part("data", (x,), 2.0, {"mask": mask})
-    shares = [Processes(rank, number).share([part]) for rank in range(number)]
+    shares = [Processes(rank, number).shard([part]) for rank in range(number)]
     mine = [share.parts[0] for share in shares if share.fractions[0]]
     assert sum(map(len, mine)) == 5
     assert all(torch.equal(p.args[0].isnan(), ~p.kwargs["mask"]) for p in mine)
@@ -642,7 +642,7 @@ NOT_TAKEN = {
     "nor by the guide": (
         partial(programs, XMask, X),
         Dataset(X8, mask=M8),
-        "'mask', which the guide does not take .by name: x.; a program learns from mask=",
+        "'mask', which the guide does not take .by name: x.; add the argument mask=",
     ),
     "nor by position": (partial(programs, XMask, X), [(X8, M8)], "the guide takes 1 by position"),
 }
@@ -895,9 +895,9 @@ def test_the_command_line_passes_it_on(file, tmp_path, capsys):
 @pytest.mark.parametrize("binarise", ["static", "threshold"])
 def test_data_drawn_once_keep_their_gaps(file, tmp_path, binarise):
     from ppl_vae.cli.datasets import loaded
-    from ppl_vae.cli.settings import DataSettings
+    from ppl_vae.spec import DataSpec
 
-    settings = DataSettings(name=str(file), missing="nan", binarise=binarise)
+    settings = DataSpec(name=str(file), missing="nan", binarise=binarise)
     dataset = loaded(settings, "train")
     assert torch.equal(dataset.mask[:, 1:], torch.ones(54, D - 1, dtype=torch.bool))
     assert 0 < (~dataset.mask).sum() <= 30

@@ -530,13 +530,13 @@ ERRORS = [
     (
         lambda: FlowPrior(Z, lambda *a, **o: nn.Identity()),
         TypeError,
-        "must make a zuko.lazy.Flow, got one of type Identity",
+        "must return a zuko.lazy.Flow, got Identity",
     ),
-    (lambda: ConditionalFlow(Z, 0), ValueError, "a prior with no context is priors.Flow"),
+    (lambda: ConditionalFlow(Z, 0), ValueError, "priors.Flow takes no context"),
     (
         lambda: ConditionalFlow(Z, 3)(torch.zeros(7, 2), torch.zeros(2)),
         ValueError,
-        r"context_features=3, got 4 features in contexts of shape \(7, 2\), \(2,\)",
+        r"context_features=3 features, got 4 in contexts of shape \(7, 2\), \(2,\)",
     ),
     (lambda: posterior("iaf", context_features=0), ValueError, "context_features must be 1 or"),
     (

@@ -10,8 +10,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import likelihoods
-from ppl_vae.distributions.negative_binomial import NegativeBinomial
-from ppl_vae.distributions.poisson import Poisson
+from ppl_vae.distributions.counts import NegativeBinomial, Poisson
 
 COUNTS = [0, 1, 2, 5, 7, 8, 15, 16, 17, 100, 12345, 10**6, 10**7, 2**24, 10**9]
 # The mean as a multiple of the count (of 1 at 0), on both sides of every switch of series.

@@ -1,4 +1,4 @@
-"""Pairs as plain data: what is left out follows, and round trips are exact."""
+"""Configurations are completed, and round trips are exact."""
 
 import copy
 import json
@@ -36,7 +36,8 @@ from ppl_vae import (
     priors,
 )
 from ppl_vae.io import config
-from ppl_vae.io.config import dump, from_config, resolve, to_config
+from ppl_vae.io.config import dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 
 def vae(prior, posterior, likelihood):
@@ -217,7 +218,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize("case", SHORT)
-def test_short_forms_mean_what_one_would_write_in_python(case):
+def test_short_configurations_build_what_python_would(case):
     short, in_python = SHORT[case]
     before = copy.deepcopy(short)
     pair, expected = from_config(short), in_python()
@@ -234,7 +235,7 @@ def test_full_mappings_are_complete_and_plain(case):
     assert json.loads(json.dumps(full)) == full
 
 
-def test_the_example():
+def test_the_example_of_the_documentation():
     """latent_dim stands once; the full mapping has everything."""
     pair = from_config(
         {
@@ -319,7 +320,7 @@ def densities(pair):
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_a_pair_is_built_again(case, tmp_path):
+def test_a_configuration_builds_the_pair_again(case, tmp_path):
     pair = ALL[case]()
     file = tmp_path / "pair.yaml"
     file.write_text(dump(pair))
@@ -339,7 +340,7 @@ def test_a_module_in_two_places_is_written_once():
     assert pair.prior.posterior is pair.posterior
 
 
-def test_references_reach_into_lists():
+def test_references_may_point_into_lists():
     full = to_config(hierarchical("top-down", vamp=True))
     assert full["prior"]["posterior"] == "${posteriors[1]}"
     assert full["posteriors"][0]["conditional"] == "${conditionals[0]}"
@@ -350,7 +351,7 @@ def test_references_reach_into_lists():
     assert from_config(full).prior.posterior is not None
 
 
-def test_a_reference_is_written_back_where_it_is_nearest_to_the_pair():
+def test_a_shared_module_is_written_where_it_is_nearest_to_the_pair():
     """Whichever of the two places holds the mapping, the full form is one."""
     inner = {"class": "DiagonalNormal"}
     short = {
@@ -440,7 +441,7 @@ RANDOM = st.fixed_dictionaries(
 
 @given(mapping=RANDOM)
 @settings(max_examples=8, deadline=None)
-def test_any_configuration_comes_back(mapping):
+def test_random_configurations_round_trip(mapping):
     if mapping["class"] == "VAE":
         mapping = without(mapping, "num_classes")
     if mapping["class"] != "SemiSupervisedVAE":
@@ -458,6 +459,6 @@ def test_any_configuration_comes_back(mapping):
     assert from_config(yaml.safe_load(dump(pair))).load_state_dict(pair.state_dict())
 
 
-def test_what_is_public():
-    assert config.__all__ == ["ConfigError", "dump", "from_config", "resolve", "to_config"]
+def test_the_public_names():
+    assert config.__all__ == ["ConfigError", "dump", "from_config", "to_config"]
     assert ppl_vae.io.config is config

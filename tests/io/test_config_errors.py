@@ -1,4 +1,4 @@
-"""Configurations that are wrong, or are for other data: errors name the path."""
+"""Errors about configurations that are invalid or incompatible with data name the path."""
 
 import copy
 import sys
@@ -19,7 +19,8 @@ from configs import (
 )
 
 from ppl_vae.data import Dataset
-from ppl_vae.io.config import ConfigError, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 LAYERS = {
     "class": "HierarchicalVAE",
@@ -34,12 +35,12 @@ LAYERS = {
 
 ERRORS = {
     # names of classes
-    "no class": ({}, "model: class is missing; write which, such as class: VAE"),
+    "no class": ({}, "model: class is missing; give one, such as class: VAE"),
     "a pair misspelt": ({**SHORTEST, "class": "Vae"}, "model: there is no 'Vae' .*mean 'VAE'"),
     "the abstract pair": ({"class": "Pair"}, "no 'Pair' among models; accepted: .*VAE"),
     "a part for a pair": (
         {"class": "priors.StandardNormal", "latent_dim": 2},
-        "model: 'priors.StandardNormal' is no pair; accepted: .*VAE",
+        "model: 'priors.StandardNormal' is not a pair; accepted: .*VAE",
     ),
     "a class misspelt": (
         prior(**{"class": "GausianMixture"}),
@@ -89,7 +90,7 @@ ERRORS = {
     "a key that is no string": ({1: 2}, r"model: keys must be strings, got 1 \(int\)"),
     "another key beside model": (
         {"model": SHORTEST, "training": {}},
-        "'model' must stand alone, got also 'training'",
+        "'model' must be alone, got also 'training'",
     ),
     "a model that is no mapping": ({"model": 3}, r"model must be a mapping .*got 3 \(int\)"),
     # missing
@@ -241,37 +242,37 @@ ERRORS = {
     ),
     "a flat network for images": (
         {**IMAGES, "posterior": {"class": "DiagonalNormal", "net": "MLP"}},
-        r"model\.posterior\.net: MLP is a network of flat data, but model\.event_shape = "
-        r"\[1, 6, 5\]; give ConvEncoder to .* or flat networks to both and event_shape: 30",
+        r"model\.posterior\.net: MLP is a network for flat data, but model\.event_shape = "
+        r"\[1, 6, 5\]; use a ConvEncoder .* or flat networks for both and event_shape: 30",
     ),
     "a convolutional network for flat data": (
         net_of("posterior", **{"class": "ConvEncoder"}),
-        r"model\.posterior\.net: ConvEncoder is a network of images, but model\.event_shape = 8; ",
+        r"model\.posterior\.net: ConvEncoder is a network for images, but model\.event_shape = 8; ",
     ),
     "a size of layers": (
         {**LAYERS, "latent_dim": 3},
-        r"model\.latent_dim: HierarchicalVAE has no 'latent_dim'; give each part its sizes",
+        r"model\.latent_dim: HierarchicalVAE has no 'latent_dim'; give the sizes of each part",
     ),
     # references
     "a reference to nothing": (
         {**SHORTEST, "likelihood": "${decoder}"},
-        r"model\.likelihood: \$\{decoder\} is no part of the pair; .* \$\{prior\}, \$\{posterior\}",
+        r"\$\{decoder\} is not a part of the pair; .* \$\{prior\}, \$\{posterior\}",
     ),
     "a reference to a number": (
         {**SHORTEST, "likelihood": "${prior.latent_dim}"},
-        r"\$\{prior\.latent_dim\} is no part of the pair",
+        r"\$\{prior\.latent_dim\} is not a part of the pair",
     ),
     "a reference that never ends": (
         {**SHORTEST, "likelihood": "${prior"},
-        r"\$\{prior is no part of the pair",
+        r"\$\{prior is not a part of the pair",
     ),
     "a reference to itself": (
         prior(**{"class": "VampPrior", "pseudo_inputs": 3, "posterior": "${prior}"}),
-        r"model\.prior\.posterior is part of itself",
+        r"model\.prior\.posterior is a circular reference",
     ),
     "a reference to a reference": (
         {**SHORTEST, "prior": "${likelihood}", "likelihood": "${prior}"},
-        r"model\.(prior|likelihood): .* is itself a reference",
+        r"model\.(prior|likelihood): .* refers to another reference",
     ),
     # what may be named
     "os.system": (prior(**{"class": "os.system"}), r"'os\.system' is outside ppl_vae .*allow="),
@@ -280,28 +281,28 @@ ERRORS = {
     "a torch module": (net_of("posterior", **{"class": "torch.nn.Linear"}), r"outside ppl_vae"),
     "through the package": (
         prior(**{"class": "ppl_vae.data.loading.os.system"}),
-        r"'ppl_vae\.data\.loading\.os\.system' is no public part of ppl_vae",
+        r"'ppl_vae\.data\.loading\.os\.system' is not a public class of ppl_vae",
     ),
     "through a room": (
         prior(**{"class": "priors.mixture.torch.os.system"}),
-        r"'priors\.mixture\.torch\.os\.system' is no public part of ppl_vae",
+        r"'priors\.mixture\.torch\.os\.system' is not a public class of ppl_vae",
     ),
     "a module of a room": (
         prior(**{"class": "priors.mixture.GaussianMixture"}),
-        r"is no public part of ppl_vae; did you mean 'priors\.GaussianMixture'",
+        r"is not a public class of ppl_vae; did you mean 'priors\.GaussianMixture'",
     ),
-    "what a room imports": (prior(**{"class": "priors.vamp"}), "no public part of ppl_vae"),
+    "what a room imports": (prior(**{"class": "priors.vamp"}), "not a public class of ppl_vae"),
     "an abstract class": (
         prior(**{"class": "ppl_vae.ConditionalDistribution"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "a function of the package": (
         prior(**{"class": "ppl_vae.io.config.from_config"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "an attribute of every class": (
         prior(**{"class": "priors.__class__"}),
-        "no public part of ppl_vae",
+        "not a public class of ppl_vae",
     ),
     "an activation outside": (
         net_of("posterior", activation="os.system"),
@@ -328,7 +329,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("case", ERRORS)
 @pytest.mark.usefixtures("as_users_see_it")
-def test_errors(case):
+def test_invalid_configurations_name_the_path(case):
     mapping, words = ERRORS[case]
     before, state = copy.copy(mapping), set(sys.modules)
     with pytest.raises(ConfigError, match=words) as caught:
@@ -339,7 +340,7 @@ def test_errors(case):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_what_is_no_mapping_is_refused():
+def test_configurations_that_are_not_mappings_are_refused():
     with pytest.raises(ConfigError, match=r"model must be a mapping .*got 3 \(int\)"):
         from_config(3)
 
@@ -376,7 +377,7 @@ CONVERTED = {
 
 
 @pytest.mark.parametrize("case", CONVERTED)
-def test_values_are_of_the_type_that_the_constructor_names(case):
+def test_values_are_converted_to_the_type_hints(case):
     mapping, path, expected = CONVERTED[case]
     value = from_config(mapping)
     for name in path:
@@ -462,7 +463,7 @@ DATA_ERRORS = {
 
 
 @pytest.mark.parametrize("case", DATA_ERRORS)
-def test_data_that_do_not_suit(case):
+def test_incompatible_data_are_refused(case):
     mapping, data, error, words = DATA_ERRORS[case]
     with pytest.raises(error, match=words):
         from_config(mapping, data=data())

@@ -1,4 +1,4 @@
-"""Configurations in files: YAML and JSON, and what is refused in them."""
+"""Configuration files in YAML and JSON, and what is refused in them."""
 
 import json
 
@@ -9,13 +9,14 @@ from configs import SEMI, SHORTEST, mixture, net_of, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppl_vae.io.config import ConfigError, dump, from_config, resolve, to_config
+from ppl_vae.io.config import ConfigError, dump, from_config, to_config
+from ppl_vae.io.config.resolver import resolve
 
 
 @pytest.mark.parametrize("as_str", [False, True])
 @pytest.mark.parametrize("under_model", [False, True])
 @pytest.mark.parametrize("kind", ["yaml", "yml", "json"])
-def test_files(tmp_path, kind, under_model, as_str):
+def test_configuration_files_are_read(tmp_path, kind, under_model, as_str):
     file = tmp_path / f"pair.{kind}"
     mapping = {"model": SHORTEST} if under_model else SHORTEST
     file.write_text(json.dumps(mapping) if kind == "json" else dump(mapping))
@@ -38,7 +39,7 @@ def test_floats_survive_a_file(scale):
     assert yaml.safe_load(dump(mapping)) == mapping
 
 
-def test_a_dump_is_for_reading():
+def test_a_dump_is_readable():
     assert dump({**mixture(), **without(net_of("posterior", hidden=(3, 4)), "prior")}) == (
         "class: VAE\n"
         "latent_dim: 3\n"
@@ -64,17 +65,21 @@ def ten(key, value):
 
 
 FILES = {
-    "a Python tag": ("pair.yaml", "!!python/object/apply:os.system ['true']", "plain YAML; tags"),
+    "a Python tag": (
+        "pair.yaml",
+        "!!python/object/apply:os.system ['true']",
+        "plain YAML, without",
+    ),
     "a Python tag within": (
         "pair.yaml",
         "class: VAE\nprior: !!python/name:os.system\n",
         r"pair\.yaml cannot be read: .*could not determine a constructor(.|\n)*line 2",
     ),
     "broken YAML": ("pair.yaml", "class: [VAE", r"pair\.yaml cannot be read"),
-    "broken JSON": ("pair.json", "{'class': 1}", r"pair\.json is no JSON"),
+    "broken JSON": ("pair.json", "{'class': 1}", r"pair\.json is not valid JSON"),
     "a list": ("pair.yaml", "- VAE", "must be a mapping with a class"),
     "nothing": ("pair.yaml", "", "must be a mapping with a class.*got null"),
-    "itself": ("pair.yaml", "class: VAE\nprior: &p {net: *p}", "contains itself"),
+    "itself": ("pair.yaml", "class: VAE\nprior: &p {net: *p}", "circular reference"),
     "aliases that explode": (
         "pair.yaml",
         "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
@@ -110,23 +115,23 @@ FILES = {
     "a key twice": (
         "pair.yaml",
         "class: VAE\nprior: StandardNormal\nlatent_dim: 3\nprior: Flow\n",
-        r"pair\.yaml: line 4: the key 'prior' stands twice in a mapping, before on line 2",
+        r"pair\.yaml: line 4: duplicate key 'prior', first on line 2",
     ),
     "a key twice, in quotes and within": (
         "pair.yaml",
         "class: VAE\nprior: {class: Flow, 'class': Flow}",
-        r"line 2: the key 'class' stands twice",
+        r"line 2: duplicate key 'class'",
     ),
-    "a key and its alias": ("pair.yaml", "&k class: VAE\n*k : VAE", "the key 'class' stands twice"),
+    "a key and its alias": ("pair.yaml", "&k class: VAE\n*k : VAE", "duplicate key 'class'"),
     "a key twice in JSON": (
         "pair.json",
         '{"class": "VAE", "prior": {"class": "Flow", "class": "Flow"}}',
-        r"pair\.json: the key 'class' stands twice in a mapping; leave one",
+        r"pair\.json: duplicate key 'class'; remove one",
     ),
 }
 
 
-def test_a_merge_is_no_repetition(tmp_path):
+def test_a_key_may_override_a_merged_one(tmp_path):
     """A key overrides the same key of the mapping that is merged, wherever that is written."""
     file = tmp_path / "pair.yaml"
     file.write_text(
@@ -142,7 +147,7 @@ def test_a_merge_is_no_repetition(tmp_path):
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_that_are_no_configuration(tmp_path, case):
+def test_invalid_configuration_files(tmp_path, case):
     name, text, words = FILES[case]
     file = tmp_path / name
     file.write_text(text)

@@ -1,4 +1,4 @@
-"""Weights of one pair for another: what has the same name and shape, and nothing else."""
+"""Weights that match in name and shape are loaded into a pair of another kind."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def state(vae):
     return {name: tensor.clone() for name, tensor in vae.state_dict().items()}
 
 
-def test_another_prior_takes_networks_and_keeps_its_own(tmp_path):
+def test_with_another_prior_the_networks_are_loaded(tmp_path):
     vae = pair()
     other = pair(prior=lambda _: priors.GaussianMixture(2, components=3))
     own = state(other)
@@ -33,7 +33,7 @@ def test_another_prior_takes_networks_and_keeps_its_own(tmp_path):
         assert torch.equal(tensor, vae.state_dict().get(name, own[name])), name
 
 
-def test_a_posterior_that_a_prior_holds_is_taken_under_all_its_names(tmp_path):
+def test_a_posterior_inside_a_prior_is_loaded_under_all_its_names(tmp_path):
     vae = pair()
     other = pair(prior=lambda posterior: priors.VampPrior(posterior, 3, event_shape=(5,)))
     found = io.load_matching(other, io.save(vae, tmp_path))
@@ -43,24 +43,24 @@ def test_a_posterior_that_a_prior_holds_is_taken_under_all_its_names(tmp_path):
     assert "model.prior.posterior.net.layers.0.weight" in found.taken
 
 
-def test_another_width_is_left_and_said(tmp_path):
+def test_tensors_of_another_shape_are_reported(tmp_path):
     vae, other = pair(hidden=[6]), pair(features=7, hidden=[6])
     found = io.load_matching(other, io.save(vae, tmp_path))
     assert set(found.left) == set(found.new)
     assert 0 < len(found.taken) < len(state(other))
 
 
-def test_numbers_are_taken_in_the_pair_s_own_dtype(tmp_path):
+def test_values_are_converted_to_the_pairs_dtype(tmp_path):
     vae, other = pair().double(), pair()
     io.load_matching(other, io.save(vae, tmp_path))
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, vae.state_dict()[name].float())
 
 
-def test_nothing_that_matches_is_an_error_and_changes_nothing(tmp_path):
+def test_no_match_is_an_error_and_changes_nothing(tmp_path):
     vae, other = pair(), pair(features=7, latent=3)
     before = state(other)
     folder = io.save(vae, tmp_path)
-    with pytest.raises(io.MismatchError, match="nothing in it has the name and the shape"):
+    with pytest.raises(io.MismatchError, match="nothing in it has the name and shape"):
         io.load_matching(other, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(other).items())

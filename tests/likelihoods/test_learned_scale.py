@@ -230,7 +230,7 @@ def test_the_least_scale_is_a_positive_number(make, value):
 
 
 def test_the_least_scale_is_for_scales_that_are_learned():
-    with pytest.raises(ValueError, match=r"min_scale is for scales that are learned.*fixed, 0\.5"):
+    with pytest.raises(ValueError, match=r"min_scale bounds learned scales.*fixed, 0\.5"):
         likelihoods.Normal(nn.Identity(), 0.5, min_scale=0.1)
 
 

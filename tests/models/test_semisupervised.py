@@ -113,8 +113,8 @@ def test_labels_some_observed_is_the_sum_of_both_cases(particles, float64):
     estimator = estimators.ImportanceWeightedELBO(particles)
 
     def losses(*args):
-        many = [arg.repeat(100, *[1] * (arg.dim() - 1)) for arg in args]
-        values = [estimator.loss(pair.model, pair.guide, *many) / 100 for _ in range(20)]
+        many = [arg.repeat(200, *[1] * (arg.dim() - 1)) for arg in args]
+        values = [estimator.loss(pair.model, pair.guide, *many) / 200 for _ in range(10)]
         return torch.tensor(values)
 
     mixed = losses(x, Y)
@@ -186,8 +186,8 @@ def test_unlabelled_is_the_same_as_no_labels():
 
 def test_the_classification_term_trains_the_classifier():
     pair, x = ssvae(alpha=100.0), binary(7)
-    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.02}), ESTIMATORS["enum"]())
-    for _ in range(150):
+    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.1}), ESTIMATORS["enum"]())
+    for _ in range(30):
         svi.step(x, Y)
     assert (pair.classify(x).argmax(-1)[:4] == Y[:4]).all()
 

@@ -1,4 +1,4 @@
-"""Compiled steps do what uncompiled ones do, on the same draws, and notice what changes."""
+"""Compiled steps equal uncompiled ones on the same draws, and notice what changes."""
 
 import subprocess
 import sys
@@ -238,7 +238,7 @@ def test_the_same_losses_and_weights_on_the_same_draws(name):
 
 @pytest.mark.inductor
 @pytest.mark.parametrize("name", ["dreg", pytest.param("two streams", marks=pytest.mark.slow)])
-def test_what_inductor_makes_of_a_graph_is_the_same(name):
+def test_inductor_gives_the_same_losses_and_weights(name):
     compare(name, steps=3)
 
 
@@ -376,7 +376,7 @@ class Pair(nn.Module):
         self.model, self.guide = Looks(), LooksGuide()
 
 
-def test_a_program_that_looks_at_values_is_run_as_it_is():
+def test_a_program_that_reads_values_runs_uncompiled():
     pair = Pair()
     step = new_step(pair)
     x = torch.randn(9)
@@ -398,7 +398,7 @@ def test_a_wrong_graph_is_not_used(monkeypatch):
     assert value == pytest.approx(expected(pair, X[:16]), rel=1e-6)
 
 
-def test_a_graph_that_draws_otherwise_is_not_used(monkeypatch):
+def test_a_graph_with_other_draws_is_not_used(monkeypatch):
     def draws_more(graph, **options):
         def run(*xs):
             results = graph(*xs)
@@ -412,18 +412,18 @@ def test_a_graph_that_draws_otherwise_is_not_used(monkeypatch):
         got(new_step(vae()), X[:16])
 
 
-def test_an_error_of_the_program_is_its_own():
+def test_errors_of_programs_are_passed_on():
     with pytest.raises(ValueError, match="shape"):
         new_step(vae())(torch.ones(3, D + 1))
 
 
-def test_labels_drawn_in_prepare_are_not_guessed_at():
+def test_labels_drawn_in_prepare_run_uncompiled():
     step = new_step(ssvae(), prepare=lambda index: (X[index], Y[index]))
     with pytest.warns(NotCompiledWarning, match="labels must be inputs"):
         step(torch.arange(16))
 
 
-def test_what_prepare_must_return():
+def test_prepare_must_return_tensors_or_parts():
     with pytest.raises(TypeError, match="prepare must return a tuple"):
         new_step(vae(), prepare=lambda index: X[index])(torch.arange(3))
 
@@ -445,7 +445,7 @@ print([w.category.__name__ for w in caught if "compiled" in str(w.message)])
 """
 
 
-def test_without_a_compiler_steps_are_run_as_they_are(request):
+def test_without_a_compiler_steps_run_uncompiled(request):
     folder = request.path.parents[2]
     run = subprocess.run(
         [sys.executable, "-c", NO_COMPILER, folder], capture_output=True, text=True, timeout=200
@@ -475,7 +475,7 @@ def fitted(tmp_path=None, steps=14, **options):
     return pair, found
 
 
-def test_fit_compiled_is_fit():
+def test_compiled_fit_equals_fit():
     plain, one = fitted()
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotCompiledWarning)
@@ -487,7 +487,7 @@ def test_fit_compiled_is_fit():
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_fit_compiled_runs_the_programs_for_nothing_but_its_graphs():
+def test_compiled_fit_runs_the_programs_only_to_make_graphs():
     def calls(steps, **options):
         pair = vae()
         CALLED.clear()
@@ -500,7 +500,7 @@ def test_fit_compiled_runs_the_programs_for_nothing_but_its_graphs():
     assert calls(40, compile=True) == calls(20, compile=True)
 
 
-def test_fit_compiled_resumes_exactly(tmp_path):
+def test_compiled_fit_resumes_exactly(tmp_path):
     whole, one = fitted(tmp_path / "whole", compile=True)
     fitted(tmp_path / "cut", steps=8, compile=True)
     resumed, other = fitted(tmp_path / "cut", compile=True, resume=True)
@@ -511,7 +511,7 @@ def test_fit_compiled_resumes_exactly(tmp_path):
         fitted(tmp_path / "cut", steps=20, resume=True)
 
 
-def test_fit_compiled_with_streams_and_in_mixed_precision():
+def test_compiled_fit_with_streams_and_in_mixed_precision():
     def run(**options):
         pyro.set_rng_seed(0)
         pair = ssvae()
@@ -531,7 +531,7 @@ def test_fit_compiled_with_streams_and_in_mixed_precision():
         assert mixed(compile=True) != pytest.approx(run(), rel=1e-5)
 
 
-def test_values_are_looked_at_before_they_are_compiled_away():
+def test_values_are_validated_before_compiled_steps():
     x = X.clone()
     x[-1] = 0.3
     with pytest.raises(ValueError, match="support"):
@@ -548,7 +548,7 @@ def test_on_a_gpu():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.inductor
-def test_cuda_graphs_draw_anew_and_their_losses_last():
+def test_cuda_graphs_draw_anew_and_their_losses_persist():
     curves, weights = [], []
     for compiled in (False, True):
         torch.manual_seed(0)
@@ -609,7 +609,7 @@ def test_each_parameter_has_a_gradient_of_its_own(fused, clip_norm):
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
-def test_inputs_that_are_no_labels_are_not_looked_at(monkeypatch):
+def test_inputs_that_are_not_labels_are_not_read(monkeypatch):
     def looked_at(y, prepare):
         pair = ssvae() if prepare is with_labels else vae()
         step = compile_step(pair, iw(1), torch.optim.Adam(pair.parameters()), prepare=prepare)

@@ -1,4 +1,4 @@
-"""Steps of schedules: whose clock it is, and what a schedule may not say.
+"""Steps of schedules: which step they follow, and which values are refused.
 
 Right values are β as the schedule is defined, and the losses of calls by hand at that β.
 """
@@ -68,7 +68,7 @@ CASES = {
 
 @pytest.mark.parametrize("first", [0, 3, 1000])
 @pytest.mark.parametrize("name", CASES)
-def test_the_estimators_own_step_is_the_clock(name, first):
+def test_the_schedule_follows_the_estimators_own_step(name, first):
     make, bound = CASES[name]
     curves = []
     for compiled in (True, False):
@@ -98,7 +98,7 @@ def test_the_estimators_own_step_is_the_clock(name, first):
 
 @pytest.mark.parametrize("first", [0, 4])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_fit_begins_at_the_estimators_step_and_leaves_it(first, compiled):
+def test_fit_starts_at_the_estimators_step_and_does_not_change_it(first, compiled):
     estimator = KLWeighted(iw(2), linear_warm_up(10))
     estimator.step = first
     found = fit(
@@ -121,7 +121,7 @@ WRONG = [-1.0, float("nan"), float("inf"), torch.tensor(-0.5), -1]
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_a_schedule_is_refused_at_the_step_where_it_errs(value):
+def test_an_invalid_beta_is_refused_at_its_step(value):
     def schedule(step):
         return value if step == 2 else 0.5
 
@@ -151,12 +151,12 @@ def test_a_schedule_is_refused_at_the_step_where_it_errs(value):
             fit(vae(), X, batch_size=8, steps=4, beta=schedule, compile=compiled, progress=False)
 
 
-def test_a_schedule_that_gives_no_number():
+def test_a_schedule_that_does_not_return_a_number_is_refused():
     with pytest.raises(TypeError, match="schedule gives 'half'"):
         fit(vae(), X, batch_size=8, steps=1, beta=lambda step: "half", progress=False)
 
 
-def test_weights_are_known_to_be_the_same_without_a_look():
+def test_weights_of_the_kl_are_compared_without_synchronisation():
     """A look at a value on the device ("meta" has none) would be an error."""
     estimator = KLWeighted(iw(3, "dreg"), 0.5)
     with estimator.beta_is(torch.zeros((), device="meta")):

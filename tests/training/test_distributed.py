@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from two_processes import FAULTS, GRADIENTS, train
 
 from ppl_vae.data import Part
-from ppl_vae.io import read_tensors
+from ppl_vae.io.tensors import read_tensors
 from ppl_vae.training.distributed import Processes
 
 HERE = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_the_gradient_is_that_of_the_joint_batch(name, found):
 
 
 @pytest.mark.parametrize(("divided", "same"), [(True, True), (False, False)])
-def test_a_whole_training_is_that_of_one_process(divided, same, found, tmp_path):
+def test_a_training_of_two_processes_equals_that_of_one(divided, same, found, tmp_path):
     """With the same noise for each datum; each process draws noise of its own where it may."""
     two = found[0] / ("two" if divided else "straight")
     train(tmp_path, 14 if divided else 10, divided=divided)
@@ -91,13 +91,13 @@ def test_two_processes_resume_exactly(found):
         assert rank["resumed"] == 0
 
 
-def test_a_damaged_checkpoint_is_set_aside_by_one_and_passed_over_by_all(found):
+def test_all_processes_skip_a_damaged_checkpoint(found):
     for rank in found[1]:
         assert rank["damaged"] == 0
 
 
 @pytest.mark.parametrize("what", FAULTS)
-def test_what_happens_in_one_process_ends_all(what, found):
+def test_a_failure_in_one_process_ends_all(what, found):
     """No process waits for one that is gone; the other says what it is about."""
     here, there = (kind.__name__ for kind in FAULTS[what])
     first, second = (rank["faults"][what] for rank in found[1])
@@ -135,7 +135,7 @@ def test_only_the_first_process_writes(found):
     assert names == ["step-000000008", "step-000000010"]
 
 
-def test_one_process_goes_on_where_two_ended(found):
+def test_one_process_resumes_a_run_of_two(found):
     folder = found[0]
     with pytest.warns(UserWarning, match="of 2 processes, and there are 1 now"):
         pair, fitted = train(folder / "straight", 12, divided=False)
@@ -145,9 +145,9 @@ def test_one_process_goes_on_where_two_ended(found):
 
 
 @given(size=st.integers(1, 9), number=st.integers(1, 5))
-def test_shares_make_up_the_batch(size, number):
+def test_shards_partition_the_batch(size, number):
     x, y = torch.arange(size).double().add(1), torch.arange(size)
-    shares = [Processes(r, number).share([Part("data", (x, y), 0.5)]) for r in range(number)]
+    shares = [Processes(r, number).shard([Part("data", (x, y), 0.5)]) for r in range(number)]
     mean = sum(s.fractions[0] * s.parts[0].args[0].mean() for s in shares) / number
     assert mean.item() == pytest.approx(x.mean().item(), rel=1e-12)
     seen = torch.cat([s.parts[0].args[1] for s in shares if s.fractions[0]])

@@ -27,9 +27,9 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.training import EarlyStopping, NotFiniteError, fit
-from ppl_vae.training.deferred_checks import MOST, Lookout
-from ppl_vae.training.fabric import no_search_for_gpus
+from ppl_vae.training import EarlyStopping, NotFiniteError, PiecewiseConstant, fit
+from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
+from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.stopping import Best
 
 DIGITS = data.load("digits")
@@ -321,7 +321,7 @@ def test_a_nan_stops_the_training_and_says_where_it_began(what, tmp_path):
     else:
         # Between the output of the inner network, where it is seen, and that of the outer one.
         assert "the gradient of parameter 'guide.posterior.net.net.layers" in error.origin
-        assert "backwards first at the output of module 'guide.posterior.net.net" in error.origin
+        assert "backward pass at the output of module 'guide.posterior.net.net" in error.origin
     assert all(p.isfinite().all() for p in pair.parameters())
     assert str(tmp_path) in str(error)
     assert "The last checkpoint is of step" in str(error)
@@ -396,7 +396,9 @@ class Brittle(nets.MLP):
 def waiting(monkeypatch):
     """Have numbers looked at every few steps, as on a GPU, where each look is a wait."""
     monkeypatch.setattr(
-        Lookout, "suits", lambda optimizer, _: getattr(optimizer, "_step_supports_amp_scaling", 0)
+        DeferredChecks,
+        "supports",
+        lambda made, _: getattr(made, "_step_supports_amp_scaling", 0),
     )
 
 
@@ -436,8 +438,8 @@ def test_looked_at_later_a_nan_has_the_same_step_and_the_same_weights_are_left(m
     options = {"clip_norm": 1.0, "num_particles": lambda step: 1 + step % 2, "seed": 6}
     error, left, state = rare_nan(**options)
     assert error.step % 2 == 1, "of another number of particles than the step of the look"
-    assert 1 < error.step % MOST < MOST - 1, "between two looks, which are at 10, 20, ..."
-    monkeypatch.setattr(Lookout, "suits", lambda *_: True)
+    assert 1 < error.step % INTERVAL < INTERVAL - 1, "between two looks, which are at 10, 20, ..."
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: True)
     later, left_later, state_later = rare_nan(**options)
     assert (later.step, later.origin) == (error.step, error.origin)
     assert same(left_later, left)
@@ -490,7 +492,7 @@ def test_looked_at_later_it_is_the_same_training(monkeypatch, tmp_path):
         name = str(optimizer.func.__name__)
         with monkeypatch.context() as patch:
             expected, history = run(optimizer, tmp_path / f"{name} each")
-            patch.setattr(Lookout, "suits", lambda made, _: made.defaults.get("fused"))
+            patch.setattr(DeferredChecks, "supports", lambda made, _: made.defaults.get("fused"))
             run(optimizer, tmp_path / name, steps=13)
             got, found = run(optimizer, tmp_path / name, resume=True)
         assert same(got, expected)
@@ -901,7 +903,7 @@ def test_optimizers_do_not_look_for_a_gpu_that_is_not_there(there, monkeypatch):
     monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: there)
-        no_search_for_gpus()
+        avoid_gpu_search()
     assert ("PYTORCH_NVML_BASED_CUDA_CHECK" in os.environ) is there
 
 
@@ -945,10 +947,10 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
             "a weight on the KL already",
         ),
         ({"steps": 1, "validation": "mnist"}, TypeError, "validation must be a Dataset"),
-        ({"steps": 1, "validation": ()}, TypeError, "at least one, got none"),
+        ({"steps": 1, "validation": ()}, TypeError, "of one length, got none"),
         ({"steps": 1, "validation": torch.rand(9, 63)}, ValueError, "shape"),
         ({"steps": 1, "clip_norm": "1"}, TypeError, "clip_norm must be a number, got '1'"),
-        ({"steps": 1, "estimator": "elbo"}, TypeError, "an object of pyro.infer.ELBO"),
+        ({"steps": 1, "estimator": "elbo"}, TypeError, "estimator must be a pyro.infer.ELBO"),
         ({"steps": 1, "estimator": Trace_ELBO}, TypeError, "such as Trace_ELBO()"),
         *(
             ({"steps": 1, "estimator": elbo}, TypeError, f"{name} has none")
@@ -963,7 +965,7 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
         (
             {"steps": 1, "lr_schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
             TypeError,
-            "ReduceLROnPlateau waits for a metric",
+            "ReduceLROnPlateau needs a metric",
         ),
         ({"steps": 1, "lr_schedule": lambda o: None}, TypeError, "must return a schedule"),
         ({"steps": 1, "lr_schedule": 0.1}, TypeError, "a function of the optimiser, got 0.1"),
@@ -1011,7 +1013,7 @@ def test_epochs_of_a_stream_without_a_length():
     assert quiet(digits_vae(), DataLoader(Stream(), 5), steps=3).steps == 3
 
 
-def test_nothing_to_train():
+def test_a_pair_without_trainable_parameters_is_refused():
     with pytest.raises(ValueError, match="it has none that requires a gradient"):
         quiet(digits_vae().requires_grad_(False), DIGITS, steps=1)
 
@@ -1049,13 +1051,13 @@ def test_an_optimizer_of_other_parameters_is_refused():
     def of_another(parameters):
         return torch.optim.SGD(other.parameters(), lr=1e-2)
 
-    with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
+    with pytest.raises(ValueError, match="fit: the optimiser does not have model"):
         quiet(one, DIGITS, steps=1, optimizer=of_another)
 
     def of_both(parameters):
         return torch.optim.SGD([*parameters, *other.parameters()], lr=1e-2)
 
-    with pytest.raises(ValueError, match="holds 8 parameters that the pair has not"):
+    with pytest.raises(ValueError, match="has 8 parameters that are not the pair"):
         quiet(one, DIGITS, steps=1, optimizer=of_both)
     assert same(weights(one), before)
 
@@ -1069,7 +1071,7 @@ def test_what_is_to_be_trained_from_some_step_on_must_be_held():
             pair.model.requires_grad_(True)
         return 1.0
 
-    with pytest.raises(ValueError, match="fit: the optimiser does not hold model"):
+    with pytest.raises(ValueError, match="fit: the optimiser does not have model"):
         quiet(pair, DIGITS, steps=6, beta=beta, log_every=4)
 
 
@@ -1079,3 +1081,25 @@ def test_the_old_spelling_of_optimizer_is_deprecated():
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd)
     with pytest.raises(TypeError, match="optimiser is the old name of optimizer"):
         quiet(digits_vae(), DIGITS, steps=1, optimiser=sgd, optimizer=sgd)
+
+
+def test_a_result_is_shown_in_a_few_lines():
+    train, test = DIGITS.split(0.2)
+    fitted = quiet(digits_vae(), train, steps=2, validation=test, validate_every=1)
+    shown, table = repr(fitted), fitted._repr_html_()
+    assert shown.startswith("FitResult(2 steps\n  training loss: ")
+    for text in ("validation loss", f"{fitted.validation['loss'][-1]:.2f} ±", "best step"):
+        assert text in shown
+        assert text in table
+
+
+def test_particles_change_at_milestones():
+    particles = PiecewiseConstant(milestones=[2, 3], values=[1, 4, 2])
+    fitted = quiet(digits_vae(), DIGITS, steps=4, num_particles=particles, log_every=1)
+    assert fitted.history["num_particles"].tolist() == [1, 1, 4, 2]
+    for wrong, message in (
+        ({"milestones": [3, 2], "values": [1, 2, 3]}, "milestones must ascend"),
+        ({"milestones": [3], "values": [1, 2, 3]}, "values must be one more than milestones, 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PiecewiseConstant(**wrong)

@@ -1,4 +1,4 @@
-"""One training at a time in a folder, ended by any signal, with or without a terminal."""
+"""A lock on the folder of a training, signals that end it, and running without a terminal."""
 
 import fcntl
 import os
@@ -54,7 +54,7 @@ with lock.locked(Path(sys.argv[2])):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_the_second_is_told_who_holds_the_folder_until_that_is_killed(resume, tmp_path):
+def test_a_second_training_is_refused_until_the_first_is_killed(resume, tmp_path):
     import ppl_vae.training.folder_lock as lock
 
     if resume:
@@ -76,7 +76,7 @@ def test_the_second_is_told_who_holds_the_folder_until_that_is_killed(resume, tm
     assert not (tmp_path / NAME).exists()
 
 
-def test_a_folder_in_which_a_training_is_going_on_is_refused(tmp_path):
+def test_a_locked_folder_is_refused(tmp_path):
     refused = []
 
     def particles(step):
@@ -111,7 +111,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     assert (tmp_path / "outside").read_text() == "mine"
 
 
-def test_without_locks_a_warning_says_so(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_brings_a_warning(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
@@ -132,7 +132,7 @@ def at_a_terminal():
 @pytest.mark.parametrize("where", ["step", "validation", "checkpoint"])
 def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     """Twice, as a shell and its terminal send it, more than a second apart."""
-    from ppl_vae.training.run import Run
+    from ppl_vae.training.trainer import Trainer
 
     def hang_up(owner, name):
         original = getattr(owner, name)
@@ -149,9 +149,9 @@ def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     def self_is_at(self):
         return getattr(self, "step", 2) >= 2
 
-    monkeypatch.setattr("ppl_vae.training.signals.SAME", -1.0)
-    places = {"step": (Run, "train"), "validation": (Validation, "bound")}
-    hang_up(*places.get(where, (Run, "save")))
+    monkeypatch.setattr("ppl_vae.training.signals.REPEAT_WINDOW", -1.0)
+    places = {"step": (Trainer, "take_step"), "validation": (Validation, "bound")}
+    hang_up(*places.get(where, (Trainer, "save")))
     with pytest.raises(Interrupted, match="SIGHUP after step 2") as caught:
         trained(tmp_path, 50, validation=DIGITS.subset(range(9)), validate_every=2)
     assert caught.value.signal == signal.SIGHUP
@@ -198,7 +198,7 @@ class Ascii:
 
 
 @pytest.mark.parametrize("stream", [lambda: None, closed, full, broken, Ascii])
-def test_without_a_stderr_training_goes_on(stream, tmp_path, monkeypatch):
+def test_training_works_without_stderr(stream, tmp_path, monkeypatch):
     made = stream()
     monkeypatch.setattr(sys, "stderr", made)
     monkeypatch.setattr("ppl_vae.training.progress.INTERVAL", 0.0)
@@ -232,7 +232,7 @@ def odd(folder):
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
-def test_odd_step_folders_are_set_aside_or_left_alone_and_never_followed(tmp_path):
+def test_links_named_like_checkpoints_are_set_aside(tmp_path):
     out = tmp_path / "run"
     trained(out, 4)
     checkpoints = out / "checkpoints"
@@ -240,8 +240,8 @@ def test_odd_step_folders_are_set_aside_or_left_alone_and_never_followed(tmp_pat
     with pytest.warns(UserWarning, match="step-") as told:
         assert trained(out, 6, resume=True, keep=1).steps == 6
     messages = [str(w.message) for w in told]
-    assert sum("is a link or no folder: set aside as" in m for m in messages) == 3
-    assert sum("left alone" in m for m in messages) == 1
+    assert sum("is a link or not a folder: set aside as" in m for m in messages) == 3
+    assert sum("ignored" in m for m in messages) == 1
     assert all(len(m) < 400 and m.isascii() for m in messages)
     left = {p.name for p in checkpoints.iterdir()}
     assert left == {"step-000000006", *names} | {f"step-00000009{n}.damaged" for n in (7, 8, 9)}
@@ -277,7 +277,7 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
     assert (tmp_path / "checkpoints" / "step-000000004.damaged").is_dir()
 
 
-def test_a_full_disk_is_told_with_the_path(tmp_path):
+def test_the_error_of_a_full_disk_names_the_folder(tmp_path):
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

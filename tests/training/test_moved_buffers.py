@@ -1,4 +1,4 @@
-"""A step that is not taken moves no buffer: running means, counters, power iterations.
+"""A step that is not taken leaves buffers unchanged: running means, counters, power iterations.
 
 Right values are the buffers of a training that ended before that step.
 """
@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
-from ppl_vae.buffers import Moving
+from ppl_vae.buffers import MovingBuffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted, linear_warm_up
 from ppl_vae.training import NotFiniteError, compile_step, fit
-from ppl_vae.training.deferred_checks import Lookout
+from ppl_vae.training.deferred_checks import DeferredChecks
 
 D, Z = 6, 2
 X = (torch.rand(16, D, generator=torch.Generator().manual_seed(0)) > 0.5).float()
@@ -83,7 +83,7 @@ LATER = [(name, False) for name in NETS] + [("batch norm", True)]
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize(("name", "later"), LATER)
 def test_fit(name, compiled, later, monkeypatch):
-    monkeypatch.setattr(Lookout, "suits", lambda *_: later)
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     options = {
         "estimator": ImportanceWeightedELBO(2),
         "optimizer": fused,
@@ -104,7 +104,7 @@ def test_fit(name, compiled, later, monkeypatch):
 @pytest.mark.filterwarnings("ignore::ppl_vae.compilation.NotCompiledWarning")
 @pytest.mark.parametrize(("name", "later"), LATER)
 def test_compile_step(name, later, monkeypatch):
-    monkeypatch.setattr(Lookout, "suits", lambda *_: later)
+    monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     pair = pair_of(name)
     estimator = KLWeighted(ImportanceWeightedELBO(2), linear_warm_up(10))
     step = compile_step(pair, estimator, fused(pair.parameters()))
@@ -119,7 +119,7 @@ def test_compile_step(name, later, monkeypatch):
     assert estimator.step == GOOD_STEPS + 1
 
 
-def test_buffers_that_begin_to_move():
+def test_buffers_that_start_to_change_are_restored():
     pair = pair_of("batch norm").eval()
     step = compile_step(pair, ImportanceWeightedELBO(1), fused(pair.parameters()))
     step(X)
@@ -130,7 +130,7 @@ def test_buffers_that_begin_to_move():
     assert_same(state(pair), before)
 
 
-def test_programs_that_replace_a_tensor_at_each_run_are_run_as_they_are():
+def test_programs_that_replace_a_tensor_at_each_run_run_uncompiled():
     """A hook of torch's spectral norm makes its module's weight anew."""
     pair = pair_of("spectral norm by a hook")
     step = compile_step(pair, ImportanceWeightedELBO(1), fused(pair.parameters()))
@@ -149,22 +149,22 @@ class Copies(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_what_no_step_moves_is_not_copied():
+def test_buffers_that_never_change_are_not_copied():
     norm = nn.BatchNorm1d(2)
     norm.register_module("inner", nn.Module())
     norm.inner.register_buffer("constant", torch.ones(3))
-    moving = Moving(norm)
+    moving = MovingBuffers(norm)
     numbers = []
     for step in range(3):
         with Copies() as copies:
-            moving.keep()
+            moving.snapshot()
         norm(torch.randn(4, 2))
         if step == 1:
             norm.inner.constant.add_(1)  # found from the next step on
-        moving.look()
+        moving.update()
         numbers.append(copies.number)
     assert numbers == [4, 3, 4]
-    put_back = moving.keep()
+    put_back = moving.snapshot()
     before = [b.clone() for b in norm.buffers()]
     norm(torch.full((4, 2), torch.nan))
     assert norm.running_mean.isnan().all()

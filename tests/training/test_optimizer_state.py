@@ -1,4 +1,4 @@
-"""A checkpoint that somebody else made is refused in words, whatever is wrong in it.
+"""A checkpoint from a stranger is refused with a message, whatever is wrong in it.
 
 What must hold of a state is torch's own: its optimisers make it so, and their kernels rely on it.
 """
@@ -19,16 +19,10 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
-from ppl_vae.io import (
-    DamagedError,
-    StorageError,
-    load_state,
-    read_tensors,
-    save_state,
-    seal,
-    write_tensors,
-)
+from ppl_vae.io import DamagedError, StorageError, load_state, save_state
+from ppl_vae.io.manifest import seal
 from ppl_vae.io.state import _checksum
+from ppl_vae.io.tensors import read_tensors, write_tensors
 from ppl_vae.training import EarlyStopping, fit
 from ppl_vae.training.optimizer_state import checked_optimizer
 
@@ -189,7 +183,7 @@ CHANGES = OPTIMIZER | OTHERS
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_state_that_is_wrong_is_refused_in_words(run, case):
+def test_an_invalid_state_is_refused_with_a_message(run, case):
     folder = changed(run, CHANGES[case])
     vae = pair()
     history = (run / "history.csv").read_bytes()
@@ -223,7 +217,7 @@ def resumed(vae, run, steps=6):
     )
 
 
-def test_the_same_state_written_again_goes_on(run, tmp_path):
+def test_an_unchanged_state_written_again_resumes(run, tmp_path):
     """So that the tests above refuse for what they change alone."""
     changed(run, lambda state: None)
     vae = pair()
@@ -234,7 +228,7 @@ def test_the_same_state_written_again_goes_on(run, tmp_path):
 
 @pytest.mark.parametrize("file", ["weights", "best"])
 @pytest.mark.parametrize("wrong", ["NaN", "shape", "name"])
-def test_weights_are_looked_at_before_the_training(run, file, wrong):
+def test_invalid_weights_are_refused_before_the_training(run, file, wrong):
     (folder,) = (run / "checkpoints").iterdir()
     path = folder / f"{file}.safetensors"
     tensors = read_tensors(path)
@@ -249,12 +243,12 @@ def test_weights_are_looked_at_before_the_training(run, file, wrong):
         resumed(pair(), run)
 
 
-def test_a_pickled_state_of_before_is_not_read(run):
+def test_a_pickled_state_is_not_read(run):
     (folder,) = (run / "checkpoints").iterdir()
     (folder / "state.safetensors").unlink()
     torch.save({"step": 3}, folder / "state.pt")
     seal(folder)
-    with pytest.raises(StorageError, match=r"state\.pt is the pickle of an older version"):
+    with pytest.raises(StorageError, match=r"state\.pt is a pickle of an older version"):
         resumed(pair(), run)
     assert folder.is_dir()
 
@@ -298,7 +292,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS)
-def test_the_state_of_every_optimizer_goes_on_bit_for_bit(case, tmp_path):
+def test_every_optimizer_resumes_bit_for_bit(case, tmp_path):
     whole = stepped(OPTIMIZERS[case](parameters()))
     save_state(whole.state_dict(), tmp_path / "state")
     again = OPTIMIZERS[case]([nn.Parameter(p.detach().clone()) for p in _all(whole)])
@@ -329,7 +323,7 @@ class OfOnesOwn(torch.optim.Optimizer):
             p.sub_(state["mean"], alpha=0.1)
 
 
-def test_the_state_of_ones_own_optimizer_goes_on_and_its_shapes_are_looked_at(tmp_path):
+def test_a_user_optimizer_resumes_and_its_shapes_are_checked(tmp_path):
     whole = stepped(OfOnesOwn(parameters()))
     save_state(whole.state_dict(), tmp_path / "state")
     again = OfOnesOwn([nn.Parameter(p.detach().clone()) for p in _all(whole)])
@@ -350,7 +344,7 @@ def test_the_state_of_ones_own_optimizer_goes_on_and_its_shapes_are_looked_at(tm
         partial(CyclicLR, base_lr=1e-4, max_lr=1e-2, step_size_up=3, cycle_momentum=False),
     ],
 )
-def test_schedules_that_change_options_go_on(tmp_path, schedule):
+def test_schedules_that_change_options_resume(tmp_path, schedule):
     options = {"lr_schedule": schedule, "optimizer": torch.optim.Adam}
     trained(tmp_path / "run", 3, **options)
     vae = trained(tmp_path / "run", 6, resume=True, **options)
@@ -413,7 +407,7 @@ def test_handmade_states_are_refused(tmp_path, case):
     assert len(str(caught.value)) < 500
 
 
-def test_a_place_that_the_steps_cannot_have_reached(tmp_path):
+def test_an_impossible_position_in_the_data_is_refused(tmp_path):
     """An endless loader would be replayed up to there: three steps take three batches."""
 
     class Endless:
@@ -425,7 +419,7 @@ def test_a_place_that_the_steps_cannot_have_reached(tmp_path):
     options = {"steps": 3, "out": tmp_path, "progress": False}
     fit(pair(), Endless(), **options)
     changed(tmp_path, to("source", "batches", "position", value=10**15))
-    with pytest.raises(ValueError, match=r"after 3 steps the data cannot stand at batch 10+ of"):
+    with pytest.raises(ValueError, match=r"after 3 steps the data cannot be at batch 10+ of"):
         fit(pair(), Endless(), **options | {"steps": 5}, resume=True)
     changed(tmp_path, to("source", "batches", "position", value=3))
     assert fit(pair(), Endless(), **options | {"steps": 5}, resume=True).steps == 5

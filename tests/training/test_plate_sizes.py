@@ -1,4 +1,4 @@
-"""Losses are per datum, whatever the size of the data's plate is at a step.
+"""Losses are per datum, whatever the size of the data plate at a step.
 
 Right values are minus the log-density in closed form: with no latent, the bound is the mean
 log-density of the data that were drawn.

@@ -46,7 +46,7 @@ class Note(nn.Module):
         return out
 
 
-def test_networks_are_lowered_and_what_they_return_is_not():
+def test_networks_run_in_bfloat16_and_return_float32():
     vae = digits_vae()
     programs = nn.ModuleDict({"model": vae.model, "guide": vae.guide})
     x = DIGITS.draw(torch.arange(7), binarise="none")
@@ -72,13 +72,13 @@ def test_networks_are_lowered_and_what_they_return_is_not():
     assert not hooks, "nothing may stay behind"
 
 
-def test_without_autocast_nothing_happens():
+def test_without_autocast_precision_is_unchanged():
     vae = digits_vae()
     with networks_only(nn.ModuleDict({"model": vae.model, "guide": vae.guide}), "cpu"):
         assert not any(m._forward_pre_hooks for m in vae.modules())
 
 
-def test_an_error_within_a_network_leaves_no_region_open():
+def test_an_error_within_a_network_leaves_autocast_disabled():
     class Fails(nn.Module):
         def forward(self, x):
             raise RuntimeError("no")
@@ -97,7 +97,7 @@ def test_an_error_within_a_network_leaves_no_region_open():
 @pytest.mark.parametrize(
     "estimator", [None, estimators.ImportanceWeightedELBO(5, "dreg"), estimators.AnalyticKLELBO()]
 )
-def test_training_in_mixed_precision_is_near_that_in_full(estimator):
+def test_training_in_mixed_precision_is_close_to_full_precision(estimator):
     losses = []
     for fabric in (None, mixed()):
         vae = digits_vae()
@@ -130,7 +130,7 @@ def test_the_data_are_not_rounded():
         assert {tuple(r) for r in value.tolist()} == {tuple(r) for r in x.tolist()}
 
 
-def test_networks_of_programs_of_ones_own():
+def test_networks_of_user_programs_are_found():
     class Program(nn.Module):
         def __init__(self):
             super().__init__()

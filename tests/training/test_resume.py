@@ -1,4 +1,4 @@
-"""A training that is killed and resumed ends as if nothing had happened, bit for bit."""
+"""A training that is killed and resumed ends as if it had not been interrupted, bit for bit."""
 
 import os
 import resource
@@ -101,9 +101,7 @@ class Stateful(nn.Module):
         lambda: Trace_ELBO(num_particles=2, vectorize_particles=True),
     ],
 )
-def test_what_estimators_find_at_their_first_call_is_no_part_of_the_training(
-    estimator, beta, tmp_path
-):
+def test_the_first_call_of_an_estimator_is_not_part_of_the_training(estimator, beta, tmp_path):
     """Pyro's guess how plates are nested, and draw; ours run the programs once more."""
     ended = []
     for steps, out in ((6, None), (3, tmp_path), (6, tmp_path)):
@@ -121,14 +119,14 @@ def test_what_estimators_find_at_their_first_call_is_no_part_of_the_training(
     assert same(ended[0], ended[2])
 
 
-def test_a_training_that_ended_is_left_as_it_is(tmp_path):
+def test_resuming_a_finished_training_changes_nothing(tmp_path):
     vae, fitted = trained(tmp_path, 10)
     again, refitted = trained(tmp_path, 10, resume=True)
     assert same(vae, again)
     assert refitted.history["loss"].tolist() == fitted.history["loss"].tolist()
 
 
-def test_an_early_stop_stays_a_stop(tmp_path):
+def test_resuming_after_an_early_stop_takes_no_step(tmp_path):
     options = {
         "validation": DIGITS.subset(range(20)),
         "validate_every": 1,
@@ -141,7 +139,7 @@ def test_an_early_stop_stays_a_stop(tmp_path):
     assert same(vae, again)
 
 
-def test_patience_and_the_best_weights_go_on_where_they_were(tmp_path):
+def test_patience_and_the_best_weights_are_resumed(tmp_path):
     options = {
         "validation": DIGITS.subset(range(20)),
         "validate_every": 1,
@@ -206,7 +204,7 @@ def test_another_pair_is_not_resumed(tmp_path):
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, tmp_path):
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(file, damage, tmp_path):
     trained(tmp_path, 10)
     last = tmp_path / "checkpoints" / "step-000000010"
     victim = last / file
@@ -218,13 +216,13 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(file, damage, 
         victim.write_bytes(content)
     else:
         victim.unlink()
-    with pytest.warns(UserWarning, match="going back to the one before"):
+    with pytest.warns(UserWarning, match="the previous one is used"):
         vae, _ = trained(tmp_path, 15, resume=True)
     assert same(vae, trained(tmp_path / "whole", 15)[0])
     assert last.with_name("step-000000010.damaged").exists()
 
 
-def test_the_history_on_the_disk_is_that_of_the_checkpoint(tmp_path):
+def test_the_history_file_agrees_with_the_checkpoint(tmp_path):
     """Also where a kill came after the last checkpoint and before the history was written."""
     trained(tmp_path, 10)
     whole = (tmp_path / "history.csv").read_text()
@@ -233,7 +231,7 @@ def test_the_history_on_the_disk_is_that_of_the_checkpoint(tmp_path):
     assert (tmp_path / "history.csv").read_text() == whole
 
 
-def test_a_folder_that_cannot_be_written_is_known_before_the_training(tmp_path):
+def test_an_unwritable_folder_fails_before_the_training(tmp_path):
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         vae = digits_vae()
@@ -242,7 +240,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_training(tmp_path):
         assert same(vae, digits_vae())
 
 
-def test_a_state_that_cannot_be_saved_is_known_before_the_training(tmp_path):
+def test_a_state_that_cannot_be_saved_fails_before_the_training(tmp_path):
     class Unsaved(torch.optim.lr_scheduler.ConstantLR):
         def state_dict(self):
             return {"function": print}
@@ -253,18 +251,18 @@ def test_a_state_that_cannot_be_saved_is_known_before_the_training(tmp_path):
     assert same(vae, digits_vae())
 
 
-def test_nothing_is_invented_where_all_are_damaged(tmp_path):
+def test_if_all_checkpoints_are_damaged_resuming_fails(tmp_path):
     trained(tmp_path, 10)
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / "state.safetensors").unlink()
     with (
-        pytest.warns(UserWarning, match="going back"),
+        pytest.warns(UserWarning, match="the previous one"),
         pytest.raises(DamagedError, match=r"state\.safetensors"),
     ):
         trained(tmp_path, 15, resume=True)
 
 
-def test_only_so_many_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
     trained(tmp_path, 30, keep=3)
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == [f"step-{n:09d}" for n in (20, 25, 30)]
@@ -279,7 +277,7 @@ def fill_the_disk():
 
 
 @pytest.mark.parametrize("at", [10, 12])
-def test_a_full_disk_leaves_the_checkpoint_before(at, tmp_path, fill_the_disk):
+def test_a_full_disk_leaves_the_previous_checkpoint(at, tmp_path, fill_the_disk):
     """Full before anything is trained, or later, when the training may not be for nothing."""
 
     def particles(step):
@@ -298,7 +296,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(at, tmp_path, fill_the_disk):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path):
+def test_a_signal_ends_the_training_between_steps_with_a_checkpoint(number, tmp_path):
     def later():
         while not (tmp_path / "checkpoints" / "step-000000005").exists():
             time.sleep(0.001)
@@ -307,7 +305,7 @@ def test_a_signal_is_heeded_between_steps_and_says_how_to_go_on(number, tmp_path
     thread = threading.Thread(target=later)
     thread.start()
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Interrupted, match="resume=True goes on") as caught:
+    with pytest.raises(Interrupted, match="resume=True continues") as caught:
         trained(tmp_path, 100_000)
     thread.join()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -326,7 +324,7 @@ def usual_handler():
     signal.signal(signal.SIGINT, before)
 
 
-def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts(usual_handler):
+def test_a_forwarded_signal_counts_once_and_a_later_one_acts(usual_handler):
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # within a second
@@ -336,7 +334,7 @@ def test_the_same_signal_passed_on_by_a_launcher_is_one_and_a_later_one_acts(usu
             signal.raise_signal(signal.SIGINT)
 
 
-def test_in_a_thread_of_a_server_signals_are_left_alone():
+def test_outside_the_main_thread_signals_are_not_handled():
     before, found = signal.getsignal(signal.SIGINT), []
 
     def train():
@@ -357,7 +355,7 @@ def test_a_signal_without_a_folder_says_that_nothing_is_saved():
         quiet(digits_vae(), DIGITS, steps=100_000)
 
 
-def test_a_folder_that_is_copied_elsewhere_goes_on_there(tmp_path):
+def test_a_copied_folder_resumes(tmp_path):
     trained(tmp_path / "here", 10)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     shutil.rmtree(tmp_path / "here")

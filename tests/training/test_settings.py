@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ppl_vae import VAE, SemiSupervisedVAE, data, likelihoods, nets, posteriors, priors
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.training import EarlyStopping, fit
-from ppl_vae.training.checksums import WHOLE, checksum
+from ppl_vae.training.checksums import MAX_HASHED, checksum
 from ppl_vae.training.settings import STATE, Declaration
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
@@ -432,7 +432,7 @@ def test_what_changes_in_training_is_no_setting():
     assert words["pair.slope"] == "1.0"
 
 
-@pytest.mark.parametrize("size", [1000, WHOLE // 4 + 3])
+@pytest.mark.parametrize("size", [1000, MAX_HASHED // 4 + 3])
 def test_no_value_changes_without_the_checksum(size):
     """One bit, two values exchanged, and the same values in another memory."""
     values = torch.rand(size, 2)[:, :1]

@@ -108,7 +108,7 @@ ROWS = [
     ("likelihoods.Laplace(net(2, 6), scale=True)", ValueError, "scale", "True"),
     ("likelihoods.Laplace(net(2, 6), scale=np.array(1.0))", ValueError, "scale", "array(1.)"),
     ("likelihoods.NegativeBinomial(net(2, 6), -1)", ValueError, "dispersion", "-1"),
-    # What does not fit, found when they are called
+    # Incompatible inputs, found when called
     ("vae.posterior()", TypeError, "context", "none"),
     ("vae.posterior('x')", TypeError, "context", "'x'"),
     ("vae.posterior(x.numpy())", TypeError, "context", "ndarray"),

@@ -1,7 +1,8 @@
-"""Pairs as plain data, in YAML: ``from_config`` builds one, ``to_config`` reads it back.
+"""Pairs as plain configurations: ``from_config`` builds one, ``to_config`` reads it back.
 
-Every part is a mapping with its ``class``, a name in the room where it belongs, and the arguments
-of that class. What follows from the pair's sizes is left out, and so is what has a default:
+Every part is a mapping with its ``class``, a name in the package where it belongs, and the
+arguments of that class. Arguments that follow from the pair's sizes, or have defaults, can be left
+out:
 
     class: VAE
     latent_dim: 10
@@ -9,8 +10,8 @@ of that class. What follows from the pair's sizes is left out, and so is what ha
     prior: {class: GaussianMixture, components: 500}
     likelihood: Bernoulli
 
-A configuration is data. It can name the public classes of the package and torch's activations; any
-other name is refused, and nothing is imported for it, unless the caller allows its package.
+A configuration is data: it can name the public classes of the package and torch's activations. Any
+other name is refused without importing anything, unless the caller allows its package.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, integer
-from ppl_vae.io.config.budget import LARGEST, Budget
-from ppl_vae.io.config.build import build
-from ppl_vae.io.config.errors import ConfigError
+from ppl_vae.io.config.budget import Budget
+from ppl_vae.io.config.builder import build
 from ppl_vae.io.config.files import dumped
-from ppl_vae.io.config.rebuilt import rebuilt
-from ppl_vae.io.config.resolve import resolve
+from ppl_vae.io.config.reader import rebuilt
+from ppl_vae.io.config.resolver import resolve
+from ppl_vae.io.errors import ConfigError
+from ppl_vae.io.format import BUILD_BYTES
 from ppl_vae.models import Pair
 
-__all__ = ["ConfigError", "dump", "from_config", "resolve", "to_config"]
+__all__ = ["ConfigError", "dump", "from_config", "to_config"]
 
 
 def from_config(
@@ -45,36 +47,36 @@ def from_config(
     """Build a pair.
 
     - ``class`` is a public class: of :mod:`ppl_vae.priors` for a prior, and so on; one of another
-      room as ``room.Name``; one of your own as ``mypackage.module.Name``, with ``allow``. A part
-      without arguments is written as the name alone, ``prior: StandardNormal``.
-    - ``latent_dim``, and ``event_shape`` (784 or [1, 28, 28]), the shape of one datum, stand once,
-      at the pair. From them, and from ``num_classes`` or ``context_features`` where the pair has
-      them, follow the widths of the networks and every ``latent_dim``, ``event_shape`` and
-      ``event_dim``. For a ``HierarchicalVAE`` all sizes must be given.
-    - Left out, the prior is a ``StandardNormal``, the posterior a ``DiagonalNormal``, a network an
+      package as ``package.Name``; one of your own as ``mypackage.module.Name``, with ``allow``. A
+      part without arguments can be written as the name alone, ``prior: StandardNormal``.
+    - ``latent_dim``, and ``event_shape`` (784 or [1, 28, 28]), the shape of one datum, are given
+      once, at the pair. From them, and from ``num_classes`` or ``context_features`` where the pair
+      has them, follow the widths of the networks and every ``latent_dim``, ``event_shape`` and
+      ``event_dim``. A ``HierarchicalVAE`` needs all sizes.
+    - The default prior is a ``StandardNormal``, the posterior a ``DiagonalNormal``, a network an
       ``MLP``, or for images a ``ConvEncoder`` or ``ConvDecoder``.
-    - ``${posterior}`` is the module that is written at that path of the pair, the same object; it
-      is the posterior of a ``VampPrior`` that is given none.
+    - ``${posterior}`` refers to the module at that path of the pair, the same object; it is the
+      default posterior of a ``VampPrior``.
 
     Args:
-        config: a mapping, or the path of a YAML or JSON file that holds one; or the same under the
-            single key ``model``.
+        config: a mapping, or the path of a YAML or JSON file with one; or the same under the single
+            key ``model``.
         allow: top-level packages of your own that may be imported.
         data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
-            anything with an ``event_shape``. Gives ``event_shape`` where it is left out (flat,
-            unless a network is convolutional; grey images (H, W) then have one channel) and
-            ``num_classes``, and is then checked against the likelihood, see ``Pair.check``. The
-            pseudo-inputs of a ``VampPrior`` start at data, see ``Pair.initialise_from``; which,
-            follows from torch's seed.
-        max_bytes: of the tensors that are made, at most, with 128 KiB more for each operation; 1
-            GiB for a file if not given, and no limit for a mapping. A file may have 256 KiB and
-            5,000 entries; a mapping any number.
+            anything with an ``event_shape``. It gives ``event_shape`` where that is missing (flat,
+            unless a network is convolutional; grey images (H, W) then get one channel) and
+            ``num_classes``, and is checked against the likelihood, see ``Pair.check``. The
+            pseudo-inputs of a ``VampPrior`` start at data, chosen by torch's seed, see
+            ``Pair.initialise_from``.
+        max_bytes: limit on the bytes of the tensors that are made, plus 128 KiB for each operation;
+            by default 1 GiB for a file and none for a mapping. A file may have 256 KiB and 5,000
+            entries; a mapping has no such limits.
 
     Raises:
-        ConfigError: if the configuration is wrong; the message names the path, what came and what
+        ConfigError: if the configuration is invalid; the message names the path, the value and what
             was expected. Nothing was imported from a package that is not allowed.
-        TypeError: if data have no shape, or do not suit the likelihood.
-        ValueError: if data do not suit the likelihood.
+        TypeError: if data have no shape, or are incompatible with the likelihood.
+        ValueError: if data are incompatible with the likelihood.
         OSError: if the file cannot be opened.
 
     Example:
@@ -93,11 +95,11 @@ def from_config(
     if max_bytes is not None:
         max_bytes = integer("from_config", "max_bytes", max_bytes, 0)
     if max_bytes is None and isinstance(config, (str, os.PathLike)):
-        max_bytes = LARGEST
+        max_bytes = BUILD_BYTES
     with nullcontext() if max_bytes is None else Budget(max_bytes):
         pair = build(resolve(config, allow=allow, data=data), allow=allow)
     if data is not None:
-        assert isinstance(pair, Pair)  # resolve refuses data for anything else
+        assert isinstance(pair, Pair)  # or resolve would have raised
         if isinstance(data, Tensor) or hasattr(data, "in_parts"):
             given: Any = data
             pair.check(given)
@@ -108,13 +110,13 @@ def from_config(
 def to_config(pair: nn.Module) -> dict[str, object]:
     """Return the full mapping of a pair: str, int, float, bool, None, lists and dicts only.
 
-    ``from_config`` of it builds a pair of the same classes and arguments, with fresh parameters and
-    whose ``state_dict`` this one's can be loaded into: one is built here, to see that it has the
-    same modules, constants and attributes. Device, dtype and mode are not written.
+    ``from_config`` builds from it a pair of the same classes and arguments, with fresh parameters,
+    into which this one's ``state_dict`` can be loaded. One is built here and compared: its modules,
+    constants and attributes must be the same. Device, dtype and mode are not included.
 
     Raises:
         ConfigError: if something cannot be written, such as a lambda, or if the pair is no longer
-            what its constructors make, such as one with a layer replaced; the message names where.
+            what its constructors build, for instance with a layer replaced; the message says where.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -132,7 +134,7 @@ def to_config(pair: nn.Module) -> dict[str, object]:
 
 
 def dump(pair: nn.Module | Mapping[Any, Any]) -> str:
-    """Return a pair, or a mapping, as YAML text, which ``from_config`` reads from a file.
+    """Return a pair, or a mapping, as YAML text, which ``from_config`` can read from a file.
 
     Raises:
         ConfigError: as :func:`to_config`.

@@ -1,4 +1,4 @@
-"""How much memory the parts of a configuration may take."""
+"""A limit on the memory that building a configuration may take."""
 
 from __future__ import annotations
 
@@ -12,30 +12,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ppl_vae.io.config.errors import ConfigError
+from ppl_vae.io.errors import ConfigError
+from ppl_vae.io.format import OPERATION_BYTES
 
-LARGEST = 2**30
-"""Bytes of the tensors that are made as a pair of a file is built, at most."""
-
-_EACH = 2**17
-"""Bytes that an operation counts for besides: thousands of tiny layers take long, too."""
 _LARGEST_NUMBER = 16.0
 """Bytes of a complex number in double precision."""
 
 
 class Budget(TorchDispatchMode):
-    """Within ``with``, count the bytes of new tensors, and refuse before there are too many.
+    """Limit the bytes of new tensors within ``with``, before they are allocated.
 
-    What could be large is tried on tensors without numbers first: a few words, such as
-    ``latent_dim: 1000000000``, must not fill the memory before they are seen to.
-
-    Each operation counts for 128 KiB more, as it takes time.
-
-    Args:
-        most: bytes.
-
-    Raises:
-        ConfigError: if they would be more.
+    Operations whose result could be large are run on meta tensors first: a few characters, such as
+    ``latent_dim: 1000000000``, must not fill the memory. Each operation is charged
+    ``OPERATION_BYTES`` besides, as it takes time. Raises ConfigError at more than ``most`` bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -45,31 +34,30 @@ class Budget(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Say no: else torch imports its compiler at the first operation, which takes seconds."""
+        """Return False: otherwise torch imports its compiler, which takes seconds."""
         return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if any(r.alias_info is not None for r in func._schema.returns):  # it makes nothing new
+        if any(r.alias_info is not None for r in func._schema.returns):  # in place, or a view
             return func(*args, **kwargs)
-        self._add(_EACH)
-        if self._made + _at_most(func, (args, kwargs)) > self.most:
-            self._try(func, args, kwargs)
+        self._add(OPERATION_BYTES)
+        if self._made + _upper_bound(func, (args, kwargs)) > self.most:
+            self._try_on_meta(func, args, kwargs)
         made = func(*args, **kwargs)
         self._add(_size(made))
         return made
 
-    def _try(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Do it without numbers."""
-        on_meta = {**tree_map(_without_numbers, kwargs)}
+    def _try_on_meta(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        on_meta = {**tree_map(_to_meta, kwargs)}
         if any(a.name == "device" for a in func._schema.arguments):
             on_meta["device"] = torch.device("meta")
         try:
-            made = func(*tree_map(_without_numbers, args), **on_meta)
+            made = func(*tree_map(_to_meta, args), **on_meta)
         except (NotImplementedError, RuntimeError, TypeError):
-            return  # it looks at numbers, which are no more than there are already
+            return  # it depends on values, and makes no more than there are
         self._refuse_beyond(self._made + _size(made))
 
     def _add(self, size: int) -> None:
@@ -79,16 +67,16 @@ class Budget(TorchDispatchMode):
     def _refuse_beyond(self, size: int) -> None:
         if size > self.most:
             raise ConfigError(
-                f"model: its parts take more than {self.most} bytes of memory, the most for a "
-                f"configuration from a file; give a greater max_bytes= if that is right"
+                f"model: its parts take more than {self.most} bytes of memory, the limit for a "
+                f"configuration from a file; raise max_bytes= if that is intended"
             )
 
 
-def _at_most(func: Any, given: Any) -> float:
-    """Return a bound, often far too high, on the bytes that an operation makes.
+def _upper_bound(func: Any, given: Any) -> float:
+    """Return a loose upper bound on the bytes of an operation's result.
 
-    Where it is low enough nothing need be tried: torch's kernels without numbers import its
-    compiler, which takes longer than all that is built.
+    Where it is low enough, meta tensors are not needed: torch's kernels for them import its
+    compiler, which takes longer than building the whole pair.
     """
     leaves = tree_leaves(given)
     shapes = [leaf.shape for leaf in leaves if isinstance(leaf, Tensor)]
@@ -98,8 +86,8 @@ def _at_most(func: Any, given: Any) -> float:
         )
     if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
         return _LARGEST_NUMBER * shapes[-2][0] * shapes[-1][1]
-    # No operation makes more than the square of what it is given, once for each number of an
-    # argument; n makes n² in eye(n), in a product of a column and a row, and in a diagonal matrix.
+    # No result is larger than the square of the inputs' size times every number among the
+    # arguments: n gives n² in eye(n), an outer product and a diagonal matrix.
     found = 1.0 + sum(math.prod(shape) for shape in shapes)
     for leaf in leaves:
         if isinstance(leaf, int) or (isinstance(leaf, float) and not shapes):
@@ -112,5 +100,5 @@ def _size(made: Any) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _without_numbers(value: Any) -> Any:
+def _to_meta(value: Any) -> Any:
     return value.to("meta") if isinstance(value, Tensor) and not value.is_meta else value

@@ -1,4 +1,4 @@
-"""Configurations in files: YAML and JSON, read without what either lets pass in silence."""
+"""Configuration files: the one reader and writer of YAML and JSON, with limits."""
 
 from __future__ import annotations
 
@@ -13,45 +13,35 @@ import yaml
 
 from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
-from ppl_vae.io.config.errors import ConfigError, told
-from ppl_vae.io.config.plain import DEEPEST, LIMIT, plain
+from ppl_vae.io.config.plain import plain
+from ppl_vae.io.errors import ConfigError, brief
+from ppl_vae.io.format import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_ENTRIES, SCALAR_LENGTH
 
-LARGEST = 2**18
-"""Bytes of a configuration, at most."""
-_LONGEST = 100  # characters of a number, at most: great ones take long to read
-_IN_PYTHON = "read it yourself and give the mapping to from_config, which has no such limit"
+_FIX = "read it yourself and give the mapping to from_config, which has no such limit"
+_TOO_MANY = f"the configuration has more than {CONFIG_ENTRIES} entries; {_FIX}"
+_TOO_DEEP = f"the configuration is nested too deeply, more than {CONFIG_DEPTH} levels"
 _TEXT = "tag:yaml.org,2002:str"
-_MERGE = "tag:yaml.org,2002:merge"  # the key <<, which takes in the entries of other mappings
+_MERGE = "tag:yaml.org,2002:merge"  # the key <<, which includes the entries of other mappings
 
 
 def load(config: Mapping[Any, Any] | str | os.PathLike[str]) -> dict[str, object]:
-    """Return the pair's mapping from a mapping or the path of a YAML or JSON file.
-
-    Raises:
-        ConfigError: if it is no mapping, or the file cannot be read as YAML or JSON, or has a key
-            twice in a mapping.
-        OSError: if the file cannot be opened.
-    """
+    """Return the pair's mapping from a mapping or the path of a YAML or JSON file."""
     from_file = isinstance(config, (str, os.PathLike))
     given: object = read_file(path_of("", "config", config)) if from_file else config
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"model must be a mapping with a class, such as {{class: VAE, ...}}, or the path of a "
-            f"file that holds one, got {told(given)}"
+            f"file that holds one, got {brief(given)}"
         )
     return _of_model(plain(given, counter=count() if from_file else None))
 
 
 def dumped(tree: Mapping[str, object]) -> str:
-    """Return YAML text; reading it back gives the same mapping, floats included.
-
-    Raises:
-        ConfigError: if it cannot be written, or is more than a file may hold.
-    """
+    """Return a mapping as YAML text, from which the same mapping is read back, floats included."""
     own = plain(tree, counter=count())
     text = yaml.dump(own, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-    if len(text.encode("utf-8")) > LARGEST:
-        raise ConfigError(f"model: the configuration has more than {LARGEST} bytes as YAML")
+    if len(text.encode("utf-8")) > CONFIG_BYTES:
+        raise ConfigError(f"model: the configuration has more than {CONFIG_BYTES} bytes as YAML")
     return text
 
 
@@ -67,15 +57,10 @@ _Dumper.add_representer(list, _Dumper.represent_list)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, and merges (<<) that grow without bound.
+    """Refuses duplicate keys, merges (<<) that expand without bound, and what exceeds the limits.
 
-    Both are seen as a mapping is read, before merges are carried out: afterwards a key that
-    overrides a merged one is there twice, too, and a few lines have filled the memory. Nor does it
-    read on where there are too many entries, or they are nested too deeply.
-
-    Args:
-        text: what to read.
-        aliases: whether a part may stand for another (``*name``).
+    All are found while nodes are composed, before merges are carried out: afterwards a key that
+    overrides a merged one would be a duplicate, too, and a few lines would fill the memory.
     """
 
     def __init__(self, text: str, aliases: bool) -> None:
@@ -88,12 +73,12 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         self._nodes += 1
-        if self._nodes > 2 * LIMIT:  # of a mapping, the keys count too
-            raise ConfigError(f"the configuration has more than {LIMIT} entries; {_IN_PYTHON}")
-        if self._depth > DEEPEST:
-            raise ConfigError(f"the configuration is nested too deeply, more than {DEEPEST} levels")
+        if self._nodes > 2 * CONFIG_ENTRIES:  # keys and values
+            raise ConfigError(_TOO_MANY)
+        if self._depth > CONFIG_DEPTH:
+            raise ConfigError(_TOO_DEEP)
         if not self._aliases and self.check_event(yaml.AliasEvent):
-            raise ConfigError("it has an alias (*), which save never writes")
+            raise ConfigError("it has an alias (*), which is not allowed here")
         self._depth += 1
         try:
             return super().compose_node(parent, index)
@@ -102,7 +87,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
         node = super().compose_scalar_node(anchor)
-        if node.tag != _TEXT and len(node.value) > _LONGEST:
+        if node.tag != _TEXT and len(node.value) > SCALAR_LENGTH:
             line = node.start_mark.line + 1
             raise ConfigError(f"line {line}: {quoted(node.value, 60)} is too long for a value")
         return node
@@ -112,37 +97,37 @@ class _Loader(yaml.SafeLoader):
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # refused later, as all keys that are no strings
+                continue  # refused later, like every key that is not a string
             line = key.start_mark.line + 1
             name = key.tag, key.value
             if name in lines:
                 raise ConfigError(
-                    f"line {line}: the key {quoted(key.value, 60)} stands twice in a mapping, "
-                    f"before on line {lines[name]}; leave one of them"
+                    f"line {line}: duplicate key {quoted(key.value, 60)}, first on line "
+                    f"{lines[name]}; remove one of them"
                 )
             lines[name] = line
         merges = (value for key, value in node.value if key.tag == _MERGE)
-        merged = (self._size(one) for value in merges for one in _each(value))
+        merged = (self._size(one) for value in merges for one in _merged(value))
         self._entries[node] = len(node.value) + sum(merged)
         self._total += self._entries[node]
-        if self._total > LIMIT:
-            raise ConfigError(f"the configuration has more than {LIMIT} entries; {_IN_PYTHON}")
+        if self._total > CONFIG_ENTRIES:
+            raise ConfigError(_TOO_MANY)
         return node
 
     def _size(self, merged: yaml.Node) -> int:
-        """Return how many entries a mapping that is merged brings."""
+        """Return how many entries a merged mapping brings."""
         if not isinstance(merged, yaml.MappingNode):
-            return 0  # yaml will refuse it
-        if merged not in self._entries:  # not read to its end: the merge is within it
+            return 0  # refused by yaml
+        if merged not in self._entries:  # not complete: the merge is within it
             raise _into_itself(merged)
         return self._entries[merged]
 
 
-def _each(merged: yaml.Node) -> list[yaml.Node]:
-    """Return the mappings that << names: one, or a list of them."""
+def _merged(merged: yaml.Node) -> list[yaml.Node]:
+    """Return the mappings that << refers to: one, or a list of them."""
     if not isinstance(merged, yaml.SequenceNode):
         return [merged]
-    if merged.end_mark is None:  # not read to its end
+    if merged.end_mark is None:  # not complete
         raise _into_itself(merged)
     return merged.value
 
@@ -158,52 +143,41 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     if len(tree) > 1:
         others = quoted([k for k in tree if k != "model"])[1:-1]
         raise ConfigError(
-            f"model: the key 'model' must stand alone, got also {others}; read the file yourself "
-            f"and give from_config its 'model'"
+            f"model: the key 'model' must be alone, got also {others}; give from_config the value "
+            f"of 'model'"
         )
     inner = tree["model"]
     if not isinstance(inner, dict):
-        raise ConfigError(f"model must be a mapping with a class, got {told(inner)}")
+        raise ConfigError(f"model must be a mapping with a class, got {brief(inner)}")
     return inner
 
 
 def read_file(file: Path, *, aliases: bool = True) -> object:
-    """Return what a YAML or JSON file holds.
-
-    Args:
-        file: where.
-        aliases: whether YAML's aliases may be in it.
-
-    Raises:
-        ConfigError: as :func:`load`, or if it is no file with data, or too long.
-        OSError: if it cannot be opened.
-    """
-    data = read_bytes(file, LARGEST, error=ConfigError, fix=_IN_PYTHON)
+    """Return the content of a YAML or JSON file; ``aliases`` says whether YAML's are allowed."""
+    data = read_bytes(file, CONFIG_BYTES, error=ConfigError, fix=_FIX)
     try:
         text = data.decode("utf-8-sig")
         return _json(text) if file.suffix == ".json" else parsed(text, aliases=aliases)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file} is no JSON: {reason(error)}") from error
+        raise ConfigError(f"{file} is not valid JSON: {reason(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"{file} cannot be read: {reason(error, 500)}. A configuration is plain YAML; tags "
-            f"that make Python objects are not read"
+            f"{file} cannot be read: {reason(error, 500)}. A configuration is plain YAML, without "
+            f"tags that make Python objects"
         ) from error
     except RecursionError:
         raise ConfigError(f"{file}: the configuration is nested too deeply") from None
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
-    except ValueError as error:  # no text, or a value that cannot be, such as a 13th month
+    except ValueError as error:  # not UTF-8, or an impossible value such as a 13th month
         raise ConfigError(f"{file} cannot be read: {reason(error)}") from error
 
 
 def parsed(text: str, *, aliases: bool = True) -> object:
-    """Return what YAML text holds.
+    """Return the content of YAML text.
 
-    Raises:
-        ConfigError: if a key stands twice, or there is too much in it.
-        yaml.YAMLError: if it is no plain YAML.
-        ValueError: if a value cannot be, such as a 13th month.
+    Raises ConfigError for duplicate keys or too much data, yaml.YAMLError for invalid YAML, and
+    ValueError for an impossible value, such as a 13th month.
     """
     loader = _Loader(text, aliases)
     try:
@@ -213,21 +187,19 @@ def parsed(text: str, *, aliases: bool = True) -> object:
 
 
 def _json(text: str) -> object:
-    return json.loads(text, object_pairs_hook=_without_repeats, parse_int=_integer)
+    return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST:
+    if len(digits) > SCALAR_LENGTH:
         raise ConfigError(f"{quoted(digits, 60)} is too long for a value")
     return int(digits)
 
 
-def _without_repeats(entries: list[tuple[str, object]]) -> dict[str, object]:
+def _without_duplicates(entries: list[tuple[str, object]]) -> dict[str, object]:
     mapping: dict[str, object] = {}
     for name, value in entries:
         if name in mapping:
-            raise ConfigError(
-                f"the key {quoted(name, 60)} stands twice in a mapping; leave one of them"
-            )
+            raise ConfigError(f"duplicate key {quoted(name, 60)}; remove one of them")
         mapping[name] = value
     return mapping

@@ -8,48 +8,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.io.config.errors import ConfigError, told
-
-LIMIT = 5000
-"""Entries of a configuration in a file, at most: YAML's aliases can write very many in a few lines.
-"""
-DEEPEST = 50
-"""How deep lists and mappings of a configuration may be nested."""
+from ppl_vae.io.errors import ConfigError, brief
+from ppl_vae.io.format import CONFIG_DEPTH, CONFIG_ENTRIES
 
 
 def plain(
-    value: object, path: str = "model", counter: Iterator[int] | None = None, depth: int = DEEPEST
+    value: object,
+    path: str = "model",
+    counter: Iterator[int] | None = None,
+    depth: int = CONFIG_DEPTH,
 ) -> Any:
-    """Return a copy made of str, int, float, bool, None, list and dict; tuples become lists.
+    """Copy a value as plain data: str, int, float, bool, None, list and dict; tuples become lists.
 
-    Args:
-        value: to be copied.
-        path: where it stands, for messages.
-        counter: counts the entries, of which there may be ``LIMIT``; no limit if not given.
-        depth: how deep it may be nested.
-
-    Raises:
-        ConfigError: if there is anything else in it, too many entries or too deep ones.
+    Raises ConfigError if it holds anything else, is nested too deeply, or, with a ``counter`` of
+    entries, has more than ``CONFIG_ENTRIES``. ``path`` is its place, for messages.
     """
-    if counter is not None and next(counter) > LIMIT:
-        raise ConfigError(f"{path}: the configuration has more than {LIMIT} entries")
+    if counter is not None and next(counter) > CONFIG_ENTRIES:
+        raise ConfigError(f"{path}: the configuration has more than {CONFIG_ENTRIES} entries")
     if depth < 0:
         raise ConfigError(
-            f"{path}: the configuration is nested too deeply, more than {DEEPEST} levels, or "
-            f"contains itself"
+            f"{path}: the configuration is nested too deeply, more than {CONFIG_DEPTH} levels, or "
+            f"is a circular reference"
         )
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{path}: keys must be strings, got {told(key)}")
+                raise ConfigError(f"{path}: keys must be strings, got {brief(key)}")
         return {k: plain(v, f"{path}.{k[:60]}", counter, depth - 1) for k, v in value.items()}
     if isinstance(value, (list, tuple, torch.Size)):
         return [plain(item, f"{path}[{i}]", counter, depth - 1) for i, item in enumerate(value)]
-    if isinstance(value, np.generic):  # a scalar is as good as Python's
+    if isinstance(value, np.generic):  # a NumPy scalar
         value = value.item()
     if type(value) in (str, int, float, bool, type(None)):
         return value
     raise ConfigError(
-        f"{path} is {told(value)}, which a configuration cannot hold; it holds strings, "
-        f"numbers, true, false, null, lists and mappings. Build the part in Python instead"
+        f"{path} is {brief(value)}, which a configuration cannot hold: it holds strings, "
+        f"numbers, true, false, null, lists and mappings; build the part in Python instead"
     )

@@ -1,6 +1,6 @@
-"""One module in two places: ``${posterior}``, the path of where it is written, from the pair.
+"""References to a module that occurs twice: ``${posterior}``, its path from the pair.
 
-In between, a configuration is a graph, in which a mapping that occurs twice is one object.
+Internally a configuration is a graph, in which a mapping that occurs twice is one object.
 """
 
 from __future__ import annotations
@@ -9,28 +9,24 @@ import re
 from collections import deque
 from typing import Any
 
-from ppl_vae.io.config.errors import ConfigError
+from ppl_vae.io.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]]+)\}")
 
 
 class Reference(str):
-    """A reference that stands for a part, and not a string that looks like one."""
+    """A reference, as opposed to a string that looks like one."""
 
     __slots__ = ()
 
 
 def is_reference(value: object) -> bool:
-    """Tell whether a value is written as a reference."""
+    """Return whether a value is written as a reference."""
     return isinstance(value, str) and value.startswith("${")
 
 
 def link(tree: dict[str, object]) -> dict[str, object]:
-    """Put the mapping that it stands for in place of each :class:`Reference`.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """Replace each :class:`Reference`, in place, by the mapping that it refers to."""
     todo: list[tuple[str, dict | list]] = [("model", tree)]
     found: list[tuple[Any, object, dict]] = []
     while todo:
@@ -46,7 +42,7 @@ def link(tree: dict[str, object]) -> dict[str, object]:
 
 
 def unlink(graph: dict[str, object]) -> dict[str, object]:
-    """Write each mapping once, where it is nearest to the pair, and references elsewhere."""
+    """Return a tree with each mapping where it is nearest to the pair, and references elsewhere."""
     root: dict[str, object] = {}
     written = {id(graph): "model"}
     todo: deque[tuple[str, dict | list, dict | list]] = deque([("model", graph, root)])
@@ -85,12 +81,12 @@ def _target(tree: dict[str, object], reference: str, path: str) -> dict:
             found = None
     if isinstance(found, Reference):
         raise ConfigError(
-            f"{path}: {reference} is itself a reference, {found!s}; write that one here too"
+            f"{path}: {reference} refers to another reference, {found!s}; use that one here"
         )
     if not isinstance(found, dict):
         parts = ", ".join(f"${{{k}}}" for k, v in tree.items() if type(v) is dict)
         raise ConfigError(
-            f"{path}: {reference} is no part of the pair; a reference is the path of a part, such "
-            f"as {parts or '${posterior}'}"
+            f"{path}: {reference} is not a part of the pair; a reference is the path of a part, "
+            f"such as {parts or '${posterior}'}"
         )
     return found

@@ -1,4 +1,4 @@
-"""A constructor's arguments as a configuration sees them: their kinds, and checks of values."""
+"""Constructor arguments as a configuration sees them: their kinds, and checks of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 from torch import nn
 
 from ppl_vae.constructor import parameters
-from ppl_vae.io.config.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 
 Kind = Literal["value", "part", "parts", "activation", "unknown", "none"]
 PLAIN = (bool, int, float, str, type(None))
@@ -23,9 +23,9 @@ PLAIN = (bool, int, float, str, type(None))
 class Argument:
     """One argument of a constructor.
 
-    ``kind`` says what a configuration may hold there: a plain ``value`` of the type ``hint``, a
-    ``part`` (a mapping with a class), a list of ``parts``, the name of an ``activation``; with no
-    type hint it is ``unknown``, and ``none`` if nothing can be written, as for a tensor.
+    ``kind`` says what a configuration may hold there: a plain ``value`` of type ``hint``, a
+    ``part`` (a mapping with a class), a list of ``parts``, or the name of an ``activation``. It is
+    ``unknown`` without a type hint, and ``none`` for a type that cannot be written, like a tensor.
     """
 
     name: str
@@ -40,11 +40,7 @@ class Argument:
 
 
 def arguments_of(cls: type, path: str) -> dict[str, Argument]:
-    """Return a constructor's arguments by name.
-
-    Raises:
-        ConfigError: if it takes ``*args`` or ``**kwargs``.
-    """
+    """Return the constructor arguments by name; raise ConfigError for ``*args``, ``**kwargs``."""
     try:
         named = parameters(cls)
     except TypeError as error:
@@ -52,29 +48,25 @@ def arguments_of(cls: type, path: str) -> dict[str, Argument]:
     try:
         hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):
-        hints = {}  # names that exist for type checkers alone
+        hints = {}  # names that are imported for type checkers only
     return {p.name: Argument(p.name, *_kind(hints.get(p.name, Any)), p.default) for p in named}
 
 
 def convert(argument: Argument, value: object, path: str) -> object:
-    """Return a plain value as the argument's type: a list as a tuple, "1e-3" as a number.
-
-    Raises:
-        ConfigError: if it is not of that type.
-    """
+    """Convert a plain value to the argument's type: a list to a tuple, "1e-3" to a number."""
     if value is None and argument.default is None:
         return None  # whatever the hint says
     if argument.kind == "none":
         raise ConfigError(
-            f"{path} cannot be given in a configuration, got {told(value)}; leave it out, or "
-            f"build the part in Python"
+            f"{path} cannot be set in a configuration, got {brief(value)}; leave it out, or build "
+            f"the part in Python"
         )
     if argument.kind == "unknown":
         return value
     try:
         return _as(argument.hint, value)
     except _OtherTypeError:
-        raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}") from None
+        raise ConfigError(f"{path} must be {words(argument.hint)}, got {brief(value)}") from None
 
 
 class _OtherTypeError(Exception):
@@ -82,10 +74,10 @@ class _OtherTypeError(Exception):
 
 
 def _as(hint: Any, value: object) -> Any:
-    """Return a plain value as a type says; raise _OtherTypeError if it is not of that type."""
+    """Convert a plain value to a type; raise _OtherTypeError if it is of another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        # Its own type first, whatever their order: 3 stays an integer where a float will do.
+        # Its own type first: 3 stays an integer in int | float.
         for member in sorted(arguments, key=lambda member: type(value) is not member):
             with suppress(_OtherTypeError):
                 return _as(member, value)

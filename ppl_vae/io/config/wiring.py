@@ -1,4 +1,4 @@
-"""What the parts of each pair see, and the sizes that follow from the pair's own."""
+"""The inputs of each pair's parts, and the arguments that follow from the pair's sizes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ppl_vae.errors import quoted
-from ppl_vae.io.config.errors import ConfigError
+from ppl_vae.io.config.sizes import Size, shown
+from ppl_vae.io.errors import ConfigError
 
 CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     "VAE": {"prior": (), "posterior": ("x",), "likelihood": ("z",)},
@@ -20,38 +20,22 @@ CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ConditionalVAE": {"prior": ("c",), "posterior": ("x", "c"), "likelihood": ("z", "c")},
 }
-"""Per pair, what its parts are called with. Nothing follows for the parts of any other pair."""
+"""Per pair, the inputs of its parts. For other pairs nothing is derived."""
 
 DEFAULTS = {"prior": "StandardNormal", "posterior": "DiagonalNormal", "classifier": "Categorical"}
-"""The classes of parts that may be left out."""
+"""Default classes of parts."""
 
 
 def contexts(cls: type) -> dict[str, tuple[str, ...]] | None:
-    """Return what the parts of a pair are called with; None if the table does not say."""
+    """Return the inputs of a pair's parts; None if they are not in the table."""
     return next((CONTEXTS[c.__name__] for c in cls.__mro__ if c.__name__ in CONTEXTS), None)
-
-
-def shown(value: object) -> str:
-    """Return a size as it is written in YAML."""
-    if isinstance(value, (tuple, list)):
-        return quoted(value[0]) if len(value) == 1 else quoted(list(value))
-    return quoted(value)
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size of the pair: its value, None if it was not given, and the path where it stands."""
-
-    name: str
-    value: tuple[int, ...] | None
-    path: str
 
 
 @dataclass(frozen=True)
 class Wire:
-    """A value that follows from sizes of the pair; None if one of those was not given.
+    """A value that follows from sizes of the pair; None if one of them was not given.
 
-    ``firm``: no other value can be right.
+    ``firm``: any other value would be wrong.
     """
 
     value: object
@@ -59,19 +43,19 @@ class Wire:
     firm: bool = True
 
     def missing(self) -> str:
-        """Return which sizes of the pair were not given."""
+        """Return the sizes that were not given."""
         return " and ".join(dict.fromkeys(s.name for s in self.sizes if s.value is None))
 
     def reason(self) -> str:
-        """Return the sizes with their values."""
+        """Return the sizes and their values."""
         return ", ".join(dict.fromkeys(f"{s.path} = {shown(s.value)}" for s in self.sizes))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part stands in a pair: its role, what it is called with, and the pair's sizes.
+    """A part's place in a pair: its role, its inputs (contexts), and the pair's sizes.
 
-    With no contexts (``None``) nothing is known, and nothing follows.
+    Without contexts (``None``) nothing can be derived.
     """
 
     role: str = ""
@@ -80,7 +64,7 @@ class Place:
     posterior: str = ""
 
     def part(self) -> dict[str, Wire]:
-        """Return values for the part's arguments, by their names."""
+        """Return values for the part's arguments by name."""
         if self.contexts is None:
             return {}
         x, z = self.sizes["x"], self.sizes["z"]
@@ -97,13 +81,10 @@ class Place:
         return wires
 
     def net(self, owner: type, options: Mapping[str, object], path: str) -> dict[str, Wire]:
-        """Return values for the arguments of the part's network, by their names.
+        """Return values for the arguments of the part's network by name.
 
-        Args:
-            owner: the part's class, whose ``net_features`` or ``net_shape`` says what its network
-                must return.
-            options: the part's other arguments.
-            path: where the part stands, for messages.
+        The part's class, ``owner``, gives the output size by its ``net_features`` or ``net_shape``,
+        from its other arguments, ``options``.
         """
         if self.contexts is None:
             return {}
@@ -118,14 +99,14 @@ class Place:
         if sees_x and self.contexts[1:]:
             wires["context_features"] = self._features(self.contexts[1:])
         if not owner.__module__.startswith("ppl_vae."):
-            # A user's part may prepare what its network sees.
+            # A user's part may transform its network's inputs.
             wires = {k: Wire(w.value, w.sizes, firm=False) for k, w in wires.items()}
         if not sees_x or x.value is not None:
             wires["event_dim"] = Wire(len(x.value or ()) if sees_x else 1, (x,), firm=False)
         return wires
 
     def default_net(self) -> str | None:
-        """Return the class of a network that is left out; convolutional where it sees images."""
+        """Return the default class of the network, convolutional for images."""
         if self.contexts is None:
             return None
         if len(self.sizes["x"].value or ()) != 3 or self.role == "prior":
@@ -133,7 +114,7 @@ class Place:
         return "ConvDecoder" if self.role == "likelihood" else "ConvEncoder"
 
     def image(self) -> Size | None:
-        """Return the data's shape if the part's network takes or makes data that are not flat."""
+        """Return the data's shape if the part's network takes or returns data that are not flat."""
         if self.contexts is None or self.role == "prior":
             return None
         x = self.sizes["x"]
@@ -150,7 +131,7 @@ class Place:
         size = self.sizes[of]
         method = getattr(owner, name, None)
         if size.value is None or not callable(method):
-            # The number of features of a latent is the posterior's to say.
+            # How many features a latent takes, only the posterior can say.
             return Wire(None if of == "z" else size.value, (size,))
         takes = list(inspect.signature(method).parameters)[1:]
         known = {k: options[k] for k in takes if k in options}

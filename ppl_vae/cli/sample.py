@@ -1,0 +1,142 @@
+"""``ppl-vae sample`` and ``ppl-vae reconstruct``: a picture of images, or values."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae.cli.errors import SUCCESS, UsageError
+from ppl_vae.cli.output import show
+from ppl_vae.cli.runs import Run
+from ppl_vae.io.atomic import replaced_file
+from ppl_vae.models import ConditionalVAE, Pair
+
+VALUES = (".csv", ".npy")
+SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
+
+
+def sample(flags: Any) -> int:
+    """Draw from a run's model, and return the exit code."""
+    one, number = Run(Path(flags.run)), flags.number
+    file = _file(one, flags, "samples")
+    pair = one.pair(flags.device)
+    pyro.set_rng_seed(flags.seed)
+    x = _generated(pair, number, mean=not flags.draw)
+
+    def draw(shape: tuple[int, ...], ax: Any) -> None:
+        from ppl_vae import plots
+
+        plots.images(x, shape=shape, ax=ax)
+
+    return _write(one, file, {"x": x}, draw)
+
+
+def reconstruct(flags: Any) -> int:
+    """Reconstruct test data of a run, and return the exit code."""
+    from ppl_vae.training.data_stream import validation_data  # slow to import
+
+    one, number = Run(Path(flags.run)), flags.number
+    file = _file(one, flags, "reconstructions")
+    pair: Any = one.pair(flags.device)
+    test = one.data("test")
+    number = min(number, len(test))
+    shown = validation_data(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
+    pyro.set_rng_seed(flags.seed)
+    x, again = shown.args[0].cpu(), pair.reconstruct(*shown.args, **shown.kwargs).cpu()
+    if (mask := shown.kwargs.get("mask")) is not None:
+        x = x.masked_fill(~mask.cpu(), torch.nan)  # blank in the picture
+
+    def draw(shape: tuple[int, ...], ax: Any) -> None:
+        from ppl_vae import plots
+
+        plots.reconstructions(x, again, columns=min(10, number), shape=shape, ax=ax)
+
+    return _write(one, file, {"x": x, "reconstruction": again}, draw)
+
+
+def _generated(pair: Any, number: int, mean: bool) -> Tensor:
+    if not isinstance(pair, ConditionalVAE):
+        return pair.generate(number, mean=mean).cpu()
+    if pair.num_classes is None:
+        raise UsageError(
+            "sample: this ConditionalVAE is conditioned on vectors, which cannot be typed; use "
+            "ppl_vae.load(run / 'model').generate(c) in Python"
+        )
+    labels = torch.arange(number, device=_device(pair)) * pair.num_classes // number
+    return pair.generate(labels, mean=mean).cpu()
+
+
+def _device(pair: Pair) -> torch.device:
+    return next(pair.parameters()).device
+
+
+def _file(run: Run, flags: Any, name: str) -> Path:
+    """Return the file to write: by default a picture of images, and values of other data."""
+    if flags.file is None:
+        images = len(run.data("test").event_shape) > 1
+        return run.folder / f"{name}{'.png' if images else '.csv'}"
+    file = Path(flags.file).expanduser()
+    if file.suffix not in SUFFIXES:
+        raise UsageError(
+            f"{flags.file_flag} must end in one of {', '.join(SUFFIXES)}, got {flags.file!r}"
+        )
+    if not file.parent.is_dir():
+        raise UsageError(f"{flags.file_flag} {flags.file}: there is no folder {file.parent}")
+    return file
+
+
+def _write(
+    run: Run,
+    file: Path,
+    values: Mapping[str, Tensor],
+    draw: Callable[[tuple[int, ...], Any], None],
+) -> int:
+    """Write values, or a picture of them, and print where."""
+    if file.suffix not in VALUES:
+        _picture(file, run.data("test").event_shape, draw)
+        show(f"picture: {file}")
+        return SUCCESS
+    with replaced_file(file) as temporary:
+        if file.suffix == ".csv":
+            _as_csv(temporary, values)
+        else:
+            each = list(values.values())
+            np.save(temporary, (torch.stack(each) if len(each) > 1 else each[0]).numpy())
+    show(f"values: {file}")
+    return SUCCESS
+
+
+def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
+    """Write a row for each datum and a column for each value: x1, x2, ..."""
+    rows = {name: x.flatten(1) for name, x in values.items()}
+    header = [f"{name}{i + 1}" for name, x in rows.items() for i in range(x.shape[1])]
+    with file.open("w", newline="", encoding="utf-8") as text:
+        table = csv.writer(text)
+        table.writerow(header)
+        table.writerows(torch.cat(list(rows.values()), 1).tolist())
+
+
+def _picture(
+    file: Path, shape: tuple[int, ...], draw: Callable[[tuple[int, ...], Any], None]
+) -> None:
+    import matplotlib as mpl  # slow to import
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    try:
+        draw(shape, figure.subplots())
+    except ValueError as error:
+        raise UsageError(
+            f"{file}: {error}\nFor the values: --out {file.with_suffix('.csv')}"
+        ) from error
+    with replaced_file(file) as temporary:
+        figure.savefig(temporary, dpi=150)

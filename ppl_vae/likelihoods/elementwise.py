@@ -1,0 +1,148 @@
+"""Base classes of likelihoods, and how a network's output becomes their parameters."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.conditional import NeuralConditional
+from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
+from ppl_vae.errors import describe, positive_int, sizes
+
+Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
+"""A positive parameter: a fixed number, one learned for all elements, or one from the network."""
+
+
+class Elementwise(NeuralConditional, ABC):
+    """A likelihood p(x | z) = Π_d p(x_d; net(z)_d) of data with ``event_dim`` dimensions.
+
+    Args:
+        net: any module ``(..., latent_dim) -> (..., *event)``.
+        event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
+    """
+
+    def __init__(self, net: nn.Module, *, event_dim: int = 1) -> None:
+        super().__init__(net)
+        self.event_dim = positive_int(type(self).__name__, "event_dim", event_dim)
+
+    @staticmethod
+    def net_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of the network's output per datum: one number per element."""
+        return shape_of_outputs(event_shape, 1)
+
+
+def shape_of_outputs(event_shape: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return the shape of ``count`` outputs per element: the first size multiplied by it."""
+    shape = sizes("net_shape", "event_shape", event_shape)
+    if not shape:
+        raise ValueError("net_shape: event_shape must have at least one size, got ()")
+    first, *rest = shape
+    return (count * first, *rest)
+
+
+def split_outputs(owner: str, outputs: Tensor, event_dim: int, count: int, meaning: str) -> Tensor:
+    """Split outputs on the first event dimension and move the parameters to the last.
+
+    Args:
+        owner: the likelihood's class, for messages.
+        outputs: shape ``(..., count * first, *rest)``, parameter-major: the first parameter of
+            every element, then the second.
+        event_dim: number of dimensions of one datum.
+        count: number of parameters per element.
+        meaning: of the parameters, for messages.
+
+    Returns:
+        Shape ``(..., first, *rest, count)``.
+    """
+    if outputs.dim() < event_dim or outputs.shape[-event_dim] % count:
+        raise ValueError(
+            f"{owner}: net must return {meaning}, a multiple of {count} in dimension {-event_dim}, "
+            f"got an output of shape {tuple(outputs.shape)}; {owner}.net_shape gives the shape"
+        )
+    return outputs.unflatten(-event_dim, (count, -1)).movedim(-event_dim - 1, -1)
+
+
+class WithPositiveParameter(Elementwise, ABC):
+    """A likelihood with a location and a positive parameter, such as a scale or a dispersion."""
+
+    def declare_positive(
+        self, name: str, value: int | float | str, words: Sequence[str] = ("learned", "per-pixel")
+    ) -> None:
+        """Register the positive parameter and keep its value as the attribute ``name``.
+
+        A fixed number becomes a buffer; ``"per-pixel"`` is computed by the network; any other word
+        becomes the parameter ``unconstrained_<name>``, initially 1.
+
+        Raises:
+            ValueError: if the value is none of these.
+        """
+        value = as_python_number(value)
+        setattr(self, name, value)
+        if isinstance(value, str) and value in words and value != "per-pixel":
+            start = nn.Parameter(inverse_softplus(torch.ones(())))
+            self.register_parameter(f"unconstrained_{name}", start)
+        elif value != "per-pixel" and not _is_positive(value):
+            *learned, _ = (repr(word) for word in words)
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be a positive number (1e-18 to 1e18, so that "
+                f"float32 holds its square), {' or '.join(learned)} (one for all pixels) or "
+                f"'per-pixel' (from the network), got {describe(value)}"
+            )
+        self.register_buffer(f"{_FIXED}{name}", torch.tensor(_fixed(value)), persistent=False)
+
+    def location_and_positive(
+        self, name: str, outputs: Tensor, minimum: int | float = MIN_SCALE
+    ) -> tuple[Tensor, Tensor]:
+        """Return the location's outputs and the parameter, softplus(.) + minimum unless fixed.
+
+        Raises:
+            ValueError: if the network must return both and its output cannot be halved.
+        """
+        value = getattr(self, name)
+        if value == "per-pixel":
+            meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
+            both = split_outputs(type(self).__name__, outputs, self.event_dim, 2, meaning)
+            location, unconstrained = both.unbind(-1)
+            return location, positive_scale(unconstrained, minimum)
+        if isinstance(value, str):
+            return outputs, positive_scale(getattr(self, f"unconstrained_{name}"), minimum)
+        return outputs, getattr(self, f"{_FIXED}{name}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithPositiveParameter:
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if name.startswith(_FIXED) and buffer is not None:
+                # float32's 0.1 converted to float64 is not float64's 0.1.
+                value = _fixed(getattr(self, name.removeprefix(_FIXED)))
+                self._buffers[name] = torch.full_like(buffer, value)
+        return self
+
+
+_FIXED = "_fixed_"
+
+
+def as_python_number(value: Any) -> Any:
+    """Convert a NumPy scalar to a Python number, which configurations can hold."""
+    if not isinstance(value, Real) or isinstance(value, (int, float)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def outputs_per_element(value: int | float | str) -> int:
+    """Return the number of outputs per element: 2 if the network gives the positive parameter."""
+    return 2 if value == "per-pixel" else 1
+
+
+def _fixed(value: int | float | str) -> float:
+    return 1.0 if isinstance(value, str) else float(value)
+
+
+def _is_positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return 1e-18 <= float(value) <= 1e18

@@ -1,0 +1,60 @@
+"""Adapters of networks with a single batch dimension."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ppl_vae.constructor import Constructed
+from ppl_vae.errors import describe, positive_int
+
+
+class KeepLeading(Constructed):
+    """Let a network with one batch dimension take any number of leading dimensions.
+
+    ``(..., *event) -> (..., *out)``: leading dimensions are flattened for ``net``, which maps
+    ``(batch, *event)`` to ``(batch, *out)``, and restored afterwards. For torch's convolutions,
+    which take four dimensions, and for networks with ``x.view(len(x), -1)``.
+
+    A network of an image and a label is best written as ``KeepLeading(convolutions, event_dim=3)``
+    and a head on the features and the label, like :class:`ppl_vae.nets.ConvEncoder`: the
+    convolutions then run once, however many labels are enumerated.
+
+    Args:
+        net: any module ``(batch, *event) -> (batch, *out)``.
+        event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
+
+    Example:
+        >>> flat = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+        >>> KeepLeading(flat, event_dim=3)(torch.zeros(5, 100, 1, 8, 8)).shape
+        torch.Size([5, 100, 144])
+    """
+
+    def __init__(self, net: nn.Module, event_dim: int) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(
+                f"KeepLeading: net must be a torch.nn.Module (batch, *event) -> (batch, *out), "
+                f"got {describe(net)}"
+            )
+        self.net = net
+        self.event_dim = positive_int("KeepLeading", "event_dim", event_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output, shape ``(..., *out)``."""
+        if x.dim() < self.event_dim:
+            raise ValueError(
+                f"KeepLeading: expected an input of at least event_dim={self.event_dim} "
+                f"dimensions, got shape {tuple(x.shape)}"
+            )
+        split = x.dim() - self.event_dim
+        leading, batch = x.shape[:split], math.prod(x.shape[:split])
+        outputs = self.net(x.reshape(batch, *x.shape[split:]))
+        if not isinstance(outputs, Tensor) or outputs.shape[:1] != (batch,):
+            raise ValueError(
+                f"KeepLeading: {type(self.net).__name__} must return ({batch}, *out) for an input "
+                f"of shape {(batch, *x.shape[split:])}, got {describe(outputs)}; check that "
+                f"event_dim={self.event_dim} is the number of dimensions of one datum"
+            )
+        return outputs.reshape(*leading, *outputs.shape[1:])

@@ -1,0 +1,157 @@
+"""A step's forward and backward pass as one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from ppl_vae.compilation import CompiledFunction
+from ppl_vae.training.distributed import DataShard
+from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.parameters import Parameters
+
+
+class CompiledObjective:
+    """An objective whose value and gradient come from a :class:`CompiledFunction`.
+
+    β is a tensor to the graph and may change from step to step.
+
+    Args:
+        objective: what is differentiated.
+        make_shard: makes a step's data of its tensors, as part of the graph.
+        prepare: the user's function that ``make_shard`` calls, which may change.
+        context: makes a context for the objective, such as mixed precision.
+    """
+
+    def __init__(
+        self,
+        objective: TrainingObjective,
+        make_shard: Callable[..., DataShard],
+        *,
+        prepare: object = None,
+        context: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self._objective = objective
+        self._make_shard = make_shard
+        self._context = context
+        self._betas: dict[torch.device, Tensor] = {}
+        self._beta: Tensor | None = None
+        self._guards: object = None
+        self.parameters = Parameters(objective)
+        """The objective's parameters at the last call."""
+        self._compiled = CompiledFunction(
+            self._step,
+            {"model": objective.model, "guide": objective.guide},
+            dependencies={**objective.scheduled.estimators, "prepare": prepare},
+            ignored={"estimator": ("step", "schedule")} if objective.scheduled.weighted else None,
+            tracing_context=lambda: objective.scheduled.beta_is(self._beta),
+            num_persistent=2,
+            name="a training step",
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether steps run uncompiled, after a warning."""
+        return self._compiled.failed
+
+    @property
+    def guards(self) -> object:
+        """What programs held at the last call: one object while it holds; None if unknown."""
+        return self._compiled.guards
+
+    def __call__(
+        self,
+        *tensors: Tensor,
+        constants: Hashable = (),
+        check: Callable[[Parameters], None] = lambda parameters: None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the objective and the loss of each part, and set the parameters' gradients.
+
+        ``check`` is called with the parameters before the computation.
+        """
+        self._set_beta(tensors[0].device)
+        self.parameters.free_gradients()  # now: memory is for one set of them
+        number = self._objective.scheduled.values().get("num_particles")
+        run = self._compiled.prepare(*tensors, constants=(constants, number))
+        if self.guards is None or self.guards is not self._guards:
+            self.parameters = Parameters(self._objective)
+            self.parameters.free_gradients()
+            self._guards = self.guards
+        check(self.parameters)
+        loss, losses, *gradients = run()
+        self._set_gradients(gradients)
+        assert loss is not None
+        assert losses is not None
+        return loss, losses
+
+    def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Give each parameter its gradient, with its own memory and the parameter's strides.
+
+        Autograd may return expanded tensors, and the same tensor for two parameters. Fused
+        optimisers would read the former as if contiguous; clipping would scale the latter twice.
+        """
+        used = set()
+        for parameter, gradient in zip(self.parameters.trainable, gradients, strict=True):
+            if gradient is not None:
+                memory = gradient.untyped_storage().data_ptr()
+                if memory in used or gradient.stride() != parameter.stride():
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                used.add(memory)
+            parameter.grad = gradient
+            hooks = parameter._post_accumulate_grad_hooks
+            if hooks and gradient is not None:
+                for hook in [*hooks.values()]:
+                    hook(parameter)
+
+    def _set_beta(self, device: torch.device) -> None:
+        beta = self._objective.scheduled.values().get("beta")
+        if beta is not None:
+            if device not in self._betas:
+                # At full precision: being 0-dimensional, it changes no other tensor's dtype.
+                self._betas[device] = torch.zeros((), device=device, dtype=torch.float64)
+            self._beta = self._betas[device]
+            self._beta.fill_(beta)
+
+    def _step(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        """Run the objective and its backward pass."""
+        trainable = Parameters(self._objective).trainable
+        with torch.enable_grad():
+            with self._context():
+                loss, losses = self._objective(self._make_shard(*tensors))
+            gradients: Sequence[Tensor | None] = [None] * len(trainable)
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
+        return (loss.detach(), losses, *gradients)
+
+
+class FullBatchObjective:
+    """A compiled objective for batches as large as the first; the last of an epoch may not be."""
+
+    def __init__(
+        self,
+        objective: TrainingObjective,
+        first: DataShard,
+        context: Callable[[], AbstractContextManager],
+    ) -> None:
+        self._shard = first
+        self._sizes = first.sizes
+        self._compiled = CompiledObjective(objective, self._with_tensors, context=context)
+
+    def supports(self, shard: DataShard) -> bool:
+        """Return whether data are a full batch, and steps can be compiled."""
+        return shard.sizes == self._sizes and not self._compiled.failed
+
+    def __call__(self, shard: DataShard) -> tuple[Tensor, Tensor]:
+        """Return the objective and the loss of each part, and set the parameters' gradients."""
+        self._shard = shard
+        tensors = [tensor for part in shard.parts for tensor in part.tensors]
+        named = tuple((p.name, p.weight, len(p.args), *p.kwargs) for p in shard.parts)
+        return self._compiled(*tensors, constants=(named, shard.fractions))
+
+    def _with_tensors(self, *tensors: Tensor) -> DataShard:
+        rest = iter(tensors)
+        parts = [part.replaced(rest) for part in self._shard.parts]
+        return DataShard(parts, self._shard.fractions, self._shard.sizes)

@@ -1,0 +1,278 @@
+"""Adapts training data of any kind to a resumable stream of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data.minibatch import Given, given, tensors_of
+from ppl_vae.data.value_transform import Drawing
+from ppl_vae.errors import describe, quoted
+from ppl_vae.evaluation.inputs import DatasetInputs, check_batches, placed, takes_labels
+from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
+from ppl_vae.labels import Labels
+from ppl_vae.models.observation import Observation
+from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.tensors import as_tensor
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Epochs of batches, with a position that can be saved."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: tensors, numbers, strings, lists and dicts."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the position."""
+
+
+class DataStream:
+    """An endless iterator over training data, which returns the parts of each step.
+
+    Args:
+        batches: epochs of what :func:`ppl_vae.data.minibatch.given` takes.
+        signature: of the programs.
+        like: a parameter of the pair, whose device and dtype the data get.
+        checked: whether all values and labels were checked beforehand.
+        labelled: whether they were, and no label is missing.
+        replayed: whether a position is restored by reading batches from the start.
+    """
+
+    def __init__(
+        self,
+        batches: Resumable,
+        signature: Signature,
+        like: Tensor,
+        *,
+        checked: bool,
+        labelled: bool,
+        replayed: bool,
+    ) -> None:
+        self.batches = batches
+        self.checked = checked
+        self.labelled = labelled
+        self._replayed = replayed
+        self.epoch = 0
+        self._signature = signature
+        self._like = like
+        self._iterator: Iterator[Any] | None = None
+
+    def first(self) -> tuple[Part, ...]:
+        """Return the first step's parts, and keep the position."""
+        state = self.batches.state_dict()
+        batch = next(iter(self.batches), None)
+        self.batches.load_state_dict(state)
+        return self._parts(batch)
+
+    def __next__(self) -> tuple[Part, ...]:
+        if self._iterator is None:
+            self._iterator = iter(self.batches)
+        batch = next(self._iterator, None)
+        if batch is None:
+            self.epoch += 1
+            self._iterator = iter(self.batches)
+            batch = next(self._iterator, None)
+        return self._parts(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"epoch": self.epoch, "batches": self.batches.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Restore the position.
+
+        Args:
+            state: from :meth:`state_dict`.
+            step: how many steps had been taken.
+
+        Raises:
+            ValueError: if the batches refuse it, or it is beyond that number of steps: an endless
+                loader would be read for ever.
+        """
+        self.batches.load_state_dict(state["batches"])
+        if self._replayed and self.batches.position > step:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"fit: the checkpoint is damaged: after {step} steps the data cannot be at batch "
+                f"{quoted(state['batches']['position'])} of an epoch"
+            )
+        self.epoch = state["epoch"]
+        self._iterator = None
+
+    def _parts(self, batch: Any) -> tuple[Part, ...]:
+        if batch is None:
+            raise ValueError("fit: data must give a batch in each epoch, got none")
+        parts = self._signature.of(given("fit", batch))
+        if isinstance(self.batches, SemiSupervised):
+            parts = tuple(map(_without_nan, parts))
+        # Not by Fabric, which would round them to the precision of the networks.
+        return tuple(placed(part, self._like) for part in parts)
+
+
+def make_stream(
+    pair: ModelAndGuide, data: Any, batch_size: int | None, seed: int, like: Tensor
+) -> DataStream:
+    """Return a stream of data.
+
+    Raises:
+        TypeError: if data are of an unsupported type.
+        ValueError: if they are incompatible with the pair, or have a batch size of their own.
+    """
+    if isinstance(data, np.ndarray):
+        data = as_tensor("fit: data", data)
+    in_memory = isinstance(data, (Tensor, Dataset))
+    drawn = isinstance(data, (Batches, SemiSupervised))
+    resumable = drawn or isinstance(data, Resumable)
+    # All values are checked now, if the pair says what they must be.
+    checked = hasattr(pair, "observation") and (in_memory or drawn)
+    if not (in_memory or resumable):
+        check_batches("fit", "data", data)
+    if not in_memory and batch_size is not None:
+        raise ValueError(
+            f"fit: batch_size={batch_size} was given, but {type(data).__name__} has its own; "
+            f"leave batch_size out"
+        )
+    batches: Any
+    if in_memory:
+        # Programs of your own get a tensor as it is.
+        as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
+        if as_it_is and not data.is_floating_point():
+            raise TypeError(
+                f"fit: data for programs of your own must be floating, as all draws are, got "
+                f"{describe(data)}; give data.float(), or a DataLoader, whose batches are not "
+                f"converted"
+            )
+        data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
+        if hasattr(pair, "check"):
+            pair.check(data)
+        _check_labels(pair, data.labels)
+        drawing = Drawing.of(pair, data)
+        batches = drawing.data.to(like.device).batches(
+            batch_size or 100,
+            binarise=drawing.binarise,
+            flat=drawing.flat and not as_it_is,
+            seed=seed,
+        )
+    elif resumable:
+        if checked:
+            _check_drawn(pair, data)
+        batches = data
+    else:
+        batches = Replayed(data, seed=seed)
+    labels = getattr(batches, "labels", None) if checked else None
+    return DataStream(
+        batches,
+        _signature(pair),
+        like,
+        checked=checked,
+        labelled=checked and (labels is None or bool((labels >= 0).all())),
+        replayed=not (in_memory or resumable),
+    )
+
+
+def _signature(pair: ModelAndGuide) -> Signature:
+    return Signature(
+        "fit",
+        pair.model,
+        pair.guide,
+        by_name="batches by name, as {'x': x, 'mask': mask}; labels in a ppl_vae.data.Dataset are "
+        "left out where none are taken",
+    )
+
+
+def _without_nan(part: Part) -> Part:
+    """Return a part with 0 where values are missing."""
+    if MASK not in part.kwargs:
+        return part
+    x = zero_where_missing(part.args[0], part.kwargs[MASK])
+    return part.replaced(iter((x, *part.tensors[1:])))
+
+
+def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
+    """Return all validation data as the programs' arguments.
+
+    Grey values are binarised once. Labels of a data set are not given to a pair that infers them.
+
+    Raises:
+        TypeError: if data are of an unsupported type.
+        ValueError: if they are incompatible with the pair, or hold what it does not take.
+    """
+    data = _as_tensors(data)
+    if isinstance(data, Tensor) and hasattr(pair, "observation"):
+        data = Dataset(data, name="validation", scale=1)
+    if isinstance(data, Dataset):
+        inputs = DatasetInputs("fit", pair, data, _signature(pair), seed=seed)
+        return placed(inputs.rows(slice(None)), like)
+    (part,) = _signature(pair).of(_validation(data), labels=takes_labels(pair))
+    return placed(part, like)
+
+
+def _as_tensors(data: Any) -> Any:
+    """Return validation data with arrays converted to tensors."""
+    if isinstance(data, np.ndarray):
+        return as_tensor("fit: validation", data)
+    if type(data) in (tuple, list):
+        return type(data)(map(_as_tensors, data))
+    if type(data) is dict:
+        return {name: _as_tensors(value) for name, value in data.items()}
+    return data
+
+
+def _validation(data: Any) -> Given:
+    """Return validation data that are given as the programs' arguments."""
+    empty = isinstance(data, (tuple, list, Mapping)) and not data
+    got = "none" if empty else f"a {type(data).__name__}"
+    if isinstance(data, (Tensor, tuple, list, Mapping, Part)):
+        with suppress(TypeError):
+            batch = given("fit", data)
+            tensors = list(tensors_of(batch))
+            numbers = {t.shape[:1] for t in tensors}
+            parts = [part for part in batch if isinstance(part, Part)]
+            if len(numbers) == 1 and len(parts) < 2 and all(t.dim() and len(t) for t in tensors):
+                return batch
+            got = ", ".join(map(describe, tensors)) or got
+    raise TypeError(
+        f"fit: validation must be a Dataset, a tensor (N, *event), or the programs' arguments, a "
+        f"tuple or mapping of non-empty tensors of one length, got {got}"
+    )
+
+
+def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
+    """Raise an error if any data, as they are drawn, are incompatible with the pair."""
+    observation = getattr(pair, "observation", None)
+    assert isinstance(observation, Observation)
+    for x in data.in_parts():
+        if isinstance(data, Batches):
+            x = observation.arranged(x)
+        missing = x.isnan()  # observed values are finite
+        observation.check(x, ~missing if missing.any() else None)
+    _check_labels(pair, data.labels)
+
+
+def check_classes(data: Any, validation: Any) -> None:
+    """Raise ValueError if the validation data number their classes differently."""
+    trained, validated = (getattr(given, "dataset", given) for given in (data, validation))
+    if isinstance(trained, Dataset) and isinstance(validated, Dataset):
+        validated.check_classes("fit: validation", trained)
+
+
+def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
+    expected = getattr(pair, "labels", None)
+    if not isinstance(expected, Labels) or labels is None:
+        return
+    if not takes_labels(pair):
+        expected.check(labels, len(labels))
+        return
+    if missing := int((labels < 0).sum()):
+        raise ValueError(
+            f"fit: a {type(pair).__name__} needs the label of each datum, but {missing} of "
+            f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
+        )
+    expected.check_observed(labels, len(labels))

@@ -1,0 +1,404 @@
+"""The state of a training, and the operations on it: step, log, validate, save, resume."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from lightning_fabric import Fabric
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ppl_vae.buffers import MovingBuffers, kept_buffers
+from ppl_vae.labels import known
+from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import (
+    generators,
+    random_state,
+    restored,
+    seed_everything,
+    set_generators,
+    set_random_state,
+)
+from ppl_vae.training.checkpoint_checks import check_entries, check_schedule, check_weights
+from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, copy_weights, load_weights
+from ppl_vae.training.compiled_objective import FullBatchObjective
+from ppl_vae.training.data_stream import DataStream
+from ppl_vae.training.deferred_checks import DeferredChecks, StepRecord
+from ppl_vae.training.distributed import (
+    DataShard,
+    Processes,
+    any_process,
+    max_over_processes,
+    sharing_failures,
+)
+from ppl_vae.training.history import Table
+from ppl_vae.training.nan_tracing import FROM_ESTIMATOR, OVERFLOW, NotFiniteError, find_origin
+from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.optimizer_state import checked_optimizer
+from ppl_vae.training.parameters import (
+    OptimizerCoverage,
+    Parameters,
+    check_rates,
+    free_gradients,
+    gradients_of,
+    total_norm,
+)
+from ppl_vae.training.schedules import Scheduled
+from ppl_vae.training.settings import Declaration, with_current_names
+from ppl_vae.training.stopping import Best, EarlyStopping
+from ppl_vae.training.validation import Validation
+
+_SEED_STRIDE = 1_000_003
+"""Difference between the seeds of two processes."""
+
+
+@dataclass(eq=False)
+class Trainer:
+    """A training in progress."""
+
+    fabric: Fabric
+    objective: TrainingObjective
+    distributed_objective: nn.Module  # the same, as Fabric has set it up for several processes
+    compiled: FullBatchObjective | None
+    optimizer: Optimizer
+    coverage: OptimizerCoverage
+    lr_schedule: LRScheduler | None
+    scheduled: Scheduled
+    stream: DataStream
+    validation: Validation | None
+    stopping: EarlyStopping | None
+    clip_norm: float | int | None
+    seed: int
+    settled: Callable[[int], bool]  # whether a validation after so many steps counts for the best
+
+    def __post_init__(self) -> None:
+        self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
+        self.step = 0
+        self.history = Table()
+        self.validated = Table()
+        self.best = Best()
+        self.best_weights: dict[str, Tensor] | None = None
+        self.loss = math.nan
+        self._since_log: list[Tensor] = []
+        self._norm = torch.tensor(math.nan)
+        self._rate: float | Tensor = math.nan
+        self._validation_enabled = is_validation_enabled()
+        # All of them: parameters may be frozen and unfrozen in the course of the training.
+        self._parameters = list(self.objective.parameters())
+        self._moving = MovingBuffers(self.objective)
+        self._deferred: DeferredChecks | None = None
+        if self.processes.number == 1 and DeferredChecks.supports(
+            self.optimizer, self.fabric.device
+        ):
+            self._deferred = DeferredChecks(self.optimizer)
+
+    def begin(self) -> None:
+        """Seed the generators for the first step, and free old gradients."""
+        self.free_gradients()
+        seed_everything(self.seed + _SEED_STRIDE * self.processes.rank)
+
+    @exclusively()
+    def take_step(self, saved: str) -> None:
+        """Take one step; raise NotFiniteError, maybe some steps later, if it was not finite.
+
+        Args:
+            saved: where the last checkpoint is, in words, for the error.
+        """
+        shard = self.processes.shard(next(self.stream))
+        validate = self._validates_step
+        self.scheduled.at(self.step)
+        before = generators(self.fabric.device)
+        restore_buffers = self._moving.snapshot()
+        try:
+            loss, of_parts = self._forward_and_backward(shard, validate)
+        except BaseException as error:
+            restore_buffers()
+            if not isinstance(error, ValueError):
+                raise
+            # Pyro's validation reports a NaN without step and origin. NaN in the data it explains.
+            nowhere = torch.tensor(math.nan)
+            if validate and all(part.finite for part in shard.parts):
+                origin = self._origin(shard, before, nowhere)
+                if FROM_ESTIMATOR not in origin:
+                    raise NotFiniteError(self.step, origin, saved) from error
+            raise
+        self._moving.update()
+        losses = torch.cat([loss.detach()[None], of_parts])
+        norm = total_norm(gradients_of(self._parameters))
+        # The norm is over all processes, the loss is this one's.
+        record = StepRecord(self.step, shard, before, restore_buffers, losses[0], losses[0] + norm)
+        deferred = None if validate else self._deferred  # Pyro's validation synchronises anyway
+        if deferred is None and any_process(self.fabric, not math.isfinite(record.total.item())):
+            self.free_gradients()
+            raise self._not_finite(record, saved)
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, float(self.clip_norm), norm)
+        if deferred is None:
+            self.optimizer.step()
+        else:
+            deferred.step(record)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self._rate = rate.clone() if isinstance(rate, Tensor) else rate  # schedules write to it
+        if self.lr_schedule is not None:
+            self.lr_schedule.step()
+        self._since_log.append(losses)
+        self._norm, self._shard = norm, shard
+        self.step += 1
+        if self._deferred is not None and self._deferred.due:
+            self.check_finite(saved)
+
+    @exclusively()
+    def check_finite(self, saved: str) -> None:
+        """Raise NotFiniteError if a step whose check was deferred was not finite."""
+        failure = None if self._deferred is None else self._deferred.first_failure()
+        if failure is not None:
+            raise self._not_finite(failure, saved)
+
+    @property
+    def _validates_step(self) -> bool:
+        """Whether Pyro's validation stays enabled for the step whose data were just drawn.
+
+        It may change rounding, so it must depend on the position alone for an exact resumption.
+        """
+        # Data that were checked as a whole are validated for a step, others for an epoch.
+        stream = self.stream
+        return self._validation_enabled and not (self.step and (stream.checked or stream.epoch > 0))
+
+    def _forward_and_backward(self, shard: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
+        """Return the objective and the losses of its parts, with gradients in the parameters."""
+        # Where no label is missing, steps need not read labels, which would synchronise.
+        labelled = self.stream.labelled and not validate
+        tensors = [t for part in shard.parts for t in part.args] if labelled else []
+        with known(*((t, False) for t in tensors)):
+            return self._run(shard, validate)
+
+    def _run(self, shard: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
+        if self.compiled is not None and self.compiled.supports(shard):
+            if validate:
+                self._validate_values(shard)  # which a graph does not
+            with pyro.validation_enabled(False):
+                return self.compiled(shard)
+        # If enabled: as it was when fit was called.
+        validation: AbstractContextManager = (
+            nullcontext() if validate else pyro.validation_enabled(False)
+        )
+        self.free_gradients()  # before new ones are computed: memory is for one set of them
+        with validation:
+            with sharing_failures(self.fabric), self.fabric.autocast():
+                loss, of_parts = self.distributed_objective(shard)
+            loss.backward()
+        return loss, of_parts
+
+    def _validate_values(self, shard: DataShard) -> None:
+        """Run the programs with Pyro's validation, and change nothing."""
+        with restored(), kept_buffers(self.objective), torch.no_grad(), self.fabric.autocast():
+            self.objective(shard)
+
+    @exclusively()
+    def log(self) -> dict[str, float | int]:
+        """Add the means since the last call to the history, and return the row."""
+        self.coverage.check(Parameters(self.objective))
+        check_rates("fit", self.optimizer)
+        means = torch.stack(self._since_log).double().mean(0)
+        self._since_log = []
+        objective, *losses = _mean_over_processes(means, self.fabric).tolist()
+        names = [part.name for part in self._shard.parts]
+        row: dict[str, float | int] = {
+            "step": self.step,
+            "epoch": self.stream.epoch,
+            "loss": objective,
+        }
+        if len(names) > 1:
+            row |= dict(zip(names, losses, strict=True))
+        if self.scheduled.weighted:
+            row |= {"objective": objective, "loss": self._unweighted_loss()}
+        row |= self.scheduled.values()
+        row |= {"learning_rate": float(self._rate), "gradient_norm": float(self._norm)}
+        self.history.append(row)
+        self.loss = row["loss"]
+        self._to_loggers(row)
+        return row
+
+    @exclusively()
+    def validate(self) -> float:
+        """Record minus the bound on the validation data, in nats per datum, and return it.
+
+        With β, minus the objective is recorded, too.
+        """
+        assert self.validation is not None
+        objective = bound = self.validation.bound(self.processes, self.fabric)
+        row = {"step": self.step, "loss": bound.mean, "standard_error": bound.standard_error}
+        if self.scheduled.weighted:
+            beta = self.scheduled.values()["beta"]
+            if beta != 1:
+                objective = self.validation.bound(self.processes, self.fabric, beta)
+            row |= {"objective": objective.mean, "beta": beta}
+        self.validated.append(row)
+        self._to_loggers(
+            {f"validation_{name}": row[name] for name in ("loss", "objective") if name in row}
+        )
+        stopping = self.stopping
+        monitored = bound if stopping and stopping.monitor == "bound" else objective
+        if self.settled(self.step):
+            min_delta = stopping.min_delta if stopping else 0.0
+            if self.best.improved(self.step, monitored.mean, min_delta) and stopping:
+                self.best_weights = copy_weights(self.objective)
+        return bound.mean
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether it is time to stop early."""
+        stopping = self.stopping
+        return stopping is not None and self.best.since >= stopping.patience
+
+    def use_best(self) -> None:
+        """Load the best weights, if they were kept."""
+        if self.best_weights is not None:
+            load_weights(self.objective, self.best_weights)
+
+    @exclusively()
+    def save(self, checkpoints: Checkpoints, declaration: Declaration) -> None:
+        """Write a checkpoint and the history, in the first process."""
+        own = random_state()
+        states = [own]
+        if self.processes.number > 1:
+            states = [None] * self.processes.number  # type: ignore[list-item]
+            torch.distributed.all_gather_object(states, own)
+        with sharing_failures(self.fabric):
+            if self.processes.rank == 0:
+                state = {**self.state_dict(declaration), "random": states}
+                checkpoints.save(self.step, self.objective, state, self.best_weights)
+                self.write(checkpoints.folder.parent)
+
+    def state_dict(self, declaration: Declaration) -> dict[str, Any]:
+        """Return the state, except weights and random number generators."""
+        return {
+            "declaration": declaration.words(),
+            "step": self.step,
+            "source": self.stream.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
+            "best": self.best.state_dict(),
+            "history": self.history.state_dict(),
+            "validation": self.validated.state_dict(),
+            "since_log": [t.cpu() for t in self._since_log],
+        }
+
+    def resume(self, checkpoints: Checkpoints, declaration: Declaration, total: int) -> bool:
+        """Load the newest checkpoint, if it is of this training; return whether there is one."""
+        fabric, found = self.fabric, None
+        # The first process sets damaged checkpoints aside before the others look.
+        for first in (True, False) if self.processes.number > 1 else (True,):
+            with sharing_failures(fabric):
+                if (self.processes.rank == 0) == first:
+                    found = checkpoints.newest()
+        step = -1 if found is None else found.step
+        newest = max_over_processes(fabric, step)
+        if any_process(fabric, step != newest):
+            raise RuntimeError(
+                f"fit: the newest checkpoint in {checkpoints.folder} is of step {step} for process "
+                f"{self.processes.rank} (-1: none) and of another step for another process; all "
+                f"processes need the same folder"
+            )
+        with sharing_failures(fabric):
+            if found is not None:
+                self._load(found, declaration, total)
+        return found is not None
+
+    def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
+        state, folder = with_current_names(found.state), found.folder
+        check_entries(state, found.step, folder)
+        declaration.check(state["declaration"], folder)
+        if found.step > total:
+            raise ValueError(
+                f"fit: steps={total} ends before step {found.step} of the checkpoint {folder}\n"
+                f"Give {found.step} or more, or another folder as out"
+            )
+        # Everything is checked before anything is loaded.
+        check_schedule(state["lr_schedule"], self.lr_schedule, folder)
+        weights = found.weights()
+        check_weights(weights, self.objective, f"{folder}: the weights")
+        if found.best is not None:
+            check_weights(found.best, self.objective, f"{folder}: the best weights")
+        optimizer = checked_optimizer(state["optimizer"], self.optimizer, folder)
+        self.stream.load_state_dict(state["source"], found.step)
+        load_weights(self.objective, weights)
+        self.step = found.step
+        self.optimizer.load_state_dict(optimizer)
+        if self.lr_schedule is not None:
+            self.lr_schedule.load_state_dict(state["lr_schedule"])
+        self.best.load_state_dict(state["best"])
+        self.best_weights = found.best
+        if self.best.step >= 0 and not self.settled(self.best.step):
+            # The training is longer now, and a schedule no longer ends where it ended.
+            self.best, self.best_weights = Best(), None
+        self.history = Table(state["history"])
+        self.validated = Table(state["validation"])
+        self._since_log = [t.to(self.fabric.device) for t in state["since_log"]]
+        if len(state["random"]) == self.processes.number:
+            set_random_state(state["random"][self.processes.rank])
+        else:
+            if self.processes.rank == 0:
+                warnings.warn(
+                    f"fit: the checkpoint is of {len(state['random'])} processes, and there are "
+                    f"{self.processes.number} now: data continue in the same order, latents are "
+                    f"drawn anew",
+                    stacklevel=3,
+                )
+            seed_everything(self.seed + self.step + _SEED_STRIDE * self.processes.rank)
+
+    def write(self, folder: Path) -> None:
+        """Write the histories as CSV."""
+        self.history.write(folder / "history.csv")
+        if len(self.validated):
+            self.validated.write(folder / "validation.csv")
+
+    def _unweighted_loss(self) -> float:
+        """Return minus the bound without β on the last step's data, with new draws."""
+        # With gradients, though unused: some of Pyro's estimators fail without.
+        with restored(), kept_buffers(self.objective), self.fabric.autocast():
+            loss, _ = self.objective(self._shard, weighted=False)
+        return _mean_over_processes(loss.detach().double(), self.fabric).item()
+
+    def _not_finite(self, record: StepRecord, saved: str) -> NotFiniteError:
+        record.restore_buffers()
+        self.scheduled.at(record.step)  # β and the number of particles at that step
+        origin = self._origin(record.inputs, record.generators, record.loss)
+        return NotFiniteError(record.step, origin, saved)
+
+    def _origin(self, shard: DataShard, before: Mapping[str, Tensor], loss: Tensor) -> str:
+        def rerun() -> Tensor:
+            with restored(), kept_buffers(self.objective), self.fabric.autocast():
+                set_generators(self.fabric.device, before)
+                objective, _ = self.objective(shard)
+            return objective
+
+        origin = find_origin(self.objective, rerun, loss)
+        if origin == OVERFLOW and self.processes.number > 1:
+            return "all is finite in this process; see the error of another one"
+        return origin
+
+    def free_gradients(self) -> None:
+        """Free the gradients of all parameters, also of those that the optimiser lacks."""
+        free_gradients(self._parameters)
+
+    def _to_loggers(self, row: Mapping[str, float | int]) -> None:
+        values = {name: value for name, value in row.items() if name != "step"}
+        if self.processes.rank == 0:
+            self.fabric.log_dict(values, step=self.step)
+
+
+def _mean_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
+    mean = fabric.all_reduce(values, reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean
