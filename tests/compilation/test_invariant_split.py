@@ -5,13 +5,13 @@ import pytest
 import torch
 from evaluated import conditional, hierarchical
 from pairs import PRIORS, binary, ssvae, vae
+from ppl_vae.evaluation.programs import examined
+from ppl_vae.evaluation.weights import summed_log_weights
 from torch import Tag, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.compilation.invariant_split import invariant_split
-from ppl_vae.evaluation.programs import examined
-from ppl_vae.evaluation.weights import summed_log_weights
 from ppl_vae.labels import known
 
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "convolution")
