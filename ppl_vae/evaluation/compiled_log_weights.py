@@ -53,7 +53,7 @@ class CompiledLogWeights:
         # Kept only while tracing, since a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            draw = self._compiled.prepare(
+            draw = self._compiled.sampler(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )

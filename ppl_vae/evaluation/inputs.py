@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
 from ppl_vae.data.minibatch import given
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models import SemiSupervisedVAE
@@ -54,7 +54,7 @@ def program_inputs(
     - Tensors are passed as they are, with context and mask.
     - NumPy arrays become tensors, on the device and, if floating, in the dtype of the pair; the
       following likewise.
-    - A data set is drawn some at a time (:class:`ppl_vae.data.value_transform.Drawing`), grey
+    - A data set is drawn some at a time (:func:`ppl_vae.data.value_transform.prepare`), grey
       values binarised once, with seed 0, if the likelihood is of 0 and 1. Its mask is passed by
       name, its labels to programs with a second argument, except to a ``SemiSupervisedVAE``, which
       infers them.
@@ -129,14 +129,15 @@ class DatasetInputs:
         if hasattr(pair, "check"):
             pair.check(data)
         self._signature = signature
-        self._drawing = Drawing.of(pair, data).once(seed)
+        prepared, transform = prepare(pair, data)
+        self._data, self._transform = transform.fixed(prepared, seed)
         self._context = context
         self._like = parameter_of(pair)
         self._labels = takes_labels(pair)
         self.rows(slice(1))  # raises now, rather than later
 
     def __len__(self) -> int:
-        return len(self._drawing)
+        return len(self._data)
 
     @property
     def device(self) -> torch.device:
@@ -145,7 +146,7 @@ class DatasetInputs:
 
     def rows(self, some: slice) -> Part:
         """Draw the arguments for some of the data."""
-        batch = self._drawing.at(torch.arange(len(self))[some])
+        batch = self._transform.batch(self._data, torch.arange(len(self))[some])
         (part,) = self._signature.of(batch, labels=self._labels)
         if self._context:
             args = (*part.args, *(t[some] for t in self._context))

@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
 from ppl_vae.data.minibatch import Given, given, tensors_of
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.evaluation.inputs import DatasetInputs, check_batches, placed, takes_labels
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
@@ -153,11 +153,11 @@ def make_stream(
         if hasattr(pair, "check"):
             pair.check(data)
         _check_labels(pair, data.labels)
-        drawing = Drawing.of(pair, data)
-        batches = drawing.data.to(like.device).batches(
+        prepared, transform = prepare(pair, data)
+        batches = prepared.to(like.device).batches(
             batch_size or 100,
-            binarise=drawing.binarise,
-            flat=drawing.flat and not as_it_is,
+            binarise=transform.binarise,
+            flat=transform.flat and not as_it_is,
             seed=seed,
         )
     elif resumable:
@@ -165,7 +165,7 @@ def make_stream(
             _check_drawn(pair, data)
         batches = data
     else:
-        batches = Replayed(data, seed=seed)
+        batches = ResumableLoader(data, seed=seed)
     labels = getattr(batches, "labels", None) if checked else None
     return DataStream(
         batches,

@@ -14,7 +14,8 @@ from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, binary, s
 from pairs import observations as seen
 from torch import nn
 
-from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.compilation import NotCompiledWarning, compiled_function
+from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.evaluation import likelihood, log_likelihood
 from ppl_vae.evaluation.compiled_log_weights import _graphs
 from ppl_vae.report import report
@@ -27,14 +28,15 @@ FIELDS = ("log_px", "standard_error", "ess", "pareto_k")
 
 @pytest.fixture
 def made(request, monkeypatch):
-    """Run traced graphs as they are, not through Inductor, and keep them."""
+    """Run traced graphs as they are, not through Inductor, and keep the parts of each."""
     kept = []
 
-    def compiled(graph, **options):
-        kept.append(graph)
-        return graph
+    def recorded(traced):
+        kept.append(invariant_split(traced))
+        return kept[-1]
 
-    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(compiled_function, "invariant_split", recorded)
     return kept
 
 
@@ -379,7 +381,7 @@ def test_a_pair_that_is_dropped_is_collected_with_its_graphs(name, made, float64
     before = kept()
     compare(pair, *args, num_samples=60, chunk_size=20, rtol=1e-10)
     assert kept() == before + 1
-    parts = [weakref.ref(made.pop())]
+    parts = list(map(weakref.ref, made.pop()))
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     del pair
     assert kept() == before
