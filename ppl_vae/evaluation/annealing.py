@@ -47,24 +47,13 @@ _FEWEST_TUNED = 100
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AnnealedLikelihood(LogEvidence):
-    """Annealed importance sampling estimates of log p(x), each of shape ``(N,)``.
+    """Annealed importance sampling estimates of log p(x), whose draws are chains.
 
     Args:
-        log_px: log p̂(x) in nats, the log of the mean over chains.
-        standard_error: of ``log_px``, over chains; itself uncertain if there are few.
-        ess: effective number of chains, 1 to the number of chains.
         acceptance: mean probability of accepting a transition; NaN if there was none.
-        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
-            if unknown.
-        dequantised_levels: the number of levels before dequantisation, if the data declare it.
     """
 
-    log_px: Float[Tensor, " data"]
-    standard_error: Float[Tensor, " data"]
-    ess: Float[Tensor, " data"]
     acceptance: Float[Tensor, " data"]
-    kind: Kind | None = None
-    dequantised_levels: int | None = None
 
     def _rows(self) -> dict[str, object]:
         return {
@@ -205,7 +194,8 @@ def annealed_importance_sampling(
             results.append([part.to(first.log_joint.dtype) for part in parts])
             kind = batch.kind
     log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
-    return AnnealedLikelihood(log_px, error, ess, accepted, kind, dequantised_levels_of(x))
+    levels = dequantised_levels_of(x)
+    return AnnealedLikelihood(log_px, error, ess, accepted, kind=kind, dequantised_levels=levels)
 
 
 def bidirectional_monte_carlo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -36,12 +36,24 @@ AT_ONCE = 100
 """Particles of a datum at a time, if there are enough data; x is encoded once for so many."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class LogEvidence(Result):
-    """Estimates of log p(x) per datum in nats, convertible to the units that papers report."""
+    """Estimates of log p(x), each of shape ``(N,)``.
+
+    Args:
+        log_px: log p̂(x) in nats.
+        standard_error: of ``log_px``, over draws.
+        ess: effective sample size, 1 to the number of draws.
+        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
+            if unknown.
+        dequantised_levels: the number of levels before dequantisation, if the data declare it.
+    """
 
     log_px: Float[Tensor, " data"]
-    kind: Kind | None
-    dequantised_levels: int | None
+    standard_error: Float[Tensor, " data"]
+    ess: Float[Tensor, " data"]
+    kind: Kind | None = field(default=None, kw_only=True)
+    dequantised_levels: int | None = field(default=None, kw_only=True)
 
     @property
     def nll(self) -> Estimate:
@@ -83,24 +95,14 @@ class LogEvidence(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogLikelihood(LogEvidence):
-    """Importance-sampling estimates of log p(x), each of shape ``(N,)``.
+    """Importance-sampling estimates of log p(x), with a diagnostic of the weights.
 
     Args:
-        log_px: log p̂(x) in nats.
-        standard_error: of ``log_px``, over draws from the guide; reliable if k̂ is at most 0.7.
-        ess: effective sample size, 1 to S.
-        pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples.
-        kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
-            if unknown.
-        dequantised_levels: the number of levels before dequantisation, if the data declare it.
+        pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples. The
+            standard error is reliable if it is at most 0.7.
     """
 
-    log_px: Float[Tensor, " data"]
-    standard_error: Float[Tensor, " data"]
-    ess: Float[Tensor, " data"]
     pareto_k: Float[Tensor, " data"]
-    kind: Kind | None = None
-    dequantised_levels: int | None = None
 
     @property
     def unreliable(self) -> int:
@@ -235,7 +237,8 @@ def log_likelihood(
             results.append([part.to(log_w.dtype) for part in statistics.all])
             kind = batch.kind
     log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
-    result = LogLikelihood(log_px, error, ess, k, kind, dequantised_levels_of(x))
+    levels = dequantised_levels_of(x)
+    result = LogLikelihood(log_px, error, ess, k, kind=kind, dequantised_levels=levels)
     if not result.has_pareto_k:
         warnings.warn(
             f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "

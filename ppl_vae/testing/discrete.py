@@ -206,7 +206,7 @@ class DiscreteLinearGaussian(Oracle):
     def _label_guide(self, wanted: str) -> LabelGuide:
         if isinstance(self.guide, LabelGuide):
             return self.guide
-        raise NotImplementedError(f"{wanted} is undefined with enumerate='model', as q has no y")
+        raise NotImplementedError(f"{wanted} is undefined with enumerate='model': y is not in q")
 
     def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """``log sum_y pi_y p(x | y)`` in nats per datum."""

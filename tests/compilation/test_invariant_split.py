@@ -5,13 +5,12 @@ import pytest
 import torch
 from evaluated import conditional, hierarchical
 from pairs import PRIORS, binary, ssvae, vae
-from ppl_vae.evaluation.programs import examined
-from ppl_vae.evaluation.weights import summed_log_weights
 from torch import Tag, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.compilation.invariant_split import invariant_split
+from ppl_vae.evaluation.traced_batch import traced
 from ppl_vae.labels import assume_checked
 
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "convolution")
@@ -39,9 +38,9 @@ def numbers(nodes):
 def traced_weights(pair, x, *context, num_particles=7):
     args = (x, *context)
     with torch.no_grad(), pyro.validation_enabled(False):
-        batch = examined("test", pair, args, {})
+        batch = traced("test", pair, args, {})
         with assume_checked(*((t, False) for t in args)):  # a graph cannot look for missing labels
-            return make_fx(lambda *_: (summed_log_weights(batch, num_particles),))(*args), args
+            return make_fx(lambda *_: (batch.log_weights(num_particles),))(*args), args
 
 
 def assert_whole(traced, inputs):

@@ -222,7 +222,7 @@ def k_by_loops(log_w):
 @pytest.mark.parametrize("chunk_size", [None, 64, 1])
 @pytest.mark.parametrize("name", ["linear", "y in the guide"])
 def test_statistics_equal_those_of_all_weights_at_once(name, chunk_size, float64, monkeypatch):
-    oracle, x, samples = ORACLES[name](), torch.randn(9, 3), 200
+    oracle, x, samples = ORACLES[name](), torch.randn(9, 3), 100
     kept = []
 
     def recorded(batch, num_particles):
