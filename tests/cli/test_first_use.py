@@ -177,7 +177,8 @@ def test_no_preset_is_left_in_its_warm_up(name):
 
 def test_rates_scale_too():
     words = ["--steps", "200", "--lr-schedule"]
-    assert planned("vae", *words, "CosineAnnealingLR").lr_schedule.arguments["T_max"] == 200
+    cosine = planned("vae", *words, "CosineAnnealingLR", "--lr-schedule.T_max", "1.0").lr_schedule
+    assert cosine.arguments["T_max"] == 200
     step = planned("vae", *words, "StepLR", "--lr-schedule.step-size", "0.25").lr_schedule
     assert step.arguments["step_size"] == 50
     stones = planned("vae", *words, "MultiStepLR", "--lr-schedule.milestones", "[0.5, 150]")
