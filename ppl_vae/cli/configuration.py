@@ -18,12 +18,13 @@ from ppl_vae.cli.registry import Named
 from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
 from ppl_vae.data import Dataset
 from ppl_vae.io.atomic import write_file
-from ppl_vae.io.config import ConfigError, resolve
+from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config import files as config_files
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.resolver import resolve
 from ppl_vae.io.config.signature import Argument, convert
-from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.spec import (
     ARGUMENTS,
@@ -100,20 +101,20 @@ class Configuration:
                 full[key] = {entry: full[key]}
         init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
         if init is not None and not isinstance(init, str):
-            raise ConfigError(f"init must be the folder of a run, or null, got {told(init)}")
+            raise ConfigError(f"init must be the folder of a run, or null, got {brief(init)}")
         if logger is not None and logger not in LOGGERS:
-            raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {told(logger)}")
+            raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {brief(logger)}")
         if not isinstance(full["model"], Mapping):
-            raise ConfigError(f"model must be a mapping with a class, got {told(full['model'])}")
+            raise ConfigError(f"model must be a mapping with a class, got {brief(full['model'])}")
         schedule = full["lr_schedule"]
         data, fit = section("data", full["data"]), section("fit", full["fit"])
         for path, seed in (("data.seed", data.seed), ("fit.seed", fit.seed)):
             if not 0 <= seed < 2**32:
-                raise ConfigError(f"{path} must be from 0 to 2**32 - 1, got {told(seed)}")
+                raise ConfigError(f"{path} must be from 0 to 2**32 - 1, got {brief(seed)}")
         if not 0 <= data.validation < 1:
             raise ConfigError(
                 f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
-                f"none, got {told(data.validation)}"
+                f"none, got {brief(data.validation)}"
             )
         return cls(
             model=dict(full["model"]),
@@ -215,8 +216,8 @@ class Configuration:
             if was.get(path) != now.get(path):
                 entry = path if "." in path else f"--{path}"
                 raise UsageError(
-                    f"{folder} was trained with {entry} = {told(was.get(path))}, and now it is "
-                    f"{told(now.get(path))}; to resume it, ppl-vae fit {folder} --resume; to "
+                    f"{folder} was trained with {entry} = {brief(was.get(path))}, and now it is "
+                    f"{brief(now.get(path))}; to resume it, ppl-vae fit {folder} --resume; to "
                     f"train anew, give another --out"
                 )
 
@@ -256,7 +257,7 @@ def section(name: str, given: object) -> Any:
         ConfigError: if it is not a mapping, or an entry is unknown or of another type.
     """
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{name} must be a mapping, got {told(given)}")
+        raise ConfigError(f"{name} must be a mapping, got {brief(given)}")
     known = {entry.name: entry for entry in entries(name)}
     values = {key: entry.default for key, entry in known.items()}
     for key, value in given.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import quoted, reason
 from ppl_vae.models import Pair
 from ppl_vae.spec import DataSpec, FitSpec, entries
@@ -68,8 +68,8 @@ def for_training(
         UsageError: if noise is to be added under a likelihood that is not a density.
         ValueError: if the data cannot be binarised.
     """
-    drawing, validation = Drawing.of(pair, split.train), split.validation
-    train = drawing.data
+    train, transform = prepare(pair, split.train)
+    validation = split.validation
     noisy = settings.dequantise
     if noisy and pair.observation.is_discrete:
         raise UsageError(
@@ -82,9 +82,9 @@ def for_training(
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
-        "binarise": "none" if noisy else drawing.binarise,
+        "binarise": "none" if noisy else transform.binarise,
         "dequantise": noisy,
-        "flat": drawing.flat,
+        "flat": transform.flat,
         "seed": fit.seed,
     }
     batches: Any

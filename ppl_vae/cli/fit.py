@@ -32,7 +32,7 @@ from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, progra
 from ppl_vae.errors import reason
 from ppl_vae.io.atomic import clear_leftovers
 from ppl_vae.io.config import ConfigError, from_config
-from ppl_vae.io.errors import told
+from ppl_vae.io.errors import brief
 from ppl_vae.io.format import BUILD_BYTES
 from ppl_vae.spec import entries
 
@@ -291,7 +291,7 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
     if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
         raise ConfigError(
             f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
-            f"{told(devices)}"
+            f"{brief(devices)}"
         )
     try:
         return Fabric(
@@ -310,8 +310,8 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"devices: {told(devices)} with accelerator {settings.accelerator} and strategy "
-            f"{told(strategy)} are not available: {reason(error)}"
+            f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
+            f"{brief(strategy)} are not available: {reason(error)}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, flag, listed, reason, sizes
+from ppl_vae.errors import describe, flag, reason, sequence, sizes
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
@@ -144,7 +144,7 @@ def report(
         )
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
-    context = listed("report", "context", context, "tensors")
+    context = sequence("report", "context", context, "tensors")
     if not (history is None or isinstance(history, Mapping)):
         raise TypeError(
             f"report: history must map names to training curves, got {describe(history)}"

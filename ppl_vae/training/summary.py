@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 from ppl_vae.data import Batches, Dataset, SemiSupervised
 from ppl_vae.data.checks import observed
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.models.observation import Observation
 from ppl_vae.protocols import ModelAndGuide
@@ -48,7 +48,8 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     if isinstance(data, SemiSupervised):
         shown = len(data.labels)
     if isinstance(data, (Batches, SemiSupervised)):
-        noisy, binarise, flat = data.dequantise, data.binarise, data.flat
+        given = data.transform
+        noisy, binarise, flat = given.dequantise, given.binarise, given.flat
         data = data.dataset
     if isinstance(data, Tensor):
         data = Dataset(data, scale=1)
@@ -57,21 +58,21 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
             f"data_summary: data must be a Dataset, its batches, SemiSupervised or a tensor "
             f"(N, *event), got {describe(data)}; other batches cannot be summarised"
         )
-    drawing = Drawing.of(pair, data)
-    flat = drawing.flat if flat is None else flat
-    binarise = drawing.binarise if binarise is None else binarise
+    prepared, transform = prepare(pair, data)
+    flat = transform.flat if flat is None else flat
+    binarise = transform.binarise if binarise is None else binarise
     number = f"{len(data)}"
     if validation is not None:
         number = f"{number} to train and {len(validation)} to validate,"
     shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
     facts = [
         f"{quoted(data.name)}, {number} of shape {shape}",
-        _values(drawing.data),
+        _values(prepared),
         _missing(data),
         _labels(data, shown),
     ]
     lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
-    done = drawing.data.conversions
+    done = prepared.conversions
     return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
 
 
