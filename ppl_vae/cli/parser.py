@@ -27,7 +27,7 @@ _TITLES = {
     "devices": "devices (section devices)",
 }
 COMMANDS = {
-    "fit": "train a pair; go on with or repeat a training",
+    "fit": "train a pair; resume or repeat a run",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
     "report": "one HTML page on one run, or on several side by side",
     "sample": "draw data from a trained run",
@@ -112,6 +112,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 
 
 def print_completion(top: Parser, shell: str) -> None:
+    """Print a shell's completion of the whole command line."""
     try:
         import shtab  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:

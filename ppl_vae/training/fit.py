@@ -289,7 +289,7 @@ def fit(
         )
         run_folder = None
         if folder is not None:
-            decisive = {"precision": fabric.strategy.precision.precision}
+            decisive: dict[str, Any] = {"precision": fabric.strategy.precision.precision}
             decisive |= {n: value for n, value in vars(given).items() if n not in MAY_CHANGE}
             del decisive["optimizer"]  # declared by what it made
             decisive |= {

@@ -215,7 +215,7 @@ def test_a_training_starts_from_other_weights(capsys):
     assert main(["fit", "from-one", "--resume", "--init", "from-one-model"]) == 2
     assert "trained with --init = 'one'" in capsys.readouterr().err
     assert main(["fit", "--data", "digits", "--init", "from-one", "--latent-dim", "3"]) == 1
-    assert "nothing in it has the name and the shape" in capsys.readouterr().err
+    assert "nothing in it has the name and shape" in capsys.readouterr().err
 
 
 def test_a_training_that_goes_on_keeps_its_length(capsys):
