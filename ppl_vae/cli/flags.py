@@ -92,14 +92,14 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
     rest: list[str] = []
     found: list[Flag] = []
     todo = _with_current_names(words) if command == "fit" else list(words)
-    spelled = {_hyphens(flag): flag for flag in own}
+    spelled = {hyphens(flag): flag for flag in own}
     while todo:
         word = todo.pop(0)
         typed, equals, text = word.partition("=")
         if not typed.startswith("-") or _is_number(word):
             rest.append(word)
-        elif _hyphens(typed) in spelled:
-            rest.append(f"{spelled[_hyphens(typed)]}{equals}{text}")
+        elif hyphens(typed) in spelled:
+            rest.append(f"{spelled[hyphens(typed)]}{equals}{text}")
         elif not typed.startswith("--") and typed[:2] in own:  # -n5
             rest.append(word)
         else:
@@ -193,10 +193,10 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
 
 def nearest(typed: str, known: Collection[str]) -> str:
     """Return the flag that is most similar to what was typed."""
-    came = _hyphens(typed)[:100]
+    came = hyphens(typed)[:100]
 
     def similarity(flag: str) -> float:
-        whole = _hyphens(flag)
+        whole = hyphens(flag)
         end = 0.0 if "." in came else 0.99 * _ratio(came, whole.rpartition(".")[2])
         return max(_ratio(came, whole), end)
 
@@ -291,7 +291,8 @@ def _ratio(one: str, other: str) -> float:
     return SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
 
-def _hyphens(flag: str) -> str:
+def hyphens(flag: str) -> str:
+    """Return a flag's name with hyphens."""
     return flag.lstrip("-").replace("_", "-")
 
 

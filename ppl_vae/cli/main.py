@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
-from ppl_vae.cli.flags import Flag, in_flags
+from ppl_vae.cli.flags import Flag, entry_of, hyphens, in_flags, nearest, split
 from ppl_vae.cli.output import forget, open_streams, replace_unencodable, say
-from ppl_vae.cli.parser import parsed
+from ppl_vae.cli.parser import ALIASES, parsers, print_completion
 from ppl_vae.errors import LONGEST, reason
 from ppl_vae.spec import entries
 
@@ -48,7 +48,7 @@ def _main(words: list[str], *, whole_process: bool) -> int:
     flags: list[Flag] = []
     arguments: Mapping[str, str] = {}
     try:
-        name, typed, flags = parsed(words)
+        name, typed, flags = _parsed(words)
         arguments = _arguments(name, typed)
         if whole_process:
             _prepare()
@@ -69,6 +69,45 @@ def _main(words: list[str], *, whole_process: bool) -> int:
             traceback.print_exception(error, file=sys.stderr)
         say(f"error: {_message(error, flags, arguments)}")
         return code
+
+
+def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
+    """Return the command, its options, and the entries of a configuration.
+
+    Raises:
+        UsageError: if the command line is wrong.
+        SystemExit: after a page of help, the version or a shell's completion.
+    """
+    top, commands = parsers()
+    if not words:
+        top.print_help()
+        raise SystemExit(0)
+    command, *rest = words
+    command = ALIASES.get(command, command)
+    if command not in commands:
+        if command.startswith("-"):
+            known = {hyphens(flag): flag for flag in top.flags}
+            name, equals, value = command.partition("=")
+            if hyphens(name) not in known:
+                raise UsageError(
+                    f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
+                    f"the commands"
+                )
+            # --help and --version exit here.
+            typed = top.parse_args([f"{known[hyphens(name)]}{equals}{value}", *rest])
+            print_completion(top, typed.print_completion)
+            raise SystemExit(0)
+        raise UsageError(
+            f"there is no command {command!r}; did you mean {nearest(command, commands)}? There "
+            f"are {', '.join(commands)}"
+        )
+    one = commands[command]
+    own = [flag for flag in one.flags if command != "fit" or entry_of(flag) is None]
+    rest, entries = split(rest, own, command)
+    flags, more = one.parse_known_args(rest)
+    if more:
+        raise UsageError(f"{more[0]!r} is unexpected; {one.format_usage().strip()}")
+    return command, flags, entries
 
 
 def _prepare() -> None:

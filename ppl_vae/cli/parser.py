@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import SHORT, SWAPS, Flag, entry_of, nearest, split
+from ppl_vae.cli.flags import SHORT, SWAPS
 from ppl_vae.cli.output import show
 from ppl_vae.spec import ARGUMENTS, SECTIONS, entries
 from ppl_vae.version import __version__
@@ -27,7 +27,7 @@ _TITLES = {
     "devices": "devices (section devices)",
 }
 COMMANDS = {
-    "fit": "train a pair; go on with or repeat a training",
+    "fit": "train a pair; resume or repeat a run",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
     "report": "one HTML page on one run, or on several side by side",
     "sample": "draw data from a trained run",
@@ -75,45 +75,6 @@ class Parser(ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
 
-def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
-    """Return the command, its options, and the entries of a configuration.
-
-    Raises:
-        UsageError: if the command line is wrong.
-        SystemExit: after a page of help, the version or a shell's completion.
-    """
-    top, commands = parsers()
-    if not words:
-        top.print_help()
-        raise SystemExit(0)
-    command, *rest = words
-    command = ALIASES.get(command, command)
-    if command not in commands:
-        if command.startswith("-"):
-            known = {_one(flag): flag for flag in top.flags}
-            name, equals, value = command.partition("=")
-            if _one(name) not in known:
-                raise UsageError(
-                    f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
-                    f"the commands"
-                )
-            # --help and --version exit here.
-            typed = top.parse_args([f"{known[_one(name)]}{equals}{value}", *rest])
-            _completion(top, typed.print_completion)
-            raise SystemExit(0)
-        raise UsageError(
-            f"there is no command {command!r}; did you mean {nearest(command, commands)}? There "
-            f"are {', '.join(commands)}"
-        )
-    one = commands[command]
-    own = [flag for flag in one.flags if command != "fit" or entry_of(flag) is None]
-    rest, entries = split(rest, own, command)
-    flags, more = one.parse_known_args(rest)
-    if more:
-        raise UsageError(f"{more[0]!r} is unexpected; {one.format_usage().strip()}")
-    return command, flags, entries
-
-
 def parsers() -> tuple[Parser, dict[str, Parser]]:
     """Return the parser of the whole command line, and that of each command by name."""
     top = Parser(
@@ -150,11 +111,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     return top, {name: make(commands) for name, make in made.items()}
 
 
-def _one(flag: str) -> str:
-    return flag.replace("_", "-")
-
-
-def _completion(top: Parser, shell: str) -> None:
+def print_completion(top: Parser, shell: str) -> None:
+    """Print a shell's completion of the whole command line."""
     try:
         import shtab  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:

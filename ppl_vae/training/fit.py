@@ -289,12 +289,12 @@ def fit(
         )
         run_folder = None
         if folder is not None:
-            decisive = {n: value for n, value in vars(given).items() if n not in MAY_CHANGE}
+            decisive: dict[str, Any] = {"precision": fabric.strategy.precision.precision}
+            decisive |= {n: value for n, value in vars(given).items() if n not in MAY_CHANGE}
             del decisive["optimizer"]  # declared by what it made
             decisive |= {
                 **pair_settings(pair),
                 "data": data,
-                "precision": fabric.strategy.precision.precision,
                 "batch_size": getattr(stream.batches, "batch_size", None),
                 "estimator": scheduled.bound,
                 "beta": scheduled.beta,

@@ -177,7 +177,8 @@ def test_no_preset_is_left_in_its_warm_up(name):
 
 def test_rates_scale_too():
     words = ["--steps", "200", "--lr-schedule"]
-    assert planned("vae", *words, "CosineAnnealingLR").lr_schedule.arguments["T_max"] == 200
+    cosine = planned("vae", *words, "CosineAnnealingLR", "--lr-schedule.T_max", "1.0").lr_schedule
+    assert cosine.arguments["T_max"] == 200
     step = planned("vae", *words, "StepLR", "--lr-schedule.step-size", "0.25").lr_schedule
     assert step.arguments["step_size"] == 50
     stones = planned("vae", *words, "MultiStepLR", "--lr-schedule.milestones", "[0.5, 150]")
@@ -214,7 +215,7 @@ def test_a_training_starts_from_other_weights(capsys):
     assert main(["fit", "from-one", "--resume", "--init", "from-one-model"]) == 2
     assert "trained with --init = 'one'" in capsys.readouterr().err
     assert main(["fit", "--data", "digits", "--init", "from-one", "--latent-dim", "3"]) == 1
-    assert "nothing in it has the name and the shape" in capsys.readouterr().err
+    assert "nothing in it has the name and shape" in capsys.readouterr().err
 
 
 def test_a_training_that_goes_on_keeps_its_length(capsys):

@@ -131,7 +131,7 @@ FIT = [
     ("fit --estimator IWAE", 2, "--estimator|'IWAE'"),
     ("fit --optimizer Adan", 2, "--optimizer|'Adan'|'Adam'"),
     ("fit --optimizer.betas [0.9]", 2, "--optimizer.betas|[0.9]"),
-    ("fit --lr-schedule StepLR", 2, "lr_schedule.step_size"),
+    ("fit --lr-schedule StepLR", 2, "--lr-schedule.step_size is missing: StepLR needs it"),
     ("fit --lr-schedule StepLR --lr-schedule.step_size 2.5", 2, "--lr-schedule.step_size|2.5"),
     ("fit --data mnits", 2, "--data|'mnits'|mnist"),
     ("fit --data no.npz", 1, "no.npz"),

@@ -1028,7 +1028,7 @@ def test_pairs_that_are_none():
         model: object
         guide: object
 
-    with pytest.raises(TypeError, match="a program that is a function can be the forward method"):
+    with pytest.raises(TypeError, match="make a program that is a function the forward method"):
         quiet(Functions(lambda x: None, lambda x: None), DIGITS, steps=1)
 
 
