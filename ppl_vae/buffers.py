@@ -43,7 +43,7 @@ def on_copies(*modules: nn.Module) -> Iterator[None]:
         _put_in_place(held)
 
 
-class Moving:
+class MovingBuffers:
     """The buffers of a module that training steps change, restored if a step is not taken.
 
     They are found by comparison at the first step, and again when modes change or a step has
@@ -60,7 +60,7 @@ class Moving:
         self._before: dict[Tensor, Tensor] = {}
         self._stamps: list[tuple[int, int]] = []
 
-    def keep(self, key: object = None) -> Callable[[], None]:
+    def snapshot(self, key: object = None) -> Callable[[], None]:
         """Return a function that restores the present buffers; call this before a step.
 
         ``key`` is the same object for steps that change the same buffers in the same modes.
@@ -74,7 +74,7 @@ class Moving:
         self._stamps = _stamps(self._others)
         return partial(_restore, held, self._before)
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Find which buffers a step has changed; call this after it."""
         if self._modes is not None:
             if self._others and self._stamps != _stamps(self._others):

@@ -160,11 +160,11 @@ def sizes(owner: str, name: str, values: object) -> tuple[int, ...]:
     """Return a sequence of integers of 1 or more, such as widths or a shape, as a tuple."""
     return tuple(
         positive_int(owner, name, value)
-        for value in listed(owner, name, values, "integers of 1 or more")
+        for value in sequence(owner, name, values, "integers of 1 or more")
     )
 
 
-def listed(owner: str, name: str, values: object, of: str) -> Sequence:
+def sequence(owner: str, name: str, values: object, of: str) -> Sequence:
     """Return a sequence; raise TypeError for anything else, strings included."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         fix = f"write a single one as ({values},)" if isinstance(values, Integral) else ""

@@ -9,7 +9,7 @@ from it. It imports nothing slow: the pages of help read it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -18,68 +18,54 @@ from ppl_vae.errors import flag, number, positive_int, seed_of
 Schedule = dict[str, int | float | dict[str, int | float]]
 
 
-def _setting(
-    default: Any,
-    help: str,
-    *,
-    check: Callable[[str, str, Any], Any] | None = None,
-    short: str | None = None,
-    place: str | None = None,
-    usual: Any = None,
-    length: bool = False,
-    may_change: bool = False,
-    load: bool = False,
-) -> Any:
-    """Return a field.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting, as a configuration has it.
 
     Args:
-        default: in Python and, unless ``usual`` is given, in a configuration.
-        help: what ``--help`` says.
-        check: of ``(owner, name, value)``, returns the value or raises; for what is not None.
-        short: the short flag.
+        path: such as ``fit.steps``.
+        hint: its type.
+        default: what it is if not given.
+        help: what it means.
+        check: of ``(owner, name, value)``, returns the value of the argument of ``fit`` or raises.
+        short: its short flag without hyphens.
         place: where a configuration or a command line has it, if not as an entry of its section.
-        usual: what a configuration has where nothing is given.
         length: whether it is in steps; in a configuration it may then be a fraction of the
             training, and is by default at most a tenth of it.
         may_change: whether it may differ when a run is resumed.
         load: whether it is an argument of :func:`ppl_vae.data.load`.
     """
-    metadata = {
-        **{"help": help, "check": check, "short": short, "place": place, "usual": usual},
-        **{"length": length, "may_change": may_change, "load": load},
-    }
-    return field(default=default, metadata=metadata)
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A setting, as a configuration has it.
-
-    Args:
-        path: such as ``fit.steps``.
-        name: the last part of the path.
-        hint: its type.
-        default: what it is if not given.
-        help: what it means.
-        short: its short flag without hyphens, or None.
-        length: whether it is a number of steps.
-        may_change: whether it may differ when a run is resumed.
-        load: whether :func:`ppl_vae.data.load` takes it.
-    """
-
-    path: str
-    name: str
-    hint: Any
+    path: str = ""
+    hint: Any = None
     default: Any
     help: str
-    short: str | None
-    length: bool
-    may_change: bool
-    load: bool
+    check: Callable[[str, str, Any], Any] | None = None
+    short: str | None = None
+    place: str | None = None
+    length: bool = False
+    may_change: bool = False
+    load: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
 
     def is_only(self, *kinds: type) -> bool:
         """Tell whether it is of these types alone, or None."""
         return {*(get_args(self.hint) or (self.hint,))} <= {*kinds, type(None)}
+
+
+def _setting(
+    default: Any, help: str, *, usual: Any = None, length: bool = False, **options: Any
+) -> Any:
+    """Return a field with a default for Python, and ``usual`` for a configuration if given."""
+    if length:
+        help += f", or a fraction of the training; {default}, or a tenth of a shorter one"
+    found = None if length else default if usual is None else usual
+    setting = Setting(default=found, help=help, length=length, **options)
+    return field(default=default, metadata={"setting": setting})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,50 +269,34 @@ SECTIONS: dict[str, type[Section]] = {"data": DataSpec, "fit": FitSpec, "devices
 """The sections of a configuration with a fixed set of entries."""
 
 
-def entries(section: str) -> list[Entry]:
+def entries(section: str) -> list[Setting]:
     """Return the entries of a section of a configuration."""
     cls = SECTIONS[section]
     hints = get_type_hints(cls)
-    found = []
-    for f in fields(cls):
-        of = dict(f.metadata)
-        usual, help = of["usual"], of["help"]
-        default = None if of["length"] else f.default if usual is None else usual
-        if of["length"]:
-            help += f", or a fraction of the training; {f.default}, or a tenth of a shorter one"
-        if of["place"] is None:
-            found.append(
-                Entry(
-                    path=f"{section}.{f.name}",
-                    name=f.name,
-                    hint=hints[f.name],
-                    default=default,
-                    help=help,
-                    **{key: of[key] for key in ("short", "length", "may_change", "load")},
-                )
-            )
-    return found
+    found = [
+        replace(f.metadata["setting"], path=f"{section}.{f.name}", hint=hints[f.name])
+        for f in fields(cls)
+    ]
+    return [setting for setting in found if setting.place is None]
 
 
-ENTRIES: dict[str, Entry] = {e.path: e for section in SECTIONS for e in entries(section)}
+ENTRIES: dict[str, Setting] = {e.path: e for section in SECTIONS for e in entries(section)}
 """All entries of these sections, by path."""
 
-_FIT = {f.name: f for f in fields(FitSpec)}
-MAY_CHANGE = tuple(name for name, f in _FIT.items() if f.metadata["may_change"])
-"""Arguments of ``fit`` that may differ when a run is resumed."""
+ARGUMENTS: dict[str, Setting] = {f.name: f.metadata["setting"] for f in fields(FitSpec)}
+"""The arguments of ``fit`` by name."""
 
-
-def usual(argument: str) -> Any:
-    """Return what an argument of ``fit`` is in a configuration that does not give it."""
-    return _FIT[argument].metadata["usual"]
+MAY_CHANGE = tuple(name for name, setting in ARGUMENTS.items() if setting.may_change)
+"""Those that may differ when a run is resumed."""
 
 
 def checked(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``fit`` among ``given``; raise an error that names a wrong one."""
     found = {}
-    for name, f in _FIT.items():
-        value, check = given[name], f.metadata["check"]
-        if check is not None and (value is not None or f.default is not None):
-            value = check(owner, name, value)
+    for name, setting in ARGUMENTS.items():
+        value = given[name]
+        optional = getattr(FitSpec, name) is None
+        if setting.check is not None and not (optional and value is None):
+            value = setting.check(owner, name, value)
         found[name] = value
     return found

@@ -11,7 +11,7 @@ from ppl_vae import data
 from ppl_vae.cli.configuration import Configuration
 from ppl_vae.cli.flags import entry_of
 from ppl_vae.io.config.signature import Argument, convert
-from ppl_vae.spec import ENTRIES, MAY_CHANGE, SECTIONS, DeviceSpec, FitSpec, entries, usual
+from ppl_vae.spec import ARGUMENTS, ENTRIES, MAY_CHANGE, SECTIONS, DeviceSpec, FitSpec, entries
 from ppl_vae.training import fit
 
 
@@ -45,13 +45,13 @@ def test_devices_are_arguments_of_fabric():
 
 
 def test_every_argument_of_fit_can_be_typed():
-    for field in fields(FitSpec):
-        place = field.metadata["place"] or f"--fit.{field.name}"
+    for name, setting in ARGUMENTS.items():
+        place = setting.place or f"--fit.{name}"
         section = place.partition(".")[0]
         assert place.startswith("--") or section in {*SECTIONS, "estimator", "optimizer"} | {
             "lr_schedule"
         }
-        if not field.metadata["place"]:
+        if setting.place is None:
             assert entry_of(place) == place[2:]
 
 
@@ -67,7 +67,7 @@ def test_an_empty_configuration_has_every_default():
     for section in SECTIONS:
         assert full[section] == {entry.name: entry.default for entry in entries(section)}
     for argument in ("estimator", "optimizer"):
-        assert full[argument].items() >= usual(argument).items()
+        assert full[argument].items() >= ARGUMENTS[argument].default.items()
 
 
 def test_what_may_change_is_told_by_the_spec():

@@ -1,4 +1,4 @@
-"""Names that can be typed, found without importing what they name, which takes seconds."""
+"""Names of classes and configurations, found without importing torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 LOGGERS = ("csv", "tensorboard")
 PYRO_ESTIMATORS = ("Trace_ELBO", "TraceEnum_ELBO", "TraceMeanField_ELBO")
-"""Those of Pyro that a configuration may name."""
+"""Pyro's estimators that a configuration may name."""
 
-_ROOMS = {
+_PACKAGES = {
     "prior": "priors",
     "posterior": "posteriors",
     "likelihood": "likelihoods",
@@ -21,13 +21,13 @@ _ROOMS = {
 
 @cache
 def shipped() -> dict[str, Path]:
-    """Return the configurations that come with the package, by name."""
+    """Return the shipped configurations by name."""
     return {path.stem: path for path in sorted((_package() / "configs").glob("*.yaml"))}
 
 
 def classes(part: str) -> list[str]:
     """Return the classes of the package that a flag such as ``--prior`` may name."""
-    tree = ast.parse((_package() / _ROOMS[part] / "__init__.py").read_text(encoding="utf-8"))
+    tree = ast.parse((_package() / _PACKAGES[part] / "__init__.py").read_text(encoding="utf-8"))
     values = {
         target.id: node.value
         for node in tree.body

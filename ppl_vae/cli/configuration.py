@@ -1,4 +1,4 @@
-"""The whole of a training as plain data: from what a user writes to what repeats it."""
+"""A training as plain data: read from a file and flags, resolved, and written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from ppl_vae.cli.registry import Named
 from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
 from ppl_vae.data import Dataset
 from ppl_vae.io.atomic import write_file
-from ppl_vae.io.config import ConfigError, resolve
+from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config import files as config_files
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.resolver import resolve
 from ppl_vae.io.config.signature import Argument, convert
-from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.spec import (
+    ARGUMENTS,
     ENTRIES,
     SECTIONS,
     DataSpec,
@@ -33,7 +35,6 @@ from ppl_vae.spec import (
     FitSpec,
     Section,
     entries,
-    usual,
 )
 from ppl_vae.version import __version__
 
@@ -45,8 +46,8 @@ _KEYS = (*PLACES, "init", "logger")
 _DEFAULTS: dict[str, Any] = {
     "model": {},
     "data": {},
-    "estimator": usual("estimator"),
-    "optimizer": usual("optimizer"),
+    "estimator": ARGUMENTS["estimator"].default,
+    "optimizer": ARGUMENTS["optimizer"].default,
     "lr_schedule": None,
     "fit": {},
     "devices": {},
@@ -59,7 +60,7 @@ _MAY_CHANGE = (*(path for path, entry in ENTRIES.items() if entry.may_change), "
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that decides a training.
+    """Everything that determines a training.
 
     Args:
         model: as :func:`ppl_vae.from_config` takes it.
@@ -85,7 +86,7 @@ class Configuration:
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> Configuration:
-        """Return the configuration that a mapping describes; the model is not looked at yet.
+        """Return the configuration that a mapping describes; the model is not checked yet.
 
         Raises:
             ConfigError: if an entry is unknown, missing or of another type.
@@ -100,20 +101,20 @@ class Configuration:
                 full[key] = {entry: full[key]}
         init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
         if init is not None and not isinstance(init, str):
-            raise ConfigError(f"init must be the folder of a run, or null, got {told(init)}")
+            raise ConfigError(f"init must be the folder of a run, or null, got {brief(init)}")
         if logger is not None and logger not in LOGGERS:
-            raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {told(logger)}")
+            raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {brief(logger)}")
         if not isinstance(full["model"], Mapping):
-            raise ConfigError(f"model must be a mapping with a class, got {told(full['model'])}")
+            raise ConfigError(f"model must be a mapping with a class, got {brief(full['model'])}")
         schedule = full["lr_schedule"]
         data, fit = section("data", full["data"]), section("fit", full["fit"])
         for path, seed in (("data.seed", data.seed), ("fit.seed", fit.seed)):
             if not 0 <= seed < 2**32:
-                raise ConfigError(f"{path} must be from 0 to 2**32 - 1, got {told(seed)}")
+                raise ConfigError(f"{path} must be from 0 to 2**32 - 1, got {brief(seed)}")
         if not 0 <= data.validation < 1:
             raise ConfigError(
                 f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
-                f"none, got {told(data.validation)}"
+                f"none, got {brief(data.validation)}"
             )
         return cls(
             model=dict(full["model"]),
@@ -128,9 +129,7 @@ class Configuration:
         )
 
     def resolved(self, data: Dataset) -> Configuration:
-        """Return the same with the model's every argument, its sizes taken from the data.
-
-        The names of the data's classes are kept, too: their numbers depend on all of them.
+        """Return the same with all arguments of the model, and sizes and classes of the data.
 
         Raises:
             ConfigError: if the model is wrong.
@@ -143,10 +142,10 @@ class Configuration:
         )
 
     def steps(self, number: int) -> int:
-        """Return how many steps so many data are trained on.
+        """Return the number of steps, given the number of data.
 
         Raises:
-            UsageError: if that is not said, or said twice.
+            UsageError: unless either steps or epochs are given.
         """
         steps, epochs = self.fit.steps, self.fit.epochs
         if (steps is None) == (epochs is None):
@@ -156,10 +155,10 @@ class Configuration:
         return (epochs or 0) * ceil(number / max(1, self.fit.batch_size or 1))
 
     def in_steps(self, total: int) -> Configuration:
-        """Return the same with every length in steps, of a training of so many.
+        """Return the same with every length in steps, given their total.
 
         Raises:
-            ConfigError: if a length is neither a number of steps nor a fraction.
+            ConfigError: if a length is invalid.
         """
         lengths = {
             entry.name: min(getattr(FitSpec, entry.name), max(1, ceil(total / 10)))
@@ -181,7 +180,7 @@ class Configuration:
         )
 
     def mapping(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
+        """Return it as plain data."""
         return {
             "format": FORMAT,
             "ppl_vae": __version__,
@@ -197,18 +196,18 @@ class Configuration:
         }
 
     def text(self) -> str:
-        """Return all of it as YAML."""
+        """Return it as YAML."""
         return dumped(self.mapping())
 
     def write(self, folder: Path) -> None:
-        """Write all of it into a folder, at once."""
+        """Write it into a folder, atomically."""
         write_file(folder / FILE, self.text())
 
-    def check_goes_on(self, before: Configuration, folder: Path) -> None:
-        """Raise an error unless this can go on from the training in a folder.
+    def check_resumes(self, before: Configuration, folder: Path) -> None:
+        """Raise an error unless this resumes the training in a folder.
 
         Raises:
-            UsageError: if an entry differs that decides the result.
+            UsageError: if an entry differs that determines the result.
         """
         was, now = _leaves(before.mapping()), _leaves(self.mapping())
         for path in dict.fromkeys([*now, *was]):
@@ -217,23 +216,23 @@ class Configuration:
             if was.get(path) != now.get(path):
                 entry = path if "." in path else f"--{path}"
                 raise UsageError(
-                    f"{folder} was trained with {entry} = {told(was.get(path))}, and now it is "
-                    f"{told(now.get(path))}; to go on as it was, ppl-vae fit {folder} --resume, "
-                    f"or train anew with another --out"
+                    f"{folder} was trained with {entry} = {brief(was.get(path))}, and now it is "
+                    f"{brief(now.get(path))}; to resume it, ppl-vae fit {folder} --resume; to "
+                    f"train anew, give another --out"
                 )
 
 
 def written(
     given: str | None, flags: Sequence[Flag], before: Configuration | None = None
 ) -> dict[str, Any]:
-    """Return what a user wrote: a file, and flags in the place of its entries.
+    """Return the mapping in a file, with the entries that were typed.
 
     Args:
         given: the name of a shipped configuration, a path, or the folder of a run; the shipped
             ``vae`` if None.
         flags: what was typed.
-        before: of the training that goes on, if one does: what may change then is as it was there,
-            unless it is typed.
+        before: of the training that is resumed: entries that may change are kept from there,
+            unless typed.
 
     Raises:
         UsageError: if there is no such configuration.
@@ -246,7 +245,7 @@ def written(
     apply(tree, flags)
     typed = {flag.path[1] for flag in flags if flag.path in (["fit", "steps"], ["fit", "epochs"])}
     if len(typed) == 1 and isinstance(tree["fit"], dict):
-        # One that is typed replaces the other, which the file may have.
+        # The one that is typed replaces the other one in the file.
         tree["fit"].pop("epochs" if typed == {"steps"} else "steps", None)
     return tree
 
@@ -258,7 +257,7 @@ def section(name: str, given: object) -> Any:
         ConfigError: if it is not a mapping, or an entry is unknown or of another type.
     """
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{name} must be a mapping, got {told(given)}")
+        raise ConfigError(f"{name} must be a mapping, got {brief(given)}")
     known = {entry.name: entry for entry in entries(name)}
     values = {key: entry.default for key, entry in known.items()}
     for key, value in given.items():
@@ -275,7 +274,7 @@ def _mapping(name: str, section: Section) -> dict[str, Any]:
 
 
 def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
-    """Put the entries that may change as they were before into a mapping."""
+    """Set the entries that may change to their values before."""
     for path in _MAY_CHANGE:
         section, _, entry = path.partition(".")
         if not entry:
@@ -290,14 +289,14 @@ def read(file: Path) -> dict[str, Any]:
     """Return the mapping in a file.
 
     Raises:
-        ConfigError: if it holds none, or of a model alone that has no section of its own.
+        ConfigError: if there is none, or that of a model alone.
         NewerFormatError: if a newer version wrote it.
     """
     tree = config_files.read_file(file)
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} must hold a mapping with the sections {', '.join(_KEYS)}")
     if "class" in tree:
-        raise ConfigError(f"{file} is of a model alone; write it below the key 'model'")
+        raise ConfigError(f"{file} is the configuration of a model; put it under the key 'model'")
     if "format" in tree:
         check_format(file, tree["format"], tree.get("ppl_vae"))
     return _with_current_names(file, tree)
@@ -315,7 +314,7 @@ def _with_current_names(file: Path, tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_of(given: str | None) -> str:
-    """Return what a configuration is called, for a folder."""
+    """Return the name of a configuration, for its folder."""
     if given is None:
         return _SHIPPED
     path = Path(given)
@@ -323,7 +322,7 @@ def name_of(given: str | None) -> str:
 
 
 def is_pair(tree: Mapping[str, Any]) -> bool:
-    """Tell whether a configuration is that of a saved pair: it has weights, and no data."""
+    """Tell whether a configuration is that of a saved pair, with weights and without data."""
     return "weights" in tree and "data" not in tree
 
 
@@ -335,7 +334,7 @@ def _read(given: str) -> dict[str, Any]:
         tree = read(file)
         if is_pair(tree):
             raise UsageError(
-                f"CONFIG: {file.parent} is a saved pair, and no run; to train from its weights: "
+                f"CONFIG: {file.parent} is a saved pair, not a run; to train from its weights: "
                 f"ppl-vae fit CONFIG --init {shlex.quote(str(file.parent))}"
             )
         return tree
@@ -344,11 +343,13 @@ def _read(given: str) -> dict[str, Any]:
     what = f"{path} is a folder without {FILE}" if path.is_dir() else f"there is no file {given!r}"
     if "/" in given and not path.is_dir():
         raise UsageError(f"CONFIG: {what}: there is no such run or configuration")
-    raise UsageError(f"CONFIG: {what}, and it is no name; {suggestion(given, known)}")
+    raise UsageError(
+        f"CONFIG: {what}, and no configuration of that name; {suggestion(given, known)}"
+    )
 
 
 def _leaves(node: Any, path: str = "") -> dict[str, Any]:
-    """Return the entries of a mapping by their whole paths."""
+    """Return the entries of a nested mapping by their paths."""
     if not isinstance(node, Mapping) or not node:
         return {path: node}
     found: dict[str, Any] = {}

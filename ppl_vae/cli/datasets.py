@@ -1,4 +1,4 @@
-"""The data that a configuration names, as training and evaluation take them."""
+"""The data of a configuration, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import quoted, reason
 from ppl_vae.models import Pair
 from ppl_vae.spec import DataSpec, FitSpec, entries
@@ -18,11 +18,11 @@ from ppl_vae.spec import DataSpec, FitSpec, entries
 
 @dataclass(frozen=True)
 class Split:
-    """Training data, and those on which to follow the bound.
+    """Training and validation data.
 
     Args:
-        train: to train on.
-        validation: None for no validation.
+        train: training data.
+        validation: validation data, or None.
     """
 
     train: Dataset
@@ -30,11 +30,11 @@ class Split:
 
 
 def loaded(settings: DataSpec, split: str) -> Dataset:
-    """Return the training or the test data, drawn once where that is asked for.
+    """Return the training or the test data, binarised if the settings say so.
 
     Raises:
-        OSError: if they are not there.
-        ValueError: if they cannot be read so.
+        OSError: if they are missing.
+        ValueError: if they cannot be read.
     """
     of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
     dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
@@ -48,7 +48,7 @@ def loaded(settings: DataSpec, split: str) -> Dataset:
 
 
 def held_out(dataset: Dataset, settings: DataSpec) -> Split:
-    """Return training data divided in what to train on and what to validate on."""
+    """Split training data into training and validation data."""
     if settings.validation == 0:
         return Split(dataset, None)
     return Split(*dataset.split(settings.validation, settings.seed))
@@ -62,14 +62,14 @@ def for_training(
     fit: FitSpec,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what ``fit`` is given of the data: ``data``, ``batch_size``, ``validation``.
+    """Return the arguments ``data``, ``batch_size`` and ``validation`` of ``fit``.
 
     Raises:
-        UsageError: if noise is to be added under a likelihood that is no density.
-        ValueError: if the data cannot be drawn so.
+        UsageError: if noise is to be added under a likelihood that is not a density.
+        ValueError: if the data cannot be binarised.
     """
-    drawing, validation = Drawing.of(pair, split.train), split.validation
-    train = drawing.data
+    train, transform = prepare(pair, split.train)
+    validation = split.validation
     noisy = settings.dequantise
     if noisy and pair.observation.is_discrete:
         raise UsageError(
@@ -82,9 +82,9 @@ def for_training(
         return {"data": train, "batch_size": fit.batch_size, "validation": validation}
     drawn: dict[str, Any] = {
         "batch_size": fit.batch_size,
-        "binarise": "none" if noisy else drawing.binarise,
+        "binarise": "none" if noisy else transform.binarise,
         "dequantise": noisy,
-        "flat": drawing.flat,
+        "flat": transform.flat,
         "seed": fit.seed,
     }
     batches: Any
@@ -113,7 +113,7 @@ def check_all_labelled(data: Dataset, name: str) -> None:
 
 
 def check_labels(data: Dataset, settings: DataSpec) -> None:
-    """Raise UsageError where labels are to be shown, and there are none."""
+    """Raise UsageError if labels are to be shown and there are none."""
     if settings.labels is not None and not data.labelled.any():
         raise UsageError(
             f"data.labels={settings.labels}: {data!r} has no labels; give it some, y in a .npz "
@@ -122,10 +122,10 @@ def check_labels(data: Dataset, settings: DataSpec) -> None:
 
 
 def shown(train: Dataset, settings: DataSpec) -> Tensor | None:
-    """Return the items whose label a semi-supervised pair is shown; None for a single stream.
+    """Return the items whose label a semi-supervised pair sees; None for a single stream.
 
     Raises:
-        UsageError: if they are not as many of each class.
+        UsageError: if the number is not a multiple of the number of classes.
     """
     labels, known = settings.labels, train.labelled
     if labels is None:
@@ -142,7 +142,7 @@ def shown(train: Dataset, settings: DataSpec) -> Tensor | None:
 
 
 def labels_in_words(train: Dataset, labelled: Tensor) -> str:
-    """Return which labels are shown, in words."""
+    """Describe which labels are shown."""
     assert train.labels is not None
     counts = train.labels[labelled].bincount(minlength=train.num_classes).tolist()
     names = train.classes or [f"class {number}" for number in range(len(counts))]

@@ -1,4 +1,4 @@
-"""Errors of whoever types, and what each failure leaves as exit code."""
+"""Usage errors and exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SUCCESS, FAILURE, USAGE, NOT_FINITE = 0, 1, 2, 3
 
 
 class UsageError(Exception):
-    """A command line that cannot be followed; the message says what to type instead."""
+    """A wrong command line; the message says what to type instead."""
 
     def __init__(self, text: object = "") -> None:
         super().__init__(message(text))

@@ -1,4 +1,4 @@
-"""``ppl-vae fit``: train a pair, in a folder from which the training goes on or is repeated."""
+"""``ppl-vae fit``: train a pair, in a folder from which the run is resumed or repeated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, progra
 from ppl_vae.errors import reason
 from ppl_vae.io.atomic import clear_leftovers
 from ppl_vae.io.config import ConfigError, from_config
-from ppl_vae.io.errors import told
+from ppl_vae.io.errors import brief
 from ppl_vae.io.format import BUILD_BYTES
 from ppl_vae.spec import entries
 
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was typed, read and checked, before anything is written.
+    """A training to run: what was typed, read and checked before anything is written.
 
     Args:
-        configuration: all that decides the training.
+        configuration: of the training.
         split: the data.
         labelled: the training data whose label a semi-supervised pair is shown; None for all data
             in one stream.
         arguments: of :func:`ppl_vae.training.fit`, but for the data and the run.
         folder: of the run.
-        resume: go on with what is there.
+        resume: go on with the run in the folder.
     """
 
     configuration: Configuration
@@ -106,12 +106,12 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
 
 
 def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
-    """Return what is to be done.
+    """Return the training that was typed.
 
     Raises:
-        UsageError: if there is no such configuration, or it does not go together.
+        UsageError: if there is no such configuration, or its entries contradict each other.
         ConfigError: if an entry is wrong.
-        ValueError: if the data do not suit.
+        ValueError: if the data are incompatible.
         OSError: if the data are not there.
     """
     given = typed.configuration
@@ -124,7 +124,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
     if partly and not said and _is_shipped(given):
-        # Which labels are known, the data say; a configuration that comes with the package cannot.
+        # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
     check_labels(data, configuration.data)
     try:
@@ -184,7 +184,7 @@ def _folder(typed: Any, configuration: Configuration) -> Path:
     """Return the folder of the run.
 
     Raises:
-        UsageError: if a run is given, and not what is to become of it.
+        UsageError: if a run is given without --resume or --out.
     """
     given = typed.configuration
     here = Path(given) if given is not None and (Path(given) / FILE).is_file() else None
@@ -203,7 +203,7 @@ def _folder(typed: Any, configuration: Configuration) -> Path:
 
 
 def _before(typed: Any, folder: Path) -> Configuration | None:
-    """Return the configuration of the training that is to go on, if one is.
+    """Return the configuration of the run that is resumed, if any.
 
     Raises:
         UnsafeError: if there is a link in its folder.
@@ -223,7 +223,7 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
 
 
 def check_folder(plan: Plan) -> None:
-    """Raise an error if there is a run already, or another one than is to go on.
+    """Raise an error if there is a run already, or one with other settings to resume.
 
     Raises:
         UsageError: likewise.
@@ -235,11 +235,11 @@ def check_folder(plan: Plan) -> None:
             f"another --out"
         )
     if plan.resume and there:
-        plan.configuration.check_goes_on(Run(plan.folder).configuration, plan.folder)
+        plan.configuration.check_resumes(Run(plan.folder).configuration, plan.folder)
 
 
 class _Written:
-    """Writes what a run folder has besides what ``fit`` writes, while that holds the folder.
+    """Writes the configuration and the trained pair, as callbacks of a training.
 
     Args:
         plan: whose folder.
@@ -248,12 +248,12 @@ class _Written:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.pair: Any = None
-        """What is trained."""
+        """The pair that is trained."""
         self.summary = ""
-        """What the data are taken to be."""
+        """How the data are interpreted."""
 
     def on_run_open(self) -> None:
-        """Write the configuration: the training is about to begin, or to go on."""
+        """Write the configuration, before the first step."""
         if _may_be_first():
             show(self.summary)
             clear_leftovers(self._plan.folder)
@@ -291,7 +291,7 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
     if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
         raise ConfigError(
             f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
-            f"{told(devices)}"
+            f"{brief(devices)}"
         )
     try:
         return Fabric(
@@ -310,8 +310,8 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
         ) from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"devices: {told(devices)} with accelerator {settings.accelerator} and strategy "
-            f"{told(strategy)} cannot be had: {reason(error)}"
+            f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
+            f"{brief(strategy)} are not available: {reason(error)}"
         ) from error
 
 
@@ -325,7 +325,7 @@ def _is_shipped(given: str | None) -> bool:
 
 
 def _may_be_first() -> bool:
-    """Tell whether this process, not yet among others, may be the one that writes."""
+    """Tell whether this process may be the first one, before the others are started."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
@@ -337,7 +337,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
 
     configuration = plan.configuration
     settings = configuration.fit
-    pyro.set_rng_seed(settings.seed)  # of which the initial weights follow
+    pyro.set_rng_seed(settings.seed)  # of the initial weights
     written.pair = pair = from_config(
         configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
     )
@@ -360,19 +360,19 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
 
 
 def _initialise(pair: Pair, init: str, tells: bool) -> None:
-    """Give a pair the weights of another, and say which.
+    """Load the weights of another pair, and report which.
 
     Raises:
-        StorageError: if there are none, or none that suits.
+        StorageError: if there are none, or none that matches.
     """
     found = io.load_matching(pair, pair_in(init))
     if tells:
-        rest = [("new", found.new), ("not taken over", found.left)]
-        told = (f"; {words}: {_few(names)}" for words, names in rest if names)
-        say(f"--init {init}: {len(found.taken)} tensors are taken over{''.join(told)}")
+        rest = [("new", found.new), ("not used", found.left)]
+        told = (f"; {words}: {_shortened(names)}" for words, names in rest if names)
+        say(f"--init {init}: {len(found.taken)} tensors are loaded{''.join(told)}")
 
 
-def _few(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
 
@@ -404,6 +404,6 @@ def _summary(plan: Plan, fitted: FitResult) -> str:
 
 
 def _with_flag(message: str) -> str:
-    """Return an error of the model with the flag that mends it."""
+    """Return an error of the model with the flag that fixes it."""
     path, missing, _ = message.partition(" is missing: ")
     return f"{message}; on the command line --{path}" if missing and " " not in path else message

@@ -248,7 +248,7 @@ def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -
 def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
     """Return the mapping or list that holds the last key of a path; made if it is missing."""
     from ppl_vae.io.config import ConfigError  # not above: slow to import
-    from ppl_vae.io.errors import told
+    from ppl_vae.io.errors import brief
 
     node: Any = tree
     for depth, key in enumerate(path[:-1]):
@@ -260,7 +260,7 @@ def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
             entry = SCALAR.get(key, "class") if depth == 0 else "class"
             if not isinstance(child, str) and entry == "class":
                 raise ConfigError(
-                    f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {told(child)}, which has "
+                    f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {brief(child)}, which has "
                     f"no entries"
                 )
             child = {entry: child}

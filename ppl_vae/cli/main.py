@@ -1,4 +1,4 @@
-"""From what is typed to an exit code."""
+"""The entry point: from the words typed to an exit code."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import TextIO
 
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
 from ppl_vae.cli.flags import Flag, in_flags
-from ppl_vae.cli.output import forget, open_streams, say, take_all_letters
+from ppl_vae.cli.output import forget, open_streams, replace_unencodable, say
 from ppl_vae.cli.parser import parsed
 from ppl_vae.errors import LONGEST, reason
 from ppl_vae.spec import entries
 
 _INTERRUPTED = 130
-# Parts refuse each other by these; NotImplementedError is of an estimator that suits no such pair.
-_OF_WHAT_WAS_TYPED = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
+# Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
+_OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
 _OWNERS = re.compile(r"(fit|load|report|from_\w+): ")
 
 
 def command() -> None:
-    """Be the program ``ppl-vae``: run what was typed, and exit."""
+    """Run ``ppl-vae`` with the words typed, and exit."""
     open_streams()
     warnings.showwarning = _show_warning
     sys.exit(_main(sys.argv[1:], whole_process=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what was typed, and return the exit code; results go to stdout, all else to stderr.
+    """Run a command, and return the exit code; results go to stdout, all else to stderr.
 
     Args:
         argv: the words after ``ppl-vae``; those of the process if not given.
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], *, whole_process: bool) -> int:
-    take_all_letters()
+    replace_unencodable()
     flags: list[Flag] = []
     arguments: Mapping[str, str] = {}
     try:
@@ -58,7 +58,7 @@ def _main(words: list[str], *, whole_process: bool) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever read the results has left
+    except BrokenPipeError:  # the reader of stdout has gone
         forget(sys.stdout)
         return FAILURE
     except Exception as error:
@@ -67,7 +67,7 @@ def _main(words: list[str], *, whole_process: bool) -> int:
             raise
         if "--debug" in words and sys.stderr is not None:
             traceback.print_exception(error, file=sys.stderr)
-        say(f"error: {_told(error, flags, arguments)}")
+        say(f"error: {_message(error, flags, arguments)}")
         return code
 
 
@@ -80,7 +80,7 @@ def _prepare() -> None:
 
 
 def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
-    # Each is imported when it is needed: a page of help, and what is mistyped, take no time.
+    # Imported when needed: help and usage errors take no time.
     if name == "fit":
         from ppl_vae.cli import fit
 
@@ -99,22 +99,22 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
 
 
 def _code(error: Exception) -> int | None:
-    """Return the exit code of an error that is no fault of the program; None of one that is."""
+    """Return the exit code of an error of the user's; None for a bug."""
     if isinstance(error, UsageError):
         return USAGE
     from ppl_vae.io import StorageError  # not above: slow to import
 
     if isinstance(error, (StorageError, OSError)):
         return FAILURE
-    return USAGE if isinstance(error, _OF_WHAT_WAS_TYPED) else None
+    return USAGE if isinstance(error, _OF_USE) else None
 
 
-def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
-    """Return what an error says, in the words of whoever typed, on two lines at most."""
+def _message(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
+    """Return an error's message in terms of flags, on two lines at most."""
     if error.__cause__ is not None:
         from ppl_vae.io.config import ConfigError  # not above: slow to import
 
-        if isinstance(error.__cause__, ConfigError):  # which says it in the words of an entry
+        if isinstance(error.__cause__, ConfigError):  # which names the entry
             error = error.__cause__
     text = reason(error, LONGEST) if isinstance(error, OSError) else str(error)
     text = _OWNERS.sub("", text, count=1) if _OWNERS.match(text) else text
@@ -123,7 +123,7 @@ def _told(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, str])
 
 
 def _arguments(name: str, typed: Namespace) -> dict[str, str]:
-    """Return the names that Python has for what is typed, and the flag of each."""
+    """Return the flag of each argument in Python."""
     if name != "fit":
         return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
     flags = {e.name: f"--{e.path}" for section in ("data", "fit") for e in entries(section)}
@@ -139,5 +139,5 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if issubclass(category, UserWarning):  # others are for whoever writes code
+    if issubclass(category, UserWarning):  # others are for developers
         say(f"warning: {message}")

@@ -1,4 +1,4 @@
-"""What the commands print: results to stdout, all else to stderr, whatever these can take."""
+"""Printing: results to stdout, all else to stderr, in whatever encoding these have."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ codecs.register_error(_HANDLER, _replaced)
 
 
 def open_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr one that takes everything.
+    """Open /dev/null in place of a missing stdin, stdout or stderr.
 
-    The next file that is opened would be in its place, and get what is printed.
+    Otherwise the next file that is opened would take its place, and get what is printed.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -37,8 +37,8 @@ def open_streams() -> None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
-def take_all_letters() -> None:
-    """Let stdout and stderr print what they have no letters for in other words: k-hat, +-."""
+def replace_unencodable() -> None:
+    """Replace characters that stdout and stderr cannot encode: k-hat, +-."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, TypeError, ValueError):  # of another kind, or closed
             if codecs.lookup(stream.encoding).name != "utf-8":
@@ -46,21 +46,21 @@ def take_all_letters() -> None:
 
 
 def show(*lines: object) -> None:
-    """Print results on stdout: nothing that a terminal would act upon."""
+    """Print results on stdout, without control characters."""
     if sys.stdout is not None:
         shown = (printable(str(line), newlines=True) for line in lines)
         print(*shown, sep="\n", flush=True)
 
 
 def say(text: object) -> None:
-    """Print a message on stderr, likewise, if there is one and somebody reads it."""
+    """Print a message on stderr, if it is open."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             print(f"ppl-vae: {message(text)}", file=sys.stderr, flush=True)
 
 
 def forget(stream: Any) -> None:
-    """Print no more to a stream that cannot be written; what is left would be at the exit."""
+    """Discard what is left in a stream that cannot be written, before the exit flushes it."""
     with suppress(Exception):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

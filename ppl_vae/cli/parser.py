@@ -1,4 +1,4 @@
-"""What can be typed, and the pages of help; nothing slow is imported for them."""
+"""The parsers of the commands and their help, without slow imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ppl_vae.cli import class_names
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORT, SWAPS, Flag, entry_of, nearest, split
 from ppl_vae.cli.output import show
-from ppl_vae.spec import SECTIONS, entries, usual
+from ppl_vae.spec import ARGUMENTS, SECTIONS, entries
 from ppl_vae.version import __version__
 
 _TITLES = {
@@ -39,7 +39,7 @@ _SHORT = {path: f"--{name.replace('_', '-')}" for name, path in SHORT.items()}
 
 
 class _Formatter(RawDescriptionHelpFormatter):
-    """Says what a flag is if it is not given."""
+    """Adds the default of a flag."""
 
     def _get_help_string(self, action: Action) -> str:
         if action.default in (None, False, SUPPRESS) or "[" in (action.help or ""):
@@ -48,10 +48,10 @@ class _Formatter(RawDescriptionHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """Raises an error of ours, where Python's writes the usage and ends the process."""
+    """Raises UsageError where argparse prints the usage and exits."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with what was typed.
+        """Raise an error in our words.
 
         Raises:
             UsageError: always.
@@ -71,15 +71,15 @@ class Parser(ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """The flags that can be typed."""
+        """The flags of the command."""
         return [flag for action in self._actions for flag in action.option_strings]
 
 
 def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
-    """Return the command, what is typed for it, and the entries of a configuration among that.
+    """Return the command, its options, and the entries of a configuration.
 
     Raises:
-        UsageError: if it cannot be followed.
+        UsageError: if the command line is wrong.
         SystemExit: after a page of help, the version or a shell's completion.
     """
     top, commands = parsers()
@@ -97,7 +97,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
                     f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
                     f"the commands"
                 )
-            # Help and the version end it here; a shell's completion needs the shell.
+            # --help and --version exit here.
             typed = top.parse_args([f"{known[_one(name)]}{equals}{value}", *rest])
             _completion(top, typed.print_completion)
             raise SystemExit(0)
@@ -110,7 +110,7 @@ def parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
     rest, entries = split(rest, own, command)
     flags, more = one.parse_known_args(rest)
     if more:
-        raise UsageError(f"{more[0]!r} is one word too many; {one.format_usage().strip()}")
+        raise UsageError(f"{more[0]!r} is unexpected; {one.format_usage().strip()}")
     return command, flags, entries
 
 
@@ -190,8 +190,8 @@ def _fit(commands: Any) -> Parser:
         commands,
         "fit",
         "[CONFIG]",
-        "Train a pair. A configuration says all; every entry of it is also a flag, which wins.\n"
-        "The run folder gets config.yaml (all of it, every default written out), checkpoints,\n"
+        "Train a pair. A configuration has all settings; each is also a flag, and flags win.\n"
+        "The run folder gets config.yaml (with every default written out), checkpoints,\n"
         "history.csv, validation.csv and, at the end, model/. Ctrl-C saves.",
         "ppl-vae fit gmvae --data mnist --out runs/gmvae",
         "ppl-vae fit runs/gmvae --resume                      # goes on after Ctrl-C",
@@ -223,7 +223,7 @@ def _fit(commands: Any) -> Parser:
     _common(group)
     group = made.add_argument_group(
         "parts, by name",
-        "Widths follow by themselves; other arguments of a part are flags with its path, such as\n"
+        "Widths are inferred; other arguments of a part are flags with its path, such as\n"
         "--model.prior.components 100, --model.posterior.net.hidden [200,200],\n"
         "--model.likelihood.scale learned, --estimator.num_particles 10.",
     )
@@ -235,7 +235,7 @@ def _fit(commands: Any) -> Parser:
             listed = class_names.classes(name)
             group.add_argument(flag, choices=listed, metavar="NAME", help=", ".join(listed))
     _entry(group, "model.latent_dim", "N", "dimensions of z")
-    _entry(group, "optimizer.lr", "X", f"learning rate [{usual('optimizer')['lr']}]")
+    _entry(group, "optimizer.lr", "X", f"learning rate [{ARGUMENTS['optimizer'].default['lr']}]")
     for section in SECTIONS:
         group = made.add_argument_group(_TITLES[section])
         for e in entries(section):
@@ -310,7 +310,7 @@ def _sample(commands: Any) -> Parser:
         "sample",
         "RUN",
         "Draw data from the model of a trained run: z from the prior, then the mean of p(x|z).\n"
-        "Of a model that is given a class, as many of each class. Images are a picture, all else\n"
+        "A model conditioned on a class draws as many of each. Images give a picture, other data\n"
         "values.",
         "ppl-vae sample runs/gmvae -n 64",
         "ppl-vae sample runs/gmvae --draw --out x.npy",
@@ -327,8 +327,8 @@ def _reconstruct(commands: Any) -> Parser:
         commands,
         "reconstruct",
         "RUN",
-        "Show the first test data of a trained run, and their reconstructions right below; of\n"
-        "data that are no images, the values.",
+        "Show the first test data of a trained run, with their reconstructions below; for data\n"
+        "other than images, the values.",
         "ppl-vae reconstruct runs/gmvae -n 50",
     )
     made.add_argument("run", metavar="RUN", help="the folder of a run")
@@ -338,7 +338,7 @@ def _reconstruct(commands: Any) -> Parser:
 
 
 class _AsTyped(Action):
-    """Keeps the flag that was typed beside its value."""
+    """Stores the flag that was typed beside its value."""
 
     def __call__(self, parser: object, namespace: Namespace, values: Any, flag: Any = None) -> None:
         setattr(namespace, self.dest, values)
@@ -380,7 +380,7 @@ def _costs(made: Parser) -> None:
 
 
 def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:
-    """Return what reads an integer of at least so much, or the word ``all``."""
+    """Return a parser of integers of at least ``least``, or of the word ``all``."""
 
     def read(text: str) -> int | str:
         if all and text == "all":

@@ -20,7 +20,7 @@ from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.signature import arguments_of, convert
-from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.errors import brief, suggestion
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
 _NOT_OPTIMIZERS = ("LBFGS", "SparseAdam")
@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, type]] = {
 
 def _check_length(value: object, length: int, path: str) -> None:
     if not isinstance(value, (list, tuple)) or len(value) != length:
-        raise ConfigError(f"{path} must be a list of {length}, got {told(value)}")
+        raise ConfigError(f"{path} must be a list of {length}, got {brief(value)}")
 
 
 _GIVEN_LATER = {"params", "optimizer"}
@@ -91,14 +91,14 @@ class Named:
             given = {"class": given}
         if not isinstance(given, Mapping):
             raise ConfigError(
-                f"{section} must be the name of a class or a mapping, got {told(given)}"
+                f"{section} must be the name of a class or a mapping, got {brief(given)}"
             )
         classes, name = KINDS[section], given.get("class")
         if name is None:
             raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
         if not isinstance(name, str) or name not in classes:
             raise ConfigError(
-                f"{section}: there is no class {told(name)} here; {suggestion(str(name), classes)}"
+                f"{section}: there is no class {brief(name)} here; {suggestion(str(name), classes)}"
             )
         known = {
             k: a for k, a in arguments_of(classes[name], section).items() if k not in _GIVEN_LATER

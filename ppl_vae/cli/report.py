@@ -31,9 +31,9 @@ def run(flags: Any) -> int:
     refuse_links(runs[0].folder)
     try:
         destination(out)
-    except OSError as error:  # a run that can be read alone: the numbers can be told
+    except OSError as error:  # the run is read-only: print the numbers
         with tempfile.TemporaryDirectory() as folder:
-            show(reported(runs, Path(folder), flags))
+            show(reported(runs, Path(folder), flags, figures=False))
         say(f"error: {error}; here, --out")
         return FAILURE
     return _written(runs, out, flags)
@@ -45,11 +45,11 @@ def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
     return SUCCESS
 
 
-def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
-    """Evaluate runs on the test data that they have in common.
+def reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
+    """Evaluate runs on their common test data.
 
     Raises:
-        UsageError: if they have not, or a folder is no run.
+        UsageError: if their data differ, or a folder is not a run.
     """
     first = runs[0].configuration.data
     for other in runs[1:]:
@@ -66,7 +66,7 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
     if len(set(names)) < len(names):
         raise UsageError("a run is given twice; give each once")
     pairs = {name: one.pair(flags.device) for name, one in zip(names, runs, strict=True)}
-    # Of data with noise, masses are given the levels; a density has to have been trained on it.
+    # Masses are given the levels of noisy data; a density must have been trained on the noise.
     noisy = [one for one in runs if one.configuration.data.dequantise]
     for one, pair in zip(runs, pairs.values(), strict=True):
         if noisy and one not in noisy and not pair.observation.is_discrete:
@@ -90,4 +90,5 @@ def reported(runs: Sequence[Run], out: Path, flags: Any) -> Report:
         seed=flags.seed,
         progress=not flags.quiet,
         compile=flags.compile,
+        figures=figures,
     )

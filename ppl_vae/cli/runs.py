@@ -1,4 +1,4 @@
-"""The folder of a run, as the other commands read it."""
+"""The folder of a run, for the commands that read it."""
 
 from __future__ import annotations
 
@@ -46,27 +46,29 @@ class Run:
         """The resolved configuration.
 
         Raises:
-            UsageError: if the folder is no run.
+            UsageError: if the folder is not a run.
             ConfigError: if it cannot be read.
         """
         if not (self.folder / FILE).is_file():
-            raise UsageError(f"RUN: {_no_run(self.folder)}")
+            raise UsageError(f"RUN: {_not_a_run(self.folder)}")
         tree = read(self.folder / FILE)
         if is_pair(tree):
-            raise UsageError(f"RUN: {self.folder} is a saved pair, and no run; {_of(self.folder)}")
+            raise UsageError(
+                f"RUN: {self.folder} is a saved pair, not a run; {_run_or_load(self.folder)}"
+            )
         return Configuration.of(tree)
 
     def pair(self, device: str) -> Pair:
         """Return the trained pair, to evaluate it.
 
         Raises:
-            UsageError: if the training has not come to its end, or there is no such device.
+            UsageError: if the training has not finished, or there is no such device.
             StorageError: if the files cannot be used.
         """
-        _ = self.configuration  # says what is wrong where this is no run
+        _ = self.configuration  # raises if this is not a run
         if not (self.folder / MODEL).is_dir():
             raise UsageError(
-                f"{self.folder}: the training has not come to its end, so that there is no model; "
+                f"{self.folder}: the training has not finished, so there is no model; "
                 f"go on with: {resume(self.folder)}"
             )
         pair = io.load(self.folder / MODEL, device=device_of(device)).eval()
@@ -75,7 +77,7 @@ class Run:
         return pair
 
     def data(self, split: str) -> Dataset:
-        """Return the training or the test data of the run, as they were drawn there."""
+        """Return the training or the test data of the run, binarised as there."""
         settings = self.configuration.data
         data = datasets.loaded(settings, split)
         return data.dequantised(settings.seed) if settings.dequantise else data
@@ -90,27 +92,29 @@ class Run:
             rows = csv.DictReader(text.splitlines(keepends=True))
             return [(float(row["step"]), float(row["loss"])) for row in rows]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise DamagedError(f"{path} is no history of a training: {reason(error)}") from error
+            raise DamagedError(
+                f"{path} is not the history of a training: {reason(error)}"
+            ) from error
 
 
-def _no_run(folder: Path) -> str:
+def _not_a_run(folder: Path) -> str:
     if folder.is_file():
         own = folder.parent if (folder.parent / FILE).is_file() else "the folder that fit wrote"
-        return f"{folder} is a file, and a run is a folder; give {own}"
+        return f"{folder} is a file, not a run; give {own}"
     if not folder.exists():
         return f"there is no folder {folder}; give the folder that ppl-vae fit wrote"
-    return f"{folder} is no run: {FILE} is missing; give the folder that ppl-vae fit wrote"
+    return f"{folder} is not a run: {FILE} is missing; give the folder that ppl-vae fit wrote"
 
 
-def _of(pair: Path) -> str:
+def _run_or_load(pair: Path) -> str:
     run = pair.resolve().parent
     if pair.resolve().name == MODEL and (run / FILE).is_file():
-        return f"give the run that it is of, {pair.parent}"
+        return f"give its run, {pair.parent}"
     return f"load it in Python, ppl_vae.load({str(pair)!r}), or train from it, fit --init {pair}"
 
 
 def pair_in(given: str) -> Path:
-    """Return the folder of the saved pair that a run, or a saved pair, has.
+    """Return the folder of a saved pair, given it or its run.
 
     Raises:
         UsageError: if there is none.
@@ -119,11 +123,15 @@ def pair_in(given: str) -> Path:
     if (folder / MODEL / FILE).is_file():
         return folder / MODEL
     if not (folder / FILE).is_file():
-        what = f"{folder} holds no run and no saved pair" if folder.is_dir() else "no such folder"
+        what = (
+            f"{folder} holds neither a run nor a saved pair"
+            if folder.is_dir()
+            else "no such folder"
+        )
         raise UsageError(f"--init {given}: {what}; give the folder of a trained run")
     if not is_pair(read(folder / FILE)):
         raise UsageError(
-            f"--init {given}: the training has not come to its end; go on with: {resume(folder)}"
+            f"--init {given}: the training has not finished; go on with: {resume(folder)}"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""``ppl-vae sample`` and ``ppl-vae reconstruct``: images as a picture, and all data as values."""
+"""``ppl-vae sample`` and ``ppl-vae reconstruct``: a picture of images, or values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reconstruct(flags: Any) -> int:
     pyro.set_rng_seed(flags.seed)
     x, again = shown.args[0].cpu(), pair.reconstruct(*shown.args, **shown.kwargs).cpu()
     if (mask := shown.kwargs.get("mask")) is not None:
-        x = x.masked_fill(~mask.cpu(), torch.nan)  # a picture has a gap there
+        x = x.masked_fill(~mask.cpu(), torch.nan)  # blank in the picture
 
     def draw(shape: tuple[int, ...], ax: Any) -> None:
         from ppl_vae import plots
@@ -66,7 +66,7 @@ def _generated(pair: Any, number: int, mean: bool) -> Tensor:
         return pair.generate(number, mean=mean).cpu()
     if pair.num_classes is None:
         raise UsageError(
-            "sample: this ConditionalVAE is given vectors, which a command line has none of; use "
+            "sample: this ConditionalVAE is conditioned on vectors, which cannot be typed; use "
             "ppl_vae.load(run / 'model').generate(c) in Python"
         )
     labels = torch.arange(number, device=_device(pair)) * pair.num_classes // number
@@ -78,7 +78,7 @@ def _device(pair: Pair) -> torch.device:
 
 
 def _file(run: Run, flags: Any, name: str) -> Path:
-    """Return where to write; if that is not given, a picture of images, and else the values."""
+    """Return the file to write: by default a picture of images, and values of other data."""
     if flags.file is None:
         images = len(run.data("test").event_shape) > 1
         return run.folder / f"{name}{'.png' if images else '.csv'}"
@@ -98,7 +98,7 @@ def _write(
     values: Mapping[str, Tensor],
     draw: Callable[[tuple[int, ...], Any], None],
 ) -> int:
-    """Write values by name, or the picture of them, and say where."""
+    """Write values, or a picture of them, and print where."""
     if file.suffix not in VALUES:
         _picture(file, run.data("test").event_shape, draw)
         show(f"picture: {file}")
@@ -114,7 +114,7 @@ def _write(
 
 
 def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
-    """Write a row for each datum, and a column for each value, flat: x1, x2, ..."""
+    """Write a row for each datum and a column for each value: x1, x2, ..."""
     rows = {name: x.flatten(1) for name, x in values.items()}
     header = [f"{name}{i + 1}" for name, x in rows.items() for i in range(x.shape[1])]
     with file.open("w", newline="", encoding="utf-8") as text:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.errors import suggestion, told
+from ppl_vae.io.errors import brief, suggestion
 
 if TYPE_CHECKING:
     from ppl_vae.training import EarlyStopping, PiecewiseConstant
@@ -44,7 +44,7 @@ def in_steps(length: Any, total: int, path: str) -> Any:
     if not 0 < length <= 1:
         raise ConfigError(
             f"{path} must be a number of steps, or a fraction of the training above 0 and at most "
-            f"1, such as 0.1, got {told(length)}"
+            f"1, such as 0.1, got {brief(length)}"
         )
     return max(1, round(length * total))
 
@@ -83,7 +83,7 @@ def beta(given: Any) -> Any:
     name = next(iter(given), "")
     if len(given) != 1 or name not in WARM_UPS:
         raise ConfigError(
-            f"fit.beta must be a number or one schedule, got {told(given)}; "
+            f"fit.beta must be a number or one schedule, got {brief(given)}; "
             f"{suggestion(name, WARM_UPS)}"
         )
     schedule, length = WARM_UPS[name]
@@ -104,7 +104,7 @@ def particles(given: Any) -> PiecewiseConstant | None:
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"fit.num_particles must be a schedule, {{milestones: [M, ...], values: [K, ...]}}, "
-            f"got {told(given)}; a constant number is --estimator.num_particles"
+            f"got {brief(given)}; a constant number is --estimator.num_particles"
         )
     return _made(PiecewiseConstant, given, "fit.num_particles")
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation.guards import Guards, ObjectIds
 from ppl_vae.compilation.input_guards import assumed, input_guards, recorded_labels
+from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.compilation.saved_state import SavedState, preserved
 from ppl_vae.compilation.verification import (
     Outcome,
@@ -32,7 +33,8 @@ from ppl_vae.compilation.verification import (
 from ppl_vae.labels import Labels
 from ppl_vae.random_state import restored
 
-Graph = Callable[..., Tensors]
+Graph = Callable[..., Callable[[], Tensors]]
+"""Takes the arguments; returns a sampler of results."""
 
 MAX_GRAPHS = 32
 """How many graphs of a function are kept."""
@@ -53,7 +55,8 @@ class CompiledFunction:
 
     ``make_fx`` runs the function once, through Pyro's effect handlers and any backward pass in it,
     and records the operations on tensors; Inductor compiles them. Random numbers come from torch's
-    generators in the same order, so that compiled and uncompiled draws are equal.
+    generators in the same order, so that compiled and uncompiled draws are equal. A sampler runs
+    once what no draw reaches (:func:`invariant_split`).
 
     A graph is valid while its guards hold; when one fails, another graph is made. Guarded are
 
@@ -128,21 +131,22 @@ class CompiledFunction:
         return self.prepare(*tensors, constants=constants)()
 
     def prepare(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
-        """Check guards, compile if needed, and return the call as a function without arguments.
+        """Check guards, compile if needed, and return the call as a function without arguments."""
+        return self._graph(tensors, constants, split=False)(*tensors)
 
-        Each call of it draws anew.
+    def sampler(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
+        """Return a function without arguments, each call of which gives results for new draws.
 
-        Args:
-            tensors: arguments of the function.
-            constants: what else it depends on.
+        What depends on no draw (an encoding of the data, say) is computed now, and once.
         """
-        return partial(self._graph(tensors, constants), *tensors)
+        return self._graph(tensors, constants, split=True)(*tensors)
 
-    def _graph(self, tensors: tuple[Tensor, ...], constants: Hashable) -> Graph:
+    def _graph(self, tensors: tuple[Tensor, ...], constants: Hashable, *, split: bool) -> Graph:
         """Return the graph for such arguments, or the function itself."""
+        uncompiled = partial(partial, self._function)
         if self.failed or _PYRO_STACK:
             self.guards = None
-            return self._function
+            return uncompiled
         changed = self._update_guards()
         signature = (constants, len(tensors))
         before = None
@@ -153,12 +157,12 @@ class CompiledFunction:
             self._labels[signature] = labels
         assert self.guards is not None
         inputs = input_guards(tensors, self._labels[signature])
-        key = (self.guards.key, inputs, constants)
+        key = (self.guards.key, inputs, constants, split)
         if key not in self._graphs:
             with assumed(tensors, inputs):
-                graph = self._compile(tensors, before, changed)
+                graph = self._compile(tensors, before, changed, split=split)
             if graph is None:
-                return self._function
+                return uncompiled
             self._graphs[key] = graph
             if len(self._graphs) > MAX_GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
@@ -199,7 +203,12 @@ class CompiledFunction:
         return {**{n: module for n, module in modules if module is not None}, **self._dependencies}
 
     def _compile(
-        self, tensors: tuple[Tensor, ...], before: SavedState | None, changed: str | None
+        self,
+        tensors: tuple[Tensor, ...],
+        before: SavedState | None,
+        changed: str | None,
+        *,
+        split: bool,
     ) -> Graph | None:
         """Return the compiled graph for such tensors; None where there is none.
 
@@ -207,6 +216,7 @@ class CompiledFunction:
             tensors: the function's arguments.
             before: what programs held before anything was tried; None if it is what they hold.
             changed: what has changed since the last call.
+            split: whether what no draw reaches is a graph of its own.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
@@ -228,9 +238,13 @@ class CompiledFunction:
             ):
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
-            options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
-            compiled = torch.compile(traced, dynamic=False, options=options)
-            graph = partial(_run, compiled, self._num_persistent if cuda else None)
+            *first, last = invariant_split(traced) if split else (traced,)
+            graph = partial(
+                _run,
+                [_inductor(part, cuda=False) for part in first],
+                _inductor(last, cuda=cuda),
+                self._num_persistent if cuda else None,
+            )
             # A CUDA graph is recorded at the second run and replayed from the third on.
             for _ in range(3 if cuda else 1):
                 self._verify(graph, tensors, expected, tolerance(traced))
@@ -293,7 +307,7 @@ class CompiledFunction:
         """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
         with restored(), preserved(self._roots) as saved, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a compiler's, not the program's
-            results = graph(*tensors)
+            results = graph(*tensors)()
             got = Outcome(results, saved.changed_tensors(), torch_generators())
         if not all(map(torch.equal, got.generators, expected.generators)):
             raise ArithmeticError("its graph draws other random numbers")
@@ -320,15 +334,36 @@ class CompiledFunction:
             return replace(expected, results=self._function(*tensors))
 
 
+def _inductor(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:
+    options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
+    return torch.compile(traced, dynamic=False, options=options)
+
+
 @torch.no_grad()
-def _run(compiled: Graph, num_persistent: int | None, *tensors: Tensor) -> Tensors:
-    """Run a graph; with a number, of a CUDA graph, copy so many of the first results."""
-    if num_persistent is None:
-        return compiled(*tensors)
-    torch.compiler.cudagraph_mark_step_begin()
-    found = compiled(*tensors)
-    first = (t if t is None else t.clone() for t in found[:num_persistent])
-    return (*first, *found[num_persistent:])
+def _run(
+    first: list[Callable[..., Tensors]],
+    last: Callable[..., Tensors],
+    num_persistent: int | None,
+    *tensors: Tensor,
+) -> Callable[[], Tensors]:
+    """Run what no draw reaches; return a sampler that runs the rest.
+
+    With a number, ``last`` is a CUDA graph, and so many of its first results are copied.
+    """
+    inputs: Tensors = tensors
+    for part in first:
+        inputs = (*tensors, *part(*tensors))
+
+    @torch.no_grad()
+    def sample() -> Tensors:
+        if num_persistent is None:
+            return last(*inputs)
+        torch.compiler.cudagraph_mark_step_begin()
+        found = last(*inputs)
+        persistent = (t if t is None else t.clone() for t in found[:num_persistent])
+        return (*persistent, *found[num_persistent:])
+
+    return sample
 
 
 def _stacklevel() -> int:

@@ -1,14 +1,13 @@
 """Datasets held in memory, and batches drawn from them by index.
 
-A `Dataset` keeps the values as they came (one byte per grey pixel) with a ``scale``: the pixel that
-a model sees is ``value / scale``. A scale that is left out follows from the dtype, and a likelihood
-of counts then takes integers as they are. Grey values are binarised for a Bernoulli likelihood,
-taken as they are (``binarise="none"``) for one of grey levels, and dequantised for a density.
-Missing entries are False in its ``mask``, and NaN in what is drawn from it: nothing takes them for
-data. What was done to values on their way is in its ``conversions``.
+A `Dataset` keeps the stored values (one byte per grey pixel) with a ``scale``: a model sees
+``value / scale``. The default scale follows from the dtype; a likelihood of counts then takes
+integers unscaled. Grey values are binarised for a Bernoulli likelihood, left as they are
+(``binarise="none"``) for one of grey levels, and dequantised for a density. Missing entries are
+False in the ``mask``, and NaN in x. ``conversions`` records what was done to the values.
 
-Loaders resume exactly, by ``state_dict`` and ``load_state_dict``: `Batches` and `SemiSupervised`, a
-stream with labels beside one without, at no cost; loaders that are not ours as `Replayed`.
+Loaders resume by ``state_dict`` and ``load_state_dict``, exactly and at no cost: `Batches`, and
+`SemiSupervised`, a labelled stream beside an unlabelled one. `ResumableLoader` wraps any other.
 
 Example:
     >>> from ppl_vae import data
@@ -23,19 +22,17 @@ Example:
 """
 
 from ppl_vae.data.batches import Batches
-from ppl_vae.data.binarisation import BINARISE
 from ppl_vae.data.builtin import LOADERS
 from ppl_vae.data.custom import from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.images import IMAGE_SUFFIXES
 from ppl_vae.data.loading import SPLITS, load
 from ppl_vae.data.minibatch import Batch, MaskedBatch, Part
-from ppl_vae.data.replay import Replayed
+from ppl_vae.data.resumable_loader import ResumableLoader
 from ppl_vae.data.semisupervised import SemiSupervised
+from ppl_vae.data.value_transform import BINARISE
 
 __all__ = [
     "BINARISE",
-    "IMAGE_SUFFIXES",
     "LOADERS",
     "SPLITS",
     "Batch",
@@ -43,7 +40,7 @@ __all__ = [
     "Dataset",
     "MaskedBatch",
     "Part",
-    "Replayed",
+    "ResumableLoader",
     "SemiSupervised",
     "from_file",
     "from_folder",

@@ -1,4 +1,4 @@
-"""NumPy's files, read with no more memory than they are long, and no pickles."""
+"""Safe reading of NumPy files: no pickles, no more memory than the file is long."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from numpy.lib import format as npy
 from ppl_vae.errors import quoted, reason
 from ppl_vae.files import memory, opened
 
-_NAMES = 2**20
-"""Bytes of an archive's list of its arrays, at most."""
-_HEADER = 2**16
+_MAX_DIRECTORY = 2**20
+"""Bytes of an archive's directory, at most."""
+_MAX_HEADER = 2**16
 """Bytes of an array's header, at most."""
-_METHODS = {zipfile.ZIP_STORED: "uncompressed", zipfile.ZIP_DEFLATED: "deflated"}
-"""How numpy writes: np.savez and np.savez_compressed."""
-_OTHERS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
-_ZEROS = 2**28, 200
-"""An array of an archive that is greater than the first may be compressed to this share."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compression by np.savez and np.savez_compressed."""
+_OTHER_METHODS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
+_BOMB = 2**28, 200
+"""Arrays of more bytes than the first must not be compressed by more than the second."""
 
 
 def read_arrays(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays of some names in a ``.npz`` file, and all names that it has.
+    """Return the arrays named by ``keys`` in a ``.npz`` file, and the names of all its arrays.
 
-    A ``.npy`` file has the one name ``x``.
+    The array of a ``.npy`` file is named ``x``.
 
     Raises:
-        OSError: if it cannot be opened.
-        ValueError: if it is no such file, is damaged, or claims to be more than it is.
+        OSError: it cannot be opened.
+        ValueError: not such a file, damaged, or shorter than it claims.
     """
     with opened(path) as file:
         try:
@@ -44,20 +44,20 @@ def read_arrays(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray
             return _archive(file, keys)
         except (EOFError, MemoryError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(reason(error)) from error
-        except (KeyError, NotImplementedError, RuntimeError) as error:  # of odd archives
+        except (KeyError, NotImplementedError, RuntimeError) as error:  # unusual archives
             raise ValueError(f"the archive cannot be read, {reason(error)}") from error
 
 
 def _archive(file: BinaryIO, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    with zipfile.ZipFile(_Short(file)) as archive:
+    with zipfile.ZipFile(_DirectoryReader(file)) as archive:
         found: dict[str, np.ndarray] = {}
         names = [entry.filename.removesuffix(".npy") for entry in archive.infolist()]
         for key in keys:
             if names.count(key) > 1:
-                raise ValueError(f"it has the array {quoted(key)} twice")
+                raise ValueError(f"duplicate array {quoted(key)}")
             if key in names:
                 entry = archive.infolist()[names.index(key)]
-                _refuse_unusual(key, entry)
+                _check_compression(key, entry)
                 with zipfile.ZipFile(file) as whole, whole.open(entry) as stream:
                     try:
                         found[key] = _array(stream, entry.file_size)
@@ -71,13 +71,13 @@ class _PickledError(ValueError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the entries are Python objects, which are pickled; convert them with .astype(float), "
-            "or text with .astype(str), where there is none '' before"
+            "the entries are Python objects, which would be unpickled; convert numbers with "
+            ".astype(float), strings with .astype(str)"
         )
 
 
-class _Short(io.RawIOBase):
-    """A file of which the end is read, where an archive's list is, if that is not long."""
+class _DirectoryReader(io.RawIOBase):
+    """A file whose reads are limited to an archive's directory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -95,25 +95,25 @@ class _Short(io.RawIOBase):
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        if size > _NAMES:
-            raise ValueError(f"its list of arrays is longer than {_NAMES} bytes")
-        return self._file.read(_NAMES if size < 0 else size)
+        if size > _MAX_DIRECTORY:
+            raise ValueError(f"its directory is longer than {_MAX_DIRECTORY} bytes")
+        return self._file.read(_MAX_DIRECTORY if size < 0 else size)
 
 
-def _refuse_unusual(key: str, entry: zipfile.ZipInfo) -> None:
-    """Refuse, before anything is decompressed, what numpy would not have written."""
+def _check_compression(key: str, entry: zipfile.ZipInfo) -> None:
+    """Raise ValueError, before decompressing, for what NumPy would not have written."""
     if entry.compress_type not in _METHODS:
         number = entry.compress_type
-        method = _OTHERS.get(number, f"method {number}")
+        method = _OTHER_METHODS.get(number, f"method {number}")
         raise ValueError(
-            f"{quoted(key)} is compressed by {method}, and numpy reads and writes only "
-            f"{' and '.join(_METHODS.values())} arrays; write it with np.savez"
+            f"{quoted(key)} must be uncompressed or deflated, as NumPy writes it, got {method}; "
+            f"write it with np.savez"
         )
-    size, share = _ZEROS
-    if entry.file_size > size and entry.compress_size < entry.file_size // share:
+    size, ratio = _BOMB
+    if entry.file_size > size and entry.compress_size < entry.file_size // ratio:
         raise ValueError(
-            f"{quoted(key)} claims {entry.file_size} bytes and has {entry.compress_size} in the "
-            f"file; if that is right, write it with np.savez, uncompressed"
+            f"{quoted(key)} claims {entry.file_size} bytes, compressed to {entry.compress_size}; "
+            f"if that is right, write it uncompressed, with np.savez"
         )
 
 
@@ -121,16 +121,16 @@ def _array(stream: Any, size: int) -> np.ndarray:
     """Return the array in a stream of so many bytes."""
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"there is no version {version} of the format")
+        raise ValueError(f"unknown version {version} of the format")
     length = stream.read(2 if version == (1, 0) else 4)
-    if int.from_bytes(length, "little") > _HEADER:
-        raise ValueError(f"its header is longer than {_HEADER} bytes")
+    if int.from_bytes(length, "little") > _MAX_HEADER:
+        raise ValueError(f"its header is longer than {_MAX_HEADER} bytes")
     text = stream.read(int.from_bytes(length, "little"))
-    # A header of version 3 is one of version 2 in another encoding, which the numbers do not need.
+    # Version 3 differs from version 2 in the encoding of the header alone.
     head = io.BytesIO(length + text)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        shape, in_columns, dtype = read(head, max_header_size=_HEADER)
+        shape, in_columns, dtype = read(head, max_header_size=_MAX_HEADER)
     except (RecursionError, SyntaxError, TypeError) as error:
         raise ValueError(f"its header cannot be read, {reason(error)}") from error
     if dtype.hasobject:
@@ -138,24 +138,24 @@ def _array(stream: Any, size: int) -> np.ndarray:
     count = 1
     for length_ in shape:
         if length_ < 0:
-            raise ValueError(f"its header gives {quoted(shape)} as its shape")
+            raise ValueError(f"its header has the shape {quoted(shape)}")
         count *= length_
     needed = count * dtype.itemsize
-    there = size - 8 - len(length) - len(text)
-    if needed != there:
-        raise ValueError(f"its header promises {quoted(needed)} bytes, and {there} follow")
+    found = size - 8 - len(length) - len(text)
+    if needed != found:
+        raise ValueError(f"its header promises {quoted(needed)} bytes, got {found}")
     if needed > memory():
         raise ValueError(f"it needs {needed} bytes of memory, more than this machine has")
-    values = np.frombuffer(_exactly(stream, needed), dtype)
+    values = np.frombuffer(_read_exactly(stream, needed), dtype)
     return values.reshape(shape, order="F" if in_columns else "C")
 
 
-def _exactly(stream: Any, size: int) -> bytearray:
+def _read_exactly(stream: Any, size: int) -> bytearray:
     data, at = bytearray(size), 0
     view = memoryview(data)
     while at < size:
         part = stream.readinto(view[at : at + 2**24])
         if not part:
-            raise ValueError(f"it is cut short, after {at} of {size} bytes")
+            raise ValueError(f"it is truncated, after {at} of {size} bytes")
         at += part
     return data

@@ -1,4 +1,4 @@
-"""Datasets by name: the bundled digits, and those that torchvision reads and downloads."""
+"""Datasets by name: scikit-learn's digits, and those that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:
     if not (images.exists() and labels.exists()):
         source = partial(getattr(_torchvision_datasets(), class_name), train=train)
         _downloaded(name, root, f"{class_name}/raw/{images.name} and so on", source)
-    # Not by torchvision, which would rather have the pickles that older versions of it left.
+    # Not by torchvision, which prefers the pickles that its older versions left.
     try:
         values, targets = read_idx(images, 3), read_idx(labels, 1)
         return Dataset(values.unsqueeze(1), targets.long(), name, scale=255)
@@ -48,7 +48,7 @@ def _omniglot(root: Path, split: str) -> Dataset:
     part = "images_background" if split == "train" else "images_evaluation"
     expected = f"omniglot-py/{part}.zip and, unpacked, omniglot-py/{part}"
     found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
-    # torchvision numbers the characters in the order of os.listdir, which differs between machines.
+    # torchvision numbers the characters in the order of os.listdir, which depends on the machine.
     files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
     images, _ = read_images(files, size=(28, 28), grey=True)
     return Dataset(255 - images, labels, "omniglot", scale=255)
@@ -82,36 +82,36 @@ def _fetch(name: str, root: Path, expected: str, source: Callable[..., Any]) -> 
     try:
         return source(root, download=False)
     except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if "download=True" not in str(error):  # torchvision's words for files that are not there
+        if "download=True" not in str(error):  # torchvision's message for missing files
             raise _damaged(name, root, error) from error
     _downloaded(name, root, expected, source)
     return source(root, download=False)
 
 
 def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]) -> None:
-    """Download a torchvision dataset, or raise FileNotFoundError with where it could have been."""
+    """Download a torchvision dataset, or raise FileNotFoundError with where it may lie."""
     try:
         _download(root, source)
     except (HTTPException, OSError, RuntimeError) as error:
         lines = str(error).strip().split("\n")  # what failed, every mirror tried, the last failure
-        of_files = isinstance(error, OSError) and error.filename is not None
-        told = reason(error if of_files else " ".join(dict.fromkeys((lines[0], lines[-1]))))
+        is_of_file = isinstance(error, OSError) and error.filename is not None
+        short = reason(error if is_of_file else " ".join(dict.fromkeys((lines[0], lines[-1]))))
         raise FileNotFoundError(
             f"dataset {name!r} must be in {quoted(root)} (as {expected}) or be downloadable, got "
-            f"neither: {told}. Set root= or the environment variable PPL_VAE_DATA to the folder "
+            f"neither: {short}. Set root= or the environment variable PPL_VAE_DATA to the folder "
             f"that holds {expected.split('/')[0]}/, or load it once with a network"
         ) from error
 
 
 def _damaged(name: str, root: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"the files of {name!r} in {quoted(root)} must be whole, got: {reason(error)}; delete them "
-        f"and load again"
+        f"the files of {name!r} in {quoted(root)} are incomplete or corrupt: {reason(error)}; "
+        f"delete them and load again"
     )
 
 
 def _download(root: Path, source: Callable[..., Any]) -> None:
-    """Download beside ``root`` and move in what is complete: a broken download leaves nothing."""
+    """Download beside ``root`` and move complete files there: a failure leaves nothing."""
     existing = next(p for p in (root, *root.parents) if p.is_dir())
     with tempfile.TemporaryDirectory(prefix=".ppl_vae-", dir=existing) as staging:
         source(Path(staging), download=True)

@@ -1,4 +1,4 @@
-"""Datasets of your own values: tensors, arrays, NumPy files, folders of images."""
+"""Datasets from tensors, arrays, NumPy files and folders of images."""
 
 from __future__ import annotations
 
@@ -30,22 +30,20 @@ def from_tensor(
     name: str = "tensor",
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Make a dataset of tensors: ``x`` of shape ``(N, *event)``, ``labels`` of shape ``(N,)``.
+    """Make a dataset of tensors; arguments are as in `Dataset`, except for those below.
 
-    Labels and the names of their ``classes`` are as in `Dataset`: -1, NaN, None and an empty string
-    are no label.
-
-    ``scale`` is the value that means 1.0. Left out, it is 255 for uint8, 1 for all others; for
-    uint8 with nothing above 1 it must be given, since both are common there. A likelihood of counts
-    takes integers as they are where it is left out.
-
-    Images are ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Those of shape ``(N, H, W, C)`` are
-    recognised by their sizes, if the last is 1, 3 or 4 and the first is not, and brought into that
-    order; ``conversions`` of the dataset says so. ``channels="last"`` or ``"first"`` says it where
-    the sizes do not, as those of (3, 32, 3), which are an error without.
-
-    ``mask``, boolean and of the shape of ``x``, is True where a value is observed. With
-    ``missing="nan"`` NaN means that it is not; without, NaN is an error.
+    Args:
+        x: shape ``(N, *event)``; images ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Images of shape
+            ``(N, H, W, C)`` are recognised if the last size is 1, 3 or 4 and the first is not, and
+            permuted, which ``conversions`` records.
+        labels: shape ``(N,)``.
+        scale: must be given for uint8 values of which none is above 1: both 1 and 255 are common.
+        mask: True where a value is observed.
+        missing: ``"nan"`` if NaN means missing; otherwise NaN is an error.
+        channels: ``"first"`` or ``"last"``, for images whose sizes do not tell, such as
+            (3, 32, 3), which is an error without it.
+        name: for messages and reports.
+        classes: the names of the classes.
 
     Example:
         >>> from_tensor(torch.rand(100, 784))
@@ -57,7 +55,7 @@ def from_tensor(
     if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
         raise ValueError(
             f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
-            f"scale=1 if they are 0/1 or counts, scale=255 if they are 8-bit grey values"
+            f"give 1 for 0/1 or counts, 255 for 8-bit grey values"
         )
     conversions: tuple[str, ...] = ()
     if _channels_are_last(x.shape[1:], channels):
@@ -82,7 +80,7 @@ def from_numpy(
     name: str = "array",
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Make a dataset of arrays, which are copied; otherwise as `from_tensor`."""
+    """Make a dataset of copies of arrays; see `from_tensor`."""
     return from_tensor(
         as_tensor("x", x),
         labels,
@@ -106,49 +104,48 @@ def from_file(
     mask: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read a ``.npy`` file (values) or a ``.npz`` file.
+    """Read a ``.npy`` file (values) or a ``.npz`` file (values, and perhaps labels and a mask).
 
-    That holds ``x``, the values, and if need be ``y``, labels, and ``mask``, booleans of the
-    values' shape that are True where one is observed; ``from_file(path, x="data", y="target")``
-    where they have other names, and other arrays beside them are then left alone. ``scale``,
-    ``missing``, ``channels`` and ``classes`` are as in `from_tensor`.
+    Args:
+        path: the file.
+        scale: as in `from_tensor`, and so are ``missing``, ``channels`` and ``classes``.
+        x: the name of the values in a ``.npz`` file, by default x.
+        y: of the labels, by default y, if there are any.
+        mask: of the mask, by default mask, if there is one. If no name is given, there must be no
+            other arrays.
 
-    Raises FileNotFoundError, or ValueError for a damaged file, one without an array that is named,
-    or, where none is named, one without ``x`` or with anything else.
+    Raises FileNotFoundError, or ValueError for a damaged file or other arrays than expected.
     """
     path = path_of("", "path", path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
     given = {"x": x, "y": y, "mask": mask}
-    named = {what: key for what, key in given.items() if key is not None}
-    keys = {what: key or what for what, key in given.items()}
+    named = {argument: key for argument, key in given.items() if key is not None}
+    keys = {argument: key or argument for argument, key in given.items()}
     if named and path.suffix == ".npy":
-        came = ", ".join(f"{what}={quoted(key)}" for what, key in named.items())
+        got = ", ".join(f"{argument}={quoted(key)}" for argument, key in named.items())
         raise ValueError(
-            f"{quoted(path)} is a .npy file, of one array without a name, got {came}; drop it, or "
-            f"give a .npz file"
+            f"{quoted(path)} is a .npy file, whose array has no name, got {got}; drop it, or give "
+            f"a .npz file"
         )
     try:
         arrays, found = read_arrays(path, tuple(keys.values()))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
-            f"be read: {reason(error)}; write it again with np.save or np.savez"
+            f"be read: {reason(error)}; save it again with np.save or np.savez"
         ) from error
-    has = reason(", ".join(found[:20])) or "no arrays"
-    for what, key in {"x": keys["x"], **named}.items():
+    for argument, key in {"x": keys["x"], **named}.items():
         if key not in arrays and named:
             raise ValueError(
-                f"{quoted(path)} must have the array {quoted(key)}, given as {what}=, got {has}; "
-                f"give one of those"
+                f"{quoted(path)} must have the array {quoted(key)}, given as {argument}=, got "
+                f"{_names(found)}"
             )
     others = [key for key in found if key not in keys.values()]
     if not named and ("x" not in arrays or others):
         raise ValueError(
-            f"{quoted(path)} must have the key x (values) and may have y (labels) and mask (True "
-            f"where observed), and nothing else, got "
-            f"{reason(', '.join((others or found)[:20])) or 'no keys'}; name "
-            f"those of its arrays that are meant: x=, y="
+            f"{quoted(path)} must have the array x (values), may have y (labels) and mask, and no "
+            f"others, got {_names(others or found)}; give the names of its arrays: x=, y="
         )
     return from_numpy(
         arrays[keys["x"]],
@@ -169,19 +166,19 @@ def from_folder(
     grey: bool | None = None,
     classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read a folder of 8-bit images. Subfolders, in sorted order, are classes if there are any.
+    """Read a folder of 8-bit images. Its subfolders, if any, are the classes, sorted by name.
 
-    They have the folders' names. What becomes of images on the way (transparency and further frames
-    dropped, a palette or CMYK made RGB, another size) is in ``conversions`` of the dataset.
+    Conversions of the images (transparency and further frames dropped, palette or CMYK to RGB,
+    resizing) are in ``conversions`` of the dataset.
 
     Args:
-        path: the folder. Names that start with a dot and files of other kinds are passed over.
+        path: the folder. Hidden files and files of other kinds are ignored.
         size: resize to ``(height, width)``, or to a square; None if all images have one size.
-        grey: shape ``(N, 1, height, width)`` if True, RGB, ``(N, 3, height, width)``, if False;
-            None is grey if all images are, else RGB.
-        classes: the names of the subfolders, in another order or with others; see `Dataset`.
+        grey: shape ``(N, 1, height, width)`` if True, RGB, ``(N, 3, height, width)``, if False; if
+            None, grey if all images are, else RGB.
+        classes: the names of the subfolders in another order, perhaps with others; see `Dataset`.
 
-    Raises FileNotFoundError where there is no image, ValueError for an image that cannot be read.
+    Raises FileNotFoundError if there is no image, ValueError for an image that cannot be read.
     """
     path = path_of("", "path", path).expanduser()
     grey = None if grey is None else flag("", "grey", grey)
@@ -190,20 +187,19 @@ def from_folder(
     folders, loose = [p for p in visible(path) if p.is_dir()], image_files(path)
     if folders and loose:
         raise ValueError(
-            f"{quoted(path)} must hold either images or subfolders, got both "
-            f"{quoted(loose[0].name)} and {quoted(folders[0].name)}; move the images into a "
-            f"subfolder"
+            f"{quoted(path)} must hold either images or subfolders, got both, "
+            f"{quoted(loose[0].name)} and {quoted(folders[0].name)}; move the images to a subfolder"
         )
     nested = next((p for folder in folders for p in visible(folder) if p.is_dir()), None)
     if nested is not None:
         raise ValueError(
-            f"{quoted(path)} must hold images in subfolders, one for each class, got the folder "
-            f"{quoted(nested.relative_to(path))}; move its images up, or give a folder of classes"
+            f"{quoted(path)} must hold one subfolder of images per class, got the folder "
+            f"{quoted(nested.relative_to(path))}; move its images up"
         )
     files, number = labelled_files(folders) if folders else (loose, None)
     if not files:
         raise FileNotFoundError(
-            f"{quoted(path)} must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in its "
+            f"{quoted(path)} must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in "
             f"subfolders, got none"
         )
     names = tuple(folder.name for folder in folders)
@@ -219,21 +215,25 @@ def from_folder(
     )
 
 
+def _names(keys: Sequence[str]) -> str:
+    return reason(", ".join(keys[:20])) or "no arrays"
+
+
 def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
-    """Tell whether data are images (H, W, C), as is said, or else by their sizes."""
+    """Return whether items are images (H, W, C), by ``channels`` or else by their sizes."""
     if channels is None:
         if is_ambiguous(event):
             raise ValueError(
                 f"x of shape (N, {', '.join(map(str, event))}) may have {event[0]} channels first "
-                f"or {event[-1]} last; say which, first or last: channels=, or --data.channels"
+                f"or {event[-1]} last; give channels= (--data.channels), first or last"
             )
         return has_channels_last(event)
     if channels not in ("first", "last"):
         raise ValueError(f'channels must be "first", "last" or None, got {describe(channels)}')
     if len(event) != 3:
         raise ValueError(
-            f"channels={channels!r} is of images of three dimensions, got items of shape "
-            f"{tuple(event)}; leave it out (grey images (N, H, W) have one channel)"
+            f"channels={channels!r} needs images of three dimensions, got items of shape "
+            f"{tuple(event)}; leave it out"
         )
     return channels == "last"
 
@@ -246,15 +246,15 @@ def _height_and_width(size: object) -> tuple[int, int]:
 
 
 def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:
-    """Return what is observed: where the mask is True and, if NaN is what is missing, not NaN."""
+    """Return the mask, False also at NaN if NaN means missing."""
     if missing is None:
         return mask
     if missing != "nan":
         raise ValueError(f'missing must be "nan" or None, got {describe(missing)}')
     if not x.is_floating_point():
         raise TypeError(
-            f'missing="nan" is of floating values, got {describe(x)}, which hold no NaN; leave it '
-            f"out, or give mask="
+            f'missing="nan" needs floating-point values, got {describe(x)}; leave it out, or give '
+            f"mask="
         )
     if mask is None:
         return ~x.isnan()

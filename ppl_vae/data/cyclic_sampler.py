@@ -1,4 +1,4 @@
-"""Items that go round: one shuffled pass after another, cut into batches of one size."""
+"""One shuffled pass after another, cut into batches of one size."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl_vae.data.loader_state import check_state, in_state, place, random_state
+from ppl_vae.data.loader_state import check_state, count_in, generator_at, rng_state_in
 
 
-class Cycle:
-    """Batches without end of the numbers 0, ..., ``count - 1``, each equally often, up to one.
+class CyclicSampler:
+    """Endless batches of the indices 0, ..., ``count - 1``, drawn equally often, up to one.
 
-    A batch that a pass does not fill begins the next pass: all have one size, and an item may come
-    twice in such a batch.
+    A batch that a pass does not fill is completed by the next pass, so that all have one size; an
+    item may come twice in such a batch.
 
     Args:
         count: how many items.
         batch_size: items per batch; at most ``count`` are used.
-        generator: of the order of every pass, on the device where the batches are to be.
+        generator: of the order of every pass, on the device of the batches.
+        owner: for messages.
     """
 
-    def __init__(self, count: int, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, count: int, batch_size: int, generator: torch.Generator, owner: str = "CyclicSampler"
+    ) -> None:
         self.count = count
         self.batch_size = min(batch_size, count)
         self.generator = generator
-        # Of the pass under way: its order, how much of it was drawn, and where it began. A pass
-        # begins when an item of it is needed.
+        self._owner = owner
+        # Of the current pass: its order, how much of it was drawn, the random state at its start.
         self._order = torch.empty(0, dtype=torch.int64)
         self._position = 0
         self._start = generator.get_state()
@@ -44,7 +47,7 @@ class Cycle:
         return batch
 
     def state_dict(self) -> dict[str, object]:
-        """Return the place in the pass, and the random states where it began and of now."""
+        """Return the position in the pass, and the random states at its start and of now."""
         return {
             "position": self._position,
             "start": self._start.clone(),
@@ -52,21 +55,20 @@ class Cycle:
             "settings": {"items": self.count, "device": self.generator.device.type},
         }
 
-    def checked(self, state: object) -> tuple[int, Tensor, Tensor]:
-        """Return what `restore` takes; raise TypeError or ValueError for a state of another."""
-        owner = "SemiSupervised, labelled"
-        check_state(owner, state, self.state_dict())  # type: ignore[arg-type]
+    def parsed(self, state: object) -> tuple[int, Tensor, Tensor]:
+        """Return what `restore` takes; raise TypeError or ValueError for an incompatible state."""
+        check_state(self._owner, state, self.state_dict())  # type: ignore[arg-type]
         assert isinstance(state, Mapping)
         start, now = (
-            random_state(owner, state, key, self.generator) for key in ("start", "generator")
+            rng_state_in(self._owner, state, key, self.generator) for key in ("start", "generator")
         )
-        return place(owner, state, "position", self.count), start, now
+        return count_in(self._owner, state, "position", self.count), start, now
 
     def restore(self, position: int, start: Tensor, now: Tensor) -> None:
-        """Go on from there: the order is made again, no batch is drawn again."""
-        # Before the first batch there is no pass.
-        order = self._permutation(in_state(self.generator, start)) if position else None
-        self._order = torch.empty(0, dtype=torch.int64) if order is None else order
+        """Resume there: the order is drawn again, batches are not."""
+        self._order = torch.empty(0, dtype=torch.int64)
+        if position:  # before the first batch there is no pass
+            self._order = self._permutation(generator_at(self.generator, start))
         self._position, self._start = position, start
         self.generator.set_state(now)
 

@@ -11,7 +11,7 @@ MAX_LEVELS = 2**16
 """The most levels between which float32 has room for noise (7 bits of it)."""
 
 
-def levels_of(values: Tensor, scale: int | float, name: str) -> int:
+def count_levels(values: Tensor, scale: int | float, name: str) -> int:
     """Return scale + 1; raise ValueError unless the values are integers 0, ..., scale."""
     problem = ""
     if scale != int(scale) or scale >= MAX_LEVELS:
@@ -29,15 +29,8 @@ def levels_of(values: Tensor, scale: int | float, name: str) -> int:
     return int(scale) + 1
 
 
-def checked_levels(values: Tensor, scale: int | float, levels: object, name: str) -> int:
-    """Return the levels; raise TypeError or ValueError unless values can be of them, plus noise.
-
-    Args:
-        values: those that are observed.
-        scale: the value that means 1.0.
-        levels: what they are said to be dequantised from.
-        name: of the data, for the message.
-    """
+def check_dequantised(values: Tensor, scale: int | float, levels: object, name: str) -> int:
+    """Return the levels; raise an error unless the observed values can be (k + u) / levels."""
     levels = integer("", "dequantised_levels", levels, 2)
     if levels > MAX_LEVELS:
         raise ValueError(f"dequantised_levels must be at most {MAX_LEVELS}, got {levels}")
@@ -51,22 +44,17 @@ def checked_levels(values: Tensor, scale: int | float, levels: object, name: str
     return levels
 
 
-def check_alone(binarise: str) -> None:
-    """Raise ValueError if the data are binarised as well as dequantised, or have too few bits."""
+def check_precision() -> None:
+    """Raise ValueError if torch's default dtype has too few bits for noise."""
     if torch.finfo(torch.get_default_dtype()).bits < 32:
         raise ValueError(
             f"dequantise=True needs float32 or float64, got torch's default dtype "
             f"{torch.get_default_dtype()}, in which noise would round to another level"
         )
-    if binarise != "none":
-        raise ValueError(
-            f"dequantise=True must come with binarise='none', got binarise={binarise!r}; data are "
-            f"binarised for a Bernoulli or dequantised for a density, not both"
-        )
 
 
-def noisy(level: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:
-    """Return v = (level + u) / levels, u ~ U[0, 1), for floating integers; v is in (0, 1).
+def add_noise(level: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:
+    """Return v = (level + u) / levels in (0, 1), u ~ U[0, 1), for integers of a floating dtype.
 
     u is the middle of one of 2^b equal steps, with the b bits that float32 has left beside the
     integer (15 for 256 levels): nothing rounds to another level, and floor(levels * v), in float64,

@@ -1,4 +1,4 @@
-"""Files of MNIST and those like it.
+"""IDX files, the format of MNIST.
 
 Source of the format: LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.
 """
@@ -13,26 +13,26 @@ from torch import Tensor
 
 from ppl_vae.files import opened
 
-LARGEST = 2**30
-"""Bytes of a file, at most: the greatest of MNIST has 47 million."""
-_BYTES = 8  # the number of the type: unsigned bytes
+MAX_BYTES = 2**30
+"""Size of a file, at most; MNIST's largest has 47 million bytes."""
+_UINT8 = 8  # the code of the dtype
 
 
 def read_idx(path: Path, ndim: int) -> Tensor:
-    """Return the unsigned bytes of an IDX file: two zeros, type, ndim, the sizes, the values.
+    """Return the uint8 values of an IDX file: two zeros, dtype, ndim, the sizes, the values.
 
     Raises:
-        OSError: if it cannot be opened.
-        ValueError: if it holds something else, or is not as long as its header says.
+        OSError: it cannot be opened.
+        ValueError: another dtype or number of dimensions, or not as long as its header says.
     """
-    with opened(path, LARGEST) as file:
+    with opened(path, MAX_BYTES) as file:
         data = bytearray(file.read())
     head = 4 + 4 * ndim
-    if data[:4] != bytes([0, 0, _BYTES, ndim]) or len(data) < head:
-        raise ValueError(f"{path.name} is no IDX file of {ndim} dimensions of bytes")
+    if data[:4] != bytes([0, 0, _UINT8, ndim]) or len(data) < head:
+        raise ValueError(f"{path.name} is not an IDX file of uint8 in {ndim} dimensions")
     shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, head, 4)]
     if math.prod(shape) != len(data) - head:
         raise ValueError(
-            f"the header of {path.name} promises {shape}, and {len(data) - head} bytes follow"
+            f"the header of {path.name} promises {shape}, got {len(data) - head} bytes"
         )
     return torch.frombuffer(data, dtype=torch.uint8)[head:].reshape(shape).clone()

@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp")
-# Pillow goes by what is in a file, whatever its name, and would start Ghostscript for PostScript.
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-LARGEST = 2**28
-"""Bytes of an image file, at most."""
-MOST_PIXELS = 2**26
-"""Pixels of an image, at most: a file of a few bytes can have very many."""
-MOST_FILES = 2**20
+# Pillow ignores the suffix, and would start Ghostscript for PostScript.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_BYTES = 2**28
+"""Size of an image file, at most."""
+MAX_PIXELS = 2**26
+"""Pixels of an image, at most: a small file can decompress to very many."""
+MAX_FILES = 2**20
 """Entries of a folder, at most."""
 
-# What Pillow raises for damaged files of one format or another; OverflowError and MemoryError are
-# of sizes that lie.
-_NOT_READ = (
+# What Pillow raises for damaged files; OverflowError and MemoryError for false sizes.
+_PILLOW_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError),
     *(OverflowError, MemoryError, struct.error, zlib.error),
 )
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what is in ``folder``, sorted, but for names that start with a dot."""
+    """Return the entries of ``folder``, sorted, without hidden ones."""
     if not folder.is_dir():
         return []
-    if not _few(folder):
-        raise ValueError(
-            f"{quoted(folder)} has more than {MOST_FILES} entries, which is slow to read and to "
-            f"list; put the values into one .npy file, with np.save"
-        )
+    with os.scandir(folder) as entries:
+        if next(islice(entries, MAX_FILES, None), None) is not None:
+            raise ValueError(
+                f"{quoted(folder)} must have at most {MAX_FILES} entries, got more; save the "
+                f"values as one .npy file, with np.save"
+            )
     return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
 
 
@@ -58,13 +58,14 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def labelled_files(folders: Iterable[Path]) -> tuple[list[Path], Tensor]:
-    """Return the image files of all ``folders``, each labelled with the number of its folder."""
+    """Return the image files of all ``folders``, and for each the number of its folder."""
     found = [(file, label) for label, folder in enumerate(folders) for file in image_files(folder)]
     return [file for file, _ in found], torch.tensor([label for _, label in found])
 
 
 _GREY = ("1", "L", "LA", "La")
-"""Pillow's modes of images without colour."""
+"""Pillow's modes without colour."""
+_WITHOUT_COLOUR = "grey made three equal channels"
 
 
 def read_images(
@@ -75,14 +76,14 @@ def read_images(
     Args:
         files: the images.
         size: resize to ``(height, width)``.
-        grey: one channel if True, three if False; three where any image has colour if None.
+        grey: one channel if True, three if False; if None, three if any image has colour.
 
     Returns:
-        The images, and in words what was done to some of them.
+        The images, and descriptions of their conversions.
     """
     done: Counter[str] = Counter()
     first = _read_image(files[0], size, grey, done)
-    images = _room_for(first, files)
+    images = _empty_like(first, files)
     for i, file in enumerate(files):
         image = _read_image(file, size, grey, done) if i else first
         if image.shape[1:] != first.shape[1:]:
@@ -90,25 +91,23 @@ def read_images(
                 f"images must have one size, got {tuple(first.shape[1:])} in {quoted(files[0])} "
                 f"and {tuple(image.shape[1:])} in {quoted(file)}; give size=(height, width)"
             )
-        if len(image) > images.shape[1]:  # the first one that has colour
-            colour = _room_for(image, files)
+        if len(image) > images.shape[1]:  # the first with colour
+            colour = _empty_like(image, files)
             colour[:i] = images[:i]
             images = colour
         images[i] = image
     if images.shape[1] == 1:
         del done[_WITHOUT_COLOUR]
-    told = (f"{what} in {count} of {len(files)} images" for what, count in done.items())
-    return images, tuple(told)
+    return images, tuple(
+        f"{what} in {count} of {len(files)} images" for what, count in done.items()
+    )
 
 
-_WITHOUT_COLOUR = "grey made three equal channels"
-
-
-def _room_for(image: Tensor, files: list[Path]) -> Tensor:
-    """Return a tensor for as many images as there are files, all as one is."""
+def _empty_like(image: Tensor, files: list[Path]) -> Tensor:
+    """Return an uninitialised tensor for the images of all files, each of the shape of one."""
     if (needed := image.numel() * len(files)) > memory():
         raise ValueError(
-            f"{len(files)} images as {quoted(files[0])} need {needed} bytes of memory, more than "
+            f"{len(files)} images like {quoted(files[0])} need {needed} bytes, more memory than "
             f"this machine has; give a smaller size="
         )
     return image.new_empty((len(files), *image.shape))
@@ -120,25 +119,25 @@ def _read_image(
     from PIL import ExifTags, Image, ImageOps
 
     try:
-        with opened(file, LARGEST) as read, warnings.catch_warnings():
-            # Pillow's own limit is greater; and it warns of images that are read.
+        with opened(file, MAX_BYTES) as read, warnings.catch_warnings():
+            # Pillow's own limit is higher, and it warns of images that are read.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(read, formats=IMAGE_FORMATS) as found:
-                _refuse_depth(found)
-                if found.width * found.height > MOST_PIXELS:
+            with Image.open(read, formats=_FORMATS) as found:
+                _check_depth(found)
+                if found.width * found.height > MAX_PIXELS:
                     raise ValueError(
-                        f"it has {found.width} x {found.height} pixels, and may have "
-                        f"{MOST_PIXELS}; make it smaller first"
+                        f"it has {found.width} x {found.height} pixels, more than {MAX_PIXELS}; "
+                        f"make it smaller first"
                     )
                 has_colour = _has_colour(found)
-                # Of a camera that was not upright; loading a TIFF turns it, and drops the tag.
-                turned = found.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+                # Loading a TIFF rotates it, and drops the tag.
+                rotated = found.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
                 image = found.convert("RGB" if (has_colour if grey is None else not grey) else "L")
                 done.update(_conversions(found, has_colour, grey))
-                if turned:
+                if rotated:
                     ImageOps.exif_transpose(image, in_place=True)
-                    done["turned as its EXIF orientation says"] += 1
-    except (*_NOT_READ, Image.DecompressionBombError) as error:
+                    done["rotated by its EXIF orientation"] += 1
+    except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{quoted(file)} must be a readable 8-bit image: {reason(error)}"
         ) from error
@@ -158,26 +157,28 @@ def _has_colour(image: Image.Image) -> bool:
     return image.mode not in _GREY
 
 
-def _refuse_depth(image: Image.Image) -> None:
-    """Raise ValueError for more than 8 bits per channel, which Pillow would drop without a word."""
-    # Of colour the mode does not tell, but how the file's bytes are unpacked does: RGB;16B, or in
-    # .ppm files the greatest value.
-    how = [tile[3] for tile in getattr(image, "tile", ())]
-    deep = any(";16" in str(h) or (isinstance(h, tuple) and _greatest(h) > 255) for h in how)
-    if image.mode[0] in "IF" or deep:
+def _check_depth(image: Image.Image) -> None:
+    """Raise ValueError for more than 8 bits per channel, which Pillow would drop silently."""
+    # For colour the mode does not say, but the arguments of the decoder do: RGB;16B, or for .ppm
+    # files the largest value.
+    decoders = [tile[3] for tile in getattr(image, "tile", ())]
+    is_deep = any(";16" in str(d) or _largest_value(d) > 255 for d in decoders)
+    if image.mode[0] in "IF" or is_deep:
         raise ValueError(
-            f"it has mode {image.mode} of more than 8 bits per channel; save it with 8, or all "
-            f"images in one .npy file, and give its scale"
+            f"it has mode {image.mode} of more than 8 bits per channel; save it with 8, or save "
+            f"all images as one .npy file and give its scale"
         )
 
 
-def _greatest(unpacked: tuple[object, ...]) -> int:
-    """Return the second entry of how a .ppm file's bytes are unpacked."""
-    return unpacked[1] if unpacked[1:] and isinstance(unpacked[1], int) else 0
+def _largest_value(decoder: object) -> int:
+    match decoder:
+        case (_, int(largest), *_):
+            return largest
+    return 0
 
 
 def _conversions(image: Image.Image, has_colour: bool, grey: bool | None) -> Iterator[str]:
-    """Say what becomes of an image."""
+    """Yield descriptions of the conversions of an image."""
     if getattr(image, "is_animated", False):
         yield "frames after the first dropped"
     if image.has_transparency_data:
@@ -190,8 +191,3 @@ def _conversions(image: Image.Image, has_colour: bool, grey: bool | None) -> Ite
         yield "colour made grey"
     elif not has_colour and not grey:
         yield _WITHOUT_COLOUR
-
-
-def _few(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return next(islice(entries, MOST_FILES, None), None) is None

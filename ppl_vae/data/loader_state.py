@@ -1,4 +1,4 @@
-"""Where a run through the epochs of a loader stands, and which saved states suit it."""
+"""The position of a loader in its epochs, and checks of saved states."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from torch import Tensor
 from ppl_vae.errors import describe, quoted, reason
 
 
-class Epochs:
-    """The epoch under way, from 0, and how many of its batches were handed out, its position.
+class Progress:
+    """The current epoch, from 0, and its position: how many of its batches were yielded.
 
-    An iteration calls `begin`, `advance` before it hands out a batch, and `end`. Of several that
-    are under way the latest counts; an iteration from before a `restore` is over.
+    An iteration calls `begin`, `advance` before it yields a batch, and `end`. If several are under
+    way, only the latest is counted; those from before a `restore` must not continue.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.position = 0
-        self.start = torch.empty(0, dtype=torch.uint8)  # the random state where the epoch began
-        self._waiting = True  # for an iteration to take up this epoch
+        self.start = torch.empty(0, dtype=torch.uint8)  # the random state at the epoch's start
+        self._pending = True  # this epoch awaits an iteration
         self._latest = 0  # number of the latest iteration
-        self._over = 0  # iterations up to this one may not go on
+        self._expired = 0  # iterations up to this number must not continue
 
     def begin(self) -> int:
-        """Take up the epoch that waits, else leave this one for the next; return a number."""
-        if not self._waiting:
+        """Start the pending epoch, or else the next one; return the iteration's number."""
+        if not self._pending:
             self.epoch, self.position = self.epoch + 1, 0
-        self._waiting = False
+        self._pending = False
         self._latest += 1
         return self._latest
 
     def check(self, owner: str, iteration: int) -> None:
-        """Raise RuntimeError where another place was loaded since ``iteration`` began."""
-        if iteration <= self._over:
+        """Raise RuntimeError if a state was loaded since ``iteration`` began."""
+        if iteration <= self._expired:
             raise RuntimeError(
                 f"{owner}: an iteration must begin after load_state_dict, got one from before it; "
-                f"leave that loop and iterate anew"
+                f"iterate anew"
             )
 
     def advance(self, iteration: int) -> None:
@@ -47,18 +47,18 @@ class Epochs:
             self.position += 1
 
     def end(self, iteration: int) -> None:
-        """Make the next epoch wait."""
+        """Move on to the next epoch."""
         if iteration == self._latest:
-            self.epoch, self.position, self._waiting = self.epoch + 1, 0, True
+            self.epoch, self.position, self._pending = self.epoch + 1, 0, True
 
     def restore(self, epoch: int, position: int) -> None:
-        """Make this place wait for an iteration that takes it up."""
-        self.epoch, self.position, self._waiting = epoch, position, True
-        self._over = self._latest
+        """Let the next iteration resume from this position."""
+        self.epoch, self.position, self._pending = epoch, position, True
+        self._expired = self._latest
 
 
 def check_state(owner: str, state: Mapping[str, object], like: Mapping[str, object]) -> None:
-    """Raise unless ``state`` has the keys of ``like``, and the same ``settings``.
+    """Raise unless ``state`` has the keys and the ``settings`` of ``like``.
 
     Raises:
         TypeError: not a dict.
@@ -73,28 +73,22 @@ def check_state(owner: str, state: Mapping[str, object], like: Mapping[str, obje
         raise ValueError(
             f"{owner}: state must have the keys {', '.join(sorted(like))}, got {keys}; {fix}"
         )
-    other = [
+    different = [
         f"{reason(str(name))}={quoted(theirs.get(name))} (here {quoted(ours.get(name))})"
         for name in dict.fromkeys((*ours, *theirs))
         if theirs.get(name) != ours.get(name)
     ]
-    if other:
+    if different:
         raise ValueError(
-            f"{owner}: state must come from the same data, drawn in the same way, got one with "
-            f"{', '.join(other)}; make the loader as it was when the state was saved, or go on "
-            f"without it"
+            f"{owner}: state must come from the same data and settings, got one with "
+            f"{', '.join(different)}; make the loader as it was, or start without the state"
         )
 
 
-def place(owner: str, state: Mapping[str, object], key: str, most: int | None = None) -> int:
+def count_in(owner: str, state: Mapping[str, object], key: str, most: int | None = None) -> int:
     """Return the number under ``key``; raise ValueError unless it is 0, 1, ..., ``most``."""
     value = state[key]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or value < 0
-        or (most is not None and value > most)
-    ):
+    if type(value) is not int or value < 0 or (most is not None and value > most):
         limit = "0 or more" if most is None else f"from 0 to {most}"
         raise ValueError(
             f"{owner}: {key} in state must be an integer {limit}, got {describe(value)}; the state "
@@ -103,7 +97,7 @@ def place(owner: str, state: Mapping[str, object], key: str, most: int | None = 
     return value
 
 
-def random_state(
+def rng_state_in(
     owner: str, state: Mapping[str, object], key: str, generator: torch.Generator
 ) -> Tensor:
     """Return the random state under ``key``; raise ValueError unless ``generator`` can take it."""
@@ -111,8 +105,8 @@ def random_state(
     try:
         if not isinstance(value, Tensor):
             raise TypeError(f"got {describe(value)}")
-        value = value.cpu()  # where a checkpoint was read onto a device
-        in_state(generator, value)
+        value = value.cpu()  # if a checkpoint was read onto a device
+        generator_at(generator, value)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"{owner}: {key} in state must be a state of a random generator on "
@@ -122,8 +116,8 @@ def random_state(
     return value
 
 
-def in_state(generator: torch.Generator, state: Tensor) -> torch.Generator:
-    """Return another generator on the device of ``generator``, in ``state``."""
+def generator_at(generator: torch.Generator, state: Tensor) -> torch.Generator:
+    """Return a new generator on the device of ``generator``, in ``state``."""
     other = torch.Generator(generator.device)
     other.set_state(state)
     return other

@@ -1,4 +1,4 @@
-"""Some of the data, by name: what an epoch yields, and what a step of training is given."""
+"""Minibatches, with data by name: what an epoch yields and a training step receives."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ppl_vae.errors import describe
 
 
 class Batch(NamedTuple):
-    """Some of a data set of which everything is observed.
+    """A minibatch in which everything is observed.
 
     Args:
         x: the values, one datum per row.
-        y: their labels, None where the data set has none.
+        y: their labels, None if the data set has none.
     """
 
     x: Tensor
@@ -25,11 +25,11 @@ class Batch(NamedTuple):
 
 
 class MaskedBatch(NamedTuple):
-    """Some of a data set with missing entries.
+    """A minibatch with missing entries.
 
     Args:
-        x: the values, one datum per row, NaN where they are missing.
-        y: their labels, None where the data set has none.
+        x: the values, one datum per row, NaN where missing.
+        y: their labels, None if the data set has none.
         mask: boolean, of x's shape, True where x is observed.
     """
 
@@ -39,41 +39,31 @@ class MaskedBatch(NamedTuple):
 
 
 class Unlabelled(NamedTuple):
-    """A `Batch` without labels, or one datum without its own: a tuple that loaders can collate.
-
-    Args:
-        x: the values.
-    """
+    """A `Batch` without labels: a tuple that loaders can collate."""
 
     x: Tensor
 
 
 class MaskedUnlabelled(NamedTuple):
-    """A `MaskedBatch` without labels, or one datum without its own.
-
-    Args:
-        x: the values, NaN where they are missing.
-        mask: boolean, of x's shape, True where x is observed.
-    """
+    """A `MaskedBatch` without labels: a tuple that loaders can collate."""
 
     x: Tensor
     mask: Tensor
 
 
 Item = Batch | MaskedBatch | Unlabelled | MaskedUnlabelled
-"""One datum of a data set: what is there of it, by name."""
+"""One datum of a data set, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one stream gives to a step of training.
+    """The data of one stream in a training step.
 
     Args:
         name: of the stream, for the history.
-        args: what the programs are called with, ``model(*args, **kwargs)`` and likewise the guide;
-            data first, one datum per row.
+        args: positional arguments of model and guide, data first, one datum per row.
         weight: of the mean loss of these data in the step's objective; see `SemiSupervised`.
-        kwargs: what the programs are given by name, such as ``{"mask": mask}``.
+        kwargs: keyword arguments of model and guide, such as ``{"mask": mask}``.
     """
 
     name: str
@@ -97,42 +87,40 @@ class Part:
 
     @property
     def finite(self) -> bool:
-        """Whether all is finite that is observed."""
+        """Whether all observed values are finite."""
         mask = self.kwargs.get("mask")
-        return all(_observed(t, mask).isfinite().all() for t in self.tensors)
+        observed = (t if mask is None or mask.shape != t.shape else t[mask] for t in self.tensors)
+        return all(t.isfinite().all() for t in observed)
 
     def rows(self, some: slice) -> Part:
         """Return some of the data."""
         return self.replaced(t[some] for t in self.tensors)
 
     def replaced(self, tensors: Iterator[Tensor]) -> Part:
-        """Return the same with other tensors, in the order of `tensors`."""
+        """Return the part with other tensors, in the order of `tensors`."""
         args = tuple(next(tensors) for _ in self.args)
         return Part(self.name, args, self.weight, {name: next(tensors) for name in self.kwargs})
 
 
-def _observed(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    return tensor if mask is None or mask.shape != tensor.shape else tensor[mask]
-
-
 Given = Batch | MaskedBatch | tuple[Tensor, ...] | dict[str, Tensor] | tuple[Part, ...]
-"""What a loader's batch may be: of a data set, or tensors by position, by name or as parts."""
+"""A loader's batch: of a data set, or tensors by position, by name, or as parts."""
 
 
 def given(owner: str, batch: object) -> Given:
-    """Return a batch as it is to be understood; a name whose value is None is left out.
+    """Return a loader's batch in one of the forms of `Given`; names of None values are left out.
 
     Raises:
-        TypeError: it is nothing of the kind.
+        TypeError: unsupported.
     """
-    if isinstance(batch, (Batch, MaskedBatch)):
-        return batch
-    if isinstance(batch, Unlabelled):
-        return Batch(batch.x, None)
-    if isinstance(batch, MaskedUnlabelled):
-        return MaskedBatch(batch.x, None, batch.mask)
-    if isinstance(batch, (Tensor, Part)):
-        return (batch,)  # type: ignore[return-value]
+    match batch:
+        case Batch() | MaskedBatch():
+            return batch
+        case Unlabelled(x):
+            return Batch(x, None)
+        case MaskedUnlabelled(x, mask):
+            return MaskedBatch(x, None, mask)
+        case Tensor() | Part():
+            return (batch,)  # type: ignore[return-value]
     if isinstance(batch, tuple) and hasattr(batch, "_asdict"):
         batch = batch._asdict()
     if isinstance(batch, Mapping):
@@ -145,7 +133,8 @@ def given(owner: str, batch: object) -> Given:
                 return tuple(batch)
     raise TypeError(
         f"{owner}: every batch must be a tensor, a tuple or list of tensors, a mapping of names to "
-        f"tensors, or parts, got {_told(batch)}; return one of these from the loader's collate_fn"
+        f"tensors, or parts, got {_description(batch)}; return one of these from the loader's "
+        f"collate_fn"
     )
 
 
@@ -158,7 +147,7 @@ def tensors_of(batch: Given) -> Iterator[Tensor]:
             yield value
 
 
-def _told(batch: object) -> str:
+def _description(batch: object) -> str:
     if isinstance(batch, Mapping):
         kinds = ", ".join(f"{name!r}: {type(value).__name__}" for name, value in batch.items())
         return f"a mapping of {kinds or 'nothing'}"

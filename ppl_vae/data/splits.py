@@ -1,4 +1,4 @@
-"""Which items: seeded, stratified choices that depend on the seed, the labels and N alone."""
+"""Seeded, stratified choices of items that depend on the seed, the labels and N alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppl_vae.random_state import numpy_generator
 def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str, fewer: bool) -> Tensor:
     """Return indices of ``per_class`` random items of every class that occurs.
 
-    Those without a label, -1, are of no class. With ``fewer`` a class may have fewer.
+    Unlabelled items, -1, are never chosen. With ``fewer`` a class may have fewer items.
     """
     labels = labels.cpu()
     order = _permutation(len(labels), seed)
@@ -27,14 +27,14 @@ def per_class_indices(labels: Tensor, per_class: int, seed: int, name: str, fewe
 
 
 def held_out(total: int, fraction: int | float, labels: Tensor | None, seed: int) -> Tensor | None:
-    """Return a mask of the held-out items of ``total``; None where a side would be empty."""
+    """Return a mask of the held-out items of ``total``; None if a side would be empty."""
     count = round(fraction * total) if 0 < fraction < 1 else 0
     if not 0 < count < total:
         return None
     order = _permutation(total, seed)
     if labels is not None:
         order = order[labels.cpu()[order].argsort(stable=True)]
-    # Evenly spaced in label order: each class gives its share, to within one item.
+    # Evenly spaced in label order: every class in proportion, to within one item.
     spaced = (2 * torch.arange(count) + 1) * total // (2 * count)
     held = torch.zeros(total, dtype=torch.bool)
     held[order[spaced]] = True

@@ -1,92 +1,218 @@
-"""How the values of a data set are drawn for a pair: decided here, for all that take both."""
+"""From stored values to what a model sees: binarised, dequantised, or scaled only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ppl_vae.data.checks import check_exact, observed
+from ppl_vae.data.checks import check_representable, observed, seeded_generator
+from ppl_vae.data.columns import Columns
+from ppl_vae.data.dequantisation import add_noise, check_precision, count_levels
 from ppl_vae.data.minibatch import Batch, MaskedBatch
+from ppl_vae.errors import describe, device_of, flag
 
-if TYPE_CHECKING:
-    from ppl_vae.data.dataset import Dataset
+BINARISE = ("dynamic", "static", "threshold", "none")
+CHUNK = 4096
+"""Items transformed at once where all are, to bound memory."""
+
+C = TypeVar("C", bound=Columns)
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """Data in the shape that a pair declares, and how their values are drawn for its likelihood.
-
-    Under a likelihood of 0 and 1, values between them are grey levels, to be binarised: anew at
-    each step of training, once (`once`) for all else. Under one of counts, integers are no grey
-    levels: they are divided by a scale only where that was given. Under any other likelihood values
-    are as they are. What is not flat is flattened for a pair of flat data, and for programs that
-    declare nothing; flat data are given the declared shape, and grey images its channel.
+class ValueTransform:
+    """Maps stored values to x, in torch's default dtype, NaN where missing.
 
     Args:
-        data: in that shape, but for the flattening.
-        binarise: ``"dynamic"`` or ``"none"``, as in `Dataset.draw`.
-        flat: likewise.
+        binarise: what to do with the grey value p = value / scale: ``"dynamic"``, a Bernoulli(p)
+            draw, anew each time; ``"static"``, one draw for the whole data set, see `fixed`;
+            ``"threshold"``, p > 0.5; ``"none"``, p itself.
+        dequantise: with ``binarise="none"``, (k + u) / levels for stored integers k, u ~ U[0, 1).
+        flat: whether to flatten the event.
+        device: where x, y and mask go; None leaves them where the values are.
     """
 
-    data: Dataset
-    binarise: str
-    flat: bool
+    binarise: str = "dynamic"
+    dequantise: bool = False
+    flat: bool = True
+    device: torch.device | str | None = None
 
-    @classmethod
-    def of(cls, pair: object, data: Dataset) -> Drawing:
-        """Decide for a pair, whose ``observation`` says what its data are, or for programs.
+    def __post_init__(self) -> None:
+        if self.binarise not in BINARISE:
+            raise ValueError(
+                f"binarise must be one of {', '.join(BINARISE)}, got {describe(self.binarise)}"
+            )
+        for name in ("dequantise", "flat"):
+            object.__setattr__(self, name, flag("", name, getattr(self, name)))
+        device_of("", self.device)
 
-        Raises:
-            ValueError: if counts would be rounded in the dtype of the pair.
-        """
-        observation: Any = getattr(pair, "observation", None)
-        if observation is None:
-            return cls(data, "none", True)
-        data = observation.prepared(data)
-        if observation.is_integer:
-            seen = observed(data.values, data.mask)
-            for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:
-                check_exact(seen, dtype, data.name)
-        grey = observation.is_boolean and _has_grey(data)
-        return cls(data, "dynamic" if grey else "none", len(observation.event_shape) == 1)
+    def check(self, data: Columns, index: Tensor | None = None) -> None:
+        """Raise ValueError unless the observed values, all or those at ``index``, are in range."""
+        if index is None:
+            values = observed(data.values, data.mask)
+        else:
+            values = observed(data.values_at(index), data.mask_at(index, flat=False))
+        if not values.numel():
+            return
+        low, high = (v.item() / data.scale for v in values.aminmax())
+        dtype = torch.finfo(torch.get_default_dtype())
+        largest = max(-low, high)
+        if largest > dtype.max or 0 < largest < dtype.tiny:
+            raise ValueError(
+                f"values / scale of {data.name!r} must be within the range of torch's default "
+                f"dtype, {dtype.dtype}, got {low:g} to {high:g}; give another scale"
+            )
+        if self.binarise != "none" and not (low >= 0 and high <= 1):  # nor NaN
+            raise ValueError(
+                f"binarise={self.binarise!r} needs pixels in [0, 1], got values / scale from "
+                f"{low:g} to {high:g} in {data.name!r}; give the scale that means 1.0, or "
+                f"binarise='none' and a likelihood for real values"
+            )
+        if data.scale == 1 and not values.is_floating_point():
+            check_representable(values, torch.get_default_dtype(), data.name)
+        if self.dequantise:
+            if self.binarise != "none":
+                raise ValueError(
+                    f"dequantise=True must come with binarise='none', got "
+                    f"binarise={self.binarise!r}; binarise for a Bernoulli, dequantise for a "
+                    f"density, not both"
+                )
+            check_precision()
+            count_levels(values, data.scale, data.name)
 
-    def __len__(self) -> int:
-        return len(self.data)
+    def values(
+        self, data: Columns, index: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return x at ``index``, for data that passed `check`. "static" must have been `fixed`."""
+        rows = data.values_at(index)
+        dtype = torch.get_default_dtype()
+        precision = torch.promote_types(rows.dtype, torch.float32)
+        if self.dequantise:
+            x = add_noise(rows.to(dtype), int(data.scale) + 1, generator)
+        elif self.binarise == "none":
+            x = rows.to(torch.promote_types(precision, dtype)).div_(data.scale).to(dtype)
+        else:
+            p = rows.to(precision).div_(data.scale)
+            if self.binarise == "dynamic":
+                # A third of the time of torch.bernoulli on a CPU; 0 and 1 stay as they are.
+                u = torch.rand(p.shape, generator=generator, device=p.device, dtype=torch.float32)
+                x = u.lt_(p).to(dtype)
+            else:
+                x = (p > 0.5).to(dtype)
+        mask = data.mask_at(index, flat=False)
+        if mask is not None:
+            x = x.masked_fill_(~mask, torch.nan)
+        return (x.flatten(1) if self.flat else x).to(device=self.device)
 
-    def once(self, seed: int = 0) -> Drawing:
-        """Return the same of data that are binarised once, where they are to be."""
-        if self.binarise == "none":
-            return self
-        return replace(self, data=self.data.binarised(seed), binarise="none")
-
-    def at(self, index: Tensor) -> Batch | MaskedBatch:
-        """Draw the data at these places."""
-        x = self.data.draw(index, binarise=self.binarise, flat=self.flat)
-        y = self.data._labels_at(index, None)
-        mask = self.data.mask_at(index, flat=self.flat)
+    def batch(
+        self, data: Columns, index: Tensor, generator: torch.Generator | None = None
+    ) -> Batch | MaskedBatch:
+        """Return x as `values` does, with the labels and the mask, if any."""
+        x = self.values(data, index, generator)
+        y = None if data.labels is None else data.labels[index].to(device=self.device)
+        mask = data.mask_at(index, flat=self.flat, device=self.device)
         return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
-    def in_batches(self, size: int) -> Iterator[Batch | MaskedBatch]:
-        """Draw all data in their order, ``size`` at a time."""
-        for index in torch.arange(len(self)).split(size):
-            yield self.at(index)
+    def chunks(self, data: Columns, index: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield one possible x of all data, or those at ``index``, without global random numbers.
+
+        Raises ValueError as `check` does.
+        """
+        self.check(data)
+        # Thresholded values stand for any dynamic draw.
+        transform = replace(self, binarise="threshold") if self.binarise == "dynamic" else self
+        generator = seeded_generator(0, data.values.device)
+        for some in (torch.arange(len(data)) if index is None else index).split(CHUNK):
+            yield transform.values(data, some, generator)
+
+    def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
+        """Return data that are binarised once, if at all, and the transform that remains."""
+        if self.binarise == "none":
+            return data, self
+        return binarised(data, seed), replace(self, binarise="none")
+
+
+def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
+    """Return data in the shape that a pair declares, and the transform for its likelihood.
+
+    Values strictly between 0 and 1 under a likelihood of 0 and 1 are grey levels, to be binarised.
+    Integers under a likelihood of counts are divided only by a scale that was given. Other values
+    are left as they are. Flat data and grey images are reshaped to the declared shape; x is
+    flattened for a pair of flat data and for programs without an ``observation``.
+
+    Raises:
+        ValueError: if counts would be rounded in the dtype of the pair.
+    """
+    observation: Any = getattr(pair, "observation", None)
+    if observation is None:
+        return data, ValueTransform("none")
+    data = observation.prepared(data)
+    if observation.is_integer:
+        seen = observed(data.values, data.mask)
+        for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:
+            check_representable(seen, dtype, data.name)
+    is_grey = observation.is_boolean and _has_grey(data)
+    flat = len(observation.event_shape) == 1
+    return data, ValueTransform("dynamic" if is_grey else "none", flat=flat)
+
+
+def binarised(data: C, seed: int) -> C:
+    """Return the data with every pixel drawn once; see `Dataset.binarised`."""
+    transform = ValueTransform("dynamic", flat=False)
+    values = [x.nan_to_num_().to(torch.uint8) for x in _drawn_once(transform, data, seed)]
+    return converted(data, torch.cat(values), f"drawn once as 0 and 1, seed {seed}")
+
+
+def dequantised(data: C, seed: int) -> C:
+    """Return the data with noise added once; see `Dataset.dequantised`."""
+    transform = ValueTransform("none", dequantise=True, flat=False)
+    values = torch.cat(list(_drawn_once(transform, data, seed)))
+    return converted(data, values, f"noise added, seed {seed}", levels=data.levels)
+
+
+def quantised(data: C) -> C:
+    """Return dequantised data without their noise; see `Dataset.quantised`."""
+    levels = data.dequantised_levels
+    if levels is None:
+        raise ValueError(
+            f"quantised: {data.name!r} must be dequantised, got values without levels; see "
+            f"Dataset.dequantised"
+        )
+    values = [
+        v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
+        for v in data.values.split(CHUNK)  # bounds the memory of float64
+    ]
+    return replace(converted(data, torch.cat(values), "noise removed"), scale=levels - 1.0)
+
+
+def converted(data: C, values: Tensor, conversion: str, *, levels: int | None = None) -> C:
+    """Return the data with other values, of scale 1, and the conversion on record."""
+    conversions = (*data.conversions, conversion)
+    return replace(
+        data, values=values, scale=1.0, dequantised_levels=levels, conversions=conversions
+    )
+
+
+def _drawn_once(transform: ValueTransform, data: Columns, seed: int) -> Iterator[Tensor]:
+    generator = seeded_generator(seed, data.values.device)
+    transform.check(data)
+    for index in torch.arange(len(data)).split(CHUNK):
+        yield transform.values(data, index, generator)
 
 
 def _dtypes(pair: Any) -> set[torch.dtype]:
     """Return the dtypes of a pair's parameters."""
-    found = (p for part in (pair.model, pair.guide) for p in part.parameters())
-    return {p.dtype for p in found if p.is_floating_point()}
+    parameters = (p for program in (pair.model, pair.guide) for p in program.parameters())
+    return {p.dtype for p in parameters if p.is_floating_point()}
 
 
-def _has_grey(data: Dataset) -> bool:
-    """Tell whether a value that is observed is neither 0 nor the scale."""
-    masks = [None] * len(data) if data.mask is None else data.mask.split(4096)
-    for values, mask in zip(data.values.split(4096), masks, strict=False):
-        grey = (values != 0) & (values != data.scale)
-        if (grey if mask is None else grey & mask).any():
+def _has_grey(data: Columns) -> bool:
+    """Return whether an observed value is neither 0 nor the scale."""
+    for index in torch.arange(len(data)).split(CHUNK):
+        values = observed(data.values_at(index), data.mask_at(index, flat=False))
+        if ((values != 0) & (values != data.scale)).any():
             return True
     return False

@@ -12,28 +12,23 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from ppl_vae.errors import flag, number
-from ppl_vae.estimators.datum import Datum
-from ppl_vae.estimators.log_weights import (
-    LogWeights,
-    guide_terms,
-    model_terms,
-    same_weight,
-    sampled_sites,
-)
+from ppl_vae.estimators.batch_plate import BatchPlate
+from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, sampled_sites
+from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
-from ppl_vae.estimators.traces import Program, is_enumerated, sample_sites
+from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites
 
 
 class ClosedForm(NamedTuple):
-    """The KL of a site in closed form, element masks taken into account.
+    """The KL of a site in closed form, element masks included.
 
     Args:
         q: the site of the guide.
         p: that of the model.
         kl: KL(q ‖ p), under the masks within p's events.
-        entropies: H(q) under the masks within p's events and under those within q's; None where q
-            and p have the same scale and masks.
+        entropies: H(q) under the masks within p's events and within q's; None if q and p have the
+            same scale and masks.
     """
 
     q: dict
@@ -49,32 +44,32 @@ class AnalyticKLELBO(PerDatumELBO):
 
     in nats per batch; the likelihood is estimated by ``num_particles`` draws. A y enumerated in the
     guide is summed exactly, with the KL inside: Σ_y q(y|x) [ E log p(x|z,y) - KL(q(z|x,y) ‖ p(z))
-    + log p(y) - log q(y|x) ]. Pyro's ``TraceMeanField_ELBO`` falls back to Monte Carlo silently
-    where no KL is registered, and reads the guide's scale and mask alone.
+    + log p(y) - log q(y|x) ]. Pyro's ``TraceMeanField_ELBO`` silently falls back to Monte Carlo
+    where no KL is registered, and reads only the guide's scale and mask.
 
-    A closed form is used for a site when torch's ``kl_divergence`` knows the pair and when no site
-    that the model's density may depend on is drawn later by the guide than the site itself: in
-    q(z1|x) q(z2|z1) against p(z2) p(z1|z2), z2's KL is exact given z1, but z1's is not, since z2
-    depends on z1. With scales or masks that differ, s log p - t log q is -s KL + (t - s) H(q),
-    dimension by dimension where masks are within events.
+    A site has a closed form if torch's ``kl_divergence`` supports the pair of distributions and
+    the guide draws no site later that the model's density may depend on: in q(z1|x) q(z2|z1)
+    against p(z2) p(z1|z2), z2's KL is exact given z1, but z1's is not, since z2 depends on z1. With
+    different scales or masks, s log p - t log q is -s KL + (t - s) H(q), dimension by dimension for
+    masks within events.
 
     Source: Kingma & Welling 2014 (arXiv 1312.6114), equation 10; free bits: Kingma et al. 2016
     (arXiv 1606.04934), equation 15.
 
     Args:
-        num_particles: draws for the likelihood, one vectorised dimension.
-        monte_carlo: estimate the terms that have no closed form, in place of an error.
+        num_particles: draws for the likelihood, in one vectorised dimension.
+        monte_carlo: estimate terms without a closed form instead of raising.
         free_bits: λ in nats per latent dimension: the gradient is that of the ELBO with
-            β Σ_d max(λ, mean over the data of KL_d), so that dimensions whose KL is below λ are
-            not pushed further down. The value returned is the ELBO. 0 is none.
+            β Σ_d max(λ, mean over the data of KL_d), so that a KL below λ is not reduced further.
+            The value returned is the ELBO. 0 turns them off.
         plate: name of the batch plate.
-        max_plate_nesting: number of dimensions the program's plates take; found by running the
-            program once if not given.
+        max_plate_nesting: number of dimensions of the program's plates; found by running it once
+            if not given.
 
     Raises:
-        NotImplementedError: if a term has no closed form and ``monte_carlo`` is off; if free bits
-            meet a KL that is no sum over dimensions; if a site is neither reparameterised nor
-            enumerated, when differentiating.
+        NotImplementedError: if a term has no closed form and ``monte_carlo`` is off; if the KL is
+            not a sum over dimensions, with free bits; when differentiating, if a site is neither
+            reparameterised nor enumerated.
         ValueError: if a site lies outside the batch plate.
     """
 
@@ -91,29 +86,29 @@ class AnalyticKLELBO(PerDatumELBO):
         self.monte_carlo = flag("AnalyticKLELBO", "monte_carlo", monte_carlo)
         self.free_bits = number("AnalyticKLELBO", "free_bits", free_bits, least=0)
 
-    def _bound(self, program: Program) -> Bound:
-        guide_trace = program.run_guide(self.num_particles)
-        model_trace = program.run_model(guide_trace, self.num_particles)
-        datum = Datum(self.plate, [guide_trace, model_trace], program.particle_dim)
+    def _bound(self, runner: Runner) -> Bound:
+        guide_trace = runner.run_guide(self.num_particles)
+        model_trace = runner.run_model(guide_trace, self.num_particles)
+        plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
         closed = self._closed_forms(guide_trace, model_trace)
         kl = torch.zeros(())
         for form in closed.values():
-            kl = kl + _weighted(form, datum)
-        log_p, _ = model_terms(model_trace, datum, guide_trace.nodes, skip=closed)
-        log_q, outer, inner = guide_terms(guide_trace, datum, skip=closed)
+            kl = kl + _weighted_kl(form, plate)
+        log_p, _ = model_terms(model_trace, plate, guide_trace.nodes, skip=closed)
+        log_q, outer, inner = guide_terms(guide_trace, plate, skip=closed)
         sampled = sampled_sites(guide_trace)
-        weights = LogWeights(log_p - kl, None, log_q, outer, inner, datum, sampled)
+        weights = LogWeights(log_p - kl, None, log_q, outer, inner, plate, sampled)
         differentiate = torch.is_grad_enabled()
         if differentiate:
             weights.check_reparameterised()
         elbo = weights.elbo()
         surrogate = None
         if differentiate and self.free_bits > 0:
-            surrogate = elbo.sum() - self._freed(closed, weights)
-        return Bound(elbo, datum.scale, surrogate)
+            surrogate = elbo.sum() - self._free_bits_excess(closed, weights)
+        return Bound(elbo, plate.scale, surrogate)
 
     def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, ClosedForm]:
-        """Return the sites whose KL has a closed form that may be used; raise for the others."""
+        """Return the sites whose KL has a closed form; raise for the others."""
         found = {}
         drawn: set[str] = set()
         for q in sample_sites(guide):
@@ -132,29 +127,29 @@ class AnalyticKLELBO(PerDatumELBO):
                 ) from None
         return found
 
-    def _freed(self, closed: dict[str, ClosedForm], weights: LogWeights) -> Tensor:
+    def _free_bits_excess(self, closed: dict[str, ClosedForm], weights: LogWeights) -> Tensor:
         """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
         total = torch.zeros(())
-        datum = weights.datum
+        plate = weights.plate
         for q, p, _, entropies in closed.values():
             if not (_factorises(q["fn"], p["fn"]) and entropies is None):
                 raise NotImplementedError(
                     f"AnalyticKLELBO: free_bits needs a KL that is a sum over latent dimensions, "
-                    f"with one scale and mask on model and guide, but at site {q['name']!r} it is "
+                    f"with one scale and mask in model and guide, but at site {q['name']!r} it is "
                     f"KL({_name(q['fn'])} ‖ {_name(p['fn'])})"
                 )
             per_dimension = kl_divergence(q["fn"].base_dist, p["fn"].base_dist).unbind(-1)
-            # λ for each datum that counts, and as much as it counts.
-            floor = self.free_bits * datum.reduce(torch.ones_like(per_dimension[0]), p)
+            # λ per datum, scaled and masked as its KL.
+            floor = self.free_bits * plate.reduce(torch.ones_like(per_dimension[0]), p)
             floor = weights.mean_over_particles(floor).sum()
             for kl in per_dimension:
-                kl = weights.mean_over_particles(datum.reduce(kl, p)).sum()
+                kl = weights.mean_over_particles(plate.reduce(kl, p)).sum()
                 total = total + (floor - kl).clamp(min=0)
         return total
 
 
 def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
-    """Return a site's KL in closed form; raise a NotImplementedError that says why not."""
+    """Return a site's KL in closed form, or raise NotImplementedError with the reason."""
     if q["name"] not in model.nodes:
         raise NotImplementedError("it is not in the model")
     p = model.nodes[q["name"]]
@@ -170,37 +165,35 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
             )
     if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
         raise NotImplementedError("a point mass has no KL to a density")
-    of_q, q_mask, q_count = _apart(q["fn"])
-    of_p, p_mask, p_count = _apart(p["fn"])
-    count = max(q_count, p_count)  # of the dimensions of an event that are masked one by one
-    of_q, of_p = _split(of_q, count), _split(of_p, count)
+    q_fn, q_mask, q_count = _unmasked(q["fn"])
+    p_fn, p_mask, p_count = _unmasked(p["fn"])
+    count = max(q_count, p_count)  # of the event dimensions that are masked elementwise
+    q_fn, p_fn = _with_batch_dims(q_fn, count), _with_batch_dims(p_fn, count)
     try:
-        divergence = kl_divergence(of_q, of_p)
+        divergence = kl_divergence(q_fn, p_fn)
     except NotImplementedError:
         raise NotImplementedError(
-            f"none is registered for KL({_name(of_q)} ‖ {_name(of_p)})"
+            f"none is registered for KL({_name(q_fn)} ‖ {_name(p_fn)})"
         ) from None
     if count > 0:
-        q_mask, p_mask = _of_dims(q_mask, count - q_count), _of_dims(p_mask, count - p_count)
-    kl = _left(divergence, p_mask, count)
-    alike = count == 0 or same_weight({**q, "mask": q_mask}, {**p, "mask": p_mask})
-    if alike and same_weight(q, p):
+        q_mask, p_mask = _padded(q_mask, count - q_count), _padded(p_mask, count - p_count)
+    kl = _masked_sum(divergence, p_mask, count)
+    same_masks = count == 0 or same_weight({**q, "mask": q_mask}, {**p, "mask": p_mask})
+    if same_masks and same_weight(q, p):
         return ClosedForm(q, p, kl, None)
     try:
-        entropy = of_q.entropy()
+        entropy = q_fn.entropy()
     except NotImplementedError:
         raise NotImplementedError(
-            f"its scale or mask differs in the model, and {_name(of_q)} has no entropy"
+            f"its scale or mask differs in the model, and {_name(q_fn)} has no entropy"
         ) from None
-    return ClosedForm(q, p, kl, (_left(entropy, p_mask, count), _left(entropy, q_mask, count)))
+    return ClosedForm(
+        q, p, kl, (_masked_sum(entropy, p_mask, count), _masked_sum(entropy, q_mask, count))
+    )
 
 
-def _apart(distribution: Distribution) -> tuple[Distribution, Mask, int]:
-    """Return a distribution without the masks in it, and these, as ``elementwise`` does.
-
-    Raises:
-        NotImplementedError: if a mask is on a part of it that is no factor.
-    """
+def _unmasked(distribution: Distribution) -> tuple[Distribution, Mask, int]:
+    """Return ``elementwise(distribution)``, or raise if a mask is on something not a factor."""
     if not is_masked(distribution):
         return distribution, None, 0
     bare, mask, count = elementwise(distribution)
@@ -209,44 +202,40 @@ def _apart(distribution: Distribution) -> tuple[Distribution, Mask, int]:
     return bare, mask, count
 
 
-def _split(distribution: Distribution, count: int) -> Distribution:
-    """Return a distribution whose first event dimensions are batch dimensions.
-
-    Raises:
-        NotImplementedError: if it is no product over these.
-    """
+def _with_batch_dims(distribution: Distribution, count: int) -> Distribution:
+    """Return a distribution with its first event dimensions as batch dimensions, or raise."""
     if count == 0:
         return distribution
     if isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims >= count:
         return distribution.to_event(-count)  # type: ignore[attr-defined]
     raise NotImplementedError(
-        f"dimensions of its events are masked one by one, and {_name(distribution)} is no product "
-        f"over them"
+        f"dimensions of its events are masked elementwise, and {_name(distribution)} is not a "
+        f"product over them"
     )
 
 
-def _of_dims(mask: Mask, further: int) -> Mask:
-    """Return a mask with further dimensions on the right."""
+def _padded(mask: Mask, further: int) -> Mask:
+    """Return a mask with ``further`` dimensions appended on the right."""
     return mask[(..., *[None] * further)] if isinstance(mask, Tensor) else mask
 
 
-def _left(term: Tensor, mask: Mask, count: int) -> Tensor:
-    """Return the sum over masked dimensions, the last ones, of what a mask leaves."""
+def _masked_sum(term: Tensor, mask: Mask, count: int) -> Tensor:
+    """Apply a mask to the last ``count`` dimensions of a term and sum over them."""
     return term if count == 0 else scale_and_mask(term, mask=mask).flatten(-count).sum(-1)
 
 
 def _does_not_vary(site: dict, enumerated: dict) -> bool:
-    """Tell from its shape that a site's density does not depend on an enumerated value."""
+    """Return whether, by its shape, a site's density is constant in an enumerated value."""
     dim, shape = enumerated["infer"]["_enumerate_dim"], site["fn"].batch_shape
     return len(shape) < -dim or shape[dim] == 1
 
 
-def _weighted(form: ClosedForm, datum: Datum) -> Tensor:
+def _weighted_kl(form: ClosedForm, plate: BatchPlate) -> Tensor:
     """Return E_q [t log q - s log p] for the scales and masks t of the guide, s of the model."""
     q, p, kl, entropies = form
     if entropies is None:
-        return datum.reduce(kl, p)
-    return datum.reduce(kl + entropies[0], p) - datum.reduce(entropies[1], q)
+        return plate.reduce(kl, p)
+    return plate.reduce(kl + entropies[0], p) - plate.reduce(entropies[1], q)
 
 
 def _factorises(q: Distribution, p: Distribution) -> bool:

@@ -1,10 +1,12 @@
-"""The effect handlers that the estimators run programs under.
+"""Effect handlers that the estimators run programs under.
 
-None of them listens to ``pyro.param``: they carry ``ignores_parameters``, by which programs know
-that there is nobody to tell of their parameters. Under Pyro's own (``SVI`` has one) they do.
+None of them handles ``pyro.param``: they carry ``ignores_parameters``, so that programs need not
+register their parameters, as they do under Pyro's own handlers (``SVI`` has one).
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -24,13 +26,13 @@ PARTICLES = "num_particles_vectorized"
 
 
 class Recording(TraceMessenger):
-    """Pyro's trace."""
+    """Pyro's trace messenger."""
 
     ignores_parameters = True
 
 
 class Unmasking(Messenger):
-    """Move masks from distributions, ``fn.mask(m)``, to their sites, where ``poutine.mask`` is."""
+    """Move masks from distributions, ``fn.mask(m)``, to their sites, as ``poutine.mask`` does."""
 
     ignores_parameters = True
 
@@ -44,17 +46,16 @@ def unmask(site: dict) -> None:
     if fn is site["fn"]:
         return
     site["mask"] = both(site["mask"], mask)
-    if not (site["is_observed"] and mask is False):  # such a value may be anything
+    if not (site["is_observed"] and mask is False):  # such a value may be outside the support
         site["fn"] = fn
 
 
 class Replaying(ReplayMessenger):
-    """Pyro's replay, for values that the program's own density may not reach.
+    """Pyro's replay, for values that may be outside the support of the program's distributions.
 
-    A value outside the support of its distribution has density 0, whatever the formula says there
-    and whatever a program would make of it. An inner value goes on in its place, so that neither
-    values nor gradients are NaN, and the site's ``infer["_outside"]`` tells which these are. Where
-    distributions check their values they raise their error.
+    Such a value has density 0, whatever the formula gives. A value inside the support replaces it,
+    so that neither values nor gradients are NaN, and ``infer["_outside"]`` of the site marks it.
+    Distributions that validate their values raise their own error.
     """
 
     ignores_parameters = True
@@ -79,12 +80,7 @@ class Replaying(ReplayMessenger):
 
 
 class Enumerating(EnumMessenger):
-    """Pyro's parallel enumeration, of all values.
-
-    Raises:
-        NotImplementedError: if a site asks for another kind of enumeration, or cannot be
-            enumerated; the message names it.
-    """
+    """Pyro's parallel enumeration, which refuses any other kind by an error naming the site."""
 
     ignores_parameters = True
 
@@ -95,28 +91,24 @@ class Enumerating(EnumMessenger):
         check_enumeration(msg)
         super()._pyro_sample(msg)
         if msg["done"]:
-            # Pyro tags values by the id of their distribution, which lives no longer than these.
+            # Pyro tags values by the id of their distribution, which must live as long.
             msg["value"].enumerated_from = msg["fn"]
 
 
 def check_enumeration(site: dict) -> None:
-    """Raise an error unless a latent site is to be sampled, or enumerated in parallel and in full.
-
-    Raises:
-        NotImplementedError: naming the site.
-    """
+    """Raise NotImplementedError unless a latent is sampled, or enumerated in parallel and fully."""
     how, number = site["infer"].get("enumerate"), site["infer"].get("num_samples")
     if how is None:
         return
     if how != "parallel":
         raise NotImplementedError(
-            f"site {site['name']!r} has infer={{'enumerate': {how!r}}}, and values are enumerated "
-            f"'parallel' alone: mark it so, or leave it out to sample"
+            f"site {site['name']!r} has infer={{'enumerate': {how!r}}}, but only 'parallel' is "
+            f"supported: mark it so, or leave it out to sample"
         )
     if number is not None:
         raise NotImplementedError(
             f"site {site['name']!r} has infer={{'enumerate': 'parallel', 'num_samples': {number}}},"
-            f" which is {number} draws and not all values; leave out num_samples to enumerate, or "
+            f" which is {number} draws, not all values; leave out num_samples to enumerate, or "
             f"both to sample"
         )
     if not getattr(site["fn"], "has_enumerate_support", False):
@@ -126,15 +118,36 @@ def check_enumeration(site: dict) -> None:
         )
 
 
-class Particles(IndepMessenger):
-    """A plate of particles, left of all others; masks are moved to their sites, too.
-
-    ``pyro.plate`` is for subsampling, too: it draws the indices as a sample statement of its own,
-    and expands distributions that have the shape already.
+class EnumerationMark(Messenger):
+    """Override how sites are enumerated, whatever the program says.
 
     Args:
-        size: how many.
-        dim: where.
+        how: ``"parallel"``, or None to sample them.
+        names: the sites; all if not given.
+    """
+
+    ignores_parameters = True
+
+    def __init__(self, how: str | None, names: Collection[str] | None = None) -> None:
+        super().__init__()
+        self._how = how
+        self._names = names
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if self._names is None or msg["name"] in self._names:
+            # A new dictionary, since the program may share its own between runs.
+            msg["infer"] = {**msg["infer"], "enumerate": self._how}
+
+
+class Particles(IndepMessenger):
+    """A plate of particles, left of all others, that also moves masks to their sites.
+
+    Unlike ``pyro.plate`` it has no subsampling statement and leaves distributions that already have
+    its shape alone.
+
+    Args:
+        size: how many particles.
+        dim: their dimension.
     """
 
     ignores_parameters = True
@@ -152,13 +165,13 @@ class Particles(IndepMessenger):
         if shape[self.dim] not in (1, self.size):
             raise ValueError(
                 f"site {msg['name']!r} has batch shape {tuple(fn.batch_shape)}, of size "
-                f"{shape[self.dim]} in dimension {self.dim}, where its {self.size} particles are; "
-                f"dimensions left of the plates are the particles' and those of enumerated values"
+                f"{shape[self.dim]} in dimension {self.dim}, which is that of its {self.size} "
+                f"particles; dimensions left of the plates are for particles and enumeration"
             )
         shape[self.dim] = self.size
         if tuple(shape) != fn.batch_shape:
             msg["fn"] = fn.expand(shape)
-            if msg["fn"].has_rsample != fn.has_rsample:  # some have it as an attribute
+            if msg["fn"].has_rsample != fn.has_rsample:  # an instance attribute of some
                 msg["fn"].has_rsample = fn.has_rsample
 
     def _process_message(self, msg: dict) -> None:
@@ -168,12 +181,12 @@ class Particles(IndepMessenger):
 
 
 def _check_same_subsample(site: dict, given: Tensor | list[int] | None) -> None:
-    """Raise an error if a program's own subsample is not that of the run it follows."""
+    """Raise ValueError if a program's own subsample differs from that of the replayed run."""
     taken = site["value"]
     if given is None or given is taken or not is_validation_enabled():
         return
     if not torch.equal(torch.as_tensor(given).cpu(), torch.as_tensor(taken).cpu()):
         raise ValueError(
-            f"plate {site['name']!r} has a subsample= in the model that is not the guide's; give "
-            f"both the same indices, or name one plate otherwise"
+            f"plate {site['name']!r} has another subsample= in the model than in the guide; give "
+            f"both the same indices, or rename one plate"
         )

@@ -12,29 +12,29 @@ from ppl_vae.errors import flag, number, positive_int
 from ppl_vae.estimators.log_weights import LogWeights, log_weights
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
-from ppl_vae.estimators.traces import Program
+from ppl_vae.estimators.traces import Runner
 from ppl_vae.process_state import exclusively
 
 Gradient = Literal["iwae", "dreg", "stl", "wake"]
 
 
 class ImportanceWeightedELBO(PerDatumELBO):
-    r"""The importance-weighted bound of Burda et al., per datum and right under subsampling.
+    r"""The importance-weighted bound of Burda et al., per datum and valid under subsampling.
 
     For a batch plate of size B out of N and K particles, with per-datum log weights
     log w[k,b] = Σ_model log p - Σ_guide log q,
 
         L_K = (N/B) Σ_b log (1/K) Σ_k w[k,b]  ≤  log p(x),
 
-    and what is returned is -L_K, in nats per batch. The plate's N/B is outside the log-mean-exp; β
-    (``poutine.scale``), masks and whole inner plates are inside; subsampled ones are refused.
+    and -L_K is returned, in nats per batch. The plate's N/B is outside the log-mean-exp; β
+    (``poutine.scale``), masks and whole inner plates are inside; subsampled inner plates raise.
     Pyro's ``RenyiELBO(alpha=0)`` keeps N/B inside, so that its value under subsampling is no bound.
     K = 1 is ``Trace_ELBO``.
 
     A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
-    before what the guide samples, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; after it, inside
-    each weight, Σ_y q(y|x,z_k) [log p(x,y,z_k) - log q(y|x,z_k)] - log q(z_k|x). Enumerated only in
-    the model, y is summed out inside the weight.
+    if it precedes all sampled sites, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; if it follows
+    one, in each weight, Σ_y q(y|x,z_k) [log p(x,y,z_k) - log q(y|x,z_k)] - log q(z_k|x). If y is
+    enumerated in the model only, it is summed out in each weight.
 
     The gradient, with ν_k = w_k / Σ w and θ, φ the parameters of the model's and guide's densities
     (a tensor in both gets both):
@@ -47,11 +47,11 @@ class ImportanceWeightedELBO(PerDatumELBO):
                                             (log q scaled by t: ν - t ν (1-ν) for ν²)
     ``"stl"``   the same                    Σ_k ν_k ∂log w_k/∂z_k ∂z_k/∂φ, path only; biased, K > 1
     ``"wake"``  the same                    Σ_k ν_k ∂log q_k, direct only: ascends -KL(p(z|x) ‖ q),
-                                            not the bound; discrete samples welcome
+                                            not the bound; supports discrete samples
     ==========  ==========================  ==================================================
 
-    The parameters of a q(y|x) enumerated first get the exact derivative of the outer sum in all;
-    those of a q(y|x,z) enumerated after z that of the sums in the weights, Σ_k ν_k ∂log w_k.
+    The parameters of an enumerated q(y|x) always get the exact derivative of the outer sum, those
+    of a q(y|x,z) that of the sums in the weights, Σ_k ν_k ∂log w_k.
 
     Sources: Burda et al. 2016 (arXiv 1509.00519), equation 8; ``"dreg"`` Tucker et al. 2018 (arXiv
     1810.04152), equation 8; ``"stl"`` Roeder et al. 2017 (arXiv 1703.09194); ``"wake"`` Bornschein
@@ -61,25 +61,24 @@ class ImportanceWeightedELBO(PerDatumELBO):
         num_particles: K, at least 1; one vectorised dimension, left of all plates.
         gradient: ``"iwae"``, ``"dreg"``, ``"stl"`` or ``"wake"``.
         num_groups: M, for the mean of M independent bounds of K particles each (MIWAE).
-        pool_model: with M groups, give θ (and the value) the bound of all M·K particles and φ that
-            of the groups (PIWAE, Rainforth et al. 2018, arXiv 1802.04537, section 6).
+        pool_model: use the bound of all M·K particles for θ (and the value) and that of the groups
+            for φ (PIWAE, Rainforth et al. 2018, arXiv 1802.04537, section 6).
         alpha: the Rényi bound's α, at most 1; 0 is the importance-weighted bound, 1 the ELBO.
-        elbo_weight: weight of the ELBO in a mix with the bound (CIWAE), 0 to 1.
+        elbo_weight: weight of the ELBO in a convex combination with the bound (CIWAE), 0 to 1.
         chunk_size: run the model on so many particles at a time, and again for each backward pass
-            (one with ``"iwae"``, two with the others): bounds the memory, changes neither value nor
+            (one with ``"iwae"``, two otherwise): bounds the memory without changing value or
             gradient.
         plate: name of the batch plate.
-        max_plate_nesting: number of dimensions the program's plates take; found by running the
-            program once if not given.
+        max_plate_nesting: number of dimensions of the program's plates; found by running it once
+            if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, or model and guide have another batch;
-            the message names it.
-        NotImplementedError: when differentiating, if a guide's site is neither reparameterised nor
-            enumerated (but for ``"wake"``), the message names it; if ``"dreg"`` meets guide's sites
-            of different scales or masks. Always, if a site is enumerated in another way than in
-            parallel and in full, or is in a subsampled inner plate that an average of several
-            weights would have in its exponent.
+        ValueError: if a site lies outside the batch plate, or the batch plates of model and guide
+            differ.
+        NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
+            subsampled inner plate inside the exponent; when differentiating, if a guide's site is
+            neither reparameterised nor enumerated (except with ``"wake"``), or if the guide's sites
+            have different scales or masks with ``"dreg"``.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -119,8 +118,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         elbo_weight = number(name, "elbo_weight", elbo_weight, least=0, most=1)
         if gradient == "wake" and (alpha != 0 or elbo_weight != 0):
             raise ValueError(
-                f"{name}: gradient='wake' is not the gradient of a bound and goes with alpha=0 "
-                f"and elbo_weight=0 alone, got alpha={alpha} and elbo_weight={elbo_weight}"
+                f"{name}: gradient='wake' is not the gradient of a bound and needs alpha=0 and "
+                f"elbo_weight=0, got alpha={alpha} and elbo_weight={elbo_weight}"
             )
         self.gradient = gradient
         self.chunk_size = chunk_size
@@ -131,12 +130,12 @@ class ImportanceWeightedELBO(PerDatumELBO):
 
     @property
     def guide_objective(self) -> Objective:
-        """The bound whose gradient the guide gets."""
+        """The bound that the guide's gradient is of."""
         return Objective(self.num_groups, self.alpha, self.elbo_weight)
 
     @property
     def model_objective(self) -> Objective:
-        """The bound that is returned, and whose gradient the model gets."""
+        """The bound that is returned and that the model's gradient is of."""
         return Objective(1 if self.pool_model else self.num_groups, self.alpha, self.elbo_weight)
 
     @property
@@ -147,53 +146,53 @@ class ImportanceWeightedELBO(PerDatumELBO):
     def log_weights(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> LogWeights:
-        """Run the pair on the arguments and return the weights of all particles."""
+        """Return the weights of all particles for some arguments of the pair."""
         with exclusively():
-            return self._weigh(self._program(model, guide, args, kwargs), leaves=False)
+            return self._weigh(self._runner(model, guide, args, kwargs), leaves=False)
 
-    def _weigh(self, program: Program, *, leaves: bool) -> LogWeights:
+    def _weigh(self, runner: Runner, *, leaves: bool) -> LogWeights:
         return log_weights(
-            program,
+            runner,
             num_particles=self.total_particles,
             plate=self.plate,
             chunk_size=self.chunk_size,
             leaves=leaves,
         )
 
-    def _bound(self, program: Program) -> Bound:
+    def _bound(self, runner: Runner) -> Bound:
         differentiate = torch.is_grad_enabled()
         own_gradient = self.gradient == "iwae" and self.model_objective == self.guide_objective
-        weights = self._weigh(program, leaves=differentiate and not own_gradient)
+        weights = self._weigh(runner, leaves=differentiate and not own_gradient)
         if differentiate and self.gradient != "wake":
             weights.check_reparameterised()
         objectives = self.model_objective, self.guide_objective
         if any(objective.averages(self.total_particles) for objective in objectives):
             weights.check_whole_plates(self.total_particles)
-        log_w, dim = weights.log_w, weights.datum.particle_dim
+        log_w, dim = weights.log_w, weights.plate.particle_dim
         bound = self.model_objective.bound(log_w, dim)
-        per_datum = weights.datum.flat(weights.outer.expectation(bound, entropy=True))
+        per_datum = weights.plate.per_datum(weights.outer.expectation(bound, entropy=True))
         surrogate = None
         if differentiate and not own_gradient:
             surrogate = self._surrogate(weights, log_w, bound)
-        return Bound(per_datum, weights.datum.scale, surrogate)
+        return Bound(per_datum, weights.plate.scale, surrogate)
 
     def _surrogate(self, weights: LogWeights, log_w: Tensor, bound: Tensor) -> Tensor:
         """Return the scalar whose gradient is the estimator's.
 
-        Densities saw leaves, so that three gradients come apart: θ through log p, φ directly
+        The densities saw leaves, which separates three gradients: θ through log p, φ directly
         through log q, and φ along the path z(φ), by the derivative at the leaves.
         """
         weights.check_inner()
-        dim, objective = weights.datum.particle_dim, self.guide_objective
-        of_model = self.model_objective.counts(log_w, dim)
-        of_guide = objective.counts(log_w, dim)
+        dim, objective = weights.plate.particle_dim, self.guide_objective
+        of_model = self.model_objective.coefficients(log_w, dim)
+        of_guide = objective.coefficients(log_w, dim)
         direct: Tensor | None = None
         path: Tensor | None = None
         if self.gradient == "iwae":
             direct, path = -of_guide, of_guide
         elif self.gradient == "dreg":
             weight = weights.guide_weight()
-            path = objective.doubly_reparameterised_counts(log_w, dim, weight)
+            path = objective.doubly_reparameterised(log_w, dim, weight)
         elif self.gradient == "stl":
             path = of_guide
         else:

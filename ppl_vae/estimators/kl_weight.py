@@ -1,4 +1,4 @@
-"""β: a weight on the KL, as an effect handler on model and guide, constant or warmed up."""
+"""β, the weight of the KL, constant or scheduled: an effect handler on model and guide."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.process_state import exclusively
 
 Schedule = Callable[[int], float]
-"""β as a function of the step, 0 for the first."""
+"""β as a function of the step, counted from 0."""
 
 
 class KLWeight(Messenger):
-    """Scale the densities of latent sites by β; to be used on the model and on the guide.
+    """Scale the densities of latent sites by β; for use on both model and guide.
 
-    β log p(z) - β log q(z) is -β KL in expectation; observed sites keep their weight, and so do
-    labels y where a whole batch is observed.
-    ``poutine.scale`` scales them too, and refuses 0, with which a warm-up starts.
+    β log p(z) - β log q(z) is -β KL in expectation. Observed sites, among them labels y of a fully
+    observed batch, keep their weight; ``poutine.scale`` would scale them too, and refuses 0, where
+    a warm-up starts.
 
     Args:
-        beta: β, at least 0; a 0-dimensional tensor serves as well, and is not looked at.
+        beta: β, at least 0, or a 0-dimensional tensor, whose value is not read.
     """
 
     ignores_parameters = True
@@ -54,10 +54,10 @@ class KLWeight(Messenger):
 
 
 class _StepWeight(KLWeight):
-    """The weight of one step.
+    """The weight of one step, the same tensor for all sites of one scale.
 
-    Sites of one scale have one product with β, the same tensor: that they are of one weight is then
-    known without a look at values, which waits for the device and cannot be a part of a graph.
+    Equal weights are then recognised by identity, without reading values, which would synchronise
+    with the device and cannot be traced.
     """
 
     def __init__(self, beta: float | Tensor) -> None:
@@ -75,10 +75,9 @@ class _StepWeight(KLWeight):
 class KLWeighted(ELBO):
     r"""Any ELBO with a weight on the KL: E_q [log p(x|z)] - β KL(q(z|x) ‖ p(z)).
 
-    Each call of ``loss_and_grads`` or ``differentiable_loss`` is one step of the schedule, and
-    returns minus the weighted objective in nats per batch. Where a schedule gives no finite number
-    of at least 0, that step is refused. ``loss`` (``svi.evaluate_loss``) ignores β: what is
-    reported is a bound on log p(x).
+    Each call of ``loss_and_grads`` or ``differentiable_loss`` is one step of the schedule and
+    returns minus the weighted objective in nats per batch. ``loss`` (``svi.evaluate_loss``) ignores
+    β, so that what is reported is a bound on log p(x).
 
     Source: Higgins et al. 2017 (β-VAE, ICLR 2017), equation 4; Bowman et al. 2016 (arXiv
     1511.06349), section 3.1, for the warm-up.
@@ -86,8 +85,8 @@ class KLWeighted(ELBO):
     Args:
         estimator: any ``pyro.infer.ELBO``.
         beta: β, or a schedule of it such as :func:`linear_warm_up`.
-        total_steps: the length of the training, if known: a warm-up made by :func:`linear_warm_up`
-            or :func:`cyclical_warm_up` that is longer is reported by a warning.
+        total_steps: the length of the training, if known; a longer :func:`linear_warm_up` or
+            :func:`cyclical_warm_up` causes a warning.
 
     Example:
         >>> from pyro.infer import Trace_ELBO
@@ -102,13 +101,13 @@ class KLWeighted(ELBO):
         super().__init__()
         if not isinstance(estimator, ELBO):
             raise TypeError(
-                f"KLWeighted: estimator must be an object of pyro.infer.ELBO, such as "
-                f"Trace_ELBO(), got {describe(estimator)}"
+                f"KLWeighted: estimator must be a pyro.infer.ELBO, such as Trace_ELBO(), got "
+                f"{describe(estimator)}"
             )
         self.estimator = estimator
         self.schedule = beta if callable(beta) else constant(beta)
         self.step = 0
-        """The steps taken so far; set it when resuming."""
+        """The number of steps taken; set it when resuming."""
         self._tensor: Tensor | None = None
         if total_steps is not None:
             self._report_unfinished(positive_int("KLWeighted", "total_steps", total_steps))
@@ -118,13 +117,13 @@ class KLWeighted(ELBO):
         """β of the next step.
 
         Raises:
-            TypeError: if the schedule gives no number.
-            ValueError: if it gives one that is not finite, or below 0.
+            TypeError: if the schedule returns no number.
+            ValueError: if it returns one that is not finite, or below 0.
         """
         return self.beta_at(self.step)
 
     def beta_at(self, step: int) -> float:
-        """Return β at a step; raises as :attr:`beta` does."""
+        """Return β at a step; raises as :attr:`beta`."""
         beta = self.schedule(step)
         real = isinstance(beta, Real) and not isinstance(beta, bool)
         if not real and not (isinstance(beta, Tensor) and beta.dim() == 0):
@@ -142,7 +141,7 @@ class KLWeighted(ELBO):
 
     @contextmanager
     def beta_is(self, beta: Tensor) -> Iterator[None]:
-        """Within ``with``, let a 0-dimensional tensor be β, which is not looked at."""
+        """Context manager that sets β to a 0-dimensional tensor, whose value is not read."""
         before, self._tensor = self._tensor, beta
         try:
             yield
@@ -171,8 +170,8 @@ class KLWeighted(ELBO):
             return self.estimator.loss(model, guide, *args, **kwargs)
 
     def _advance(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
-        """Return the programs under the step's β and take the step."""
-        # Nothing of the programs is kept, which may be gone by the next step.
+        """Return the programs under the current β and advance the schedule."""
+        # The programs are not kept: they may be gone by the next step.
         handler = _StepWeight(self.beta if self._tensor is None else self._tensor)
         self.step += 1
         return handler(model), handler(guide)
@@ -190,7 +189,7 @@ class KLWeighted(ELBO):
             )
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tensor": None}  # which is of a step
+        return {**self.__dict__, "_tensor": None}  # which belongs to a step
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         raise NotImplementedError("KLWeighted leaves traces to the estimator it wraps")
@@ -198,13 +197,13 @@ class KLWeighted(ELBO):
 
 @dataclass(frozen=True)
 class WarmUp:
-    """β in a line from ``start`` to ``end`` over ``steps`` steps, anew every ``period`` if given.
+    """β linear from ``start`` to ``end`` over ``steps`` steps, repeated every ``period`` if given.
 
     Args:
-        steps: how long β rises.
+        steps: the length of the warm-up.
         start: β at the first step.
         end: β from step ``steps`` on.
-        period: after how many steps it starts again; never if None.
+        period: number of steps after which it restarts; never if None.
     """
 
     steps: float | int
@@ -225,13 +224,13 @@ class WarmUp:
 
 
 def constant(beta: float | int) -> Schedule:
-    """Return the schedule that is β at every step."""
+    """Return a constant schedule."""
     beta = number("constant", "beta", beta, least=0)
     return WarmUp(1, beta, beta)
 
 
 def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1.0) -> Schedule:
-    """Return the schedule that goes from ``start`` to ``end`` in a line over ``steps`` steps.
+    """Return a schedule that is linear from ``start`` to ``end`` over ``steps`` steps.
 
     Source: Sønderby et al. 2016 (arXiv 1602.02282), section 2.3.
     """
@@ -246,7 +245,7 @@ def cyclical_warm_up(
     start: float | int = 0.0,
     end: float | int = 1.0,
 ) -> Schedule:
-    """Return the schedule that warms up anew every ``period`` steps, in the first ``rising`` part.
+    """Return a schedule that repeats a warm-up every ``period`` steps, in its ``rising`` fraction.
 
     Source: Fu et al. 2019 (arXiv 1903.10145), equation 6.
     """
@@ -256,5 +255,4 @@ def cyclical_warm_up(
 
 
 def _ends(owner: str, start: object, end: object) -> tuple[float | int, float | int]:
-    """Return β at both ends of a warm-up, or raise an error that names what is no weight."""
     return number(owner, "start", start, least=0), number(owner, "end", end, least=0)

@@ -1,4 +1,4 @@
-"""Masks on distributions, ``fn.mask(m)``, apart from the distributions they are on."""
+"""Separating masks, ``fn.mask(m)``, from the distributions they are on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.distributions import Independent
 
 Mask = Tensor | bool | None
-"""True where a term counts; None and True are everywhere."""
+"""True where a term counts; None and True mean everywhere."""
 
 
 def both(one: Mask, other: Mask) -> Mask:
-    """Return the mask of what two masks leave."""
+    """Return the conjunction of two masks."""
     if one is None or one is True or other is False:
         return other
     if other is None or other is True or one is False:
@@ -22,17 +22,16 @@ def both(one: Mask, other: Mask) -> Mask:
 
 
 def without_mask(fn: Any) -> tuple[Any, Mask]:
-    """Return a distribution without the masks on its batch entries, and these as one.
+    """Return a distribution without the masks on its batch entries, and their conjunction or None.
 
-    The mask is None where there is none. Masks within events, as of a masked ``Normal`` made an
-    event afterwards, stay where they are, but where they are the same for a whole event.
+    Masks within events, as of ``Normal(...).mask(m).to_event(1)``, stay where they are unless they
+    are constant over each event.
     """
     if isinstance(fn, MaskedDistribution):
         inner, mask = without_mask(fn.base_dist)
         return inner, both(fn._mask, mask)
     if isinstance(fn, ExpandedDistribution):
         inner, mask = without_mask(fn.base_dist)
-        # A tensor broadcasts from the right as the distribution did.
         return (fn if inner is fn.base_dist else inner.expand(fn.batch_shape)), mask
     if isinstance(fn, Independent):
         inner, mask = without_mask(fn.base_dist)
@@ -51,10 +50,9 @@ def without_mask(fn: Any) -> tuple[Any, Mask]:
 
 
 def elementwise(fn: Any) -> tuple[Any, Mask, int]:
-    """Return a distribution without any masks, these as one, and how many event dimensions it has.
+    """Return a distribution without any masks, their conjunction, and the event dims it spans.
 
-    The mask is of the batch shape and that many of the event's dimensions, the first ones; it is
-    None where there is none.
+    The mask, or None, has the batch shape followed by that many of the event's first dimensions.
     """
     if isinstance(fn, MaskedDistribution):
         inner, mask, count = elementwise(fn.base_dist)
@@ -74,7 +72,7 @@ def elementwise(fn: Any) -> tuple[Any, Mask, int]:
 
 
 def is_masked(fn: Any) -> bool:
-    """Tell whether there is a mask anywhere in a distribution."""
+    """Return whether there is a mask anywhere in a distribution."""
     if isinstance(fn, MaskedDistribution):
         return True
     for name in ("base_dist", "component_distribution"):

@@ -1,4 +1,4 @@
-"""From log weights to a bound, and how much each particle counts in its gradient."""
+"""Bounds as functions of log weights, with the coefficients of their gradients."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.estimators.power_means import log_power_mean, shares
+from ppl_vae.estimators.power_means import log_power_mean, normalised_powers
 
 
 @dataclass(frozen=True)
 class Objective:
-    r"""A bound on log p(x) made of M groups of K particles.
+    r"""A bound on log p(x) from M groups of K particles.
 
         L = β ELBO + (1 - β) (1/M) Σ_m 1/(1-α) log (1/K) Σ_k w[m,k]^(1-α)
 
@@ -31,11 +31,11 @@ class Objective:
     elbo_weight: int | float = 0.0
 
     def averages(self, particles: int) -> bool:
-        """Tell whether L is another average of so many weights than the mean of their log w."""
+        """Return whether L of so many weights is other than the mean of log w."""
         return self.alpha != 1 and self.elbo_weight != 1 and particles != self.groups
 
     def bound(self, log_w: Tensor, dim: int) -> Tensor:
-        """Return L, with size 1 in dimension ``dim`` (negative), where the particles were."""
+        """Return L, with size 1 in the (negative) particle dimension ``dim``."""
         particles = log_w.shape[dim]
         elbo = log_w if particles == 1 else log_w.mean(dim, keepdim=True)
         if not self.averages(particles):
@@ -45,36 +45,33 @@ class Objective:
             return bound
         return (1 - self.elbo_weight) * bound + self.elbo_weight * elbo
 
-    def counts(self, log_w: Tensor, dim: int) -> Tensor:
-        """Return ∂L/∂log w of each particle, of the shape of ``log_w``; they sum to 1.
+    def coefficients(self, log_w: Tensor, dim: int) -> Tensor:
+        """Return ∂L/∂log w, of the shape of ``log_w``; they sum to 1, or to 0 if all w are 0."""
+        return self._coefficients(log_w, dim)
 
-        In a group whose weights are all 0 they are 0.
-        """
-        return self._counts(log_w, dim)
-
-    def doubly_reparameterised_counts(
+    def doubly_reparameterised(
         self, log_w: Tensor, dim: int, guide_weight: Tensor | float
     ) -> Tensor:
-        r"""Return how much the path derivative of each particle's log w counts under DReG.
+        r"""Return the coefficient of the path derivative of each log w under DReG.
 
-        With ν the normalised w^(1-α) of a group and t the weight of log q in log w, 1 but for
-        ``poutine.scale`` and masks: β/(MK) + (1-β)/M [ν - t (1-α) ν (1-ν)]. For the
-        importance-weighted bound this is ν² (Tucker et al. 2018, arXiv 1810.04152, equation 8). The
-        derivation is theirs, with w^(1-α) for w: the direct term -t ν ∂log q becomes, by
-        reparameterising once more, -t ∂ν/∂z ∂z/∂φ = -t (1-α) ν (1-ν) times the path derivative.
+        With ν the normalised w^(1-α) of a group and t the weight of log q in log w (1 without
+        ``poutine.scale`` and masks): β/(MK) + (1-β)/M [ν - t (1-α) ν (1-ν)], which is ν² for the
+        importance-weighted bound (Tucker et al. 2018, arXiv 1810.04152, equation 8). Derived as
+        there, with w^(1-α) for w: reparameterising the direct term -t ν ∂log q once more gives
+        -t ∂ν/∂z ∂z/∂φ = -t (1-α) ν (1-ν) times the path derivative.
         """
-        return self._counts(log_w, dim, (1 - self.alpha) * guide_weight)
+        return self._coefficients(log_w, dim, (1 - self.alpha) * guide_weight)
 
-    def _counts(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
+    def _coefficients(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
         log_w = log_w.detach()
         particles = log_w.shape[dim]
         if not self.averages(particles):
             return torch.full_like(log_w, 1 / particles)
-        counts = shares(self._grouped(log_w, dim), 1 - self.alpha, dim).flatten(dim - 1, dim)
-        # ν - c ν (1 - ν), of which 1 - ν would be rounded.
-        counts = counts * (1 - correction + correction * counts) / self.groups
-        return (1 - self.elbo_weight) * counts + self.elbo_weight / particles
+        nu = normalised_powers(self._grouped(log_w, dim), 1 - self.alpha, dim).flatten(dim - 1, dim)
+        # ν - c ν (1 - ν), without the rounding of 1 - ν.
+        nu = nu * (1 - correction + correction * nu) / self.groups
+        return (1 - self.elbo_weight) * nu + self.elbo_weight / particles
 
     def _grouped(self, log_w: Tensor, dim: int) -> Tensor:
-        """Split the particles in groups: M in dimension ``dim - 1``, K in dimension ``dim``."""
+        """Split particles into M groups in dimension ``dim - 1`` of K in dimension ``dim``."""
         return log_w.unflatten(dim, (self.groups, -1))

@@ -1,4 +1,4 @@
-"""What the estimators of this package have in common: a bound per datum and its gradient."""
+"""The base class of estimators that keep one term per datum."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.errors import describe, integer, positive_int
-from ppl_vae.estimators.traces import PlateNesting, Program
+from ppl_vae.estimators.traces import PlateNesting, Runner
 from ppl_vae.process_state import exclusively
 
 
 class Bound(NamedTuple):
-    """A bound and, where its own derivative is not the gradient wanted, what to differentiate.
+    """A bound and, if its derivative is not the gradient estimator, a surrogate to differentiate.
 
     Args:
         per_datum: the bound in nats, shape ``(batch,)``, without N/B.
         scale: N/B.
-        surrogate: a scalar whose gradient is that of the summed bound's estimator; its value means
-            nothing. None where ``per_datum`` itself is to be differentiated.
+        surrogate: a scalar whose gradient estimates that of the summed bound; its value is
+            meaningless. None if ``per_datum`` itself is differentiated.
     """
 
     per_datum: Tensor
@@ -32,7 +31,7 @@ class Bound(NamedTuple):
 
 
 class _WithGradientOf(torch.autograd.Function):
-    """A value with the gradient of another tensor, which may itself be infinite or NaN."""
+    """A value with the gradient of a surrogate, whose own value may be infinite or NaN."""
 
     generate_vmap_rule = True
 
@@ -43,20 +42,20 @@ class _WithGradientOf(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Keep nothing."""
+        """Save nothing."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        """Pass the gradient on to the surrogate."""
+        """Pass the gradient to the surrogate."""
         return None, gradient
 
 
 class PerDatumELBO(ELBO, ABC):
-    """A ``pyro.infer.ELBO`` that keeps one term per datum of the batch plate.
+    """A ``pyro.infer.ELBO`` with one term per datum of the batch plate.
 
     ``loss``, ``loss_and_grads`` and ``differentiable_loss`` return minus N/B times the sum of the
-    bound over the batch, in nats per batch; a gradient surrogate never reaches a value. Nothing
-    reads a number back from the device, but for ``loss``, which returns a float.
+    bound over the batch, in nats per batch; a surrogate never reaches a value. Only ``loss``, which
+    returns a float, synchronises with the device.
 
     Args:
         num_particles: how many particles, in one vectorised dimension left of all plates.
@@ -82,30 +81,26 @@ class PerDatumELBO(ELBO, ABC):
         self._found_nesting = PlateNesting()
 
     @abstractmethod
-    def _bound(self, program: Program) -> Bound:
-        """Run a program and return its bound, with what to differentiate if gradients are on."""
+    def _bound(self, runner: Runner) -> Bound:
+        """Return the bound, with any surrogate if gradients are enabled."""
 
-    def per_datum(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, " batch"]:
-        """Return the bound for each datum, in nats, without N/B; a value, not differentiable."""
+    def per_datum(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the bound for each datum in nats, without N/B, shape ``(batch,)``; detached."""
         with exclusively(), torch.no_grad():
-            return self._bound(self._program(model, guide, args, kwargs)).per_datum
+            return self._bound(self._runner(model, guide, args, kwargs)).per_datum
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
-        """Return minus the bound in nats per batch, whose gradient trains model and guide."""
+    ) -> Tensor:
+        """Return minus the bound in nats per batch, with the gradient of model and guide."""
         with exclusively():
-            bound = self._bound(self._program(model, guide, args, kwargs))
+            bound = self._bound(self._runner(model, guide, args, kwargs))
         loss = -bound.scale * bound.per_datum.sum()
         if bound.surrogate is None:
             return loss
         return _WithGradientOf.apply(loss.detach(), -bound.scale * bound.surrogate)
 
-    def loss_and_grads(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Float[Tensor, ""]:
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats per batch, as a tensor, and accumulate gradients."""
         with exclusively():
             loss = self.differentiable_loss(model, guide, *args, **kwargs)
@@ -117,14 +112,14 @@ class PerDatumELBO(ELBO, ABC):
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound in nats per batch."""
         with exclusively():
-            bound = self._bound(self._program(model, guide, args, kwargs))
+            bound = self._bound(self._runner(model, guide, args, kwargs))
         return (-bound.scale * bound.per_datum.sum()).item()
 
-    def _program(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Program:
+    def _runner(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Runner:
         nesting = self._given_nesting
         if nesting is None:
             nesting = self._found_nesting(model, guide, args, kwargs)
-        return Program(model, guide, args, kwargs, particle_dim=-nesting - 1)
+        return Runner(model, guide, args, kwargs, particle_dim=-nesting - 1)
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
-        raise NotImplementedError("particles are vectorised; there is no single trace")
+        raise NotImplementedError("particles are vectorised, so there is no single trace")

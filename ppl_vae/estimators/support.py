@@ -1,4 +1,4 @@
-"""Values outside the support of a density, which is 0 there."""
+"""Values outside the support of a distribution."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _INTEGERS = constraints.integer_interval
 
 
 def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
-    """Return where values have density 0, of the batch shape; None where they have it nowhere.
+    """Return which values are outside the support, of the batch shape; None if none can be.
 
     Args:
-        fn: the distribution whose density is asked for.
-        value: where.
-        source: the distribution that the value was drawn from, if known.
+        fn: the distribution.
+        value: the values.
+        source: the distribution that they were drawn from, if known.
     """
     if _checks_values(fn):
         return None
@@ -32,16 +32,16 @@ def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
         return None
     if isinstance(_element(support), _REAL):
         return None
-    # NaN is no value outside: it stays and shows.
+    # NaN does not count as outside, so that it stays visible.
     outside = ~support.check(value)
     count = outside.dim() - (value.dim() - fn.event_dim)
     return _of_event(outside, count, torch.any) & _of_event(value == value, fn.event_dim, torch.all)
 
 
 def as_drawn(fn: Any, value: Tensor) -> Tensor:
-    """Return values with the dtype of the distribution's own draws, where its density needs it.
+    """Return values in the dtype of the distribution's own draws, if its density needs it.
 
-    Integers drawn from a ``Categorical`` are no 0 and 1 of a ``Bernoulli`` to torch.
+    torch's ``Bernoulli`` does not accept integers drawn from a ``Categorical``.
     """
     if value.is_floating_point():
         return value
@@ -55,12 +55,12 @@ def inner_value(fn: Any, value: Tensor, outside: Tensor) -> Tensor:
     """Return values with those outside the support replaced by one inside."""
     inside = _inside(_support(fn), value)
     if inside is None:
-        return value  # the density at least is 0
+        return value
     return torch.where(outside.reshape(outside.shape + (1,) * fn.event_dim), inside, value)
 
 
 def _inside(support: Constraint | None, value: Tensor) -> Tensor | None:
-    """Return values of a support, broadcastable to those given; None where none is known."""
+    """Return values inside a support, broadcastable to ``value``; None if none are known."""
     if support is not None and support.is_discrete:
         return _least(_element(support), value)
     while support is not None:
@@ -75,7 +75,7 @@ def _inside(support: Constraint | None, value: Tensor) -> Tensor | None:
 
 
 def _least(element: Constraint, value: Tensor) -> Tensor | None:
-    """Return the least of discrete values, where they are numbers with a least one."""
+    """Return the least value of a discrete support, None if it has none."""
     if isinstance(element, _BOOLEAN):
         return value.new_zeros(())
     least = getattr(element, "lower_bound", None)
@@ -83,14 +83,14 @@ def _least(element: Constraint, value: Tensor) -> Tensor | None:
 
 
 def _element(support: Constraint) -> Constraint:
-    """Return the support of one of independent entries, or of the components of a mixture."""
+    """Return the support of a single entry, or of the components of a mixture."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
 
 
 def _same(one: Constraint, other: Constraint | None) -> bool:
-    """Tell whether two supports are known to be the same without a look at tensors."""
+    """Return whether two supports are known to be equal without reading tensors."""
     if one is other:
         return True
     if not (isinstance(one, _INTEGERS) and isinstance(other, _INTEGERS)):
@@ -111,7 +111,7 @@ def _support(fn: Any) -> Constraint | None:
 
 
 def _checks_values(fn: Any) -> bool:
-    """Tell whether a distribution raises an error for what is outside its support."""
+    """Return whether a distribution validates its values."""
     while isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
         fn = fn.base_dist
     return fn._validate_args

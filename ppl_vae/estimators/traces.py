@@ -28,7 +28,7 @@ from ppl_vae.random_state import restored
 
 
 @dataclass(frozen=True)
-class Program:
+class Runner:
     """A model and a guide with their arguments, ready to run.
 
     Args:
@@ -36,7 +36,7 @@ class Program:
         guide: the variational program.
         args: positional arguments of both.
         kwargs: keyword arguments of both.
-        particle_dim: where the particles are, left of all plates.
+        particle_dim: the dimension of the particles, left of all plates.
     """
 
     model: Callable
@@ -46,11 +46,11 @@ class Program:
     particle_dim: int
 
     def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
-        """Run the guide, at the values of another run if one is given."""
+        """Run the guide, replaying the values of another run if one is given."""
         return self._run(self.guide, num_particles, self.particle_dim - 1, replay)
 
     def run_model(self, guide_trace: Trace, num_particles: int, *, whole: bool = True) -> Trace:
-        """Run the model at the guide's values; ``whole`` if they are those of all particles."""
+        """Replay the guide's values in the model; ``whole`` if they are of all particles."""
         taken = [
             site["infer"]["_enumerate_dim"]
             for site in sample_sites(guide_trace)
@@ -79,10 +79,10 @@ class Program:
 
 
 class PlateNesting:
-    """How many dimensions the plates of a model/guide pair take.
+    """The number of dimensions that the plates of a model/guide pair take.
 
-    The answer is found by running the pair once, random state and buffers preserved, and is kept
-    for as long as the same pair comes; Pyro's estimators keep it for whatever pair comes next.
+    Found by running the pair once, random state and buffers preserved, and cached for that pair;
+    Pyro's estimators keep it for whatever pair comes next.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class PlateNesting:
         self._nesting = 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_pair": None, "_nesting": 0}  # weak references cannot be pickled or copied
+        return {"_pair": None, "_nesting": 0}  # weak references can be neither pickled nor copied
 
     def __call__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
         """Return the number of dimensions, 1 for a single batch plate."""
@@ -102,9 +102,9 @@ class PlateNesting:
 
 
 def sample_sites(trace: Trace) -> Iterator[dict]:
-    """Yield the sites that matter: no subsampling, nothing deterministic, nothing masked out.
+    """Yield the random sites, without subsampling statements and observations masked out entirely.
 
-    A latent that is masked as a whole has been drawn all the same.
+    A latent that is masked out is still drawn, and is yielded.
     """
     for site in trace.nodes.values():
         if site["type"] != "sample" or site_is_subsample(site):
@@ -114,12 +114,12 @@ def sample_sites(trace: Trace) -> Iterator[dict]:
 
 
 def subsamples(trace: Trace) -> dict[str, dict]:
-    """Return the statements that say which entries of their plates a program has taken."""
+    """Return the subsampling statements of a trace by name."""
     return {name: site for name, site in trace.nodes.items() if site_is_subsample(site)}
 
 
 def log_density(site: dict) -> Tensor:
-    """Return a site's log-density, unscaled and unmasked, computed when first asked for."""
+    """Return a site's log-density, unscaled and unmasked; computed once."""
     if "unscaled_log_prob" not in site:
         log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         site["unscaled_log_prob"] = log_prob
@@ -127,17 +127,17 @@ def log_density(site: dict) -> Tensor:
 
 
 def is_enumerated(site: dict) -> bool:
-    """Tell whether all values of the site are tried, in a dimension of their own."""
+    """Return whether the site's values are enumerated, in a dimension of their own."""
     return site["infer"].get("_enumerate_dim") is not None
 
 
 def is_given_latent(site: dict) -> bool:
-    """Tell whether a site is observed that would be enumerated otherwise, as a label is."""
+    """Return whether an observed site would otherwise be enumerated, as a label is."""
     return site["is_observed"] and site["infer"].get("enumerate") == "parallel"
 
 
 def with_values(trace: Trace, change: Callable[[dict], Tensor]) -> Trace:
-    """Return a trace with the values that ``change(site)`` gives, log-densities not computed."""
+    """Return a trace whose values are ``change(site)``, log-densities not yet computed."""
     changed = trace.copy()
     for site in sample_sites(trace):
         kept = {key: item for key, item in site.items() if "log_prob" not in key}
@@ -146,19 +146,19 @@ def with_values(trace: Trace, change: Callable[[dict], Tensor]) -> Trace:
 
 
 def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
-    """Return a trace with the values of some of the particles."""
+    """Return a trace with the values of ``length`` particles from ``start`` on."""
 
-    def some(site: dict) -> Tensor:
+    def slice_of(site: dict) -> Tensor:
         value, dim = site["value"], particle_dim - site["fn"].event_dim
         if value.dim() < -dim or value.shape[dim] == 1:
             return value
         return value.narrow(dim, start, length)
 
-    return with_values(trace, some)
+    return with_values(trace, slice_of)
 
 
 def plate_nesting(traces: list[Trace]) -> int:
-    """Return how many dimensions the plates of some programs take."""
+    """Return the number of dimensions that the plates of some traces take."""
     return max(
         (
             -frame.dim
@@ -183,9 +183,9 @@ def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) 
 
 
 def _bare(fn: Callable) -> Callable:
-    """Return a program without the handlers around it that say that its plates stay the same."""
+    """Return a program without the handlers around it that leave its plates unchanged."""
     while True:
-        inner = getattr(fn, "func", None)  # what a handler makes of a program holds both
+        inner = getattr(fn, "func", None)  # a wrapped program holds handler and program
         if not (isinstance(inner, partial) and len(inner.args) == 2):
             return fn
         handler, program = inner.args
@@ -195,7 +195,7 @@ def _bare(fn: Callable) -> Callable:
 
 
 def _check_dimensions(trace: Trace) -> None:
-    """Raise an error if two sites are enumerated in one dimension, as ``pyro.markov`` has them."""
+    """Raise an error if two sites share an enumeration dimension, as in ``pyro.markov``."""
     owners: dict[int, str] = {}
     for site in sample_sites(trace):
         if not is_enumerated(site):
@@ -210,5 +210,5 @@ def _check_dimensions(trace: Trace) -> None:
 
 
 def _weak(fn: Callable) -> Callable[[], object]:
-    # A bound method is made anew at each access; its parts live on.
+    # A bound method is created anew at each access.
     return weakref.WeakMethod(fn) if inspect.ismethod(fn) else weakref.ref(fn)

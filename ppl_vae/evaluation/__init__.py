@@ -1,4 +1,4 @@
-"""Evaluation of any pair: bounds, log p(x), what the ELBO is made of, labels."""
+"""Evaluation of any pair: bounds, log p(x), terms of the ELBO, latents, labels."""
 
 from ppl_vae.evaluation.annealing import (
     AnnealedLikelihood,
@@ -8,22 +8,26 @@ from ppl_vae.evaluation.annealing import (
 )
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
-from ppl_vae.evaluation.calibration import Calibration, expected_calibration_error
-from ppl_vae.evaluation.classification import accuracy
+from ppl_vae.evaluation.classification import (
+    Calibration,
+    accuracy,
+    accuracy_interval,
+    calibration,
+    expected_calibration_error,
+)
 from ppl_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from ppl_vae.evaluation.dependencies import relations
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
+from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.representation import (
     Clustering,
-    accuracy_interval,
     clustering,
     linear_probe,
     nearest_neighbours,
     responsibilities,
 )
-from ppl_vae.evaluation.units import LatentUnits, latent_units
 
 __all__ = [
     "AnnealedLikelihood",
@@ -41,6 +45,7 @@ __all__ = [
     "annealed_importance_sampling",
     "bidirectional_monte_carlo",
     "bits_per_dim",
+    "calibration",
     "clustering",
     "elbo_terms",
     "expected_calibration_error",

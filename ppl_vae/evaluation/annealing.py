@@ -1,4 +1,4 @@
-"""log p(x) by annealed importance sampling, and both bounds on it on simulated data."""
+"""log p(x) by annealed importance sampling, with bounds from both sides on simulated data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from tqdm import tqdm
 
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.hmc import State, StepSizes, transition
-from ppl_vae.evaluation.joint import Joint, Start, Values
-from ppl_vae.evaluation.likelihood import Evidence, check_log_weights
-from ppl_vae.evaluation.programs import batches
+from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, Values, transition
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    dequantised_levels_of,
+    program_inputs,
+    progress_bar,
+)
+from ppl_vae.evaluation.likelihood import LogEvidence
+from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.evaluation.traced_batch import traced_batches
+from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
 from ppl_vae.protocols import ModelAndGuide, check_pair
 
@@ -39,18 +45,18 @@ _RATE = 0.3
 _FEWEST_TUNED = 100
 
 
-@dataclass(frozen=True, eq=False)
-class AnnealedLikelihood(Evidence):
+@dataclass(frozen=True, eq=False, repr=False)
+class AnnealedLikelihood(LogEvidence):
     """Annealed importance sampling estimates of log p(x), each of shape ``(N,)``.
 
     Args:
         log_px: log p̂(x) in nats, the log of the mean over chains.
-        standard_error: of ``log_px``, over chains; of a few chains it is rough itself.
+        standard_error: of ``log_px``, over chains; itself uncertain if there are few.
         ess: effective number of chains, 1 to the number of chains.
-        acceptance: mean probability of accepting a transition; NaN where there was none.
+        acceptance: mean probability of accepting a transition; NaN if there was none.
         kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
-            where it is not known.
-        dequantised_levels: how many levels the data had before noise was added, where they say so.
+            if unknown.
+        dequantised_levels: the number of levels before dequantisation, if the data declare it.
     """
 
     log_px: Float[Tensor, " data"]
@@ -60,15 +66,20 @@ class AnnealedLikelihood(Evidence):
     kind: Kind | None = None
     dequantised_levels: int | None = None
 
+    def _rows(self) -> dict[str, object]:
+        return {
+            "-log p(x)": f"{self.nll} nats per datum over {len(self.log_px)} data",
+            "median ESS": f"{self.ess.median():.1f} chains",
+            "acceptance": f"{self.acceptance.mean():.2f}",
+        }
+
     def __str__(self) -> str:
-        return (
-            f"-log p(x) = {self.nll} nats per datum over {len(self.log_px)} data (annealed; median "
-            f"ESS {self.ess.median():.1f} chains, acceptance {self.acceptance.mean():.2f})"
-        )
+        (name, value), *others = self._rows().items()
+        return f"{name} = {value} (annealed; {', '.join(f'{n} {v}' for n, v in others)})"
 
 
-@dataclass(frozen=True, eq=False)
-class BidirectionalBounds:
+@dataclass(frozen=True, eq=False, repr=False)
+class BidirectionalBounds(Result):
     """Stochastic bounds on log p(x) of simulated data, of shape ``(N,)``, in nats.
 
     Args:
@@ -83,13 +94,20 @@ class BidirectionalBounds:
 
     @property
     def gap(self) -> Float[Tensor, " data"]:
-        """Upper minus lower, which in expectation is at least the error of each."""
+        """Upper minus lower: in expectation at least the error of either."""
         return self.upper - self.lower
 
+    def _rows(self) -> dict[str, object]:
+        lower, upper, gap = map(Estimate.of, (self.lower, self.upper, self.gap))
+        return {
+            "log p(x) at least": f"{lower} nats per datum",
+            "log p(x) at most": upper,
+            "gap": f"{gap} over {len(self.gap)} simulated data",
+        }
+
     def __str__(self) -> str:
-        bounds = (Estimate.of(values) for values in (self.lower, self.upper, self.gap))
-        lower, upper, gap = bounds
-        return for_stdout(f"{lower} ≤ log p(x) ≤ {upper} nats per datum, the gap {gap}")
+        lower, upper, gap = map(Estimate.of, (self.lower, self.upper, self.gap))
+        return for_stdout(f"{lower} ≤ log p(x) ≤ {upper} nats per datum, gap {gap}")
 
 
 def annealed_importance_sampling(
@@ -115,14 +133,13 @@ def annealed_importance_sampling(
         log w = Σ_t (β_t - β_{t-1}) [log p(x, z_{t-1}) - log f_0(z_{t-1})],    E[w] = p(x),
 
     however short the chains. The estimate is log (1/K) Σ_k w_k: below log p(x) in expectation, and
-    closing in with temperatures and chains where importance sampling from q(z | x) does not. The
-    β_t are a sigmoid's values, close together at both ends. The step size of each datum and
-    temperature is tuned to an acceptance of 65 % by chains that are then thrown away, since chains
-    that tune their own steps have E[w] ≠ p(x).
+    converging with temperatures and chains where importance sampling from q(z | x) does not. The
+    β_t follow a sigmoid, dense at both ends. The step size of each datum and temperature is tuned
+    to an acceptance of 65 % on separate chains, since E[w] ≠ p(x) for chains that tune their own.
 
     A discrete y that guide or model enumerates is summed out of p(x, z) and f_0. All chains of as
     many data as fit into 1,000 rows (20,000 on an accelerator) move at once. Costs (T - 1)
-    (leapfrog_steps + 1) gradients per chain, and a tenth more, at least 140 transitions, to tune.
+    (leapfrog_steps + 1) gradients per chain, plus a tenth, at least 140 transitions, for tuning.
 
     Source: Neal 2001, "Annealed importance sampling" (arXiv physics/9803008); for decoders and with
     HMC, Wu et al. 2017 (arXiv 1611.04273), section 3.
@@ -133,11 +150,11 @@ def annealed_importance_sampling(
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_chains: K, independent chains for each datum.
-        num_temperatures: T, how many steps lead from f_0 to p(x, z).
+        num_temperatures: T, the number of steps from f_0 to p(x, z).
         leapfrog_steps: of each transition.
-        start: ``"prior"``, or ``"posterior"`` for q(z | x), which is nearer and, where it is too
-            narrow, may hide what it misses.
-        seed: of the draws; the global random state is left as it was.
+        start: ``"prior"``, or ``"posterior"`` for q(z | x), which is closer but, if too narrow, may
+            conceal the modes that it misses.
+        seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
 
     Returns:
@@ -147,8 +164,8 @@ def annealed_importance_sampling(
     Raises:
         NotImplementedError: if a latent site is constrained, or discrete and not enumerated; the
             message names it.
-        ValueError: if x does not suit the pair or is empty, or a weight is NaN or infinite, or all
-            of a datum are zero, the message names the first such datum.
+        ValueError: if x is empty or incompatible with the pair; if a weight is NaN or infinite, or
+            all of a datum are zero (the message names the first such datum).
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -162,30 +179,29 @@ def annealed_importance_sampling(
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    check_pair(owner, pair)
     num_chains, num_temperatures, leapfrog_steps = _checked(
         owner, num_chains, num_temperatures, leapfrog_steps, start
     )
     progress = flag(owner, "progress", progress)
-    given = arguments(owner, pair, x, context, mask)
+    inputs = program_inputs(owner, pair, x, context, mask)
     results = []
     kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("AIS", len(given) * num_temperatures, progress) as bar,
+        progress_bar("AIS", len(inputs) * num_temperatures, progress, "step") as bar,
     ):
-        for batch in batches(owner, pair, given, num_chains):
+        for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
             check_log_weights(owner, first.log_joint - first.log_start, batch.start)
-            with pyro.validation_enabled(False):  # trajectories may diverge, and are then refused
+            with pyro.validation_enabled(False):  # trajectories that diverge are rejected
                 steps = _tuned(joint, num_chains, num_temperatures, leapfrog_steps)
                 log_w, acceptance = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
-            sums = _over_chains(owner, log_w, batch.start)
-            parts = (sums.log_mean, sums.standard_error, sums.ess, acceptance)
+            log_mean, standard_error, ess, _ = _over_chains(owner, log_w, batch.start).all
+            parts = (log_mean, standard_error, ess, acceptance)
             results.append([part.to(first.log_joint.dtype) for part in parts])
             kind = batch.kind
     log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
@@ -206,28 +222,28 @@ def bidirectional_monte_carlo(
 ) -> BidirectionalBounds:
     r"""Bound log p(x) from below and above, on data drawn from the model itself.
 
-    Where x and z are drawn together, z is an exact draw from p(z | x). Annealed importance sampling
-    run backwards from it, p(x, z) to f_0, has weights of E[1/w] = 1/p(x), so that
+    If x and z are drawn together, z is an exact draw from p(z | x). Annealed importance sampling
+    run backwards from it, from p(x, z) to f_0, has weights with E[1/w] = 1/p(x), so that
 
         E[ log (1/K) Σ_k w_k ]  ≤  log p(x)  ≤  E[ -log (1/K) Σ_k 1/w'_k ],
 
-    w forward and w' backward. A small gap says that both chains, with these settings, are accurate
-    on such data: what the model generates, which for a poor model is unlike what it was trained on.
+    w forward and w' backward. A small gap certifies these settings on data that the model
+    generates, which for a poor model are unlike its training data.
 
     Source: Grosse et al. 2015 (arXiv 1511.02543), section 3; Wu et al. 2017 (arXiv 1611.04273).
 
     Args:
         pair: any model/guide pair whose latents are real vectors, or enumerated, with the data at
             the site ``x``.
-        num_data: N, how many data to draw.
+        num_data: N, the number of data to draw.
         context: further arguments of the programs, such as labels, of N entries each.
         num_chains: K, chains in each direction for each datum.
         num_temperatures: as in :func:`annealed_importance_sampling`.
         leapfrog_steps: likewise.
         start: likewise.
-        like: a tensor of the data's shape, ``(N, *event)``, of any values: for a program of your
-            own that cannot be called as ``model(size=n)``, but ``model(x)``.
-        seed: of the draws; the global random state is left as it was.
+        like: a tensor of the data's shape, ``(N, *event)``, of any values: for your own programs
+            that are called as ``model(x)`` and not as ``model(size=n)``.
+        seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
 
     Returns:
@@ -263,10 +279,11 @@ def bidirectional_monte_carlo(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        _bar("BDMC", 2 * num_data * num_temperatures, progress) as bar,
+        progress_bar("BDMC", 2 * num_data * num_temperatures, progress, "step") as bar,
     ):
         x, sites = _simulated(owner, pair, num_data, context, like)
-        for batch in batches(owner, pair, arguments(owner, pair, x, context), num_chains):
+        inputs = program_inputs(owner, pair, x, context)
+        for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
@@ -282,8 +299,8 @@ def bidirectional_monte_carlo(
                 forward, _ = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
                 backward, _ = _annealed(joint, last, betas[::-1], steps, leapfrog_steps, bar)
             for log_w, sign, bounds in ((forward, 1, lower), (backward, -1, upper)):
-                sums = _over_chains(owner, log_w, batch.start)
-                bounds.append((sign * sums.log_mean).to(first.log_joint.dtype))
+                log_mean = _over_chains(owner, log_w, batch.start).log_mean
+                bounds.append((sign * log_mean).to(first.log_joint.dtype))
     return BidirectionalBounds(torch.cat(lower), torch.cat(upper), x)
 
 
@@ -306,9 +323,9 @@ def _annealed(
     leapfrog_steps: int,
     bar: tqdm,
 ) -> tuple[Float[Tensor, "chains data"], Float[Tensor, " data"]]:
-    """Take chains along temperatures, and return Σ (β' - β) log ratio and the mean acceptance.
+    """Anneal chains and return Σ (β' - β) log ratio and the mean acceptance.
 
-    Forward these are the log weights of E[w] = p(x); backward, minus those of E[1/w] = 1/p(x).
+    Forward these are log weights with E[w] = p(x); backward, minus those with E[1/w] = 1/p(x).
     """
     log_w = torch.zeros_like(state.log_joint, dtype=torch.float64)
     accepted = torch.zeros_like(log_w[0])
@@ -323,16 +340,16 @@ def _annealed(
     return log_w, accepted / (len(betas) - 2 or math.nan)
 
 
-def _over_chains(owner: str, log_w: Float[Tensor, "chains data"], start: int) -> WeightSums:
-    """Return the sums over chains, and make sure that they are finite and not zero."""
-    sums = WeightSums(len(log_w))
-    sums.add(log_w)
-    check_log_weights(owner, sums.log_sum[None], start, zero_too=True)
-    return sums
+def _over_chains(owner: str, log_w: Float[Tensor, "chains data"], start: int) -> WeightStatistics:
+    """Return statistics over chains, checked to be finite and not zero."""
+    statistics = WeightStatistics(len(log_w))
+    statistics.add(log_w)
+    check_log_weights(owner, statistics.log_sum[None], start, zero_too=True)
+    return statistics
 
 
 def _tuned(joint: Joint, num_chains: int, num_temperatures: int, leapfrog_steps: int) -> StepSizes:
-    """Tune step sizes on chains of their own, which anneal in fewer steps."""
+    """Tune step sizes on separate chains, which anneal in fewer steps."""
     state = State.at(joint, joint.sample(num_chains))
     log_step = torch.full_like(state.log_joint[:1], math.log(_FIRST_STEP))
     if num_temperatures == 1:
@@ -350,7 +367,7 @@ def _tuned(joint: Joint, num_chains: int, num_temperatures: int, leapfrog_steps:
 def _simulated(
     owner: str, pair: ModelAndGuide, num_data: int, context: tuple, like: Tensor | None
 ) -> tuple[Tensor, Values]:
-    """Draw data and return them with the values of all sites."""
+    """Draw data from the model and return them with the values of all sites."""
     if like is not None:
         if len(like) != num_data:
             raise ValueError(
@@ -361,13 +378,13 @@ def _simulated(
         trace = poutine.trace(pair.model).get_trace(None, *context, size=num_data)
     else:
         raise TypeError(
-            f"{owner}: {type(pair.model).__name__} takes no size=, so that no data can be drawn; "
-            f"give like=, a tensor of the data's shape"
+            f"{owner}: {type(pair.model).__name__} has no argument size, so that no data can be "
+            f"drawn; give like=, a tensor of the data's shape"
         )
     values = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample"}
     if "x" not in values:
         raise ValueError(
-            f"{owner}: the model has no site 'x', only {sorted(values)}; name the data's site so"
+            f"{owner}: the model has no site 'x', only {sorted(values)}; name the data's site 'x'"
         )
     return values["x"], values
 
@@ -376,16 +393,10 @@ def _repeated(value: Tensor, num_chains: int) -> Tensor:
     return value.expand(num_chains, *value.shape).clone()
 
 
-def _bar(label: str, total: int, progress: bool) -> tqdm:
-    return tqdm(
-        total=total, desc=label, disable=not progress, leave=False, unit="step", unit_scale=True
-    )
-
-
 def _checked(
     owner: str, num_chains: int, num_temperatures: int, leapfrog_steps: int, start: str
 ) -> tuple[int, int, int]:
-    """Return the numbers, of Python, or raise an error that names what cannot be."""
+    """Return the checked numbers as Python integers."""
     if start not in get_args(Start):
         raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
     return (

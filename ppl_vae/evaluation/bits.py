@@ -12,7 +12,7 @@ from ppl_vae.errors import number, positive_int, sizes
 from ppl_vae.evaluation.estimate import Estimate
 
 Kind = Literal["mass", "density", "both"]
-"""What p(x) is: a mass, a density, or, of several sites or columns, one of each."""
+"""What p(x) is: a mass, a density, or both, in different sites or columns."""
 
 
 @overload
@@ -39,17 +39,16 @@ def bits_per_dim(
         nats / (D log 2) + log2(L)    where p is a density of data dequantised from L levels,
 
     the second a bound on the bits of the integers (see :meth:`ppl_vae.data.Dataset.dequantised`).
-    **Any other density has no bits per dimension**: its nats depend on the unit of x, and on levels
-    without noise between them it can be as large as one likes. A number does not say which it is;
-    ``log_likelihood(...).bits_per_dim`` knows, and refuses what means nothing.
+    **Any other density has no bits per dimension**: its nats depend on the unit of x, and on
+    discrete levels without noise it is unbounded. This function cannot tell; the method
+    ``log_likelihood(...).bits_per_dim`` can, and raises.
 
     Source: Theis et al. 2016 (arXiv 1511.01844), section 3.1.
 
     Args:
-        nats: -log p(x) in nats per datum: a number, a tensor, or an `Estimate`, whose mean and
-            standard error are both converted.
+        nats: -log p(x) in nats per datum: a number, a tensor, or an `Estimate`.
         event_shape: shape of one datum; D is its product.
-        dequantised_levels: L, where p is a density of (k + u) / L in [0, 1]; 256 for 8-bit images.
+        dequantised_levels: L, if p is a density of (k + u) / L in [0, 1]; 256 for 8-bit images.
 
     Example:
         >>> round(bits_per_dim(100.0, (28, 28)), 3)  # 100 nats per image of MNIST
@@ -67,11 +66,11 @@ def bits_per_dim(
 
 
 def no_bits(kind: Kind | None, dequantised_levels: int | None) -> str | None:
-    """Return why nats have no bits per dimension; None where they have, or nothing is known.
+    """Return why p(x) has no bits per dimension; None if it has, or nothing is known.
 
     Args:
         kind: what p(x) is.
-        dequantised_levels: what x was dequantised from; None where it was not.
+        dequantised_levels: the levels that x was dequantised from; None if it was not.
     """
     if kind == "both":
         return "p(x) is a mass in some of its entries and a density in others"

@@ -1,4 +1,4 @@
-"""The KL of the ELBO and what it is made of."""
+"""The decomposition of the KL in the ELBO."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from tqdm import tqdm
 
-from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.evaluation.arguments import Arguments, Array, Data, arguments
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    ProgramInputs,
+    input_blocks,
+    program_inputs,
+    progress_bar,
+)
 from ppl_vae.evaluation.latents import (
     BLOCK,
     check_finite,
-    data_blocks,
     factorises,
     latent_at,
     marginals,
     run_latents,
 )
-from ppl_vae.evaluation.programs import row_limit
+from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.evaluation.traced_batch import row_limit
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 
-@dataclass(frozen=True)
-class KLDecomposition:
+@dataclass(frozen=True, repr=False)
+class KLDecomposition(Result):
     r"""KL = mutual information + marginal KL, and that = total correlation + dimension-wise KL.
 
-    In nats per datum. Standard errors are over the draws of z, the data being fixed; that the
-    draws are spread evenly over the data makes them somewhat too large, never too small. The sums
-    hold exactly, since all terms are taken at the same draws.
+    In nats per datum. Standard errors are over the draws of z with the data fixed; stratification
+    by datum makes them conservative. The sums hold exactly, since all terms share the draws.
 
     Args:
         site: the latent's name.
         kl: E_x KL(q(z|x) ‖ p(z)), by Monte Carlo as all the terms.
         mutual_information: I_q(x; z) = E_x KL(q(z|x) ‖ q(z)).
-        marginal_kl: KL(q(z) ‖ p(z)): how far the prior is from what the data are encoded to.
-        total_correlation: KL(q(z) ‖ Π_d q(z_d)); None where it cannot be had, see ``missing``.
-        dimension_wise_kl: Σ_d KL(q(z_d) ‖ p(z_d)); None where it cannot be had.
-        max_mutual_information: log N, which I_q(x; z) of N data cannot exceed. An I_q near it says
-            that the posteriors of these data hardly overlap; more data would show more.
-        missing: for each term that is None the reason.
+        marginal_kl: KL(q(z) ‖ p(z)), from the prior to the aggregate posterior.
+        total_correlation: KL(q(z) ‖ Π_d q(z_d)); None if unavailable, see ``missing``.
+        dimension_wise_kl: Σ_d KL(q(z_d) ‖ p(z_d)); None if unavailable.
+        max_mutual_information: log N, the upper bound of I_q(x; z) for N data. If I_q is close to
+            it the posteriors hardly overlap, and more data would give a larger I_q.
+        missing: the reason for each term that is None.
     """
 
     site: str
@@ -58,19 +62,18 @@ class KLDecomposition:
     max_mutual_information: float
     missing: dict[str, str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        lines = [
-            f"KL(q(z|x) ‖ p(z))        {self.kl} nats",
-            f"  mutual information     {self.mutual_information} of at most "
+    def _rows(self) -> dict[str, object]:
+        def term(name: str) -> object:
+            return getattr(self, name) or self.missing[name]
+
+        return {
+            "KL(q(z|x) ‖ p(z))": f"{self.kl} nats per datum",
+            "  mutual information": f"{self.mutual_information} of at most "
             f"{self.max_mutual_information:.2f}",
-            f"  marginal KL            {self.marginal_kl}",
-        ]
-        for name, words in (
-            ("total_correlation", "total correlation"),
-            ("dimension_wise_kl", "dimension-wise KL"),
-        ):
-            lines.append(f"    {words:21}{getattr(self, name) or self.missing[name]}")
-        return for_stdout("\n".join(lines))
+            "  marginal KL": self.marginal_kl,
+            "    total correlation": term("total_correlation"),
+            "    dimension-wise KL": term("dimension_wise_kl"),
+        }
 
 
 @torch.no_grad()
@@ -90,18 +93,16 @@ def kl_decomposition(
 
     KL(q(z) ‖ p(z)) = KL(q(z) ‖ Π_d q(z_d)) + Σ_d KL(q(z_d) ‖ p(z_d)) if p(z) = Π_d p(z_d).
 
-    q(z) and its marginals q(z_d) are those of the N data given, summed over all of them at each
-    draw: N² ``num_samples`` densities, in blocks of bounded memory. Nothing is estimated from a
-    mini-batch, which would bias the logarithm. 10,000 data in 50 dimensions take about a minute on
-    one core.
+    q(z) and its marginals q(z_d) are summed over all N data at each draw, N² ``num_samples``
+    densities in blocks of bounded memory: a mini-batch would bias the logarithm. 10,000 data in 50
+    dimensions take about a minute on one core.
 
-    Unobserved labels are set to their likeliest value, and the KL is that of z alone. Where the
-    prior depends on a condition or a label, q(z | c) is the aggregate of the data whose prior is
-    the same, and all terms are averages over c: I_q(x; z | c) and so on.
+    Unobserved labels are set to their most probable value, and the KL is that of z alone. If the
+    prior depends on a condition c or a label, q(z | c) is the aggregate over data with the same
+    prior, and all terms are averages over c: I_q(x; z | c) and so on.
 
-    The terms are of the densities themselves: a weight that a program gives a site, such as a β on
-    the KL, changes none of them. Where entries are missing, a datum is what is observed of it:
-    I_q(x; z) is then what z knows of the observed values and of which they are.
+    Weights of sites, such as a β on the KL, have no effect. With missing entries x is what is
+    observed of it, including which entries are.
 
     Source: Hoffman & Johnson 2016 ("ELBO surgery", section 2); Chen et al. 2018 (arXiv
     1802.04942), equation 2.
@@ -112,52 +113,51 @@ def kl_decomposition(
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         num_samples: draws z ~ q(z | x) per datum.
-        site: the latent's name, needed where there are several. Its q must see the data alone and
-            its p no other latent, as for the top layer of a top-down ``HierarchicalVAE``.
-        seed: of the draws; the global random state stays as it was.
+        site: the latent's name, required if there are several. Its q may depend on the data alone
+            and its p on no other latent, as for the top layer of a top-down ``HierarchicalVAE``.
+        seed: of the draws; the global random state is unchanged.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if x does not suit the pair, a log-density is NaN or infinite, or the prior is
-            another for every datum.
+        ValueError: if x is incompatible with the pair, a log-density is NaN or infinite, or the
+            prior differs for every datum.
         NotImplementedError: if q or p of the latent depends on another latent.
     """
     owner = "kl_decomposition"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     progress = flag(owner, "progress", progress)
-    given = arguments(owner, pair, x, context, mask)
+    inputs = program_inputs(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
-        latents = _Latents.of(pair, given, num_samples, site)
-        check_finite(owner, "log p(z)", latents.log_p)
-        z, prior = latents.z, latents.log_p.double()
-        group = _same_prior(latents.signature)
-        # Made first: small results between large passing ones would break up the memory.
+        posteriors = _Posteriors.of(pair, inputs, num_samples, site)
+        check_finite(owner, "log p(z)", posteriors.log_p)
+        z, prior = posteriors.z, posteriors.log_p.double()
+        group = _same_prior(posteriors.signature)
+        # Allocated first, as small results between large temporary ones fragment the memory.
         own_term = z.new_empty(len(z), dtype=torch.float64)
         aggregate, by_dimension = own_term.clone(), own_term.new_empty(z.shape)
-        # A density takes a row for each of a draw and a datum.
-        rows = max(1, row_limit(given) // min(BLOCK, len(given)))
-        with tqdm(total=len(z), desc="aggregate", disable=not progress, leave=False) as bar:
+        # A density takes a row for each draw and datum.
+        rows = max(1, row_limit(inputs) // min(BLOCK, len(inputs)))
+        with progress_bar("aggregate", len(z), progress) as bar:
             for start in range(0, len(z), rows):
                 some = slice(start, start + rows)
-                terms = latents.aggregate(z[some], latents.owner[some], group)
+                terms = posteriors.aggregate(z[some], posteriors.owner[some], group)
                 own_term[some], aggregate[some], by_dimension[some] = terms
                 bar.update(len(z[some]))
-    size = torch.full((len(given),), len(given)) if group is None else group.bincount()[group]
+    size = torch.full((len(inputs),), len(inputs)) if group is None else group.bincount()[group]
     log_size = size.double().log()
-    of_draw = log_size.to(z.device)[latents.owner]
+    of_draw = log_size.to(z.device)[posteriors.owner]
     aggregate -= of_draw
     check_finite(owner, "log q(z | x)", own_term)
     check_finite(owner, "log q(z)", aggregate)
     total_correlation = dimension_wise = None
-    missing = dict(latents.missing)
+    missing = dict(posteriors.missing)
     if "total_correlation" not in missing:
         product = (by_dimension - of_draw.unsqueeze(-1)).sum(-1)
         total_correlation = Estimate.of(aggregate - product)
         if "dimension_wise_kl" not in missing:
             dimension_wise = Estimate.of(product - prior)
     return KLDecomposition(
-        site=latents.name,
+        site=posteriors.name,
         kl=Estimate.of(own_term - prior),
         mutual_information=Estimate.of(own_term - aggregate),
         marginal_kl=Estimate.of(aggregate - prior),
@@ -169,17 +169,17 @@ def kl_decomposition(
 
 
 @dataclass(frozen=True)
-class _Latents:
-    """The posteriors of all data, kept, and draws from them.
+class _Posteriors:
+    """The posteriors of all data and draws from them.
 
     Args:
         name: the latent's name.
-        posteriors: q(z | x_n) for a block of data each.
+        posteriors: q(z | x_n), one distribution per block of data.
         z: the draws, shape ``(N * num_samples, D)``.
-        owner: which datum a draw belongs to.
-        log_p: log p(z) of each draw, under its own datum's prior.
-        signature: each datum's log p at a few points, the same for all, shape ``(N, points)``.
-        missing: the terms that this posterior or prior does not allow, and why.
+        owner: the index of the datum of each draw.
+        log_p: log p(z) of each draw, under its datum's prior.
+        signature: each datum's log p at a few common points, shape ``(N, points)``.
+        missing: the terms that are unavailable for this posterior or prior, and why.
     """
 
     name: str
@@ -192,19 +192,19 @@ class _Latents:
 
     @classmethod
     def of(
-        cls, pair: ModelAndGuide, given: Arguments, num_samples: int, site: str | None
-    ) -> _Latents:
+        cls, pair: ModelAndGuide, inputs: ProgramInputs, num_samples: int, site: str | None
+    ) -> _Posteriors:
         owner = "kl_decomposition"
         posteriors, draws, log_p, signature = [], [], [], []
         points: Tensor | None = None
-        for args, kwargs in data_blocks(given, BLOCK):
+        for args, kwargs in input_blocks(inputs, BLOCK):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
-            others = latent.before_in_guide | latent.before_in_model
-            if others:
+            if latent.depends_on:
                 raise NotImplementedError(
-                    f"{owner}: latent {latent.name!r} depends on {', '.join(sorted(others))}, so "
-                    f"that neither its aggregate posterior nor its prior is at hand; in a "
-                    f"HierarchicalVAE only the top layer of a top-down guide can be split"
+                    f"{owner}: latent {latent.name!r} depends on "
+                    f"{', '.join(sorted(latent.depends_on))}, so that its aggregate posterior and "
+                    f"prior are unknown; of a HierarchicalVAE only the top layer of a top-down "
+                    f"guide can be decomposed"
                 )
             q, p = latent.q, latent.p
             z = q.sample(torch.Size([num_samples]))
@@ -212,24 +212,28 @@ class _Latents:
                 points = z[0, :3].unsqueeze(1)
             posteriors.append(q)
             draws.append(z.transpose(0, 1).flatten(0, 1))
-            # A mixture's density holds all components of a draw at once, so only some draws do.
-            some = z.split(max(1, BLOCK // len(args[0])))
-            log_p.append(torch.cat([p.log_prob(part) for part in some]).T.flatten())
+            # In chunks, since a mixture's density holds all components of a draw.
+            chunks = z.split(max(1, BLOCK // len(args[0])))
+            log_p.append(torch.cat([p.log_prob(part) for part in chunks]).T.flatten())
             signature.append(torch.stack([p.log_prob(point) for point in points], 1))
         missing = {}
         if marginals(q) is None:
-            why = f"the marginals of a {_words(q)} posterior have no closed form"
+            why = f"the marginals of a {type(q).__name__} posterior have no closed form"
             missing = {"total_correlation": why, "dimension_wise_kl": why}
         elif not factorises(p):
-            missing["dimension_wise_kl"] = f"a {_words(p)} prior is no product over dimensions"
-        number = torch.arange(len(given), device=draws[0].device).repeat_interleave(num_samples)
+            missing["dimension_wise_kl"] = (
+                f"a {type(p).__name__} prior is not a product over dimensions"
+            )
+        number = torch.arange(len(inputs), device=draws[0].device).repeat_interleave(num_samples)
         return cls(
             latent.name,
             posteriors,
             torch.cat(draws),
             number,
             torch.cat(log_p),
-            torch.cat(signature).nan_to_num(),  # a prior may be nowhere at another datum's draw
+            torch.cat(
+                signature
+            ).nan_to_num(),  # another datum's draw may be outside a prior's support
             missing,
         )
 
@@ -238,7 +242,7 @@ class _Latents:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return log q(z | own x), log Σ_n q(z | x_n) and log Σ_n q(z_d | x_n) of draws z.
 
-        In float64; the sums are over the data of the draw's own group.
+        In float64; the sums are over the data of the draw's group.
         """
         own = z.new_empty(len(z), dtype=torch.float64)
         joint = own.new_full((len(z),), -math.inf)
@@ -266,15 +270,11 @@ class _Latents:
         return own, joint, by_dimension
 
 
-def _words(d: Distribution) -> str:
-    return type(d).__name__
-
-
 def _same_prior(signature: Tensor) -> Tensor | None:
-    """Return for each datum the number of its prior; None where all have the same.
+    """Return the index of each datum's prior, None if all have the same.
 
     Raises:
-        ValueError: if so few data share a prior that there is nothing to aggregate.
+        ValueError: if too few data share a prior.
     """
     tolerance = torch.finfo(signature.dtype).eps ** 0.5 * (1 + signature.abs())
     group = torch.full((len(signature),), -1, device=signature.device)
@@ -285,8 +285,8 @@ def _same_prior(signature: Tensor) -> Tensor | None:
         number += 1
         if number > (len(signature) + 1) // 2:
             raise ValueError(
-                f"kl_decomposition: the prior depends on a condition that is another for most of "
-                f"the {len(signature)} data, so that there is no aggregate posterior given the "
+                f"kl_decomposition: the prior depends on a condition that differs for most of the "
+                f"{len(signature)} data, so that there is no aggregate posterior given the "
                 f"condition; give data that share conditions"
             )
     return None if number == 1 else group

@@ -1,4 +1,4 @@
-"""What depends on what in a program."""
+"""Dependencies between the sites of a program."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from ppl_vae.random_state import restored
 
 
 def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Return which sites of a program depend on which, and what they are.
+    """Return the dependencies between the sites of a program, with their distributions and plates.
 
-    What ``pyro.infer.inspect.get_model_relations``, on which ``pyro.render_model`` rests, finds by
-    running the program once and following each value to the log-densities it enters.
-    :func:`ppl_vae.plots.graph` draws it, without graphviz.
+    ``pyro.infer.inspect.get_model_relations``, as in ``pyro.render_model``, with random state and
+    module modes preserved. :func:`ppl_vae.plots.graph` draws it without graphviz.
 
     Args:
         program: a model or a guide, such as ``vae.model``.
-        args: what it is called with: ``x``, ``x, y`` and so on.
+        args: its arguments, such as ``x``.
         kwargs: its keyword arguments: ``relations(vae.model, size=3)`` shows x unobserved.
 
     Returns:
@@ -39,8 +38,8 @@ def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
         raise TypeError(
             f"relations: program must be a model or a guide, such as vae.model, got {what}"
         )
-    # Pyro would mark parameters, too, by other tensors in their place. A program that checks that
-    # its parameters are those in Pyro's store refuses them, and they are not drawn.
+    # Pyro would replace parameters by tracked tensors, which programs that compare theirs with
+    # Pyro's store reject.
     without_parameters = poutine.block(program, hide_types=["param"])
     with evaluating(program), restored():
         found = get_model_relations(without_parameters, args, kwargs)

@@ -10,14 +10,14 @@ from torch import Tensor
 from ppl_vae.ascii import for_stdout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
-    """A mean over data and its standard error, which says how far another test set would differ.
+    """A mean over data and its standard error, the variation between test sets of this size.
 
     Args:
         mean: the mean over data.
         standard_error: standard deviation over data divided by √N; NaN for a single datum.
-        count: N, where it is known: data without a label are no part of a share of right answers.
+        count: N, if known; an accuracy does not count data without a label.
     """
 
     mean: float
@@ -33,3 +33,7 @@ class Estimate:
 
     def __str__(self) -> str:
         return for_stdout(f"{self.mean:.2f} ± {self.standard_error:.2f}")
+
+    def __repr__(self) -> str:
+        number = "" if self.count is None else f", count={self.count}"
+        return for_stdout(f"Estimate({self.mean:.6g} ± {self.standard_error:.2g}{number})")

@@ -1,4 +1,4 @@
-"""Why the ELBO is below log p(x): the family of the posterior, or the network that computes it."""
+"""The gap between log p(x) and the ELBO: approximation and amortisation."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation.arguments import Array, Data, arguments
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
-from ppl_vae.evaluation.programs import Batch, batches, row_limit
+from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 PARTICLES = 10
 """Draws per datum and step of the optimisation."""
 
 
-@dataclass(frozen=True)
-class InferenceGap:
+@dataclass(frozen=True, repr=False)
+class InferenceGap(Result):
     """log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q]), in nats, shape ``(N,)`` each.
 
     Args:
         log_px: log p(x).
-        best_elbo: L[q*], the ELBO of the best member of the posterior's family for each datum.
-        elbo: L[q], the ELBO of the posterior that the network computes.
+        best_elbo: L[q*], the ELBO of the best posterior of the family for each datum.
+        elbo: L[q], the ELBO of the amortised posterior.
     """
 
     log_px: Float[Tensor, " batch"]
@@ -46,18 +46,25 @@ class InferenceGap:
 
     @property
     def total(self) -> Estimate:
-        """log p(x) - L[q] = KL(q(z|x) ‖ p(z|x)), the sum of the two others."""
+        """log p(x) - L[q] = KL(q(z|x) ‖ p(z|x)), the sum of the others."""
         return Estimate.of(self.log_px - self.elbo)
 
     @property
     def approximation(self) -> Estimate:
-        """log p(x) - L[q*]: what a richer family of posteriors would gain."""
+        """log p(x) - L[q*]: the most that a richer family of posteriors can gain."""
         return Estimate.of(self.log_px - self.best_elbo)
 
     @property
     def amortisation(self) -> Estimate:
-        """L[q*] - L[q]: what a better network would gain."""
+        """L[q*] - L[q]: the most that a better network can gain."""
         return Estimate.of(self.best_elbo - self.elbo)
+
+    def _rows(self) -> dict[str, object]:
+        return {
+            "inference gap": f"{self.total} nats per datum over {len(self.elbo)} data",
+            "approximation": self.approximation,
+            "amortisation": self.amortisation,
+        }
 
     def __str__(self) -> str:
         return (
@@ -81,88 +88,85 @@ def inference_gap(
 ) -> InferenceGap:
     r"""Split the gap between log p(x) and the ELBO into approximation and amortisation.
 
-    q* is found for each datum by optimising, with Adam, the features that the posterior's network
-    has for an output, from those that it gives: the family is exactly the posterior's, and nothing
-    of the pair changes. A flow's own transformations are part of the family and stay as they are.
-    For unobserved labels q(y|x) is optimised in the same way.
+    q* is found for each datum by optimising the outputs of the posterior's network with Adam,
+    starting from their amortised values: the family is exactly the posterior's, and the pair is not
+    changed. A flow's own transformations are part of the family and stay fixed. For unobserved
+    labels q(y|x) is optimised likewise.
 
     The gradient is that of the ELBO at 10 fresh draws per step, without the score term (Roeder et
-    al. 2017, arXiv 1703.09194); the learning rate falls to 0 along a half cosine. L[q*] and L[q]
-    are then evaluated at new draws, the same noise for both. Nothing is clipped: at an optimum
-    the gap may come out negative by what the optimisation lacks and by the noise. It lacks little:
-    a full-rank posterior that starts elsewhere finds an exact one to 1e-5 nats in 300 steps.
+    al. 2017, arXiv 1703.09194), with a cosine schedule of the learning rate. L[q*] and L[q] are
+    then evaluated at new draws with common noise. Gaps are not clipped, and may be negative by the
+    error of the optimisation and the noise. The former is small: a full-rank posterior converges to
+    an exact one to 1e-5 nats in 300 steps.
 
     log p(x) is estimated by importance sampling from q*: log p̂(x) then lies between L[q*] and
-    log p(x) in expectation. From a poor q it could well be below L[q*], the network's fault
-    turning up as a negative approximation gap. What log p̂(x) lacks, the approximation gap does.
+    log p(x) in expectation, while from a poor q it could be below L[q*]. The approximation gap
+    is underestimated by as much as log p(x) is.
 
     Source: Cremer et al. 2018 (arXiv 1801.03558), table 1.
 
     Args:
         pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
             :class:`ppl_vae.conditional.NeuralConditional`.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; some hundreds will do, as each
+        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; some hundreds suffice, and each
             takes 10 ``steps`` evaluations of the likelihood's network and its gradient.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
-        log_px: log p(x) in nats, shape ``(N,)``, where it is known better, for instance by
+        log_px: log p(x) in nats, shape ``(N,)``, if known more accurately, for instance by
             :func:`ppl_vae.evaluation.annealed_importance_sampling`.
-        importance_samples: draws from q* per datum for log p(x), where it is not given.
+        importance_samples: draws from q* per datum for log p(x), if it is not given.
         steps: of the optimisation.
-        learning_rate: of Adam at the start; a feature can travel about half of it times ``steps``.
+        learning_rate: initial one of Adam; an output can move by about half of it times ``steps``.
         num_samples: draws per datum for each of the two ELBOs.
-        seed: of all draws; the global random state stays as it was.
+        seed: of all draws; the global random state is unchanged.
         progress: show a progress bar.
 
     Warns:
-        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low;
-            if there is no k̂, with fewer than 25 ``importance_samples``.
+        UserWarning: with the number of data whose Pareto k̂ > 0.7, for which log p(x) is too low,
+            or if there is no k̂, with fewer than 25 ``importance_samples``.
 
     Raises:
-        TypeError: if the guide holds no such posterior.
-        ValueError: if x does not suit the pair, or ``log_px`` is not finite.
+        TypeError: if the guide has no such posterior.
+        ValueError: if x is incompatible with the pair, or ``log_px`` is not finite.
         NotImplementedError: if the pair has several continuous latents, or the posterior's draws
             are not reparameterised.
     """
     owner = "inference_gap"
-    check_pair(owner, pair)
     steps = positive_int(owner, "steps", steps)
     num_samples = positive_int(owner, "num_samples", num_samples)
     importance_samples = positive_int(owner, "importance_samples", importance_samples)
     learning_rate = number(owner, "learning_rate", learning_rate, least=0)
     progress = flag(owner, "progress", progress)
-    given = arguments(owner, pair, x, context, mask)
+    inputs = program_inputs(owner, pair, x, context, mask)
     if log_px is not None:
         if not isinstance(log_px, Tensor):
             raise TypeError(f"{owner}: log_px must be a tensor, got {describe(log_px)}")
-        if log_px.shape != (len(given),):
+        if log_px.shape != (len(inputs),):
             raise ValueError(
-                f"{owner}: log_px must have an entry for each of the {len(given)} data, got "
+                f"{owner}: log_px must have an entry for each of the {len(inputs)} data, got "
                 f"{describe(log_px)}"
             )
         check_finite(owner, "log_px", log_px)
-    found: list[Tensor] = []
+    optimised: list[Tensor] = []
     amortised: list[Tensor] = []
     sampled: list[LogLikelihood] = []
     with (
-        torch.enable_grad(),  # whatever the caller has
+        torch.enable_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(
-            total=len(given) * steps, desc="inference gap", disable=not progress, leave=False
-        ) as bar,
+        progress_bar("inference gap", len(inputs) * steps, progress, "step") as bar,
     ):
-        for batch in batches(owner, pair, given, PARTICLES):
+        for batch in traced_batches(owner, pair, inputs, PARTICLES):
             _check(owner, pair, batch)
-            search = _Search(pair.guide, batch)
+            search = _LocalInference(pair.guide, batch)
             local = search.optimised(steps, learning_rate, bar)
             fresh = int(torch.randint(2**62, ()))
-            for guide, values in ((local, found), (pair.guide, amortised)):
+            for guide, values in ((local, optimised), (pair.guide, amortised)):
                 with seeded(owner, fresh):
                     values.append(search.elbo(guide, num_samples))
             if log_px is None:
                 sampled.append(search.log_likelihood(local, importance_samples, fresh))
-    best_elbo, elbo = torch.cat(found), torch.cat(amortised)
+    best_elbo, elbo = torch.cat(optimised), torch.cat(amortised)
     check_finite(owner, "the ELBO of the locally optimised posterior", best_elbo)
     check_finite(owner, "the ELBO", elbo)
     if log_px is None:
@@ -177,8 +181,8 @@ def inference_gap(
             )
         elif unreliable:
             warnings.warn(
-                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(given)} data: log p(x) "
-                f"is underestimated there, and with it the approximation gap; give log_px by "
+                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(inputs)} data: "
+                f"log p(x) and the approximation gap are underestimated there; give log_px by "
                 f"annealed_importance_sampling, or more importance_samples than "
                 f"{importance_samples}",
                 stacklevel=2,
@@ -186,19 +190,19 @@ def inference_gap(
     return InferenceGap(log_px.detach().double(), best_elbo, elbo)
 
 
-class _Search:
-    """The best local posterior of a batch."""
+class _LocalInference:
+    """The optimisation of each datum's posterior."""
 
-    def __init__(self, guide: nn.Module, batch: Batch) -> None:
+    def __init__(self, guide: nn.Module, batch: TracedBatch) -> None:
         self.guide = guide
         self.parts = [m for m in guide.modules() if isinstance(m, NeuralConditional)]
         self.batch = batch
-        # The mean of so many ELBOs, each of one particle.
+        # The mean of several ELBOs of one particle.
         self.estimator = ImportanceWeightedELBO(1, "stl", num_groups=PARTICLES)
         self.outputs = self._recorded()
 
     def optimised(self, steps: int, learning_rate: int | float, bar: Any) -> Callable:
-        """Return a guide that computes the optimised posteriors in the place of the network's."""
+        """Return a guide with the optimised posteriors in place of the amortised ones."""
         local = {part: out.clone().requires_grad_() for part, out in self.outputs.items()}
         guide = self._guide_with(lambda part, *_: local[part])
         optimizer = torch.optim.Adam(local.values(), lr=learning_rate)
@@ -227,7 +231,7 @@ class _Search:
     def log_likelihood(self, guide: Callable, num_samples: int, seed: int) -> LogLikelihood:
         """Return log p(x) of the batch by importance sampling from a guide."""
         pair = _Pair(_AsModule(self.batch.model), _AsModule(guide))
-        chunk = self._draws_at_once()  # all of the batch at once, as the guide is of it alone
+        chunk = self._draws_at_once()  # of the whole batch, which the guide is specific to
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
             return log_likelihood(
@@ -240,7 +244,7 @@ class _Search:
             )
 
     def _programs(self, guide: Callable) -> tuple[Any, ...]:
-        """Return what an estimator is called with by position."""
+        """Return the positional arguments of an estimator."""
         return self.batch.model, guide, *self.batch.args
 
     def _draws_at_once(self) -> int:
@@ -248,7 +252,7 @@ class _Search:
         return max(1, rows // (len(self.batch) * self.batch.combinations))
 
     def _recorded(self) -> dict[NeuralConditional, Tensor]:
-        """Return what the networks of the guide give for the batch."""
+        """Return the outputs of the guide's networks for the batch."""
         outputs: dict[NeuralConditional, Tensor] = {}
 
         def record(part: NeuralConditional, *context: Tensor) -> Tensor:
@@ -259,9 +263,9 @@ class _Search:
         return {part: out.detach() for part, out in outputs.items()}
 
     def _guide_with(self, outputs: Callable[..., Tensor]) -> Callable:
-        """Return the guide with ``outputs(part, *context)`` for its parts' own, while it runs.
+        """Return the guide with ``outputs(part, *context)`` in place of its networks' outputs.
 
-        Only then: a VampPrior asks the same posterior for its components when the model runs.
+        Only while it runs, since the model of a VampPrior uses the same posterior.
         """
 
         def guide(*args: Any, **kwargs: Any) -> None:
@@ -272,7 +276,7 @@ class _Search:
 
 
 class _AsModule(nn.Module):
-    """A program that is no module, as one."""
+    """A function as a module."""
 
     def __init__(self, run: Callable) -> None:
         super().__init__()
@@ -289,7 +293,7 @@ class _Pair(NamedTuple):
 
 @contextmanager
 def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) -> Iterator[None]:
-    """Shadow the method ``outputs`` of each part, once: a part may be called once in a run."""
+    """Replace the method ``outputs`` of each part, which may be called once in a run."""
     called: set[NeuralConditional] = set()
 
     def stand_in(part: NeuralConditional) -> Callable[..., Tensor]:
@@ -297,7 +301,7 @@ def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) ->
             if part in called:
                 raise NotImplementedError(
                     f"inference_gap: the guide calls its {type(part).__name__} more than once, so "
-                    f"that its outputs for a datum are not one thing to optimise"
+                    f"that there is no single output per datum to optimise"
                 )
             called.add(part)
             return outputs(part, *context)
@@ -314,17 +318,15 @@ def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) ->
 
 
 @torch.no_grad()
-def _check(owner: str, pair: ModelAndGuide, batch: Batch) -> None:
+def _check(owner: str, pair: ModelAndGuide, batch: TracedBatch) -> None:
     latents = run_latents(owner, pair, batch.args, batch.kwargs)
     if len(latents) > 1:
         raise NotImplementedError(
-            f"{owner}: one continuous latent per datum is supported, got {', '.join(latents)}: the "
-            f"posterior of a latent given another is no set of numbers per datum"
+            f"{owner}: only one continuous latent per datum is supported, got {', '.join(latents)}"
         )
     posterior = getattr(pair.guide, "posterior", None)
     if not isinstance(posterior, NeuralConditional):
         raise TypeError(
             f"{owner}: guide.posterior must be a NeuralConditional, such as those of "
-            f"ppl_vae.posteriors, whose network's outputs can be optimised, got "
-            f"{type(posterior).__name__}"
+            f"ppl_vae.posteriors, whose outputs can be optimised, got {type(posterior).__name__}"
         )

@@ -5,15 +5,145 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from pyro.distributions import constraints
+from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
-from ppl_vae.evaluation.joint import Joint, Values
+from ppl_vae.estimators.densities import model_terms
+from ppl_vae.estimators.handlers import EnumerationMark
+from ppl_vae.estimators.traces import sample_sites
+from ppl_vae.evaluation.traced_batch import TracedBatch
+
+Start = Literal["prior", "posterior"]
+Values = dict[str, Tensor]
+"""Per latent site a value of shape ``(particles, *plates, *event)``."""
 
 JITTER = 0.2
 """Each trajectory's step is scaled by U(1 - 0.2, 1 + 0.2), so that none is periodic."""
+
+
+class Joint:
+    """log p(x, ·) of some data and the normalised density to start from, on unbounded latents.
+
+    Sites that model or guide enumerates are summed out of both.
+
+    Args:
+        owner: the calling function, for messages.
+        batch: the pair on these data.
+        start: ``"prior"`` for p(z), or ``"posterior"`` for q(z | x).
+
+    Raises:
+        NotImplementedError: if a latent is constrained or discrete, or there is none.
+        ValueError: if starting from q(z | x) and a latent is not in the guide.
+    """
+
+    def __init__(self, owner: str, batch: TracedBatch, start: Start) -> None:
+        self.batch = batch
+        self._from_guide = start == "posterior"
+        self._model = EnumerationMark("parallel", batch.enumerated)(batch.model)
+        self._guide = EnumerationMark("parallel", batch.enumerated)(batch.guide)
+        self._sampler = EnumerationMark(None, batch.enumerated)(
+            batch.guide if self._from_guide else batch.model
+        )
+        model_sites, guide_sites = batch.model_trace.nodes, batch.guide_trace.nodes
+        self._event_dims = {name: model_sites[name]["fn"].event_dim for name in batch.latents}
+        self._observed = [s["name"] for s in sample_sites(batch.model_trace) if s["is_observed"]]
+        if not batch.latents:
+            raise NotImplementedError(
+                f"{owner}: the model has no continuous latent; log_likelihood sums discrete ones "
+                f"exactly"
+            )
+        for name in batch.latents:
+            _check_unbounded(owner, name, model_sites[name]["fn"].support)
+            if not self._from_guide:
+                continue
+            if name not in guide_sites:
+                raise ValueError(
+                    f"{owner}: latent site {name!r} is not in the guide; sample it there, or use "
+                    f"start='prior'"
+                )
+            _check_unbounded(owner, name, guide_sites[name]["fn"].support)
+
+    def sample(self, num_particles: int) -> Values:
+        """Draw latents from the start distribution."""
+        trace = self.batch.run(self._sampler, num_particles)
+        return {name: trace.nodes[name]["value"].clone() for name in self.batch.latents}
+
+    def log_densities(
+        self, values: Values
+    ) -> tuple[Float[Tensor, "particles data"], Float[Tensor, "particles data"]]:
+        """Return the log-density of the start and log p(x, ·), in nats."""
+        batch = self.batch
+        num_particles = len(next(iter(values.values())))
+        replayed = self._trace_of(values)
+        model = batch.run(self._model, num_particles, replayed)
+        log_joint, _ = model_terms(model, batch.plate, batch.latents)
+        if self._from_guide:
+            guide = batch.run(self._guide, num_particles, replayed)
+            log_start, _ = model_terms(guide, batch.plate, batch.latents)
+        else:
+            log_start, _ = model_terms(model, batch.plate, batch.latents, skip=self._observed)
+        return (
+            batch.plate.per_particle(log_start, num_particles),
+            batch.plate.per_particle(log_joint, num_particles),
+        )
+
+    def summed(self, values: Values) -> Float[Tensor, "particles data"]:
+        """Sum each site's values over all but particles and data, and over sites."""
+        total = torch.zeros(())
+        for name, value in values.items():
+            event_dim = self._event_dims[name]
+            if event_dim:
+                value = value.flatten(-event_dim).sum(-1)
+            for dim in self._inner_dims:
+                value = value.sum(dim, keepdim=True)
+            total = total + value
+        return self.batch.plate.per_particle(total, len(total))
+
+    def broadcastable(
+        self, name: str, term: Shaped[Tensor, "#particles #data"]
+    ) -> Shaped[Tensor, "..."]:
+        """Reshape a term per particle and datum to broadcast with a site's values."""
+        sizes = [1] * (-self.batch.particle_dim + self._event_dims[name])
+        sizes[0], sizes[self.data_dim(name)] = term.shape
+        return term.reshape(sizes)
+
+    def data_dim(self, name: str) -> int:
+        """Return the (negative) batch dimension of a site's values."""
+        return self.batch.plate.dim - self._event_dims[name]
+
+    @property
+    def _inner_dims(self) -> list[int]:
+        plates = range(self.batch.particle_dim + 1, 0)
+        return [dim for dim in plates if dim != self.batch.plate.dim]
+
+    def _trace_of(self, values: Values) -> Trace:
+        trace = Trace()
+        for name, value in values.items():
+            trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
+        return trace
+
+
+def _check_unbounded(owner: str, name: str, support: Constraint) -> None:
+    element = support
+    while hasattr(element, "base_constraint"):  # of independent entries, or of mixtures
+        element = element.base_constraint
+    if isinstance(element, type(constraints.real)):
+        return
+    advice = (
+        "mark it infer={'enumerate': 'parallel'} and it is summed out"
+        if support.is_discrete
+        else "use log_likelihood, or a latent on the real line that the program transforms"
+    )
+    raise NotImplementedError(
+        f"{owner}: latent site {name!r} has the support {support}, but Hamiltonian Monte Carlo "
+        f"needs real vectors; {advice}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +166,7 @@ class State:
         return cls(values, *joint.log_densities(values))
 
     def log_density(self, beta: float) -> Float[Tensor, "chains data"]:
-        """log f_β = (1 - β) log f_0 + β log p(x, ·), from 0 < β."""
+        """log f_β = (1 - β) log f_0 + β log p(x, ·) for β > 0."""
         return (1 - beta) * self.log_start + beta * self.log_joint
 
 
@@ -47,30 +177,30 @@ def transition(
     step: Float[Tensor, "#chains #data"],
     leapfrog_steps: int,
 ) -> tuple[State, Float[Tensor, "chains data"]]:
-    r"""Move each chain by a transition that leaves f_β invariant, and return how likely each moved.
+    r"""Move each chain by a transition that leaves f_β invariant; return the acceptance, too.
 
     Momenta r ~ N(0, I) and leapfrog steps, accepted with probability min(1, e^{H - H'}), where
-    H = -log f_β(z) + |r|²/2. Where a trajectory diverges, H' is no number and the chain stays.
+    H = -log f_β(z) + |r|²/2. If a trajectory diverges, H' is NaN and the chain stays.
 
     Source: Neal 2011, "MCMC using Hamiltonian dynamics" (arXiv 1206.1901), section 3.
     """
     shape = state.log_joint.shape
     jitter = 1 + JITTER * (2 * torch.rand(shape, device=step.device, dtype=step.dtype) - 1)
-    steps = {name: joint.beside(name, step * jitter) for name in state.values}
+    steps = {name: joint.broadcastable(name, step * jitter) for name in state.values}
     momenta = {name: torch.randn_like(value) for name, value in state.values.items()}
     before = state.log_density(beta) - _kinetic(joint, momenta)
-    new, slopes = _with_slopes(joint, state.values, beta)
+    new, gradient = _with_gradient(joint, state.values, beta)
     for _ in range(leapfrog_steps):
-        momenta = {n: r + 0.5 * steps[n] * slopes[n] for n, r in momenta.items()}
-        new, slopes = _with_slopes(
+        momenta = {n: r + 0.5 * steps[n] * gradient[n] for n, r in momenta.items()}
+        new, gradient = _with_gradient(
             joint, {n: z + steps[n] * momenta[n] for n, z in new.values.items()}, beta
         )
-        momenta = {n: r + 0.5 * steps[n] * slopes[n] for n, r in momenta.items()}
+        momenta = {n: r + 0.5 * steps[n] * gradient[n] for n, r in momenta.items()}
     log_ratio = new.log_density(beta) - _kinetic(joint, momenta) - before
     probability = log_ratio.nan_to_num(nan=-math.inf).clamp(max=0).exp()
     accepted = torch.rand_like(probability) < probability
     chosen = {
-        n: torch.where(joint.beside(n, accepted), new.values[n], old)
+        n: torch.where(joint.broadcastable(n, accepted), new.values[n], old)
         for n, old in state.values.items()
     }
     log_start = torch.where(accepted, new.log_start, state.log_start)
@@ -79,10 +209,10 @@ def transition(
 
 
 class StepSizes:
-    """Step sizes that belong to temperatures, per datum, interpolated between those tuned.
+    """Step sizes per temperature and datum, interpolated between those tuned.
 
     Args:
-        betas: the temperatures at which steps were tuned, rising.
+        betas: the temperatures at which steps were tuned, ascending.
         log_steps: their logarithms, shape ``(len(betas), data)``.
     """
 
@@ -105,12 +235,12 @@ def _kinetic(joint: Joint, momenta: Values) -> Float[Tensor, "chains data"]:
     return 0.5 * joint.summed({name: r.square() for name, r in momenta.items()})
 
 
-def _with_slopes(joint: Joint, values: Values, beta: float) -> tuple[State, Values]:
+def _with_gradient(joint: Joint, values: Values, beta: float) -> tuple[State, Values]:
     """Return the state at some values and the gradient of log f_β there."""
     with torch.enable_grad():
         leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
         state = State.at(joint, leaves)
-        slopes = torch.autograd.grad(
+        gradient = torch.autograd.grad(
             state.log_density(beta).sum(), list(leaves.values()), materialize_grads=True
         )
     detached = State(
@@ -118,4 +248,4 @@ def _with_slopes(joint: Joint, values: Values, beta: float) -> tuple[State, Valu
         state.log_start.detach(),
         state.log_joint.detach(),
     )
-    return detached, dict(zip(leaves, slopes, strict=True))
+    return detached, dict(zip(leaves, gradient, strict=True))

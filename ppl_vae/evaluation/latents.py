@@ -1,8 +1,8 @@
-"""The latents of any pair: their distributions in guide and model, datum by datum."""
+"""The continuous latents of any pair: their distributions in guide and model, per datum."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,12 +21,11 @@ from torch.distributions import (
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
 from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
-from ppl_vae.evaluation.arguments import Arguments
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.protocols import ModelAndGuide
 
 BLOCK = 500
-"""How many data are run at once where a posterior or a prior is then asked for many densities."""
+"""Data per batch when many densities of a posterior or a prior are computed for each."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Latent:
         q: the guide's distribution, batch shape ``(B,)``, event shape ``(D,)``.
         p: the model's, of the same shapes.
         z: the draw, shape ``(B, D)``.
-        before_in_guide: the latents that the guide has drawn before; q may depend on them.
-        before_in_model: the latents that come before in the model; p may depend on them.
+        before_in_guide: the latents drawn earlier in the guide; q may depend on them.
+        before_in_model: the latents drawn earlier in the model; p may depend on them.
     """
 
     name: str
@@ -51,8 +50,13 @@ class Latent:
 
     @property
     def p_is_given(self) -> bool:
-        """Whether p was settled before z was drawn, so that KL(q ‖ p) is one of distributions."""
+        """Whether p is fixed before z is drawn, so that KL(q ‖ p) is between distributions."""
         return self.before_in_model <= self.before_in_guide
+
+    @property
+    def depends_on(self) -> frozenset[str]:
+        """The other latents that q or p may depend on."""
+        return self.before_in_guide | self.before_in_model
 
 
 def run_latents(
@@ -61,19 +65,19 @@ def run_latents(
     args: tuple[Tensor, ...],
     kwargs: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Latent]:
-    """Run guide and model once on a batch, and return the continuous latents by name.
+    """Run guide and model once on a batch and return the continuous latents by name.
 
-    Unobserved labels are set to their likeliest value under the guide.
+    Unobserved labels are set to their most probable value under the guide.
 
     Args:
-        owner: the function that asks, for messages.
+        owner: the calling function, for messages.
         pair: the model/guide pair.
-        args: arguments of the programs, x first.
-        kwargs: what they are given by name.
+        args: positional arguments of the programs, x first.
+        kwargs: keyword arguments of the programs.
 
     Raises:
-        ValueError: if there is no continuous latent, or one is no vector per datum; if a program
-            does not take an argument, or needs another.
+        ValueError: if there is no continuous latent, or one is not a vector per datum; if a program
+            does not accept an argument, or requires another.
         NotImplementedError: if a latent is in one of the programs alone, or a discrete one comes
             after a continuous one.
     """
@@ -91,7 +95,7 @@ def run_latents(
                 f"{owner}: the guide draws the discrete site {discrete[0]['name']!r} after the "
                 f"continuous {drawn[0]['name']!r}; draw labels first, or give them"
             )
-        labels[discrete[0]["name"]] = _likeliest(elementwise(discrete[0]["fn"])[0])
+        labels[discrete[0]["name"]] = _mode(elementwise(discrete[0]["fn"])[0])
     if not drawn:
         raise ValueError(f"{owner}: the guide draws no continuous latent")
     given_labels = poutine.condition(pair.model, data=labels)
@@ -106,15 +110,14 @@ def run_latents(
     latents = {}
     for site in drawn:
         name = site["name"]
-        # The densities themselves, whatever part of them the program counts.
+        # Without masks, which say what part of a density the program counts.
         q, p = (elementwise(trace.nodes[name]["fn"])[0] for trace in (guide, model))
         for which, d in (("guide", q), ("model", p)):
             if d.batch_shape != (len(args[0]),) or len(d.event_shape) != 1:
                 raise ValueError(
-                    f"{owner}: latent {name!r} must be a vector for each of the {len(args[0])} "
-                    f"data, of batch shape ({len(args[0])},) and event shape (latent_dim,), got "
-                    f"batch shape {tuple(d.batch_shape)} and event shape {tuple(d.event_shape)} in "
-                    f"the {which}"
+                    f"{owner}: latent {name!r} must have batch shape ({len(args[0])},), that of "
+                    f"the data, and event shape (latent_dim,), got {tuple(d.batch_shape)} and "
+                    f"{tuple(d.event_shape)} in the {which}"
                 )
         if q.event_shape != p.event_shape:
             raise ValueError(
@@ -133,10 +136,10 @@ def run_latents(
 
 
 def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Latent:
-    """Return the latent of that name, or the only one.
+    """Return the latent of that name, by default the only one.
 
     Raises:
-        ValueError: if the name is none of them, or is missing where there are several.
+        ValueError: if there is none of that name, or several and no name is given.
     """
     if site is None and len(latents) == 1:
         return next(iter(latents.values()))
@@ -147,24 +150,15 @@ def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Laten
     raise ValueError(f"{owner}: site must name one of the latents {names}, but {came}")
 
 
-def _likeliest(d: Distribution) -> Tensor:
+def _mode(d: Distribution) -> Tensor:
     values = d.enumerate_support()
     index = d.log_prob(values).argmax(0)
     return values[index, torch.arange(len(index), device=index.device)]
 
 
-def data_blocks(
-    given: Arguments, size: int
-) -> Iterator[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
-    """Yield the programs' arguments, by position and by name, for ``size`` data at a time."""
-    for start in range(0, len(given), size):
-        some = given.rows(slice(start, start + size))
-        yield some.args, dict(some.kwargs)
-
-
 @runtime_checkable
 class HasLogProb(Protocol):
-    """What has a log-density."""
+    """Anything with a log-density."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density of ``value``."""
@@ -186,8 +180,8 @@ class MixtureMarginals:
 def marginals(d: Distribution) -> HasLogProb | None:
     """Return the one-dimensional marginals of a distribution over vectors, None if unknown.
 
-    Their ``log_prob`` takes values ``(..., D)`` to log-densities ``(..., D)``. They are a
-    ``Normal`` where they are normal.
+    Their ``log_prob`` maps values ``(..., D)`` to log-densities ``(..., D)``. Normal marginals are
+    a ``Normal``.
     """
     if factorises(d):
         assert isinstance(d, Independent)
@@ -204,7 +198,7 @@ def marginals(d: Distribution) -> HasLogProb | None:
 
 
 def factorises(d: Distribution) -> bool:
-    """Tell whether a distribution over vectors is declared a product over its dimensions."""
+    """Return whether a distribution over vectors is declared as a product over dimensions."""
     return (
         isinstance(d, Independent)
         and d.reinterpreted_batch_ndims == 1
@@ -213,11 +207,7 @@ def factorises(d: Distribution) -> bool:
 
 
 def check_finite(owner: str, of: str, log_prob: Tensor) -> None:
-    """Raise an error that counts log-densities that are NaN or infinite.
-
-    Raises:
-        ValueError: if there are any.
-    """
+    """Raise ValueError if any log-densities are NaN or infinite."""
     bad = int((~log_prob.isfinite()).sum())
     if bad:
         raise ValueError(

@@ -1,10 +1,9 @@
-"""log p(x) by importance sampling, with what says whether to believe it."""
+"""log p(x) by importance sampling, with diagnostics."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,28 +11,33 @@ import torch
 from jaxtyping import Float
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
-from tqdm import tqdm
 
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.evaluation.arguments import Array, Data, arguments, dequantised_levels_of
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
-from ppl_vae.evaluation.compiled_weights import CompiledWeights
+from ppl_vae.evaluation.compiled_log_weights import CompiledLogWeights
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.inputs import (
+    Array,
+    Data,
+    dequantised_levels_of,
+    program_inputs,
+    progress_bar,
+)
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
-from ppl_vae.evaluation.programs import Batch, batches, row_limit
+from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.evaluation.streaming import WeightSums
-from ppl_vae.evaluation.weights import summed_log_weights
+from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
+from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 AT_ONCE = 100
-"""Particles of a datum at a time where there are data enough: x is encoded anew for so many."""
+"""Particles of a datum at a time, if there are enough data; x is encoded once for so many."""
 
 
-class Evidence(ABC):
-    """Estimates of log p(x) per datum, in nats, in the units that papers report."""
+class LogEvidence(Result):
+    """Estimates of log p(x) per datum in nats, convertible to the units that papers report."""
 
     log_px: Float[Tensor, " data"]
     kind: Kind | None
@@ -51,16 +55,16 @@ class Evidence(ABC):
 
         Args:
             event_shape: shape of one datum.
-            dequantised_levels: of tensors; a dequantised data set, or batches of one, say so.
+            dequantised_levels: of tensors; a dequantised data set, or its batches, declare it.
 
         Raises:
-            ValueError: if p(x) is a density of data that were not dequantised, as far as is known;
-                if it is a mass, or the data say otherwise, and ``dequantised_levels`` is given.
+            ValueError: if p(x) is a density of data not known to be dequantised; if
+                ``dequantised_levels`` is given for a mass, or contradicts the data.
         """
         known = self.dequantised_levels
         if known is not None and dequantised_levels not in (None, known):
             raise ValueError(
-                f"bits_per_dim: dequantised_levels={dequantised_levels} was given, and the data "
+                f"bits_per_dim: dequantised_levels={dequantised_levels} was given, but the data "
                 f"were dequantised from {known}; leave it out"
             )
         if self.kind != "mass":
@@ -71,24 +75,24 @@ class Evidence(ABC):
             raise ValueError(f"bits_per_dim: {missing}{fix}")
         if self.kind == "mass" and dequantised_levels is not None:
             raise ValueError(
-                f"bits_per_dim: dequantised_levels={dequantised_levels} is of a density, and p(x) "
+                f"bits_per_dim: dequantised_levels={dequantised_levels} is for densities, but p(x) "
                 f"is a mass; leave it out"
             )
         return bits_per_dim(self.nll, event_shape, dequantised_levels=dequantised_levels)
 
 
-@dataclass(frozen=True, eq=False)
-class LogLikelihood(Evidence):
+@dataclass(frozen=True, eq=False, repr=False)
+class LogLikelihood(LogEvidence):
     """Importance-sampling estimates of log p(x), each of shape ``(N,)``.
 
     Args:
         log_px: log p̂(x) in nats.
-        standard_error: of ``log_px``, over draws from the guide; trust it where k̂ is at most 0.7.
+        standard_error: of ``log_px``, over draws from the guide; reliable if k̂ is at most 0.7.
         ess: effective sample size, 1 to S.
         pareto_k: the shape k̂ of the tail of the weights; NaN with fewer than 25 samples.
         kind: whether p(x) is a ``"mass"``, a ``"density"``, or ``"both"``, in different sites; None
-            where it is not known.
-        dequantised_levels: how many levels the data had before noise was added, where they say so.
+            if unknown.
+        dequantised_levels: the number of levels before dequantisation, if the data declare it.
     """
 
     log_px: Float[Tensor, " data"]
@@ -100,7 +104,7 @@ class LogLikelihood(Evidence):
 
     @property
     def unreliable(self) -> int:
-        """The number of data not known to be reliable: k̂ > 0.7, or not computed."""
+        """The number of data whose estimate may be unreliable: k̂ > 0.7, or not computed."""
         return int((~(self.pareto_k <= UNRELIABLE)).sum())
 
     @property
@@ -114,16 +118,20 @@ class LogLikelihood(Evidence):
         error = self.standard_error.double()
         return error.square().sum().sqrt().item() / len(error)
 
-    def __str__(self) -> str:
+    def _rows(self) -> dict[str, object]:
         error = self.monte_carlo_error
         drawn = "not computed: a single sample" if math.isnan(error) else f"{error:.2g}"
-        tail = f"k̂ > {UNRELIABLE} for {self.unreliable} data"
-        if not self.has_pareto_k:
-            tail = f"k̂ {NOT_COMPUTED}"
-        return for_stdout(
-            f"-log p(x) = {self.nll} nats per datum over {len(self.log_px)} data "
-            f"(Monte Carlo error of the mean {drawn}, median ESS {self.ess.median():.0f}, {tail})"
-        )
+        tail = f"> {UNRELIABLE} for {self.unreliable} data"
+        return {
+            "-log p(x)": f"{self.nll} nats per datum over {len(self.log_px)} data",
+            "Monte Carlo error of the mean": drawn,
+            "median ESS": f"{self.ess.median():.0f}",
+            "k̂": tail if self.has_pareto_k else NOT_COMPUTED,
+        }
+
+    def __str__(self) -> str:
+        (name, value), *others = self._rows().items()
+        return for_stdout(f"{name} = {value} ({', '.join(f'{n} {v}' for n, v in others)})")
 
 
 def log_likelihood(
@@ -137,7 +145,7 @@ def log_likelihood(
     progress: bool = False,
     compile: bool = False,
 ) -> LogLikelihood:
-    r"""Estimate log p(x) of each datum by importance sampling, the guide being the proposal.
+    r"""Estimate log p(x) of each datum by importance sampling, with the guide as proposal.
 
         log p̂(x) = log (1/S) Σ_s w_s,    w_s = p(x, z_s) / q(z_s | x),    z_s ~ q(z | x)
 
@@ -147,18 +155,17 @@ def log_likelihood(
     counts as observed: with labels y of a semi-supervised VAE the result is log p(x, y), without
     its classification term.
 
-    The weights are not kept: memory is that of 1,000 rows in the networks at once, 20,000 on an
-    accelerator, rows being data × particles × enumerated values, plus a multiple of
-    M = min(S/5, 3√S) weights, or 2,500 if that is more, for each of these data. How data and
-    particles are divided changes nothing but which draws are made.
+    Weights are not stored: memory is that of 1,000 rows in the networks (20,000 on an accelerator),
+    rows being data × particles × enumerated values, plus a multiple of M = min(S/5, 3√S) weights,
+    or 2,500 if that is more, for each of these data. The chunking affects only which draws are
+    made.
 
-    With ``compile`` the programs run once through Pyro's handlers and from then on as a graph
-    (:class:`ppl_vae.compilation.CompiledFunction`): on the same draws, with the same result but for
-    rounding. The first call for a pair and a number of data (that are weighed at once) and samples
-    takes some seconds more. Graphs read the parameters as they are, and are kept for as long as the
-    pair lives, so that one can train on and call again. A last batch of fewer data runs uncompiled.
-    Graphs check no values: while Pyro's validation is on the first chunk runs uncompiled and is
-    checked, and so is a first run of the programs on each batch of data, but no later draws.
+    With ``compile`` the programs run once through Pyro's handlers and then as a compiled graph
+    (:class:`ppl_vae.compilation.CompiledFunction`), on the same draws, with the same result up to
+    rounding. The first call for a pair and a number of data and samples takes some seconds more.
+    Graphs read the current parameters and live as long as the pair. A last, smaller batch runs
+    uncompiled. Graphs do not validate values: while Pyro's validation is on, the first chunk and
+    one run of the programs on each batch are validated uncompiled, but no later draws.
 
     Source: Rezende et al. 2014 (arXiv 1401.4082), appendix E; k̂ of Vehtari et al. 2024 (arXiv
     1507.02646).
@@ -168,24 +175,24 @@ def log_likelihood(
         x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
-        num_samples: S, draws from the guide per datum; with fewer than 25 there is no k̂.
-        seed: of the draws; the global random state is left as it was.
-        chunk_size: at most so many particles of a datum at a time.
+        num_samples: S, draws from the guide per datum; k̂ needs at least 25.
+        seed: of the draws; the global random state is unchanged.
+        chunk_size: maximal number of particles of a datum at a time.
         progress: show a progress bar, of data × samples.
-        compile: run the programs as a compiled graph; worth it from some millions of rows on.
+        compile: run the programs as a compiled graph; pays off from some millions of rows on.
 
     Returns:
         log p̂(x) in nats, of the dtype of the programs, with its Monte Carlo standard error,
         effective sample size and Pareto k̂.
 
     Raises:
-        ValueError: if x does not suit the pair or is empty; if a weight is NaN or infinite, or all
-            of a datum are zero, the message names the first such datum; if model and guide disagree
-            in their latents, or a site is scaled.
+        ValueError: if x is empty or incompatible with the pair; if a weight is NaN or infinite, or
+            all of a datum are zero (the message names the first such datum); if model and guide
+            have different latents, or a site is scaled.
 
     Warns:
-        UserWarning: with the number of data whose k̂ > 0.7, if there are any; if there is no k̂.
-        NotCompiledWarning: where a program cannot be compiled, and runs as it is.
+        UserWarning: with the number of data whose k̂ > 0.7, if any, or if there is no k̂.
+        NotCompiledWarning: if a program cannot be compiled, and runs as it is.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -198,43 +205,34 @@ def log_likelihood(
         torch.Size([3])
     """
     owner = "log_likelihood"
-    check_pair(owner, pair)
     num_samples = positive_int(owner, "num_samples", num_samples)
     progress, compile = flag(owner, "progress", progress), flag(owner, "compile", compile)
     most = num_samples
     if chunk_size is not None:
         most = min(most, positive_int(owner, "chunk_size", chunk_size))
     results = []
-    given = arguments(owner, pair, x, context, mask)
+    inputs = program_inputs(owner, pair, x, context, mask)
     kind: Kind | None = None
     with (
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(
-            total=len(given) * num_samples,
-            desc=f"IS-{num_samples}",
-            disable=not progress,
-            leave=False,
-            unit="sample",
-            unit_scale=True,
-        ) as bar,
+        progress_bar(f"IS-{num_samples}", len(inputs) * num_samples, progress, "sample") as bar,
     ):
-        chunks = _Chunks(CompiledWeights.of(pair) if compile else None)
-        for batch in batches(owner, pair, given, min(most, AT_ONCE)):
-            sums = WeightSums(num_samples)
-            limit = min(most, max(1, row_limit(given) // (len(batch) * batch.combinations)))
-            # All are of one size, which a graph is made for: of the last, some may be left over.
+        chunks = _Chunks(CompiledLogWeights.of(pair) if compile else None)
+        for batch in traced_batches(owner, pair, inputs, min(most, AT_ONCE)):
+            statistics = WeightStatistics(num_samples)
+            limit = min(most, max(1, row_limit(inputs) // (len(batch) * batch.combinations)))
+            # All chunks have one size, that of the graph; the last may have particles to spare.
             number = math.ceil(num_samples / limit)
             size = math.ceil(num_samples / number)
             for index, log_w in enumerate(chunks.of(batch, size, number)):
                 wanted = log_w[: num_samples - index * size]
-                sums.add(wanted)
+                statistics.add(wanted)
                 bar.update(wanted.numel())
-            # A weight that is no finite number makes a sum of its kind.
-            check_log_weights(owner, sums.log_sum[None], batch.start, zero_too=True)
-            parts = (sums.log_mean, sums.standard_error, sums.ess, sums.pareto_k)
-            results.append([part.to(log_w.dtype) for part in parts])
+            # A weight that is not finite makes the sum so.
+            check_log_weights(owner, statistics.log_sum[None], batch.start, zero_too=True)
+            results.append([part.to(log_w.dtype) for part in statistics.all])
             kind = batch.kind
     log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
     result = LogLikelihood(log_px, error, ess, k, kind, dequantised_levels_of(x))
@@ -247,7 +245,7 @@ def log_likelihood(
         )
     elif result.unreliable:
         warnings.warn(
-            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(given)} "
+            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(inputs)} "
             f"data: the guide misses part of the posterior, log p(x) is underestimated there and "
             f"its standard error too small; take more samples than {num_samples}, or use "
             f"annealed_importance_sampling",
@@ -258,61 +256,34 @@ def log_likelihood(
 
 
 class _Chunks:
-    """The log weights of batches, so many particles at a time.
+    """The log weights of batches, chunk by chunk.
 
     Args:
-        graphs: that weigh them, of batches of the first one's size; none to do without.
+        graphs: compiled graphs, for batches of the first one's size; None to run uncompiled.
     """
 
-    def __init__(self, graphs: CompiledWeights | None) -> None:
+    def __init__(self, graphs: CompiledLogWeights | None) -> None:
         self._graphs = graphs
         self._sizes: tuple[int, int] | None = None
 
     def of(
-        self, batch: Batch, size: int, number: int
+        self, batch: TracedBatch, size: int, number: int
     ) -> Iterator[Float[Tensor, "particles batch"]]:
-        """Yield the log weights of a number of chunks, each of so many new particles."""
-        for _ in range(self._plain(batch, size, number)):
-            yield summed_log_weights(batch, size)
+        """Yield the log weights of ``number`` chunks of ``size`` new particles each."""
+        for _ in range(self._uncompiled(batch, size, number)):
+            yield batch.log_weights(size)
             number -= 1
         if number:
             assert self._graphs is not None
-            weights = self._graphs.ready(batch, size)
+            draw = self._graphs.sampler(batch, size)
             for _ in range(number):
-                yield weights()
+                yield draw()
 
-    def _plain(self, batch: Batch, size: int, number: int) -> int:
-        """Return how many of the chunks are weighed without a graph."""
+    def _uncompiled(self, batch: TracedBatch, size: int, number: int) -> int:
+        """Return how many of the chunks run uncompiled."""
         sizes = len(batch), size
         first, self._sizes = self._sizes is None, self._sizes or sizes
         if self._graphs is None or sizes != self._sizes:
             return number
-        # Values are checked in the first chunk, as graphs cannot.
+        # Values are validated in the first chunk, as graphs cannot.
         return int(first and is_validation_enabled())
-
-
-def check_log_weights(
-    owner: str, log_w: Float[Tensor, "particles batch"], start: int, *, zero_too: bool = False
-) -> None:
-    """Raise an error that names the first datum with a weight that is no finite number.
-
-    Args:
-        owner: the function, for the message.
-        log_w: log weights of some particles, or the logarithm of their sum.
-        start: index of the first datum.
-        zero_too: refuse data whose weights are all zero.
-    """
-    bad = (log_w.isnan() | (log_w == torch.inf)).any(0)
-    if zero_too:
-        bad |= (log_w == -torch.inf).all(0)
-    if bad.any():
-        first = int(bad.nonzero()[0])
-        column = log_w[:, first]
-        wrong = column[~column.isfinite()]
-        number = f", and {int(bad.sum()) - 1} more of its batch" if bad.sum() > 1 else ""
-        raise ValueError(
-            f"{owner}: log weight {wrong[0].item()} for datum {start + first}{number}: the "
-            f"densities of prior, posterior and likelihood must be finite at the latents drawn, "
-            f"and p(x, z) not zero at all of them; look at their parameters there, and whether x "
-            f"is in the support"
-        )

@@ -1,4 +1,4 @@
-"""The Pareto shape k̂ of importance weights: whether their mean can be trusted."""
+"""The Pareto shape k̂ of importance weights, a diagnostic of their mean."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 UNRELIABLE = 0.7
-"""Above this k̂, means of the weights converge too slowly to be of use (Vehtari et al.)."""
+"""Above this k̂ the mean of the weights converges too slowly (Vehtari et al.)."""
 
 MIN_SAMPLES = 25
-"""With fewer samples the tail is of fewer than five weights, and k̂ is not estimated."""
+"""With fewer samples the tail has fewer than five weights, and k̂ is not estimated."""
 
 NOT_COMPUTED = f"not computed: fewer than {MIN_SAMPLES} samples"
-"""Said in the place of k̂ where it is NaN."""
+"""Shown instead of k̂ if it is NaN."""
 
 _MIN_EXCEEDANCES = 5
 _PRIOR_SAMPLES = 10
@@ -26,7 +26,7 @@ _TERMS_AT_ONCE = 100_000
 
 
 def tail_size(num_samples: int) -> int:
-    """Return M = ⌈min(S/5, 3√S)⌉, the number of weights that make the tail."""
+    """Return M = ⌈min(S/5, 3√S)⌉, the number of weights in the tail."""
     return min(-(-num_samples // 5), math.ceil(3 * math.sqrt(num_samples)))
 
 
@@ -38,22 +38,22 @@ def pareto_k(
 ) -> Float[Tensor, " data"]:
     r"""Return k̂ of each datum from its largest log weights.
 
-    The excesses of the M largest of S weights over the one below them follow a generalised Pareto
-    distribution; k is its shape, and weights have finite moments up to order 1/k. The estimate is
-    :func:`shape`'s, drawn towards 1/2 as if by ten further weights: k̂ = (M k + 5) / (M + 10).
+    The excesses of the M largest of S weights over the next one follow a generalised Pareto
+    distribution of shape k; the weights have finite moments up to order 1/k. The estimate k of
+    :func:`shape` is shrunk towards 1/2 as if by ten further weights: k̂ = (M k + 5) / (M + 10).
 
     Source: Vehtari et al. 2024, "Pareto smoothed importance sampling" (arXiv 1507.02646), section
     3 and appendix G.
 
     Args:
-        largest: the M + 1 largest log weights of each datum, or more, in falling order; M is
+        largest: at least the M + 1 largest log weights of each datum, in descending order; M is
             ``tail_size(num_samples)``.
-        num_samples: S, of all weights.
-        eps: of the arithmetic that the log weights come from.
+        num_samples: S, the number of all weights.
+        eps: machine epsilon of the arithmetic that the log weights come from.
 
     Returns:
-        k̂: NaN with fewer than 25 samples; minus infinity where the M + 1 weights are the same up to
-        rounding, as at the exact posterior; infinity where fewer than five of them exceed the last,
+        k̂: NaN with fewer than 25 samples; minus infinity if the M + 1 weights are equal up to
+        rounding, as at the exact posterior; infinity if fewer than five of them exceed the last,
         as when nearly all are 0.
     """
     if num_samples < MIN_SAMPLES:
@@ -69,7 +69,7 @@ def _k(largest: Tensor, eps: float) -> Tensor:
     count = (excesses > 0).sum(0)
     k = (count * shape(excesses) + _PRIOR_SAMPLES * _PRIOR_SHAPE) / (count + _PRIOR_SAMPLES)
     k = torch.where(count < _MIN_EXCEEDANCES, math.inf, k)
-    # What is left is rounding, whose tail says nothing.
+    # Equal up to rounding, whose tail is meaningless.
     same = largest[0] - largest[-1] <= _ROUNDING * eps * largest[0].abs().clamp(min=1)
     return torch.where(same, -math.inf, k)
 
@@ -85,10 +85,10 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     distribution", Technometrics 51(3), section 4; their k is minus this one.
 
     Args:
-        excesses: in falling order; zeros at the end of a column are no part of it.
+        excesses: in descending order; trailing zeros of a column are ignored.
 
     Returns:
-        k, not finite for a column without two different positive entries.
+        k, not finite for a column without two distinct positive entries.
     """
     positive = excesses > 0
     count = positive.sum(0)
@@ -108,6 +108,6 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     at_once = max(1, _TERMS_AT_ONCE // excesses.numel())
     k = torch.cat([k_of(theta[:, None]) for theta in grid.split(at_once)])
     profile = count * (torch.log(-grid / k) - k - 1)
-    # At θ = 0 the ratio is 0/0; one point of the grid is spared.
+    # At θ = 0 the ratio is 0/0; that grid point is left out.
     profile = torch.where((j <= points) & (grid != 0), profile, -math.inf)
     return k_of((profile.softmax(0) * grid).sum(0))

@@ -1,4 +1,4 @@
-"""Draws that depend on a seed alone, and leave no trace."""
+"""Draws that depend only on a seed and leave the global random state unchanged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ppl_vae.random_state import restored
 
 @contextmanager
 def seeded(owner: str, seed: int) -> Iterator[None]:
-    """Seed torch's generators, and put them back as they were; no other thread draws meanwhile.
+    """Seed torch's generators and restore them at exit; no other thread draws meanwhile.
 
     Raises:
-        TypeError: if the seed is no integer; the message names the owner.
-        ValueError: if it is negative, or of more than 64 bits.
+        TypeError: if the seed is not an integer.
+        ValueError: if it is negative, or has more than 64 bits.
     """
     seed = seed_of(owner, seed)
     with exclusively(), restored():

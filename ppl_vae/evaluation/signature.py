@@ -1,4 +1,4 @@
-"""Which arguments model and guide take, and those that a batch has for them."""
+"""The arguments that model and guide accept, and those that a batch provides."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 
 MASK = "mask"
-"""The name by which programs are told what is observed."""
+"""The name of the argument that says what is observed."""
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 class Signature:
-    """The arguments of a pair's programs: what a batch has is given to both of them.
+    """The arguments of a pair's programs; both are called with all that a batch contains.
 
-    Nothing of a batch is left out, except the labels of a data set, which says that they are
-    labels, where the programs take no second argument.
+    Only the labels of a data set are left out, if the programs have no second argument.
 
     Args:
-        owner: the function that asks, for messages.
+        owner: the calling function, for messages.
         model: the generative program.
         guide: the variational program.
-        by_name: what is given to the owner to have something by name, for messages.
+        by_name: how the owner is given something by name, for messages.
     """
 
     def __init__(
@@ -46,37 +45,37 @@ class Signature:
     ) -> None:
         self._owner = owner
         self._by_name = by_name
-        self._programs = [_Program("model", model), _Program("guide", guide)]
-        # AutoGuides take whatever the model takes.
+        self._programs = [_ProgramSignature("model", model), _ProgramSignature("guide", guide)]
+        # AutoGuides accept whatever the model accepts.
         observation = getattr(model, "observation", None)
         self._observation = observation if isinstance(observation, Observation) else None
         self._least = min(self._programs, key=lambda program: program.most)
         self._positions = self._least.positions
 
     def check(self, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> None:
-        """Raise ValueError if a program does not take something, or needs something else."""
+        """Raise ValueError if a program does not accept an argument, or requires another."""
         most = self._least.most
         if len(args) > most:
             others = ", ".join(map(describe, args[most:]))
             raise ValueError(
-                f"{self._owner}: a batch has {len(args)} tensors, and the {self._least.name} takes "
-                f"{most} by position ({', '.join(self._positions) or 'none'}): nothing would use "
-                f"{others}. Leave it out, or give {self._by_name}"
+                f"{self._owner}: a batch has {len(args)} tensors, but the {self._least.name} takes "
+                f"{most} by position ({', '.join(self._positions) or 'none'}), leaving {others} "
+                f"unused; leave it out, or give {self._by_name}"
             )
         for program in self._programs:
             program.check(self._owner, len(args), kwargs)
 
     def part(self, name: str, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> Part:
-        """Return what the programs are called with, or raise ValueError as :meth:`check` does."""
+        """Return the arguments as a part, checked as by :meth:`check`."""
         self.check(args, kwargs)
         return Part(name, tuple(args), kwargs=dict(kwargs))
 
     def of(self, batch: Given, *, labels: bool = True) -> tuple[Part, ...]:
-        """Return the parts of a batch of whatever kind.
+        """Return the parts of a batch of any kind.
 
         Args:
             batch: of a data set, or tensors by position, by name or as parts.
-            labels: whether to give those of a data set to programs that take them.
+            labels: whether to pass a data set's labels to programs that accept them.
         """
         if isinstance(batch, dict):
             return (self.named("data", batch),)
@@ -88,9 +87,9 @@ class Signature:
         return tuple(replace(self.part(p.name, p.args, p.kwargs), weight=p.weight) for p in parts)
 
     def named(self, name: str, batch: Mapping[str, Tensor]) -> Part:
-        """Return the same for a batch whose tensors have the names of the programs' arguments.
+        """Return the part of a batch whose tensors are named as the programs' arguments.
 
-        Those that come first, x and any labels, are given by position, and the others by name.
+        The leading ones, x and any labels, are passed by position, and the others by name.
         """
         kwargs = dict(batch)
         args: list[Tensor] = []
@@ -101,15 +100,15 @@ class Signature:
         return self.part(name, args, kwargs)
 
     def drawn(self, name: str, batch: Batch | MaskedBatch, *, labels: bool = True) -> Part:
-        """Return the same for a batch of a data set.
+        """Return the part of a batch of a data set.
 
-        x comes first, in the shape that the model declares and 0 where it is missing, the labels
-        second if the programs take as many, and the mask by its name.
+        x comes first, in the shape that the model declares and 0 where missing, labels second if
+        the programs accept them, and the mask by name.
 
         Args:
             name: of the part.
             batch: of the data set.
-            labels: whether to give them to programs that take them.
+            labels: whether to pass them to programs that accept them.
         """
         x, mask = batch.x, batch.mask if isinstance(batch, MaskedBatch) else None
         if self._observation is not None:
@@ -117,7 +116,7 @@ class Signature:
             mask = None if mask is None else mask.reshape(x.shape)
         args, kwargs = [x], {}
         if labels and batch.y is not None:
-            further = [place for place in self._positions[1:] if place != MASK]
+            further = [name for name in self._positions[1:] if name != MASK]
             if further and further[0] != self._positions[1]:
                 kwargs[further[0]] = batch.y
             elif further or self._least.most > len(self._positions):
@@ -128,7 +127,7 @@ class Signature:
         return self.part(name, args, kwargs)
 
 
-class _Program:
+class _ProgramSignature:
     def __init__(self, name: str, module: nn.Module) -> None:
         parameters = inspect.signature(module.forward).parameters.values()
         kinds = {parameter.kind for parameter in parameters}
@@ -144,7 +143,7 @@ class _Program:
         }
 
     def check(self, owner: str, number: int, kwargs: Mapping[str, Tensor]) -> None:
-        """Raise ValueError unless it can be called with so many arguments and these names."""
+        """Raise ValueError unless it accepts ``number`` positional arguments and these names."""
         by_position = self.positions[:number]
         for name in kwargs:
             if name in by_position or not (name in self._names or self._any_name):
@@ -156,17 +155,17 @@ class _Program:
         for name in sorted(self._needed.difference(by_position, kwargs)):
             came = ", ".join(map(repr, kwargs)) or "none"
             raise ValueError(
-                f"{owner}: the {self.name} needs {name!r}, and the data have {number} tensors by "
-                f"position and by name {came}; give it, by this name or in its place"
+                f"{owner}: the {self.name} needs {name!r}, but the data have {number} tensors "
+                f"by position and by name {came}; give it by name or by position"
             )
 
 
 def zero_where_missing(x: Tensor, mask: Tensor) -> Tensor:
-    """Return x with 0 in the place of what is missing: NaN would reach a program's gradients."""
+    """Return x with 0 where it is missing: NaN would reach the gradients."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def _fix(name: str) -> str:
     if name == MASK:
-        return "a program learns from mask= what is observed: give it that argument, or whole data"
-    return "leave it out, or call it as the programs do"
+        return "add the argument mask= to the program, or give complete data"
+    return "leave it out, or name it as the programs do"

@@ -53,7 +53,7 @@ def suggestion(name: str, accepted: Iterable[str]) -> str:
     return f"did you mean {by_lower_case[close[0]]!r}? A{options}" if close else f"a{options}"
 
 
-def told(value: object) -> str:
+def brief(value: object) -> str:
     """Describe an entry as :func:`ppl_vae.errors.describe` does, but shorter, and None as null."""
     if value is None:
         return "null"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.estimators.log_weights import log_weights
-from ppl_vae.estimators.traces import Program
+from ppl_vae.estimators.log_weights import weighted_particles
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.training_term import WithoutTrainingTerms
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
@@ -63,26 +59,12 @@ def _impute_batch(
     *context: Tensor,
 ) -> Tensor:
     """Return imputations of one batch, shape ``(draws, batch, *event)``."""
-    program = Program(
-        _sampling(WithoutTrainingTerms()(model)),
-        _sampling(guide),
-        (x, *context),
-        {"mask": mask},
-        particle_dim=-2,
+    log_w, particles = weighted_particles(
+        model, guide, x, *context, num_particles=num_particles, max_plate_nesting=1, mask=mask
     )
-    weights = log_weights(program, num_particles=num_particles, plate="data")
-    log_w = weights.log_w.expand(num_particles, len(x))
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
-    latents = {}
-    for site in weights.sampled:
-        event = site["value"].shape[site["value"].dim() - site["fn"].event_dim :]
-        latents[site["name"]] = site["value"].expand(*log_w.shape, *event)[chosen, data]
+    latents = {name: value[chosen, data] for name, value in particles.items()}
     resampled = poutine.condition(pyro.plate("draws", draws, dim=-2)(model), data=latents)
     site = poutine.trace(resampled).get_trace(None, *context, size=len(x)).nodes["x"]
     return torch.where(mask, x, site["fn"].mean if mean else site["value"])
-
-
-def _sampling(program: Callable) -> Callable:
-    """Return a program that samples the sites it would enumerate."""
-    return poutine.infer_config(program, config_fn=lambda site: {"enumerate": None})

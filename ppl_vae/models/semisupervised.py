@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
+from ppl_vae.estimators.training_terms import TRAINING_TERM
 from ppl_vae.labels import Labels
 from ppl_vae.models.methods import dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
-from ppl_vae.models.training_term import TRAINING_TERM
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
 

@@ -12,7 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import listed, number
+from ppl_vae.errors import number, sequence
 from ppl_vae.plots.arguments import array, axes_of, finite, same_length
 from ppl_vae.plots.colours import colour, marker
 from ppl_vae.plots.text import literal
@@ -142,7 +142,7 @@ def density(
     values = array("density", "values", values)
     masses = [
         number("density", "each of masses", mass, above=0, most=1)
-        for mass in listed("density", "masses", masses, "shares from 0 to 1")
+        for mass in sequence("density", "masses", masses, "shares from 0 to 1")
     ]
     if values.shape != (len(y), len(x)):
         raise ValueError(

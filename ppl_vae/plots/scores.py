@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import listed
+from ppl_vae.errors import sequence
 from ppl_vae.plots.arguments import array, axes_of, mapping, same_length
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
 
@@ -38,7 +38,7 @@ def comparison(
         ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
             negative, or there are errors of an unknown quantity.
     """
-    names = listed("comparison", "names", names, "strings")
+    names = sequence("comparison", "names", names, "strings")
     if not names:
         raise ValueError("comparison: names is empty; there is nothing to draw")
     mapping("comparison", "estimates", estimates, "quantities to values")

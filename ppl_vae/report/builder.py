@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, listed, reason, sizes
+from ppl_vae.errors import describe, flag, reason, sequence, sizes
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
@@ -59,6 +59,7 @@ def report(
     seed: int = 0,
     progress: bool = False,
     compile: bool = False,
+    figures: bool = True,
 ) -> Report:
     """Evaluate one pair, or several side by side, and write an HTML page and a JSON file.
 
@@ -103,6 +104,7 @@ def report(
         seed: of all draws; the global random state is restored.
         progress: show progress bars.
         compile: compile importance sampling, see :func:`ppl_vae.evaluation.log_likelihood`.
+        figures: draw figures; without them the page has the tables alone.
 
     Returns:
         The paths of the files, and the numbers; ``print`` shows the table.
@@ -142,7 +144,7 @@ def report(
         )
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
-    context = listed("report", "context", context, "tensors")
+    context = sequence("report", "context", context, "tensors")
     if not (history is None or isinstance(history, Mapping)):
         raise TypeError(
             f"report: history must map names to training curves, got {describe(history)}"
@@ -156,22 +158,12 @@ def report(
         mask=mask,
     )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
-    # Imports matplotlib, and so only when a report is made.
-    from ppl_vae.report.figures import sections
-
+    figures = flag("report", "figures", figures)
     inputs = [pair_data(name, pair, chosen, context) for name, pair in named.items()]
     # Training data are checked for all pairs before anything is computed.
     training = [None if fitted is None else one.training_data(fitted) for one in inputs]
     evaluated = [_evaluate(one, fit, options) for one, fit in zip(inputs, training, strict=True)]
-    with tqdm(desc="pictures", disable=not progress, leave=False) as bar:
-
-        def step(what: str) -> None:
-            bar.set_postfix_str(what, refresh=False)
-            bar.update()
-
-        programs = [p for pair in named.values() for p in (pair.model, pair.guide)]
-        with evaluating(*programs), seeded("report", seed), torch.no_grad():
-            drawn = list(sections(evaluated, history, step))
+    drawn = _figures(evaluated, history, seed, progress) if figures else []
     measurements = {pair.name: pair.measurements for pair in evaluated}
     spaces = {name: m.data_space for name, m in measurements.items() if m.data_space is not None}
     facts = _facts(chosen, fitted, inputs, options)
@@ -228,6 +220,22 @@ def _evaluate(inputs: PairData, train: PairData | None, options: Options) -> Eva
         with torch.no_grad():
             latents = Latents(inputs)
         return EvaluatedPair(inputs, latents, measure(latents, train, options))
+
+
+def _figures(
+    evaluated: list[EvaluatedPair], history: Mapping[str, Any] | None, seed: int, progress: bool
+) -> list[Any]:
+    from ppl_vae.report.figures import sections  # imports matplotlib
+
+    with tqdm(desc="pictures", disable=not progress, leave=False) as bar:
+
+        def step(what: str) -> None:
+            bar.set_postfix_str(what, refresh=False)
+            bar.update()
+
+        programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
+        with evaluating(*programs), seeded("report", seed), torch.no_grad():
+            return list(sections(evaluated, history, step))
 
 
 def _facts(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.checks import check_labels
+from ppl_vae.evaluation.labels import check_labels
 from ppl_vae.event_shapes import same_event
 from ppl_vae.protocols import ModelAndGuide
 
@@ -162,9 +162,10 @@ class EvaluationData:
         if isinstance(self.source, Tensor):
             x, mask = self.source[self.index.to(self.source.device)], self.observed
             return x, x, None if mask is None else mask[self.index.to(mask.device)]
-        drawing = Drawing.of(pair, self.source)
-        grey = drawing.data.draw(self.index, binarise="none", flat=drawing.flat)
-        mask = drawing.data.mask_at(self.index, flat=drawing.flat)
-        if drawing.binarise == "none":
+        data, transform = prepare(pair, self.source)
+        grey = data.draw(self.index, binarise="none", flat=transform.flat)
+        mask = data.mask_at(self.index, flat=transform.flat)
+        if transform.binarise == "none":
             return grey, grey, mask
-        return drawing.once(self.seed).at(self.index).x, grey, mask
+        binarised, transform = transform.fixed(data, self.seed)
+        return transform.values(binarised, self.index), grey, mask

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.evaluation.calibration import expected_calibration_error
-from ppl_vae.evaluation.classification import accuracy
-from ppl_vae.evaluation.representation import (
+from ppl_vae.evaluation.classification import (
+    accuracy,
     accuracy_interval,
+    expected_calibration_error,
+)
+from ppl_vae.evaluation.representation import (
     clustering,
     linear_probe,
     nearest_neighbours,

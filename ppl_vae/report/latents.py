@@ -11,7 +11,8 @@ from torch.distributions import Distribution
 
 from ppl_vae.data import Part
 from ppl_vae.estimators.traces import sample_sites
-from ppl_vae.evaluation.latents import BLOCK, Latent, data_blocks, run_latents
+from ppl_vae.evaluation.inputs import input_blocks
+from ppl_vae.evaluation.latents import BLOCK, Latent, run_latents
 from ppl_vae.models.pair import mean_of
 from ppl_vae.report.pair_data import PairData
 
@@ -42,7 +43,7 @@ class Latents:
         draws: dict[str, list[Tensor]] = {}
         labels: dict[str, list[Tensor]] = {}
         self.first: dict[str, Latent] = {}
-        for args, kwargs in data_blocks(Part("data", inputs.args, kwargs=inputs.kwargs), BLOCK):
+        for args, kwargs in input_blocks(Part("data", inputs.args, kwargs=inputs.kwargs), BLOCK):
             latents = run_latents("report", inputs.pair, args, kwargs)
             self.first = self.first or latents
             for name, latent in latents.items():
@@ -111,7 +112,7 @@ class Latents:
     def class_probabilities(self) -> Tensor:
         """Return q(y | x) at the data before binarisation, on the CPU."""
         pair: Any = self.inputs.pair
-        blocks = data_blocks(Part("data", (self.inputs.grey,), kwargs=self.inputs.kwargs), BLOCK)
+        blocks = input_blocks(Part("data", (self.inputs.grey,), kwargs=self.inputs.kwargs), BLOCK)
         return torch.cat([pair.classify(*args, **kwargs) for args, kwargs in blocks]).cpu()
 
     def _is_shared_mixture(self, site: str) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ppl_vae.evaluation.bounds import ELBOTerms
-from ppl_vae.evaluation.calibration import Calibration
+from ppl_vae.evaluation.classification import Calibration
 from ppl_vae.evaluation.decomposition import KLDecomposition
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.units import LatentUnits
+from ppl_vae.evaluation.latent_dimensions import LatentUnits
 from ppl_vae.report.comparability import DataSpace
 
 T = TypeVar("T")

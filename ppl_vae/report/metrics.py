@@ -12,10 +12,10 @@ from ppl_vae.evaluation.bounds import elbo_terms, importance_bounds
 from ppl_vae.evaluation.decomposition import kl_decomposition
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import inference_gap
+from ppl_vae.evaluation.latent_dimensions import latent_units
 from ppl_vae.evaluation.likelihood import log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED
 from ppl_vae.evaluation.seeding import seeded
-from ppl_vae.evaluation.units import latent_units
 from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.label_metrics import label_metrics
 from ppl_vae.report.latents import Latents

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe
-from ppl_vae.evaluation.arguments import parameter_of
+from ppl_vae.evaluation.inputs import parameter_of
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.evaluation_data import EvaluationData

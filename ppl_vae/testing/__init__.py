@@ -1,9 +1,9 @@
-"""Pyro programs for which everything is known in closed form.
+"""Pyro programs with closed forms.
 
-An oracle is a model/guide pair whose evidence, posterior and ELBO can be written down, so that an
-estimator (ours, Pyro's or your own) is tested against mathematics rather than against another
-estimator. All closed forms are differentiable, so autograd of ``oracle.elbo(x).sum()`` is the
-expected gradient of any unbiased ELBO estimator::
+An oracle is a model/guide pair with known evidence, posterior and ELBO, to test an estimator (ours,
+Pyro's or your own) against mathematics rather than another estimator. All closed forms are
+differentiable: autograd of ``oracle.elbo(x).sum()`` is the expected gradient of any unbiased ELBO
+estimator::
 
     >>> import torch
     >>> from pyro.infer import Trace_ELBO
@@ -17,7 +17,7 @@ expected gradient of any unbiased ELBO estimator::
     >>> torch.allclose(loss, -oracle.log_px(x).sum())
     True
 
-`Oracle` documents what all of them share: conventions, options, units.
+`Oracle` documents their common conventions, options and units.
 """
 
 from ppl_vae.testing._oracle import Oracle

@@ -1,8 +1,7 @@
 """The algebra of linear-Gaussian models, by hand.
 
-Nothing here touches ``torch.distributions`` for a density: the oracles exist to check code that
-does. The identities are those of Bishop, *Pattern Recognition and Machine Learning*, section 2.3.3
-(numbers below), which chapter 12.2 turns into probabilistic PCA.
+No density uses ``torch.distributions``, which the oracles are to check. The identities are those of
+Bishop, *Pattern Recognition and Machine Learning* (PRML), sections 2.3.3 and 12.2.
 """
 
 import math
@@ -21,8 +20,7 @@ def _require_same_event(value: Tensor, loc: Tensor) -> None:
     # (B, 1) against (B, D) broadcasts silently into a density of something else.
     if value.shape[-1] != loc.shape[-1]:
         raise ValueError(
-            f"the value has event size {value.shape[-1]}, the density {loc.shape[-1]}: "
-            "pass a tensor whose last dimension is the event"
+            f"the value must have event size {loc.shape[-1]}, got event size {value.shape[-1]}"
         )
 
 
@@ -76,12 +74,12 @@ class Gaussian:
         return 0.5 * (trace + quadratic - self.loc.shape[-1] + log_ratio)
 
     def distribution(self) -> MultivariateNormal:
-        """The same, as a Pyro distribution."""
+        """Return a Pyro distribution."""
         return dist.MultivariateNormal(self.loc, covariance_matrix=self.covariance)
 
 
 def moment_match(log_weights: Float[Tensor, " k"], components: Gaussian) -> Gaussian:
-    """The Gaussian with the mean and covariance of a mixture, its components along the batch."""
+    """Return the Gaussian with the mean and covariance of a mixture over the batch dimension."""
     weights = log_weights.exp().unsqueeze(-1)
     loc = (weights * components.loc).sum(0)
     shift = components.loc - loc
@@ -143,8 +141,8 @@ class Affine:
 class LinearGaussianMixture:
     """``k ~ Cat(weights)``, ``z | k ~ prior_k``, ``x | z, k ~ likelihood_k``.
 
-    The components are the last batch dimension of ``prior`` and ``likelihood`` (a field without one
-    is shared by all). Then ``p(x)`` and ``p(z | x)`` are Gaussian mixtures.
+    The components are the last batch dimension of ``prior`` and ``likelihood``; a field without one
+    is shared. Then ``p(x)`` and ``p(z | x)`` are Gaussian mixtures.
     """
 
     log_weights: Float[Tensor, " k"]

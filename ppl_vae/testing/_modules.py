@@ -1,4 +1,4 @@
-"""Trainable Gaussians: each gives a Pyro distribution, a density by hand and its algebra."""
+"""Trainable Gaussians: each as a Pyro distribution, a density by hand and a closed form."""
 
 import math
 
@@ -13,7 +13,7 @@ from ppl_vae.testing._gaussian import Affine, Gaussian, normal_log_density, tril
 
 
 class Random:
-    """Random parameters from a seed of their own: the global generators stay untouched."""
+    """Random parameters from a seed, without the global generators."""
 
     def __init__(self, seed: int, dtype: torch.dtype):
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -44,16 +44,16 @@ class NormalPrior(nn.Module):
 
     @classmethod
     def random(cls, dim: int, random: Random) -> "NormalPrior":
-        """Not far from N(0, I)."""
+        """Return a prior close to N(0, I)."""
         return cls(random.normal(dim, scale=0.5), random.normal(dim, scale=0.2))
 
     @classmethod
     def standard(cls, dim: int, dtype: torch.dtype) -> "NormalPrior":
-        """N(0, I), fixed."""
+        """Return N(0, I) without parameters."""
         return cls(torch.zeros(dim, dtype=dtype), torch.zeros(dim, dtype=dtype), trainable=False)
 
     def forward(self) -> Distribution:
-        """As a Pyro distribution."""
+        """Return a Pyro distribution."""
         return dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
 
     def log_density(self, value: Float[Tensor, "... n"]) -> Float[Tensor, "..."]:
@@ -61,16 +61,16 @@ class NormalPrior(nn.Module):
         return normal_log_density(value, self.loc, self.log_scale.exp())
 
     def closed_form(self) -> Gaussian:
-        """For the algebra."""
+        """Return the closed form."""
         return Gaussian(self.loc, torch.diag(self.log_scale.exp() ** 2))
 
 
 class AffineNormal(nn.Module):
     """``y | c ~ N(weight c + bias, L L^T)``, ``L`` lower triangular with diagonal exp(log_scale).
 
-    ``log_scale`` has one entry (isotropic) or one for each output; ``lower`` holds what is below
-    the diagonal of ``L``, None for a diagonal covariance. Several contexts are broadcast against
-    each other and concatenated, so enumerated and particle dimensions may come on the left of any.
+    ``log_scale`` has one entry (isotropic) or one for each output; ``lower`` is the part of ``L``
+    below its diagonal, None for a diagonal covariance. Several contexts are broadcast and
+    concatenated, so that any may have enumeration and particle dimensions on the left.
     """
 
     lower: nn.Parameter | None
@@ -90,14 +90,14 @@ class AffineNormal(nn.Module):
 
     @classmethod
     def random_likelihood(cls, n_in: int, n_out: int, random: Random) -> "AffineNormal":
-        """Isotropic noise of scale about 0.9, outputs of scale about 1."""
+        """Return one with isotropic noise of scale about 0.9 and outputs of scale about 1."""
         weight = random.normal(n_out, n_in, scale=1 / math.sqrt(n_in))
         log_scale = math.log(0.9) + random.normal(1, scale=0.1)
         return cls(weight, random.normal(n_out, scale=0.5), log_scale)
 
     @classmethod
     def random_transition(cls, n_in: int, n_out: int, random: Random) -> "AffineNormal":
-        """As a likelihood, with a scale for each output."""
+        """Return one like a likelihood, with a scale for each output."""
         weight = random.normal(n_out, n_in, scale=1 / math.sqrt(n_in))
         log_scale = math.log(0.9) + random.normal(n_out, scale=0.1)
         return cls(weight, random.normal(n_out, scale=0.5), log_scale)
@@ -105,8 +105,8 @@ class AffineNormal(nn.Module):
     @classmethod
     @torch.no_grad()
     def random_posterior(cls, target: Affine, random: Random, *, full_rank: bool) -> "AffineNormal":
-        """Near ``target``, for a guide: some tenths of a nat off for each dimension, and wider, so
-        that importance weights have finite variance."""
+        """Return one near ``target``, some tenths of a nat off per dimension and wider, so that
+        importance weights have finite variance."""
         n_out, n_in = target.weight.shape
         scale = target.covariance.diagonal().sqrt()
         per_row = scale.unsqueeze(-1)
@@ -125,11 +125,11 @@ class AffineNormal(nn.Module):
         return nn.functional.linear(context, self.weight, self.bias)
 
     def _scale_tril(self, lower: Tensor) -> Tensor:
-        # What lies on or above the diagonal of the parameter is never used.
+        # The parameter's diagonal and upper part are not used.
         return lower.tril(-1) + torch.diag(self.log_scale.exp())
 
     def forward(self, *contexts: Float[Tensor, "..."]) -> Distribution:
-        """Condition on the contexts."""
+        """Return the conditional distribution."""
         loc = self._loc(contexts)
         if self.lower is None:
             return dist.Normal(loc, self.log_scale.exp()).to_event(1)
@@ -145,7 +145,7 @@ class AffineNormal(nn.Module):
         return tril_log_density(value, loc, self._scale_tril(self.lower))
 
     def closed_form(self) -> Affine:
-        """For the algebra; several contexts count as their concatenation."""
+        """Return the closed form, in the concatenation of the contexts."""
         if self.lower is None:
             covariance = torch.diag(self.log_scale.exp().expand_as(self.bias) ** 2)
         else:
@@ -155,14 +155,14 @@ class AffineNormal(nn.Module):
 
     @torch.no_grad()
     def assign(self, target: Affine) -> None:
-        """Become ``target``, in place; ValueError where a diagonal covariance cannot."""
+        """Become ``target``, in place; ValueError if a diagonal covariance cannot."""
         off_diagonal = target.covariance - torch.diag(target.covariance.diagonal())
-        # Rounding in the inverse is all that a diagonal target may show off the diagonal.
+        # A diagonal target is off the diagonal by rounding of the inverse only.
         tolerance = 100 * torch.finfo(off_diagonal.dtype).eps * target.covariance.abs().max()
         if self.lower is None and off_diagonal.abs().max() > tolerance:
             raise ValueError(
                 "the exact posterior has a full covariance, which a diagonal guide does not "
-                "contain: build the oracle with full_rank=True"
+                "contain; use full_rank=True"
             )
         scale_tril = torch.linalg.cholesky(target.covariance)
         self.weight.copy_(target.weight)

@@ -1,4 +1,4 @@
-"""The contract that all oracles keep."""
+"""The common interface of all oracles."""
 
 from abc import ABC, abstractmethod
 
@@ -10,17 +10,16 @@ from ppl_vae.testing._program import Program
 
 
 class Oracle(nn.Module, ABC):
-    """A Pyro model/guide pair for which everything is known in closed form.
+    """A Pyro model/guide pair with closed forms.
 
     ``model(x)`` and ``guide(x)`` take ``x`` of shape (batch, dim) and are Pyro programs with one
-    plate, ``data`` (dim -1), over the batch. Their parameters are registered under a name of their
-    own, so that they train under `pyro.infer.SVI`, and as ``Trace_ELBO()(oracle.model,
-    oracle.guide)`` with a torch optimiser.
+    plate, ``data`` (dim -1), over the batch. They train under `pyro.infer.SVI`, and as
+    ``Trace_ELBO()(oracle.model, oracle.guide)`` with a torch optimizer.
 
-    **Closed forms are always in nats per datum, unscaled and unmasked**: of shape (batch,),
-    whatever ``size`` and ``mask`` say. What an estimator returns is minus N/B times the sum of its
-    bound over the data that the mask keeps; that sum is left to the caller. ``beta`` enters `elbo`
-    and ``log_weight``, and nothing else. All are differentiable in the parameters.
+    **Closed forms are always in nats per datum, unscaled and unmasked**, of shape (batch,),
+    whatever ``size`` and ``mask`` are. An estimator returns minus N/B times the sum of its bound
+    over the data that the mask keeps; that sum is left to the caller. ``beta`` enters only `elbo`
+    and ``log_weight``. All are differentiable in the parameters.
 
     Each oracle also has, with its latents as keywords,
 
@@ -28,16 +27,16 @@ class Oracle(nn.Module, ABC):
     - ``log_weight(x, ...)``: ``log p(x | latents) + beta (log p(latents) - log q(latents | x))``,
       computed without Pyro for latents with any number of leading (particle) dimensions.
 
-    Options, the same for all:
+    Common options:
 
     Args:
-        full_rank: a full covariance for the guide, in place of a diagonal one.
-        size: N, the size of the data set: the plate then takes the batch of B for a subsample, and
-            every site carries the scale N/B. ``x`` is the mini-batch itself.
+        full_rank: a full covariance for the guide instead of a diagonal one.
+        size: N, the size of the data set, of which the batch of B is then a subsample, with the
+            scale N/B at every site. ``x`` is the mini-batch itself.
         beta: the weight of the KL in the ELBO: ``poutine.scale`` around the latent sites of model
-            and guide. None leaves the handler out.
+            and guide. None omits the handler.
         mask: booleans of shape (batch,), ``poutine.mask`` around all sites.
-        seed: of the random parameters; the global generators are neither read nor written.
+        seed: of the random parameters; the global generators are not used.
         dtype: of the parameters, and so of ``x``.
     """
 
@@ -48,7 +47,7 @@ class Oracle(nn.Module, ABC):
 
     @property
     def beta(self) -> float:
-        """The weight of the KL, 1 unless given."""
+        """The weight of the KL, by default 1."""
         return self.model.options.kl_weight
 
     @abstractmethod
@@ -65,18 +64,18 @@ class Oracle(nn.Module, ABC):
 
     def kl_to_prior(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """``KL(q(latents | x) || p(latents))`` in nats per datum, without beta;
-        NotImplementedError where there is no closed form."""
+        NotImplementedError if there is no closed form."""
         raise NotImplementedError(f"{type(self).__name__}: no closed form of KL(q || p)")
 
     def elbo(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """``E_q log p(x | latents) - beta KL(q || p)``, the exact ELBO of the current guide, in
-        nats per datum; NotImplementedError where there is no closed form."""
+        nats per datum; NotImplementedError if there is no closed form."""
         return self.expected_log_likelihood(x) - self.beta * self.kl_to_prior(x)
 
     @abstractmethod
     def set_exact_guide(self) -> None:
-        """Make the guide the exact posterior, in place and whatever beta is.
+        """Make the guide the exact posterior, in place, for any beta.
 
         Raises:
-            ValueError: the family of the guide does not contain the posterior.
+            ValueError: if the family of the guide does not contain the posterior.
         """

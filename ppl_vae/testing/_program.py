@@ -1,4 +1,4 @@
-"""What the models and guides of all oracles share: the plate, its options, their registration."""
+"""The base class of models and guides of oracles: the plate and its options."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -16,7 +16,7 @@ from ppl_vae.registration import register
 
 @dataclass(frozen=True)
 class PlateOptions:
-    """How a batch enters a Pyro program; see `Oracle` for the meaning of each."""
+    """How a batch enters a Pyro program; see `Oracle`."""
 
     size: int | None = None
     beta: float | None = None
@@ -34,7 +34,7 @@ class PlateOptions:
 
     @property
     def kl_weight(self) -> float:
-        """Beta, 1 for None."""
+        """Beta, by default 1."""
         return 1.0 if self.beta is None else self.beta
 
 
@@ -50,9 +50,9 @@ class Program(nn.Module):
         """Register the parameters and open the plate ``data``, with its mask."""
         batch, size, mask = len(x), self.options.size, self.options.mask
         if size is not None and batch > size:
-            raise ValueError(f"plate 'data' has size={size}, the batch {batch}: size is the larger")
+            raise ValueError(f"size must be at least the batch of {batch}, got {size}")
         if mask is not None and len(mask) != batch:
-            raise ValueError(f"mask has {len(mask)} entries, the batch {batch}: one for each datum")
+            raise ValueError(f"mask must have an entry for each of {batch} data, got {len(mask)}")
         register(self)
         with ExitStack() as stack:
             full_size = batch if size is None else size
@@ -62,6 +62,6 @@ class Program(nn.Module):
             yield
 
     def latents(self) -> AbstractContextManager[object]:
-        """The context of latent sites, which beta scales."""
+        """Return the context of latent sites, which scales them by beta."""
         beta = self.options.beta
         return nullcontext() if beta is None else poutine.scale(scale=beta)

@@ -1,4 +1,4 @@
-"""A label and a Gaussian latent: the sum over labels is the closed form of enumeration."""
+"""A label and a Gaussian latent, with sums over labels in closed form."""
 
 from typing import Literal
 
@@ -18,13 +18,12 @@ from ppl_vae.testing.linear_gaussian import LatentGuide
 
 
 def one_hot(y: Int[Tensor, "..."], like: Float[Tensor, " classes"]) -> Float[Tensor, "... classes"]:
-    """Labels as vectors, as many and of the dtype of ``like``."""
+    """Return one-hot labels of the size and dtype of ``like``."""
     return nn.functional.one_hot(y, len(like)).to(like.dtype)
 
 
 def by_class(affine: Affine, num_classes: int) -> Affine:
-    """``y | (c, one_hot(k))`` as the batch over k of ``y | c``: the columns of the label are
-    offsets."""
+    """Return ``y | (c, one_hot(k))`` as a batch over k, the columns of the label as offsets."""
     weight, offsets = affine.weight[:, :-num_classes], affine.weight[:, -num_classes:]
     return Affine(weight, affine.bias + offsets.mT, affine.covariance)
 
@@ -58,7 +57,7 @@ class LabelModel(Program):
         return self.logits.log_softmax(-1)[y] + self.prior.log_density(z)
 
     def closed_form(self) -> LinearGaussianMixture:
-        """The mixture over labels that this is."""
+        """Return the mixture over labels."""
         return LinearGaussianMixture(
             self.logits.log_softmax(-1),
             self.prior.closed_form(),
@@ -109,7 +108,7 @@ class LabelGuide(Program):
         self.posterior = posterior
 
     def logits(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
-        """Of ``q(y | x)``."""
+        """Return the logits of ``q(y | x)``."""
         return nn.functional.linear(x, self.weight, self.bias)
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> None:
@@ -121,25 +120,24 @@ class LabelGuide(Program):
 
 
 class DiscreteLinearGaussian(Oracle):
-    """A label that moves the mean of x, beside a Gaussian latent::
+    """A label that shifts the mean of x, and a Gaussian latent::
 
         p(y) = Cat(pi)    p(z) = N(m, diag s^2)    p(x | y, z) = N(W z + b_y, sigma^2 I)
 
     ``p(x) = sum_y pi_y N(W m + b_y, W diag(s^2) W^T + sigma^2 I)``; ``p(y | x)`` has logits linear
     in x, because the components share a covariance, and ``p(z | x, y) = N(G x + g_y, P)``.
 
-    ``enumerate`` says who sums over y, always in parallel (``TraceEnum_ELBO``):
+    ``enumerate`` is the program that sums over y, always in parallel (``TraceEnum_ELBO``):
 
     - ``"guide"``: ``q(y | x) = Cat(softmax(U x + u))`` and ``q(z | x, y) = N(A x + c_y, S)``, which
       contains the posterior if ``full_rank``. With ``ELBO_y`` the bound on ``log p(x | y)``,
       ``elbo = sum_y q(y | x) [ELBO_y + log pi_y - log q(y | x)]`` for beta = 1, and
       ``sum_y q(y | x) [E log p(x | y, z) - beta (KL_y + log q(y | x) - log pi_y)]`` in general.
     - ``"model"``: y is summed out in the model and absent from the guide, which is
-      ``q(z | x) = N(A x + c, S)``. The expectation of the log of a sum has no closed form, nor is
-      the posterior, a mixture, in the family: `elbo`, `expected_log_likelihood` and
-      `set_exact_guide` raise. Pyro's TraceEnum_ELBO refuses beta here. A datum that the mask
-      drops counts 0; an estimator that sums the masked densities of the sites over y gives it
-      ``log(num_classes)``.
+      ``q(z | x) = N(A x + c, S)``. The expectation of the log of a sum has no closed form, and the
+      posterior, a mixture, is not in the family: `elbo`, `expected_log_likelihood` and
+      `set_exact_guide` raise. Pyro's TraceEnum_ELBO does not support beta here. A masked datum
+      counts 0; an estimator that sums the masked densities over y gives it ``log(num_classes)``.
 
     Sites: ``y``, ``z``, ``x``. Options as in `Oracle`.
     """
@@ -162,11 +160,12 @@ class DiscreteLinearGaussian(Oracle):
         dtype: torch.dtype = torch.float64,
     ):
         if enumerate not in ("guide", "model"):
-            raise ValueError(f"enumerate is {enumerate!r}: expected 'guide' or 'model'")
-        data_dim = positive_int("DiscreteLinearGaussian", "data_dim", data_dim)
-        latent_dim = positive_int("DiscreteLinearGaussian", "latent_dim", latent_dim)
-        num_classes = positive_int("DiscreteLinearGaussian", "num_classes", num_classes)
-        full_rank = flag("DiscreteLinearGaussian", "full_rank", full_rank)
+            raise ValueError(f"enumerate must be 'guide' or 'model', got {enumerate!r}")
+        owner = "DiscreteLinearGaussian"
+        data_dim = positive_int(owner, "data_dim", data_dim)
+        latent_dim = positive_int(owner, "latent_dim", latent_dim)
+        num_classes = positive_int(owner, "num_classes", num_classes)
+        full_rank = flag(owner, "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         model = LabelModel(
             random.normal(num_classes, scale=0.5),
@@ -188,7 +187,7 @@ class DiscreteLinearGaussian(Oracle):
                 options,
             )
         else:
-            # Near the posterior of the model with Gaussian offsets, not among the labels.
+            # Near the posterior of the model with Gaussian instead of discrete offsets.
             mixture = model.closed_form()
             conditional, prior = mixture.likelihood, mixture.prior
             offset = moment_match(
@@ -201,13 +200,13 @@ class DiscreteLinearGaussian(Oracle):
 
     @property
     def num_classes(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return len(self.model.logits)
 
     def _label_guide(self, wanted: str) -> LabelGuide:
         if isinstance(self.guide, LabelGuide):
             return self.guide
-        raise NotImplementedError(f"{wanted} does not exist with enumerate='model': y is not in q")
+        raise NotImplementedError(f"{wanted} is undefined with enumerate='model', as q has no y")
 
     def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """``log sum_y pi_y p(x | y)`` in nats per datum."""
@@ -248,10 +247,12 @@ class DiscreteLinearGaussian(Oracle):
         return (log_qy.exp() * (kl_z + log_qy - self.model.logits.log_softmax(-1))).sum(-1)
 
     def set_exact_guide(self) -> None:
-        """Make q(y | x) q(z | x, y) the posterior; ValueError where q(z | x, y) is diagonal and the
+        """Make q(y | x) q(z | x, y) the posterior; ValueError if q(z | x, y) is diagonal and the
         posterior is not, or with enumerate='model'."""
         if not isinstance(self.guide, LabelGuide):
-            raise ValueError("p(z | x) is a mixture of Gaussians, which no Gaussian guide contains")
+            raise ValueError(
+                "p(z | x) is a mixture of Gaussians, which a Gaussian guide cannot represent"
+            )
         self.guide.posterior.assign(self.model.exact_posterior())
         weight, bias = self.model.exact_classifier()
         with torch.no_grad():
@@ -259,7 +260,7 @@ class DiscreteLinearGaussian(Oracle):
             self.guide.bias.copy_(bias)
 
     def _labels(self, dims: int) -> Int[Tensor, "classes ..."]:
-        """All labels, on the left of ``dims`` dimensions."""
+        """Return all labels, on the left of ``dims`` dimensions."""
         labels = torch.arange(self.num_classes, device=self.model.logits.device)
         return labels.reshape(-1, *[1] * dims)
 
@@ -290,11 +291,11 @@ class DiscreteLinearGaussian(Oracle):
         """
         if isinstance(self.guide, LatentGuide):
             if y is not None:
-                raise ValueError("with enumerate='model' y is summed out: leave it out")
+                raise ValueError("y is summed out with enumerate='model'; leave it out")
             log_q = self.guide.posterior.log_density(z, x)
         else:
             if y is None:
-                raise ValueError("with enumerate='guide' the weight is that of a label: pass y")
+                raise ValueError("the weight is that of a label with enumerate='guide'; pass y")
             log_q = self.guide.posterior.log_density(z, x, one_hot(y, self.guide.bias))
         return self._log_joint(x, y, z, self.beta) - self.beta * log_q
 

@@ -1,4 +1,4 @@
-"""A latent Gaussian seen through an affine map: probabilistic PCA with a general prior."""
+"""A Gaussian latent and an affine likelihood: probabilistic PCA with a general prior."""
 
 from typing import Generic, TypeVar
 
@@ -46,15 +46,40 @@ class LatentGuide(Program):
             pyro.sample("z", self.posterior(x))
 
 
-class LinearGaussian(Oracle):
+class AffineOracle(Oracle):
+    """An affine likelihood of z and an affine Gaussian guide, under any prior."""
+
+    model: LatentModel
+    guide: LatentGuide
+
+    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+        """``log N(x; W mu + b, sigma^2 I) - tr(W S W^T) / (2 sigma^2)`` with ``mu = A x + c``."""
+        guide = self.guide.posterior.closed_form().at(x)
+        return self.model.likelihood.closed_form().expected_log_density(x, guide)
+
+    def log_joint(
+        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
+    ) -> Float[Tensor, "*particles batch"]:
+        """``log p(x, z)`` in nats per datum, not weighted by beta."""
+        return self.model.likelihood.log_density(x, z) + self.model.prior.log_density(z)
+
+    def log_weight(
+        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
+    ) -> Float[Tensor, "*particles batch"]:
+        """``log p(x | z) + beta (log p(z) - log q(z | x))`` in nats per datum."""
+        kl_term = self.model.prior.log_density(z) - self.guide.posterior.log_density(z, x)
+        return self.model.likelihood.log_density(x, z) + self.beta * kl_term
+
+
+class LinearGaussian(AffineOracle):
     """The linear-Gaussian model, with an affine Gaussian guide::
 
         p(z) = N(m, diag s^2)    p(x | z) = N(W z + b, sigma^2 I)    q(z | x) = N(A x + c, S)
 
-    ``p(x) = N(W m + b, W diag(s^2) W^T + sigma^2 I)``, the posterior is affine in x, and everything
-    has a closed form (Bishop, PRML, section 12.2, which has m = 0 and s = 1; 2.3.3 in general).
-    With ``full_rank=True`` the guide contains the posterior; without, only where the posterior
-    covariance is diagonal (one latent dimension, or orthogonal columns of W).
+    ``p(x) = N(W m + b, W diag(s^2) W^T + sigma^2 I)``, and the posterior is affine in x (PRML,
+    section 12.2 for m = 0 and s = 1; 2.3.3 in general). The guide contains the posterior if
+    ``full_rank``, or if its covariance is diagonal (one latent dimension, or orthogonal columns of
+    W).
 
     Sites: ``z``, ``x``. Options as in `Oracle`.
     """
@@ -96,28 +121,10 @@ class LinearGaussian(Oracle):
         """``p(z | x)`` (PRML 12.42 for m = 0 and s = 1)."""
         return self._exact_posterior().at(x).distribution()
 
-    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """``log N(x; W mu + b, sigma^2 I) - tr(W S W^T) / (2 sigma^2)`` with ``mu = A x + c``."""
-        guide = self.guide.posterior.closed_form().at(x)
-        return self.model.likelihood.closed_form().expected_log_density(x, guide)
-
     def kl_to_prior(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """``KL(q(z | x) || p(z))`` in nats per datum, without beta."""
         return self.guide.posterior.closed_form().at(x).kl(self.model.prior.closed_form())
 
     def set_exact_guide(self) -> None:
-        """Make q(z | x) the posterior; ValueError where a diagonal guide does not contain it."""
+        """Make q(z | x) the posterior; ValueError if a diagonal guide does not contain it."""
         self.guide.posterior.assign(self._exact_posterior())
-
-    def log_joint(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
-        """``log p(x, z)`` in nats per datum, not weighted by beta."""
-        return self.model.likelihood.log_density(x, z) + self.model.prior.log_density(z)
-
-    def log_weight(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
-        """``log p(x | z) + beta (log p(z) - log q(z | x))`` in nats per datum."""
-        kl_term = self.model.prior.log_density(z) - self.guide.posterior.log_density(z, x)
-        return self.model.likelihood.log_density(x, z) + self.beta * kl_term

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians seen through an affine map."""
+"""A Gaussian-mixture latent and an affine likelihood."""
 
 import pyro.distributions as dist
 import torch
@@ -14,9 +14,8 @@ from ppl_vae.testing._gaussian import (
     normal_log_density,
 )
 from ppl_vae.testing._modules import AffineNormal, Random
-from ppl_vae.testing._oracle import Oracle
 from ppl_vae.testing._program import PlateOptions
-from ppl_vae.testing.linear_gaussian import LatentGuide, LatentModel
+from ppl_vae.testing.linear_gaussian import AffineOracle, LatentGuide, LatentModel
 
 
 class MixturePrior(nn.Module):
@@ -24,13 +23,13 @@ class MixturePrior(nn.Module):
 
     def __init__(self, latent_dim: int, num_components: int, random: Random):
         super().__init__()
-        # Apart by about two scales: modes that a single Gaussian misses, with some overlap.
+        # About two scales apart: modes that a single Gaussian misses, with some overlap.
         self.loc = nn.Parameter(random.normal(num_components, latent_dim, scale=1.5))
         self.log_scale = nn.Parameter(random.normal(num_components, latent_dim, scale=0.2) - 0.3)
         self.logits = nn.Parameter(random.normal(num_components, scale=0.5))
 
     def forward(self) -> Distribution:
-        """As a Pyro distribution."""
+        """Return a Pyro distribution."""
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.logits),
             dist.Normal(self.loc, self.log_scale.exp()).to_event(1),
@@ -42,11 +41,11 @@ class MixturePrior(nn.Module):
         return (self.logits.log_softmax(-1) + components).logsumexp(-1)
 
     def closed_form(self) -> Gaussian:
-        """The components, as a batch."""
+        """Return the components, as a batch."""
         return Gaussian(self.loc, torch.diag_embed(self.log_scale.exp() ** 2))
 
 
-class MixturePriorLinearGaussian(Oracle):
+class MixturePriorLinearGaussian(AffineOracle):
     """A Gaussian-mixture prior and a linear-Gaussian likelihood, with an affine Gaussian guide::
 
         p(z) = sum_k pi_k N(m_k, diag s_k^2)    p(x | z) = N(W z + b, sigma^2 I)
@@ -54,8 +53,8 @@ class MixturePriorLinearGaussian(Oracle):
 
     ``p(x) = sum_k pi_k N(W m_k + b, W diag(s_k^2) W^T + sigma^2 I)``, and the posterior is a
     mixture with the weights ``p(k | x)``. The KL from a Gaussian to a mixture has no closed form:
-    `kl_to_prior` and `elbo` raise NotImplementedError, and estimators of the KL that fall back to
-    Monte Carlo are tested here. No Gaussian is the posterior: `set_exact_guide` raises.
+    `kl_to_prior` and `elbo` raise NotImplementedError, so that estimators which fall back to Monte
+    Carlo are tested here. No Gaussian is the posterior: `set_exact_guide` raises.
 
     Sites: ``z``, ``x``. Options as in `Oracle`.
     """
@@ -79,9 +78,7 @@ class MixturePriorLinearGaussian(Oracle):
         owner = "MixturePriorLinearGaussian"
         data_dim = positive_int(owner, "data_dim", data_dim)
         latent_dim = positive_int(owner, "latent_dim", latent_dim)
-        num_components = positive_int(
-            "MixturePriorLinearGaussian", "num_components", num_components
-        )
+        num_components = positive_int(owner, "num_components", num_components)
         full_rank = flag(owner, "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         prior = MixturePrior(latent_dim, num_components, random)
@@ -105,24 +102,8 @@ class MixturePriorLinearGaussian(Oracle):
         """``p(z | x)``, a mixture of Gaussians with full covariances."""
         return self._closed_form().posterior(x)
 
-    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """``log N(x; W mu + b, sigma^2 I) - tr(W S W^T) / (2 sigma^2)`` with ``mu = A x + c``."""
-        guide = self.guide.posterior.closed_form().at(x)
-        return self.model.likelihood.closed_form().expected_log_density(x, guide)
-
     def set_exact_guide(self) -> None:
-        """Always a ValueError: the posterior is a mixture, the guide is not."""
-        raise ValueError("the posterior is a mixture of Gaussians, which a Gaussian guide lacks")
-
-    def log_joint(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
-        """``log p(x, z)`` in nats per datum, not weighted by beta."""
-        return self.model.likelihood.log_density(x, z) + self.model.prior.log_density(z)
-
-    def log_weight(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
-        """``log p(x | z) + beta (log p(z) - log q(z | x))`` in nats per datum."""
-        kl_term = self.model.prior.log_density(z) - self.guide.posterior.log_density(z, x)
-        return self.model.likelihood.log_density(x, z) + self.beta * kl_term
+        """Raise ValueError: the posterior is a mixture, the guide is not."""
+        raise ValueError(
+            "the posterior is a mixture of Gaussians, which a Gaussian guide cannot represent"
+        )

@@ -69,10 +69,9 @@ class TwoLayerLinearGaussian(Oracle):
         p(z2) = N(0, I)    p(z1 | z2) = N(V z2 + d, diag t^2)    p(x | z1) = N(W z1 + b, sigma^2 I)
         q(z1 | x) = N(A x + c, S1)    q(z2 | z1) = N(B z1 + e, S2)
 
-    Given z1, z2 does not depend on x, so the posterior factorises as the guide does, and the guide,
-    always of full rank, contains it. The density of z2 depends on the parameters of q(z1 | x)
-    through z1 as well as on its own: gradient estimators that stop gradients site by site (sticking
-    the landing, DReG) differ from the right ones here first.
+    Given z1, z2 does not depend on x, so the posterior factorises as the guide, which, always of
+    full rank, contains it. The density of z2 depends on the parameters of q(z1 | x) through z1:
+    sticking the landing and DReG are wrong here if gradients are stopped site by site.
 
     Sites: ``z2``, ``z1``, ``x``. Options as in `Oracle`.
     """
@@ -92,9 +91,10 @@ class TwoLayerLinearGaussian(Oracle):
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
     ):
-        data_dim = positive_int("TwoLayerLinearGaussian", "data_dim", data_dim)
-        z1_dim = positive_int("TwoLayerLinearGaussian", "z1_dim", z1_dim)
-        z2_dim = positive_int("TwoLayerLinearGaussian", "z2_dim", z2_dim)
+        owner = "TwoLayerLinearGaussian"
+        data_dim = positive_int(owner, "data_dim", data_dim)
+        z1_dim = positive_int(owner, "z1_dim", z1_dim)
+        z2_dim = positive_int(owner, "z2_dim", z2_dim)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         model = TwoLayerModel(
             NormalPrior.standard(z2_dim, dtype),

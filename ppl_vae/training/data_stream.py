@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data import Batches, Dataset, Part, Replayed, SemiSupervised
+from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
 from ppl_vae.data.minibatch import Given, given, tensors_of
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
-from ppl_vae.evaluation.arguments import Drawn, check_batches, labels_are_given, placed
+from ppl_vae.evaluation.inputs import DatasetInputs, check_batches, placed, takes_labels
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -153,11 +153,11 @@ def make_stream(
         if hasattr(pair, "check"):
             pair.check(data)
         _check_labels(pair, data.labels)
-        drawing = Drawing.of(pair, data)
-        batches = drawing.data.to(like.device).batches(
+        prepared, transform = prepare(pair, data)
+        batches = prepared.to(like.device).batches(
             batch_size or 100,
-            binarise=drawing.binarise,
-            flat=drawing.flat and not as_it_is,
+            binarise=transform.binarise,
+            flat=transform.flat and not as_it_is,
             seed=seed,
         )
     elif resumable:
@@ -165,7 +165,7 @@ def make_stream(
             _check_drawn(pair, data)
         batches = data
     else:
-        batches = Replayed(data, seed=seed)
+        batches = ResumableLoader(data, seed=seed)
     labels = getattr(batches, "labels", None) if checked else None
     return DataStream(
         batches,
@@ -208,8 +208,9 @@ def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> 
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
         data = Dataset(data, name="validation", scale=1)
     if isinstance(data, Dataset):
-        return placed(Drawn("fit", pair, data, _signature(pair), seed=seed).rows(slice(None)), like)
-    (part,) = _signature(pair).of(_validation(data), labels=labels_are_given(pair))
+        inputs = DatasetInputs("fit", pair, data, _signature(pair), seed=seed)
+        return placed(inputs.rows(slice(None)), like)
+    (part,) = _signature(pair).of(_validation(data), labels=takes_labels(pair))
     return placed(part, like)
 
 
@@ -266,7 +267,7 @@ def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
     expected = getattr(pair, "labels", None)
     if not isinstance(expected, Labels) or labels is None:
         return
-    if not labels_are_given(pair):
+    if not takes_labels(pair):
         expected.check(labels, len(labels))
         return
     if missing := int((labels < 0).sum()):

@@ -47,7 +47,7 @@ from ppl_vae.training.loop import Intervals, OutputFolder, loop
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration, of_optimizer, of_pair
+from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
 from ppl_vae.training.stopping import EarlyStopping, Settled
 from ppl_vae.training.trainer import Trainer
 from ppl_vae.training.validation import Validation, check_per_datum
@@ -212,10 +212,10 @@ def fit(
             one before stays whole.
         RuntimeError: if another process failed.
         TypeError: if an argument is of another type.
-        ValueError: if arguments contradict each other, data do not suit the pair, a program has
-            parameters in Pyro's store alone, the optimiser holds none of the pair's, others, or not
-            what is to be trained from some step on, a schedule gives no weight, number or rate, or
-            a checkpoint is of another training.
+        ValueError: if arguments contradict each other, data are incompatible with the pair, a
+            program has parameters in Pyro's store alone, the optimiser does not hold the parameters
+            that are trained, or holds others, a schedule gives an invalid weight, number or rate,
+            or a checkpoint is of another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -262,7 +262,7 @@ def fit(
         made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
         coverage = OptimizerCoverage(made, "fit", partial=True)
         coverage.check(Parameters(objective))
-        declared = of_optimizer(made, objective)
+        declared = optimizer_settings(made, objective)
         following = None
         if validation is not None:
             check_classes(data, validation)
@@ -292,7 +292,7 @@ def fit(
             decisive = {n: value for n, value in vars(given).items() if n not in MAY_CHANGE}
             del decisive["optimizer"]  # declared by what it made
             decisive |= {
-                **of_pair(pair),
+                **pair_settings(pair),
                 "data": data,
                 "precision": fabric.strategy.precision.precision,
                 "batch_size": getattr(stream.batches, "batch_size", None),

@@ -1,4 +1,4 @@
-"""Settings of an estimator that change while training."""
+"""β and the number of particles as functions of the step."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class PiecewiseConstant:
 class Scheduled:
     """An estimator whose β and number of particles follow the step.
 
-    It is only within :meth:`now` that the estimator is not as it was given.
+    The estimator is as it was given, except within :meth:`now`.
 
     Args:
         estimator: of a bound.
         beta: the weight on the KL, or a function of the step, 0 for the first, such as
-            :func:`ppl_vae.estimators.linear_warm_up`; as it is if None.
-        num_particles: a function of the step that returns an integer; as it is if None.
+            :func:`ppl_vae.estimators.linear_warm_up`; unchanged if None.
+        num_particles: a function of the step that returns an integer; unchanged if None.
         total_steps: of the training: a warm-up that is longer is reported.
     """
 
@@ -102,7 +102,7 @@ class Scheduled:
 
     @contextmanager
     def beta_is(self, beta: Tensor | None) -> Iterator[None]:
-        """Within ``with``, let a tensor be the weight on the KL, if it has one."""
+        """Within ``with``, use a tensor as the weight on the KL, if it has one."""
         before, self._tensor = self._tensor, beta
         try:
             yield
@@ -120,26 +120,26 @@ class Scheduled:
         return self._estimator is not self.bound
 
     def at(self, step: int) -> None:
-        """Set which step it is, from 0; β is that of so many after the estimator's own.
+        """Set the step, from 0; β counts from the estimator's own step.
 
         Raises:
-            TypeError: if a schedule gives no number.
-            ValueError: if a schedule gives a β or a number of particles that there is none of.
+            TypeError: if a schedule does not give a number.
+            ValueError: if a schedule gives an invalid β or number of particles.
         """
         self._go_to(step, self.first + step)
 
     def at_own_step(self) -> None:
-        """Set that it is the estimator's own step; raises as :meth:`at` does."""
+        """Set the estimator's own step; raises as :meth:`at` does."""
         step = self._estimator.step if isinstance(self._estimator, KLWeighted) else 0
         self._go_to(step, step)
 
     def take_own_step(self) -> None:
-        """Let the estimator's own step be the next one."""
+        """Advance the estimator's own step."""
         if isinstance(self._estimator, KLWeighted):
             self._estimator.step = self._step + 1
 
     def take_back(self, steps: int) -> None:
-        """Let the estimator's own step be so many before."""
+        """Move the estimator's own step back."""
         if isinstance(self._estimator, KLWeighted):
             self._estimator.step -= steps
 
@@ -153,13 +153,13 @@ class Scheduled:
 
     @contextmanager
     def now(self, *, weighted: bool = True) -> Iterator[ELBO]:
-        """Within ``with``, the estimator as it is at the step, with β or without."""
+        """Within ``with``, the estimator at the current step, with β or without."""
         with ExitStack() as stack:
             if self._num_particles is not None:
                 stack.enter_context(_set(self.bound, num_particles=self._num_particles))
             if isinstance(self._estimator, KLWeighted):
-                # Without β it is 1: the bare estimator would find the programs new, and run them
-                # once more.
+                # With a β of 1 rather than the bare estimator, which would run the programs once
+                # more, as new ones.
                 given = {} if weighted else {"schedule": constant(1.0)}
                 stack.enter_context(_set(self._estimator, step=self._step, **given))
                 if weighted and self._tensor is not None:
@@ -167,7 +167,7 @@ class Scheduled:
             yield self._estimator
 
     def values(self) -> dict[str, float | int]:
-        """Return what the schedules say now, by name."""
+        """Return the current values of the schedules by name."""
         values: dict[str, float | int] = {}
         if self._beta is not None:
             values["beta"] = self._beta
@@ -178,7 +178,7 @@ class Scheduled:
 
 @contextmanager
 def _set(thing: object, **attributes: object) -> Iterator[None]:
-    """Within ``with``, let attributes of an object be others."""
+    """Within ``with``, set attributes of an object."""
     before = {name: getattr(thing, name) for name in attributes}
     for name, value in attributes.items():
         setattr(thing, name, value)

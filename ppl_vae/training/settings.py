@@ -1,4 +1,4 @@
-"""The declaration of a run: all that decides a training, by the name of the argument of ``fit``."""
+"""The settings that resuming a training depends on, by the arguments of ``fit``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppl_vae.training.checksums import short_hash
 from ppl_vae.training.fingerprint import CLASS_CODE, CODE, UNREAD, fingerprint
 
 STATE = "the training changes it"
-"""In the place of what is no setting: what a training writes on the objects that it was given."""
+"""In place of a value that the training itself changes, on the objects that it was given."""
 
 _VERSIONS = {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}
 _NONE = "nothing"
@@ -28,12 +28,12 @@ _SHOWN = 3
 
 
 class Declaration:
-    """What a training was called with, in words.
+    """The settings of a training, as strings to compare when it is resumed.
 
     Args:
-        given: the arguments of ``fit`` that decide it, by name; without
+        given: the arguments of ``fit`` that decide the result, without
             ``ppl_vae.spec.MAY_CHANGE``.
-        optimizer: what :func:`of_optimizer` says of it.
+        optimizer: of :func:`optimizer_settings`.
     """
 
     def __init__(self, given: Mapping[str, object], optimizer: Mapping[str, str]) -> None:
@@ -47,10 +47,10 @@ class Declaration:
         }
 
     def words(self) -> dict[str, str]:
-        """Return the declaration, for a checkpoint.
+        """Return the settings, for a checkpoint.
 
-        A module, a function or a schedule may count its calls. What is not as it was at the
-        beginning is no setting, and is left open.
+        Values that have changed since the beginning, such as a schedule's count of its calls, are
+        not compared.
         """
         now = fingerprint(self._given, contents=False)
         words = dict(self._words)
@@ -63,11 +63,11 @@ class Declaration:
     def check(self, saved: Mapping[str, str], folder: Path) -> None:
         """Compare with the declaration in a checkpoint.
 
-        Another version of Python, torch or a package is told by a warning: what it adds to objects,
-        or takes away, is then not compared; nor is the code of functions under another Python.
+        Other versions of Python, torch or a package give a warning: attributes that exist in one
+        version alone are then not compared, nor the code of functions under another Python.
 
         Raises:
-            ValueError: if anything differs; it names up to three, with what was and what is.
+            ValueError: if anything differs; it names up to three differences.
         """
         now = self._words
         versions = {n for n in {**saved, **now} if n.startswith("versions.")}
@@ -92,7 +92,7 @@ class Declaration:
             more = "; and more" if len(refused) > _SHOWN else ""
             raise ValueError(
                 f"fit: cannot resume from {folder}: {shown}{more}\n"
-                f"Give what was given before, or another folder as out"
+                f"Use the same settings, or give another out"
             )
         told = [
             f"{reason(n.partition('.')[2])} was {reason(str(saved.get(n)))} and is {now.get(n)}"
@@ -101,16 +101,16 @@ class Declaration:
         told += [f"{reason(n)} has changed" for n in differing if n.endswith(CLASS_CODE)]
         if told:
             warnings.warn(
-                f"fit: goes on from {folder}, where {'; '.join(told[:_SHOWN])}: not bit for bit",
+                f"fit: resuming from {folder} is not bit for bit: {'; '.join(told[:_SHOWN])}",
                 stacklevel=3,
             )
 
 
-def of_pair(pair: ModelAndGuide) -> dict[str, object]:
-    """Return a pair's parts, by the names that its user gave them."""
+def pair_settings(pair: ModelAndGuide) -> dict[str, object]:
+    """Return a pair's parts by the names of its arguments."""
     try:
         parts = pair.parts()  # type: ignore[attr-defined]
-    except Exception:  # of another package's, or one that does not keep its arguments
+    except Exception:  # another package's pair
         parts = {}
     named = {f"pair.{name}": part for name, part in parts.items()}
     if isinstance(pair, nn.Module):
@@ -118,8 +118,8 @@ def of_pair(pair: ModelAndGuide) -> dict[str, object]:
     return {**named, "pair.model": pair.model, "pair.guide": pair.guide}
 
 
-def of_optimizer(optimizer: Optimizer, module: nn.Module) -> dict[str, str]:
-    """Return words for an optimiser of a module's parameters; a schedule changes its rate later."""
+def optimizer_settings(optimizer: Optimizer, module: nn.Module) -> dict[str, str]:
+    """Return the settings of an optimiser, before a schedule changes its rate."""
     names = {id(p): name for name, p in module.named_parameters()}
     several = len(optimizer.param_groups) > 1
     given: dict[str, object] = {}
@@ -144,7 +144,7 @@ def with_current_names(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outermost(names: Sequence[str]) -> list[str]:
-    """Leave out what follows from another: what an object holds, where that is another object."""
+    """Leave out the attributes of objects that are named themselves."""
     found: list[str] = []
     for name in names:
         if not any(_is_within(name, path) for path in found):

@@ -12,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppl_vae.buffers import Moving, kept_buffers
+from ppl_vae.buffers import MovingBuffers, kept_buffers
 from ppl_vae.compilation import preserved
 from ppl_vae.data import Part
 from ppl_vae.deprecation import renamed_argument
@@ -125,7 +125,7 @@ class _Step:
             _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
         )
         self._names: tuple[str, ...] = ()
-        self._objectives: tuple[TrainingObjective, CompiledObjective, Moving] | None = None
+        self._objectives: tuple[TrainingObjective, CompiledObjective, MovingBuffers] | None = None
         self._coverage = OptimizerCoverage(optimizer, _OWNER)
         self._deferred: DeferredChecks | None = None
         self._steps = 0
@@ -151,11 +151,11 @@ class _Step:
 
             def check(parameters: Parameters) -> None:
                 self._coverage.check(parameters)
-                on_error.callback(moving.keep(compiled.guards))
+                on_error.callback(moving.snapshot(compiled.guards))
 
             loss, _ = compiled(*inputs, constants=self._names, check=check)
             restore_buffers = on_error.pop_all().close
-        moving.look()
+        moving.update()
         norm = total_norm(gradients_of(compiled.parameters.trainable))
         given = (self._names, inputs)
         record = StepRecord(self._steps, given, before, restore_buffers, loss, loss.detach() + norm)
@@ -176,7 +176,7 @@ class _Step:
 
     def _initialised(
         self, inputs: tuple[Tensor, ...]
-    ) -> tuple[TrainingObjective, CompiledObjective, Moving]:
+    ) -> tuple[TrainingObjective, CompiledObjective, MovingBuffers]:
         """Return the objective, compiled too, and its buffers; made at the first step."""
         if self._objectives is None:
             programs = {"model": self._pair.model, "guide": self._pair.guide}
@@ -185,7 +185,7 @@ class _Step:
                 objective = TrainingObjective(self._pair, self._scheduled, first)
             self._coverage.check(Parameters(objective))
             compiled = CompiledObjective(objective, self._shard, prepare=self._prepare)
-            self._objectives = objective, compiled, Moving(objective)
+            self._objectives = objective, compiled, MovingBuffers(objective)
             if DeferredChecks.supports(self._optimizer, inputs[0].device):
                 self._deferred = DeferredChecks(self._optimizer)
         return self._objectives

@@ -21,17 +21,17 @@ MONITORS = ("objective", "bound")
 class EarlyStopping:
     """Stop when a loss on the validation data has not improved for some time.
 
-    Validations count from when β and the number of particles are what they stay to the end: those
-    during a warm-up measure something else. Of a cyclical warm-up those count at which β has its
-    last value. The best weights are the best of those that count.
+    Validations count once β and the number of particles have their final values: during a warm-up
+    the loss is another one. Of a cyclical warm-up those at the final β count. The best weights are
+    the best of those that count.
 
     Source: Prechelt 1998 (Early stopping: but when?), criterion UP, with the best weights kept.
 
     Args:
         patience: how many validations without an improvement end the training.
         min_delta: by how many nats per datum the loss must improve to count.
-        monitor: which loss. ``"objective"`` is minus the bound with the weight β on its KL, as it
-            is minimised, and without β, or with one of 1, minus the bound; ``"bound"`` is minus the
+        monitor: which loss. ``"objective"`` is what is minimised, minus the bound with the weight β
+            on its KL; ``"bound"`` is minus the
             bound whatever β is.
 
     Example:
@@ -55,12 +55,12 @@ class EarlyStopping:
 
 
 class Settled:
-    """Whether the objective is, after some steps, what it is at the end of the training.
+    """Whether the schedules have, after some steps, their final values.
 
     Args:
         schedules: functions of the step; None for what does not change.
         total: the steps of the training.
-        first: the step of each schedule at which the training begins; 0 if not given.
+        first: each schedule's step at the first step of the training; 0 if not given.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Settled:
         self._total = total
 
     def __call__(self, steps: int) -> bool:
-        """Tell it of the last of so many steps."""
+        """Tell whether they have them at the last of so many steps."""
         return all(settled(start + steps - 1) for settled, start in self._settled)
 
     @cached_property
@@ -103,9 +103,9 @@ def _settled(schedule: Callable[[int], float], start: int, end: int) -> Callable
 
 
 def _constant_from(schedule: Callable[[int], float], start: int, end: int) -> int:
-    """Return the first step from which a function has the value that it has at the last one."""
+    """Return the first step from which a function keeps its last value."""
     last, begin = schedule(end - 1), end - 1
-    # Every step, but for very long trainings, where the step found may be some too late.
+    # Every step, except in very long trainings, where the result may be slightly late.
     for step in range(end - 1, start - 1, -max(1, (end - start) // _LOOKS)):
         if schedule(step) != last:
             break
@@ -124,8 +124,8 @@ class Best:
         self.since = 0
 
     def improved(self, step: int, loss: float, min_delta: float | int) -> bool:
-        """Take a validation in, and tell whether it is the best so far."""
-        # The first one counts whatever it is; after one that was NaN, whatever is not.
+        """Record a validation; tell whether it is the best so far."""
+        # The first one always, and after NaN any number.
         if (
             self.step < 0
             or loss < self.loss - min_delta
@@ -137,10 +137,10 @@ class Best:
         return False
 
     def state_dict(self) -> dict[str, float | int]:
-        """Return the state: plain numbers."""
+        """Return the state."""
         return {"loss": self.loss, "step": self.step, "since": self.since}
 
     def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Take a state."""
+        """Load a state."""
         self.loss = float(state["loss"])
         self.step, self.since = int(state["step"]), int(state["since"])

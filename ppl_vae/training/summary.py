@@ -1,4 +1,4 @@
-"""What data are taken to be, and under which likelihood, in two lines."""
+"""A summary in two lines: how data are interpreted, and under which likelihood."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from torch.distributions import constraints
 
 from ppl_vae.data import Batches, Dataset, SemiSupervised
 from ppl_vae.data.checks import observed
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.models.observation import Observation
 from ppl_vae.protocols import ModelAndGuide
 
 
 def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
-    """Say what :func:`fit` takes data to be, and under which likelihood.
+    """Return how :func:`fit` interprets data, and under which likelihood.
 
     The first line has their number, shape, dtype, range and scale, missing entries and labels; the
-    second the likelihood, and how values come to it: as they are, or grey ones binarised. Each
-    conversion that was made of them before, such as a transparency that was dropped, has a line of
-    its own.
+    second the likelihood, and whether values are used as they are or binarised. Each earlier
+    conversion, such as a dropped alpha channel, has a line of its own.
 
     Args:
         pair: what is trained.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, or
             a tensor ``(N, *event)``.
-        validation: data set or tensor that is held out, for its number.
+        validation: held-out data set or tensor, for its number.
 
     Raises:
-        TypeError: if the data are of another kind, of which nothing is known beforehand.
+        TypeError: if the data are of another kind.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -49,30 +48,31 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     if isinstance(data, SemiSupervised):
         shown = len(data.labels)
     if isinstance(data, (Batches, SemiSupervised)):
-        noisy, binarise, flat = data.dequantise, data.binarise, data.flat
+        given = data.transform
+        noisy, binarise, flat = given.dequantise, given.binarise, given.flat
         data = data.dataset
     if isinstance(data, Tensor):
         data = Dataset(data, scale=1)
     if not isinstance(data, Dataset):
         raise TypeError(
             f"data_summary: data must be a Dataset, its batches, SemiSupervised or a tensor "
-            f"(N, *event), got {describe(data)}; of other batches nothing is known beforehand"
+            f"(N, *event), got {describe(data)}; other batches cannot be summarised"
         )
-    drawing = Drawing.of(pair, data)
-    flat = drawing.flat if flat is None else flat
-    binarise = drawing.binarise if binarise is None else binarise
+    prepared, transform = prepare(pair, data)
+    flat = transform.flat if flat is None else flat
+    binarise = transform.binarise if binarise is None else binarise
     number = f"{len(data)}"
     if validation is not None:
         number = f"{number} to train and {len(validation)} to validate,"
     shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
     facts = [
         f"{quoted(data.name)}, {number} of shape {shape}",
-        _values(drawing.data),
+        _values(prepared),
         _missing(data),
         _labels(data, shown),
     ]
     lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
-    done = drawing.data.conversions
+    done = prepared.conversions
     return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
 
 
@@ -100,7 +100,7 @@ def _labels(data: Dataset, shown: int | None) -> str:
 def _likelihood(pair: ModelAndGuide, data: Dataset, binarise: str, noisy: bool) -> str:
     observation = getattr(pair, "observation", None)
     if not isinstance(observation, Observation):
-        return "that of programs of your own, which get values as they are"
+        return "that of your own programs, which get values as they are"
     how = {
         "none": "values are taken as they are",
         "dynamic": "grey values are drawn as 0 or 1 anew at each step (ContinuousBernoulli takes "
@@ -114,7 +114,7 @@ def _likelihood(pair: ModelAndGuide, data: Dataset, binarise: str, noisy: bool) 
 
 
 def _support(observation: Observation) -> str:
-    """Return in words where a likelihood has its mass or density."""
+    """Describe the support of a likelihood."""
     if observation.is_boolean:
         return "0 and 1"
     if observation.is_integer:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.buffers import Moving, kept_buffers
+from ppl_vae.buffers import MovingBuffers, kept_buffers
 from ppl_vae.labels import known
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import (
@@ -95,7 +95,7 @@ class Trainer:
         self._validation_enabled = is_validation_enabled()
         # All of them: parameters may be frozen and unfrozen in the course of the training.
         self._parameters = list(self.objective.parameters())
-        self._moving = Moving(self.objective)
+        self._moving = MovingBuffers(self.objective)
         self._deferred: DeferredChecks | None = None
         if self.processes.number == 1 and DeferredChecks.supports(
             self.optimizer, self.fabric.device
@@ -118,7 +118,7 @@ class Trainer:
         validate = self._validates_step
         self.scheduled.at(self.step)
         before = generators(self.fabric.device)
-        restore_buffers = self._moving.keep()
+        restore_buffers = self._moving.snapshot()
         try:
             loss, of_parts = self._forward_and_backward(shard, validate)
         except BaseException as error:
@@ -132,7 +132,7 @@ class Trainer:
                 if FROM_ESTIMATOR not in origin:
                     raise NotFiniteError(self.step, origin, saved) from error
             raise
-        self._moving.look()
+        self._moving.update()
         losses = torch.cat([loss.detach()[None], of_parts])
         norm = total_norm(gradients_of(self._parameters))
         # The norm is over all processes, the loss is this one's.

@@ -13,8 +13,9 @@ from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
-from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
+from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.inputs import MAX_ROWS, check_all_data
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
 from ppl_vae.training.distributed import Processes, sharing_failures
@@ -50,7 +51,7 @@ class Validation:
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
         model, guide = _programs(self.programs)
-        of_model, of_guide = scored(model, guide)
+        of_model, of_guide = without_training_terms(model, guide)
         if beta != 1:
             weight = KLWeight(beta)
             of_model, of_guide = weight(of_model), weight(of_guide)

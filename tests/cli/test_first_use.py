@@ -205,7 +205,7 @@ def test_a_training_starts_from_other_weights(capsys):
         words = ["--steps", "4", "--lr", "0.0", "--out", out, "--init", init]
         assert fit("gmvae", "--prior.components", "3", "--fit.seed", "5", *words) == 0
         said = capsys.readouterr().err
-        assert f"--init {init}: {len(first)} tensors are taken over; new: model.prior." in said
+        assert f"--init {init}: {len(first)} tensors are loaded; new: model.prior." in said
         now = weights(out)
         assert all(torch.equal(now[name], tensor) for name, tensor in first.items())
         assert configuration(out)["init"] == init

@@ -136,30 +136,26 @@ def test_in_other_words():
     assert in_ascii("中") == "?"
 
 
-def test_as_a_process_without_stderr_or_letters():
-    """One process each for training and evaluation, with descriptors closed and LC_ALL=C."""
+def test_a_process_without_stderr_and_a_terminal_of_ascii_alone(tmp_path, monkeypatch):
+    """A training with its stderr closed and LC_ALL=C, then an evaluation on ASCII streams."""
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     line = " ".join([sys.executable, "-m", "ppl_vae"])
     narrow = " ".join(f"'{word}'" for word in NARROW if word != "--quiet")
-    train = f"{line} fit --out x --fit.steps 20 {narrow} 2>&-"
+    train = f"{line} fit --out x --fit.steps 5 {narrow} 2>&-"
     done = subprocess.run(
         ["sh", "-c", train], env=env, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done
     assert "validation loss" in done.stdout
     assert "+-" in done.stdout
-    few = " ".join(FEW[:-1])
-    evaluated = subprocess.run(
-        ["sh", "-c", f"{line} evaluate x {few}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert evaluated.returncode == 0, evaluated
-    assert "k-hat" in evaluated.stdout
-    assert "+-" in evaluated.stdout
-    assert (evaluated.stdout + evaluated.stderr).isascii()
+    stdout, stderr = Stream("ascii"), Stream("ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert main(["evaluate", "x", *FEW]) == 0
+    monkeypatch.undo()
+    assert "k-hat" in stdout.text
+    assert "+-" in stdout.text
+    assert stderr.text.isascii()
+    monkeypatch.chdir(tmp_path)
     with open("x/evaluation.json") as file:
         assert json.load(file)["pairs"]

@@ -181,7 +181,7 @@ OTHERS = [
     ("evaluate nowhere", 2, "RUN|nowhere"),
     ("evaluate empty", 2, "empty|config.yaml"),
     ("evaluate run/config.yaml", 2, "run/config.yaml|give run"),
-    ("evaluate run/model", 2, "run/model is a saved pair|give the run that it is of, run"),
+    ("evaluate run/model", 2, "run/model is a saved pair|give its run, run"),
     ("evaluate pair", 2, "pair is a saved pair|ppl_vae.load"),
     ("evaluate unfinished", 2, "unfinished|--resume"),
     ("evaluate run --steps 3", 2, "--steps|ppl-vae fit"),

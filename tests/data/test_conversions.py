@@ -14,7 +14,7 @@ from torch import nn
 from ppl_vae import VAE, evaluation, from_config, likelihoods, nets, posteriors, priors
 from ppl_vae.cli import main
 from ppl_vae.data import Dataset, SemiSupervised, from_file, from_folder, from_numpy, from_tensor
-from ppl_vae.data.value_transform import Drawing
+from ppl_vae.data.value_transform import prepare
 from ppl_vae.io.config import ConfigError
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.pair_data import pair_data
@@ -66,14 +66,19 @@ CONV = {
 # ------------------------------------------------------------------------------------------ counts
 
 
+def seen_by(pair, data):
+    prepared, transform = prepare(pair, data)
+    return transform.values(prepared, torch.arange(len(data)))
+
+
 @pytest.mark.parametrize("likelihood", [likelihoods.Poisson, likelihoods.NegativeBinomial])
 @pytest.mark.parametrize("dtype", [*INTEGERS, torch.float64])
 @pytest.mark.parametrize("make", [Dataset, from_tensor, lambda x: from_numpy(x.numpy())])
 def test_integers_of_any_dtype_are_counts(likelihood, dtype, make):
     data = make(COUNTS.to(dtype))
-    drawing = Drawing.of(flat(likelihood), data)
-    assert drawing.binarise == "none"
-    assert torch.equal(drawing.at(torch.arange(20)).x, COUNTS.float())
+    prepared, transform = prepare(flat(likelihood), data)
+    assert transform.binarise == "none"
+    assert torch.equal(transform.values(prepared, torch.arange(20)), COUNTS.float())
     flat(likelihood).check(data)
 
 
@@ -108,7 +113,7 @@ def test_a_scale_that_was_given_is_followed():
     with pytest.raises(ValueError, match="counts are unscaled whole numbers: leave out the sca"):
         fit(flat(), data, steps=1, progress=False)
     same = Dataset(COUNTS.to(torch.uint8), scale=1)
-    assert torch.equal(Drawing.of(flat(), same).at(torch.arange(20)).x, COUNTS.float())
+    assert torch.equal(seen_by(flat(), same), COUNTS.float())
     for whole in (data, data.subset([0, 1]), data.split(0.5)[0], data.to("cpu")):
         assert whole.as_counts().scale == 255
     left_out = from_tensor(COUNTS.to(torch.uint8))
@@ -119,18 +124,17 @@ def test_a_scale_that_was_given_is_followed():
 def test_integers_are_exact_or_refused():
     """Never rounded without a word: float32 has all integers to 2^24, float64 to 2^53."""
     below, above = (Dataset(COUNTS - COUNTS.max() + 2**24 + by, name="n") for by in (0, 1))
-    index = torch.arange(20)
-    got = Drawing.of(flat(), below).at(index).x
+    got = seen_by(flat(), below)
     assert torch.equal(got.long(), below.values)
     for call in (
-        lambda: above.draw(index, binarise="none"),
+        lambda: above.draw(torch.arange(20), binarise="none"),
         lambda: fit(flat(), above, steps=1, progress=False),
         lambda: fit(flat(likelihoods.Normal), above, steps=1, progress=False),
-        lambda: Drawing.of(flat(), Dataset(above.values.double(), name="n")),
+        lambda: prepare(flat(), Dataset(above.values.double(), name="n")),
     ):
         if above.values.max() > 2**24:
             with pytest.raises(
-                ValueError, match=r"integers of 'n' go .* 16777216 alone; torch.set"
+                ValueError, match=r"integers of 'n' must be at most 16777216 .*; use float64"
             ):
                 call()
 
@@ -141,10 +145,10 @@ def test_large_integers_in_float64():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        got = Drawing.of(pair.double(), data).at(torch.arange(20)).x
-        with pytest.raises(ValueError, match=r"torch.float32 has all of them"):
-            Drawing.of(pair.float(), data)
-        with pytest.raises(ValueError, match=r"to 9007199254740992 alone"):
+        got = seen_by(pair.double(), data)
+        with pytest.raises(ValueError, match=r"at most 16777216 for torch.float32"):
+            prepare(pair.float(), data)
+        with pytest.raises(ValueError, match=r"at most 9007199254740992 for"):
             Dataset(COUNTS + 2**53, name="n").draw(torch.arange(2), binarise="none")
     finally:
         torch.set_default_dtype(before)
@@ -192,9 +196,9 @@ def test_images_without_a_channel_are_given_those_with_one():
             nn.Sequential(nn.Linear(2, 48), nn.Unflatten(-1, shape)), event_dim=2
         ),
     )
-    drawing = Drawing.of(pair, from_tensor(GREY.unsqueeze(1)))
-    assert torch.equal(drawing.data.values, GREY)
-    assert drawing.data.conversions == ("(1, 8, 6) taken as (8, 6)",)
+    prepared, _ = prepare(pair, from_tensor(GREY.unsqueeze(1)))
+    assert torch.equal(prepared.values, GREY)
+    assert prepared.conversions == ("(1, 8, 6) taken as (8, 6)",)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -221,7 +225,7 @@ def test_what_may_be_either_is_refused():
     assert from_numpy(x[:, :1]).event_shape == (1, 32, 3), "no image is one pixel high"
     with pytest.raises(ValueError, match='channels must be "first", "last" or None, got'):
         from_numpy(x, channels="middle")
-    with pytest.raises(ValueError, match="channels='last' is of images of three dimensions"):
+    with pytest.raises(ValueError, match="channels='last' needs images of three dimensions"):
         from_numpy(x[..., 0], channels="last")
 
 
@@ -443,7 +447,7 @@ def test_batches_are_told_as_they_are_drawn():
     assert noisy.endswith("; noise u is added at each step, (k + u) / 256")
     some = SemiSupervised(grey, [0, 1, 2], batch_size=5, binarise="none")
     assert "2 classes, 3 of 20 labels seen" in data_summary(normal, some)
-    with pytest.raises(TypeError, match="of other batches nothing is known beforehand"):
+    with pytest.raises(TypeError, match="other batches cannot be summarised"):
         data_summary(normal, [GREY.float()])
 
 
@@ -501,7 +505,7 @@ def test_photographs_are_turned_as_the_camera_was(tmp_path, suffix):
     exif[0x0112] = 6  # a quarter clockwise
     image.save(tmp_path / f"a.{suffix}", exif=exif)
     found = from_folder(tmp_path)
-    assert found.conversions == ("turned as its EXIF orientation says in 1 of 1 images",)
+    assert found.conversions == ("rotated by its EXIF orientation in 1 of 1 images",)
     expected = torch.from_numpy(np.rot90(pixels, -1).copy()).int()
     assert found.event_shape == (1, 24, 16)
     assert (found.values[0, 0].int() - expected).abs().max() < 20  # JPEG is not exact

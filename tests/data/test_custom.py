@@ -146,8 +146,8 @@ NO_SOURCE = (
 )
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
 KEYS = (
-    r"must have the key x .* and nothing else, got images, labels; name those of "
-    r"its arrays that are meant: x=, y="
+    r"must have the array x .* and no others, got images, labels; give the names "
+    r"of its arrays: x=, y="
 )
 LABELS = np.array(["a"] * 30)
 DATES = np.array(["2020"] * 30, dtype="datetime64[Y]")
@@ -157,7 +157,7 @@ Case = tuple[Callable[[Path], object], str]
 VALUE_ERRORS: dict[str, Case] = {
     "another array": (
         lambda p: load(npz(p, x=X, y=Y, labels=Y, seen=X)),
-        "and nothing else, got labels, seen; name those",
+        "and no others, got labels, seen; give the names",
     ),
     "a folder in a class": (lambda p: load(nested(p)), "got the folder 'b/more'; move its images"),
     "unknown name": (lambda p: load("mnits"), f"{NO_SOURCE}'mnits'"),
@@ -185,18 +185,18 @@ VALUE_ERRORS: dict[str, Case] = {
     "pickled labels": (lambda p: load(npz(p, x=X, y=OBJECTS)), "of 'y', the entries are Python o"),
     "no such array": (
         lambda p: load(npz(p, images=X), x="pictures"),
-        "must have the array 'pictures', given as x=, got images; give one of those",
+        "must have the array 'pictures', given as x=, got images",
     ),
     "no such labels": (lambda p: load(npz(p, x=X), y="target"), "'target', given as y=, got x"),
     "an array's name in a .npy": (
         lambda p: load(file(p / "a.npy", b""), x="data"),
-        "is a .npy file, of one array without a name, got x='data'; drop it",
+        "is a .npy file, whose array has no name, got x='data'; drop it",
     ),
     "an array's name in digits": (lambda p: load("digits", y="target"), "y does not apply to sour"),
     "an array's name in a folder": (lambda p: load(p, x="data"), "x does not apply to source"),
     "other keys": (lambda p: load(npz(p, images=X, labels=Y)), KEYS),
-    "no keys": (lambda p: load(archive(p / "a.npz")), "must have the key x .* got readme"),
-    "loose image": (lambda p: load(images(p, a=X[0], b=None)), "got both 'a.png' and 'b'"),
+    "no keys": (lambda p: load(archive(p / "a.npz")), "must have the array x .* got readme"),
+    "loose image": (lambda p: load(images(p, a=X[0], b=None)), "got both, 'a.png' and 'b'"),
     "two sizes": (lambda p: load(images(p, a=X[0], b=X[0, 1:])), TWO_SIZES),
     "broken image": (
         lambda p: load(file(p / "a.png", b"\x89PNG broken").parent),

@@ -152,7 +152,7 @@ ERRORS = {
     ),
     "batches that are binarised too": (
         lambda: DIGITS.batches(2, binarise="static", dequantise=True),
-        "binarise='none', got binarise='static'; data are binarised for a Bernoulli or",
+        "binarise='none', got binarise='static'; binarise for a Bernoulli, deq",
     ),
     "real values": (
         lambda: from_tensor(torch.rand(3, 4), name="reals").dequantised(),

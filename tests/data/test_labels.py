@@ -76,8 +76,12 @@ WRONG = {
     "booleans": (np.array([True, False] * 2), TypeError, "got a tensor .* torch.bool"),
     "both": (["cat", 1, 2, 3], TypeError, "all strings or all numbers, got int, str"),
     "lists": ([[1], [2], [3], [4]], TypeError, "all strings or all numbers, got list"),
-    "nan as a word": (np.array(["cat", "nan"] * 2), ValueError, "'nan' among strings, .* give ''"),
-    "-1 as a word": (np.array(["cat", -1] * 2), ValueError, "'-1' among strings"),
+    "nan as a word": (
+        np.array(["cat", "nan"] * 2),
+        ValueError,
+        "have the string 'nan', .* give ''",
+    ),
+    "-1 as a word": (np.array(["cat", -1] * 2), ValueError, "have the string '-1'"),
     "a word": ("abcd", TypeError, "a tensor, an array or a list, got str"),
     "too few": (["a", "b"], ValueError, r"shape \(4,\), got an array of shape \(2,\) .*U1"),
     "no text": (np.array([b"\xff"] * 4), TypeError, "must be text, got bytes"),
@@ -103,7 +107,7 @@ def test_labels_that_are_none_are_refused(case):
         ([0, 1, 0, 1], ["a", ""], ValueError, "not empty"),
         ([0, 1, 0, 1], ["a", 1], TypeError, "classes must be strings, got 1"),
         ([0, 1, 0, 1], "ab", TypeError, "classes must be a sequence of strings"),
-        (None, ["a", "b"], ValueError, "classes are names of labels, and 'data' has none"),
+        (None, ["a", "b"], ValueError, "classes name the labels, and 'data' has none"),
     ],
 )
 def test_classes_that_name_nothing_are_refused(labels, classes, error, message):
@@ -172,7 +176,7 @@ def test_a_set_without_labels_is_the_unlabelled_stream():
         unlabelled, labelled = next(iter(steps))
         assert (unlabelled.args[0] == 1).all()
         assert sorted(labelled.args[1].tolist()) == [0, 0, 1]
-    with pytest.raises(TypeError, match="items of dataset where unlabelled is given"):
+    with pytest.raises(TypeError, match="labelled must be indices if unlabelled is given"):
         SemiSupervised(few, many, unlabelled=many)
 
 

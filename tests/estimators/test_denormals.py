@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import VAE, SemiSupervisedVAE, estimators, likelihoods, nets, posteriors, priors
-from ppl_vae.estimators import log_weights
+from ppl_vae.estimators import densities
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.rounding import negligible
+from ppl_vae.estimators.power_means import negligible
 
 D, Z, CLASSES, BATCH = 20, 3, 10, 30
 TINY = torch.finfo(torch.float32).tiny
@@ -70,7 +70,7 @@ def gradients(pair, estimator, x):
     [estimators.AnalyticKLELBO(), iw(1), iw(5), iw(5, "dreg"), iw(5, "stl"), iw(5, "wake")],
     ids=["analytic", "elbo", "iwae", "dreg", "stl", "wake"],
 )
-def test_a_sure_classifier_leaves_no_denormal_gradients(estimator):
+def test_a_confident_classifier_has_no_denormal_gradients(estimator):
     pair, x = late(gap=10.5), data()
     q_y = pair.classify(x)
     assert ((q_y > 0) & (q_y < TINY)).any(), "the case is not what it is meant to be"
@@ -82,7 +82,7 @@ def test_a_sure_classifier_leaves_no_denormal_gradients(estimator):
     assert all(slope.isfinite().all() for slope in slopes)
 
 
-def test_labels_that_do_not_count_have_an_exact_zero():
+def test_negligible_labels_have_a_gradient_of_exactly_zero():
     pair, x = late(gap=10.5), data()
     found = []
 
@@ -102,10 +102,10 @@ def test_labels_that_do_not_count_have_an_exact_zero():
 
 @pytest.mark.parametrize("gap", [4.5, 10.5])
 @pytest.mark.usefixtures("float64")
-def test_what_is_left_out_is_below_rounding(gap, monkeypatch):
+def test_negligible_terms_are_below_rounding(gap, monkeypatch):
     results = []
     for weight in (0.0, negligible(torch.float32)):
-        monkeypatch.setattr(log_weights, "negligible", lambda dtype, weight=weight: weight)
+        monkeypatch.setattr(densities, "negligible", lambda dtype, weight=weight: weight)
         pair = late(gap).double()
         results.append(gradients(pair, estimators.AnalyticKLELBO(), data().double())[:2])
     (exact, exact_slopes), (loss, slopes) = results
@@ -117,13 +117,13 @@ def test_what_is_left_out_is_below_rounding(gap, monkeypatch):
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(2), Objective(alpha=0.5)])
-def test_particles_that_do_not_count_have_an_exact_zero(objective):
+def test_negligible_particles_have_a_gradient_of_exactly_zero(objective):
     log_w = torch.tensor([-500.0, -501.0, -520.0, -560.0, -590.0, -600.0], requires_grad=True)
     log_w = log_w[torch.tensor([0, 3, 4, 1, 2, 5])].unsqueeze(-1)
     log_w.retain_grad()
     bound = objective.bound(log_w, -2).sum()
     bound.backward()
-    counts = objective.counts(log_w, -2)
+    counts = objective.coefficients(log_w, -2)
     torch.testing.assert_close(counts, log_w.grad)
     for slope in (log_w.grad, counts):
         assert (slope == 0).any()
@@ -132,7 +132,7 @@ def test_particles_that_do_not_count_have_an_exact_zero(objective):
     torch.testing.assert_close(bound.detach().double(), exact, rtol=1e-7, atol=0)
 
 
-def test_weights_that_are_all_zero_or_not_a_number_stay_so():
+def test_zero_and_nan_weights_stay_so():
     for value in (-math.inf, math.nan):
         log_w = torch.tensor([value, value if math.isinf(value) else 1.0]).unsqueeze(-1)
         bound = Objective().bound(log_w, -2)
@@ -140,7 +140,7 @@ def test_weights_that_are_all_zero_or_not_a_number_stay_so():
         assert not bound.isfinite().any()
 
 
-def test_a_classifier_that_is_not_a_number_is_seen():
+def test_a_nan_classifier_gives_nan():
     pair = late(1.0)
     with torch.no_grad():
         pair.classifier.net.layers[-1].bias[3] = math.nan
@@ -150,7 +150,7 @@ def test_a_classifier_that_is_not_a_number_is_seen():
     assert loss.isnan()
 
 
-def test_particles_far_apart_leave_no_denormal_gradients():
+def test_distant_particles_have_no_denormal_gradients():
     torch.manual_seed(0)
     pair = VAE(
         prior=priors.StandardNormal(Z),

@@ -192,7 +192,7 @@ def test_dreg_has_the_mean_of_iwae(float64, masks):
 
 
 @pytest.mark.parametrize("masks", PAIRS)
-def test_one_particle_is_pyros(float64, masks):
+def test_one_particle_is_trace_elbo(float64, masks):
     case = Masked(*masks)
     torch.manual_seed(2)
     pyros = Trace_ELBO()(case.model, case.guide)(case.x)
@@ -204,7 +204,7 @@ def test_one_particle_is_pyros(float64, masks):
 
 
 @pytest.mark.parametrize("masks", [("rows", "rows", "none"), ("other rows", "rows", "rows")])
-def test_a_mask_on_the_distribution_is_one_on_the_site(float64, masks):
+def test_a_mask_on_the_distribution_equals_one_on_the_site(float64, masks):
     case = Masked(*masks)
     rows = {"rows": ROWS, "other rows": OTHER_ROWS, "none": torch.ones(B, dtype=torch.bool)}
     m_p, m_q, m_x = (rows[name] for name in masks)
@@ -241,7 +241,7 @@ def test_free_bits_need_whole_dimensions():
             AnalyticKLELBO(free_bits=0.1)(case.model, case.guide)(case.x)
 
 
-def test_masked_elements_of_what_is_no_product_are_refused():
+def test_elementwise_masks_need_a_product():
     covariance = torch.eye(D)
 
     def program(fn):
@@ -257,8 +257,8 @@ def test_masked_elements_of_what_is_no_product_are_refused():
         dist.Normal(torch.zeros(B), 1.0).mask(ROWS), [dist.transforms.AffineTransform(0.0, 2.0)]
     )
     for q, p, word in (
-        (joint, elements, "no product"),
-        (elements, joint, "no product"),
+        (joint, elements, "not a product"),
+        (elements, joint, "not a product"),
         (moved, moved, "a mask on a part"),
     ):
         with pytest.raises(NotImplementedError, match=f"at site 'z'.*{word}"):
@@ -301,7 +301,7 @@ def test_masks_on_enumerated_sites(float64, where, rows):
         torch.testing.assert_close(value, exact)
 
 
-def test_deterministic_sites_outside_the_plate_are_nothing():
+def test_deterministic_sites_outside_the_plate_are_ignored():
     def model(x):
         pyro.deterministic("note", torch.tensor(float("nan")))
         with pyro.plate("data", B):
@@ -316,7 +316,7 @@ def test_deterministic_sites_outside_the_plate_are_nothing():
     )
 
 
-def test_a_draw_masked_as_a_whole_needs_its_gradient():
+def test_a_fully_masked_draw_needs_its_gradient():
     """b ~ q(b) has no log q in the weight, but what follows is an expectation over it."""
     logit = torch.tensor(0.3, requires_grad=True)
 
@@ -333,7 +333,7 @@ def test_a_draw_masked_as_a_whole_needs_its_gradient():
         ImportanceWeightedELBO(2)(model, guide)(torch.zeros(B))
 
 
-def test_evaluation_takes_the_densities_themselves(float64):
+def test_evaluation_ignores_masks_on_distributions(float64):
     """KL(q ‖ p) of masked sites is split as that of the same sites without masks."""
 
     def pair(mask):

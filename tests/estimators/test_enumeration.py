@@ -66,22 +66,22 @@ REFUSED = {
 @pytest.mark.parametrize("infer", REFUSED)
 @pytest.mark.parametrize("in_guide", [True, False])
 @pytest.mark.parametrize("run", ESTIMATORS)
-def test_what_is_no_full_enumeration_is_refused(run, in_guide, infer):
+def test_only_full_parallel_enumeration_is_supported(run, in_guide, infer):
     pair = programs(in_guide, REFUSED[infer])
     with pytest.raises(NotImplementedError, match="site 'y' has infer="):
         ESTIMATORS[run](pair)
 
 
-def test_pyros_mark_of_draws_is_refused():
+def test_sampling_by_enumeration_raises():
     pair = programs(True, {})
     guide = config_enumerate(pair.guide, num_samples=4, expand=True)
-    with pytest.raises(NotImplementedError, match="4 draws and not all values"):
+    with pytest.raises(NotImplementedError, match="4 draws, not all values"):
         ImportanceWeightedELBO(2)(pair.model, guide)(X)
 
 
 @pytest.mark.parametrize("fn", [dist.Poisson(2.0), dist.Normal(0.0, 1.0), dist.Geometric(0.3)])
 @pytest.mark.parametrize("in_guide", [True, False])
-def test_what_has_no_finite_support_is_refused(fn, in_guide):
+def test_an_infinite_support_raises(fn, in_guide):
     mark = {"enumerate": "parallel"}
 
     def model(x):
@@ -141,15 +141,15 @@ class GivenZ(nn.Module):
 
 
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl"])
-def test_a_value_stays_that_of_its_own_distribution(gradient):
+def test_a_freed_distribution_does_not_hand_on_its_enumeration(gradient):
     """Pyro tags an enumerated value by the ``id`` of its distribution, and takes a short cut where
     a distribution's id is the tag's: which a new one may have once the old one is freed."""
     from pyro.poutine import Trace
 
-    from ppl_vae.estimators import log_weights
+    from ppl_vae.estimators import traces
 
     seen = []
-    run_model = log_weights.Program.run_model
+    run_model = traces.Runner.run_model
 
     def watched(program, trace: Trace, *args, **kwargs):
         seen.append(trace.nodes["y"]["value"])
@@ -161,14 +161,14 @@ def test_a_value_stays_that_of_its_own_distribution(gradient):
 
     model, guide = GivenZ(), AfterZ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log_weights.Program, "run_model", watched)
+        patch.setattr(traces.Runner, "run_model", watched)
         elbo = ImportanceWeightedELBO(6, gradient, chunk_size=2, max_plate_nesting=1)
         for _ in range(20):
             elbo(model, guide)(X).backward()
     assert len(seen) >= 60
 
 
-def test_steps_of_a_chain_that_share_a_dimension_are_refused():
+def test_markov_chains_that_share_a_dimension_raise():
     """``pyro.markov`` gives the dimension of a step that is out of reach to another one."""
 
     def model(x):

@@ -209,7 +209,7 @@ def guide_gradients(oracle, x, k, gradient, repeats, batches):
 def test_dreg_is_unbiased_and_stl_is_not(name, beta, float64):
     oracle, x = ORACLES[name](beta=beta), torch.randn(1, D)
     results = {
-        gradient: guide_gradients(oracle, x, 5, gradient, repeats=4000, batches=60)
+        gradient: guide_gradients(oracle, x, 5, gradient, repeats=2000, batches=30)
         for gradient in ("iwae", "dreg", "stl")
     }
 
@@ -226,7 +226,7 @@ def test_dreg_is_unbiased_and_stl_is_not(name, beta, float64):
 def test_dreg_has_lower_variance_for_the_guide(name, float64):
     oracle, x = ORACLES[name](), torch.randn(1, D)
     errors = {
-        gradient: guide_gradients(oracle, x, 50, gradient, repeats=50, batches=100)[1]
+        gradient: guide_gradients(oracle, x, 50, gradient, repeats=50, batches=40)[1]
         for gradient in ("iwae", "dreg")
     }
     assert errors["dreg"].square().sum() < 0.5 * errors["iwae"].square().sum()

@@ -35,8 +35,9 @@ def particles_of(oracle, x, k, seed=1):
     }
 
 
-def repeated_bound(oracle, x, k, repeats=4000):
+def repeated_bound(oracle, x, k):
     """Mean and standard error over many independent draws of the bound of one datum each."""
+    repeats = min(4000, 200_000 // k)
     many = x.repeat_interleave(repeats, 0)
     with torch.no_grad():
         values = ImportanceWeightedELBO(k).per_datum(oracle.model, oracle.guide, many)

@@ -53,7 +53,7 @@ class Case:
 @pytest.mark.parametrize("chunk_size", [None, 1])
 @pytest.mark.parametrize("pool_model", [False, True])
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl", "wake"])
-def test_theta_is_counted_by_the_models_bound_and_labels_by_the_guides(
+def test_theta_follows_the_models_bound_and_labels_the_guides(
     gradient, pool_model, chunk_size, float64
 ):
     case, groups, k = Case(), 2, 3

@@ -72,7 +72,7 @@ def test_the_size_of_the_data_set_is_a_factor_of_the_bound(make, gradient, k, ba
 
 @quick
 @given(PROGRAMS, GRADIENTS, st.integers(1, 6), st.lists(st.booleans(), min_size=1, max_size=6))
-def test_masked_data_count_for_nothing(make, gradient, k, kept):
+def test_masked_data_contribute_nothing(make, gradient, k, kept):
     x, mask = data(len(kept)), torch.tensor(kept)
     oracle = make(mask=mask)
     options = {"num_particles": k, "gradient": gradient}
@@ -86,7 +86,7 @@ def test_masked_data_count_for_nothing(make, gradient, k, kept):
 
 @quick
 @given(PROGRAMS, st.integers(1, 6), st.floats(0.1, 5.0))
-def test_a_mask_of_all_and_a_beta_of_one_are_nothing(make, k, beta):
+def test_a_full_mask_and_a_beta_of_one_have_no_effect(make, k, beta):
     x = data(4)
     everything = torch.ones(4, dtype=torch.bool)
     options = {"num_particles": k}
@@ -211,7 +211,7 @@ def test_a_label_enumerated_after_a_continuous_site():
 
 
 @pytest.mark.parametrize("gradient", ["dreg", "stl"])
-def test_a_late_label_keeps_its_gradient_without_the_direct_term(gradient):
+def test_an_inner_label_keeps_its_gradient_without_the_direct_term(gradient):
     # K = 1: path-wise gradients have the mean of the full one; 4.5 standard errors over draws.
     model, guide, (weight, loc, _) = late_label()
     x = data(1)[:, :2].expand(2000, 2)
@@ -230,12 +230,12 @@ def test_a_late_label_keeps_its_gradient_without_the_direct_term(gradient):
     assert ((mean - other).abs() < 4.5 * (variance + spread).sqrt()).all()
 
 
-def test_what_is_sampled_after_a_late_label_goes_with_iwae_alone():
+def test_sampling_after_an_inner_label_needs_iwae():
     model, guide, (weight, _, _) = late_label(again=True)
     x = data(5)[:, :2]
     estimator = ImportanceWeightedELBO(3, max_plate_nesting=1)
     assert torch.autograd.grad(estimator.differentiable_loss(model, guide, x), weight)
-    with pytest.raises(NotImplementedError, match="gradient='iwae' alone"):
+    with pytest.raises(NotImplementedError, match="only gradient='iwae'"):
         ImportanceWeightedELBO(3, "dreg").differentiable_loss(model, guide, x)
 
 
@@ -256,7 +256,7 @@ def test_enumeration_inside_an_inner_plate_is_named():
             estimator.loss(model, guide, x)
 
 
-def test_a_model_that_enumerates_all_there_is_needs_no_latent_in_the_guide():
+def test_a_model_that_enumerates_all_latents_needs_none_in_the_guide():
     # A mixture of three: log p(x) exactly, whatever K.
     means = torch.randn(3, D)
 

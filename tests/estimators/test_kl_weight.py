@@ -150,7 +150,7 @@ def test_a_tensor_as_weight_takes_gradients():
 
 
 @pytest.mark.parametrize("name", ["trace enum", "importance", "in chunks", "analytic"])
-def test_weighs_an_enumerated_label_as_well(name):
+def test_weights_an_enumerated_label_too(name):
     x = data()
     plain = DiscreteLinearGaussian(D, 2, C, size=50)
     scaled = DiscreteLinearGaussian(D, 2, C, size=50, beta=BETA)
@@ -244,14 +244,14 @@ def test_constant():
 
 
 @pytest.mark.parametrize("beta", [-0.1, math.inf, math.nan])
-def test_weights_that_are_none_are_refused(beta):
+def test_invalid_weights_raise(beta):
     for make in (KLWeight, constant, lambda beta: KLWeighted(Trace_ELBO(), beta)):
         with pytest.raises(ValueError, match="beta must be finite and at least 0, got"):
             make(beta)
 
 
 @pytest.mark.parametrize("steps", [0, -3])
-def test_lengths_that_are_none_are_refused(steps):
+def test_invalid_lengths_raise(steps):
     with pytest.raises(ValueError, match=r"linear_warm_up: steps must be 1 or more"):
         linear_warm_up(steps)
     with pytest.raises(ValueError, match=r"cyclical_warm_up: period must be 1 or more"):
@@ -261,12 +261,12 @@ def test_lengths_that_are_none_are_refused(steps):
 
 
 @pytest.mark.parametrize("rising", [0.0, -0.5, 1.1, math.nan])
-def test_rising_parts_that_are_none_are_refused(rising):
+def test_invalid_rising_fractions_raise(rising):
     with pytest.raises(ValueError, match="rising must be above 0 and at most 1"):
         cyclical_warm_up(10, rising=rising)
 
 
-def test_a_warm_up_longer_than_the_training_is_reported():
+def test_a_warm_up_longer_than_the_training_warns():
     for total, beta in [(50, "0.49"), (2, "0.01"), (99, "0.98")]:
         with pytest.warns(UserWarning, match=rf"longer.*last of {total} steps beta is {beta},"):
             KLWeighted(Trace_ELBO(), linear_warm_up(100), total_steps=total)
@@ -287,7 +287,7 @@ def test_a_warm_up_longer_than_the_training_is_reported():
         (cyclical_warm_up(100), 1000),
     ],
 )
-def test_other_trainings_are_not_reported(schedule, total):
+def test_other_schedules_do_not_warn(schedule, total):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         KLWeighted(Trace_ELBO(), schedule, total_steps=total)
@@ -395,7 +395,7 @@ def test_each_step_runs_the_programs_once(name, route, float64):
     assert len(guide_calls) == 5
 
 
-def test_serves_another_pair():
+def test_can_be_used_with_another_pair():
     weighted = KLWeighted(ImportanceWeightedELBO(3), BETA)
     x = data()
     for seed in (0, 1, 0):
@@ -447,7 +447,7 @@ def test_free_bits_and_a_weight_go_together(float64):
     assert_same(got, expected)
 
 
-def test_schedules_refuse_what_is_no_weight():
+def test_schedules_of_invalid_weights_raise():
     for make in (
         lambda: linear_warm_up(10, start=-1),
         lambda: linear_warm_up(10, end=math.nan),
@@ -468,7 +468,7 @@ def test_schedules_refuse_what_is_no_weight():
         (linear_warm_up(100), 99, True),
     ],
 )
-def test_only_a_warm_up_longer_than_the_training_is_reported(schedule, total_steps, warns):
+def test_only_a_warm_up_longer_than_the_training_warns(schedule, total_steps, warns):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         KLWeighted(Trace_ELBO(), schedule, total_steps=total_steps)

@@ -41,7 +41,7 @@ ESTIMATORS = {
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("make", [vae, lambda: vae("mixture"), ssvae], ids=["vae", "gm", "ss"])
-def test_no_number_is_read_back(make, estimator):
+def test_estimators_do_not_synchronise(make, estimator):
     pair, x, elbo = make(), binary(), ESTIMATORS[estimator]()
     pyro.enable_validation(False)
     if estimator == "free bits" and not hasattr(pair.prior, "scale"):
@@ -52,7 +52,7 @@ def test_no_number_is_read_back(make, estimator):
     assert any(p.grad is not None for p in pair.parameters())
 
 
-def test_the_watch_sees_a_synchronisation():
+def test_the_detector_sees_a_synchronisation():
     with Forbid(), pytest.raises(AssertionError, match="waits for the device"):
         torch.ones(3).sum().item()
 
@@ -124,7 +124,7 @@ FITS = {
 @pytest.mark.parametrize("later", [False, True], ids=["each step", "later"])
 @pytest.mark.parametrize("name", FITS)
 @pytest.mark.usefixtures("as_users_see_it")
-def test_a_step_of_fit_reads_one_number_or_none(name, later, monkeypatch):
+def test_a_step_of_fit_synchronises_at_most_once(name, later, monkeypatch):
     """It is whether loss and gradient are finite; on a GPU it is read for several steps at once."""
     monkeypatch.setattr(DeferredChecks, "supports", lambda *_: later)
     pair, given, options = FITS[name]()
@@ -135,7 +135,7 @@ def test_a_step_of_fit_reads_one_number_or_none(name, later, monkeypatch):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_a_compiled_step_of_fit_reads_no_more(monkeypatch):
+def test_a_compiled_step_of_fit_synchronises_no_more(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     for name in ("a vae", "two streams"):
         pair, given, options = FITS[name]()
@@ -143,7 +143,7 @@ def test_a_compiled_step_of_fit_reads_no_more(monkeypatch):
         assert found[-6:] == [1] * 6
 
 
-def test_a_copy_to_the_host_is_seen():
+def test_the_detector_sees_a_copy_to_the_host():
     with Copies() as copies:
         torch.ones(3).tolist(), torch.ones(3).cpu(), torch.ones(3).numpy()
     assert copies.number == 3

@@ -12,8 +12,8 @@ import torch
 from pyro import distributions as dist
 
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.power_means import log_sum, shares
-from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.estimators.power_means import log_sum, normalised_powers
+from ppl_vae.evaluation.weight_statistics import WeightStatistics
 
 ALPHAS = [
     *(1 - 10.0**-n for n in (15, 12, 9, 8, 7, 6, 5, 4, 3, 2, 1)),
@@ -54,12 +54,14 @@ def test_the_renyi_bound_is_exact(alpha, dtype):
                 slack = 20 * eps * (1 + power * log_w.detach().abs().max().item())
                 error = (gradient[:, 0].double() - nu).abs()
                 assert (error <= slack * nu + 2 * eps**2 * k).all()
-                assert torch.equal(gradient, Objective(1, alpha).counts(log_w, -2)) or (
-                    torch.allclose(gradient, Objective(1, alpha).counts(log_w, -2), 50 * eps, 0)
+                assert torch.equal(gradient, Objective(1, alpha).coefficients(log_w, -2)) or (
+                    torch.allclose(
+                        gradient, Objective(1, alpha).coefficients(log_w, -2), 50 * eps, 0
+                    )
                 )
 
 
-def test_it_falls_with_alpha():
+def test_the_bound_decreases_with_alpha():
     """The power mean rises with its exponent (Li & Turner, theorem 1), to float32's last digits."""
     log_w = 3 * torch.randn(100, 1)
     bounds = [Objective(1, a).bound(log_w, -2).item() for a in sorted(ALPHAS)]
@@ -78,10 +80,10 @@ def test_mixed_bounds_may_be_infinite():
 @pytest.mark.parametrize("k", [10, 1000, 100_000])
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.999, -2.0])
 @pytest.mark.parametrize("t", [1.0, 0.3, torch.tensor(1.0)])
-def test_dregs_counts_are_exact_for_many_particles(alpha, t, k):
+def test_dregs_coefficients_are_exact_for_many_particles(alpha, t, k):
     """ν - t (1-α) ν (1-ν) in float64 from the same float32 weights; ν² for α = 0, t = 1."""
     log_w = torch.randn(k, 1)
-    found = Objective(1, alpha).doubly_reparameterised_counts(log_w, -2, t)
+    found = Objective(1, alpha).doubly_reparameterised(log_w, -2, t)
     nu = ((1 - alpha) * log_w.double()).softmax(-2)
     c = (1 - alpha) * float(t)
     right = nu**2 if c == 1 else (1 - c) * nu + c * nu**2
@@ -89,13 +91,13 @@ def test_dregs_counts_are_exact_for_many_particles(alpha, t, k):
     assert ((found.double() - right).abs() <= 5e-6 * size).all()
 
 
-def test_log_sum_of_nothing():
+def test_log_sum_of_zeros():
     term = torch.tensor([[0.0, -math.inf], [-math.inf, -math.inf]], requires_grad=True)
     total = log_sum(term, 0)
     assert total.tolist() == [[0.0, -math.inf]]
     (gradient,) = torch.autograd.grad(total[0, 0] + total[0, 1], term)
     assert gradient.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert shares(term, 1.0, 0).tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert normalised_powers(term, 1.0, 0).tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("offset", [0.0, -1234.5, 1e5])
@@ -105,7 +107,7 @@ def test_standard_errors_of_nearly_equal_weights(offset, spread, size):
     """√(Var w / S) / mean w with 35 digits, from the same weights."""
     samples = 600
     log_w = offset + spread * torch.randn(samples, 1, dtype=torch.float64)
-    sums = WeightSums(samples)
+    sums = WeightStatistics(samples)
     for part in log_w.split(size):
         sums.add(part)
         sums.log_sum  # noqa: B018 - sums up what waits
@@ -130,7 +132,7 @@ def test_sums_of_weights_that_are_zero_or_not_finite():
     one[0, 3] = math.inf
     one[0, 4] = math.nan
     for parts in (1, 2, 4):
-        sums = WeightSums(4)
+        sums = WeightStatistics(4)
         for part in one.split(4 // parts):
             sums.add(part)
             sums.log_sum  # noqa: B018 - sums up what waits

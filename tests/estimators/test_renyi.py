@@ -59,7 +59,7 @@ def test_its_value_under_subsampling_is_no_bound(float64):
     assert renyi < exact < ours
 
 
-def test_turns_silently_into_one_weight_for_the_batch(float64):
+def test_silently_takes_one_weight_for_the_batch(float64):
     def program(x, observe):
         shift = pyro.sample("shift", dist.Normal(torch.zeros(()), 1.0))
         with pyro.plate("data", len(x)):

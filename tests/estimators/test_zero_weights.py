@@ -94,7 +94,7 @@ def gradients(value, parameters):
 @pytest.mark.parametrize("decoder", ["line", "logarithm"])
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl", "wake"])
-def test_particles_of_weight_zero_add_nothing(prior, gradient, decoder):
+def test_particles_of_weight_zero_contribute_nothing(prior, gradient, decoder):
     if prior == "uniform" and decoder == "logarithm":
         return  # its support has negative values
     case, k = Bounded(prior, decoder), 50
@@ -161,7 +161,7 @@ def test_no_bound_of_the_family_has_a_nan_gradient(prior, name, gradient, loc):
         assert gradient.isfinite().all()
 
 
-def test_a_datum_of_weight_zero_leaves_the_others_alone():
+def test_a_datum_of_weight_zero_does_not_affect_the_others():
     """With K > 1 its own ν are 0/0: it has no gradient, and the others have theirs."""
     for gradient in ("iwae", "dreg", "stl", "wake"):
         found = []
@@ -262,7 +262,7 @@ def test_a_nan_is_not_hidden():
         assert loss.isnan()
 
 
-def test_with_validation_on_values_outside_are_an_error():
+def test_values_outside_the_support_raise_under_validation():
     pyro.enable_validation(True)
     case = Bounded("uniform")
     with pytest.raises(ValueError, match="support"):
@@ -361,7 +361,7 @@ class Counted:
 
 @pytest.mark.parametrize("dims", [0, 1])
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_values_that_the_prior_does_not_have(name, dims):
+def test_discrete_values_outside_the_support_of_the_prior(name, dims):
     prior, guide, common = DISCRETE[name]
     case, k = Counted(prior, guide, dims), 40
     torch.manual_seed(0)
@@ -387,7 +387,7 @@ def test_discrete_values_that_the_prior_does_not_have(name, dims):
 
 
 @pytest.mark.parametrize("name", ["categorical", "bernoulli"])
-def test_enumerated_values_that_the_prior_does_not_have(name):
+def test_enumerated_values_outside_the_support_of_the_prior(name):
     """KL(q ‖ p) is infinite; log p(x) is finite, a sum over what the prior has."""
     prior, guide, common = DISCRETE[name]
     case = Counted(prior, guide, infer={"enumerate": "parallel"})

@@ -28,9 +28,8 @@ from ppl_vae.evaluation.annealing import (
     bidirectional_monte_carlo,
     schedule,
 )
-from ppl_vae.evaluation.hmc import State, StepSizes, transition
-from ppl_vae.evaluation.joint import Joint
-from ppl_vae.evaluation.programs import examined, row_limit
+from ppl_vae.evaluation.hmc import Joint, State, StepSizes, transition
+from ppl_vae.evaluation.traced_batch import row_limit, traced
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
@@ -51,7 +50,7 @@ def little_tuning(monkeypatch):
 
 def test_densities_are_those_of_prior_guide_and_joint(float64):
     oracle, x = TwoLayerLinearGaussian(3, 2, 2), torch.randn(5, 3)
-    batch = examined("test", oracle, (x,), {})
+    batch = traced("test", oracle, (x,), {})
     values = {"z1": torch.randn(7, 5, 2), "z2": torch.randn(7, 5, 2)}
     log_joint = oracle.log_joint(x, **values)
     log_q = log_joint - oracle.log_weight(x, **values)
@@ -63,9 +62,9 @@ def test_densities_are_those_of_prior_guide_and_joint(float64):
 
 
 @pytest.mark.parametrize("where", ["guide", "model"])
-def test_labels_are_summed_out_of_both_ends(where, float64):
+def test_labels_are_summed_out_of_start_and_joint(where, float64):
     oracle, x = DiscreteLinearGaussian(3, 2, enumerate=where), torch.randn(5, 3)
-    batch = examined("test", oracle, (x,), {})
+    batch = traced("test", oracle, (x,), {})
     values = {"z": torch.randn(7, 5, 2)}
     log_joint = oracle.log_joint(x, **values)
     log_start, got = Joint("test", batch, "prior").log_densities(values)
@@ -84,7 +83,7 @@ def test_labels_are_summed_out_of_both_ends(where, float64):
 def test_transitions_leave_a_normal_invariant(beta, size, float64):
     oracle, chains = LinearGaussian(3, 2), 20_000
     x = torch.randn(1, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     # f_β ∝ p(z) p(x | z)^β is normal
     prior, likelihood = oracle.model.prior.closed_form(), oracle.model.likelihood.closed_form()
     noise = torch.linalg.inv(likelihood.covariance)
@@ -112,7 +111,7 @@ def test_transitions_leave_a_normal_invariant(beta, size, float64):
 
 def test_small_steps_keep_the_energy(float64):
     oracle, x = LinearGaussian(3, 2), torch.randn(1, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     state = State.at(joint, joint.sample(500))
     refused = []
     for step in (0.2, 0.1, 0.05):
@@ -125,10 +124,10 @@ def test_small_steps_keep_the_energy(float64):
         assert coarse / fine == pytest.approx(4, rel=0.25)
 
 
-def test_each_datum_has_its_own_step_and_its_own_fate(float64):
+def test_steps_and_acceptance_are_per_datum(float64):
     oracle = LinearGaussian(3, 2)
     x = torch.randn(1, 3).expand(3, 3)
-    joint = Joint("test", examined("test", oracle, (x,), {}), "prior")
+    joint = Joint("test", traced("test", oracle, (x,), {}), "prior")
     state = State.at(joint, joint.sample(200))
     step = torch.tensor([[1e-3, 0.5, 1e200]])  # the last diverges
     with torch.no_grad(), pyro.validation_enabled(False):
@@ -171,7 +170,7 @@ def test_the_schedule_goes_from_0_to_1(num_temperatures):
     [(name, "prior") for name in ORACLES]
     + [(name, "posterior") for name in ("subsampled", "mixture prior", "y in the guide")],
 )
-def test_weights_have_the_evidence_as_mean_however_few_temperatures(
+def test_the_mean_weight_is_the_evidence_for_any_number_of_temperatures(
     name, start, little_tuning, float64
 ):
     oracle, copies = ORACLES[name](), 80
@@ -199,7 +198,7 @@ def test_the_estimate_is_within_its_error_of_the_evidence(float64):
 
 
 @unchecked
-def test_more_temperatures_help_a_start_that_is_far_off(little_tuning, float64):
+def test_more_temperatures_help_a_distant_start(little_tuning, float64):
     oracle, x = LinearGaussian(8, 2), 2 * torch.randn(250, 8)
     exact, errors = oracle.log_px(x).detach(), []
     for num_temperatures in (1, 7, 50):
@@ -322,7 +321,7 @@ def test_rows_are_bounded_and_chains_vectorised(little_tuning):
     assert row_limit(x) / 2 < max(rows) <= row_limit(x)
 
 
-def test_the_seed_decides_and_nothing_else_changes(little_tuning):
+def test_draws_depend_on_the_seed_alone_and_leave_no_trace(little_tuning):
     pair, x = vae(), binary()
     pair.posterior.eval()
     modes = [m.training for m in pair.modules()]
@@ -346,7 +345,7 @@ def test_the_seed_decides_and_nothing_else_changes(little_tuning):
     assert first.log_px.dtype == torch.float32
 
 
-def test_a_programs_own_infer_dictionary_is_left_alone(little_tuning):
+def test_the_infer_dictionary_of_a_program_is_unchanged(little_tuning):
     shared = {"enumerate": "parallel"}
 
     def model(x):
@@ -360,7 +359,7 @@ def test_a_programs_own_infer_dictionary_is_left_alone(little_tuning):
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     pair = Programs(model, guide)
-    batch = examined("test", pair, (torch.zeros(3),), {})
+    batch = traced("test", pair, (torch.zeros(3),), {})
     joint = Joint("test", batch, "prior")
     joint.sample(2)
     values = {"z": torch.zeros(2, 3)}
@@ -375,9 +374,7 @@ def test_a_programs_own_infer_dictionary_is_left_alone(little_tuning):
 
 @unchecked
 @pytest.mark.parametrize("name", ["subsampled", "mixture prior", "y in the guide", "two layers"])
-def test_both_bounds_hold_in_expectation_and_the_upper_one_is_of_the_inverse(
-    name, little_tuning, float64
-):
+def test_both_bounds_hold_in_expectation(name, little_tuning, float64):
     oracle, n = ORACLES[name](), 110
     bounds = bidirectional_monte_carlo(
         oracle, n, num_chains=6, num_temperatures=20, leapfrog_steps=3, like=torch.zeros(n, 3)
@@ -394,7 +391,7 @@ def test_both_bounds_hold_in_expectation_and_the_upper_one_is_of_the_inverse(
 
 @unchecked
 @pytest.mark.parametrize("start", ["prior", "posterior"])
-def test_the_gap_closes_on_the_evidence_with_temperatures(start, little_tuning, float64):
+def test_the_bounds_converge_with_temperatures(start, little_tuning, float64):
     pair, n = linear_vae(6, scale=0.3), 200
     gaps = []
     for num_temperatures in (2, 7, 28):
@@ -426,7 +423,7 @@ def test_pairs_draw_their_own_data(name, little_tuning, float64):
 
 
 @unchecked
-def test_conditions_are_kept(little_tuning, float64):
+def test_simulated_data_keep_their_conditions(little_tuning, float64):
     pair, labels = conditional(), torch.arange(60) % C
     bounds = bidirectional_monte_carlo(pair, 60, labels, num_temperatures=10, leapfrog_steps=2)
     log_px, _ = simple_monte_carlo(pair, bounds.x, labels)
@@ -434,7 +431,7 @@ def test_conditions_are_kept(little_tuning, float64):
     assert within((log_px - bounds.upper).exp(), 1.0)
 
 
-def test_every_part_of_the_data_keeps_its_latents(float64, monkeypatch):
+def test_batches_keep_the_latents_of_their_data(float64, monkeypatch):
     oracle, n, drawn = LinearGaussian(3, 2), 150, []
 
     def recorded(*args):
@@ -453,7 +450,7 @@ def test_every_part_of_the_data_keeps_its_latents(float64, monkeypatch):
     torch.testing.assert_close(bounds.upper, log_likelihood)
 
 
-def test_what_is_reported_for_people():
+def test_text_of_the_results():
     bounds = BidirectionalBounds(torch.tensor([-3.0, -2.0]), torch.tensor([-2.0, -1.5]), binary(2))
     assert torch.equal(bounds.gap, torch.tensor([1.0, 0.5]))
     assert "-2.50 ± 0.50 ≤ log p(x) ≤ -1.75 ± 0.25" in str(bounds)
@@ -526,7 +523,7 @@ def ais(pair, x=None, **options):
         (
             lambda: bidirectional_monte_carlo(LinearGaussian(3, 2), 4),
             TypeError,
-            "LatentModel takes no size=.*like=",
+            "LatentModel has no argument size.*like=",
         ),
         (
             lambda: bidirectional_monte_carlo(LinearGaussian(3, 2), 4, like=torch.zeros(3, 3)),
@@ -535,12 +532,12 @@ def ais(pair, x=None, **options):
         ),
     ],
 )
-def test_refusals(call, error, message):
+def test_invalid_calls_raise(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
 
-def test_a_start_of_another_name(as_users_see_it):
+def test_an_unknown_start_raises(as_users_see_it):
     with pytest.raises(ValueError, match=r"start must be one of .*'posterior'.*got 'guide'"):
         ais(vae(), binary(), start="guide")
 
@@ -560,7 +557,7 @@ def test_a_density_that_is_not_finite_names_the_datum(value, little_tuning):
         ais(pair, torch.arange(5.0))
 
 
-def test_a_pair_without_prior_match_still_starts_from_the_prior(little_tuning, float64):
+def test_an_empty_guide_starts_from_the_prior(little_tuning, float64):
     """Starting from p(z), no guide is needed."""
     pair = Programs(program(lambda: dist.Normal(0.0, 1.0)), lambda x: None)
     x = torch.randn(1).expand(100)

@@ -98,7 +98,7 @@ def bits(pair, data):
 
 
 @pytest.mark.parametrize(("levels", "event"), [(256, (7,)), (17, (3, 2, 4)), (2, (5,))])
-def test_uniform_masses_and_densities_cost_the_bits_of_their_levels(levels, event):
+def test_uniform_masses_and_densities_have_the_bits_of_their_levels(levels, event):
     data = levels_dataset(levels, *event)
     assert bits(uniform_mass(levels, *event), data) == pytest.approx(math.log2(levels), rel=1e-5)
     noisy = data.dequantised(seed=1)
@@ -125,7 +125,7 @@ def test_a_normal_on_grey_levels_against_its_discretised_integral():
     assert found == pytest.approx(exact, abs=4 * error + 1e-3)
 
 
-def test_a_density_of_anything_else_has_no_bits():
+def test_other_densities_have_no_bits():
     for pair in (normal(0.5, 0.2, 4), uniform_density(4)):
         assert "x has 256 levels without noise" in bits(pair, levels_dataset(256, 4))
         for real in (Dataset(torch.rand(N, 4)), torch.rand(N, 4)):
@@ -134,7 +134,7 @@ def test_a_density_of_anything_else_has_no_bits():
         assert "unit of x" in bits(pair, Dataset(hidden))
 
 
-def test_of_missing_data_the_dimensions_are_those_that_are_observed():
+def test_only_observed_dimensions_count():
     mask = torch.zeros(N, 4, dtype=torch.bool)
     mask[: N // 2, 1:], mask[N // 2 :, :3] = True, True
     pairs = uniform_mass(16, 4), uniform_density(4)
@@ -182,7 +182,7 @@ class Silent(dist.Normal):
         ([], None),
     ],
 )
-def test_what_p_is_follows_from_what_is_observed(sites, kind):
+def test_the_kind_of_p_is_that_of_the_observed_sites(sites, kind):
     result = log_likelihood(program(*sites), torch.zeros(3), num_samples=30)
     assert result.kind == kind
     noise = {"dequantised_levels": 256}
@@ -199,7 +199,7 @@ def test_what_p_is_follows_from_what_is_observed(sites, kind):
             result.bits_per_dim((1,), **noise)
 
 
-def test_data_that_were_dequantised_say_so():
+def test_dequantised_data_declare_their_levels():
     data, pair = levels_dataset(16, 4), uniform_density(4)
     batches = data.batches(5, binarise="none", dequantise=True)
     for x in (data.dequantised(0), batches, data.dequantised(0).batches(5, binarise="none")):
@@ -216,7 +216,7 @@ def test_data_that_were_dequantised_say_so():
 # ------------------------------------------------------------------------------ side by side
 
 
-def test_a_report_draws_on_one_axis_only_what_can_be_compared(tmp_path, monkeypatch):
+def test_a_report_compares_only_what_is_comparable(tmp_path, monkeypatch):
     monkeypatch.setattr(picture, "PER_INCH", 30)
     monkeypatch.setattr(
         import_module(SECTIONS), "SECTION_KINDS", ()
@@ -251,7 +251,7 @@ def test_a_report_draws_on_one_axis_only_what_can_be_compared(tmp_path, monkeypa
     assert alone.results["warnings"] == []
 
 
-def test_levels_come_back_from_their_noise():
+def test_levels_are_recovered_from_dequantised_values():
     k = torch.randint(256, (6, 1, 3, 2), dtype=torch.uint8)
     mask = torch.rand(6, 1, 3, 2) < 0.7
     data = Dataset(k, torch.arange(6), "grey", scale=255, mask=mask)
@@ -278,6 +278,6 @@ def test_levels_come_back_from_their_noise():
         (torch.ones(3, 2, dtype=torch.uint8), {"dequantised_levels": 256}, ValueError),
     ],
 )
-def test_what_is_not_dequantised_is_not_said_to_be(values, options, kind, as_users_see_it):
+def test_other_data_declare_no_levels(values, options, kind, as_users_see_it):
     with pytest.raises(kind, match="dequantised_levels"):
         Dataset(values, **options)

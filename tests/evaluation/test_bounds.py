@@ -130,22 +130,7 @@ def test_modes_are_restored():
     assert [m.training for m in pair.modules()] == modes
 
 
-def test_accuracy_counts():
-    pair, x = ssvae(), binary(40)
-    likeliest = pair.classify(x).argmax(-1)
-    y = likeliest.clone()
-    y[:10] = (y[:10] + 1) % C
-    result = evaluation.accuracy(pair, x, y, batch_size=7)
-    assert result.mean == 0.75
-    assert result.standard_error == pytest.approx(math.sqrt(0.75 * 0.25 / 39))
-
-
-def test_accuracy_takes_grey_values():
-    x = torch.rand(5, 6)
-    assert 0 <= evaluation.accuracy(ssvae(), x, torch.zeros(5, dtype=torch.long)).mean <= 1
-
-
-def test_estimate():
+def test_estimate_of_values():
     estimate = Estimate.of(torch.tensor([1.0, 2.0, 3.0, 6.0]))
     assert estimate.mean == 3.0
     assert estimate.standard_error == pytest.approx(math.sqrt(14 / 3) / 2)

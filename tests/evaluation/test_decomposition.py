@@ -14,8 +14,8 @@ from torch import nn
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
 from ppl_vae.evaluation import elbo_terms
 from ppl_vae.evaluation.decomposition import kl_decomposition
+from ppl_vae.evaluation.latent_dimensions import latent_units
 from ppl_vae.evaluation.latents import marginals
-from ppl_vae.evaluation.units import latent_units
 from ppl_vae.testing import LinearGaussian, MixturePriorLinearGaussian
 
 TERMS = ("kl", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
@@ -145,7 +145,7 @@ def test_the_kl_is_that_of_the_elbo(float64):
     assert got.kl.mean == pytest.approx(want, abs=6 * got.kl.standard_error)
 
 
-def test_a_weight_of_the_kl_in_the_model_changes_nothing(float64):
+def test_a_beta_in_the_model_has_no_effect(float64):
     x = torch.randn(9, 3)
     plain, weighted = (LinearGaussian(3, 2, seed=0, beta=beta) for beta in (1.0, 0.3))
     assert kl_decomposition(weighted, x) == kl_decomposition(plain, x)
@@ -153,7 +153,7 @@ def test_a_weight_of_the_kl_in_the_model_changes_nothing(float64):
     assert torch.equal(got.kl, want.kl)
 
 
-def test_rows_at_a_time_change_nothing(float64, monkeypatch):
+def test_chunks_do_not_change_the_result(float64, monkeypatch):
     pair, x = vae(), binary(23)
     one = kl_decomposition(pair, x, num_samples=2)
     monkeypatch.setattr("ppl_vae.evaluation.decomposition.row_limit", lambda _: 23 * 7)
@@ -162,7 +162,7 @@ def test_rows_at_a_time_change_nothing(float64, monkeypatch):
         assert getattr(other, name).mean == pytest.approx(getattr(one, name).mean, abs=1e-12)
 
 
-def test_far_apart_posteriors_are_told_apart_and_equal_ones_are_not(float64):
+def test_mutual_information_of_distant_and_of_equal_posteriors(float64):
     n = 12
     far = Given(
         lambda x: dist.Normal(100.0 * torch.arange(n).unsqueeze(1), 1.0).to_event(1), standard(1)
@@ -175,7 +175,7 @@ def test_far_apart_posteriors_are_told_apart_and_equal_ones_are_not(float64):
     assert got.total_correlation.mean == pytest.approx(0, abs=1e-12)
 
 
-def test_a_prior_that_is_every_posterior_leaves_nothing_at_any_draw(float64):
+def test_a_prior_equal_to_all_posteriors_has_zero_terms(float64):
     """So that no draw is compared with another's density: not even the spread is left."""
     pair = Given(lambda x: dist.Normal(torch.ones(5, 2), 0.5).to_event(1), standard(2))
     pair.p = lambda x: dist.Normal(torch.ones(2), 0.5).to_event(1)
@@ -194,7 +194,7 @@ def test_total_correlation_of_posteriors_on_a_line(float64):
     assert got.total_correlation.mean == pytest.approx(math.log(n), abs=1e-12)
 
 
-def test_float32_and_the_cap():
+def test_float32_and_the_bound_log_n():
     pair, x = vae(), binary(50)
     got = kl_decomposition(pair, x)
     assert got.mutual_information.mean <= got.max_mutual_information + 1e-5
@@ -204,7 +204,7 @@ def test_float32_and_the_cap():
 
 
 @pytest.mark.parametrize("make", [lambda: conditional("normal given y"), None])
-def test_a_conditional_prior_is_compared_with_the_data_of_its_condition(make, float64):
+def test_conditional_priors_are_aggregated_per_condition(make, float64):
     """Each term is the average over classes of the same term of the class alone."""
     pair = ssvae("normal given y") if make is None else make()
     x, y = binary(12), torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
@@ -224,7 +224,7 @@ def test_a_conditional_prior_is_compared_with_the_data_of_its_condition(make, fl
     assert kl_decomposition(conditional("standard"), x, y).max_mutual_information == math.log(12)
 
 
-def test_labels_that_are_not_observed_are_at_their_likeliest(float64):
+def test_unobserved_labels_are_set_to_their_most_probable_value(float64):
     pair, x = ssvae("normal given y"), binary(8)
     with torch.no_grad():
         for parameter in pair.prior.parameters():
@@ -243,7 +243,7 @@ def test_labels_that_are_not_observed_are_at_their_likeliest(float64):
         assert getattr(partly, name).mean == pytest.approx(getattr(want, name).mean, abs=tolerance)
 
 
-def test_a_hierarchy_is_split_where_that_means_something(float64):
+def test_only_the_top_layer_of_a_hierarchy_is_decomposed(float64):
     x = binary(6)
     pair = hierarchical("top-down")
     alone = VAE(
@@ -281,7 +281,7 @@ def test_seed_modes_and_global_random_state():
     assert units.active.all()
 
 
-def test_bad_input_is_refused(float64):
+def test_invalid_input_raises(float64):
     pair, x = vae(), binary(4)
     with pytest.raises(ValueError, match="at least one datum"):
         kl_decomposition(pair, x[:0])
@@ -301,10 +301,10 @@ def test_bad_input_is_refused(float64):
     with pytest.raises(ValueError, match=r"2 dimensions in the guide and 3|shape"):
         kl_decomposition(other, x)
     each_its_own = Given(standard(2), lambda x: dist.Normal(x[:, :2], 1.0).to_event(1))
-    with pytest.raises(ValueError, match="another for most of the 4 data"):
+    with pytest.raises(ValueError, match="differs for most of the 4 data"):
         kl_decomposition(each_its_own, torch.randn(4, 2))
     scalar = Given(lambda x: dist.Normal(torch.zeros(len(x)), 1.0), standard(1))
-    with pytest.raises(ValueError, match="must be a vector for each"):
+    with pytest.raises(ValueError, match="must have batch shape"):
         kl_decomposition(scalar, x)
 
 
@@ -360,7 +360,7 @@ def test_activity_and_kl_of_a_constructed_model(float64):
         assert latent_units(pair, x, threshold=0.001).num_active == 2
 
 
-def test_a_collapse_is_said_in_plain_words(float64):
+def test_collapse_is_described_and_warned_of(float64):
     pair = Given(lambda x: dist.Normal(0.01 * x.expand(-1, 4), 1.0).to_event(1), standard(4))
     with pytest.warns(UserWarning, match="has collapsed: 4 of 4.*free bits") as caught:
         units = latent_units(pair, torch.randn(50, 1))
@@ -378,7 +378,7 @@ def test_a_collapse_is_said_in_plain_words(float64):
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 @pytest.mark.parametrize("posterior", ["diagonal", "mixture posterior"])
 def test_the_kls_of_the_dimensions_sum_to_the_kl(posterior, float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     x = binary(20).repeat(25, 1)
     pair = vae("diagonal normal", posterior)
     units = latent_units(pair, x, num_samples=50)
@@ -393,8 +393,8 @@ def test_the_kls_of_the_dimensions_sum_to_the_kl(posterior, float64, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
-def test_a_mixture_prior_s_kl_by_dimension_is_an_integral(float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+def test_the_kl_per_dimension_under_a_mixture_prior_by_quadrature(float64, monkeypatch):
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     oracle, x = MixturePriorLinearGaussian(3, 1), torch.randn(5, 3)
     units = latent_units(oracle, x.repeat(100, 1), num_samples=200)
     z, width = grid((-12, 12, 20_000))
@@ -419,7 +419,7 @@ def test_units_of_every_posterior_and_prior(posterior, prior):
 
 
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
-def test_activity_by_draws_is_not_biased_by_their_noise(float64):
+def test_activity_estimated_from_draws_is_unbiased(float64):
     """A flow near the identity has no mean in closed form, and about that of its base."""
     q = posteriors.Flow(nets.MLP(1, 4 + 3, hidden=()), 2, "iaf", context_features=3, hidden=(4,))
     with torch.no_grad():
@@ -445,7 +445,7 @@ def test_activity_by_draws_is_not_biased_by_their_noise(float64):
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 @pytest.mark.parametrize("inference", ["bottom-up", "top-down"])
 def test_the_layers_of_a_hierarchy(inference, float64, monkeypatch):
-    monkeypatch.setattr("ppl_vae.evaluation.units.KL_DRAWS", 10**6)
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.KL_DRAWS", 10**6)
     pair, x = hierarchical(inference), binary(40).repeat(12, 1)
     layers = {site: latent_units(pair, x, site=site, num_samples=50) for site in ("z1", "z2")}
     total = sum(u.kl.sum().item() for u in layers.values())
@@ -506,7 +506,7 @@ def test_layers_that_depend_on_each_other_against_closed_forms(float64):
     assert got["z2"].activity.item() == pytest.approx(variance, abs=5 * error)
 
 
-def test_units_refuse_what_has_no_variance():
+def test_latent_units_needs_two_data():
     with pytest.raises(ValueError, match="2 data or more"):
         latent_units(vae(), binary(1))
     with pytest.raises(ValueError, match="num_samples must be 2 or more"):

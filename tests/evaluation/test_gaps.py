@@ -110,7 +110,7 @@ def test_the_gaps_of_a_diagonal_guide_are_those_in_closed_form(oracle):
 
 
 @unchecked
-def test_the_best_diagonal_guide_has_nothing_to_gain(oracle):
+def test_the_best_diagonal_guide_has_no_amortisation_gap(oracle):
     x = torch.randn(N, 4)
     pair = best_diagonal(oracle)
     gap = inference_gap(pair, x, log_px=oracle.log_px(x), steps=150, num_samples=2000)
@@ -147,21 +147,21 @@ def test_the_exact_posterior_is_found_from_elsewhere(oracle):
 
 # Equal weights have a tail of rounding errors.
 @pytest.mark.filterwarnings("ignore:inference_gap")
-def test_log_px_is_importance_sampled_where_it_is_not_given(oracle):
+def test_log_px_is_importance_sampled_by_default(oracle):
     x = torch.randn(N, 4)
     pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
     gap = inference_gap(pair, x, steps=1, num_samples=1)
     torch.testing.assert_close(gap.log_px, oracle.log_px(x).detach(), rtol=0, atol=1e-8)
 
 
-def test_a_pareto_k_that_was_not_computed_is_not_good(oracle):
+def test_too_few_samples_for_pareto_k_are_warned_of(oracle):
     pair, x = as_vae(oracle, full_rank(oracle._exact_posterior())), torch.randn(2, 4)
     with pytest.warns(UserWarning, match="k̂ not computed: .* got importance_samples=24: nothing"):
         inference_gap(pair, x, steps=1, num_samples=1, importance_samples=24)
 
 
 @unchecked
-def test_log_px_does_not_depend_on_how_bad_the_network_is(oracle):
+def test_log_px_does_not_depend_on_the_network(oracle):
     """Sampling from the network's posterior would leave log p(x) far below L[q*]."""
     x = torch.randn(N, 4)
     exact = oracle._exact_posterior()
@@ -189,7 +189,7 @@ def test_every_posterior_gains_by_optimising_its_outputs(posterior, prior, float
 
 
 @unchecked
-def test_unobserved_labels_are_inferred_anew_as_well(float64):
+def test_unobserved_labels_are_optimised_too(float64):
     """The best q(y|x) is softmax_y of the best ELBOs of (x, y), whose logsumexp is the ELBO."""
     pair, x = ssvae(likelihood="normal"), 3 * observations("normal", 2)
     options = {"log_px": torch.zeros(2), "steps": 60, "learning_rate": 0.3, "num_samples": 1000}
@@ -205,7 +205,7 @@ def test_unobserved_labels_are_inferred_anew_as_well(float64):
     assert (with_given_labels < want - 2 * tolerance).any()
 
 
-def test_the_classification_term_is_no_part_of_the_gap(float64):
+def test_the_classification_term_is_left_out(float64):
     plain, x, y = ssvae(), binary(4), torch.tensor([0, 1, 2, 1])
     weighted = plain.replace(classification_weight=50.0)
     options = {"log_px": torch.zeros(4), "steps": 3, "num_samples": 30}
@@ -214,7 +214,7 @@ def test_the_classification_term_is_no_part_of_the_gap(float64):
     torch.testing.assert_close(gaps[0].best_elbo, gaps[1].best_elbo)
 
 
-def test_nothing_of_the_pair_changes():
+def test_the_pair_is_unchanged():
     pair, x = vae("vamp"), binary(5)
     pair.likelihood.eval()
     before = {name: t.clone() for name, t in pair.state_dict().items()}
@@ -236,12 +236,12 @@ def test_nothing_of_the_pair_changes():
 
 
 @unchecked
-def test_data_come_in_batches(float64, monkeypatch):
+def test_batches_do_not_change_the_result(float64, monkeypatch):
     pair, x = vae(likelihood="normal"), observations("normal", 4)
     whole = inference_gap(
         pair, x, log_px=torch.zeros(4), steps=15, learning_rate=0.2, num_samples=300
     )
-    for module in ("gaps", "programs"):
+    for module in ("gaps", "traced_batch"):
         monkeypatch.setattr(
             f"ppl_vae.evaluation.{module}.row_limit",
             lambda _: 3 * PARTICLES,  # three data, then one
@@ -256,7 +256,7 @@ def test_data_come_in_batches(float64, monkeypatch):
     )
 
 
-def test_bad_input_is_refused(oracle):
+def test_invalid_input_raises(oracle):
     pair, x = vae(), binary(4)
     with pytest.raises(TypeError, match=r"guide\.posterior must be a NeuralConditional"):
         inference_gap(oracle, torch.randn(2, 4))
@@ -274,7 +274,7 @@ def test_bad_input_is_refused(oracle):
         inference_gap(hierarchical(), x)
 
 
-def test_a_caller_without_gradients_is_fine():
+def test_works_under_no_grad():
     pair, x = vae(), binary(2)
     with torch.no_grad():
         assert inference_gap(pair, x, log_px=torch.zeros(2), steps=3).best_elbo.isfinite().all()

@@ -31,10 +31,17 @@ from pairs import (
 from pyro import poutine
 from scipy import stats
 
-from ppl_vae.evaluation import Estimate, bits_per_dim, likelihood, programs, streaming
+from ppl_vae.evaluation import (
+    Estimate,
+    bits_per_dim,
+    likelihood,
+    traced_batch,
+    weight_statistics,
+)
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, pareto_k, shape, tail_size
-from ppl_vae.evaluation.streaming import WeightSums
+from ppl_vae.evaluation.traced_batch import TracedBatch
+from ppl_vae.evaluation.weight_statistics import WeightStatistics
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
@@ -56,7 +63,7 @@ def binomial_bounds(n, probability=0.95, tail=1e-4):
 @pytest.fixture
 def large_blocks(monkeypatch):
     """Run many data at once, whatever that does to the memory."""
-    for module in (likelihood, programs):
+    for module in (likelihood, traced_batch):
         monkeypatch.setattr(module, "row_limit", lambda _: 50_000)
 
 
@@ -92,7 +99,7 @@ def test_the_error_bar_is_the_spread_over_seeds(float64):
 
 @pytest.mark.parametrize("make", [LinearGaussian, DiscreteLinearGaussian])
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(1, None), (30, 7), (4001, None), (90, 1)])
-def test_at_the_exact_posterior_every_division_gives_the_evidence(
+def test_any_chunking_gives_the_evidence_at_the_exact_posterior(
     make, num_samples, chunk_size, float64
 ):
     oracle = make(3, 2, full_rank=True)
@@ -214,7 +221,7 @@ def k_by_loops(log_w):
 
 @pytest.mark.parametrize("chunk_size", [None, 64, 1])
 @pytest.mark.parametrize("name", ["linear", "y in the guide"])
-def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float64, monkeypatch):
+def test_statistics_equal_those_of_all_weights_at_once(name, chunk_size, float64, monkeypatch):
     oracle, x, samples = ORACLES[name](), torch.randn(9, 3), 200
     kept = []
 
@@ -223,9 +230,9 @@ def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float
         kept.append((batch.start, log_w))
         return log_w
 
-    summed = likelihood.summed_log_weights
-    monkeypatch.setattr(likelihood, "summed_log_weights", recorded)
-    monkeypatch.setattr(streaming, "_AT_ONCE", 1)  # they are summed in two parts
+    summed = TracedBatch.log_weights
+    monkeypatch.setattr(TracedBatch, "log_weights", recorded)
+    monkeypatch.setattr(weight_statistics, "_AT_ONCE", 1)  # they are summed in two parts
     result = log_likelihood(oracle, x, num_samples=samples, chunk_size=chunk_size)
     starts = sorted({start for start, _ in kept})
     log_w = torch.cat([torch.cat([w for s, w in kept if s == start]) for start in starts], 1)
@@ -241,7 +248,7 @@ def test_what_is_reported_is_that_of_all_weights_at_once(name, chunk_size, float
 
 def test_weights_far_apart_and_very_small_do_not_underflow():
     log_w = torch.tensor([[-1e5], [-1e5 + 1], [-2e5], [-math.inf]], dtype=torch.float64)
-    sums = WeightSums(4)
+    sums = WeightStatistics(4)
     for part in log_w.split(1):
         sums.add(part)
     assert sums.log_mean.item() == pytest.approx(-1e5 + math.log((1 + math.e) / 4), rel=1e-14)
@@ -251,7 +258,7 @@ def test_weights_far_apart_and_very_small_do_not_underflow():
 
 
 def test_only_the_tail_is_kept():
-    sums = WeightSums(5000)
+    sums = WeightStatistics(5000)
     for _ in range(10):
         sums.add(torch.randn(500, 3))
     assert sums._largest.shape == (tail_size(5000) + 1, 3) == (214, 3)
@@ -265,7 +272,7 @@ def test_one_sample_has_no_error_bar(float64):
     assert "error of the mean not computed: a single sample" in str(result)
 
 
-def test_a_pareto_k_that_was_not_computed_is_not_good(float64):
+def test_too_few_samples_for_pareto_k_are_warned_of(float64):
     """With too few samples nothing is known to be reliable, and it is said so."""
     oracle, x = LinearGaussian(3, 2), torch.randn(4, 3)
     few = MIN_SAMPLES - 1
@@ -294,7 +301,7 @@ def test_networks_see_a_bounded_number_of_rows(make, data, num_samples, chunk_si
     pair, x = make(), binary(data)
     decoder, encoder = (largest_batches(p.net) for p in (pair.likelihood, pair.posterior))
     quiet(pair, x, num_samples=num_samples, chunk_size=chunk_size)
-    limit = programs.row_limit(x)
+    limit = traced_batch.row_limit(x)
     assert limit == 1000
     assert limit / 2 < max(decoder) <= limit
     assert max(encoder) <= limit
@@ -313,7 +320,7 @@ def test_at_most_chunk_size_particles_of_a_datum():
 
 
 @pytest.mark.parametrize("k", [-0.6, 0.0, 0.3, 0.7, 1.3])
-def test_the_shape_of_a_generalised_pareto_is_found(k):
+def test_the_shape_of_a_generalised_pareto_is_recovered(k):
     samples = stats.genpareto(k, scale=2.5).rvs((20_000, 3), random_state=1)
     found = shape(torch.from_numpy(-np.sort(-samples, 0)))
     # the asymptotic standard error of the maximum-likelihood estimate, k above -1/2
@@ -370,7 +377,7 @@ def test_k_at_its_limits(float64):
     assert (pareto_k(nearly_none, MIN_SAMPLES) == math.inf).all()
 
 
-def test_ties_at_the_bottom_of_the_tail_are_no_excesses(float64):
+def test_ties_at_the_bottom_of_the_tail_are_not_excesses(float64):
     top = torch.linspace(3, 1, 30)[:, None]
     tied = torch.cat([top, torch.zeros(tail_size(1000) - 29, 1)])
     k = shape((tied.exp() - 1)[:-1])
@@ -394,7 +401,7 @@ def test_tail_sizes():
         *(lambda k=k: (vae(likelihood=k), observations(k, 3)) for k in LIKELIHOODS),
     ],
 )
-def test_every_part_is_evaluated(make):
+def test_every_prior_posterior_and_likelihood(make):
     pair, x = make()
     result = quiet(pair, x, num_samples=40)
     for values in (result.log_px, result.standard_error, result.ess, result.pareto_k):
@@ -412,7 +419,7 @@ def test_conditional_and_hierarchical_pairs(float64):
     assert quiet(hierarchical(), binary(), num_samples=300).log_px.isfinite().all()
 
 
-def test_the_seed_decides_and_nothing_else_changes():
+def test_draws_depend_on_the_seed_alone_and_leave_no_trace():
     pair, x = vae(), binary()
     pair.posterior.eval()
     modes = [m.training for m in pair.modules()]
@@ -440,7 +447,7 @@ def test_dropout_is_off(float64):
     assert oracle.model.training
 
 
-def test_what_is_reported_for_people():
+def test_text_of_the_result():
     log_px = torch.tensor([-80.0, -90.0])
     k = torch.tensor([0.2, 0.9])
     result = LogLikelihood(log_px, torch.tensor([0.3, 0.4]), torch.tensor([7.0, 9.0]), k)
@@ -559,6 +566,6 @@ def guide_program(latent="z", size=2):
         ),
     ],
 )
-def test_refusals(call, error, message):
+def test_invalid_calls_raise(call, error, message):
     with pytest.raises(error, match=message):
         call()

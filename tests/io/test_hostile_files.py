@@ -279,14 +279,14 @@ def same_names(count):
 
 
 ARRAYS = {
-    "a huge shape": (header((10**12,)) + bytes(8), "promises 8000000000000 bytes, and 8 follow"),
+    "a huge shape": (header((10**12,)) + bytes(8), "promises 8000000000000 bytes, got 8"),
     "a shape that overflows": (header((2**62, 2**62)) + bytes(8), "promises"),
-    "a negative shape": (header((-1,)) + bytes(8), "as its shape"),
-    "two negative sizes": (header((-2, -4)) + bytes(64), "as its shape"),
+    "a negative shape": (header((-1,)) + bytes(8), "has the shape"),
+    "two negative sizes": (header((-2, -4)) + bytes(64), "has the shape"),
     "a shape of words": (header(("a",)) + bytes(8), "cannot be read|shape"),
-    "a shape of nothing": (header((0, 10**18)) + bytes(8), "promises 0 bytes, and 8 follow"),
-    "too short": (header((3,)) + bytes(8), "promises 24 bytes, and 8 follow"),
-    "too long": (header((3,)) + bytes(80), "promises 24 bytes, and 80 follow"),
+    "a shape of nothing": (header((0, 10**18)) + bytes(8), "promises 0 bytes, got 8"),
+    "too short": (header((3,)) + bytes(8), "promises 24 bytes, got 8"),
+    "too long": (header((3,)) + bytes(80), "promises 24 bytes, got 80"),
     "objects": (header((1,), "|O") + bytes(8), "Python objects"),
     "objects in records": (header((1,), [("a", "|O")]) + bytes(8), "Python objects"),
     "a long header": (
@@ -297,8 +297,8 @@ ARRAYS = {
     "a nested header": (header("(" * 5000 + ")" * 5000) + bytes(8), "cannot be read"),
     "a huge type": (header((10**6,), "|V999999999") + bytes(8), "promises"),
     "another version": (b"\x93NUMPY\x09\x00" + bytes(80), "version"),
-    "names without end": (same_names(20_000), "twice|longer than"),
-    "two arrays of one name": (same_names(2), "twice"),
+    "names without end": (same_names(20_000), "duplicate|longer than"),
+    "two arrays of one name": (same_names(2), "duplicate array"),
     "a bomb": (
         archive(
             ("x.npy", header((50, 2**20), "|u1") + bytes(50 * 2**20)),
@@ -399,14 +399,14 @@ def test_images_that_together_exceed_the_memory(tmp_path, monkeypatch):
     for name in "ab":
         Image.fromarray(np.zeros((100, 100), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     monkeypatch.setattr("ppl_vae.data.images.memory", lambda: 19_999)
-    refused(lambda: from_folder(tmp_path), "2 images .* need 20000 bytes of memory")
+    refused(lambda: from_folder(tmp_path), "2 images .* need 20000 bytes, more")
 
 
 def test_a_folder_of_too_many_files(tmp_path, monkeypatch):
     for i in range(20):
         (tmp_path / f"{i}.txt").touch()
-    monkeypatch.setattr("ppl_vae.data.images.MOST_FILES", 19)
-    refused(lambda: from_folder(tmp_path), "more than 19 entries")
+    monkeypatch.setattr("ppl_vae.data.images.MAX_FILES", 19)
+    refused(lambda: from_folder(tmp_path), "at most 19 entries")
 
 
 # --- MNIST
@@ -441,7 +441,10 @@ IDX = {
 @pytest.mark.parametrize("case", IDX)
 def test_invalid_files_of_mnist(case, kmnist, tmp_path):
     (kmnist / "train-images-idx3-ubyte").write_bytes(IDX[case])
-    refused(lambda: data.load("kmnist", root=tmp_path), "the files of 'kmnist' in .* must be whole")
+    refused(
+        lambda: data.load("kmnist", root=tmp_path),
+        "the files of 'kmnist' in .* are incomplete or corrupt",
+    )
 
 
 def test_pickles_of_old_versions_of_torchvision_are_ignored(kmnist, tmp_path):

@@ -290,7 +290,7 @@ def test_programs_have_the_densities(name, options, x):
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_beta_weighs_the_latents_alone(name, x):
+def test_beta_scales_only_the_latents(name, x):
     oracle, weighed = ORACLES[name](), ORACLES[name](beta=0.3)
     latents = sample_guide(oracle, x, 6)
     torch.testing.assert_close(oracle.log_px(x), weighed.log_px(x), **EXACT)
@@ -491,7 +491,7 @@ def test_svi_trains_every_instance(x):
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_seeds_are_the_oracles_own(name):
+def test_seeds_leave_the_global_state_unchanged(name):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, again, other = ORACLES[name](), ORACLES[name](), ORACLES[name](seed=1)
@@ -545,8 +545,14 @@ def test_no_closed_form(name, method, x):
     ("call", "message"),
     [
         (lambda x: LinearGaussian(DIM, 2, beta=0.0), "beta must be finite and above 0"),
-        (lambda x: LinearGaussian(DIM, 2, size=3).model(x), "size=3, the batch 5"),
-        (lambda x: LinearGaussian(DIM, 2, mask=torch.ones(4).bool()).guide(x), "mask has 4"),
+        (
+            lambda x: LinearGaussian(DIM, 2, size=3).model(x),
+            "size must be at least the batch of 5, got 3",
+        ),
+        (
+            lambda x: LinearGaussian(DIM, 2, mask=torch.ones(4).bool()).guide(x),
+            "an entry for each of 5 data, got 4",
+        ),
         (lambda x: DiscreteLinearGaussian(DIM, 2).log_weight(x, z=normal(BATCH, 2)), "pass y"),
         (
             lambda x: DiscreteLinearGaussian(DIM, 2, enumerate="model").log_weight(
@@ -559,7 +565,7 @@ def test_no_closed_form(name, method, x):
         (lambda x: DiscreteLinearGaussian(DIM, 2, enumerate="both"), "both"),
     ],
 )
-def test_errors_say_what_came(call, message, x):
+def test_errors_name_what_was_given(call, message, x):
     with pytest.raises(Exception, match=message):
         call(x)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import VAE, likelihoods, nets, posteriors, priors
-from ppl_vae.buffers import Moving
+from ppl_vae.buffers import MovingBuffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted, linear_warm_up
 from ppl_vae.training import NotFiniteError, compile_step, fit
@@ -153,18 +153,18 @@ def test_buffers_that_never_change_are_not_copied():
     norm = nn.BatchNorm1d(2)
     norm.register_module("inner", nn.Module())
     norm.inner.register_buffer("constant", torch.ones(3))
-    moving = Moving(norm)
+    moving = MovingBuffers(norm)
     numbers = []
     for step in range(3):
         with Copies() as copies:
-            moving.keep()
+            moving.snapshot()
         norm(torch.randn(4, 2))
         if step == 1:
             norm.inner.constant.add_(1)  # found from the next step on
-        moving.look()
+        moving.update()
         numbers.append(copies.number)
     assert numbers == [4, 3, 4]
-    put_back = moving.keep()
+    put_back = moving.snapshot()
     before = [b.clone() for b in norm.buffers()]
     norm(torch.full((4, 2), torch.nan))
     assert norm.running_mean.isnan().all()

@@ -11,7 +11,7 @@ from ppl_vae.errors import reason
 from ppl_vae.io.config.names import find, find_activation
 from ppl_vae.io.config.references import is_reference
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 
 
 def build(full: Mapping[str, object], *, allow: Collection[str] = ()) -> nn.Module:
@@ -36,7 +36,7 @@ class _Builder:
         if is_reference(node):
             node = self._target(str(node))
         if not isinstance(node, Mapping):
-            raise ConfigError(f"{path} must be a mapping with a class, got {told(node)}")
+            raise ConfigError(f"{path} must be a mapping with a class, got {brief(node)}")
         if id(node) not in self.built:
             self.built[id(node)] = None
             self.built[id(node)] = self._construct(node, path, slot)

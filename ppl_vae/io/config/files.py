@@ -14,7 +14,7 @@ import yaml
 from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.io.config.plain import plain
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_ENTRIES, SCALAR_LENGTH
 
 _FIX = "read it yourself and give the mapping to from_config, which has no such limit"
@@ -31,7 +31,7 @@ def load(config: Mapping[Any, Any] | str | os.PathLike[str]) -> dict[str, object
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"model must be a mapping with a class, such as {{class: VAE, ...}}, or the path of a "
-            f"file that holds one, got {told(given)}"
+            f"file that holds one, got {brief(given)}"
         )
     return _of_model(plain(given, counter=count() if from_file else None))
 
@@ -148,7 +148,7 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
         )
     inner = tree["model"]
     if not isinstance(inner, dict):
-        raise ConfigError(f"model must be a mapping with a class, got {told(inner)}")
+        raise ConfigError(f"model must be a mapping with a class, got {brief(inner)}")
     return inner
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from ppl_vae import likelihoods, models, nets, posteriors, priors
 from ppl_vae.constructor import parameters
 from ppl_vae.errors import quoted, reason
-from ppl_vae.io.errors import ConfigError, suggestion, told
+from ppl_vae.io.errors import ConfigError, brief, suggestion
 
 PACKAGES = {
     "priors": priors,
@@ -57,7 +57,7 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
     place, for messages; ``allow`` names top-level packages that may be imported.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"{path}: class must be the name of a class, got {told(name)}")
+        raise ConfigError(f"{path}: class must be the name of a class, got {brief(name)}")
     packages = SLOTS.get(slot, PARTS)
     *parents, short = name.split(".")
     if not parents:
@@ -101,7 +101,7 @@ def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.
     """Return the activation that is named ``ELU``, ``nn.ELU`` or by a dotted path."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{path} must be the name of an activation in torch.nn, such as ELU, got {told(name)}"
+            f"{path} must be the name of an activation in torch.nn, such as ELU, got {brief(name)}"
         )
     package, _, short = name.rpartition(".")
     if package in ("", "nn", "torch.nn"):

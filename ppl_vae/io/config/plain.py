@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import CONFIG_DEPTH, CONFIG_ENTRIES
 
 
@@ -33,7 +33,7 @@ def plain(
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigError(f"{path}: keys must be strings, got {told(key)}")
+                raise ConfigError(f"{path}: keys must be strings, got {brief(key)}")
         return {k: plain(v, f"{path}.{k[:60]}", counter, depth - 1) for k, v in value.items()}
     if isinstance(value, (list, tuple, torch.Size)):
         return [plain(item, f"{path}[{i}]", counter, depth - 1) for i, item in enumerate(value)]
@@ -42,6 +42,6 @@ def plain(
     if type(value) in (str, int, float, bool, type(None)):
         return value
     raise ConfigError(
-        f"{path} is {told(value)}, which a configuration cannot hold: it holds strings, "
+        f"{path} is {brief(value)}, which a configuration cannot hold: it holds strings, "
         f"numbers, true, false, null, lists and mappings; build the part in Python instead"
     )

@@ -17,7 +17,7 @@ from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import unlink
 from ppl_vae.io.config.resolver import resolve
 from ppl_vae.io.config.signature import Argument, arguments_of
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import restored
 
@@ -106,7 +106,7 @@ class _Reader:
             return [self._value(argument, v, f"{path}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, Tensor):
             raise ConfigError(
-                f"{path} is {told(value)}, and a configuration holds no tensors; keep it in the "
+                f"{path} is {brief(value)}, and a configuration holds no tensors; keep it in the "
                 f"state_dict, and let the constructor take its length or shape"
             )
         if isinstance(value, type):

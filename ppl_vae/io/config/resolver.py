@@ -19,7 +19,7 @@ from ppl_vae.io.config.references import Reference, is_reference, link, unlink
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
 from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
 from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
-from ppl_vae.io.errors import ConfigError, suggestion, told
+from ppl_vae.io.errors import ConfigError, brief, suggestion
 from ppl_vae.models import Pair
 
 NOWHERE = Place()
@@ -119,7 +119,7 @@ class _Resolver:
         if not isinstance(given, dict):
             raise ConfigError(
                 f"{path} must be the name of a class, a mapping with a class, or a reference such "
-                f"as ${{posterior}}, got {told(given)}"
+                f"as ${{posterior}}, got {brief(given)}"
             )
         name = given.get("class")
         if name is None and place.contexts is not None:
@@ -174,7 +174,7 @@ class _Resolver:
         """Return the full mapping of an argument's module, or of each in a list."""
         if argument.kind == "parts" or (argument.kind == "unknown" and isinstance(value, list)):
             if not isinstance(value, list):
-                raise ConfigError(f"{path} must be a list of mappings, got {told(value)}")
+                raise ConfigError(f"{path} must be a list of mappings, got {brief(value)}")
             return [
                 self.module(item, f"{path}[{i}]", argument.name, NOWHERE, {})
                 for i, item in enumerate(value)

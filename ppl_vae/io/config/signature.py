@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 from torch import nn
 
 from ppl_vae.constructor import parameters
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 
 Kind = Literal["value", "part", "parts", "activation", "unknown", "none"]
 PLAIN = (bool, int, float, str, type(None))
@@ -58,7 +58,7 @@ def convert(argument: Argument, value: object, path: str) -> object:
         return None  # whatever the hint says
     if argument.kind == "none":
         raise ConfigError(
-            f"{path} cannot be set in a configuration, got {told(value)}; leave it out, or build "
+            f"{path} cannot be set in a configuration, got {brief(value)}; leave it out, or build "
             f"the part in Python"
         )
     if argument.kind == "unknown":
@@ -66,7 +66,7 @@ def convert(argument: Argument, value: object, path: str) -> object:
     try:
         return _as(argument.hint, value)
     except _OtherTypeError:
-        raise ConfigError(f"{path} must be {words(argument.hint)}, got {told(value)}") from None
+        raise ConfigError(f"{path} must be {words(argument.hint)}, got {brief(value)}") from None
 
 
 class _OtherTypeError(Exception):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.errors import quoted
 from ppl_vae.event_shapes import as_image, how_to_arrange, same_event
 from ppl_vae.io.config.signature import Argument, convert
-from ppl_vae.io.errors import ConfigError, told
+from ppl_vae.io.errors import ConfigError, brief
 
 SETTINGS = {
     "latent_dim": Argument("latent_dim", "value", int, None),
@@ -50,7 +50,7 @@ def add_from_data(
     if shape is None:
         raise TypeError(
             f"data must be a ppl_vae.data.Dataset, a tensor (N, *event) or have an event_shape, "
-            f"got {told(data)}"
+            f"got {brief(data)}"
         )
     size = math.prod(shape)
     written, at = _setting("event_shape", given, path), f"{path}.event_shape"

@@ -1,4 +1,4 @@
-"""Reading sites per datum: N/B taken out, β and masks in, inner plates summed."""
+"""Log-densities per datum: N/B factored out, β and masks applied, inner plates summed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ppl_vae.estimators.handlers import PARTICLES
 from ppl_vae.estimators.traces import log_density, sample_sites
 
 
-class Datum:
-    """What one datum is in a program: an index of its batch plate.
+class BatchPlate:
+    """The plate over the data, along which terms are kept per datum.
 
     Args:
-        plate: name of the batch plate.
+        name: of the plate.
         traces: runs of the program, in which the plate is looked up.
-        particle_dim: where the particles are.
+        particle_dim: the dimension of the particles.
 
     Raises:
         ValueError: if no site is in such a plate.
     """
 
-    def __init__(self, plate: str, traces: Iterable[Trace], particle_dim: int) -> None:
+    def __init__(self, name: str, traces: Iterable[Trace], particle_dim: int) -> None:
         frames = {
             frame.name: frame
             for trace in traces
@@ -35,36 +35,36 @@ class Datum:
             for frame in site["cond_indep_stack"]
             if frame.vectorized
         }
-        if plate not in frames:
+        if name not in frames:
             raise ValueError(
-                f"no site is in a vectorised plate named {plate!r}, so there is no per-datum "
+                f"no site is in a vectorised plate named {name!r}, so there is no per-datum "
                 f"weight; the plates are {sorted(frames.keys() - {PARTICLES})}: name the batch "
                 f"plate with plate=..."
             )
-        frame = frames[plate]
-        self.plate = plate
+        frame = frames[name]
+        self.name = name
         self.particle_dim = particle_dim
-        self.batch_dim: int = frame.dim
-        self.batch_size: int = frame.size
+        self.dim: int = frame.dim
+        self.size: int = frame.size
         self.scale: float = _scale(frame)
         """N/B, 1 without subsampling."""
         self.subsampled: list[tuple[str, str]] = []
-        """The sites read in a subsampled inner plate, with its name."""
+        """Sites in a subsampled inner plate, with the plate's name."""
         self._frame = frame
 
     def log_prob(self, site: dict) -> Tensor:
         """Return the site's log-density, shape ``(*enumerated, particles, *plates)``.
 
-        It is -∞ where the value is outside the support, under any scale.
+        It is -∞ where the value is outside the support, whatever the scale.
         """
         return self.reduce(log_density(site), site, site["infer"].get("_outside"))
 
     def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
-        """Scale and mask a term of the site's batch shape and sum its inner plates.
+        """Scale and mask a term of the site's batch shape and sum over its inner plates.
 
         Args:
-            term: of the site.
-            site: the site.
+            term: the term.
+            site: its site.
             impossible: where the term is -∞.
 
         Raises:
@@ -84,13 +84,13 @@ class Datum:
         return term
 
     def inner_plates(self, site: dict) -> list:
-        """Return the site's plates besides the batch and the particles."""
+        """Return the site's plates other than the batch and the particles."""
         return [
-            frame for frame in site["cond_indep_stack"] if frame.name not in (self.plate, PARTICLES)
+            frame for frame in site["cond_indep_stack"] if frame.name not in (self.name, PARTICLES)
         ]
 
     def enumeration_dim(self, site: dict) -> int:
-        """Return where the site's values are.
+        """Return the dimension of the site's enumerated values.
 
         Raises:
             NotImplementedError: if the site is enumerated inside an inner plate.
@@ -104,27 +104,33 @@ class Datum:
             )
         return site["infer"]["_enumerate_dim"]
 
-    def flat(self, term: Tensor) -> Tensor:
-        """Bring a term with nothing left but the batch to shape ``(batch,)``."""
-        if term.numel() != self.batch_size:
-            shape = [1] * -self.batch_dim
-            shape[0] = self.batch_size
+    def per_datum(self, term: Tensor) -> Tensor:
+        """Reshape a term that varies along the batch only to ``(batch,)``."""
+        if term.numel() != self.size:
+            shape = [1] * -self.dim
+            shape[0] = self.size
             term = term.expand(torch.broadcast_shapes(term.shape, tuple(shape)))
         return term.reshape(-1)
 
+    def per_particle(self, term: Tensor, num_particles: int) -> Tensor:
+        """Reshape a term that varies along particles and batch only to ``(particles, batch)``."""
+        sizes = [1] * -self.particle_dim
+        sizes[0], sizes[self.dim] = num_particles, self.size
+        term = term.expand(torch.broadcast_shapes(term.shape, tuple(sizes)))
+        return term.reshape(num_particles, self.size)
+
     def _check_plate(self, site: dict) -> None:
         for frame in site["cond_indep_stack"]:
-            if frame.name != self.plate or not frame.vectorized:
+            if frame.name != self.name or not frame.vectorized:
                 continue
-            own = self._frame
-            if (frame.dim, frame.size) == (own.dim, own.size) and _scale(frame) == self.scale:
+            if (frame.dim, frame.size, _scale(frame)) == (self.dim, self.size, self.scale):
                 return
             raise ValueError(
-                f"site {site['name']!r} is in a batch plate {self.plate!r} of {_words(frame)}, and "
-                f"other sites in one of {_words(own)}; model and guide need the same plate"
+                f"site {site['name']!r} is in a batch plate {self.name!r} of {_extent(frame)}, and "
+                f"other sites in one of {_extent(self._frame)}; model and guide need the same plate"
             )
         raise ValueError(
-            f"site {site['name']!r} is outside the batch plate {self.plate!r}: it belongs to "
+            f"site {site['name']!r} is outside the batch plate {self.name!r}: it belongs to "
             f"all data at once, so no per-datum weight exists; move it into the plate, or use "
             f"Trace_ELBO"
         )
@@ -134,5 +140,5 @@ def _scale(frame: Any) -> float:
     return (frame.full_size or frame.size) / frame.size
 
 
-def _words(frame: Any) -> str:
+def _extent(frame: Any) -> str:
     return f"{frame.size} data out of {frame.full_size or frame.size} in dimension {frame.dim}"

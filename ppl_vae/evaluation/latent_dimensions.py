@@ -1,4 +1,4 @@
-"""What each latent dimension does: its activity, its KL, and whether the posterior collapsed."""
+"""Activity and KL of each latent dimension, and posterior collapse."""
 
 from __future__ import annotations
 
@@ -10,46 +10,45 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
-from tqdm import tqdm
 
 from ppl_vae.errors import flag, integer, number
-from ppl_vae.evaluation.arguments import Array, Data, arguments
+from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
     check_finite,
-    data_blocks,
     factorises,
     latent_at,
     marginals,
     run_latents,
 )
+from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
-from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.protocols import ModelAndGuide
 
 NO_INFORMATION = 0.1
-"""A posterior whose KL is below so many nats per datum has collapsed, whatever its units' scale."""
+"""A posterior with a KL below so many nats per datum has collapsed, whatever its activity."""
 
 KL_DRAWS = 20_000
-"""So many draws over all data are enough for a mean over data; a large mixture makes each dear."""
+"""Maximal number of draws over all data for the mean KL, each costly under a large mixture."""
 
 
-@dataclass(frozen=True)
-class LatentUnits:
+@dataclass(frozen=True, repr=False)
+class LatentUnits(Result):
     """The D dimensions of a latent.
 
     Args:
         site: the latent's name.
         activity: Var_x(E_q(z|x)[z_d]), shape ``(D,)``.
-        threshold: a dimension is active where its activity is above it.
-        kl: E_x KL(q(z_d|x) ‖ p(z_d)) in nats per datum, shape ``(D,)``; NaN where a
-            one-dimensional marginal has no closed form, see ``kl_missing``.
+        threshold: a dimension is active if its activity is above it.
+        kl: E_x KL(q(z_d|x) ‖ p(z_d)) in nats per datum, shape ``(D,)``; NaN if a one-dimensional
+            marginal has no closed form, see ``kl_missing``.
         kl_standard_error: over data, of the same shape.
-        sums_to_kl: whether the entries of ``kl`` sum to the KL of the ELBO (up to Monte Carlo error
-            where they have one): posterior and prior factorise.
-        kl_missing: why ``kl`` is NaN; None where it is not.
-        collapse: what is wrong, in words; None where nothing seems to be.
+        sums_to_kl: whether ``kl`` sums to the KL of the ELBO (up to Monte Carlo error), as it does
+            if posterior and prior factorise.
+        kl_missing: why ``kl`` is NaN; None if it is not.
+        collapse: a description of posterior collapse; None if there is no sign of it.
     """
 
     site: str
@@ -68,12 +67,25 @@ class LatentUnits:
 
     @property
     def num_active(self) -> int:
-        """How many dimensions are active."""
+        """The number of active dimensions."""
         return int(self.active.sum())
 
     def order(self) -> Tensor:
-        """Return the dimensions with the greatest KL first; by activity where there is no KL."""
+        """Return the dimensions by descending KL, or activity if there is no KL."""
         return (self.activity if self.kl.isnan().any() else self.kl).argsort(descending=True)
+
+    def _rows(self) -> dict[str, object]:
+        order = self.order()[:10]
+        kl, activity = (", ".join(f"{v:.3g}" for v in t[order]) for t in (self.kl, self.activity))
+        total = f"{self.kl.sum():.3g} nats per datum"
+        return {
+            "active dimensions": f"{self.num_active} of {len(self.activity)} of {self.site!r}",
+            "KL": self.kl_missing or (total if self.sums_to_kl else f"{total}, summed over d"),
+            "largest, dimensions": ", ".join(map(str, order.tolist())),
+            "largest, KL": self.kl_missing or f"{kl} nats per datum",
+            "largest, activity": activity,
+            "collapse": self.collapse or "none",
+        }
 
     def __str__(self) -> str:
         of = f"{self.num_active} of {len(self.activity)} latent dimensions are active"
@@ -91,21 +103,21 @@ def latent_units(
     seed: int = 0,
     progress: bool = False,
 ) -> LatentUnits:
-    r"""Measure the activity and the KL of each latent dimension, and warn of a collapse.
+    r"""Estimate the activity and the KL of each latent dimension, and warn of posterior collapse.
 
-    Dimension d is active where Var_x(E_q(z|x)[z_d]) > ``threshold``. The customary 0.01 takes
-    latents of unit scale for granted: it means nothing where a learned prior is far smaller.
+    Dimension d is active if Var_x(E_q(z|x)[z_d]) > ``threshold``. The customary 0.01 assumes
+    latents of unit scale, and is meaningless for a learned prior of a much smaller scale.
 
-    The KL of a dimension, E_x KL(q(z_d|x) ‖ p(z_d)), is exact where both are normal; else a Monte
-    Carlo estimate by one-dimensional marginals, where they have a closed form. In a hierarchy it
-    is that of the layer, E_q [log q(z_d | ...) - log p(z_d | ...)], which may be negative where
-    the model draws the layer below another and the guide above it.
+    The KL of a dimension, E_x KL(q(z_d|x) ‖ p(z_d)), is exact if both are normal; otherwise a Monte
+    Carlo estimate by one-dimensional marginals in closed form. In a hierarchy it is that of the
+    layer, E_q [log q(z_d | ...) - log p(z_d | ...)], which may be negative if the order of the
+    layers differs between model and guide.
 
-    Where the mean of q has no closed form, or depends on other latents, E_q(z|x)[z_d] is averaged
-    over draws, and its variance is the covariance of two independent averages, which the noise of
-    the draws does not bias; it may come out slightly negative. Unobserved labels are set to their
-    likeliest value. As in :func:`ppl_vae.evaluation.kl_decomposition`, weights of sites, such as a
-    β on the KL, change nothing. Where entries are missing, x is what is observed of it.
+    If the mean of q has no closed form, or depends on other latents, E_q(z|x)[z_d] is averaged over
+    draws, and its variance estimated by the covariance of two independent averages, which is
+    unbiased but may be slightly negative. Unobserved labels are set to their most probable value.
+    Weights of sites, such as a β on the KL, have no effect. With missing entries x is what is
+    observed of it.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2; for collapse Bowman et al. 2016
     (arXiv 1511.06349), section 3.1, and Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, which
@@ -117,26 +129,25 @@ def latent_units(
         context: further arguments of the programs, such as labels, of N entries each.
         mask: boolean, of x's shape, True where x is observed; everything if not given.
         threshold: of the activity.
-        num_samples: draws per datum, at least 2, where something has no closed form; for the KL
-            only as many of them as make 20,000 of all data, as these are averaged over data.
-        site: the latent's name, needed where there are several, as ``"z1"`` in a hierarchy.
-        seed: of the draws; the global random state stays as it was.
+        num_samples: draws per datum, at least 2, if something has no closed form; for the KL at
+            most 20,000 over all data.
+        site: the latent's name, required if there are several, as ``"z1"`` in a hierarchy.
+        seed: of the draws; the global random state is unchanged.
         progress: show a progress bar.
 
     Warns:
-        UserWarning: with the text of ``collapse``, where more than half of the dimensions are
-            inactive or the KL is next to nothing.
+        UserWarning: with the text of ``collapse``, if more than half of the dimensions are
+            inactive or the KL is close to 0.
 
     Raises:
-        ValueError: if x does not suit the pair, or holds a single datum.
+        ValueError: if x is incompatible with the pair, or has a single datum.
     """
     owner = "latent_units"
-    check_pair(owner, pair)
     num_samples = integer(owner, "num_samples", num_samples, 2)
     threshold = number(owner, "threshold", threshold, least=0)
     progress = flag(owner, "progress", progress)
-    given = arguments(owner, pair, x, context, mask)
-    count = len(given)
+    inputs = program_inputs(owner, pair, x, context, mask)
+    count = len(inputs)
     if count < 2:
         raise ValueError(
             f"{owner}: x must hold 2 data or more, as activity is a variance over data, got {count}"
@@ -147,14 +158,13 @@ def latent_units(
         torch.no_grad(),
         evaluating(pair.model, pair.guide),
         seeded(owner, seed),
-        tqdm(total=count, desc="latent units", disable=not progress, leave=False) as bar,
+        progress_bar("latent units", count, progress) as bar,
     ):
-        for args, kwargs in data_blocks(given, BLOCK):
+        for args, kwargs in input_blocks(inputs, BLOCK, bar):
             latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
-            mean, kl = _of_batch(pair, args, kwargs, latent, num_samples, kl_samples)
+            mean, kl = _mean_and_kl(pair, args, kwargs, latent, num_samples, kl_samples)
             means.append(mean.double())
             kls.append(kl.double())
-            bar.update(len(args[0]))
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
     activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
@@ -177,7 +187,7 @@ def latent_units(
     return units
 
 
-def _of_batch(
+def _mean_and_kl(
     pair: ModelAndGuide,
     args: tuple[Tensor, ...],
     kwargs: dict[str, Tensor],
@@ -187,32 +197,32 @@ def _of_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return two averages for E_q[z], ``(2, B, D)``, and the KL per dimension, ``(B, D)``."""
     mean = _mean(latent.q)
-    others = latent.before_in_guide | latent.before_in_model
+    others = latent.depends_on
     exact = _exact_kl(latent)
     if exact is None and _why_no_kl(latent.q, latent.p) is not None:
         exact = torch.full_like(latent.z, math.nan)
-    of_mean = 0 if mean is not None and not others else num_samples
-    of_kl = 0 if exact is not None and not others else min(num_samples, kl_samples)
+    mean_draws = 0 if mean is not None and not others else num_samples
+    kl_draws = 0 if exact is not None and not others else min(num_samples, kl_samples)
     averages, kl = latent.z.new_zeros(2, *latent.z.shape), torch.zeros_like(latent.z)
-    for draw in range(max(of_mean, of_kl)):
+    for draw in range(max(mean_draws, kl_draws)):
         z = latent.z
         if draw > 0 and others:
             latent = run_latents("latent_units", pair, args, kwargs)[latent.name]
             z = latent.z
         elif draw > 0:
             z = latent.q.sample()
-        if draw < of_mean:
+        if draw < mean_draws:
             its_mean = _mean(latent.q)
             averages[draw % 2] += z if its_mean is None else its_mean
-        if draw < of_kl:
+        if draw < kl_draws:
             kl += _kl_at(latent, z)
-    if of_mean == 0:
+    if mean_draws == 0:
         assert mean is not None
         averages = torch.stack([mean, mean])
     else:
         counts = torch.tensor([(num_samples + 1) // 2, num_samples // 2]).to(latent.z)
         averages /= counts.reshape(2, 1, 1)
-    return averages, kl / of_kl if exact is None or others else exact
+    return averages, kl / kl_draws if exact is None or others else exact
 
 
 def _mean(q: Distribution) -> Tensor | None:
@@ -223,7 +233,7 @@ def _mean(q: Distribution) -> Tensor | None:
 
 
 def _exact_kl(latent: Latent) -> Tensor | None:
-    """Return the KL of each dimension where it is one of normals that were settled before z."""
+    """Return the KL of each dimension if it is between normals that do not depend on z."""
     q, p = marginals(latent.q), marginals(latent.p)
     if latent.p_is_given and isinstance(q, Normal) and isinstance(p, Normal):
         return kl_divergence(q, p)
@@ -231,7 +241,7 @@ def _exact_kl(latent: Latent) -> Tensor | None:
 
 
 def _kl_at(latent: Latent, z: Tensor) -> Tensor:
-    """Return the KL of each dimension, or a one-draw estimate of it, NaN where there is none."""
+    """Return the KL of each dimension, or a one-draw estimate of it; NaN if unavailable."""
     exact = _exact_kl(latent)
     if exact is not None:
         return exact
@@ -249,7 +259,7 @@ def _why_no_kl(q: Distribution, p: Distribution) -> str | None:
 
 
 def _collapse(site: str, active: Tensor, kl: Tensor, threshold: float) -> str | None:
-    """Say in words what is wrong, if anything."""
+    """Return a description of posterior collapse, if there is any."""
     total, number, inactive = kl.sum().item(), len(active), int((~active).sum())
     remedies = "try a KL warm-up, free bits, or a weaker likelihood network"
     nats = "" if math.isnan(total) else f", KL {total:.3g} nats per datum"
@@ -262,7 +272,7 @@ def _collapse(site: str, active: Tensor, kl: Tensor, threshold: float) -> str | 
     if 2 * inactive > number:
         return (
             f"{inactive} of {number} dimensions of {site!r} are inactive (activity at most "
-            f"{threshold:g}{nats}): the model uses {number - inactive} only. If it should use "
-            f"more, {remedies}; if not, a latent_dim of about {number - inactive} does the same"
+            f"{threshold:g}{nats}): the model uses only {number - inactive}. If it should use "
+            f"more, {remedies}; if not, a latent_dim of about {number - inactive} suffices"
         )
     return None

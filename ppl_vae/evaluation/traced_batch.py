@@ -1,4 +1,4 @@
-"""A pair on some of the data: what its sites are, and how many rows its networks would see."""
+"""A pair on some of the data: its sites, found by running each program once."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_vae.estimators.datum import Datum
+from ppl_vae.estimators.batch_plate import BatchPlate
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
-from ppl_vae.estimators.traces import Program, plate_nesting, sample_sites
-from ppl_vae.evaluation.arguments import Arguments
+from ppl_vae.estimators.log_weights import log_weights
+from ppl_vae.estimators.traces import Runner, plate_nesting, sample_sites
+from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.bits import Kind
-from ppl_vae.evaluation.bounds import MAX_ROWS, check_all_data, scored
+from ppl_vae.evaluation.inputs import MAX_ROWS, ProgramInputs, check_all_data
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.protocols import ModelAndGuide
 
 PLATE = "data"
 """The name of the batch plate."""
 
-_CACHED = 20
+_CPU_FRACTION = 20
 
 
-def row_limit(data: Tensor | Arguments) -> int:
-    """Return how many rows go through the networks at once, for data of this device.
+def row_limit(data: Tensor | ProgramInputs) -> int:
+    """Return how many rows go through the networks at once on the device of the data.
 
-    ``MAX_ROWS`` on an accelerator. A twentieth on a processor, whose cache then holds more of them:
-    it is faster there, and a prior of 500 components keeps to a few hundred MiB.
+    ``MAX_ROWS`` on an accelerator, and a twentieth on a CPU: this is faster, since it fits the
+    cache, and keeps a prior of 500 components to a few hundred MiB.
     """
-    return MAX_ROWS if data.device.type != "cpu" else MAX_ROWS // _CACHED
+    return MAX_ROWS if data.device.type != "cpu" else MAX_ROWS // _CPU_FRACTION
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A pair with the arguments of some of the data, and what one run of each program showed.
+class TracedBatch:
+    """A pair with the arguments of some of the data, and a trace of each program.
 
     Args:
         model: the generative program.
@@ -50,10 +51,10 @@ class Batch:
         model_trace: a run of the model, its latents drawn from the prior.
         guide_trace: a run of the guide.
         particle_dim: the first dimension left of all plates.
-        datum: where the batch is.
+        plate: the batch plate.
         latents: the model's latent sites that are not enumerated.
         enumerated: the sites that model or guide enumerates.
-        combinations: how many joint values the enumerated sites have.
+        combinations: the number of joint values of the enumerated sites.
     """
 
     model: Callable
@@ -64,25 +65,17 @@ class Batch:
     model_trace: Trace
     guide_trace: Trace
     particle_dim: int
-    datum: Datum
+    plate: BatchPlate
     latents: tuple[str, ...]
     enumerated: frozenset[str]
     combinations: int
 
     def __len__(self) -> int:
-        return self.datum.batch_size
-
-    @property
-    def program(self) -> Program:
-        """Model and guide, for running with particles and enumeration."""
-        return Program(self.model, self.guide, self.args, self.kwargs, self.particle_dim)
+        return self.plate.size
 
     @property
     def kind(self) -> Kind | None:
-        """What p(x) is; None if it cannot be told.
-
-        A label that is given, and would be enumerated, is no part of x; nor is a ``pyro.factor``.
-        """
+        """What p(x) is; None if unknown. Given labels and ``pyro.factor`` do not count as x."""
         discrete = {
             _is_discrete(site["fn"])
             for site in sample_sites(self.model_trace)
@@ -97,54 +90,31 @@ class Batch:
         return "mass" if discrete.pop() else "density"
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
-        """Run one program by itself, at the values of a trace where it has them."""
-        program = Program(fn, fn, self.args, self.kwargs, self.particle_dim)
-        return program.run_guide(num_particles, replay=values)
+        """Run one program by itself, replaying the values of a trace if given."""
+        runner = Runner(fn, fn, self.args, self.kwargs, self.particle_dim)
+        return runner.run_guide(num_particles, replay=values)
 
-    def per_particle(self, term: Tensor, num_particles: int) -> Tensor:
-        """Bring a term with nothing left but particles and batch to ``(particles, batch)``."""
-        sizes = [1] * -self.particle_dim
-        sizes[0], sizes[self.datum.batch_dim] = num_particles, len(self)
-        term = term.expand(torch.broadcast_shapes(term.shape, tuple(sizes)))
-        return term.reshape(num_particles, len(self))
-
-
-class Enumerating(Messenger):
-    """Have some sites enumerated in parallel, or sampled, whatever the program says.
-
-    Args:
-        names: the sites.
-        how: ``"parallel"``, or None for sampling.
-    """
-
-    def __init__(self, names: frozenset[str], how: str | None) -> None:
-        super().__init__()
-        self._names = names
-        self._how = how
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self._names:
-            # A new dictionary: the program's own may be shared between its runs.
-            msg["infer"] = {**msg["infer"], "enumerate": self._how}
+    def log_weights(self, num_particles: int) -> Float[Tensor, "particles batch"]:
+        """Return log Σ_y w_y of new particles, enumerated values summed out."""
+        runner = Runner(self.model, self.guide, self.args, self.kwargs, self.particle_dim)
+        weights = log_weights(runner, num_particles=num_particles, plate=PLATE)
+        return weights.summed(num_particles)
 
 
-def batches(
-    owner: str, pair: ModelAndGuide, given: Arguments, rows_per_datum: int
-) -> Iterator[Batch]:
+def traced_batches(
+    owner: str, pair: ModelAndGuide, inputs: ProgramInputs, rows_per_datum: int
+) -> Iterator[TracedBatch]:
     """Yield the pair on some of the data at a time.
 
-    Data times rows per datum times enumerated values are at most ``row_limit``, where one datum
-    alone does not exceed it.
-
-    Raises:
-        ValueError: as :func:`examined` does.
+    Data times rows per datum times enumerated values are at most ``row_limit``, unless a single
+    datum exceeds it. Raises as :func:`traced`.
     """
-    rows = row_limit(given)
-    start, size = 0, max(1, rows // rows_per_datum)
-    while start < len(given):
-        some = given.rows(slice(start, start + size))
-        batch = examined(owner, pair, some.args, dict(some.kwargs), start)
-        fitting = max(1, rows // (rows_per_datum * batch.combinations))
+    limit = row_limit(inputs)
+    start, size = 0, max(1, limit // rows_per_datum)
+    while start < len(inputs):
+        part = inputs.rows(slice(start, start + size))
+        batch = traced(owner, pair, part.args, dict(part.kwargs), start)
+        fitting = max(1, limit // (rows_per_datum * batch.combinations))
         if len(batch) > fitting:
             size = fitting
             continue
@@ -152,20 +122,17 @@ def batches(
         start += len(batch)
 
 
-def examined(
+def traced(
     owner: str, pair: ModelAndGuide, args: tuple, kwargs: dict[str, Any], start: int = 0
-) -> Batch:
-    """Run each program once and return what there is, or raise an error.
-
-    Terms of training are left out, see :func:`ppl_vae.evaluation.bounds.scored`.
+) -> TracedBatch:
+    """Run each program once, without training terms, and check that its weights are of p and q.
 
     Raises:
-        ValueError: if a program does not take an argument, or needs another; if a site of the guide
-            is not in the model or of another shape there, or if a site is scaled, so that the
-            weights would not be those of p and q.
+        ValueError: if a program does not accept an argument, or requires another; if a site of the
+            guide is not in the model or has another shape there, or if a site is scaled.
     """
     Signature(owner, pair.model, pair.guide).check(args, kwargs)
-    model, guide = scored(pair.model, pair.guide)
+    model, guide = without_training_terms(pair.model, pair.guide)
     guide_trace = poutine.trace(Unmasking()(guide)).get_trace(*args, **kwargs)
     model_trace = poutine.trace(Unmasking()(model)).get_trace(*args, **kwargs)
     guide_sites = {site["name"]: site for site in sample_sites(guide_trace)}
@@ -176,13 +143,17 @@ def examined(
     for site in sites:
         if not site["is_observed"]:
             check_enumeration(site)
-    nesting = plate_nesting([guide_trace, model_trace])
-    datum = Datum(PLATE, [model_trace], -nesting - 1)
-    check_all_data(owner, datum.batch_size, len(args[0]))
+    particle_dim = -plate_nesting([guide_trace, model_trace]) - 1
+    plate = BatchPlate(PLATE, [model_trace], particle_dim)
+    check_all_data(owner, plate.size, len(args[0]))
     for site in sites:
-        _check_unscaled(owner, site, datum)
-    enumerated = {site["name"]: site for site in sites if _is_to_be_enumerated(site)}
-    return Batch(
+        _check_unscaled(owner, site, plate)
+    enumerated = {
+        site["name"]: site
+        for site in sites
+        if site["infer"].get("enumerate") == "parallel" and not site["is_observed"]
+    }
+    return TracedBatch(
         model,
         guide,
         args,
@@ -190,8 +161,8 @@ def examined(
         start,
         model_trace,
         guide_trace,
-        -nesting - 1,
-        datum,
+        particle_dim,
+        plate,
         latents=tuple(
             name
             for name, site in model_sites.items()
@@ -205,15 +176,11 @@ def examined(
 
 
 def _is_discrete(fn: Any) -> bool | None:
-    """Tell whether a distribution has masses; None where it does not say what its support is."""
+    """Return whether a distribution has masses; None if it does not declare its support."""
     try:
         return bool(fn.support.is_discrete)
     except NotImplementedError:
         return None
-
-
-def _is_to_be_enumerated(site: dict) -> bool:
-    return site["infer"].get("enumerate") == "parallel" and not site["is_observed"]
 
 
 def _check_counterpart(owner: str, site: dict, counterpart: dict | None) -> None:
@@ -233,10 +200,10 @@ def _check_counterpart(owner: str, site: dict, counterpart: dict | None) -> None
         )
 
 
-def _check_unscaled(owner: str, site: dict, datum: Datum) -> None:
+def _check_unscaled(owner: str, site: dict, plate: BatchPlate) -> None:
     if PLATE not in (frame.name for frame in site["cond_indep_stack"]):
-        return  # a site outside the plate is refused where its density is read
-    factor = torch.as_tensor(site["scale"] / datum.scale)
+        return  # a site outside the plate raises where its density is read
+    factor = torch.as_tensor(site["scale"] / plate.scale)
     if (factor != 1).any():
         raise ValueError(
             f"{owner}: the log-density of site {site['name']!r} is scaled by {factor.tolist()} "

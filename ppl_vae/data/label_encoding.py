@@ -1,4 +1,4 @@
-"""Labels as class numbers: -1 for a datum without one, and the names that classes have."""
+"""Labels encoded as class numbers, -1 for none, with the names of the classes."""
 
 from __future__ import annotations
 
@@ -13,41 +13,39 @@ from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.tensors import as_tensor
 
 UNLABELLED = -1
-"""The class number of a datum without a label."""
+"""The class number of an unlabelled datum."""
 
-# What numpy and pandas make of a missing value, or of -1, in an array of strings.
-_LOST = ("-1", "nan", "NaN", "NaT", "None", "<NA>")
-_FIX = (
-    "give class numbers 0, 1, ... or names, and -1, NaN, None or '' for a datum without its label"
-)
+# Missing values, and -1, as NumPy and pandas convert them to strings.
+_MISSING = ("-1", "nan", "NaN", "NaT", "None", "<NA>")
+_FIX = "give class numbers 0, 1, ... or names, and -1, NaN, None or '' for an unlabelled datum"
 
 
-def numbered(
+def encode_labels(
     labels: Tensor | np.ndarray | Sequence[Any], count: int, classes: Sequence[str] | None
 ) -> tuple[Tensor, tuple[str, ...] | None]:
     """Return a class number for each datum, as int64, and the names of the classes, if any.
 
     Args:
-        labels: whole numbers, floating ones too, or strings, which are numbered in sorted order;
-            -1, NaN, None, an empty string and what a masked array hides are no label.
-        count: of the data.
+        labels: integers, also as floats, or strings, numbered in sorted order; -1, NaN, None, an
+            empty string and an entry hidden by a masked array are no label.
+        count: the number of data.
         classes: the names, in the order of their numbers.
 
     Raises:
-        TypeError: if they are of another kind.
-        ValueError: if they are not as many as the data, a number is negative or not whole, or a
-            label is not among the classes.
+        TypeError: labels of another type.
+        ValueError: another number of labels than data; a label that is fractional, below -1 or not
+            among the classes.
     """
-    names = None if classes is None else _names(classes)
-    y = _listed(labels)
+    names = None if classes is None else _class_names(classes)
+    y = _numbers_or_strings(labels)
     if y.shape != (count,):
         raise ValueError(
-            f"labels must have shape ({count},), got {_described(y)}; give one label for each datum"
+            f"labels must have shape ({count},), got {_describe(y)}; give one label for each datum"
         )
     if isinstance(y, np.ndarray):
-        y, names = _of_names(y, names)
+        y, names = _encode_strings(y, names)
     else:
-        y = _of_numbers(y)
+        y = _encode_numbers(y)
     if names is not None and int(y.max()) >= len(names):
         raise ValueError(
             f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}; "
@@ -56,12 +54,12 @@ def numbered(
     return y, names
 
 
-def _listed(labels: Any) -> Tensor | np.ndarray:
-    """Return numbers as a tensor, NaN where there is none, and names as an array of strings."""
+def _numbers_or_strings(labels: Any) -> Tensor | np.ndarray:
+    """Return numbers as a tensor, with -1 or NaN for none, or an array of strings."""
     if isinstance(labels, Tensor):
         return labels
     if isinstance(labels, (list, tuple)):
-        labels = np.array([*labels, None], dtype=object)[:-1]  # never of two dimensions
+        labels = np.array([*labels, None], dtype=object)[:-1]  # always of one dimension
     if not isinstance(labels, np.ndarray):
         raise TypeError(
             f"labels must be a tensor, an array or a list, got {type(labels).__name__}; {_FIX}"
@@ -78,7 +76,7 @@ def _listed(labels: Any) -> Tensor | np.ndarray:
     if labels.dtype.kind == "T":  # of variable length
         labels = labels.astype(object)
     if labels.dtype.kind == "O":
-        labels = _of_objects(labels)
+        labels = _convert_objects(labels)
     if labels.dtype.kind == "U":
         return labels if hidden is None else np.where(hidden, "", labels)
     y = as_tensor("labels", labels)
@@ -88,8 +86,8 @@ def _listed(labels: Any) -> Tensor | np.ndarray:
     return y.masked_fill(torch.from_numpy(hidden), UNLABELLED)
 
 
-def _of_objects(labels: np.ndarray) -> np.ndarray:
-    """Return strings, or numbers, of an array of Python objects."""
+def _convert_objects(labels: np.ndarray) -> np.ndarray:
+    """Return an array of Python objects as one of strings or of numbers."""
     flat = labels.reshape(-1).tolist()
     absent = [v is None or (isinstance(v, float) and v != v) for v in flat]
     kinds = {type(v) for v, none in zip(flat, absent, strict=True) if not none}
@@ -99,13 +97,13 @@ def _of_objects(labels: np.ndarray) -> np.ndarray:
     if all(issubclass(k, (int, float, np.integer, np.floating)) and k is not bool for k in kinds):
         numbers = [UNLABELLED if none else v for v, none in zip(flat, absent, strict=True)]
         return np.array(numbers).reshape(labels.shape)
-    came = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"labels must be all strings or all numbers, got {reason(came)}; {_FIX}")
+    got = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"labels must be all strings or all numbers, got {reason(got)}; {_FIX}")
 
 
-def _of_numbers(y: Tensor) -> Tensor:
+def _encode_numbers(y: Tensor) -> Tensor:
     if y.dtype == torch.bool or y.is_complex():
-        raise TypeError(f"labels must be whole numbers or strings, got {_described(y)}; {_FIX}")
+        raise TypeError(f"labels must be whole numbers or strings, got {_describe(y)}; {_FIX}")
     if y.is_floating_point():
         y = y.where(~y.isnan(), UNLABELLED)
         wrong = y[(y != y.floor()) | y.isinf()]
@@ -117,16 +115,16 @@ def _of_numbers(y: Tensor) -> Tensor:
     return y
 
 
-def _of_names(
+def _encode_strings(
     y: np.ndarray, names: tuple[str, ...] | None
 ) -> tuple[Tensor, tuple[str, ...] | None]:
     found, index = np.unique(y, return_inverse=True)
     known = [str(name) for name in found if name]
     for name in known:
-        if name in _LOST and name not in (names or ()):
+        if name in _MISSING and name not in (names or ()):
             raise ValueError(
-                f"labels have {name!r} among strings, which may stand for a missing one; give '' "
-                f"there, or name it in classes= if it is a class"
+                f"labels have the string {name!r}, which may mean a missing label; give '' there, "
+                f"or name it in classes= if it is a class"
             )
         if names is not None and name not in names:
             raise ValueError(
@@ -134,12 +132,12 @@ def _of_names(
                 f"classes="
             )
     names = tuple(known) if names is None else names
-    numbers = {name: number for number, name in enumerate(names)}
-    place = torch.tensor([numbers.get(str(name), UNLABELLED) for name in found])
-    return place[torch.from_numpy(index.reshape(-1))], names or None
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = torch.tensor([number_of.get(str(name), UNLABELLED) for name in found])
+    return numbers[torch.from_numpy(index.reshape(-1))], names or None
 
 
-def _names(classes: Sequence[str]) -> tuple[str, ...]:
+def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
     fix = "give the distinct names of the classes, in the order of their numbers"
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise TypeError(f"classes must be a sequence of strings, got {describe(classes)}; {fix}")
@@ -151,7 +149,7 @@ def _names(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(name) for name in classes)
 
 
-def _described(y: Tensor | np.ndarray) -> str:
+def _describe(y: Tensor | np.ndarray) -> str:
     if isinstance(y, Tensor):
         return describe(y)
     return f"an array of shape {y.shape} and dtype {y.dtype}"

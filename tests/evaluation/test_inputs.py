@@ -75,7 +75,7 @@ def called(name, pair, x, *context, **named):
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_whatever_data_come_as_the_numbers_are_the_same(name, float64):
+def test_results_do_not_depend_on_the_kind_of_data(name, float64):
     pair, data = vae("mixture"), Dataset(GREY, Y)
     once = data.binarised(seed=0)
     x = once.tensor()
@@ -102,7 +102,7 @@ def test_whatever_data_come_as_the_numbers_are_the_same(name, float64):
     assert torch.equal(called(name, pair, x.numpy(), mask=MASK.numpy()), expected)
 
 
-def test_labels_are_given_to_programs_that_take_them_and_not_to_those_that_find_them(float64):
+def test_labels_are_passed_unless_the_pair_infers_them(float64):
     data = Dataset(GREY, Y)
     x = data.binarised().tensor()
     pair = conditional()
@@ -118,7 +118,7 @@ def test_labels_are_given_to_programs_that_take_them_and_not_to_those_that_find_
     assert torch.equal(called("elbo_terms", pair, loader), called("elbo_terms", pair, x, Y))
 
 
-def test_values_of_other_likelihoods_and_programs_are_as_they_are(float64):
+def test_only_likelihoods_of_0_and_1_binarise(float64):
     data = Dataset(GREY.reshape(N, 1, 2, D // 2))
     pair = vae(likelihood="normal")
     assert torch.equal(called("elbo_terms", pair, data), called("elbo_terms", pair, GREY.double()))
@@ -172,10 +172,14 @@ def test_accuracy_takes_the_labels_of_data_and_grey_values_as_they_are(float64):
 
 
 REFUSED = {
-    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "says itself what is observed"),
+    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "has its own mask"),
     "labels beside": (lambda d: ((d, Y), {}), TypeError, "has labels"),
     "few labels": (lambda d: ((Dataset(GREY), Y[1:]), {}), ValueError, "12 data, but a further"),
-    "beside batches": (lambda d: ((d.batches(5), Y), {}), TypeError, "batches bring all"),
+    "beside batches": (
+        lambda d: ((d.batches(5), Y), {}),
+        TypeError,
+        "batches, which contain everything",
+    ),
     "a mask beside batches": (lambda d: ((d.batches(5),), {"mask": MASK}), TypeError, "got mask="),
     "a name": (lambda d: (("digits",), {}), TypeError, "ppl_vae.data.load"),
     "a number": (lambda d: ((3,), {}), TypeError, "x must be a Dataset, its batches"),
@@ -183,10 +187,10 @@ REFUSED = {
     "one batch": (lambda d: (({"x": GREY},), {}), TypeError, "must not be a mapping"),
     "no batch": (lambda d: (([],), {}), ValueError, "got none"),
     "numbers": (lambda d: (([1.0],), {}), TypeError, "every batch must be"),
-    "too many": (lambda d: (([(GREY, Y)],), {}), ValueError, "nothing would use"),
+    "too many": (lambda d: (([(GREY, Y)],), {}), ValueError, "unused"),
     "unlike": (lambda d: (([GREY, GREY[:, 1:]],), {}), ValueError, "must be alike"),
-    "steps": (lambda d: ((SemiSupervised(d, [0]),), {}), TypeError, "steps of training"),
-    "a weight": (lambda d: (([Part("x", (GREY,), 2.0)],), {}), TypeError, "steps of training"),
+    "steps": (lambda d: ((SemiSupervised(d, [0]),), {}), TypeError, "training steps"),
+    "a weight": (lambda d: (([Part("x", (GREY,), 2.0)],), {}), TypeError, "training steps"),
     "grey": (lambda d: ((d.tensor().numpy(),), {}), ValueError, "outside the support"),
     "objects": (lambda d: ((np.array([["a"]]),), {}), TypeError, "numeric array"),
     "not in [0, 1]": (lambda d: ((Dataset(3 * GREY),), {}), ValueError, "outside the support"),
@@ -195,14 +199,14 @@ REFUSED = {
 
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_data_or_comes_twice_is_refused(case):
+def test_other_and_duplicate_data_raise(case):
     arguments, error, message = REFUSED[case]
     given, named = arguments(Dataset(GREY, Y))
     with pytest.raises(error, match=message):
         evaluation.elbo_terms(vae(), *given, **named)
 
 
-def test_a_data_set_is_not_drawn_as_a_whole(monkeypatch):
+def test_a_data_set_is_drawn_in_batches(monkeypatch):
     sizes = []
     draw = Dataset.draw
 
@@ -242,7 +246,7 @@ def test_items_and_slices():
 
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("index", ["x", torch.arange(3), 1.5])
-def test_other_indices_are_refused(index):
+def test_invalid_indices_raise(index):
     with pytest.raises(TypeError, match=r"integer or a slice.*subset"):
         Dataset(GREY)[index]
 
@@ -277,7 +281,7 @@ ENCODED = {
 
 @pytest.mark.parametrize("name", ENCODED)
 @pytest.mark.parametrize("mask", [None, MASK])
-def test_encode_takes_a_data_set_in_parts(name, mask, float64, monkeypatch):
+def test_encode_takes_a_data_set_in_batches(name, mask, float64, monkeypatch):
     make, context = ENCODED[name]
     pair, data = make(), Dataset(GREY, Y, mask=mask)
     drawn_for = Dataset.drawn_for
@@ -294,7 +298,7 @@ def test_encode_takes_a_data_set_in_parts(name, mask, float64, monkeypatch):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_encode_refuses_what_a_data_set_brings_itself():
+def test_encode_refuses_what_a_data_set_contains():
     pair, data = ssvae(), Dataset(GREY, Y)
     with pytest.raises(TypeError, match="encode: y cannot be given with"):
         pair.encode(data, Y)
@@ -310,7 +314,7 @@ def test_encode_refuses_what_a_data_set_brings_itself():
     assert torch.allclose(pair.encode(Dataset(GREY), Y), pair.encode(x, Y), atol=1e-6)
 
 
-def test_values_that_are_0_and_1_already_are_not_drawn(float64):
+def test_binary_values_are_not_binarised_again(float64):
     data = Dataset(GREY, Y)
     found = []
     for scale in (1.0, 255):

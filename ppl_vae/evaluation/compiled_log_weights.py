@@ -1,4 +1,4 @@
-"""Importance weights from compiled graphs, which live as long as their programs."""
+"""Importance weights from compiled graphs, cached per pair."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ppl_vae.compilation import CompiledFunction
-from ppl_vae.evaluation.programs import Batch
-from ppl_vae.evaluation.weights import summed_log_weights
+from ppl_vae.evaluation.traced_batch import TracedBatch
 from ppl_vae.protocols import ModelAndGuide
 
-# model -> guide -> graphs. Nothing in there keeps a program alive, and a pair that is copied or
-# written to a file knows nothing of it.
+# model -> guide -> graphs. Weak, so that it keeps no program alive and is not part of a copy or a
+# saved pair.
 _graphs: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-class CompiledWeights:
-    """The log weights of two programs from graphs, as ``ppl_vae.compilation`` has them.
-
-    Graphs do not check values: what comes before them does.
+class CompiledLogWeights:
+    """The log weights of two programs from compiled graphs, which do not validate values.
 
     Args:
         model: the generative program; not kept alive.
@@ -31,7 +28,7 @@ class CompiledWeights:
     """
 
     def __init__(self, model: nn.Module, guide: nn.Module) -> None:
-        self._batch: Batch | None = None
+        self._batch: TracedBatch | None = None
         self._num_particles = 0
         programs = {"model": model, "guide": guide}
         self._compiled = CompiledFunction(
@@ -39,31 +36,31 @@ class CompiledWeights:
         )
 
     @classmethod
-    def of(cls, pair: ModelAndGuide) -> CompiledWeights:
-        """Return those of a pair, with the graphs that earlier calls have made."""
+    def of(cls, pair: ModelAndGuide) -> CompiledLogWeights:
+        """Return those of a pair, with the graphs of earlier calls."""
         model, guide = pair.model, pair.guide
-        of_model = _graphs.setdefault(model, WeakIdKeyDictionary())
-        if guide not in of_model:
-            of_model[guide] = cls(model, guide)
-        return of_model[guide]
+        guides = _graphs.setdefault(model, WeakIdKeyDictionary())
+        if guide not in guides:
+            guides[guide] = cls(model, guide)
+        return guides[guide]
 
-    def ready(self, batch: Batch, num_particles: int) -> Callable[[], Tensor]:
-        """Return a sampler of log weights: those of new particles at each call.
+    def sampler(self, batch: TracedBatch, num_particles: int) -> Callable[[], Tensor]:
+        """Return a sampler of the log weights of new particles.
 
-        It runs :func:`summed_log_weights` as it is, after a warning, where there is no graph.
+        Without a graph, after a warning, it is :meth:`TracedBatch.log_weights`.
         """
         tensors = (*batch.args, *batch.kwargs.values())
-        # Known while a graph is made, and no longer: a batch holds the programs.
+        # Kept only while tracing, since a batch holds the programs.
         self._batch, self._num_particles = batch, num_particles
         try:
-            draw = self._compiled.prepare(
+            draw = self._compiled.sampler(
                 *tensors,
                 constants=(num_particles, len(batch.args), tuple(batch.kwargs), batch.particle_dim),
             )
         finally:
             self._batch = None
         if self._compiled.failed:
-            return partial(summed_log_weights, batch, num_particles)
+            return partial(batch.log_weights, num_particles)
 
         def weights() -> Tensor:
             (log_w,) = draw()
@@ -76,6 +73,6 @@ class CompiledWeights:
         batch = self._batch
         assert batch is not None
         args, others = tensors[: len(batch.args)], tensors[len(batch.args) :]
-        some = replace(batch, args=args, kwargs=dict(zip(batch.kwargs, others, strict=True)))
+        traced = replace(batch, args=args, kwargs=dict(zip(batch.kwargs, others, strict=True)))
         with pyro.validation_enabled(False):
-            return (summed_log_weights(some, self._num_particles),)
+            return (traced.log_weights(self._num_particles),)

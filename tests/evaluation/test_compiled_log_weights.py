@@ -14,9 +14,10 @@ from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, binary, s
 from pairs import observations as seen
 from torch import nn
 
-from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.compilation import NotCompiledWarning, compiled_function
+from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.evaluation import likelihood, log_likelihood
-from ppl_vae.evaluation.compiled_weights import _graphs
+from ppl_vae.evaluation.compiled_log_weights import _graphs
 from ppl_vae.report import report
 from ppl_vae.testing import LinearGaussian
 
@@ -27,28 +28,30 @@ FIELDS = ("log_px", "standard_error", "ess", "pareto_k")
 
 @pytest.fixture
 def made(request, monkeypatch):
-    """Run traced graphs as they are, not through Inductor, and keep them."""
+    """Run traced graphs as they are, not through Inductor, and keep the parts of each."""
     kept = []
 
-    def compiled(graph, **options):
-        kept.append(graph)
-        return graph
+    def recorded(traced):
+        kept.append(invariant_split(traced))
+        return kept[-1]
 
-    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(compiled_function, "invariant_split", recorded)
     return kept
 
 
 @pytest.fixture
 def run_as_they_are(monkeypatch):
-    """Record the sizes of what is weighed through Pyro's handlers, not by a graph."""
+    """Record the sizes of chunks that run through Pyro's handlers, not as a graph."""
     sizes = []
 
-    def recorded(batch, num_particles):
-        sizes.append((len(batch), num_particles))
-        return summed(batch, num_particles)
+    def recorded(chunks, batch, size, number):
+        found = uncompiled(chunks, batch, size, number)
+        sizes.extend([(len(batch), size)] * found)
+        return found
 
-    summed = likelihood.summed_log_weights
-    monkeypatch.setattr(likelihood, "summed_log_weights", recorded)
+    uncompiled = likelihood._Chunks._uncompiled
+    monkeypatch.setattr(likelihood._Chunks, "_uncompiled", recorded)
     return sizes
 
 
@@ -113,7 +116,7 @@ IN_SHORT = {
 @pytest.mark.parametrize(
     "name", [n if n in IN_SHORT else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
 )
-def test_the_same_on_the_same_draws(name, made, float64):
+def test_equals_the_uncompiled_result_on_the_same_draws(name, made, float64):
     pair, *args = CASES[name]()
     with pyro.validation_enabled(False):
         compare(pair, *args, num_samples=70, chunk_size=30, rtol=1e-10)
@@ -148,7 +151,7 @@ def test_labels_and_conditions_are_inputs(made, float64):
     assert len(made) == 4
 
 
-def test_parameters_may_change_and_nothing_is_made_anew(made, run_as_they_are, float64):
+def test_a_graph_reads_changed_parameters(made, run_as_they_are, float64):
     pair, x = vae(prior="mixture"), binary(4)
     options = {"num_samples": 60, "chunk_size": 20}
     optimizer = torch.optim.Adam(pair.parameters(), lr=0.1)
@@ -168,7 +171,7 @@ def test_parameters_may_change_and_nothing_is_made_anew(made, run_as_they_are, f
     assert run_as_they_are == []
 
 
-def test_changed_attributes_and_modules_are_noticed(made, float64):
+def test_changed_attributes_and_modules_need_a_new_graph(made, float64):
     class Tempered(nn.Module):
         factor = 1.0
 
@@ -197,7 +200,7 @@ def test_changed_attributes_and_modules_are_noticed(made, float64):
     assert len(set(found)) == len(made) == 5
 
 
-def test_the_guide_may_be_another(made, float64):
+def test_another_guide_has_its_own_graph(made, float64):
     one, x = vae(), binary(3)
     pair = Programs(None, None)
     pair.model = one.model
@@ -210,7 +213,7 @@ def test_the_guide_may_be_another(made, float64):
 # --- which sizes ----------------------------------------------------------------------------------
 
 
-def test_all_chunks_of_full_batches_are_from_one_graph(made, run_as_they_are, float64):
+def test_one_graph_serves_all_chunks_of_full_batches(made, run_as_they_are, float64):
     pair, x = vae(), binary(25)  # 10, 10 and 5 data
     with pyro.validation_enabled(False):
         evaluated(pair, x, num_samples=1001, compile=True)
@@ -230,7 +233,7 @@ def test_a_call_with_few_data_is_compiled(made, run_as_they_are, float64):
     assert len(made) == 2
 
 
-def test_values_are_checked_in_the_first_chunk(made, run_as_they_are, float64):
+def test_values_are_validated_in_the_first_chunk(made, run_as_they_are, float64):
     pair, x = vae(), binary(25)
     evaluated(pair, x, num_samples=1000, compile=True)
     assert run_as_they_are[0] == (10, 100)
@@ -243,7 +246,7 @@ def test_values_are_checked_in_the_first_chunk(made, run_as_they_are, float64):
         log_likelihood(pair, later, num_samples=1000, compile=True)
 
 
-def test_what_is_drawn_in_one_chunk_needs_no_graph(made):
+def test_a_single_chunk_needs_no_graph(made):
     compare(vae(), binary(3), num_samples=70, rtol=0)
     assert made == []
 
@@ -262,7 +265,7 @@ def test_every_sample_counts_once(num_samples, chunk_size, made, float64):
         torch.testing.assert_close(result.log_px, oracle.log_px(x).detach())
 
 
-def test_a_report_passes_it_on(monkeypatch, tmp_path):
+def test_a_report_compiles_on_request(monkeypatch, tmp_path):
     def called(pair, *args, **options):
         raise RuntimeError(f"compile={options['compile']}")
 
@@ -304,7 +307,7 @@ def test_a_program_that_reads_values_runs_uncompiled(float64):
     assert_same(evaluated(pair, x, compile=True, **options), expected, 0)  # and says it once
 
 
-def test_what_a_compiler_warns_of_is_no_failure(monkeypatch, float64):
+def test_compiler_warnings_are_not_failures(monkeypatch, float64):
     def warns(graph, **options):
         def run(*xs):
             if len(calls) == 0:
@@ -347,7 +350,7 @@ def with_factor(term):
     return Programs(model, guide)
 
 
-def test_weights_of_zero_go_into_graphs(made, float64):
+def test_weights_of_zero_are_traced(made, float64):
     pair = with_factor(lambda x, z: torch.where(z > 0, 0 * z, -torch.inf))
     with pyro.validation_enabled(False):
         compare(pair, torch.zeros(4), num_samples=60, chunk_size=20, rtol=1e-10)
@@ -378,14 +381,14 @@ def test_a_pair_that_is_dropped_is_collected_with_its_graphs(name, made, float64
     before = kept()
     compare(pair, *args, num_samples=60, chunk_size=20, rtol=1e-10)
     assert kept() == before + 1
-    parts = [weakref.ref(made.pop())]
+    parts = list(map(weakref.ref, made.pop()))
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     del pair
     assert kept() == before
     assert [ref() for ref in [*inside, *parts] if ref() is not None] == []
 
 
-def test_programs_that_lead_to_themselves_are_collected(made, float64):
+def test_programs_in_a_reference_cycle_are_collected(made, float64):
     pair = with_factor(lambda x, z: -z.square())
     pair.model.itself = [pair]
     pair.guide.itself = pair.model.register_forward_hook(lambda *_: None)
@@ -400,7 +403,7 @@ def test_programs_that_lead_to_themselves_are_collected(made, float64):
 
 
 @pytest.mark.inductor
-def test_what_inductor_makes_is_the_same_and_is_collected():
+def test_inductor_gives_the_same_result_and_is_collected():
     pair, before = vae("mixture", "full rank"), kept()
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     compare(pair, binary(3), num_samples=60, chunk_size=20, rtol=1e-5)
@@ -410,7 +413,7 @@ def test_what_inductor_makes_is_the_same_and_is_collected():
     assert [ref() for ref in inside if ref() is not None] == []
 
 
-def test_copies_know_nothing_of_graphs(made, float64):
+def test_copies_and_pickles_contain_no_graphs(made, float64):
     pair, x = vae(prior="mixture"), binary(3)
     names = [set(vars(module)) for module in pair.modules()]
     state = copy.deepcopy(pair.state_dict())

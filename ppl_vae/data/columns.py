@@ -1,0 +1,163 @@
+"""The columns of a data set (values, labels, mask), validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from ppl_vae.data.checks import check_values, default_scale, observed, with_supported_dtype
+from ppl_vae.data.dequantisation import check_dequantised, count_levels
+from ppl_vae.data.label_encoding import encode_labels
+from ppl_vae.errors import describe, number
+from ppl_vae.tensors import as_tensor
+
+if TYPE_CHECKING:  # the types after __post_init__
+    _Values = Tensor
+    _Labels = Tensor
+    _Classes = tuple[str, ...]
+    _Scale = int | float
+else:  # the types that __init__ accepts
+    _Values = Tensor | np.ndarray
+    _Labels = Tensor | np.ndarray | Sequence[object]
+    _Classes = Sequence[str]
+    _Scale = int | float | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Columns:
+    """What a :class:`~ppl_vae.data.Dataset` holds; the arguments are described there."""
+
+    values: _Values
+    labels: _Labels | None = None
+    name: str = "data"
+    _: KW_ONLY
+    scale: _Scale = None  # type: ignore[assignment]
+    mask: _Values | None = None
+    classes: _Classes | None = None
+    conversions: tuple[str, ...] = ()
+    _scale_is_default: bool = field(default=False, repr=False)
+    dequantised_levels: int | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            values: Tensor | np.ndarray,
+            labels: Tensor | np.ndarray | Sequence[object] | None = None,
+            name: str = "data",
+            *,
+            scale: int | float | None = None,
+            mask: Tensor | np.ndarray | None = None,
+            classes: Sequence[str] | None = None,
+            conversions: tuple[str, ...] = (),
+            dequantised_levels: int | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        for name in ("values", "mask"):
+            if isinstance(array := getattr(self, name), np.ndarray):
+                self._set(name, as_tensor(name, array))
+        self._set("values", with_supported_dtype(self.values))
+        if isinstance(self.mask, Tensor):
+            self._set("mask", self.mask.to(self.values.device))
+        if self.scale is None:
+            self._set("scale", default_scale(self.values, self.mask))
+            self._set("_scale_is_default", True)
+        check_values(self.values, self.scale, self.mask)
+        self._set("scale", number("", "scale", self.scale, above=0))
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {describe(self.name)}")
+        if self.dequantised_levels is not None:
+            seen = observed(self.values, self.mask)
+            levels = check_dequantised(seen, self.scale, self.dequantised_levels, self.name)
+            self._set("dequantised_levels", levels)
+        if self.labels is not None:
+            labels, classes = encode_labels(self.labels, len(self), self.classes)
+            self._set("labels", labels.to(self.values.device))
+            self._set("classes", classes)
+        elif self.classes is not None:
+            raise ValueError(f"classes name the labels, and {self.name!r} has none; give labels=")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state to copy or pickle, with views replaced by copies.
+
+        torch writes the whole storage of a view.
+        """
+        state = dict(vars(self))
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                is_view = value.numel() * value.element_size() < value.untyped_storage().nbytes()
+                state[name] = value.clone() if is_view else value
+        return state
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one item, before flattening."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """The number of named classes, else the largest label plus one.
+
+        Raises ValueError without labels.
+        """
+        if self.classes is not None:
+            return len(self.classes)
+        return int(self.required_labels("num_classes").max()) + 1
+
+    @property
+    def labelled(self) -> Bool[Tensor, " data"]:
+        """True for the items that have a label: ``dataset.subset(dataset.labelled)``."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.values.device)
+        return self.labels >= 0
+
+    @property
+    def levels(self) -> int:
+        """The number of grey levels of integer data, scale + 1.
+
+        Raises ValueError unless the values are integers 0, ..., scale.
+        """
+        return count_levels(observed(self.values, self.mask), self.scale, self.name)
+
+    def required_labels(self, owner: str) -> Tensor:
+        """Return the labels; raise ValueError, in the name of ``owner``, if no item has one."""
+        if self.labels is None or not self.labelled.any():
+            got = "None" if self.labels is None else f"none for all {len(self)} items"
+            raise ValueError(f"{owner}: {self.name!r} must have labels, got {got}; give labels=")
+        return self.labels
+
+    def values_at(self, index: Integer[Tensor, " batch"]) -> Tensor:
+        """Return a copy of the stored values at ``index``."""
+        # Whole rows at once: many times faster than values[index].
+        return self.values.index_select(0, self._from_start(index))
+
+    def mask_at(
+        self,
+        index: Integer[Tensor, " batch"],
+        *,
+        flat: bool = True,
+        device: torch.device | str | None = None,
+    ) -> Bool[Tensor, " batch *event"] | None:
+        """Return the mask at ``index``, of the shape that `Dataset.draw` gives x; None if none."""
+        if self.mask is None:
+            return None
+        rows = self.mask.index_select(0, self._from_start(index))
+        return (rows.flatten(1) if flat else rows).to(device=device)
+
+    def _from_start(self, index: Tensor) -> Tensor:
+        """Return indices on the values' device, negative ones counted from the start."""
+        index = index.to(self.values.device, torch.int64)
+        return torch.where(index < 0, index + len(self), index)

@@ -1,0 +1,61 @@
+"""Data sets in words: one line for ``repr``, a table for notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+
+from ppl_vae.data.columns import Columns
+from ppl_vae.errors import reason
+
+
+def one_line(data: Columns) -> str:
+    """Return the ``repr`` of a data set."""
+    parts = [
+        repr(data.name),
+        f"{len(data)} x {data.event_shape}",
+        f"{data.values.dtype} / {data.scale:g}",
+        _classes(data),
+    ]
+    if data.mask is not None:
+        parts.append(f"{_missing(data)} missing")
+    if data.dequantised_levels is not None:
+        parts.append(f"dequantised from {data.dequantised_levels} levels")
+    conversions = "".join(f"; {conversion}" for conversion in data.conversions)
+    return f"Dataset({', '.join(parts)}{conversions})"
+
+
+def html_table(data: Columns) -> str:
+    """Return the table that a notebook shows for a data set."""
+    rows = {
+        "items": f"{len(data):,}",
+        "shape": str(data.event_shape),
+        "values": f"{str(data.values.dtype).removeprefix('torch.')} / {data.scale:g}",
+        "labels": _classes(data),
+        "missing": _missing(data),
+    }
+    if data.dequantised_levels is not None:
+        rows["dequantised"] = f"from {data.dequantised_levels} levels"
+    if data.conversions:
+        rows["conversions"] = "; ".join(data.conversions)
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{name}</th>"
+        f"<td style='text-align:left'>{escape(reason(text))}</td></tr>"
+        for name, text in rows.items()
+    )
+    return f"<table><caption>Dataset {escape(reason(repr(data.name)))}</caption>{cells}</table>"
+
+
+def _missing(data: Columns) -> str:
+    if data.mask is None:
+        return "none"
+    return f"{100 * (1 - data.mask.double().mean().item()):.3g} %"
+
+
+def _classes(data: Columns) -> str:
+    unlabelled = len(data) - int(data.labelled.sum())
+    if unlabelled == len(data) and data.classes is None:
+        return "no labels"
+    text = f"{data.num_classes} classes"
+    if data.classes is not None:
+        text += f" ({reason(', '.join(data.classes))})"
+    return text + (f", {unlabelled} without a label" if unlabelled else "")
