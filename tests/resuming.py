@@ -5,6 +5,8 @@ from itertools import chain
 
 import torch
 
+EPOCHS = 3
+
 
 def saved(state: dict) -> dict:
     """The state, written and read as plain data."""
