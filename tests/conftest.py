@@ -64,3 +64,10 @@ def as_users_see_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def little_tuning(monkeypatch):
+    """Tune the step sizes of annealed importance sampling in a few transitions."""
+    monkeypatch.setattr("ppl_vae.evaluation.annealing._WARM_UP", 1)
+    monkeypatch.setattr("ppl_vae.evaluation.annealing._FEWEST_TUNED", 3)

@@ -4,7 +4,7 @@ The right values are formulas in numpy's float64, and for masses that are differ
 decimal digits. A new part is one line in the table.
 """
 
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def decimals(array):
 def logistics(part, outputs, x):
     parameters = outputs.reshape(len(x), 3, -1, D)
     total = []
-    with localcontext(prec=40):
+    with localcontext(Context(prec=40)):
         for row, levels in zip(parameters, np.rint(x * (LEVELS - 1)), strict=True):
             log_p = Decimal(0)
             for d, k in enumerate(levels.astype(int).tolist()):
@@ -117,7 +117,7 @@ def log_mixture(logits, factors):
 def logistics_rgb(part, outputs, x):
     m = part.components
     total = []
-    with localcontext(prec=40):
+    with localcontext(Context(prec=40)):
         for out, image in zip(outputs, x, strict=True):
             log_p = Decimal(0)
             for h, w in np.ndindex(image.shape[1:]):
@@ -140,7 +140,7 @@ def logistics_rgb(part, outputs, x):
 def counts(mass, r=lambda part, outputs: ()):
     def oracle(part, outputs, x):
         mean, rest = scale(outputs[..., :D]), r(part, outputs)
-        with localcontext(prec=60):
+        with localcontext(Context(prec=60)):
             args = np.broadcast_arrays(x, mean, *rest)
             each = [
                 float(mass(*row)) for row in zip(*(a.ravel().tolist() for a in args), strict=True)

@@ -29,7 +29,6 @@ from ppl_vae import (
     training,
 )
 from ppl_vae.estimators import ImportanceWeightedELBO
-from ppl_vae.evaluation import annealing
 from ppl_vae.module_modes import evaluating
 
 
@@ -195,13 +194,6 @@ def applies(kind, function):
 
 
 CASES = [(k, f) for k in PAIRS for f in METHODS | EVALUATION if applies(k, f)]
-
-
-@pytest.fixture
-def little_tuning(monkeypatch):
-    """Tune step sizes in a few transitions."""
-    monkeypatch.setattr(annealing, "_WARM_UP", 1)
-    monkeypatch.setattr(annealing, "_FEWEST_TUNED", 3)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -29,7 +29,7 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
-@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.usefixtures("as_users_see_it", "little_tuning")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
@@ -93,6 +93,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.usefixtures("little_tuning")
 def test_examples_in_docstrings_run(name):
     module = __import__(name, fromlist=["_"])
     namespace = {"torch": __import__("torch"), **vars(module)}

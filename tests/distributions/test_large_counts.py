@@ -1,6 +1,6 @@
 """Masses of counts of any size, against sums of logarithms in 60 decimal digits."""
 
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
 import pyro.distributions as dist
@@ -55,7 +55,7 @@ def grid(dtype):
 def assert_near(result, oracle, relative, *arguments):
     """Compare element by element; the oracle sees the very numbers that the mass was given."""
     arguments = torch.broadcast_tensors(*arguments)
-    with localcontext(prec=60):
+    with localcontext(Context(prec=60)):
         for got, *given in zip(*(t.flatten().tolist() for t in (result, *arguments)), strict=True):
             right = oracle(*given)
             assert abs(Decimal(got) - right) <= Decimal(relative) * abs(right), (given, got, right)
@@ -118,7 +118,7 @@ def test_gradients_in_the_dispersion(dtype):
     for value in (1e-3, 0.5, 7.9, 8.1, 16.1, 1e3, 1e6):
         r = torch.full_like(x, value).requires_grad_()
         NegativeBinomial(r, mean=mean).log_prob(x).sum().backward()
-        with localcontext(prec=60):
+        with localcontext(Context(prec=60)):
             h = Decimal(r[0].item()) * Decimal("1e-10")
             for got, *given in zip(r.grad, x, mean, r, strict=True):
                 k, m, at = (Decimal(t.item()) for t in given)
