@@ -64,7 +64,7 @@ class EvaluationData:
             shape = source.shape if isinstance(source, Tensor) else None
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
                 raise ValueError(
-                    f"report: mask must be boolean and of the shape of a tensor data, got "
+                    f"report: mask must be boolean and of the shape of data, a tensor, got "
                     f"{describe(mask)}; give a Dataset its mask: Dataset(x, mask=mask)"
                 )
         index = torch.arange(total)

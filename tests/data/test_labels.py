@@ -306,7 +306,7 @@ def test_the_report_says_how_many_have_a_label(tmp_path):
     quantities = json.loads(found.numbers.read_text())["pairs"]["SemiSupervisedVAE"]["quantities"]
     assert quantities["data with a label"]["text"] == "30 of 40"
     page = found.page.read_text()
-    assert "3 different ($dog$, _cow, cat); 10 data have none" in page
+    assert "3 different ($dog$, _cow, cat); 10 data are unlabelled" in page
     with pytest.raises(ValueError, match="conditional on labels, and 10 of 40 data have none"):
         report(conditional(), given, tmp_path, **FEW)
     with pytest.raises(ValueError, match="report: data must have the classes of the training"):
