@@ -127,7 +127,7 @@ def test_a_normal_on_grey_levels_against_its_discretised_integral():
 
 def test_other_densities_have_no_bits():
     for pair in (normal(0.5, 0.2, 4), uniform_density(4)):
-        assert "x has 256 levels without noise" in bits(pair, levels_dataset(256, 4))
+        assert "x with 256 levels and no noise" in bits(pair, levels_dataset(256, 4))
         for real in (Dataset(torch.rand(N, 4)), torch.rand(N, 4)):
             assert "unit of x" in bits(pair, real)
         hidden = torch.randint(256, (N, 4)) / 255  # no one says that these are levels
@@ -143,7 +143,7 @@ def test_only_observed_dimensions_count():
         assert bits(pair, of) == pytest.approx(4, rel=1e-5)
     mask = mask.clone()
     mask[0] = True
-    assert "fewer entries" in bits(pairs[0], levels_dataset(16, 4, mask=mask))
+    assert "observed elements varies" in bits(pairs[0], levels_dataset(16, 4, mask=mask))
 
 
 # ------------------------------------------------------------------------------ programs
@@ -206,7 +206,7 @@ def test_dequantised_data_declare_their_levels():
         result = log_likelihood(pair, x, num_samples=30)
         for levels in ({}, {"dequantised_levels": 16}):
             assert result.bits_per_dim((4,), **levels).mean == pytest.approx(4, rel=1e-5)
-        with pytest.raises(ValueError, match=r"=256 was given, and the data were .* from 16"):
+        with pytest.raises(ValueError, match=r"=256 was given, but the data were .* from 16"):
             result.bits_per_dim((4,), dequantised_levels=256)
     for x in (data, data.batches(5, binarise="none")):
         with pytest.raises(ValueError, match=r"p\(x\) is a density"):

@@ -221,7 +221,7 @@ def test_saving_leaves_the_pair_unchanged(tmp_path):
     attributes, state = {**vars(restless)}, copy.deepcopy(vae.state_dict())
     modes = [m.training for m in vae.modules()]
     random = torch.get_rng_state()
-    again = load(save(vae, tmp_path), allow=[__name__])
+    again = load(save(vae, tmp_path), allow=[__name__.partition(".")[0]])
     assert vars(restless) == attributes
     assert all(torch.equal(state[k], v) for k, v in vae.state_dict().items())
     assert [m.training for m in vae.modules()] == modes
@@ -290,7 +290,7 @@ def test_arguments_assigned_in_users_classes_are_saved(tmp_path):
     vae = pairs.vae().replace(prior=Tempered(Z), likelihood=Halved(net(Z, D)))
     vae.prior.temperature = 0.3
     vae.likelihood.factor = 4.0
-    again = load(save(vae, tmp_path), allow=[__name__])
+    again = load(save(vae, tmp_path), allow=[__name__.partition(".")[0]])
     assert again.prior.temperature == 0.3
     assert same(vae, again, 5)
 

@@ -462,7 +462,7 @@ def test_a_failed_report_leaves_the_old_one(pairs, digits, tmp_path):
 
 def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it):
     for arguments, options, kind, message in [
-        (({}, digits), {}, ValueError, "pairs must hold"),
+        (({}, digits), {}, ValueError, "pairs must have one pair or more"),
         (({"a": 1}, digits), {}, TypeError, r"\.model and \.guide"),
         ((pairs, digits), {"num_samples": 0}, ValueError, "num_samples"),
         ((pairs, digits), {"num_data": 1}, ValueError, "num_data"),
