@@ -306,7 +306,7 @@ def test_the_report_says_how_many_have_a_label(tmp_path):
     quantities = json.loads(found.numbers.read_text())["pairs"]["SemiSupervisedVAE"]["quantities"]
     assert quantities["data with a label"]["text"] == "30 of 40"
     page = found.page.read_text()
-    assert "3 different ($dog$, _cow, cat); 10 data have none" in page
+    assert "3 different ($dog$, _cow, cat); 10 data are unlabelled" in page
     with pytest.raises(ValueError, match="conditional on labels, and 10 of 40 data have none"):
         report(conditional(), given, tmp_path, **FEW)
     with pytest.raises(ValueError, match="report: data must have the classes of the training"):
@@ -364,7 +364,7 @@ def test_labels_that_are_known_are_shown_by_command_line(pets, capsys):
 @pytest.mark.usefixtures("as_users_see_it")
 def test_names_of_arrays_are_offered_by_command_line(pets, capsys):
     assert main(["fit", "vae", *pets[:2], *NARROW[:4], "--quiet"]) == 2
-    assert "name those of its arrays that are meant: --data.x, --data.y" in capsys.readouterr().err
+    assert "give the names of its arrays: --data.x, --data.y" in capsys.readouterr().err
     np.savez("none.npz", x=np.ones((20, 4)))
     words = ["fit", "ssvae", "--data", "none.npz", "--model.num_classes", "3", *NARROW]
     assert main(words) == 2

@@ -139,8 +139,8 @@ def test_the_report_is_of_what_is_observed(tmp_path):
     ("given", "mask", "message"),
     [
         (X8, M8.float(), "mask must be boolean"),
-        (X8, M8[:4], "mask must be boolean and of the shape of data"),
-        (Dataset(X8), M8, "a Dataset brings its own"),
+        (X8, M8[:4], "mask must be boolean and of the shape of a tensor"),
+        (Dataset(X8), M8, "give a Dataset its mask"),
     ],
 )
 def test_a_report_refuses_masks_that_do_not_suit(tmp_path, given, mask, message):
