@@ -21,6 +21,10 @@ _name_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _uses: Counter[str] = Counter()
 
 
+class IgnoresParameters:
+    """An effect handler that no ``pyro.param`` statement concerns; see :func:`register`."""
+
+
 def register(module: nn.Module) -> None:
     """Register a module's trainable parameters, each as a ``pyro.param`` statement.
 
@@ -37,7 +41,7 @@ def register(module: nn.Module) -> None:
     Raises:
         RuntimeError: if the store, or an effect handler, returns another tensor.
     """
-    if all(getattr(handler, "ignores_parameters", False) for handler in _PYRO_STACK):
+    if all(isinstance(handler, IgnoresParameters) for handler in _PYRO_STACK):
         return
     for path, parameter in module.named_parameters():
         if not parameter.requires_grad:

@@ -158,12 +158,12 @@ IMPOSSIBLE = {
     "pseudo-inputs of another width": (
         lambda: vae().replace(prior=priors.VampPrior(vae().posterior, 3, event_shape=(D + 1,))),
         ValueError,
-        "expected 6 features|another posterior",
+        "expected 6 features|a posterior other than the pair",
     ),
     "a VampPrior of another posterior": (
         lambda: vae().replace(prior=priors.VampPrior(vae().posterior, 3, event_shape=(D,))),
         ValueError,
-        "another posterior",
+        "built on a posterior other than the pair",
     ),
     "a posterior that takes no label": (
         lambda: ssvae().replace(posterior=POSTERIORS["diagonal"]()),

@@ -159,7 +159,7 @@ class ResumableLoader:
         loader: Any = self.loader
         if not self.position or self._random is None:
             return {"state": loader.state_dict(), "random": None}
-        with self._random.in_place():
+        with self._random.in_place(keep=False):
             return {"state": loader.state_dict(), "random": random_state.random_state()}
 
     def _batches(self) -> Iterator[Given]:
@@ -214,14 +214,15 @@ class _RandomStates:
             self._states = random_state.snapshot()
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put them in place of the outer ones, and keep what becomes of them."""
+    def in_place(self, *, keep: bool = True) -> Iterator[None]:
+        """Put them in place of the outer ones, and keep what becomes of them or not."""
         with exclusively(), random_state.restored():
             random_state.put_back(self._states)
             try:
                 yield
             finally:
-                self._states = random_state.snapshot()
+                if keep:
+                    self._states = random_state.snapshot()
 
 
 def _loader_and_samplers(loader: object) -> list[object]:

@@ -1,6 +1,6 @@
 """Effect handlers that the estimators run programs under.
 
-None of them handles ``pyro.param``: they carry ``ignores_parameters``, so that programs need not
+None of them handles ``pyro.param``: they are ``IgnoresParameters``, so that programs need not
 register their parameters, as they do under Pyro's own handlers (``SVI`` has one).
 """
 
@@ -20,21 +20,22 @@ from torch import Tensor
 
 from ppl_vae.estimators.masks import both, without_mask
 from ppl_vae.estimators.support import as_drawn, inner_value, leaves_support
+from ppl_vae.registration import IgnoresParameters
 
 PARTICLES = "num_particles_vectorized"
 """The name of the particles' plate, as in Pyro's own estimators."""
 
 
-class Recording(TraceMessenger):
+class KeepsPlates:
+    """A handler that leaves the plates of programs unchanged."""
+
+
+class Recording(IgnoresParameters, TraceMessenger):
     """Pyro's trace messenger."""
 
-    ignores_parameters = True
 
-
-class Unmasking(Messenger):
+class Unmasking(IgnoresParameters, Messenger):
     """Move masks from distributions, ``fn.mask(m)``, to their sites, as ``poutine.mask`` does."""
-
-    ignores_parameters = True
 
     def _pyro_sample(self, msg: dict) -> None:
         unmask(msg)
@@ -50,15 +51,13 @@ def unmask(site: dict) -> None:
         site["fn"] = fn
 
 
-class Replaying(ReplayMessenger):
+class Replaying(IgnoresParameters, ReplayMessenger):
     """Pyro's replay, for values that may be outside the support of the program's distributions.
 
     Such a value has density 0, whatever the formula gives. A value inside the support replaces it,
     so that neither values nor gradients are NaN, and ``infer["_outside"]`` of the site marks it.
     Distributions that validate their values raise their own error.
     """
-
-    ignores_parameters = True
 
     def _pyro_sample(self, msg: dict) -> None:
         source = self.trace.nodes.get(msg["name"])
@@ -79,10 +78,8 @@ class Replaying(ReplayMessenger):
         msg["infer"] = {**msg["infer"], "_outside": outside}
 
 
-class Enumerating(EnumMessenger):
+class Enumerating(IgnoresParameters, EnumMessenger):
     """Pyro's parallel enumeration, which refuses any other kind by an error naming the site."""
-
-    ignores_parameters = True
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["done"] or msg["is_observed"]:
@@ -118,15 +115,13 @@ def check_enumeration(site: dict) -> None:
         )
 
 
-class EnumerationMark(Messenger):
+class EnumerationMark(IgnoresParameters, Messenger):
     """Override how sites are enumerated, whatever the program says.
 
     Args:
         how: ``"parallel"``, or None to sample them.
         names: the sites; all if not given.
     """
-
-    ignores_parameters = True
 
     def __init__(self, how: str | None, names: Collection[str] | None = None) -> None:
         super().__init__()
@@ -139,7 +134,7 @@ class EnumerationMark(Messenger):
             msg["infer"] = {**msg["infer"], "enumerate": self._how}
 
 
-class Particles(IndepMessenger):
+class Particles(IgnoresParameters, IndepMessenger):
     """A plate of particles, left of all others, that also moves masks to their sites.
 
     Unlike ``pyro.plate`` it has no subsampling statement and leaves distributions that already have
@@ -149,8 +144,6 @@ class Particles(IndepMessenger):
         size: how many particles.
         dim: their dimension.
     """
-
-    ignores_parameters = True
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__(PARTICLES, size, dim)

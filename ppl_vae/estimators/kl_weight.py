@@ -15,13 +15,15 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int
+from ppl_vae.estimators.handlers import KeepsPlates
 from ppl_vae.process_state import exclusively
+from ppl_vae.registration import IgnoresParameters
 
 Schedule = Callable[[int], float]
 """β as a function of the step, counted from 0."""
 
 
-class KLWeight(Messenger):
+class KLWeight(IgnoresParameters, KeepsPlates, Messenger):
     """Scale the densities of latent sites by β; for use on both model and guide.
 
     β log p(z) - β log q(z) is -β KL in expectation. Observed sites, among them labels y of a fully
@@ -31,9 +33,6 @@ class KLWeight(Messenger):
     Args:
         beta: β, at least 0, or a 0-dimensional tensor, whose value is not read.
     """
-
-    ignores_parameters = True
-    keeps_plates = True
 
     def __init__(self, beta: float | int | Tensor) -> None:
         super().__init__()

@@ -23,7 +23,13 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 
 from ppl_vae.buffers import on_copies
-from ppl_vae.estimators.handlers import Enumerating, Particles, Recording, Replaying
+from ppl_vae.estimators.handlers import (
+    Enumerating,
+    KeepsPlates,
+    Particles,
+    Recording,
+    Replaying,
+)
 from ppl_vae.random_state import restored
 
 
@@ -189,7 +195,7 @@ def _bare(fn: Callable) -> Callable:
         if not (isinstance(inner, partial) and len(inner.args) == 2):
             return fn
         handler, program = inner.args
-        if not getattr(handler, "keeps_plates", False):
+        if not isinstance(handler, KeepsPlates):
             return fn
         fn = program
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from pyro.poutine.messenger import Messenger
 
+from ppl_vae.registration import IgnoresParameters
+
 TRAINING_TERM = "training_term"
 """Marks an observed site, ``infer={"training_term": True}``: estimators add its log-density to the
 objective, and evaluation leaves it out."""
@@ -16,10 +18,8 @@ def is_training_term(site: dict) -> bool:
     return bool(site["infer"].get(TRAINING_TERM)) and site["is_observed"]
 
 
-class WithoutTrainingTerms(Messenger):
+class WithoutTrainingTerms(IgnoresParameters, Messenger):
     """Hide training terms from all handlers around a program."""
-
-    ignores_parameters = True
 
     def _pyro_sample(self, msg: dict) -> None:
         if is_training_term(msg):

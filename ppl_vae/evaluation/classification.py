@@ -9,7 +9,7 @@ from statistics import NormalDist
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.distributions.constraints import real
 
@@ -220,7 +220,7 @@ def accuracy_interval(
 
 def _classified(
     owner: str, pair: Any, x: Data, y: Array | None, mask: Array | None, batch_size: int
-) -> tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]:
+) -> tuple[Float[Tensor, "batch classes"], Integer[Tensor, " batch"]]:
     """Return q(y | x) and the label of all data that have one, on the device of the pair."""
     if not hasattr(pair, "classify"):
         raise TypeError(

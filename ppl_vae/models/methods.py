@@ -46,17 +46,18 @@ def takes_arrays(
 
     @wraps(method)
     def run(self: M, /, *args: Any, **kwargs: Any) -> R:
-        def converted(name: str, value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                return tensor_for(self, name, value)
-            if isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value):
-                return [converted(name, v) for v in value]
-            return value
-
-        args = tuple(map(converted, chain(names[1:], repeat(names[-1])), args))
-        return method(self, *args, **{n: converted(n, value) for n, value in kwargs.items()})
+        args = tuple(map(_converted, repeat(self), chain(names[1:], repeat(names[-1])), args))
+        return method(self, *args, **{n: _converted(self, n, v) for n, v in kwargs.items()})
 
     return run
+
+
+def _converted(module: nn.Module, name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return tensor_for(module, name, value)
+    if isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) for v in value):
+        return [_converted(module, name, v) for v in value]
+    return value
 
 
 def inference_method(

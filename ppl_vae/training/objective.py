@@ -14,6 +14,7 @@ from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators.handlers import PARTICLES
 from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.registration import IgnoresParameters
 from ppl_vae.training.distributed import DataShard
 from ppl_vae.training.precision import networks_only
 from ppl_vae.training.schedules import Scheduled
@@ -88,7 +89,7 @@ class TrainingObjective(nn.Module):
                     )
 
 
-class _DataPlate(Messenger):
+class _DataPlate(IgnoresParameters, Messenger):
     """Finds N while programs run: batches of one training may come from plates of any size.
 
     The data plate is the outermost plate of an observed site that has the size of the batch.
@@ -96,8 +97,6 @@ class _DataPlate(Messenger):
     Args:
         batch: its size, which is N where no plate is subsampled.
     """
-
-    ignores_parameters = True
 
     def __init__(self, batch: int) -> None:
         super().__init__()

@@ -216,10 +216,12 @@ def test_the_loop_of_a_beginner_in_float64():
 def test_another_dtype_is_named():
     pair, x = vae(), torch.zeros(3, D, dtype=torch.float64)
     for call in (pair.encode, pair.guide):
-        with pytest.raises(ValueError, match=r"of torch.float32, .*of torch.float64") as caught:
+        with pytest.raises(
+            ValueError, match=r"has torch.float32, but its input .* torch.float64"
+        ) as caught:
             call(x)
         assert "leading dimensions" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"of torch.float64, .*of torch.float32"):
+    with pytest.raises(ValueError, match=r"has torch.float64, but its input .* torch.float32"):
         vae().double().encode(x.float())
     with pytest.raises(ValueError, match=r"on cpu, .*on meta"):
         pair.posterior(torch.zeros(3, D, device="meta"))
@@ -279,5 +281,7 @@ def test_no_tensor_is_no_data_set():
                 from_tensor(given, missing=missing)
     with pytest.raises(TypeError, match="labels must be a tensor"):
         Dataset(torch.ones(3, 2), "012")
-    with pytest.raises(ValueError, match=r"x' go from 1152921504606846976 to .* to 16777216 alone"):
+    with pytest.raises(
+        ValueError, match=r"x' must be at most 16777216 for .*, got 1152921504606846976"
+    ):
         from_tensor(torch.full((3, 2), 2**60), name="x").draw(torch.arange(2), binarise="none")

@@ -217,7 +217,7 @@ def test_channels_last_are_recognised(channels, tmp_path):
 def test_what_may_be_either_is_refused():
     x = np.resize(COLOUR, (5, 3, 32, 3))
     with pytest.raises(
-        ValueError, match=r"\(N, 3, 32, 3\) may have 3 channels first or 3 last; sa"
+        ValueError, match=r"\(N, 3, 32, 3\) may have 3 channels first or 3 last; give"
     ):
         from_numpy(x)
     assert from_numpy(x, channels="first").event_shape == (3, 32, 3)
@@ -231,7 +231,7 @@ def test_what_may_be_either_is_refused():
 
 def test_channels_last_never_train_as_so_many_channels():
     data = Dataset(torch.tensor(COLOUR))  # as it is, and so refused
-    with pytest.raises(ConfigError, match=r"channels last, .*give x.permute\(0, 3, 1, 2\)"):
+    with pytest.raises(ConfigError, match=r"channels first, .*give x.permute\(0, 3, 1, 2\)"):
         from_config(CONV, data=data)
     pair = from_config(CONV, data=from_numpy(COLOUR))
     assert pair.observation.event_shape == (3, 8, 6)
@@ -478,7 +478,7 @@ def test_advice_at_the_command_line_works_when_it_is_followed(tmp_path, monkeypa
     (tmp_path / "conv.yaml").write_text("model: {}\n".format(str(CONV).replace("'", "")))
     code, _, error = typed(capsys, "conv.yaml", "--data", "faces.npy")
     assert code == 2
-    assert "write event_shape: [channels, height, width]" in error
+    assert "give event_shape: [channels, height, width]" in error
     words = ("conv.yaml", "--data", "faces.npy", "--model.event_shape", "[1, 8, 6]")
     assert typed(capsys, *words)[0] == 0
 

@@ -180,7 +180,7 @@ VALUE_ERRORS: dict[str, Case] = {
     ),
     "pickled objects": (
         lambda p: load(npz(p, x=OBJECTS)),
-        r"without pickled objects.* of 'x', .* with .astype\(float\), or text with .astype\(str\)",
+        r"without pickled objects.* of 'x', .* .astype\(float\), strings with .astype\(str\)",
     ),
     "pickled labels": (lambda p: load(npz(p, x=X, y=OBJECTS)), "of 'y', the entries are Python o"),
     "no such array": (
@@ -209,7 +209,7 @@ VALUE_ERRORS: dict[str, Case] = {
 }
 TYPE_ERRORS: dict[str, Case] = {
     "text": (lambda p: from_numpy(LABELS[:, None]), "x must be a numeric array, got dtype <U1"),
-    "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must be an array without a mask"),
+    "masked": (lambda p: from_numpy(np.ma.masked_array(X)), "x must not be a masked array"),
     "dates as labels": (
         lambda p: from_numpy(X, DATES),
         "labels must be a numeric array, got .*date",

@@ -364,7 +364,7 @@ def test_labels_that_are_known_are_shown_by_command_line(pets, capsys):
 @pytest.mark.usefixtures("as_users_see_it")
 def test_names_of_arrays_are_offered_by_command_line(pets, capsys):
     assert main(["fit", "vae", *pets[:2], *NARROW[:4], "--quiet"]) == 2
-    assert "name those of its arrays that are meant: --data.x, --data.y" in capsys.readouterr().err
+    assert "give the names of its arrays: --data.x, --data.y" in capsys.readouterr().err
     np.savez("none.npz", x=np.ones((20, 4)))
     words = ["fit", "ssvae", "--data", "none.npz", "--model.num_classes", "3", *NARROW]
     assert main(words) == 2

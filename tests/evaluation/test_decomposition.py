@@ -135,7 +135,7 @@ def test_the_identities_hold_draw_by_draw(posterior, prior, float64):
         assert got.marginal_kl.mean == pytest.approx(
             got.total_correlation.mean + got.dimension_wise_kl.mean, abs=1e-10
         )
-    assert str(got).count("\n") == 4
+    assert str(got).count("\n") == 5
 
 
 def test_the_kl_is_that_of_the_elbo(float64):

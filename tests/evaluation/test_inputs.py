@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ppl_vae import VAE, SemiSupervisedVAE, StackedVAE, evaluation, likelihoods, posteriors, priors
 from ppl_vae.data import Dataset, MaskedBatch, Part, SemiSupervised
+from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.training import fit
 
 N = 12
@@ -208,13 +209,13 @@ def test_other_and_duplicate_data_raise(case):
 
 def test_a_data_set_is_drawn_in_batches(monkeypatch):
     sizes = []
-    draw = Dataset.draw
+    values = ValueTransform.values
 
-    def counted(self, index, **options):
+    def counted(self, data, index, *args):
         sizes.append(len(index))
-        return draw(self, index, **options)
+        return values(self, data, index, *args)
 
-    monkeypatch.setattr(Dataset, "draw", counted)
+    monkeypatch.setattr(ValueTransform, "values", counted)
     data = Dataset((GREY.repeat(500, 1) > 0.5).to(torch.uint8))
     evaluation.importance_bounds(vae(), data, num_particles=(4,))
     assert 0 < max(sizes) < len(data)
@@ -308,7 +309,7 @@ def test_encode_refuses_what_a_data_set_contains():
         pair.encode(Dataset(GREY), Y[1:])
     with pytest.raises(TypeError, match="brings its own mask and labels"):
         pair.impute(data, MASK)
-    with pytest.raises(TypeError, match="mask must say which entries"):
+    with pytest.raises(TypeError, match="mask must be a boolean tensor, True where"):
         pair.impute(data.binarised().tensor())
     x = data.binarised().tensor()
     assert torch.allclose(pair.encode(Dataset(GREY), Y), pair.encode(x, Y), atol=1e-6)

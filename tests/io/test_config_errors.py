@@ -53,7 +53,7 @@ ERRORS = {
     ),
     "a class of another room, in full": (
         {**SHORTEST, "posterior": "priors.StandardNormal"},
-        "model: VAE: posterior is called with 1 context tensors",
+        "model: VAE: posterior .* with 1 context tensors",
     ),
     "a class that is no name": (prior(**{"class": ["x"]}), r"model\.prior: class must be the name"),
     "a class with code": (prior(**{"class": "f(); g"}), r"model\.prior: class must be the name"),
@@ -201,7 +201,7 @@ ERRORS = {
     ),
     "both conditions": (
         {**CONDITIONAL, "num_classes": 3},
-        "model: ConditionalVAE: give num_classes .* and not both",
+        "model: ConditionalVAE: give either num_classes .* or context_features",
     ),
     "layers that do not fit": (
         {**LAYERS, "prior": {"class": "StandardNormal", "latent_dim": 3}},

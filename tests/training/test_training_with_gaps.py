@@ -272,7 +272,7 @@ def test_a_compiled_step_takes_inputs_by_name():
 def test_processes_divide_masks_as_they_divide_data(number):
     x, mask = masked(5)
     part = Part("data", (x,), 2.0, {"mask": mask})
-    shares = [Processes(rank, number).share([part]) for rank in range(number)]
+    shares = [Processes(rank, number).shard([part]) for rank in range(number)]
     mine = [share.parts[0] for share in shares if share.fractions[0]]
     assert sum(map(len, mine)) == 5
     assert all(torch.equal(p.args[0].isnan(), ~p.kwargs["mask"]) for p in mine)
