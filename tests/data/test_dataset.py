@@ -360,7 +360,7 @@ VALUE_ERRORS |= {
 TYPE_ERRORS: dict[str, Case] = {
     "complex values": (
         lambda: from_tensor(torch.ones(2, 3, dtype=torch.complex64)),
-        r"must be integer or floating point, got a tensor .*dtype torch.complex64",
+        r"must be integer or floating point, got .* \(2, 3\) and dtype torch.complex64",
     ),
     "bool labels": (lambda: labelled(Y > 0), "labels must be whole numbers or strings, got .*bool"),
 }

@@ -329,7 +329,7 @@ def test_a_forwarded_signal_counts_once_and_a_later_one_acts(usual_handler):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # within a second
         assert interrupts.received == signal.SIGTERM
-        interrupts._since -= 2
+        interrupts._time -= 2
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
