@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import math
 import pkgutil
 import re
 from collections.abc import Callable
@@ -392,3 +393,16 @@ def test_examples_in_docstrings_run():
     results = [doctest.testmod(module) for module in modules]
     assert sum(result.failed for result in results) == 0
     assert sum(result.attempted for result in results) >= 10
+
+
+def test_a_notebook_shows_a_table_in_which_names_are_escaped():
+    x = torch.tensor([[0.0, 1.0], [math.nan, 1.0]])
+    dataset = from_tensor(x, ["<b>", "dog"], missing="nan", name="<i>")
+    html = dataset.binarised()._repr_html_()
+    for cell in ("items|2", "shape|(2,)", "values|uint8 / 1", "missing|25 %"):
+        name, value = cell.split("|")
+        assert re.search(rf"<th[^>]*>{name}</th><td[^>]*>{re.escape(value)}</td>", html), html
+    assert "2 classes (&lt;b&gt;, dog)" in html
+    assert "drawn once as 0 and 1" in html
+    assert "<i>" not in html
+    assert "<b>" not in html
