@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ppl_vae
 
@@ -74,10 +75,15 @@ def test_python_snippets_pass_strict_mypy(tmp_path):
 def test_commands_name_what_exists(commands):
     makefile = (ROOT / "Makefile").read_text()
     for line in commands.splitlines():
-        for target in re.findall(r"^make (\w+)", line):
+        for target in re.findall(r"^make ([\w-]+)", line):
             assert re.search(rf"^{target}:", makefile, re.M), line
         for script in re.findall(r"examples/\w+\.py", line):
             assert (ROOT / script).exists(), line
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == ppl_vae.__version__
 
 
 def test_every_relative_link_leads_somewhere():

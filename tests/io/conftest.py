@@ -1,10 +1,7 @@
 """Fixtures of the tests of saving."""
 
-import pairs
 import pytest
 import torch
-
-import ppl_vae
 
 
 @pytest.fixture
@@ -16,5 +13,10 @@ def marker(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
+    # Here, since jaxtyping before 0.3.7 instruments what is imported after this file.
+    import pairs
+
+    import ppl_vae
+
     torch.manual_seed(1)
     return ppl_vae.save(pairs.vae(), tmp_path / "saved")
