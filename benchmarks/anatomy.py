@@ -43,8 +43,8 @@ KINDS = {
     "matrix products": ("addmm", "aten::mm", "bmm", "linear"),
     "random numbers": ("bernoulli", "normal_", "randn", "rand"),
 }
-OPTIMISER, OTHER, REST = "optimiser", "other tensor operations", "Python, handlers, dispatch"
-ALL = (*KINDS, OPTIMISER, OTHER, REST)
+OPTIMIZER, OTHER, REST = "optimiser", "other tensor operations", "Python, handlers, dispatch"
+ALL = (*KINDS, OPTIMIZER, OTHER, REST)
 STEP = "a step"
 TURNS = 20
 
@@ -144,7 +144,7 @@ def _ancestors(event: Any) -> list[Any]:
 def _kind(event: Any, above: Iterable[Any]) -> str | None:
     """Return what an event of the profiler is; None if it is no work on tensors."""
     if any(one.name.startswith("Optimizer.step") for one in above):
-        return OPTIMISER if event.name.startswith("aten::") else None
+        return OPTIMIZER if event.name.startswith("aten::") else None
     if not event.name.startswith(("aten::", "mkl", "graph", "cpp", "kernel")):
         return None
     return next((k for k, names in KINDS.items() if any(n in event.name for n in names)), OTHER)
