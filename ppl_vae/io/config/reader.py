@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.constructor import arguments
 from ppl_vae.equality import differences
+from ppl_vae.errors import describe
 from ppl_vae.io.config.builder import build
+from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.names import activation_name, name_of
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import unlink
@@ -20,6 +23,43 @@ from ppl_vae.io.config.signature import Argument, arguments_of
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import restored
+
+
+def to_config(pair: nn.Module) -> dict[str, object]:
+    """Return the full mapping of a pair: str, int, float, bool, None, lists and dicts only.
+
+    ``from_config`` builds from it a pair of the same classes and arguments, with fresh parameters,
+    into which this one's ``state_dict`` can be loaded. One is built here and compared: its modules,
+    constants and attributes must be the same. Device, dtype and mode are not included.
+
+    Raises:
+        ConfigError: if something cannot be written, such as a lambda, or if the pair is no longer
+            what its constructors build, for instance with a layer replaced; the message says where.
+
+    Example:
+        >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
+        >>> vae = VAE(
+        ...     prior=priors.StandardNormal(10),
+        ...     posterior=posteriors.DiagonalNormal(nets.MLP(784, 20)),
+        ...     likelihood=likelihoods.Bernoulli(nets.MLP(10, 784)),
+        ... )
+        >>> to_config(vae)["prior"]
+        {'class': 'StandardNormal', 'latent_dim': 10}
+    """
+    if not isinstance(pair, nn.Module):
+        raise TypeError(f"to_config: pair must be a module, such as a VAE, got {describe(pair)}")
+    return rebuilt(pair)[0]
+
+
+def dump(pair: nn.Module | Mapping[Any, Any]) -> str:
+    """Return a pair, or a mapping, as YAML text, which ``from_config`` can read from a file.
+
+    Raises:
+        ConfigError: as :func:`to_config`.
+    """
+    if not isinstance(pair, (nn.Module, Mapping)):
+        raise TypeError(f"dump: pair must be a pair or a mapping, got {describe(pair)}")
+    return dumped(to_config(pair) if isinstance(pair, nn.Module) else pair)
 
 
 def read(pair: nn.Module) -> dict[str, object]:
