@@ -49,7 +49,9 @@ def clean_state():
     pyro.clear_param_store()
     pyro.enable_validation(True)
     yield
+    # For what the tests of a file share, which is made before this fixture.
     torch.set_default_dtype(torch.float32)
+    pyro.enable_validation(True)
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ def vae_value():
 
 
 def test_keyboard_interrupt_while_waiting():
-    entered, leave = threading.Event(), threading.Event()
+    pair, entered, leave = vae(), threading.Event(), threading.Event()
 
     def hold():
         with exclusively():
@@ -267,7 +267,7 @@ def test_keyboard_interrupt_while_waiting():
     entered.wait(PATIENCE)
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        vae().encode(X)
+        pair.encode(X)
     leave.set()
     thread.join(PATIENCE)
     assert vae().encode(X).shape == (12, 2)
