@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.loader_state import Progress, check_state, count_in, generator_at, rng_state_in
-from ppl_vae.data.minibatch import Batch, MaskedBatch
 from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.errors import positive_int
 
@@ -90,7 +90,7 @@ class Batches:
         """How many levels the values had before noise was added; None without noise."""
         return self.dataset.levels if self.transform.dequantise else self.dataset.dequantised_levels
 
-    def __iter__(self) -> Iterator[Batch | MaskedBatch]:
+    def __iter__(self) -> Iterator[Any]:  # Any, so that type checkers let `x, y` unpack
         iteration = self._progress.begin()
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
