@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, C, D, net
@@ -103,3 +104,18 @@ def falls(before, after, k=4.0):
     """Whether values of the same data fall on average, by k standard errors of the difference."""
     difference = before - after
     return bool(difference.mean() > k * difference.std() / math.sqrt(len(difference)))
+
+
+def with_factor(term):
+    """A pair whose weights are ``term(x, z)``, in logarithms."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.factor("x", term(x, z))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    return Programs(model, guide)

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from evaluated import Programs, conditional, hierarchical, unchecked
+from evaluated import Programs, conditional, hierarchical, unchecked, with_factor
 from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, binary, ssvae, vae
 from pairs import observations as seen
 from torch import nn
@@ -333,21 +333,6 @@ def test_a_wrong_graph_is_not_used(monkeypatch, float64):
     with pytest.warns(NotCompiledWarning, match="off by"):
         got = log_likelihood(pair, x, num_samples=60, chunk_size=20, compile=True)
     assert_same(got, expected, 0)
-
-
-def with_factor(term):
-    """A pair whose weights are ``term(x, z)``, in logarithms."""
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.factor("x", term(x, z))
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(0.0, 1.0))
-
-    return Programs(model, guide)
 
 
 def test_weights_of_zero_are_traced(made, float64):

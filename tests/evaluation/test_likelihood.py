@@ -16,6 +16,7 @@ from evaluated import (
     linear_vae,
     normal_of,
     unchecked,
+    with_factor,
 )
 from pairs import (
     CONDITIONAL_PRIORS,
@@ -469,21 +470,6 @@ def test_the_progress_bar_counts_data_times_samples(capsys):
 
 
 # --- refusals -------------------------------------------------------------------------------------
-
-
-def with_factor(term):
-    """A pair whose weights are ``term(x, z)``, in logarithms."""
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.factor("x", term(x, z))
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(0.0, 1.0))
-
-    return Programs(model, guide)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
