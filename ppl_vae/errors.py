@@ -24,6 +24,13 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 }
 
 
+class PrintableError(Exception):
+    """An error whose message is short and safe for a terminal, whatever it quotes."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))
+
+
 def describe(value: object) -> str:
     """Return the ``repr`` and type of a value, in short; of a tensor the shape and dtype."""
     torch = sys.modules.get("torch")  # not imported for a message
