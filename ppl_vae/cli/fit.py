@@ -30,7 +30,7 @@ from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.errors import reason
-from ppl_vae.io.atomic import clear_leftovers
+from ppl_vae.io.atomic import clear_leftovers, write_file
 from ppl_vae.io.config import ConfigError, from_config
 from ppl_vae.io.errors import brief
 from ppl_vae.io.format import BUILD_BYTES
@@ -45,22 +45,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A training to run: what was typed, read and checked before anything is written.
-
-    Args:
-        configuration: of the training.
-        split: the data.
-        labelled: the training data whose label a semi-supervised pair is shown; None for all data
-            in one stream.
-        arguments: of :func:`ppl_vae.training.fit`, but for the data and the run.
-        folder: of the run.
-        resume: go on with the run in the folder.
-    """
+    """A training to run: what was typed, read and checked before anything is written."""
 
     configuration: Configuration
     split: Split
     labelled: Tensor | None
+    """The training data whose label a semi-supervised pair is shown; None for one stream."""
     arguments: dict[str, Any]
+    """Of :func:`ppl_vae.training.fit`, but for the data and the run."""
     folder: Path
     resume: bool
 
@@ -72,13 +64,13 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
         show(plan.configuration.text().rstrip("\n"))
         return SUCCESS
     if _may_be_first():
-        check_folder(plan)
+        _check_folder(plan)
         if plan.labelled is not None:
             say(labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
-    fabric = made_fabric(plan, written)
+    fabric = _fabric(plan, written)
     fabric.launch()
     try:
         fitted = _train(plan, fabric, written, not typed.quiet)
@@ -106,14 +98,7 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
 
 
 def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
-    """Return the training that was typed.
-
-    Raises:
-        UsageError: if there is no such configuration, or its entries contradict each other.
-        ConfigError: if an entry is wrong.
-        ValueError: if the data are incompatible.
-        OSError: if the data are not there.
-    """
+    """Return the training that was typed."""
     given = typed.configuration
     configuration = Configuration.of(written(given, flags))
     folder = _folder(typed, configuration)
@@ -127,10 +112,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
         # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
     check_labels(data, configuration.data)
-    try:
-        configuration = configuration.resolved(data)
-    except ConfigError as error:
-        raise ConfigError(_with_flag(str(error))) from error
+    configuration = configuration.resolved(data)
     semi_supervised = "classifier" in configuration.model
     if configuration.data.labels is not None and not semi_supervised:
         raise UsageError(
@@ -140,9 +122,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if configuration.model["class"] == "ConditionalVAE" and data.labels is not None:
         check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
-        raise UsageError(
-            "fit.stopping needs data to validate on; give data.validation, such as 0.1"
-        )
+        raise UsageError("fit.stopping needs data to validate on, such as data.validation 0.1")
     split = held_out(data, configuration.data)
     steps = configuration.steps(len(split.train))
     if before is not None:  # whose lengths are of the training as it was begun
@@ -163,11 +143,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
 
 
 def _arguments(configuration: Configuration) -> dict[str, Any]:
-    """Return the arguments of ``fit`` that a configuration gives.
-
-    Raises:
-        ConfigError: if there is no such estimator or schedule, or it refuses its arguments.
-    """
+    """Return the arguments of ``fit`` that a configuration gives."""
     given, schedule = configuration.fit, configuration.lr_schedule
     return {
         **{entry.name: getattr(given, entry.name) for entry in entries("fit")},
@@ -181,11 +157,7 @@ def _arguments(configuration: Configuration) -> dict[str, Any]:
 
 
 def _folder(typed: Any, configuration: Configuration) -> Path:
-    """Return the folder of the run.
-
-    Raises:
-        UsageError: if a run is given without --resume or --out.
-    """
+    """Return the folder of the run."""
     given = typed.configuration
     here = Path(given) if given is not None and (Path(given) / FILE).is_file() else None
     if typed.out is not None:
@@ -203,12 +175,7 @@ def _folder(typed: Any, configuration: Configuration) -> Path:
 
 
 def _before(typed: Any, folder: Path) -> Configuration | None:
-    """Return the configuration of the run that is resumed, if any.
-
-    Raises:
-        UnsafeError: if there is a link in its folder.
-        UsageError: if there is none in the folder.
-    """
+    """Return the configuration of the run that is resumed, if any."""
     if not typed.resume:
         return None
     from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
@@ -222,12 +189,8 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
     return Run(folder).configuration
 
 
-def check_folder(plan: Plan) -> None:
-    """Raise an error if there is a run already, or one with other settings to resume.
-
-    Raises:
-        UsageError: likewise.
-    """
+def _check_folder(plan: Plan) -> None:
+    """Raise an error if there is a run already, or one with other settings to resume."""
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
@@ -239,11 +202,7 @@ def check_folder(plan: Plan) -> None:
 
 
 class _Written:
-    """Writes the configuration and the trained pair, as callbacks of a training.
-
-    Args:
-        plan: whose folder.
-    """
+    """Writes the configuration and the trained pair, as callbacks of a training."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -257,7 +216,7 @@ class _Written:
         if _may_be_first():
             show(self.summary)
             clear_leftovers(self._plan.folder)
-            self._plan.configuration.write(self._plan.folder)
+            write_file(self._plan.folder / FILE, self._plan.configuration.text())
 
     def on_run_close(self) -> None:
         """Write the trained pair."""
@@ -265,12 +224,8 @@ class _Written:
             io.save(self.pair, self._plan.folder / MODEL)
 
 
-def made_fabric(plan: Plan, written: object = None) -> Fabric:
-    """Return Fabric with the devices and the logger of a configuration.
-
-    Raises:
-        ConfigError: if Fabric refuses them, or the logger's package is missing.
-    """
+def _fabric(plan: Plan, written: _Written) -> Fabric:
+    """Return Fabric with the devices and the logger of a configuration."""
     from lightning_fabric import Fabric
 
     settings = plan.configuration.devices
@@ -304,10 +259,8 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
             callbacks=written,
         )
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"logger: {plan.configuration.logger} needs a package that is not installed: pip "
-            f"install {plan.configuration.logger}"
-        ) from error
+        name = plan.configuration.logger
+        raise ConfigError(f"logger: {name} is not installed: pip install {name}") from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
@@ -360,11 +313,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
 
 
 def _initialise(pair: Pair, init: str, tells: bool) -> None:
-    """Load the weights of another pair, and report which.
-
-    Raises:
-        StorageError: if there are none, or none that matches.
-    """
+    """Load the weights of another pair, and report which."""
     found = io.load_matching(pair, pair_in(init))
     if tells:
         rest = [("new", found.new), ("not used", found.left)]
@@ -392,18 +341,10 @@ def _summary(plan: Plan, fitted: FitResult) -> str:
     if len(fitted.history.get("loss", ())):
         lines.append(f"training loss   {fitted.history['loss'][-1]:.2f} nats per datum")
     if len(fitted.validation.get("loss", ())):
-        row = -1
-        if (
-            plan.configuration.fit.stopping is not None and fitted.best_step is not None
-        ):  # whose weights are left
+        row, stopping = -1, plan.configuration.fit.stopping
+        if stopping is not None and fitted.best_step is not None:  # whose weights are left
             row = fitted.validation["step"].tolist().index(fitted.best_step)
         loss, error = (fitted.validation[k][row] for k in ("loss", "standard_error"))
         lines.append(f"validation loss {loss:.2f} ± {error:.2f} nats per datum")
     lines += [f"run: {plan.folder}", f"next: {program()} evaluate {plan.folder}"]
     return "\n".join(lines)
-
-
-def _with_flag(message: str) -> str:
-    """Return an error of the model with the flag that fixes it."""
-    path, missing, _ = message.partition(" is missing: ")
-    return f"{message}; on the command line --{path}" if missing and " " not in path else message

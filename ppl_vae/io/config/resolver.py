@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,7 +16,7 @@ from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
 from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
-from ppl_vae.io.config.signature import Argument, arguments_of, convert
+from ppl_vae.io.config.signature import Argument, arguments_of, convert, refuse_unknown
 from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
 from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
 from ppl_vae.io.errors import ConfigError, brief, suggestion
@@ -78,7 +78,9 @@ class _Resolver:
         arguments = arguments_of(cls, path)
         roles = contexts(cls) if issubclass(cls, Pair) else None
         settings = [] if roles is None else [s for s in SETTINGS if s not in arguments]
-        _refuse_unknown(cls, given, [*arguments, *settings], path)
+        advice = "give the sizes of each part; " if issubclass(cls, Pair) else ""
+        fixes = dict.fromkeys(SETTINGS, advice)
+        refuse_unknown(cls.__name__, given, [*arguments, *settings], path, fixes)
         if data is not None and not issubclass(cls, Pair):
             raise ConfigError(f"{path}: {cls.__name__} takes no data=; give sizes where needed")
         of_data = [] if roles is None else add_from_data(given, arguments, data, path)
@@ -202,19 +204,6 @@ def _holds_modules(argument: Argument, value: object) -> bool:
     items = value if isinstance(value, list) else [value]
     marked = any(is_reference(v) or (isinstance(v, dict) and "class" in v) for v in items)
     return argument.kind == "unknown" and (argument.name in SLOTS or marked)
-
-
-def _refuse_unknown(
-    cls: type, given: Mapping[str, object], accepted: Sequence[str], path: str
-) -> None:
-    """Raise an error if the class does not have an argument that is given."""
-    for name in given:
-        if name in accepted:
-            continue
-        advice = suggestion(name, accepted)
-        if name in SETTINGS and issubclass(cls, Pair):
-            advice = f"give the sizes of each part; {advice}"
-        raise ConfigError(f"{path}.{name[:60]}: {cls.__name__} has no {quoted(name)}; {advice}")
 
 
 def _check_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union
@@ -13,7 +13,8 @@ from typing import Any, Literal, Union
 from torch import nn
 
 from ppl_vae.constructor import parameters
-from ppl_vae.io.errors import ConfigError, brief
+from ppl_vae.errors import quoted, reason
+from ppl_vae.io.errors import ConfigError, brief, suggestion
 
 Kind = Literal["value", "part", "parts", "activation", "unknown", "none"]
 PLAIN = (bool, int, float, str, type(None))
@@ -50,6 +51,22 @@ def arguments_of(cls: type, path: str) -> dict[str, Argument]:
     except (NameError, TypeError, AttributeError):
         hints = {}  # names that are imported for type checkers only
     return {p.name: Argument(p.name, *_kind(hints.get(p.name, Any)), p.default) for p in named}
+
+
+def refuse_unknown(
+    owner: str,
+    given: Iterable[object],
+    accepted: Iterable[str],
+    path: str,
+    fixes: Mapping[Any, str] | None = None,
+) -> None:
+    """Raise ConfigError for a key that the owner, at that path, does not have."""
+    accepted = [*accepted]
+    for key in given:
+        if key not in accepted:
+            place = ".".join(part for part in (path, reason(str(key), 60)) if part)
+            fix = f"{(fixes or {}).get(key, '')}{suggestion(str(key), accepted)}"
+            raise ConfigError(f"{place}: {owner} has no {quoted(key)}; {fix}")
 
 
 def convert(argument: Argument, value: object, path: str) -> object:
