@@ -192,6 +192,14 @@ def path_of(owner: str, name: str, value: object) -> Path:
     return Path(value)
 
 
+def folder_of(owner: str, value: object) -> Path:
+    """Return the path of a folder; raise FileNotFoundError if it does not exist."""
+    path = path_of(owner, "folder", value)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {reason(str(path), 500)}")
+    return path
+
+
 def device_of(owner: str, device: Any) -> Any:
     """Return a device, or None; raise TypeError or ValueError unless torch can use it here."""
     import torch  # not above, as messages do not need it

@@ -13,18 +13,8 @@ import pyro
 from torch import Tensor
 
 from ppl_vae import io
-from ppl_vae.cli import schedules
+from ppl_vae.cli import datasets, schedules
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import (
-    Split,
-    check_all_labelled,
-    check_labels,
-    for_training,
-    held_out,
-    labels_in_words,
-    loaded,
-    shown,
-)
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
@@ -48,7 +38,7 @@ class Plan:
     """A training to run: what was typed, read and checked before anything is written."""
 
     configuration: Configuration
-    split: Split
+    split: datasets.Split
     labelled: Tensor | None
     """The training data whose label a semi-supervised pair is shown; None for one stream."""
     arguments: dict[str, Any]
@@ -66,7 +56,7 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
     if _may_be_first():
         _check_folder(plan)
         if plan.labelled is not None:
-            say(labels_in_words(plan.split.train, plan.labelled))
+            say(datasets.labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
@@ -105,13 +95,13 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     before = _before(typed, folder)
     if before is not None:
         configuration = Configuration.of(written(given, flags, before))
-    data = loaded(configuration.data, "train")
+    data = datasets.loaded(configuration.data, "train")
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
     if partly and not said and _is_shipped(given):
         # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
-    check_labels(data, configuration.data)
+    datasets.check_labels(data, configuration.data)
     configuration = configuration.resolved(data)
     semi_supervised = "classifier" in configuration.model
     if configuration.data.labels is not None and not semi_supervised:
@@ -120,17 +110,17 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
         )
     if configuration.model["class"] == "ConditionalVAE" and data.labels is not None:
-        check_all_labelled(data, "ConditionalVAE")
+        datasets.check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
         raise UsageError("fit.stopping needs data to validate on, such as data.validation 0.1")
-    split = held_out(data, configuration.data)
+    split = datasets.held_out(data, configuration.data)
     steps = configuration.steps(len(split.train))
     if before is not None:  # whose lengths are of the training as it was begun
         steps = before.steps(len(split.train))
     ready = configuration.in_steps(steps)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
-    labelled = shown(split.train, configuration.data) if semi_supervised else None
+    labelled = datasets.shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
         # What is printed is for a training of any length.
         configuration=configuration if typed.print_config else ready,
@@ -294,7 +284,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     written.pair = pair = from_config(
         configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
     )
-    given = for_training(
+    given = datasets.for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )
     written.summary = data_summary(pair, given["data"], given["validation"])

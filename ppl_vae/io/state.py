@@ -35,13 +35,7 @@ from ppl_vae.io.format import (
     STATE_VALUES,
     check_format,
 )
-from ppl_vae.io.tensors import (
-    dtype_names,
-    header_length,
-    own_memory,
-    storable,
-    tensors_and_metadata,
-)
+from ppl_vae.io.tensors import check_storable, header_length, own_memory, tensors_and_metadata
 from ppl_vae.version import __version__
 
 _KEY, _SUM = "ppl_vae_state", "sha256"
@@ -136,12 +130,12 @@ class _Writer:
         """Return JSON for a value; ``above`` has the ids of the containers that it is in."""
         self._count += 1
         if self._count > STATE_VALUES:
-            raise TypeError(
-                f"{path}: the state has more than {STATE_VALUES} values; store long lists as "
-                f"tensors"
-            )
+            raise TypeError(f"{path}: more than {STATE_VALUES} values; store long lists as tensors")
         if type(value) in (Tensor, nn.Parameter):
-            return {"tensor": self._add(value.detach(), path)}
+            check_storable(path, value)
+            name = str(len(self.tensors))
+            self.tensors[name] = own_memory(value, self._storages)
+            return {"tensor": name}
         if type(value) is int and value.bit_length() > INTEGER_BITS:
             raise TypeError(f"{path} is an integer of more than {INTEGER_BITS} bits")
         if type(value) is float and not math.isfinite(value):
@@ -169,22 +163,11 @@ class _Writer:
 
     def _key(self, key: Any, path: str, above: tuple[int, ...]) -> Any:
         if type(key) not in (*_SCALARS, tuple):
-            raise TypeError(
-                f"{path} has the key {describe(key)}; keys are strings, numbers, None, or tuples"
-            )
+            kinds = "strings, numbers, None, or tuples"
+            raise TypeError(f"{path} has the key {describe(key)}; keys are {kinds}")
         if type(key) is tuple:
             return {"tuple": [self._key(k, path, (*above, id(key))) for k in key]}
         return self.encode(key, f"{path}: the key {quoted(key, 40)}", above)
-
-    def _add(self, tensor: Tensor, path: str) -> str:
-        if not storable(tensor):
-            raise TypeError(
-                f"{path} is {describe(tensor)}, layout {tensor.layout}, on {tensor.device}; save "
-                f"dense tensors of one of {dtype_names()}"
-            )
-        name = str(len(self.tensors))
-        self.tensors[name] = own_memory(tensor, self._storages)
-        return name
 
 
 class _Reader:

@@ -68,10 +68,9 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
     if parents[0] == "ppl_vae" or (parents[0] in PACKAGES and parents[0] not in allow):
         package = ".".join(parents[parents[0] == "ppl_vae" :]) or "models"
         if package not in PACKAGES or short not in public(package):
-            accepted = {f"{p}.{n}" for p in packages for n in public(p)}
+            accepted = suggestion(name, {f"{p}.{n}" for p in packages for n in public(p)})
             raise ConfigError(
-                f"{path}: {quoted(name)} is not a public class of ppl_vae; "
-                f"{suggestion(name, accepted)}"
+                f"{path}: {quoted(name)} is not a public class of ppl_vae; {accepted}"
             )
         return public(package)[short]
     return _imported(name, path, allow)
@@ -88,13 +87,9 @@ def name_of(cls: type, slot: str, path: str) -> str:
 
 def activations() -> dict[str, type[nn.Module]]:
     """Return torch's activation modules by name: those that need no arguments."""
-    names = [*nn.modules.activation.__all__, "Identity"]
-    found = {name: getattr(nn, name) for name in names}
-    return {
-        name: cls
-        for name, cls in found.items()
-        if name == "Identity" or all(p.default is not p.empty for p in parameters(cls))
-    }
+    found = {name: getattr(nn, name) for name in nn.modules.activation.__all__}
+    alone = {n: c for n, c in found.items() if all(p.default is not p.empty for p in parameters(c))}
+    return {**alone, "Identity": nn.Identity}
 
 
 def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.Module]:
@@ -105,11 +100,11 @@ def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.
         )
     package, _, short = name.rpartition(".")
     if package in ("", "nn", "torch.nn"):
-        if short not in activations():
-            raise ConfigError(
-                f"{path}: there is no activation {quoted(name)}; {suggestion(short, activations())}"
-            )
-        return activations()[short]
+        known = activations()
+        if short not in known:
+            accepted = suggestion(short, known)
+            raise ConfigError(f"{path}: there is no activation {quoted(name)}; {accepted}")
+        return known[short]
     return _imported(name, path, allow)
 
 
@@ -150,13 +145,11 @@ def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
         except ModuleNotFoundError as error:
             if cut > 1 and error.name is not None and f"{module}.".startswith(f"{error.name}."):
                 continue  # the end of the path may be a nested class
-            raise ConfigError(
-                f"{path}: {quoted(name)} cannot be imported: {reason(error)}"
-            ) from error
+            why = f"{quoted(name)} cannot be imported: {reason(error)}"
+            raise ConfigError(f"{path}: {why}") from error
         except Exception as error:
-            raise ConfigError(
-                f"{path}: importing {quoted(module)} failed: {reason(error)}"
-            ) from error
+            why = f"importing {quoted(module)} failed: {reason(error)}"
+            raise ConfigError(f"{path}: {why}") from error
         for part in parts[cut:]:
             found = getattr(found, part, None)
             # A class that the package imported from elsewhere is not allowed.
@@ -171,12 +164,9 @@ def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
 def _dotted(cls: type, path: str) -> str:
     name = f"{cls.__module__}.{cls.__qualname__}"
     if name.startswith("ppl_vae."):
-        raise ConfigError(f"{path}: {name} is not public, so a configuration cannot name it")
+        raise ConfigError(f"{path}: {name} is not public, and cannot be named in a configuration")
     if "<locals>" in name:
-        raise ConfigError(
-            f"{path}: {name} is defined in a function, so a configuration cannot name it; define "
-            f"the class at the top level of a module"
-        )
+        raise ConfigError(f"{path}: {name} is local; define the class at the top level of a module")
     return name
 
 

@@ -42,14 +42,20 @@ def resolve(
         >>> full["posterior"]["net"]["out_features"]
         4
     """
+    return unlink(graph(config, allow=allow, data=data))
+
+
+def graph(
+    config: Mapping[Any, Any] | str | os.PathLike[str], *, allow: Collection[str], data: object
+) -> dict[str, object]:
+    """Return the same with objects for references: a module that occurs twice is one mapping."""
     if isinstance(allow, str):
         raise TypeError(
             f"allow must be a collection of package names, such as ({allow!r},), got {allow!r}"
         )
-    given = load(config)
-    full = _Resolver(allow).module(given, "model", "pair", NOWHERE, {}, data)
+    full = _Resolver(allow).module(load(config), "model", "pair", NOWHERE, {}, data)
     assert isinstance(full, dict)
-    return unlink(link(full))
+    return link(full)
 
 
 class _Resolver:
@@ -70,7 +76,7 @@ class _Resolver:
         """Return the full mapping of a module, or a reference to one.
 
         ``given`` is the name of its class, a mapping or a reference; ``slot`` the argument that it
-        is for; ``wires`` has values of its arguments that follow from its ``place`` in the pair.
+        is for; ``wires`` has values of its arguments that follow from its ``place``.
         """
         if is_reference(given):
             return Reference(given)
@@ -120,8 +126,8 @@ class _Resolver:
             given = {"class": given}
         if not isinstance(given, dict):
             raise ConfigError(
-                f"{path} must be the name of a class, a mapping with a class, or a reference such "
-                f"as ${{posterior}}, got {brief(given)}"
+                f"{path} must be the name of a class, a mapping with one, or a reference such as "
+                f"${{posterior}}, got {brief(given)}"
             )
         name = given.get("class")
         if name is None and place.contexts is not None:
@@ -129,10 +135,10 @@ class _Resolver:
         if name is None:
             raise ConfigError(f"{path}: class is missing; give one, such as {_example(slot)}")
         cls = find(name, slot, path, self.allow)
-        if slot == "pair" and not (issubclass(cls, Pair) or cls.__module__.startswith(_MODELS)):
-            raise ConfigError(
-                f"{path}: {quoted(name)} is not a pair; {suggestion('', public('models'))}"
-            )
+        own = cls.__module__.startswith("ppl_vae.models.")
+        if slot == "pair" and not (issubclass(cls, Pair) or own):
+            accepted = suggestion("", public("models"))
+            raise ConfigError(f"{path}: {quoted(name)} is not a pair; {accepted}")
         if slot == "classifier" and not issubclass(cls, ConditionalDistribution):
             # as SemiSupervisedVAE wraps a bare network
             return find("Categorical", slot, path, ()), {"net": {**given, "class": name}}
@@ -152,7 +158,8 @@ class _Resolver:
             value = given[name]
             if argument.kind == "activation":
                 optional = value is None and argument.default is None
-                return value if optional else self._activation(value, at)
+                found = None if optional else find_activation(value, at, self.allow)
+                return found and activation_name(found, at)
             value = plain(convert(argument, value, at), at)
             _check_conflict(cls, value, at, wire)
             return value
@@ -167,9 +174,6 @@ class _Resolver:
         except ConfigError:
             return inspect.Parameter.empty  # cannot be written, and is left out
 
-    def _activation(self, value: object, path: str) -> str:
-        return activation_name(find_activation(value, path, self.allow), path)
-
     def _modules(
         self, argument: Argument, value: object, path: str, place: Place, wires: Mapping[str, Wire]
     ) -> object:
@@ -182,9 +186,6 @@ class _Resolver:
                 for i, item in enumerate(value)
             ]
         return self.module(value, path, argument.name, place, wires)
-
-
-_MODELS = "ppl_vae.models."
 
 
 def _example(slot: str) -> str:
