@@ -66,8 +66,7 @@ class Configuration:
     def of(cls, tree: Mapping[str, Any]) -> Configuration:
         """Return the configuration that a mapping describes; the model is not checked yet."""
         refuse_unknown("a configuration", [k for k in tree if k not in _HEADER], _DEFAULTS, "")
-        given = {key: value for key, value in tree.items() if value is not None}
-        full = {key: given.get(key, default) for key, default in _DEFAULTS.items()}
+        full = _complete(tree)
         for key, entry in SCALAR.items():
             if not isinstance(full[key], Mapping):
                 full[key] = {entry: full[key]}
@@ -176,8 +175,8 @@ def written(
         before: of the training that is resumed: entries that may change are kept from there,
             unless typed.
     """
-    tree = {k: v for k, v in _read(_SHIPPED if given is None else given).items() if v is not None}
-    tree = {**deepcopy(_DEFAULTS), **tree}
+    tree = _read(_SHIPPED if given is None else given)
+    tree |= _complete(tree)
     if before is not None:
         _keep(tree, before.mapping())
     apply(tree, flags)
@@ -186,6 +185,12 @@ def written(
         # The one that is typed replaces the other one in the file.
         tree["fit"].pop("epochs" if typed == {"steps"} else "steps", None)
     return tree
+
+
+def _complete(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sections of a configuration, the default where one is missing or null."""
+    given = {key: value for key, value in tree.items() if value is not None}
+    return {key: given.get(key, deepcopy(default)) for key, default in _DEFAULTS.items()}
 
 
 def section(name: str, given: object) -> Any:

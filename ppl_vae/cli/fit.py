@@ -98,7 +98,8 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     data = datasets.loaded(configuration.data, "train")
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
-    if partly and not said and _is_shipped(given):
+    is_shipped = given is None or not Path(given).expanduser().exists()
+    if partly and not said and is_shipped:
         # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
     datasets.check_labels(data, configuration.data)
@@ -216,7 +217,7 @@ class _Written:
 
 def _fabric(plan: Plan, written: _Written) -> Fabric:
     """Return Fabric with the devices and the logger of a configuration."""
-    from lightning_fabric import Fabric
+    from lightning_fabric import Fabric, loggers
 
     settings = plan.configuration.devices
     devices: Any = settings.devices
@@ -233,38 +234,32 @@ def _fabric(plan: Plan, written: _Written) -> Fabric:
         raise ConfigError(
             f"devices.accelerator: torch has no {settings.accelerator} here; give cpu or auto"
         )
-    if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
+    some = devices > 0 or devices == -1 if isinstance(devices, int) else isinstance(devices, list)
+    if devices != "auto" and not (some and devices):
         raise ConfigError(
             f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
             f"{brief(devices)}"
         )
+    name = plan.configuration.logger
     try:
+        make = {"tensorboard": loggers.TensorBoardLogger, "csv": loggers.CSVLogger}
+        logger = None if name is None else make[name](root_dir=plan.folder, name=name)
         return Fabric(
             accelerator=settings.accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
             precision=settings.precision,
-            loggers=_logger(plan),
+            loggers=logger,
             callbacks=written,
         )
     except ModuleNotFoundError as error:
-        name = plan.configuration.logger
         raise ConfigError(f"logger: {name} is not installed: pip install {name}") from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
             f"{brief(strategy)} are not available: {reason(error)}"
         ) from error
-
-
-def _is_count(devices: object) -> bool:
-    return isinstance(devices, int) and (devices > 0 or devices == -1)
-
-
-def _is_shipped(given: str | None) -> bool:
-    """Tell whether a configuration is one that comes with the package."""
-    return given is None or not Path(given).expanduser().exists()
 
 
 def _may_be_first() -> bool:
@@ -314,16 +309,6 @@ def _initialise(pair: Pair, init: str, tells: bool) -> None:
 def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}"
-
-
-def _logger(plan: Plan) -> Any:
-    name = plan.configuration.logger
-    if name is None:
-        return None
-    from lightning_fabric import loggers
-
-    make = loggers.TensorBoardLogger if name == "tensorboard" else loggers.CSVLogger
-    return make(root_dir=plan.folder, name=name)
 
 
 def _summary(plan: Plan, fitted: FitResult) -> str:

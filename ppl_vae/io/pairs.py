@@ -28,6 +28,7 @@ from ppl_vae.process_state import exclusively
 from ppl_vae.version import __version__
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+_REQUIRES_GRAD = "requires_grad must map names of parameters to true or false"
 
 
 def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
@@ -73,10 +74,8 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
         True
     """
     if not isinstance(pair, (Pair, StackedVAE)):
-        raise TypeError(
-            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; "
-            f"ppl_vae.io.save_weights takes any module"
-        )
+        fix = "ppl_vae.io.save_weights takes any module"
+        raise TypeError(f"save: pair must be a pair, such as a VAE, got {describe(pair)}; {fix}")
     folder = path_of("save", "folder", folder)
     # Exclusively: the pair takes no training step between its comparison and its writing, and other
     # threads' random numbers are not disturbed.
@@ -148,16 +147,13 @@ def load(
     try:
         assign(pair, tensors, WEIGHTS)
     except (MismatchError, TypeError) as error:
-        raise MismatchError(
-            f"{folder}: the weights are incompatible with the configuration: {error}"
-        ) from error
+        problem = "the weights are incompatible with the configuration"
+        raise MismatchError(f"{folder}: {problem}: {error}") from error
     parameters = dict(pair.named_parameters())
     for name, value in config.get("requires_grad", {}).items():
         if name not in parameters or not isinstance(value, bool):
-            raise DamagedError(
-                f"{folder}: {CONFIG}: requires_grad must map names of parameters to true or false, "
-                f"got {describe(name)[:60]}: {describe(value)[:60]}"
-            )
+            got = f"{describe(name)[:60]}: {describe(value)[:60]}"
+            raise DamagedError(f"{folder}: {CONFIG}: {_REQUIRES_GRAD}, got {got}")
         parameters[name].requires_grad_(value)
     return pair
 
@@ -273,7 +269,7 @@ def _config(folder: Path) -> dict[str, Any]:
         dtype = quoted(config["dtype"])
         raise DamagedError(f"{path}: dtype must be float32 or float64, got {dtype}")
     if not isinstance(config.get("requires_grad", {}), dict):
-        raise DamagedError(f"{path}: requires_grad must map names of parameters to true or false")
+        raise DamagedError(f"{path}: {_REQUIRES_GRAD}")
     return config
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -175,13 +175,6 @@ class _Reader:
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
-        self._decoders: dict[str, Callable[[Any, int], Any]] = {
-            "tensor": self._tensor,
-            "float": self._float,
-            "tuple": lambda inner, depth: tuple(self._list(inner, depth)),
-            "dict": self._mapping,
-            "counter": lambda inner, depth: Counter(self._mapping(inner, depth)),
-        }
 
     def decode(self, value: Any, depth: int) -> Any:
         """Return the value that JSON describes, nested at most ``depth`` deep."""
@@ -193,10 +186,18 @@ class _Reader:
             return value
         if len(value) != 1:
             raise ValueError(f"a mapping must have one key, got {len(value)}")
-        ((tag, inner),) = value.items()
-        if tag not in self._decoders:
-            raise ValueError(f"unknown tag {quoted(tag, 40)}")
-        return self._decoders[tag](inner, depth)
+        match next(iter(value.items())):
+            case "tensor", str(name) if name in self.tensors:
+                return self.tensors.pop(name)
+            case "float", "inf" | "-inf" | "nan" as number:
+                return float(number)
+            case "tuple", items:
+                return tuple(self._list(items, depth))
+            case "dict", items:
+                return self._mapping(items, depth)
+            case "counter", items:
+                return Counter(self._mapping(items, depth))
+        raise ValueError(f"unknown tag, tensor or number {quoted(value, 60)}")
 
     def _list(self, value: Any, depth: int) -> list[Any]:
         if type(value) is not list:
@@ -213,16 +214,6 @@ class _Reader:
                 raise ValueError(f"invalid or duplicate key {quoted(key, 40)}")
             decoded[key] = self.decode(item[1], depth - 1)
         return decoded
-
-    def _tensor(self, name: Any, depth: int) -> Tensor:
-        if type(name) is not str or name not in self.tensors:
-            raise ValueError(f"unknown or duplicate tensor {quoted(name, 40)}")
-        return self.tensors.pop(name)
-
-    def _float(self, text: Any, depth: int) -> float:
-        if text not in ("inf", "-inf", "nan"):
-            raise ValueError(f"invalid number {quoted(text, 40)}")
-        return float(text)
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

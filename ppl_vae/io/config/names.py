@@ -61,10 +61,15 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
     packages = SLOTS.get(slot, PARTS)
     *parents, short = name.split(".")
     if not parents:
-        for package in packages:
-            if short in public(package):
-                return public(package)[short]
-        raise ConfigError(f"{path}: there is no {quoted(short)} {_elsewhere(short, packages)}")
+        known = {n: cls for package in reversed(packages) for n, cls in public(package).items()}
+        if short in known:
+            return known[short]
+        there = [f" ({p}.{short} is one of another kind)" for p in PACKAGES if short in public(p)]
+        where = f"among {' and '.join(packages)}{''.join(there[:1])}"
+        raise ConfigError(
+            f"{path}: there is no {quoted(short)} {where}; {suggestion(short, known)}. A class of "
+            f"your own is given by its full path, such as mypackage.MyPart"
+        )
     if parents[0] == "ppl_vae" or (parents[0] in PACKAGES and parents[0] not in allow):
         package = ".".join(parents[parents[0] == "ppl_vae" :]) or "models"
         if package not in PACKAGES or short not in public(package):
@@ -118,16 +123,6 @@ def activation_name(cls: object, path: str) -> str:
     assert isinstance(cls, type)
     name = cls.__name__
     return name if activations().get(name) is cls else _dotted(cls, path)
-
-
-def _elsewhere(short: str, packages: Collection[str]) -> str:
-    elsewhere = [f"{p}.{short}" for p in PACKAGES if short in public(p)]
-    also = f" ({elsewhere[0]} is one of another kind)" if elsewhere else ""
-    names = {name for package in packages for name in public(package)}
-    return (
-        f"among {' and '.join(packages)}{also}; {suggestion(short, names)}. A class of your own is "
-        f"given by its full path, such as mypackage.MyPart"
-    )
 
 
 def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
