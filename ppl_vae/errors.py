@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any
 
+Bound = int | float | None
 SHORT = 200
 """Limit on the characters of one value in a message."""
 LONGEST = 2000
@@ -109,10 +110,10 @@ def number(
     name: str,
     value: object,
     *,
-    least: int | float | None = None,
-    above: int | float | None = None,
-    most: int | float | None = None,
-    below: int | float | None = None,
+    least: Bound = None,
+    above: Bound = None,
+    most: Bound = None,
+    below: Bound = None,
     fix: str = "",
 ) -> int | float:
     """Return a finite Python number in a range: inclusive ``least``, ``most``, exclusive others.
@@ -131,12 +132,7 @@ def number(
     return found
 
 
-def _range(
-    least: int | float | None,
-    above: int | float | None,
-    most: int | float | None,
-    below: int | float | None,
-) -> str:
+def _range(least: Bound, above: Bound, most: Bound, below: Bound) -> str:
     """Return a range in words."""
     if least is not None and most is not None:
         return f"from {least:g} to {most:g}"

@@ -19,9 +19,8 @@ from ppl_vae.cli.schedules import beta_in_steps, in_steps
 from ppl_vae.data import Dataset
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.files import dumped, read_file
-from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.resolver import resolve
-from ppl_vae.io.config.signature import Argument, convert, refuse_unknown
+from ppl_vae.io.config.signature import Argument, convert, plain, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.spec import ARGUMENTS, ENTRIES, SECTIONS, DataSpec, DeviceSpec, FitSpec, entries

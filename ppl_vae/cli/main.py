@@ -8,7 +8,7 @@ import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import Any
 
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
 from ppl_vae.cli.flags import Flag, hyphens, in_flags, nearest, split
@@ -155,13 +155,6 @@ def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     return {**flags, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):  # others are for developers
         say(f"warning: {message}")

@@ -18,8 +18,7 @@ from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.plain import plain
-from ppl_vae.io.config.signature import arguments_of, convert, refuse_unknown
+from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
 # LBFGS wants a closure, SparseAdam sparse gradients.

@@ -13,7 +13,7 @@ import yaml
 
 from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
-from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.signature import plain
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_ENTRIES, SCALAR_LENGTH
 

@@ -16,10 +16,9 @@ from ppl_vae.errors import describe
 from ppl_vae.io.config.builder import build
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.names import activation_name, name_of
-from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import unlink
 from ppl_vae.io.config.resolver import graph
-from ppl_vae.io.config.signature import Argument, arguments_of
+from ppl_vae.io.config.signature import Argument, arguments_of, plain
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import restored

@@ -14,9 +14,8 @@ from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import quoted
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
-from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
-from ppl_vae.io.config.signature import Argument, arguments_of, convert, refuse_unknown
+from ppl_vae.io.config.signature import Argument, arguments_of, convert, plain, refuse_unknown
 from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
 from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
 from ppl_vae.io.errors import ConfigError, brief, suggestion
@@ -102,7 +101,7 @@ class _Resolver:
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
-                within = Place(name, roles[name], sizes, _reference(path))
+                within = Place(name, roles[name], sizes, path.partition(".")[2])
                 inner = within.part()
                 value = DEFAULTS.get(name) if value is None else value
             elif name == "net":
@@ -161,7 +160,13 @@ class _Resolver:
                 found = None if optional else find_activation(value, at, self.allow)
                 return found and activation_name(found, at)
             value = plain(convert(argument, value, at), at)
-            _check_conflict(cls, value, at, wire)
+            wired = None if wire is None or not wire.firm else plain(wire.value, at)
+            own = cls.__module__.startswith("ppl_vae.")
+            if own and wire and None not in (value, wired) and value != wired:
+                raise ConfigError(
+                    f"{at} is {shown(value)}, but {wire.reason()} makes it {shown(wired)}; leave "
+                    f"one of them out"
+                )
             return value
         if wire is not None and wire.value is not None:
             return plain(wire.value, at)
@@ -194,29 +199,12 @@ def _example(slot: str) -> str:
     return f"class: {DEFAULTS.get(slot, 'Bernoulli' if slot == 'likelihood' else 'MLP')}"
 
 
-def _reference(path: str) -> str:
-    """Return the reference to the posterior of the pair at that path."""
-    return f"${{{f'{path}.posterior'.partition('.')[2]}}}"
-
-
 def _holds_modules(argument: Argument, value: object) -> bool:
     if argument.kind in ("part", "parts"):
         return True
     items = value if isinstance(value, list) else [value]
     marked = any(is_reference(v) or (isinstance(v, dict) and "class" in v) for v in items)
     return argument.kind == "unknown" and (argument.name in SLOTS or marked)
-
-
-def _check_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:
-    """Raise an error if a given size contradicts those of the pair."""
-    if wire is None or not wire.firm or wire.value is None or value is None:
-        return
-    expected = plain(wire.value, path)
-    if value != expected and cls.__module__.startswith("ppl_vae."):
-        raise ConfigError(
-            f"{path} is {shown(value)}, but {wire.reason()} makes it {shown(expected)}; leave one "
-            f"of them out"
-        )
 
 
 def _check_image_networks(

@@ -53,7 +53,7 @@ class Wire:
 
 @dataclass(frozen=True)
 class Place:
-    """A part's place in a pair: its role, its inputs (contexts), and the pair's sizes.
+    """A part's place: its role, its inputs (contexts), and the pair's sizes and path.
 
     Without contexts (``None``) nothing can be derived.
     """
@@ -61,7 +61,7 @@ class Place:
     role: str = ""
     contexts: tuple[str, ...] | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    posterior: str = ""
+    pair: str = ""
 
     def part(self) -> dict[str, Wire]:
         """Return values for the part's arguments by name."""
@@ -75,7 +75,8 @@ class Place:
         if x.value is not None:
             wires["event_dim"] = Wire(len(x.value), (x,), firm=False)
         if self.role == "prior":
-            wires["posterior"] = Wire(self.posterior)
+            path = f"{self.pair}.posterior".removeprefix(".")
+            wires["posterior"] = Wire(f"${{{path}}}")
             if self.contexts:
                 wires["context_features"] = self._features(self.contexts)
         return wires
