@@ -12,7 +12,7 @@ from typing import Any
 
 from ppl_vae.cli.class_names import LOGGERS, shipped
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import PLACES, SCALAR, Flag, apply
+from ppl_vae.cli.flags import PLACES, SHORT, Flag, apply
 from ppl_vae.cli.output import say
 from ppl_vae.cli.registry import KINDS, Named
 from ppl_vae.cli.schedules import beta_in_steps, in_steps
@@ -66,9 +66,6 @@ class Configuration:
         """Return the configuration that a mapping describes; the model is not checked yet."""
         refuse_unknown("a configuration", [k for k in tree if k not in _HEADER], _DEFAULTS, "")
         full = _complete(tree)
-        for key, entry in SCALAR.items():
-            if not isinstance(full[key], Mapping):
-                full[key] = {entry: full[key]}
         init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
         if init is not None and not isinstance(init, str):
             raise ConfigError(f"init must be the folder of a run, or null, got {brief(init)}")
@@ -187,9 +184,13 @@ def written(
 
 
 def _complete(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sections of a configuration, the default where one is missing or null."""
+    """Return all sections of a configuration, the default where one is missing or null."""
     given = {key: value for key, value in tree.items() if value is not None}
-    return {key: given.get(key, deepcopy(default)) for key, default in _DEFAULTS.items()}
+    full = {key: given.get(key, deepcopy(default)) for key, default in _DEFAULTS.items()}
+    for key in SECTIONS:
+        if key in SHORT and not isinstance(full[key], Mapping):  # data: mnist
+            full[key] = {SHORT[key].partition(".")[2]: full[key]}
+    return full
 
 
 def section(name: str, given: object) -> Any:
@@ -209,8 +210,6 @@ def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
         if not entry:
             tree[section] = before[section]
         else:
-            if not isinstance(tree[section], dict):  # data: mnist
-                tree[section] = {SCALAR.get(section, ""): tree[section]}
             tree[section][entry] = before[section][entry]
 
 

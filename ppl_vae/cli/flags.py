@@ -14,18 +14,14 @@ from typing import Any
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.output import say
-from ppl_vae.spec import ENTRIES, SECTIONS
+from ppl_vae.spec import ENTRIES
 
 PLACES = ("model", "data", "estimator", "optimizer", "lr_schedule", "fit", "devices")
 """The sections that have entries."""
 
 SWAPS = {
-    "prior": "model.prior.class",
-    "posterior": "model.posterior.class",
-    "likelihood": "model.likelihood.class",
-    "estimator": "estimator.class",
-    "optimizer": "optimizer.class",
-    "lr_schedule": "lr_schedule.class",
+    **{part: f"model.{part}.class" for part in ("prior", "posterior", "likelihood")},
+    **{section: f"{section}.class" for section in ("estimator", "optimizer", "lr_schedule")},
 }
 """The flags that name a class, and the entry of each."""
 
@@ -37,9 +33,6 @@ SHORT = {
     "logger": "logger",
 }
 """The short flags, and the entry of each."""
-
-SCALAR = {section: SHORT[section].partition(".")[2] for section in SECTIONS if section in SHORT}
-"""Of the sections that may be written as one value, ``data: mnist``, the entry that it is."""
 
 _COMMON = (
     *("model.latent_dim", "model.prior.components", "model.prior.pseudo_inputs"),
@@ -244,13 +237,10 @@ def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
         if child is None:
             child = {}
         elif not isinstance(child, (dict, list)):
-            entry = SCALAR.get(key, "class") if depth == 0 else "class"
-            if not isinstance(child, str) and entry == "class":
-                raise ConfigError(
-                    f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {brief(child)}, which has "
-                    f"no entries"
-                )
-            child = {entry: child}
+            if not isinstance(child, str):
+                above = ".".join(path[: depth + 1])
+                raise ConfigError(f"{'.'.join(path)}: {above} is {brief(child)}, without entries")
+            child = {"class": child}
         node[at] = child
         node = child
     return node
