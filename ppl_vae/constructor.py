@@ -41,8 +41,7 @@ class Constructed(nn.Module):
                 else f"replace this {cls.__name__} by one constructed with it"
             )
             raise AttributeError(
-                f"{cls.__name__}.{name} is read-only, as the module was built from it, got "
-                f"{describe(value)[:60]}; {fix}"
+                f"{cls.__name__}.{name} is read-only, got {describe(value)[:60]}; {fix}"
             )
         super().__setattr__(name, value)
 

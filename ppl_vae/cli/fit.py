@@ -185,8 +185,7 @@ def _check_folder(plan: Plan) -> None:
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
-            f"there is a run in {plan.folder}; go on with it, {resume(plan.folder)}, or give "
-            f"another --out"
+            f"there is a run in {plan.folder}: {resume(plan.folder)}, or give another --out"
         )
     if plan.resume and there:
         plan.configuration.check_resumes(Run(plan.folder).configuration, plan.folder)
@@ -237,8 +236,7 @@ def _fabric(plan: Plan, written: _Written) -> Fabric:
     some = devices > 0 or devices == -1 if isinstance(devices, int) else isinstance(devices, list)
     if devices != "auto" and not (some and devices):
         raise ConfigError(
-            f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
-            f"{brief(devices)}"
+            f"devices.devices must be how many, which ([0, 2]), or auto, got {brief(devices)}"
         )
     name = plan.configuration.logger
     try:

@@ -189,8 +189,7 @@ def check_storable(place: str, value: object) -> None:
     """Raise TypeError unless safetensors can hold the value at a place."""
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{place} is {describe(value)[:80]}, not a tensor; keep it as a buffer or as a "
-            f"constructor argument"
+            f"{place} is {describe(value)[:80]}, not a tensor; keep it as a buffer or an argument"
         )
     if nn.parameter.is_lazy(value):
         raise TypeError(f"{place} is uninitialised; run the module once before saving it")

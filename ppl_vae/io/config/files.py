@@ -129,8 +129,7 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     if len(tree) > 1:
         others = quoted([k for k in tree if k != "model"])[1:-1]
         raise ConfigError(
-            f"model: the key 'model' must be alone, got also {others}; give from_config the value "
-            f"of 'model'"
+            f"model: the key 'model' must be alone, got also {others}; give the value of 'model'"
         )
     inner = tree["model"]
     if not isinstance(inner, dict):

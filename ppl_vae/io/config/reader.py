@@ -139,8 +139,7 @@ class _Reader:
             return [self._value(argument, v, f"{path}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, Tensor):
             raise ConfigError(
-                f"{path} is {brief(value)}, and a configuration holds no tensors; keep it as a "
-                f"buffer, and let the constructor take its shape"
+                f"{path} is {brief(value)}: a configuration holds no tensors; keep it as a buffer"
             )
         if isinstance(value, type):
             raise ConfigError(
