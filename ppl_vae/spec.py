@@ -52,9 +52,9 @@ class Setting:
         """The last part of the path."""
         return self.path.rpartition(".")[2]
 
-    def is_only(self, *kinds: type) -> bool:
-        """Tell whether it is of these types alone, or None."""
-        return {*(get_args(self.hint) or (self.hint,))} <= {*kinds, type(None)}
+    def is_only(self, kind: type) -> bool:
+        """Tell whether it is of this type alone, or None."""
+        return {*(get_args(self.hint) or (self.hint,))} <= {kind, type(None)}
 
 
 def _setting(
@@ -66,11 +66,6 @@ def _setting(
     found = None if length else default if usual is None else usual
     setting = Setting(default=found, help=help, length=length, **options)
     return field(default=default, metadata={"setting": setting})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """Settings that belong together."""
 
 
 def _seed(owner: str, name: str, value: Any) -> int:
@@ -85,7 +80,7 @@ _of_device = partial(_setting, may_change=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSpec(Section):
+class FitSpec:
     """The arguments of :func:`ppl_vae.training.fit`, in their order, besides the pair and the data.
 
     Those without a ``place`` are the section ``fit`` of a configuration.
@@ -153,7 +148,7 @@ class FitSpec(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec(Section):
+class DataSpec:
     """What to train on, and what is held out."""
 
     name: str = _setting(
@@ -212,7 +207,7 @@ class DataSpec(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceSpec(Section):
+class DeviceSpec:
     """Where to train: arguments of Lightning Fabric.
 
     All may change when a run is resumed, but for the precision, which ``fit`` itself compares.
@@ -231,7 +226,7 @@ class DeviceSpec(Section):
     )
 
 
-SECTIONS: dict[str, type[Section]] = {"data": DataSpec, "fit": FitSpec, "devices": DeviceSpec}
+SECTIONS: dict[str, Any] = {"data": DataSpec, "fit": FitSpec, "devices": DeviceSpec}
 """The sections of a configuration with a fixed set of entries."""
 
 

@@ -22,11 +22,6 @@ from ppl_vae.cli.output import show
 from ppl_vae.spec import ARGUMENTS, SECTIONS, entries
 from ppl_vae.version import __version__
 
-_TITLES = {
-    "data": "data (section data of a configuration)",
-    "fit": "training (section fit)",
-    "devices": "devices (section devices)",
-}
 COMMANDS = {
     "fit": "train a pair; resume or repeat a run",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
@@ -188,7 +183,7 @@ def _fit(commands: Any) -> Parser:
     _entry(group, "model.latent_dim", "N", "dimensions of z")
     _entry(group, "optimizer.lr", "X", f"learning rate [{ARGUMENTS['optimizer'].default['lr']}]")
     for section in SECTIONS:
-        group = made.add_argument_group(_TITLES[section])
+        group = made.add_argument_group(f"section {section} of a configuration")
         for e in entries(section):
             choices = get_args(e.hint) if get_origin(e.hint) is Literal else None
             help = e.help if e.default is None else f"{e.help} [{str(e.default).lower()}]"

@@ -22,7 +22,7 @@ from ppl_vae.io import DamagedError
 from ppl_vae.io.format import HISTORY_BYTES
 from ppl_vae.models import Pair
 
-MODEL, HISTORY, VALIDATION, CHECKPOINTS = "model", "history.csv", "validation.csv", "checkpoints"
+MODEL, HISTORY, CHECKPOINTS = "model", "history.csv", "checkpoints"
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from torch import nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import quoted
+from ppl_vae.io.config import wiring
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
 from ppl_vae.io.config.signature import Argument, arguments_of, convert, plain, refuse_unknown
-from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
-from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
+from ppl_vae.io.config.wiring import DEFAULTS, SETTINGS, Place, Wire, shown
 from ppl_vae.io.errors import ConfigError, brief, suggestion
 from ppl_vae.models import Pair
 
@@ -81,14 +81,14 @@ class _Resolver:
             return Reference(given)
         cls, given = self._class(given, path, slot, place)
         arguments = arguments_of(cls, path)
-        roles = contexts(cls) if issubclass(cls, Pair) else None
+        roles = wiring.contexts(cls) if issubclass(cls, Pair) else None
         settings = [] if roles is None else [s for s in SETTINGS if s not in arguments]
         advice = "give the sizes of each part; " if issubclass(cls, Pair) else ""
         fixes = dict.fromkeys(SETTINGS, advice)
         refuse_unknown(cls.__name__, given, [*arguments, *settings], path, fixes)
         if data is not None and not issubclass(cls, Pair):
             raise ConfigError(f"{path}: {cls.__name__} takes no data=; give sizes where needed")
-        of_data = [] if roles is None else add_from_data(given, arguments, data, path)
+        of_data = [] if roles is None else wiring.add_from_data(given, arguments, data, path)
         _check_image_networks(cls, arguments, place if slot == "net" else NOWHERE, wires, path)
 
         full: dict[str, object] = {"class": name_of(cls, slot, path)}
@@ -97,7 +97,7 @@ class _Resolver:
             full[name] = None  # in the signature's order
             if name not in modules:
                 full[name] = self._value(cls, argument, given, path, wires.get(name))
-        sizes = {} if roles is None else sizes_of(given, full, of_data, path)
+        sizes = {} if roles is None else wiring.sizes_of(given, full, of_data, path)
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
