@@ -38,12 +38,8 @@ def seal(folder: str | os.PathLike[str]) -> None:
 def check(folder: str | os.PathLike[str]) -> list[str]:
     """Compare every file in the manifest with its size and checksum; return their names.
 
-    Other files are ignored.
-
-    Raises:
-        DamagedError: if the manifest cannot be read, or a file is missing or differs.
-        UnsafeError: if the manifest names a file outside the folder.
-        NewerFormatError: if a newer version wrote it.
+    Other files are ignored. Raises DamagedError if the manifest cannot be read, or a file is
+    missing or differs, and UnsafeError if the manifest names a file outside the folder.
     """
     folder = folder_of("check", folder)
     files = _files(folder)
