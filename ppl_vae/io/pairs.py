@@ -75,7 +75,9 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(pair, (Pair, StackedVAE)):
         fix = "ppl_vae.io.save_weights takes any module"
-        raise TypeError(f"save: pair must be a pair, such as a VAE, got {describe(pair)}; {fix}")
+        raise TypeError(
+            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; {fix}"
+        )
     folder = path_of("save", "folder", folder)
     # Exclusively: the pair takes no training step between its comparison and its writing, and other
     # threads' random numbers are not disturbed.

@@ -88,7 +88,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = read_bytes(path, error=DamagedError)
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         raise DamagedError(
-            f"{source} is a pickle of torch.save, and could run code; write it with save_state"
+            f"{source} is a file of torch.save, a pickle, which could run code and is not read; "
+            f"write states with save_state"
         )
     tensors, metadata = tensors_and_metadata(data, source, "file of save_state")
     text = metadata.get(_KEY)
