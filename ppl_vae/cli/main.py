@@ -111,8 +111,11 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
 
 
 def _prepare() -> None:
+    import numpy as np
     import torch  # not above: slow to import
 
+    # NumPy caches what it finds out here, and NumPy 1 warns where denormal numbers are flushed.
+    np.finfo(np.float32), np.finfo(np.float64)
     # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
     # vanishing probability make them; this must come before the first parallel operation.
     torch.set_flush_denormal(True)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae import estimators
 from ppl_vae.cli.class_names import PYRO_ESTIMATORS
-from ppl_vae.cli.schedules import LENGTHS, in_steps
+from ppl_vae.cli.schedules import LENGTHS, check_names, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.plain import plain
@@ -104,16 +104,15 @@ class Named:
             k: a for k, a in arguments_of(classes[name], section).items() if k not in _GIVEN_LATER
         }
         values: dict[str, Any] = {}
-        for key in given:
-            if key not in known and key != "class":
-                raise ConfigError(
-                    f"{section}.{reason(str(key), 60)}: {name} has no {quoted(key)}; "
-                    f"{suggestion(key, known)}"
-                )
+        check_names(
+            name,
+            [key for key in given if key != "class"],
+            known,
+            [key for key, argument in known.items() if argument.required],
+            section,
+        )
         for key, argument in known.items():
             path = f"{section}.{key}"
-            if key not in given and argument.required:
-                raise ConfigError(f"{path} is missing: {name} needs it")
             value = given.get(key, argument.default)
             # A length may be a fraction. The hints of torch's betas have tensors in them: its
             # constructor checks those.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppl_vae.errors import reason
+from ppl_vae.errors import quoted, reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.errors import brief, suggestion
@@ -29,6 +30,21 @@ LENGTHS = {
     "StepLR": "step_size",
 }
 """The argument that is a length, or a list of them, of schedules of the learning rate."""
+
+
+def check_names(
+    owner: str, given: Collection[str], known: Collection[str], required: list[str], path: str
+) -> None:
+    """Raise ConfigError unless each argument given is known, and each required one is given."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"{path}.{reason(str(name), 60)}: {owner} has no {quoted(name)}; "
+                f"{suggestion(str(name), known)}"
+            )
+    for name in required:
+        if name not in given:
+            raise ConfigError(f"{path}.{name} is missing: {owner} needs it")
 
 
 def in_steps(length: Any, total: int, path: str) -> Any:
@@ -121,6 +137,9 @@ def stopping(given: dict[str, Any] | None) -> EarlyStopping | None:
 
 
 def _made(make: Callable[..., Any], arguments: Mapping[str, Any], path: str) -> Any:
+    known = inspect.signature(make).parameters
+    required = [name for name, parameter in known.items() if parameter.default is parameter.empty]
+    check_names(make.__name__, arguments, known, required, path)
     try:
         return make(**arguments)
     except (TypeError, ValueError) as error:
