@@ -98,8 +98,8 @@ def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]
         short = reason(error if is_of_file else " ".join(dict.fromkeys((lines[0], lines[-1]))))
         raise FileNotFoundError(
             f"dataset {name!r} must be in {quoted(root)} (as {expected}) or be downloadable, got "
-            f"neither: {short}. Set root= or the environment variable PPL_VAE_DATA to the folder "
-            f"that holds {expected.split('/')[0]}/, or load it once with a network"
+            f"neither: {short.rstrip('.')}. Set root= or the environment variable PPL_VAE_DATA to "
+            f"the folder that holds {expected.split('/')[0]}/, or load it once with a network"
         ) from error
 
 
