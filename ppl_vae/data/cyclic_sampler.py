@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ppl_vae.data.loader_state import check_state, count_in, generator_at, rng_state_in
+from ppl_vae.data.loader_state import SavedState, generator_at
 
 
 class CyclicSampler:
@@ -57,12 +55,9 @@ class CyclicSampler:
 
     def parsed(self, state: object) -> tuple[int, Tensor, Tensor]:
         """Return what `restore` takes; raise TypeError or ValueError for an incompatible state."""
-        check_state(self._owner, state, self.state_dict())  # type: ignore[arg-type]
-        assert isinstance(state, Mapping)
-        start, now = (
-            rng_state_in(self._owner, state, key, self.generator) for key in ("start", "generator")
-        )
-        return count_in(self._owner, state, "position", self.count), start, now
+        saved = SavedState(self._owner, state, self.state_dict())
+        start, now = (saved.random_state(k, self.generator) for k in ("start", "generator"))
+        return saved.count("position", self.count), start, now
 
     def restore(self, position: int, start: Tensor, now: Tensor) -> None:
         """Resume there: the order is drawn again, batches are not."""

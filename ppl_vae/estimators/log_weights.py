@@ -94,8 +94,7 @@ class LogWeights:
     def guide_weight(self) -> Tensor | float:
         """Return the weight t of log q in log w, from scales (without N/B) and masks.
 
-        Raises:
-            NotImplementedError: if it differs between the guide's sampled sites.
+        Raises NotImplementedError if it differs between the guide's sampled sites.
         """
         if not self.sampled:
             return 1.0
@@ -135,21 +134,20 @@ class LogWeights:
         """
         for site, plate in self.plate.subsampled:
             raise NotImplementedError(
-                f"site {site!r} is in the inner plate {plate!r}, which is subsampled: with "
-                f"{num_particles} particles its scale is inside the exponent, and that is no bound "
-                f"on log p(x); use the whole plate, or one particle (the ELBO)"
+                f"site {site!r} is in the inner plate {plate!r}, which is subsampled: its scale in "
+                f"the exponent is no bound on log p(x) with {num_particles} particles; use the "
+                f"whole plate, or one particle (the ELBO)"
             )
 
     def check_reparameterised(self) -> None:
         """Raise NotImplementedError, naming the site, if the gradient would miss a term."""
         for site in self.sampled:
-            if site["fn"].has_rsample:
-                continue
-            raise NotImplementedError(
-                f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
-                f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
-                f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
-            )
+            if not site["fn"].has_rsample:
+                raise NotImplementedError(
+                    f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
+                    f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
+                    f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
+                )
 
 
 def log_weights(
@@ -171,9 +169,8 @@ def log_weights(
             model's subsamples.
         leaves: cut the graph at each reparameterised value, see :attr:`LogWeights.paths`.
 
-    Raises:
-        ValueError: if a site lies outside the batch plate, or a latent is not in the guide.
-        NotImplementedError: if a site is enumerated inside an inner plate.
+    Raises ValueError if a site lies outside the batch plate, or a latent is not in the guide, and
+    NotImplementedError if a site is enumerated inside an inner plate.
     """
     guide_trace = runner.run_guide(num_particles)
     paths: list[tuple[Tensor, Tensor]] = []
@@ -182,8 +179,8 @@ def log_weights(
     names = set(guide_trace.nodes)
     # A guide may have no sites, if the model enumerates all latents.
     has_sites = any(True for _ in sample_sites(guide_trace))
-    traces = [guide_trace] if has_sites else [runner.run_model(guide_trace, num_particles)]
-    batch_plate = BatchPlate(plate, traces, runner.particle_dim)
+    run = guide_trace if has_sites else runner.run_model(guide_trace, num_particles)
+    batch_plate = BatchPlate(plate, [run], runner.particle_dim)
 
     subsampled: dict[str, dict] = {}
 

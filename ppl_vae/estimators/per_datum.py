@@ -60,8 +60,8 @@ class PerDatumELBO(ELBO, ABC):
     Args:
         num_particles: how many particles, in one vectorised dimension left of all plates.
         plate: name of the batch plate.
-        max_plate_nesting: number of dimensions the program's plates take; found by running the
-            program once if not given.
+        max_plate_nesting: number of dimensions of the program's plates; found by running it once
+            if not given.
     """
 
     def __init__(
@@ -70,9 +70,8 @@ class PerDatumELBO(ELBO, ABC):
         owner = type(self).__name__
         num_particles = positive_int(owner, "num_particles", num_particles)
         if not isinstance(plate, str):
-            raise TypeError(
-                f"{owner}: plate must be the name of the batch plate, got {describe(plate)}"
-            )
+            got = describe(plate)
+            raise TypeError(f"{owner}: plate must be the name of the batch plate, got {got}")
         if max_plate_nesting is not None:
             max_plate_nesting = integer(owner, "max_plate_nesting", max_plate_nesting, 0)
         super().__init__(num_particles=num_particles)

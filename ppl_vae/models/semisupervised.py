@@ -50,9 +50,8 @@ class SemiSupervisedVAE(Pair):
         num_classes: number of values of y.
         classification_weight: α, at least 0.
 
-    Raises:
-        TypeError: if a part is not a module of the right kind.
-        ValueError: if the shapes of the parts disagree.
+    Raises TypeError for a part that is not a module of the right kind, and ValueError if the
+    shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -118,14 +117,10 @@ class SemiSupervisedVAE(Pair):
     ) -> Float[Tensor, "batch classes"]:
         """Return the probabilities q(y | x).
 
-        Where the boolean ``mask``, of x's shape, is False, x is not observed. Values of x are not
-        checked: accuracy is customarily measured on grey values, which a Bernoulli likelihood
-        refuses.
+        Values of x are not checked: accuracy is customarily measured on grey values, which a
+        Bernoulli likelihood refuses.
         """
-        self.observation.check_shape(x)
-        if mask is not None:
-            self.observation.check_mask(x, mask)
-        return self.classifier(self.observation.filled(x, mask)).probs
+        return self.classifier(self.observation.guide_input(x, mask, values=False)).probs
 
     @inference_method
     def generate(
@@ -148,10 +143,7 @@ class SemiSupervisedVAE(Pair):
         *,
         mask: Tensor | None = None,
     ) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,y)[z], with the most probable label under q(y | x) where y is not given.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+        """Return E_q(z|x,y)[z], where y is not given at the most probable label under q(y | x)."""
         x = self.observation.guide_input(x, mask)
         return mean_of(self.posterior(x, self._observed_or_most_probable(x, y)))
 
@@ -169,7 +161,7 @@ class SemiSupervisedVAE(Pair):
         *,
         mask: Tensor | None = None,
     ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y and mask as for :meth:`encode`."""
+        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
         x = self.observation.guide_input(x, mask)
         one_hot = self._observed_or_most_probable(x, y)
         return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
@@ -242,11 +234,7 @@ class SemiSupervisedGuide(nn.Module):
     """The variational program: y ~ q(y | x) where unobserved, z ~ q(z | x, y)."""
 
     def __init__(
-        self,
-        classifier: nn.Module,
-        posterior: nn.Module,
-        observation: Observation,
-        labels: Labels,
+        self, classifier: nn.Module, posterior: nn.Module, observation: Observation, labels: Labels
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -270,7 +258,7 @@ class SemiSupervisedGuide(nn.Module):
 
 def _as_classifier(classifier: nn.Module, observation: Observation, num_classes: int) -> nn.Module:
     """Return q(y | x) as a conditional distribution, checked by running it on zeros."""
-    if isinstance(classifier, nn.Module) and not isinstance(classifier, ConditionalDistribution):
+    if not isinstance(classifier, ConditionalDistribution):
         classifier = Categorical(classifier)
     q_y = probe("SemiSupervisedVAE", "classifier", classifier, observation.event_shape)
     if not isinstance(q_y, dist.Categorical) or q_y.logits.shape != (1, num_classes):

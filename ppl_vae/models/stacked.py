@@ -35,24 +35,20 @@ class StackedVAE(Constructed):
         first: M1, with latents of shape ``(latent_dim,)``.
         second: M2, whose data are of that shape.
 
-    Raises:
-        TypeError: if either is not such a pair.
-        ValueError: if the data of ``second`` are not the latents of ``first``.
+    Raises ValueError if the data of ``second`` are not the latents of ``first``.
     """
 
     def __init__(self, *, first: VAE, second: SemiSupervisedVAE) -> None:
         super().__init__()
         for name, pair, kind in (("first", first, VAE), ("second", second, SemiSupervisedVAE)):
             if not isinstance(pair, kind):
-                raise TypeError(
-                    f"StackedVAE: {name} must be a {kind.__name__}, got {describe(type(pair))}"
-                )
+                got = describe(type(pair))
+                raise TypeError(f"StackedVAE: {name} must be a {kind.__name__}, got {got}")
         latents, data = first.prior().event_shape, second.observation.event_shape
         if latents != data:
             raise ValueError(
                 f"StackedVAE: the data of second must be the latents of first, but first has "
-                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}; change "
-                f"the widths of second's networks"
+                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}"
             )
         self.first = first
         self.second = second
@@ -66,10 +62,7 @@ class StackedVAE(Constructed):
     def latents(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
-        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
         return self.first.posterior(self.observation.guide_input(x, mask)).sample()
 
     @inference_method
@@ -77,10 +70,8 @@ class StackedVAE(Constructed):
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch classes"]:
         """Return q(y | z_1) at the mean z_1 of q(z_1 | x); values of x are not checked."""
-        self.observation.check_shape(x)
-        if mask is not None:
-            self.observation.check_mask(x, mask)
-        return self.second.classify(self._mean_latents(self.observation.filled(x, mask)))
+        x = self.observation.guide_input(x, mask, values=False)
+        return self.second.classify(mean_of(self.first.posterior(x)))
 
     @dataset_method
     def encode(
@@ -92,7 +83,7 @@ class StackedVAE(Constructed):
     ) -> Float[Tensor, "batch latent"]:
         """Return M2's latents at the mean of M1's; y and mask as in ``SemiSupervisedVAE``."""
         x = self.observation.guide_input(x, mask)
-        return self.second.encode(self._mean_latents(x), y)
+        return self.second.encode(mean_of(self.first.posterior(x)), y)
 
     @inference_method
     def generate(
@@ -124,6 +115,3 @@ class StackedVAE(Constructed):
 
     def __repr__(self) -> str:
         return expression(self)
-
-    def _mean_latents(self, x: Tensor) -> Tensor:
-        return mean_of(self.first.posterior(x))

@@ -26,9 +26,7 @@ class VAE(Pair):
 
     Any module that returns a ``pyro.distributions`` object can be a part.
 
-    Raises:
-        TypeError: if a part is not a module that returns a distribution.
-        ValueError: if the shapes of the parts disagree.
+    Raises TypeError for any other part, and ValueError if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -44,13 +42,7 @@ class VAE(Pair):
     model: VAEModel
     guide: VAEGuide
 
-    def __init__(
-        self,
-        *,
-        prior: nn.Module,
-        posterior: nn.Module,
-        likelihood: nn.Module,
-    ) -> None:
+    def __init__(self, *, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module) -> None:
         super().__init__()
         check_same_posterior("VAE", prior, posterior)
         observation = checked_observation("VAE", prior, posterior, likelihood)
@@ -67,10 +59,7 @@ class VAE(Pair):
     def encode(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch latent"]:
-        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws."""
         return mean_of(self.posterior(self.observation.guide_input(x, mask)))
 
     @inference_method
@@ -82,7 +71,7 @@ class VAE(Pair):
     def reconstruct(
         self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z] at one draw z ~ q(z | x); ``mask`` as for `encode`."""
+        """Return E[x' | z] at one draw z ~ q(z | x)."""
         q_z = self.posterior(self.observation.guide_input(x, mask))
         return self.likelihood(q_z.sample()).mean
 
