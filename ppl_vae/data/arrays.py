@@ -31,11 +31,7 @@ _BOMB = 2**28, 200
 def read_arrays(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the arrays named by ``keys`` in a ``.npz`` file, and the names of all its arrays.
 
-    The array of a ``.npy`` file is named ``x``.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: not such a file, damaged, or shorter than it claims.
+    The array of a ``.npy`` file is named ``x``. Raises OSError or ValueError.
     """
     with opened(path) as file:
         try:

@@ -71,7 +71,14 @@ def _omniglot(root: Path, split: str) -> Dataset:
     source = _torchvision_datasets().Omniglot
     part = "images_background" if split == "train" else "images_evaluation"
     expected = f"omniglot-py/{part}.zip and, unpacked, omniglot-py/{part}"
-    found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
+    source = partial(source, background=split == "train")
+    try:
+        found = source(root, download=False)
+    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if "download=True" not in str(error):  # torchvision's message for missing files
+            raise _damaged("omniglot", root, error) from error
+        _downloaded("omniglot", root, expected, source)
+        found = source(root, download=False)
     # torchvision numbers the characters in the order of os.listdir, which depends on the machine.
     files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
     images, _ = read_images(files, size=(28, 28), grey=True)
@@ -98,17 +105,6 @@ def _torchvision_datasets() -> ModuleType:
             "pip install --force-reinstall torch torchvision"
         ) from error
     return datasets
-
-
-def _fetch(name: str, root: Path, expected: str, source: Callable[..., Any]) -> Any:
-    """Build the torchvision dataset ``source`` from ``root``, downloaded first if absent."""
-    try:
-        return source(root, download=False)
-    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if "download=True" not in str(error):  # torchvision's message for missing files
-            raise _damaged(name, root, error) from error
-    _downloaded(name, root, expected, source)
-    return source(root, download=False)
 
 
 def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]) -> None:

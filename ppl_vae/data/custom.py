@@ -36,14 +36,10 @@ def from_tensor(
         x: shape ``(N, *event)``; images ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Images of shape
             ``(N, H, W, C)`` are recognised if the last size is 1, 3 or 4 and the first is not, and
             permuted, which ``conversions`` records.
-        labels: shape ``(N,)``.
         scale: must be given for uint8 values of which none is above 1: both 1 and 255 are common.
-        mask: True where a value is observed.
         missing: ``"nan"`` if NaN means missing; otherwise NaN is an error.
         channels: ``"first"`` or ``"last"``, for images whose sizes do not tell, such as
             (3, 32, 3), which is an error without it.
-        name: for messages and reports.
-        classes: the names of the classes.
 
     Example:
         >>> from_tensor(torch.rand(100, 784))

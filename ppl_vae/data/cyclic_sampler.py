@@ -11,14 +11,8 @@ from ppl_vae.data.loader_state import SavedState, generator_at
 class CyclicSampler:
     """Endless batches of the indices 0, ..., ``count - 1``, drawn equally often, up to one.
 
-    A batch that a pass does not fill is completed by the next pass, so that all have one size; an
-    item may come twice in such a batch.
-
-    Args:
-        count: how many items.
-        batch_size: items per batch; at most ``count`` are used.
-        generator: of the order of every pass, on the device of the batches.
-        owner: for messages.
+    A batch of at most ``count`` that a pass does not fill is completed by the next pass, so that
+    all have one size; an item may come twice in such a batch.
     """
 
     def __init__(

@@ -21,20 +21,14 @@ from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites
 
 
 class ClosedForm(NamedTuple):
-    """The KL of a site in closed form, element masks included.
-
-    Args:
-        q: the site of the guide.
-        p: that of the model.
-        kl: KL(q ‖ p), under the masks within p's events.
-        entropies: H(q) under the masks within p's events and within q's; None if q and p have the
-            same scale and masks.
-    """
+    """The KL of a site of guide and model in closed form, element masks included."""
 
     q: dict
     p: dict
     kl: Tensor
+    """Under the masks within p's events."""
     entropies: tuple[Tensor, Tensor] | None
+    """H(q) under the masks within p's events and q's; None if scales and masks are the same."""
 
 
 class AnalyticKLELBO(PerDatumELBO):

@@ -111,11 +111,11 @@ class KLWeighted(ELBO):
 
     @property
     def beta(self) -> float:
-        """β of the next step; raises TypeError or ValueError unless it is 0 or a larger number."""
+        """β of the next step."""
         return self.beta_at(self.step)
 
     def beta_at(self, step: int) -> float:
-        """Return β at a step; raises as :attr:`beta`."""
+        """Return β at a step; raise TypeError or ValueError unless it is 0 or a larger number."""
         beta = self.schedule(step)
         if isinstance(beta, Tensor) and beta.dim() == 0:
             beta = beta.item()

@@ -160,17 +160,10 @@ def log_weights(
 ) -> LogWeights:
     """Run model and guide and weigh the particles.
 
-    Args:
-        runner: the model and guide with their arguments.
-        num_particles: how many particles.
-        plate: name of the batch plate.
-        chunk_size: run the model on so many particles at a time, and again when differentiating:
-            the memory is that of one chunk, draws and values are the same; all chunks share the
-            model's subsamples.
-        leaves: cut the graph at each reparameterised value, see :attr:`LogWeights.paths`.
-
-    Raises ValueError if a site lies outside the batch plate, or a latent is not in the guide, and
-    NotImplementedError if a site is enumerated inside an inner plate.
+    With a ``chunk_size`` the model runs on so many particles at a time, and again when
+    differentiating: the memory is that of one chunk, draws and values are the same; all chunks
+    share the model's subsamples. With ``leaves`` the graph is cut at each reparameterised value,
+    see :attr:`LogWeights.paths`.
     """
     guide_trace = runner.run_guide(num_particles)
     paths: list[tuple[Tensor, Tensor]] = []
@@ -205,12 +198,7 @@ def log_weights(
 
 
 class WeightedParticles(NamedTuple):
-    """Draws from a guide with their importance weights.
-
-    Args:
-        log_weights: log p(x, z) - log q(z | x) in nats, shape ``(particles, batch)``.
-        latents: the draws by site, each of shape ``(particles, *plates, *event)``.
-    """
+    """Draws by site, ``(particles, *plates, *event)``, and log p(x, z) - log q(z | x) in nats."""
 
     log_weights: Tensor
     latents: dict[str, Tensor]
@@ -233,15 +221,11 @@ def weighted_particles(
     Args:
         model: the generative program.
         guide: the variational program.
-        args: positional arguments of both, such as x.
+        args: positional arguments of both, such as x, and ``kwargs`` keyword arguments.
         num_particles: draws per datum, in one vectorised dimension left of all plates.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions of the programs' plates; found by running them once
             if not given.
-        kwargs: keyword arguments of both, such as ``mask``.
-
-    Raises:
-        ValueError: if a site lies outside the batch plate, or a latent is not in the guide.
     """
     model, guide = without_training_terms(model, guide)
     with exclusively():

@@ -55,13 +55,7 @@ class PerDatumELBO(ELBO, ABC):
 
     ``loss``, ``loss_and_grads`` and ``differentiable_loss`` return minus N/B times the sum of the
     bound over the batch, in nats per batch; a surrogate never reaches a value. Only ``loss``, which
-    returns a float, synchronises with the device.
-
-    Args:
-        num_particles: how many particles, in one vectorised dimension left of all plates.
-        plate: name of the batch plate.
-        max_plate_nesting: number of dimensions of the program's plates; found by running it once
-            if not given.
+    returns a float, synchronises with the device. The arguments are those of its subclasses.
     """
 
     def __init__(
@@ -110,9 +104,7 @@ class PerDatumELBO(ELBO, ABC):
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound in nats per batch."""
-        with exclusively():
-            bound = self._bound(self._runner(model, guide, args, kwargs))
-        return (-bound.scale * bound.per_datum.sum()).item()
+        return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def _runner(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Runner:
         nesting = self._given_nesting

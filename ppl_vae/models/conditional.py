@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pyro
 import torch
-from jaxtyping import Float
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.labels import Labels
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation, autograd_safe
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import checked_observation, zeros_for
@@ -81,7 +80,7 @@ class ConditionalVAE(Pair):
         return self.model.condition.labels
 
     @inference_method
-    def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(self, c: Tensor, *, mean: bool = False) -> Draws:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
         condition, n = self.model.condition, self.model.condition.count(c)
         c = condition.features_of(c, n, zeros_for(self.likelihood, 1).dtype)
@@ -89,22 +88,18 @@ class ConditionalVAE(Pair):
         return draw_or_mean("generate", p_x, mean)
 
     @dataset_method
-    def encode(
-        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch latent"]:
+    def encode(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Latents:
         """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws."""
         x = self.observation.guide_input(x, mask)
         return mean_of(self.posterior(x, self.model.condition.features_of(c, len(x), x.dtype)))
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents, c: Tensor) -> Data:
         """Return E[x | z, c]."""
         return self.likelihood(z, self.model.condition.features_of(c, len(z), z.dtype)).mean
 
     @dataset_method
-    def reconstruct(
-        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch *event"]:
+    def reconstruct(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
         x = self.observation.guide_input(x, mask)
         c = self.model.condition.features_of(c, len(x), x.dtype)

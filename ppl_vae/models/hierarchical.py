@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pyro
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import Data, Draws, dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import check_modules, check_same_latents, observation_of, probe
@@ -124,7 +123,7 @@ class HierarchicalVAE(Pair):
         return self.posteriors[-1 if self.guide.top_down else 0]
 
     @inference_method
-    def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, *, mean: bool = False) -> Draws:
         """Draw n data from the top layer down, or E[x | z] at drawn latents with ``mean``."""
         latents = [self.prior().sample((positive_int("generate", "n", n),))]
         for conditional in reversed(self.conditionals):
@@ -132,15 +131,13 @@ class HierarchicalVAE(Pair):
         return draw_or_mean("generate", self.model.likelihood_given(latents), mean)
 
     @dataset_method
-    def encode(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def encode(self, x: Data, *, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the latents of all layers, z_1 first: the mean of each given the one before it."""
         x = self.observation.guide_input(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
     @inference_method
-    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+    def decode(self, latents: Sequence[Tensor]) -> Data:
         """Return E[x | z] at the latents of all layers, z_1 first, as `encode` returns them."""
         number = len(self.posteriors)
         if not isinstance(latents, (tuple, list)) or len(latents) != number:
@@ -149,9 +146,7 @@ class HierarchicalVAE(Pair):
         return self.model.likelihood_given(list(latents)).mean
 
     @dataset_method
-    def reconstruct(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch *event"]:
+    def reconstruct(self, x: Data, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z] at one draw of the guide's latents."""
         x = self.observation.guide_input(x, mask)
         latents = self.guide.latents(x, lambda _, q: q.sample())

@@ -10,12 +10,18 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_check
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe
 from ppl_vae.models.shapes import zeros_for
 from ppl_vae.module_modes import inference
 from ppl_vae.tensors import tensor_for
+
+Data = Float[Tensor, "batch *event"]
+Draws = Float[Tensor, "n *event"]
+Latents = Float[Tensor, "batch latent"]
+Probabilities = Float[Tensor, "batch classes"]
 
 A = ParamSpec("A")
 D = TypeVar("D")

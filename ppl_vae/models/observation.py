@@ -52,12 +52,8 @@ class TracksData(Protocol):
 class Observation:
     """The shape and support of one datum, shared by the model and guide of a pair.
 
-    Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``.
-
-    Args:
-        event_shape: shape of one datum.
-        support: of the likelihood, torch's constraint on one datum.
-        likelihood: its name, for messages.
+    Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``;
+    ``likelihood`` is a name, for messages.
     """
 
     def __init__(self, event_shape: Size, support: Constraint, likelihood: str) -> None:
@@ -228,8 +224,7 @@ class Observation:
     def _all_in_support(self, x: Tensor) -> bool:
         """Return whether all values are finite and in the support, in as few passes as possible.
 
-        Comparing entries takes ten times as long as finding the extremes, which also reveal NaN
-        and infinity.
+        Comparing entries takes ten times as long as finding the extremes.
         """
         if self.is_boolean:
             # x - x² is 0 for 0 and 1 only, in floating point too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -121,15 +121,17 @@ class Pair(Constructed, ABC):
             return
         _check_data_type("check", data)
         ours = hasattr(data, "as_counts")  # a data set of this package
-        prepared: DatasetLike = self.observation.prepared(data) if ours else data
-        missing = getattr(prepared, "mask", None) is not None
-        for x in prepared.in_parts():
-            if missing:  # missing entries are NaN
-                x = x.nan_to_num(nan=self.observation.filling)
-            x = self.observation.arranged(x)
+        for x in self._parts(self.observation.prepared(data) if ours else data):
             if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
                 continue  # grey values, binarised when drawn
             self.observation.check_values(x)
+
+    def _parts(self, data: DatasetLike | Tensor) -> Iterator[Tensor]:
+        """Yield data in parts, in the event shape, with missing entries (NaN) filled."""
+        missing = getattr(data, "mask", None) is not None
+        for x in [data] if isinstance(data, Tensor) else data.in_parts():
+            x = self.observation.arranged(x)
+            yield x.nan_to_num(nan=self.observation.filling) if missing else x
 
     def initialise_from(self, data: DatasetLike | Tensor, *, seed: int = 0) -> None:
         """Initialise the pseudo-inputs of a VampPrior at data; leave any other prior unchanged.
@@ -137,12 +139,9 @@ class Pair(Constructed, ABC):
         See :meth:`ppl_vae.priors.VampPrior.initialise_from`. Missing entries are filled as for the
         guide. A VampPrior whose posterior sees latents, not x, is left unchanged, too.
 
-        Args:
-            data: as for :meth:`check`.
-            seed: of the choice of data.
-
-        Raises ValueError if a shape is wrong, or values are not finite or outside the prior's
-        bounds; nothing has changed then.
+        The data are as for :meth:`check`, the seed is that of their choice. Raises ValueError if a
+        shape is wrong, or values are not finite or outside the prior's bounds; nothing has changed
+        then.
         """
         _check_data_type("initialise_from", data)
         seed, prior = seed_of("initialise_from", seed), cast(Any, self.prior)
@@ -152,11 +151,7 @@ class Pair(Constructed, ABC):
         k, generator = prior.pseudo_inputs, torch.Generator().manual_seed(seed)
         chosen: list[Tensor] = []
         keys, ends = torch.empty(0), []
-        missing = getattr(data, "mask", None) is not None
-        for x in [data] if isinstance(data, Tensor) else data.in_parts():
-            x = self.observation.arranged(x)
-            if missing:
-                x = x.nan_to_num(nan=self.observation.filling)
+        for x in self._parts(data):
             ends.append(torch.stack(x.aminmax()))
             # The k data with the largest random keys are a sample, however the data are divided.
             keys = torch.cat([keys, torch.rand(len(x), generator=generator)])

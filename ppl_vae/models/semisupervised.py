@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -13,7 +12,14 @@ from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
 from ppl_vae.estimators.training_terms import TRAINING_TERM
 from ppl_vae.labels import Labels
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import (
+    Data,
+    Draws,
+    Latents,
+    Probabilities,
+    dataset_method,
+    inference_method,
+)
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
@@ -112,9 +118,7 @@ class SemiSupervisedVAE(Pair):
         return self.model.classification_weight
 
     @inference_method
-    def classify(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch classes"]:
+    def classify(self, x: Data, *, mask: Tensor | None = None) -> Probabilities:
         """Return the probabilities q(y | x).
 
         Values of x are not checked: accuracy is customarily measured on grey values, which a
@@ -123,44 +127,30 @@ class SemiSupervisedVAE(Pair):
         return self.classifier(self.observation.guide_input(x, mask, values=False)).probs
 
     @inference_method
-    def generate(
-        self, n: int, y: Tensor | None = None, *, mean: bool = False
-    ) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Draws:
         """Draw n data: y ~ p(y) unless given, z ~ p(z | y), x ~ p(x | z, y), or its mean."""
         n, like = positive_int("generate", "n", n), zeros_for(self.likelihood, 1)
         if y is None:
             y = torch.randint(self.num_classes, (n,), device=like.device)
-        self.guide.labels.check_observed(y, n)
-        one_hot = self.guide.labels.one_hot(y, like.dtype)
+        self.labels.check_observed(y, n)
+        one_hot = self.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
         return draw_or_mean("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
     @dataset_method
-    def encode(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch latent"]:
+    def encode(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Latents:
         """Return E_q(z|x,y)[z], where y is not given at the most probable label under q(y | x)."""
         x = self.observation.guide_input(x, mask)
         return mean_of(self.posterior(x, self._observed_or_most_probable(x, y)))
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents, y: Tensor) -> Data:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
-        self.guide.labels.check_observed(y, len(z))
-        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+        self.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.labels.one_hot(y, z.dtype)).mean
 
     @dataset_method
-    def reconstruct(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch *event"]:
+    def reconstruct(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
         x = self.observation.guide_input(x, mask)
         one_hot = self._observed_or_most_probable(x, y)
@@ -169,9 +159,9 @@ class SemiSupervisedVAE(Pair):
     def _observed_or_most_probable(self, x: Tensor, y: Tensor | None) -> Tensor:
         most_probable = self.classifier(x).probs.argmax(-1)
         if y is not None:
-            self.guide.labels.check(y, x.shape[0])
+            self.labels.check(y, x.shape[0])
             most_probable = torch.where(y < 0, most_probable, y)
-        return self.guide.labels.one_hot(most_probable, x.dtype)
+        return self.labels.one_hot(most_probable, x.dtype)
 
 
 class SemiSupervisedModel(nn.Module):
