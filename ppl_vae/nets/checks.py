@@ -29,8 +29,8 @@ def checked_image_shape(owner: str, image_shape: object) -> tuple[int, int, int]
     """Return the shape of one image as a tuple, or raise an error."""
     shape = sizes(owner, "image_shape", image_shape)
     if len(shape) != 3:
-        expected = "(channels, height, width), such as (1, 28, 28)"
-        raise ValueError(f"{owner}: image_shape must be {expected}, got {shape}")
+        expected, fix = "(channels, height, width)", "grey images have one channel, (1, 28, 28)"
+        raise ValueError(f"{owner}: image_shape must be {expected}, got {shape}; {fix}")
     return shape
 
 

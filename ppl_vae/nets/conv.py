@@ -138,15 +138,15 @@ class ConvEncoder(Constructed):
         """
         if x.shape[-3:] != self.image_shape:
             raise ValueError(
-                f"ConvEncoder: expected images (..., {', '.join(map(str, self.image_shape))}), got "
-                f"shape {tuple(x.shape)}; reshape flat data by nn.Unflatten(-1, {self.image_shape})"
+                f"ConvEncoder: expected images of shape {self.image_shape}, got {tuple(x.shape)}; "
+                f"change image_shape, or reshape flat data by nn.Unflatten(-1, {self.image_shape})"
             )
         width = sum(c.shape[-1] for c in context)
         if width != self.context_features:
             shapes = ", ".join(str(tuple(c.shape)) for c in context) or "none"
             raise ValueError(
                 f"ConvEncoder: expected context_features={self.context_features} features in all, "
-                f"got {width} in contexts of shape {shapes}"
+                f"got {width} in contexts of shape {shapes}; give context_features={width}"
             )
         features = self.from_image(self.convolutions(x))
         if self.from_context is not None:
@@ -262,12 +262,13 @@ def _sizes_after_strides(
     _, height, width = image_shape
     most = (min(height, width) - 1).bit_length()  # strides until the shorter side is 1
     if not most:
-        expected = "sides of 2 or more (nets.MLP takes other data)"
-        raise ValueError(f"{owner}: image_shape must have {expected}, got {image_shape}")
+        got = f"got {image_shape}; use nets.MLP for data other than images"
+        raise ValueError(f"{owner}: image_shape must have sides of 2 or more, {got}")
     if not 1 <= len(channels) <= most:
         raise ValueError(
             f"{owner}: each entry of channels is a stride of 2, and images of shape {image_shape} "
-            f"take 1 to {most} of them, got {len(channels)}: {channels}"
+            f"take 1 to {most} of them, got {len(channels)}: {channels}; {len(channels)} need "
+            f"sides of {2 ** max(len(channels) - 1, 0) + 1} or more"
         )
     sizes = [(height, width)]
     for _ in channels:

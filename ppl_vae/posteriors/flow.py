@@ -93,7 +93,8 @@ class Flow(NeuralConditional):
         widths = [self.latent_dim, self.latent_dim, self.context_features]
         if outputs.shape[-1] != sum(widths):
             raise ValueError(
-                f"Flow: net must return {sum(widths)} features, 2 * latent_dim + context_features, "
+                f"Flow: net must return 2 * latent_dim + context_features = {sum(widths)} features "
+                f"for latent_dim={self.latent_dim} and context_features={self.context_features}, "
                 f"got an output of shape {tuple(outputs.shape)}; Flow.net_features gives the number"
             )
         if is_validation_enabled():  # no distribution checks the transformations

@@ -61,7 +61,8 @@ class GaussianMixture(NeuralConditional):
         if remainder or width < 3 or width % 2 == 0:
             raise ValueError(
                 f"GaussianMixture: net must return components * (2 * latent_dim + 1) features, "
-                f"{3 * k}, {5 * k}, ... for {k} components, got shape {tuple(outputs.shape)}"
+                f"{3 * k}, {5 * k}, {7 * k}, ... for {k} components, got an output of shape "
+                f"{tuple(outputs.shape)}"
             )
         d = width // 2
         loc, unconstrained_scale, logits = outputs.split([k * d, k * d, k], dim=-1)

@@ -138,9 +138,10 @@ class LowRankNormal(NeuralConditional):
         outputs = self.outputs(*context)
         d, rest = divmod(outputs.shape[-1], 2 + self.rank)
         if rest:
+            got = f"an output of shape {tuple(outputs.shape)}"
             raise ValueError(
                 f"LowRankNormal: net must return (2 + rank) * latent_dim features, a multiple of "
-                f"{2 + self.rank} for rank {self.rank}, got shape {tuple(outputs.shape)}"
+                f"{2 + self.rank} for rank {self.rank}, got {got}"
             )
         loc, unconstrained_scale, factor = outputs.split([d, d, d * self.rank], dim=-1)
         scale = positive_scale(unconstrained_scale, self.min_scale)

@@ -236,7 +236,9 @@ def _checked_inputs(
     """Return a copy of pseudo-inputs that were given by value, or raise an error."""
     what, got = "VampPrior: pseudo_inputs", describe(inputs)
     if not inputs.is_floating_point():
-        raise TypeError(f"{what} must be a floating-point tensor, got {got}; give x.float()")
+        raise TypeError(
+            f"{what} must be a floating-point tensor, got {got}; convert them with .float()"
+        )
     if inputs.layout != torch.strided or inputs.device.type == "meta":
         raise TypeError(f"{what} must be a dense tensor with values, got {got}")
     if inputs.dim() < 2 or inputs.numel() == 0:
@@ -245,7 +247,7 @@ def _checked_inputs(
         event_shape = sizes("VampPrior", "event_shape", event_shape)
         if event_shape != tuple(inputs.shape[1:]):
             expected = f"(K, *event_shape) with event_shape={event_shape}"
-            raise ValueError(f"{what} must have shape {expected}, got {got}")
+            raise ValueError(f"{what} must have shape {expected}, got {got}; leave event_shape out")
     # Contiguous, as Pyro's parameter store requires.
     inputs = inputs.detach().clone(memory_format=torch.contiguous_format)
     if not inputs.isfinite().all():
@@ -265,7 +267,7 @@ def _random_inputs(
     if event_shape is None:
         raise ValueError(
             f"VampPrior: pseudo_inputs={k} is a number, so event_shape is required, such as "
-            f"(784,); or give {k} data, a tensor of shape (K, *event)"
+            f"event_shape=(784,); or give {k} data, a tensor of shape (K, *event)"
         )
     event_shape = sizes("VampPrior", "event_shape", event_shape)
     noise = NOISE * torch.randn(k, *event_shape)
