@@ -90,7 +90,8 @@ class HierarchicalVAE(Pair):
         if len(conditionals) < 1 or len(posteriors) != len(conditionals) + 1:
             raise ValueError(
                 f"{_OWNER}: L >= 2 layers need L posteriors and L - 1 conditionals, got "
-                f"{len(posteriors)} posteriors and {len(conditionals)} conditionals"
+                f"{len(posteriors)} posteriors and {len(conditionals)} conditionals; for one layer "
+                f"use VAE"
             )
         for layer, conditional in enumerate(conditionals):
             if getattr(posteriors[layer], "conditional", conditional) is not conditional:
