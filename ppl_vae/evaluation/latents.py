@@ -95,7 +95,7 @@ def run_latents(
                 f"{owner}: the guide draws the discrete site {discrete[0]['name']!r} after the "
                 f"continuous {drawn[0]['name']!r}; draw labels first, or give them"
             )
-        labels[discrete[0]["name"]] = _mode(elementwise(discrete[0]["fn"])[0])
+        labels[discrete[0]["name"]] = mode_of(elementwise(discrete[0]["fn"])[0])
     if not drawn:
         raise ValueError(f"{owner}: the guide draws no continuous latent")
     given_labels = poutine.condition(pair.model, data=labels)
@@ -150,7 +150,8 @@ def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Laten
     raise ValueError(f"{owner}: site must name one of the latents {names}, but {came}")
 
 
-def _mode(d: Distribution) -> Tensor:
+def mode_of(d: Distribution) -> Tensor:
+    """Return the most probable value of each of a batch of discrete distributions."""
     values = d.enumerate_support()
     index = d.log_prob(values).argmax(0)
     return values[index, torch.arange(len(index), device=index.device)]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from ppl_vae.plots.arguments import array, same_length
+from ppl_vae.plots.arguments import array, same_length, same_shape
 from ppl_vae.plots.image_sheet import Sheet, as_images, column_count, name_rows, sheet_of_rows
 
 
@@ -60,11 +60,7 @@ def reconstructions(
     """
     x = array("reconstructions", "x", x)
     reconstructed = array("reconstructions", "reconstructed", reconstructed)
-    if x.shape != reconstructed.shape:
-        raise ValueError(
-            f"reconstructions: x and reconstructed must have the same shape, got {x.shape} and "
-            f"{reconstructed.shape}"
-        )
+    same_shape("reconstructions", x=x, reconstructed=reconstructed)
     pairs = np.stack([as_images("reconstructions", a, shape) for a in (x, reconstructed)], axis=1)
     columns = min(column_count("reconstructions", columns, len(x)), len(x))
     full = len(x) // columns * columns
@@ -97,5 +93,5 @@ def rows(
     sheet = sheet_of_rows(tiles)
     ax = sheet.show(ax)
     if names is not None:
-        name_rows(ax, sheet.rows, [str(name) for name in names])
+        name_rows(ax, sheet.rows, names)
     return ax

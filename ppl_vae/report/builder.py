@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -139,23 +140,14 @@ def report(
         compile=compile,
     )
     if not isinstance(data, (Dataset, Tensor)):
-        raise TypeError(
-            f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
-        )
+        raise TypeError(f"report: data must be a Dataset or a tensor, got {describe(data)}")
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
     context = sequence("report", "context", context, "tensors")
     if not (history is None or isinstance(history, Mapping)):
-        raise TypeError(
-            f"report: history must map names to training curves, got {describe(history)}"
-        )
+        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
     chosen = EvaluationData.of(
-        data,
-        labels=labels,
-        image_shape=image_shape,
-        num_data=options.num_data,
-        seed=options.seed,
-        mask=mask,
+        data, labels, image_shape, num_data=options.num_data, seed=options.seed, mask=mask
     )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
     figures = flag("report", "figures", figures)
@@ -164,8 +156,8 @@ def report(
     training = [None if fitted is None else one.training_data(fitted) for one in inputs]
     evaluated = [_evaluate(one, fit, options) for one, fit in zip(inputs, training, strict=True)]
     drawn = _figures(evaluated, history, seed, progress) if figures else []
-    measurements = {pair.name: pair.measurements for pair in evaluated}
-    spaces = {name: m.data_space for name, m in measurements.items() if m.data_space is not None}
+    spaces = {pair.name: pair.data_space for pair in evaluated if pair.data_space is not None}
+    warnings = incomparable(spaces)
     facts = _facts(chosen, fitted, inputs, options)
     facts["time"] = f"{time.perf_counter() - started:.0f} s"
     results = {
@@ -184,17 +176,11 @@ def report(
         "versions": _versions(),
         "made": facts["made"],
         "seconds": time.perf_counter() - started,
-        "warnings": incomparable(spaces),
-        "pairs": {name: found.as_json() for name, found in measurements.items()},
+        "warnings": warnings,
+        "pairs": {pair.name: pair.as_json() for pair in evaluated},
     }
     html = page(
-        evaluated,
-        chosen,
-        fitted,
-        options,
-        facts=facts,
-        incomparable=incomparable(spaces),
-        sections=drawn,
+        evaluated, chosen, fitted, options, facts=facts, incomparable=warnings, sections=drawn
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_files({page_path: html, json_path: text})
@@ -208,18 +194,17 @@ def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, Mode
     for name, pair in named.items():
         if not isinstance(name, str) or not isinstance(pair, ModelAndGuide):
             raise TypeError(
-                f"report: pairs must be an object with .model and .guide, or map names to such, "
-                f"got {name!r}: {type(pair).__name__}"
+                f"report: pairs must have .model and .guide, or map names to such, got "
+                f"{name!r}: {type(pair).__name__}"
             )
     return named
 
 
 def _evaluate(inputs: PairData, train: PairData | None, options: Options) -> EvaluatedPair:
-    programs = inputs.pair.model, inputs.pair.guide
-    with evaluating(*programs), seeded("report", options.seed):
+    with evaluating(inputs.pair.model, inputs.pair.guide), seeded("report", options.seed):
         with torch.no_grad():
             latents = Latents(inputs)
-        return EvaluatedPair(inputs, latents, measure(latents, train, options))
+        return measure(latents, train, options)
 
 
 def _figures(
@@ -241,9 +226,9 @@ def _figures(
 def _facts(
     data: EvaluationData, fitted: EvaluationData | None, inputs: list[PairData], options: Options
 ) -> dict[str, str]:
-    names: dict[str, list[str]] = {}
+    names = defaultdict(list)
     for one in inputs:
-        names.setdefault(one.preparation, []).append(one.name)
+        names[one.preparation].append(one.name)
     values = [how if len(names) == 1 else f"{', '.join(n)}: {how}" for how, n in names.items()]
     return {
         "data": f"{data.name}: {data}, of shape {data.event_shape}",
@@ -257,7 +242,6 @@ def _facts(
 
 
 def _labels(data: EvaluationData) -> str:
-    """Describe the labels."""
     if data.labels is None or not data.num_labelled:
         return "none"
     classes = [data.class_name(int(y)) for y in data.labels[data.labels >= 0].unique()]
@@ -269,7 +253,7 @@ def _labels(data: EvaluationData) -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name, package in (("torch", "torch"), ("pyro", "pyro-ppl"), ("ppl_vae", "ppl-vae")):
+    for name, package in {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}.items():
         try:
             found[name] = version(package)
         except PackageNotFoundError:  # a source tree that was never installed

@@ -7,36 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.evaluation.classification import (
-    accuracy,
-    accuracy_interval,
-    expected_calibration_error,
-)
-from ppl_vae.evaluation.representation import (
-    clustering,
-    linear_probe,
-    nearest_neighbours,
-    responsibilities,
-)
+from ppl_vae import evaluation
+from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.measurements import Measurements, count, plain, share
 from ppl_vae.report.pair_data import PairData
+from ppl_vae.report.quantities import count, plain, share
 
 NEIGHBOURS = 10
 
 
-def label_metrics(found: Measurements, latents: Latents, train: PairData | None, seed: int) -> None:
+def label_metrics(found: EvaluatedPair, train: PairData | None, seed: int) -> None:
     """Add the metrics that need labels.
 
     Args:
-        found: the measurements to add to.
-        latents: of the pair on its data.
+        found: the pair with the metrics so far.
         train: the pair with training data to fit probes on; one half of the data if not given.
         seed: of all draws.
     """
-    labels = latents.inputs.labels
+    labels = found.inputs.labels
     if labels is None:
         found.missing["labels"] = "no labels were given"
         return
@@ -46,23 +37,21 @@ def label_metrics(found: Measurements, latents: Latents, train: PairData | None,
         return
     if len(known) < len(labels):
         found.quantities["data with a label"] = count(len(known), len(labels))
-    _probes(found, latents, known, train, seed)
-    if isinstance(latents.inputs.pair, SemiSupervisedVAE):
-        _classification(found, latents, known, labels[known])
-    if latents.mixture is None:
+    _probes(found, known, train, seed)
+    if isinstance(found.inputs.pair, SemiSupervisedVAE):
+        _classification(found, known, labels[known])
+    if found.latents.mixture is None:
         found.missing["clustering"] = "the prior is not a mixture, or varies with the label"
     else:
-        _clustering(found, latents, latents.mixture, known, labels[known], seed)
+        _clustering(found, found.latents.mixture, known, labels[known], seed)
 
 
-def _probes(
-    found: Measurements, latents: Latents, known: Tensor, train: PairData | None, seed: int
-) -> None:
+def _probes(found: EvaluatedPair, known: Tensor, train: PairData | None, seed: int) -> None:
     """Fit classifiers of the latents, and test them on others."""
+    fitted = latents = found.latents
     if train is None:
         generator = torch.Generator().manual_seed(seed)
         fit, test = known[torch.randperm(len(known), generator=generator)].tensor_split(2)
-        fitted = latents
     else:
         with torch.no_grad(), seeded("report", seed):
             fitted = Latents(train)
@@ -74,45 +63,40 @@ def _probes(
     for site in latents.sites:
         z, z_test = fitted.means[site].cpu()[fit], latents.means[site].cpu()[test]
         of = f", {site}" if len(latents.sites) > 1 else ""
-        probes = {f"linear probe{of}": linear_probe(z, y, z_test, y_test)}
+        probes = {f"linear probe{of}": evaluation.linear_probe(z, y, z_test, y_test)}
         if len(fit) < NEIGHBOURS:
             found.missing[f"k-NN{of}"] = f"it needs {NEIGHBOURS} data to fit, got {len(fit)}"
         else:
-            vote = nearest_neighbours(z, y, z_test, y_test, neighbours=NEIGHBOURS)
-            probes[f"k-NN ({NEIGHBOURS}){of}"] = vote
+            probes[f"k-NN ({NEIGHBOURS}){of}"] = evaluation.nearest_neighbours(
+                z, y, z_test, y_test, neighbours=NEIGHBOURS
+            )
         for name, correct in probes.items():
-            found.quantities[name] = share(correct, accuracy_interval(correct, len(test)))
+            _add_share(found, name, correct, len(test))
 
 
-def _classification(found: Measurements, latents: Latents, known: Tensor, y: Tensor) -> None:
+def _classification(found: EvaluatedPair, known: Tensor, y: Tensor) -> None:
     """Add accuracy and calibration of q(y | x)."""
-    inputs = latents.inputs
+    inputs = found.inputs
     pair: Any = inputs.pair
     if int(y.max()) >= pair.num_classes:
         found.missing["accuracy of q(y|x)"] = "the labels are not those of the pair"
         return
     at = known.to(inputs.grey.device)
     mask = None if inputs.mask is None else inputs.mask[at]
-    correct = accuracy(pair, inputs.grey[at], y, mask=mask)
-    found.quantities["accuracy of q(y|x)"] = share(correct, accuracy_interval(correct, len(y)))
-    found.calibration = expected_calibration_error(latents.class_probabilities()[known], y)
+    correct = evaluation.accuracy(pair, inputs.grey[at], y, mask=mask)
+    _add_share(found, "accuracy of q(y|x)", correct, len(y))
+    probabilities = found.latents.class_probabilities()[known]
+    found.calibration = evaluation.expected_calibration_error(probabilities, y)
     found.quantities["expected calibration error"] = plain(found.calibration.error, 4, "share")
 
 
-def _clustering(
-    found: Measurements, latents: Latents, mixture: str, known: Tensor, y: Tensor, seed: int
-) -> None:
+def _clustering(found: EvaluatedPair, mixture: str, known: Tensor, y: Tensor, seed: int) -> None:
     """Add the agreement of the components of a mixture prior with the labels."""
-    inputs = latents.inputs
-    found.responsibilities = responsibilities(
-        inputs.pair, *inputs.args, mask=inputs.mask, site=mixture, seed=seed
-    ).cpu()
-    result = clustering(found.responsibilities[known], y)
-    interval = accuracy_interval(result.accuracy, len(y))
-    found.quantities["clusters with labelled data"] = count(
-        result.clusters, found.responsibilities.shape[-1]
-    )
-    found.quantities["clustering accuracy"] = share(result.accuracy, interval)
+    p = found.inputs.evaluate(evaluation.responsibilities, site=mixture, seed=seed).cpu()
+    found.responsibilities = p
+    result = evaluation.clustering(p[known], y)
+    found.quantities["clusters with labelled data"] = count(result.clusters, p.shape[-1])
+    _add_share(found, "clustering accuracy", result.accuracy, len(y))
     found.quantities["clustering NMI"] = plain(result.nmi, 3)
     found.quantities["clustering AMI"] = plain(result.ami, 3)
     found.quantities["clustering ARI"] = plain(result.ari, 3)
@@ -123,6 +107,10 @@ def _clustering(
             f"most {100 * result.greatest_accuracy:.1f} % here. NMI rises with the number of "
             f"clusters; AMI and ARI are corrected for chance."
         )
+
+
+def _add_share(found: EvaluatedPair, name: str, correct: Estimate, n: int) -> None:
+    found.quantities[name] = share(correct, evaluation.accuracy_interval(correct, n))
 
 
 def _labels(latents: Latents) -> Tensor:

@@ -9,12 +9,7 @@ from ppl_vae.errors import flag, integer, positive_int, seed_of, sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Arguments of :func:`ppl_vae.report.report` that are numbers and flags, checked.
-
-    Raises:
-        TypeError: if a number is not an integer.
-        ValueError: if a number is too small.
-    """
+    """Arguments of :func:`ppl_vae.report.report` that are numbers and flags, checked."""
 
     num_samples: int
     num_particles: tuple[int, ...]

@@ -9,14 +9,7 @@ from ppl_vae.errors import path_of
 
 
 def destination(out: str | Path) -> tuple[Path, Path]:
-    """Return the paths of the HTML page and the JSON file, after a check that they are writable.
-
-    Args:
-        out: a folder, which is created, or a path that ends in ``.html``.
-
-    Raises:
-        OSError: if they are not writable.
-    """
+    """Return the paths of the HTML page and the JSON file; raise OSError if not writable."""
     out = path_of("report", "out", out)
     page = out if out.suffix == ".html" else out / "report.html"
     paths = page, page.with_suffix(".json")

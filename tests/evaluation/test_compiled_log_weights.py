@@ -269,7 +269,7 @@ def test_a_report_compiles_on_request(monkeypatch, tmp_path):
     def called(pair, *args, **options):
         raise RuntimeError(f"compile={options['compile']}")
 
-    monkeypatch.setattr("ppl_vae.report.metrics.log_likelihood", called)
+    monkeypatch.setattr("ppl_vae.evaluation.log_likelihood", called)
     for compiled in (False, True):
         with pytest.raises(RuntimeError, match=f"compile={compiled}"):
             report(vae(), binary(4), tmp_path, num_particles=(1,), compile=compiled)

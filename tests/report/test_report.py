@@ -35,8 +35,8 @@ from ppl_vae.report import report
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.figures import picture
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.measurements import plain
 from ppl_vae.report.pair_data import pair_data
+from ppl_vae.report.quantities import plain
 
 Z, D, C = 3, 64, 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
