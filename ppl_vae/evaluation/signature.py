@@ -26,13 +26,8 @@ _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 class Signature:
     """The arguments of a pair's programs; both are called with all that a batch contains.
 
-    Only the labels of a data set are left out, if the programs have no second argument.
-
-    Args:
-        owner: the calling function, for messages.
-        model: the generative program.
-        guide: the variational program.
-        by_name: how the owner is given something by name, for messages.
+    Only the labels of a data set are left out, if the programs have no second argument. Messages
+    say ``by_name`` how the owner is given something by name.
     """
 
     def __init__(
@@ -71,11 +66,9 @@ class Signature:
         return Part(name, tuple(args), kwargs=dict(kwargs))
 
     def of(self, batch: Given, *, labels: bool = True) -> tuple[Part, ...]:
-        """Return the parts of a batch of any kind.
+        """Return the parts of a batch of a data set, or of tensors by position, name or as parts.
 
-        Args:
-            batch: of a data set, or tensors by position, by name or as parts.
-            labels: whether to pass a data set's labels to programs that accept them.
+        ``labels`` says whether to pass a data set's labels to programs that accept them.
         """
         if isinstance(batch, dict):
             return (self.named("data", batch),)
@@ -104,11 +97,6 @@ class Signature:
 
         x comes first, in the shape that the model declares and 0 where missing, labels second if
         the programs accept them, and the mask by name.
-
-        Args:
-            name: of the part.
-            batch: of the data set.
-            labels: whether to pass them to programs that accept them.
         """
         x, mask = batch.x, batch.mask if isinstance(batch, MaskedBatch) else None
         if self._observation is not None:

@@ -26,16 +26,11 @@ class EvaluatedPair:
     """A pair with everything known about it.
 
     Args:
-        latents: of its data.
         quantities: label in the table -> quantity.
         missing: what could not be computed -> why.
-        warnings: in words.
         units: latent site -> active units and KL.
         bounds: label -> NELBO, IWAE and IS in nats, without IWAE-1 if it is the NELBO.
-        data_space: of p(x); None until it is known.
-        terms: of the ELBO.
         decomposition: of the KL, if there is one latent.
-        calibration: of a classifier.
         responsibilities: of a mixture's components for each datum.
     """
 

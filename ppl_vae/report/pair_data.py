@@ -24,8 +24,6 @@ class PairData:
     """A pair and the arguments of its programs.
 
     Args:
-        name: of the pair.
-        pair: the pair.
         x: the data as the likelihood takes them, shape ``(N, *event)``.
         context: further arguments of the programs.
         grey: the data before binarisation, of x's shape.
@@ -150,8 +148,8 @@ def _context(
             raise ValueError(f"report: pair {name!r} needs a condition, got none; give {what}")
         if missing := len(data) - data.num_labelled:
             raise ValueError(
-                f"report: pair {name!r} is conditional on labels, which {missing} of {len(data)} "
-                f"data lack; leave these out: data.subset(data.labelled)"
+                f"report: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
+                f"data have none; leave these out: data.subset(data.labelled)"
             )
         return (data.labels.to(like.device),)
     for c in given:

@@ -45,13 +45,12 @@ def run_as_they_are(monkeypatch):
     """Record the sizes of chunks that run through Pyro's handlers, not as a graph."""
     sizes = []
 
-    def recorded(chunks, batch, size, number):
-        found = uncompiled(chunks, batch, size, number)
-        sizes.extend([(len(batch), size)] * found)
-        return found
+    def recorded(batch, size, number, uncompiled, graphs):
+        sizes.extend([(len(batch), size)] * uncompiled)
+        return chunks(batch, size, number, uncompiled, graphs)
 
-    uncompiled = likelihood._Chunks._uncompiled
-    monkeypatch.setattr(likelihood._Chunks, "_uncompiled", recorded)
+    chunks = likelihood._chunks
+    monkeypatch.setattr(likelihood, "_chunks", recorded)
     return sizes
 
 

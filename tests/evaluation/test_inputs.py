@@ -173,7 +173,7 @@ def test_accuracy_takes_the_labels_of_data_and_grey_values_as_they_are(float64):
 
 
 REFUSED = {
-    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "has its own mask"),
+    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "mask= must not be given with"),
     "labels beside": (lambda d: ((d, Y), {}), TypeError, "has labels"),
     "few labels": (lambda d: ((Dataset(GREY), Y[1:]), {}), ValueError, "12 data, but a further"),
     "beside batches": (
