@@ -32,7 +32,6 @@ def graph(
             depends on, and optionally ``"plate_sample"``, plate -> its sites, ``"observed"``, the
             observed sites, and ``"sample_dist"``, site -> the name of its distribution.
         distributions: list the distributions beside the graph.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no site, a cycle or an unknown site, or two plates overlap without

@@ -27,7 +27,6 @@ def images(
             pixel, is pale blue.
         columns: images per row; ⌈√N⌉ if not given.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image; a square if x is flat and it is not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape.
@@ -53,7 +52,6 @@ def reconstructions(
         reconstructed: of the same shape.
         columns: data per row.
         shape: of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes differ, or x is empty or is not made of images of that shape.
@@ -83,7 +81,6 @@ def rows(
             ``(R, C, H, W)`` or ``(R, C, channels, H, W)``.
         names: R names, written on the left.
         shape: ``(H, W)`` or ``(channels, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or there are not R names.

@@ -39,7 +39,6 @@ def intervals(
         mass: probability of the intervals, between 0 and 1.
         data_names: N names of the data, for the legend.
         names: of the dimensions; z_1, z_2, ... if not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes disagree, a value is not finite, or a scale is not above 0.
@@ -93,7 +92,6 @@ def kl_per_dimension(
         active: which units are active, boolean, shape ``(latent_dim,)``: those with
             Var_x(E_q[z]) > 0.01 in Burda et al. 2016 (arXiv 1509.00519, section 5.2).
         names: of the dimensions; z_1, z_2, ... if not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if kl is empty or not finite, or another argument has another length.

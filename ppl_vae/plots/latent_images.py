@@ -31,7 +31,6 @@ def interpolation(
         ends: the two data, each of shape ``(R, *image)``, shown on the left and right.
         names: R names, written on the left.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or another argument is
@@ -87,7 +86,6 @@ def traversals(
         most: show at most so many rows, those of largest KL.
         names: of the dimensions; z_1, z_2, ... if not given.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or another argument is
@@ -149,7 +147,6 @@ def manifold(
             if not given. The axes are labelled only if z_1 depends on the column alone and z_2 on
             the row alone, as under a prior that is a product.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there are no images on a grid, or the coordinates have another shape.

@@ -41,7 +41,6 @@ def latents(
         prior_draws: draws from p(z), shape ``(M, latent_dim)``.
         prior_density: ``(x, y, values)``, p(z) on a grid, the arguments of :func:`density`; for
             two-dimensional z only.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if z is empty or not finite, an argument is incompatible with it, or
@@ -119,7 +118,6 @@ def density(
         y: equally spaced coordinates on the second axis, shape ``(H,)``.
         values: the density at ``(x[j], y[i])``, shape ``(H, W)``; a constant factor is irrelevant.
         masses: the share of the mass on the grid that each contour encloses.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes disagree, or a value is negative or not finite.

@@ -33,7 +33,6 @@ def comparison(
         errors: quantity -> standard errors, shape ``(M,)``, NaN where unknown; quantities may be
             left out.
         xlabel: name of the quantities and their unit.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
@@ -102,7 +101,6 @@ def reliability(
         accuracy: share of correct labels in each bin, shape ``(bins,)``.
         counts: number of data in each bin, shape ``(bins,)``; empty bins are left out, and their
             confidence and accuracy may be NaN.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the lengths differ, all bins are empty, counts are not whole numbers, or a

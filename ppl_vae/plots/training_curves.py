@@ -29,7 +29,6 @@ def curves(
             divergence shows.
         xlabel: name of the steps.
         ylabel: name of the values and their unit.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no curve, or a curve has another shape, a step that is not finite
@@ -90,7 +89,6 @@ def stack(
         xlabel: name of the steps.
         ylabel: the unit of the terms.
         total: name of the sum, such as ``"NELBO"``.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no term, the lengths differ, or a value is not finite.

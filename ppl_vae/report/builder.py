@@ -28,8 +28,7 @@ from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.metrics import measure
-from ppl_vae.report.options import Options
-from ppl_vae.report.output import destination
+from ppl_vae.report.options import Options, destination
 from ppl_vae.report.page import page
 from ppl_vae.report.pair_data import PairData, pair_data
 from ppl_vae.report.results import Report

@@ -22,13 +22,11 @@ class EvaluationData:
     """All data of a source, or a random subset.
 
     Args:
-        source: the data as given.
         index: the indices of the subset, ascending.
         labels: of those at ``index``, on the CPU.
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None if it is not an image.
         seed: of the subset and of the binarisation.
         observed: of a tensor: which elements are observed, of its shape.
-        classes: names of the labels.
     """
 
     source: Dataset | Tensor

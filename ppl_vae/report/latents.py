@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
@@ -35,21 +34,17 @@ class Latents:
 
     def __init__(self, inputs: PairData) -> None:
         self.inputs = inputs
-        means: defaultdict[str, list[Tensor]] = defaultdict(list)
-        draws: defaultdict[str, list[Tensor]] = defaultdict(list)
-        labels: defaultdict[str, list[Tensor]] = defaultdict(list)
         self.first: dict[str, Latent] = {}
+        blocks = []
         for args, kwargs in input_blocks(Part("data", inputs.args, kwargs=inputs.kwargs), BLOCK):
             latents = run_latents("report", inputs.pair, args, kwargs)
             self.first = self.first or latents
-            for name, latent in latents.items():
-                means[name].append(mean_of(latent.q))
-                draws[name].append(latent.z)
-            for name, value in self._modes(args, kwargs).items():
-                labels[name].append(value)
+            means = {name: mean_of(latent.q) for name, latent in latents.items()}
+            draws = {name: latent.z for name, latent in latents.items()}
+            blocks.append((means, draws, self._modes(args, kwargs)))
         self.means, self.draws, self.labels = (
-            {name: torch.cat(blocks) for name, blocks in values.items()}
-            for values in (means, draws, labels)
+            {name: torch.cat([block[name] for block in kind]) for name in kind[0]}
+            for kind in zip(*blocks, strict=True)
         )
         self.sites = sorted(self.first, key=lambda s: -len(self.first[s].before_in_model))
         self.mixture = next((s for s in self.sites if self._is_shared_mixture(s)), None)
