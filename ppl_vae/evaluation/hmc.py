@@ -50,7 +50,7 @@ class Joint:
         self._observed = [s["name"] for s in sample_sites(batch.model_trace) if s["is_observed"]]
         if not batch.latents:
             raise NotImplementedError(
-                f"{owner}: the model has no continuous latent; use log_likelihood, which is exact"
+                f"{owner}: the model has no continuous latent; log_likelihood sums discrete ones"
             )
         for name in batch.latents:
             _check_unbounded(owner, name, model_sites[name]["fn"].support)

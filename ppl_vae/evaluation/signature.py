@@ -71,15 +71,15 @@ class Signature:
         ``labels`` says whether to pass a data set's labels to programs that accept them.
         """
         if isinstance(batch, dict):
-            return (self.named("data", batch),)
+            return (self._named(batch),)
         if isinstance(batch, (Batch, MaskedBatch)):
-            return (self.drawn("data", batch, labels=labels),)
+            return (self._drawn(batch, labels),)
         parts = [t for t in batch if isinstance(t, Part)]
         if not parts:
             return (self.part("data", [t for t in batch if isinstance(t, Tensor)], {}),)
         return tuple(replace(self.part(p.name, p.args, p.kwargs), weight=p.weight) for p in parts)
 
-    def named(self, name: str, batch: Mapping[str, Tensor]) -> Part:
+    def _named(self, batch: Mapping[str, Tensor]) -> Part:
         """Return the part of a batch whose tensors are named as the programs' arguments.
 
         The leading ones, x and any labels, are passed by position, and the others by name.
@@ -90,9 +90,9 @@ class Signature:
             if position == MASK or position not in kwargs:
                 break
             args.append(kwargs.pop(position))
-        return self.part(name, args, kwargs)
+        return self.part("data", args, kwargs)
 
-    def drawn(self, name: str, batch: Batch | MaskedBatch, *, labels: bool = True) -> Part:
+    def _drawn(self, batch: Batch | MaskedBatch, labels: bool) -> Part:
         """Return the part of a batch of a data set.
 
         x comes first, in the shape that the model declares and 0 where missing, labels second if
@@ -112,7 +112,7 @@ class Signature:
         if mask is not None:
             args[0] = zero_where_missing(x, mask)
             kwargs[MASK] = mask
-        return self.part(name, args, kwargs)
+        return self.part("data", args, kwargs)
 
 
 class _ProgramSignature:

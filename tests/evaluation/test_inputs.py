@@ -179,7 +179,7 @@ REFUSED = {
     "beside batches": (
         lambda d: ((d.batches(5), Y), {}),
         TypeError,
-        "batches, which contain everything",
+        "x is batches, got a tensor",
     ),
     "a mask beside batches": (lambda d: ((d.batches(5),), {"mask": MASK}), TypeError, "got mask="),
     "a name": (lambda d: (("digits",), {}), TypeError, "ppl_vae.data.load"),
