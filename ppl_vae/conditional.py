@@ -115,8 +115,8 @@ class NeuralConditional(ConditionalDistribution, ABC):
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
                 f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
-                f"input of shape {shapes}: {error}. Networks must accept (..., features_in); "
-                f"nets.KeepLeading(net, event_dim) adapts one that takes a single batch dimension"
+                f"input of shape {shapes}: {error}. Networks must accept any number of leading "
+                f"dimensions; nets.KeepLeading(net, event_dim) adapts one that takes only one"
             ) from error
 
 
