@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import pyro
 import torch
@@ -140,10 +139,6 @@ def annealed_importance_sampling(
         seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
 
-    Returns:
-        log p̂(x) in nats, its standard error and effective sample size over chains, and the mean
-        acceptance.
-
     Raises:
         NotImplementedError: if a latent site is constrained, or discrete and not enumerated; the
             message names it.
@@ -158,9 +153,9 @@ def annealed_importance_sampling(
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    num_chains, num_temperatures, leapfrog_steps = _checked(
-        owner, num_chains, num_temperatures, leapfrog_steps, start
-    )
+    num_chains = positive_int(owner, "num_chains", num_chains)
+    num_temperatures = positive_int(owner, "num_temperatures", num_temperatures)
+    leapfrog_steps = positive_int(owner, "leapfrog_steps", leapfrog_steps)
     inputs = program_inputs(owner, pair, x, context, mask)
     results = []
     bar = progress_bar(owner, "AIS", len(inputs) * num_temperatures, progress, "step")
@@ -218,9 +213,6 @@ def bidirectional_monte_carlo(
         seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
 
-    Returns:
-        The bounds per datum in nats, and the data.
-
     Raises:
         TypeError: if the model takes no ``size`` and ``like`` is not given.
         NotImplementedError: if a latent site is constrained, or discrete and not enumerated.
@@ -237,9 +229,9 @@ def bidirectional_monte_carlo(
     num_data = positive_int(owner, "num_data", num_data)
     if like is not None and not isinstance(like, Tensor):
         raise TypeError(f"{owner}: like must be a tensor of data, got {describe(like)}")
-    num_chains, num_temperatures, leapfrog_steps = _checked(
-        owner, num_chains, num_temperatures, leapfrog_steps, start
-    )
+    num_chains = positive_int(owner, "num_chains", num_chains)
+    num_temperatures = positive_int(owner, "num_temperatures", num_temperatures)
+    leapfrog_steps = positive_int(owner, "leapfrog_steps", leapfrog_steps)
     bounds: list[list[Tensor]] = []
     bar = progress_bar(owner, "BDMC", 2 * num_data * num_temperatures, progress, "step")
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
@@ -345,16 +337,3 @@ def _simulated(
     if "x" not in values:
         raise ValueError(f"{owner}: the data's site must be named 'x', got {sorted(values)}")
     return values["x"], values
-
-
-def _checked(
-    owner: str, num_chains: int, num_temperatures: int, leapfrog_steps: int, start: str
-) -> tuple[int, int, int]:
-    """Return the checked numbers as Python integers."""
-    if start not in get_args(Start):
-        raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
-    return (
-        positive_int(owner, "num_chains", num_chains),
-        positive_int(owner, "num_temperatures", num_temperatures),
-        positive_int(owner, "leapfrog_steps", leapfrog_steps),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -38,6 +38,8 @@ class Joint:
     """
 
     def __init__(self, owner: str, batch: TracedBatch, start: Start) -> None:
+        if start not in get_args(Start):
+            raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
         self.batch = batch
         self._from_guide = start == "posterior"
         self._model = EnumerationMark("parallel", batch.enumerated)(batch.model)

@@ -32,7 +32,6 @@ class Latent:
     """A continuous latent of a batch of B data, at one draw from the guide.
 
     Args:
-        name: of its site.
         q: the guide's distribution, batch shape ``(B,)``, event shape ``(D,)``.
         p: the model's, of the same shapes.
         z: the draw, shape ``(B, D)``.

@@ -183,10 +183,6 @@ def log_likelihood(
         progress: show a progress bar, of data × samples.
         compile: run the programs as a compiled graph; pays off from some millions of rows on.
 
-    Returns:
-        log p̂(x) in nats, of the dtype of the programs, with its Monte Carlo standard error,
-        effective sample size and Pareto k̂.
-
     Raises:
         ValueError: if x is empty or incompatible with the pair; if a weight is NaN or infinite, or
             all of a datum are zero (the message names the first such datum); if model and guide

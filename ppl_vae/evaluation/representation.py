@@ -196,8 +196,10 @@ def linear_probe(
         ValueError: if latents are not finite, or labels and latents differ in number.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    classifier = LogisticRegression(max_iter=1000)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return _test_accuracy("linear_probe", classifier, z_train, y_train, z_test, y_test)
 
 
@@ -226,23 +228,13 @@ def nearest_neighbours(
     owner = "nearest_neighbours"
     neighbours = positive_int(owner, "neighbours", neighbours)
     classifier = KNeighborsClassifier(neighbours)
-    return _test_accuracy(owner, classifier, z_train, y_train, z_test, y_test, standardise=False)
+    return _test_accuracy(owner, classifier, z_train, y_train, z_test, y_test)
 
 
 def _test_accuracy(
-    owner: str,
-    classifier: Any,
-    z_train: Tensor,
-    y_train: Tensor,
-    z_test: Tensor,
-    y_test: Tensor,
-    *,
-    standardise: bool = True,
+    owner: str, classifier: Any, z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor
 ) -> Estimate:
     """Return the test accuracy of a scikit-learn classifier."""
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     z_train, y_train = _labelled(owner, "z_train", z_train, z_train, y_train)
     z_test, y_test = _labelled(owner, "z_test", z_test, z_train, y_test)
     neighbours = getattr(classifier, "n_neighbors", 0)
@@ -253,9 +245,8 @@ def _test_accuracy(
         )
     if len(y_train.unique()) < 2:
         raise ValueError(f"{owner}: y_train must have at least two distinct labels, got one")
-    model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
-    model.fit(z_train.numpy(), y_train.numpy())
-    return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
+    classifier.fit(z_train.numpy(), y_train.numpy())
+    return Estimate.of(torch.from_numpy(classifier.predict(z_test.numpy())) == y_test)
 
 
 def _labelled(owner: str, name: str, z: Tensor, like: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,9 +79,7 @@ class TracedBatch:
         }
         if None in discrete or not discrete:
             return None
-        if len(discrete) > 1:
-            return "both"
-        return "mass" if discrete.pop() else "density"
+        return "both" if len(discrete) > 1 else "mass" if discrete.pop() else "density"
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, replaying the values of a trace if given."""

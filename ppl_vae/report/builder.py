@@ -211,15 +211,10 @@ def _figures(
 ) -> list[Any]:
     from ppl_vae.report.figures import sections  # imports matplotlib
 
-    with tqdm(desc="pictures", disable=not progress, leave=False) as bar:
-
-        def step(what: str) -> None:
-            bar.set_postfix_str(what, refresh=False)
-            bar.update()
-
-        programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
-        with evaluating(*programs), seeded("report", seed), torch.no_grad():
-            return list(sections(evaluated, history, step))
+    programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
+    with evaluating(*programs), seeded("report", seed), torch.no_grad():
+        drawn = sections(evaluated, history)
+        return list(tqdm(drawn, "sections", disable=not progress, leave=False))
 
 
 def _facts(

@@ -108,12 +108,9 @@ SECTION_KINDS = (
 
 
 def sections(
-    pairs: list[EvaluatedPair],
-    history: Mapping[str, ArrayLike] | None,
-    step: Callable[[str], None],
+    pairs: list[EvaluatedPair], history: Mapping[str, ArrayLike] | None
 ) -> Iterator[Section]:
-    """Draw everything, after ``step`` with a picture's name; what does not apply has a reason."""
-    step("comparisons")
+    """Draw everything; a picture that does not apply has the reason instead."""
     yield Section(
         "Bounds side by side",
         "Bars are standard errors over the data. As all pairs have the same data, differences "
@@ -133,7 +130,6 @@ def sections(
     for kind in SECTION_KINDS:
         pictures = []
         for pair in pairs:
-            step(f"{kind.title}: {pair.name}")
             sites = pair.latents.sites if kind.per_site else [None]
             for site in sites:
                 title = pair.name if len(sites) == 1 else f"{pair.name}, {site}"
