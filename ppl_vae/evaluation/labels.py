@@ -20,9 +20,9 @@ def check_labels(
     lowest: int = 0,
     name: str = "labels",
 ) -> None:
-    """Raise an error unless ``labels`` has an integer for each row of ``beside``, or so many.
+    """Raise an error unless ``labels`` has an integer for each row of ``beside``, or for so many.
 
-    They are from ``lowest``, -1 if some may be unknown, to one ``below`` the number of classes.
+    Integers are from ``lowest``, -1 if some may be unknown, to ``below - 1``, the last class.
     """
     number = beside if isinstance(beside, int) else len(beside)
     expected = f"{name} of shape ({number},), integers from 0"
