@@ -147,7 +147,7 @@ def annealed_importance_sampling(
 
     Example:
         >>> from ppl_vae.testing import LinearGaussian
-        >>> x = torch.zeros(3, 5)
+        >>> x = torch.zeros(3, 5).double()
         >>> pair = LinearGaussian(data_dim=5, latent_dim=2)
         >>> annealed_importance_sampling(pair, x, num_temperatures=10).log_px.shape
         torch.Size([3])
@@ -220,7 +220,7 @@ def bidirectional_monte_carlo(
 
     Example:
         >>> from ppl_vae.testing import LinearGaussian
-        >>> pair, like = LinearGaussian(data_dim=5, latent_dim=2), torch.zeros(3, 5)
+        >>> pair, like = LinearGaussian(data_dim=5, latent_dim=2), torch.zeros(3, 5).double()
         >>> bidirectional_monte_carlo(pair, 3, like=like, num_temperatures=10).gap.shape
         torch.Size([3])
     """
