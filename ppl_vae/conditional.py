@@ -37,9 +37,8 @@ class ConditionalDistribution(Constructed, ABC):
         """Return the distribution; raise an error naming a non-finite context or parameter."""
         for c in context:
             if not isinstance(c, Tensor):
-                raise TypeError(
-                    f"{qualified(type(self))}: a context must be a tensor, got {describe(c)}"
-                )
+                owner = qualified(type(self))
+                raise TypeError(f"{owner}: a context must be a tensor, got {describe(c)}")
         try:
             return super().__call__(*context)
         except NotFinitePartError:
@@ -56,11 +55,7 @@ class ConditionalDistribution(Constructed, ABC):
 
 
 def check_finite(part: nn.Module, *context: Tensor) -> None:
-    """Raise an error naming the first context or parameter of a part that is not finite.
-
-    Raises:
-        NotFinitePartError: if something is NaN or infinite.
-    """
+    """Raise NotFinitePartError, naming it, if a context or parameter of a part is not finite."""
     advice = "check what it was computed from"
     tensors = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
     advice = "load weights from before training diverged"
@@ -89,8 +84,7 @@ class NeuralConditional(ConditionalDistribution, ABC):
         super().__init__()
         if not isinstance(net, nn.Module):
             raise TypeError(
-                f"{type(self).__name__}: net must be a torch.nn.Module "
-                f"(..., features_in) -> (..., features_out), got {describe(net)}"
+                f"{type(self).__name__}: net must be a torch.nn.Module, got {describe(net)}"
             )
         self.net = net
 
@@ -112,19 +106,17 @@ class NeuralConditional(ConditionalDistribution, ABC):
                 raise
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
-                f"{type(self).__name__}: batch normalisation in its network "
-                f"{type(self.net).__name__} needs at least two data per batch in training, got an "
-                f"input of shape {shapes}; drop a short last batch, "
-                f"dataset.batches(batch_size, drop_last=True), or change batch_size"
+                f"{type(self).__name__}: batch normalisation in its {type(self.net).__name__} "
+                f"needs two data per batch or more in training, got an input of shape {shapes}; "
+                f"drop a short last batch, dataset.batches(batch_size, drop_last=True)"
             ) from error
         except RuntimeError as error:
             _check_dtype_and_device(type(self).__name__, self.net, inputs, error)
             shapes = ", ".join(str(tuple(t.shape)) for t in inputs)
             raise ValueError(
                 f"{type(self).__name__}: its network {type(self.net).__name__} cannot take an "
-                f"input of shape {shapes}: {error}. Networks must accept (..., features_in) with "
-                f"any number of leading dimensions; nets.KeepLeading(net, event_dim) adapts one "
-                f"that takes a single batch dimension"
+                f"input of shape {shapes}: {error}. Networks must accept any number of leading "
+                f"dimensions; nets.KeepLeading(net, event_dim) adapts one that takes only one"
             ) from error
 
 

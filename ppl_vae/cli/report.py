@@ -12,7 +12,7 @@ from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import refuse_links, write_file
 from ppl_vae.report import Report, report
-from ppl_vae.report.output import destination
+from ppl_vae.report.options import destination
 from ppl_vae.spec import entries
 
 NUMBERS, FOLDER = "evaluation.json", "report"

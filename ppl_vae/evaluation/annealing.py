@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import pyro
 import torch
@@ -16,8 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.ascii import for_stdout
-from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.evaluation.bits import Kind
+from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, Values, transition
 from ppl_vae.evaluation.inputs import (
@@ -54,6 +52,7 @@ class AnnealedLikelihood(LogEvidence):
     """
 
     acceptance: Float[Tensor, " data"]
+    _method = "annealed; "
 
     def _rows(self) -> dict[str, object]:
         return {
@@ -61,10 +60,6 @@ class AnnealedLikelihood(LogEvidence):
             "median ESS": f"{self.ess.median():.1f} chains",
             "acceptance": f"{self.acceptance.mean():.2f}",
         }
-
-    def __str__(self) -> str:
-        (name, value), *others = self._rows().items()
-        return f"{name} = {value} (annealed; {', '.join(f'{n} {v}' for n, v in others)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,9 +130,7 @@ def annealed_importance_sampling(
 
     Args:
         pair: any model/guide pair whose latents are real vectors, or enumerated.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         num_chains: K, independent chains for each datum.
         num_temperatures: T, the number of steps from f_0 to p(x, z).
         leapfrog_steps: of each transition.
@@ -146,10 +139,6 @@ def annealed_importance_sampling(
         seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
 
-    Returns:
-        log p̂(x) in nats, its standard error and effective sample size over chains, and the mean
-        acceptance.
-
     Raises:
         NotImplementedError: if a latent site is constrained, or discrete and not enumerated; the
             message names it.
@@ -157,30 +146,20 @@ def annealed_importance_sampling(
             all of a datum are zero (the message names the first such datum).
 
     Example:
-        >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
-        >>> vae = VAE(
-        ...     prior=priors.StandardNormal(2),
-        ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
-        ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
-        ... )
-        >>> x = torch.ones(3, 64)
-        >>> annealed_importance_sampling(vae, x, num_temperatures=10).log_px.shape
+        >>> from ppl_vae.testing import LinearGaussian
+        >>> x = torch.zeros(3, 5).double()
+        >>> pair = LinearGaussian(data_dim=5, latent_dim=2)
+        >>> annealed_importance_sampling(pair, x, num_temperatures=10).log_px.shape
         torch.Size([3])
     """
     owner = "annealed_importance_sampling"
-    num_chains, num_temperatures, leapfrog_steps = _checked(
-        owner, num_chains, num_temperatures, leapfrog_steps, start
-    )
-    progress = flag(owner, "progress", progress)
+    num_chains = positive_int(owner, "num_chains", num_chains)
+    num_temperatures = positive_int(owner, "num_temperatures", num_temperatures)
+    leapfrog_steps = positive_int(owner, "leapfrog_steps", leapfrog_steps)
     inputs = program_inputs(owner, pair, x, context, mask)
     results = []
-    kind: Kind | None = None
-    with (
-        torch.no_grad(),
-        evaluating(pair.model, pair.guide),
-        seeded(owner, seed),
-        progress_bar("AIS", len(inputs) * num_temperatures, progress, "step") as bar,
-    ):
+    bar = progress_bar(owner, "AIS", len(inputs) * num_temperatures, progress, "step")
+    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
@@ -189,13 +168,11 @@ def annealed_importance_sampling(
             with pyro.validation_enabled(False):  # trajectories that diverge are rejected
                 steps = _tuned(joint, num_chains, num_temperatures, leapfrog_steps)
                 log_w, acceptance = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
-            log_mean, standard_error, ess, _ = _over_chains(owner, log_w, batch.start).all
-            parts = (log_mean, standard_error, ess, acceptance)
+            parts = *_over_chains(owner, log_w, batch.start).all[:3], acceptance
             results.append([part.to(first.log_joint.dtype) for part in parts])
-            kind = batch.kind
-    log_px, error, ess, accepted = (torch.cat(parts) for parts in zip(*results, strict=True))
+    columns = map(torch.cat, zip(*results, strict=True))
     levels = dequantised_levels_of(x)
-    return AnnealedLikelihood(log_px, error, ess, accepted, kind=kind, dequantised_levels=levels)
+    return AnnealedLikelihood(*columns, kind=batch.kind, dequantised_levels=levels)
 
 
 def bidirectional_monte_carlo(
@@ -229,15 +206,12 @@ def bidirectional_monte_carlo(
         context: further arguments of the programs, such as labels, of N entries each.
         num_chains: K, chains in each direction for each datum.
         num_temperatures: as in :func:`annealed_importance_sampling`.
-        leapfrog_steps: likewise.
-        start: likewise.
+        leapfrog_steps: of each transition.
+        start: ``"prior"`` or ``"posterior"``.
         like: a tensor of the data's shape, ``(N, *event)``, of any values: for your own programs
             that are called as ``model(x)`` and not as ``model(size=n)``.
         seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of data × temperatures.
-
-    Returns:
-        The bounds per datum in nats, and the data.
 
     Raises:
         TypeError: if the model takes no ``size`` and ``like`` is not given.
@@ -245,13 +219,9 @@ def bidirectional_monte_carlo(
         ValueError: if a weight is not finite, or there is no site ``x``.
 
     Example:
-        >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
-        >>> vae = VAE(
-        ...     prior=priors.StandardNormal(2),
-        ...     posterior=posteriors.DiagonalNormal(nets.MLP(64, 4)),
-        ...     likelihood=likelihoods.Bernoulli(nets.MLP(2, 64)),
-        ... )
-        >>> bidirectional_monte_carlo(vae, 3, num_temperatures=10).gap.shape
+        >>> from ppl_vae.testing import LinearGaussian
+        >>> pair, like = LinearGaussian(data_dim=5, latent_dim=2), torch.zeros(3, 5).double()
+        >>> bidirectional_monte_carlo(pair, 3, like=like, num_temperatures=10).gap.shape
         torch.Size([3])
     """
     owner = "bidirectional_monte_carlo"
@@ -259,39 +229,34 @@ def bidirectional_monte_carlo(
     num_data = positive_int(owner, "num_data", num_data)
     if like is not None and not isinstance(like, Tensor):
         raise TypeError(f"{owner}: like must be a tensor of data, got {describe(like)}")
-    num_chains, num_temperatures, leapfrog_steps = _checked(
-        owner, num_chains, num_temperatures, leapfrog_steps, start
-    )
-    progress = flag(owner, "progress", progress)
-    lower: list[Tensor] = []
-    upper: list[Tensor] = []
-    with (
-        torch.no_grad(),
-        evaluating(pair.model, pair.guide),
-        seeded(owner, seed),
-        progress_bar("BDMC", 2 * num_data * num_temperatures, progress, "step") as bar,
-    ):
+    num_chains = positive_int(owner, "num_chains", num_chains)
+    num_temperatures = positive_int(owner, "num_temperatures", num_temperatures)
+    leapfrog_steps = positive_int(owner, "leapfrog_steps", leapfrog_steps)
+    bounds: list[list[Tensor]] = []
+    bar = progress_bar(owner, "BDMC", 2 * num_data * num_temperatures, progress, "step")
+    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         x, sites = _simulated(owner, pair, num_data, context, like)
         inputs = program_inputs(owner, pair, x, context)
         for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
             first = State.at(joint, joint.sample(num_chains))
-            drawn = {
-                name: sites[name].narrow(joint.data_dim(name), batch.start, len(batch))
-                for name in batch.latents
-            }
-            last = State.at(joint, {n: _repeated(z, num_chains) for n, z in drawn.items()})
+            exact = {}
+            for name in batch.latents:
+                z = sites[name].narrow(joint.data_dim(name), batch.start, len(batch))
+                exact[name] = z.expand(num_chains, *z.shape).clone()
+            last = State.at(joint, exact)
             for state in (first, last):
                 check_log_weights(owner, state.log_joint - state.log_start, batch.start)
             with pyro.validation_enabled(False):
                 steps = _tuned(joint, num_chains, num_temperatures, leapfrog_steps)
                 forward, _ = _annealed(joint, first, betas, steps, leapfrog_steps, bar)
                 backward, _ = _annealed(joint, last, betas[::-1], steps, leapfrog_steps, bar)
-            for log_w, sign, bounds in ((forward, 1, lower), (backward, -1, upper)):
-                log_mean = _over_chains(owner, log_w, batch.start).log_mean
-                bounds.append((sign * log_mean).to(first.log_joint.dtype))
-    return BidirectionalBounds(torch.cat(lower), torch.cat(upper), x)
+            lower, upper = (_over_chains(owner, w, batch.start) for w in (forward, backward))
+            both = lower.log_mean, -upper.log_mean
+            bounds.append([bound.to(first.log_joint.dtype) for bound in both])
+    at_least, at_most = map(torch.cat, zip(*bounds, strict=True))
+    return BidirectionalBounds(at_least, at_most, x)
 
 
 def schedule(num_temperatures: int) -> list[float]:
@@ -360,37 +325,15 @@ def _simulated(
     """Draw data from the model and return them with the values of all sites."""
     if like is not None:
         if len(like) != num_data:
-            raise ValueError(
-                f"{owner}: like must have num_data={num_data} entries, got {describe(like)}"
-            )
+            raise ValueError(f"{owner}: like must have {num_data} entries, got {describe(like)}")
         trace = poutine.trace(poutine.uncondition(pair.model)).get_trace(like, *context)
     elif "size" in inspect.signature(pair.model.forward).parameters:
         trace = poutine.trace(pair.model).get_trace(None, *context, size=num_data)
     else:
         raise TypeError(
-            f"{owner}: {type(pair.model).__name__} has no argument size, so that no data can be "
-            f"drawn; give like=, a tensor of the data's shape"
+            f"{owner}: {type(pair.model).__name__} has no argument size to draw data; give like="
         )
     values = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample"}
     if "x" not in values:
-        raise ValueError(
-            f"{owner}: the model has no site 'x', only {sorted(values)}; name the data's site 'x'"
-        )
+        raise ValueError(f"{owner}: the data's site must be named 'x', got {sorted(values)}")
     return values["x"], values
-
-
-def _repeated(value: Tensor, num_chains: int) -> Tensor:
-    return value.expand(num_chains, *value.shape).clone()
-
-
-def _checked(
-    owner: str, num_chains: int, num_temperatures: int, leapfrog_steps: int, start: str
-) -> tuple[int, int, int]:
-    """Return the checked numbers as Python integers."""
-    if start not in get_args(Start):
-        raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
-    return (
-        positive_int(owner, "num_chains", num_chains),
-        positive_int(owner, "num_temperatures", num_temperatures),
-        positive_int(owner, "leapfrog_steps", leapfrog_steps),
-    )

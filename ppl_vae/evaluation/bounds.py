@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppl_vae.errors import flag, positive_int, sizes
+from ppl_vae.errors import positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
@@ -80,18 +80,18 @@ def elbo_terms(
     """
     owner = "elbo_terms"
     num_samples = positive_int(owner, "num_samples", num_samples)
-    progress = flag(owner, "progress", progress)
     estimator = ImportanceWeightedELBO(num_samples)
     nelbo, reconstruction = [], []
     inputs = program_inputs(owner, pair, x, context, mask)
     model, guide = without_training_terms(pair.model, pair.guide)
-    with evaluating(pair.model, pair.guide), progress_bar("ELBO", len(inputs), progress) as bar:
+    bar = progress_bar(owner, "ELBO", len(inputs), progress)
+    with bar, evaluating(pair.model, pair.guide):
         for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // num_samples), bar):
             weights = estimator.log_weights(model, guide, *args, **kwargs)
             if weights.log_likelihood is None:
                 raise NotImplementedError(
-                    f"{owner}: a latent is enumerated in the model alone, so that the likelihood "
-                    f"and the KL cannot be separated; sample it in the guide"
+                    f"{owner}: likelihood and KL cannot be separated if a latent is enumerated in "
+                    f"the model alone; sample it in the guide"
                 )
             nelbo.append(-weights.elbo())
             check_all_data(owner, len(nelbo[-1]), len(args[0]))
@@ -116,9 +116,7 @@ def importance_bounds(
 
     Args:
         pair: any model/guide pair.
-        x: the data, as in :func:`elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`elbo_terms`.
         num_particles: the values of K.
         progress: show a progress bar.
 
@@ -127,7 +125,6 @@ def importance_bounds(
         ValueError: if x, context or mask are incompatible with the pair, or a K is below 1.
     """
     owner = "importance_bounds"
-    progress = flag(owner, "progress", progress)
     numbers = sizes(owner, "num_particles", num_particles)
     bounds = {}
     inputs = program_inputs(owner, pair, x, context, mask)
@@ -136,7 +133,7 @@ def importance_bounds(
         for k in numbers:
             estimator = ImportanceWeightedELBO(k)
             values = []
-            with progress_bar(f"IWAE-{k}", len(inputs), progress) as bar:
+            with progress_bar(owner, f"IWAE-{k}", len(inputs), progress) as bar:
                 for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // k), bar):
                     values.append(-estimator.per_datum(model, guide, *args, **kwargs))
                     check_all_data(owner, len(values[-1]), len(args[0]))

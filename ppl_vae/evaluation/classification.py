@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -104,22 +103,11 @@ def calibration(
     bins: int = 15,
     batch_size: int = 1000,
 ) -> Calibration:
-    """Compare how confident q(y | x) is with how often it is correct.
-
-    The expected calibration error of :func:`expected_calibration_error`, with the accuracy and the
-    bins of a reliability diagram.
+    """Return :func:`expected_calibration_error` of q(y | x), for a reliability diagram.
 
     Args:
-        pair: a pair with ``classify``.
-        x: the data, as in :func:`accuracy`.
-        y: a label for each datum, if x does not contain them; data whose label is -1 are left out.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        pair, x, y, mask, batch_size: as in :func:`accuracy`, as are the errors.
         bins: of confidence.
-        batch_size: data at a time.
-
-    Raises:
-        TypeError: as :func:`accuracy`.
-        ValueError: as :func:`accuracy`.
     """
     bins = positive_int("calibration", "bins", bins)
     probabilities, labels = _classified("calibration", pair, x, y, mask, batch_size)
@@ -153,12 +141,11 @@ def expected_calibration_error(
     """
     owner = "expected_calibration_error"
     bins = positive_int(owner, "bins", bins)
+    found = describe(probabilities)
     if not isinstance(probabilities, Tensor):
-        raise TypeError(f"{owner}: probabilities must be a tensor, got {describe(probabilities)}")
+        raise TypeError(f"{owner}: probabilities must be a tensor, got {found}")
     if probabilities.dim() != 2:
-        raise ValueError(
-            f"{owner}: probabilities must have shape (N, classes), got {describe(probabilities)}"
-        )
+        raise ValueError(f"{owner}: probabilities must have shape (N, classes), got {found}")
     known = known_labels(owner, labels, probabilities, below=probabilities.shape[-1])
     p = probabilities.detach().double()
     # Probabilities in float32 sum to 1 up to rounding.
@@ -166,7 +153,7 @@ def expected_calibration_error(
     if off.max() > 1e-4:
         raise ValueError(
             f"{owner}: probabilities must be rows of numbers from 0 that sum to 1, got values from "
-            f"{p.min()} to {p.max()} in {describe(probabilities)}; take the softmax of logits"
+            f"{p.min()} to {p.max()} in {found}; take the softmax of logits"
         )
     p, labels = p[known.to(p.device)], labels[known].to(p.device)
     confidence, prediction = p.max(-1)
@@ -224,37 +211,31 @@ def _classified(
     """Return q(y | x) and the label of all data that have one, on the device of the pair."""
     if not hasattr(pair, "classify"):
         raise TypeError(
-            f"{owner}: pair must have classify(x), the probabilities q(y | x), as "
-            f"SemiSupervisedVAE and StackedVAE do, got {type(pair).__name__}"
+            f"{owner}: pair must have classify(x), as SemiSupervisedVAE and StackedVAE do, got "
+            f"{type(pair).__name__}"
         )
     batch_size = positive_int(owner, "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
     if isinstance(x, Tensor):
         check_labels(owner, y, x, below=classes, lowest=-1)
     inputs = program_inputs(owner, _Classifier(pair), x, () if y is None else (y,), mask)
+    found = []
     with evaluating(pair):
-        found = list(_batches(owner, pair, inputs, batch_size, classes))
+        for start in range(0, len(inputs), batch_size):
+            part = inputs.rows(slice(start, start + batch_size))
+            values, labels = part.args
+            check_labels(owner, labels, values, below=classes, lowest=-1)
+            if not part.finite:
+                raise ValueError(
+                    f"{owner}: x has values that are not finite; give mask=, False where missing"
+                )
+            probabilities = pair.classify(values, **part.kwargs)
+            labels = labels.to(probabilities.device)
+            found.append((probabilities[labels >= 0], labels[labels >= 0]))
     probabilities, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     if not len(labels):
         raise ValueError(f"{owner}: labels must have a label, got -1 for all {len(inputs)} data")
     return probabilities, labels
-
-
-def _batches(
-    owner: str, pair: Any, inputs: Any, batch_size: int, classes: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(inputs), batch_size):
-        part = inputs.rows(slice(start, start + batch_size))
-        values, labels = part.args
-        check_labels(owner, labels, values, below=classes, lowest=-1)
-        if not part.finite:
-            raise ValueError(
-                f"{owner}: x has values that are not finite; give mask= with False where x is "
-                f"missing"
-            )
-        probabilities = pair.classify(values, **part.kwargs)
-        labels = labels.to(probabilities.device)
-        yield probabilities[labels >= 0], labels[labels >= 0]
 
 
 class _Classifier(nn.Module):

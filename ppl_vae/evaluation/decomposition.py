@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_vae.errors import flag, positive_int
+from ppl_vae.errors import positive_int
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import (
     Array,
@@ -23,9 +23,8 @@ from ppl_vae.evaluation.latents import (
     BLOCK,
     check_finite,
     factorises,
-    latent_at,
     marginals,
-    run_latents,
+    run_latent,
 )
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
@@ -66,10 +65,10 @@ class KLDecomposition(Result):
         def term(name: str) -> object:
             return getattr(self, name) or self.missing[name]
 
+        most = self.max_mutual_information
         return {
             "KL(q(z|x) ‖ p(z))": f"{self.kl} nats per datum",
-            "  mutual information": f"{self.mutual_information} of at most "
-            f"{self.max_mutual_information:.2f}",
+            "  mutual information": f"{self.mutual_information} of at most {most:.2f}",
             "  marginal KL": self.marginal_kl,
             "    total correlation": term("total_correlation"),
             "    dimension-wise KL": term("dimension_wise_kl"),
@@ -109,9 +108,7 @@ def kl_decomposition(
 
     Args:
         pair: any model/guide pair with one continuous latent per datum.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         num_samples: draws z ~ q(z | x) per datum.
         site: the latent's name, required if there are several. Its q may depend on the data alone
             and its p on no other latent, as for the top layer of a top-down ``HierarchicalVAE``.
@@ -125,9 +122,9 @@ def kl_decomposition(
     """
     owner = "kl_decomposition"
     num_samples = positive_int(owner, "num_samples", num_samples)
-    progress = flag(owner, "progress", progress)
     inputs = program_inputs(owner, pair, x, context, mask)
-    with evaluating(pair.model, pair.guide), seeded(owner, seed):
+    bar = progress_bar(owner, "aggregate", len(inputs) * num_samples, progress)
+    with bar, evaluating(pair.model, pair.guide), seeded(owner, seed):
         posteriors = _Posteriors.of(pair, inputs, num_samples, site)
         check_finite(owner, "log p(z)", posteriors.log_p)
         z, prior = posteriors.z, posteriors.log_p.double()
@@ -137,12 +134,11 @@ def kl_decomposition(
         aggregate, by_dimension = own_term.clone(), own_term.new_empty(z.shape)
         # A density takes a row for each draw and datum.
         rows = max(1, row_limit(inputs) // min(BLOCK, len(inputs)))
-        with progress_bar("aggregate", len(z), progress) as bar:
-            for start in range(0, len(z), rows):
-                some = slice(start, start + rows)
-                terms = posteriors.aggregate(z[some], posteriors.owner[some], group)
-                own_term[some], aggregate[some], by_dimension[some] = terms
-                bar.update(len(z[some]))
+        for start in range(0, len(z), rows):
+            some = slice(start, start + rows)
+            terms = posteriors.aggregate(z[some], posteriors.owner[some], group)
+            own_term[some], aggregate[some], by_dimension[some] = terms
+            bar.update(len(z[some]))
     size = torch.full((len(inputs),), len(inputs)) if group is None else group.bincount()[group]
     log_size = size.double().log()
     of_draw = log_size.to(z.device)[posteriors.owner]
@@ -198,13 +194,12 @@ class _Posteriors:
         posteriors, draws, log_p, signature = [], [], [], []
         points: Tensor | None = None
         for args, kwargs in input_blocks(inputs, BLOCK):
-            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
+            latent = run_latent(owner, pair, args, kwargs, site)
             if latent.depends_on:
                 raise NotImplementedError(
                     f"{owner}: latent {latent.name!r} depends on "
-                    f"{', '.join(sorted(latent.depends_on))}, so that its aggregate posterior and "
-                    f"prior are unknown; of a HierarchicalVAE only the top layer of a top-down "
-                    f"guide can be decomposed"
+                    f"{', '.join(sorted(latent.depends_on))}; of a HierarchicalVAE only the top "
+                    f"layer of a top-down guide can be decomposed"
                 )
             q, p = latent.q, latent.p
             z = q.sample(torch.Size([num_samples]))
@@ -225,17 +220,10 @@ class _Posteriors:
                 f"a {type(p).__name__} prior is not a product over dimensions"
             )
         number = torch.arange(len(inputs), device=draws[0].device).repeat_interleave(num_samples)
-        return cls(
-            latent.name,
-            posteriors,
-            torch.cat(draws),
-            number,
-            torch.cat(log_p),
-            torch.cat(
-                signature
-            ).nan_to_num(),  # another datum's draw may be outside a prior's support
-            missing,
-        )
+        # Another datum's draw may be outside a prior's support.
+        at_points = torch.cat(signature).nan_to_num()
+        z, of_z = torch.cat(draws), torch.cat(log_p)
+        return cls(latent.name, posteriors, z, number, of_z, at_points, missing)
 
     def aggregate(
         self, z: Tensor, owner: Tensor, group: Tensor | None
@@ -271,11 +259,7 @@ class _Posteriors:
 
 
 def _same_prior(signature: Tensor) -> Tensor | None:
-    """Return the index of each datum's prior, None if all have the same.
-
-    Raises:
-        ValueError: if too few data share a prior.
-    """
+    """Return the index of each datum's prior, None if all have the same."""
     tolerance = torch.finfo(signature.dtype).eps ** 0.5 * (1 + signature.abs())
     group = torch.full((len(signature),), -1, device=signature.device)
     number = 0
@@ -285,8 +269,7 @@ def _same_prior(signature: Tensor) -> Tensor | None:
         number += 1
         if number > (len(signature) + 1) // 2:
             raise ValueError(
-                f"kl_decomposition: the prior depends on a condition that differs for most of the "
-                f"{len(signature)} data, so that there is no aggregate posterior given the "
-                f"condition; give data that share conditions"
+                f"kl_decomposition: the prior's condition differs for most of the {len(signature)} "
+                f"data; give data that share conditions"
             )
     return None if number == 1 else group

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.errors import describe, flag, number, positive_int
+from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import check_finite, run_latents
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
-from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
+from ppl_vae.evaluation.pareto import warn_of_tail
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
@@ -108,10 +109,9 @@ def inference_gap(
     Args:
         pair: any model/guide pair with one continuous latent whose guide holds its posterior as a
             :class:`ppl_vae.conditional.NeuralConditional`.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; some hundreds suffice, and each
-            takes 10 ``steps`` evaluations of the likelihood's network and its gradient.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; some hundreds
+            suffice, each taking 10 ``steps`` evaluations of the likelihood's network and its
+            gradient.
         log_px: log p(x) in nats, shape ``(N,)``, if known more accurately, for instance by
             :func:`ppl_vae.evaluation.annealed_importance_sampling`.
         importance_samples: draws from q* per datum for log p(x), if it is not given.
@@ -136,57 +136,41 @@ def inference_gap(
     num_samples = positive_int(owner, "num_samples", num_samples)
     importance_samples = positive_int(owner, "importance_samples", importance_samples)
     learning_rate = number(owner, "learning_rate", learning_rate, least=0)
-    progress = flag(owner, "progress", progress)
     inputs = program_inputs(owner, pair, x, context, mask)
     if log_px is not None:
         if not isinstance(log_px, Tensor):
             raise TypeError(f"{owner}: log_px must be a tensor, got {describe(log_px)}")
         if log_px.shape != (len(inputs),):
-            raise ValueError(
-                f"{owner}: log_px must have an entry for each of the {len(inputs)} data, got "
-                f"{describe(log_px)}"
-            )
+            expected = f"log_px must have an entry for each of the {len(inputs)} data"
+            raise ValueError(f"{owner}: {expected}, got {describe(log_px)}")
         check_finite(owner, "log_px", log_px)
-    optimised: list[Tensor] = []
-    amortised: list[Tensor] = []
+    elbos: list[list[Tensor]] = []
     sampled: list[LogLikelihood] = []
-    with (
-        torch.enable_grad(),
-        evaluating(pair.model, pair.guide),
-        seeded(owner, seed),
-        progress_bar("inference gap", len(inputs) * steps, progress, "step") as bar,
-    ):
+    bar = progress_bar(owner, "inference gap", len(inputs) * steps, progress, "step")
+    with bar, torch.enable_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, PARTICLES):
             _check(owner, pair, batch)
             search = _LocalInference(pair.guide, batch)
             local = search.optimised(steps, learning_rate, bar)
             fresh = int(torch.randint(2**62, ()))
-            for guide, values in ((local, optimised), (pair.guide, amortised)):
+            elbos.append([])
+            for guide in (local, pair.guide):
                 with seeded(owner, fresh):
-                    values.append(search.elbo(guide, num_samples))
+                    elbos[-1].append(search.elbo(guide, num_samples))
             if log_px is None:
                 sampled.append(search.log_likelihood(local, importance_samples, fresh))
-    best_elbo, elbo = torch.cat(optimised), torch.cat(amortised)
+    best_elbo, elbo = map(torch.cat, zip(*elbos, strict=True))
     check_finite(owner, "the ELBO of the locally optimised posterior", best_elbo)
     check_finite(owner, "the ELBO", elbo)
     if log_px is None:
         log_px = torch.cat([part.log_px for part in sampled])
-        unreliable = sum(part.unreliable for part in sampled)
-        if not all(part.has_pareto_k for part in sampled):
-            warnings.warn(
-                f"{owner}: Pareto k̂ {NOT_COMPUTED}, got importance_samples={importance_samples}: "
-                f"nothing says by how much log p(x) is underestimated, and with it the "
-                f"approximation gap; take more",
-                stacklevel=2,
-            )
-        elif unreliable:
-            warnings.warn(
-                f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(inputs)} data: "
-                f"log p(x) and the approximation gap are underestimated there; give log_px by "
-                f"annealed_importance_sampling, or more importance_samples than "
-                f"{importance_samples}",
-                stacklevel=2,
-            )
+        warn_of_tail(
+            owner,
+            torch.cat([part.pareto_k for part in sampled]),
+            f"importance_samples={importance_samples}",
+            "log p(x), and with it the approximation gap,",
+            "give log_px by annealed_importance_sampling, or take more importance_samples",
+        )
     return InferenceGap(log_px.detach().double(), best_elbo, elbo)
 
 
@@ -220,13 +204,13 @@ class _LocalInference:
     def elbo(self, guide: Callable, num_samples: int) -> Tensor:
         """Return the ELBO of each datum in nats, in float64, shape ``(B,)``."""
         at_once = self._draws_at_once()
-        total: Tensor | float = 0.0
+        total = torch.zeros((), dtype=torch.float64)
         for start in range(0, num_samples, at_once):
             number = min(at_once, num_samples - start)
             elbo = ImportanceWeightedELBO(1, num_groups=number)
             values = elbo.per_datum(*self._programs(guide), **self.batch.kwargs)
             total = total + number * values.double()
-        return torch.as_tensor(total) / num_samples
+        return total / num_samples
 
     def log_likelihood(self, guide: Callable, num_samples: int, seed: int) -> LogLikelihood:
         """Return log p(x) of the batch by importance sampling from a guide."""
@@ -296,21 +280,17 @@ def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) ->
     """Replace the method ``outputs`` of each part, which may be called once in a run."""
     called: set[NeuralConditional] = set()
 
-    def stand_in(part: NeuralConditional) -> Callable[..., Tensor]:
-        def of_part(*context: Tensor) -> Tensor:
-            if part in called:
-                raise NotImplementedError(
-                    f"inference_gap: the guide calls its {type(part).__name__} more than once, so "
-                    f"that there is no single output per datum to optimise"
-                )
-            called.add(part)
-            return outputs(part, *context)
-
-        return of_part
+    def stand_in(part: NeuralConditional, *context: Tensor) -> Tensor:
+        if part in called:
+            raise NotImplementedError(
+                f"inference_gap: the guide must call its {type(part).__name__} only once"
+            )
+        called.add(part)
+        return outputs(part, *context)
 
     try:
         for part in parts:
-            part.__dict__["outputs"] = stand_in(part)
+            part.__dict__["outputs"] = partial(stand_in, part)
         yield
     finally:
         for part in parts:
@@ -328,5 +308,5 @@ def _check(owner: str, pair: ModelAndGuide, batch: TracedBatch) -> None:
     if not isinstance(posterior, NeuralConditional):
         raise TypeError(
             f"{owner}: guide.posterior must be a NeuralConditional, such as those of "
-            f"ppl_vae.posteriors, whose outputs can be optimised, got {type(posterior).__name__}"
+            f"ppl_vae.posteriors, got {type(posterior).__name__}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -32,17 +32,14 @@ class Joint:
 
     Sites that model or guide enumerates are summed out of both.
 
-    Args:
-        owner: the calling function, for messages.
-        batch: the pair on these data.
-        start: ``"prior"`` for p(z), or ``"posterior"`` for q(z | x).
-
     Raises:
         NotImplementedError: if a latent is constrained or discrete, or there is none.
         ValueError: if starting from q(z | x) and a latent is not in the guide.
     """
 
     def __init__(self, owner: str, batch: TracedBatch, start: Start) -> None:
+        if start not in get_args(Start):
+            raise ValueError(f"{owner}: start must be one of {get_args(Start)}, got {start!r}")
         self.batch = batch
         self._from_guide = start == "posterior"
         self._model = EnumerationMark("parallel", batch.enumerated)(batch.model)
@@ -55,8 +52,7 @@ class Joint:
         self._observed = [s["name"] for s in sample_sites(batch.model_trace) if s["is_observed"]]
         if not batch.latents:
             raise NotImplementedError(
-                f"{owner}: the model has no continuous latent; log_likelihood sums discrete ones "
-                f"exactly"
+                f"{owner}: the model has no continuous latent; log_likelihood sums discrete ones"
             )
         for name in batch.latents:
             _check_unbounded(owner, name, model_sites[name]["fn"].support)
@@ -64,8 +60,7 @@ class Joint:
                 continue
             if name not in guide_sites:
                 raise ValueError(
-                    f"{owner}: latent site {name!r} is not in the guide; sample it there, or use "
-                    f"start='prior'"
+                    f"{owner}: latent site {name!r} is not in the guide; use start='prior'"
                 )
             _check_unbounded(owner, name, guide_sites[name]["fn"].support)
 
@@ -135,26 +130,17 @@ def _check_unbounded(owner: str, name: str, support: Constraint) -> None:
         element = element.base_constraint
     if isinstance(element, type(constraints.real)):
         return
-    advice = (
-        "mark it infer={'enumerate': 'parallel'} and it is summed out"
-        if support.is_discrete
-        else "use log_likelihood, or a latent on the real line that the program transforms"
-    )
+    advice = "use log_likelihood, or transform a real latent in the program"
+    if support.is_discrete:
+        advice = "mark it infer={'enumerate': 'parallel'} and it is summed out"
     raise NotImplementedError(
-        f"{owner}: latent site {name!r} has the support {support}, but Hamiltonian Monte Carlo "
-        f"needs real vectors; {advice}"
+        f"{owner}: latent site {name!r} must be real vectors, got the support {support}; {advice}"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where the chains are.
-
-    Args:
-        values: the latents.
-        log_start: log-density of the start distribution there.
-        log_joint: log p(x, ·) there.
-    """
+    """Where the chains are, with the log-density of the start and log p(x, ·) there."""
 
     values: Values
     log_start: Float[Tensor, "chains data"]
@@ -209,12 +195,7 @@ def transition(
 
 
 class StepSizes:
-    """Step sizes per temperature and datum, interpolated between those tuned.
-
-    Args:
-        betas: the temperatures at which steps were tuned, ascending.
-        log_steps: their logarithms, shape ``(len(betas), data)``.
-    """
+    """Step sizes per temperature and datum, interpolated between those tuned at ``betas``."""
 
     def __init__(self, betas: list[float], log_steps: Float[Tensor, "betas data"]) -> None:
         self._betas = betas
@@ -243,9 +224,6 @@ def _with_gradient(joint: Joint, values: Values, beta: float) -> tuple[State, Va
         gradient = torch.autograd.grad(
             state.log_density(beta).sum(), list(leaves.values()), materialize_grads=True
         )
-    detached = State(
-        {name: value.detach() for name, value in leaves.items()},
-        state.log_start.detach(),
-        state.log_joint.detach(),
-    )
-    return detached, dict(zip(leaves, gradient, strict=True))
+    detached = {name: value.detach() for name, value in leaves.items()}
+    state = State(detached, state.log_start.detach(), state.log_joint.detach())
+    return state, dict(zip(leaves, gradient, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
 from ppl_vae.data.minibatch import given
 from ppl_vae.data.value_transform import prepare
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, flag
 from ppl_vae.evaluation.signature import MASK, Signature
 from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.protocols import check_pair
@@ -23,82 +23,13 @@ Array = Tensor | np.ndarray
 Data = Array | Dataset | Iterable[Any]
 """The data that functions of evaluation accept as x: see :func:`program_inputs`."""
 
-_KINDS = (
-    "a Dataset, its batches, a tensor (N, *event), or an iterable of batches such as a DataLoader"
-)
-
-
-@runtime_checkable
-class ProgramInputs(Protocol):
-    """The arguments of a pair's programs for all data."""
-
-    def __len__(self) -> int:
-        """Return the number of data."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the arguments."""
-
-    def rows(self, some: slice) -> Part:
-        """Return the arguments for some of the data."""
-
-
-def program_inputs(
-    owner: str, pair: Any, x: Data, context: tuple[Array, ...] = (), mask: Array | None = None
-) -> ProgramInputs:
-    """Return the arguments of a pair's programs for data of any kind.
-
-    - Tensors are passed as they are, with context and mask.
-    - NumPy arrays become tensors, on the device and, if floating, in the dtype of the pair; the
-      following likewise.
-    - A data set is drawn some at a time (:func:`ppl_vae.data.value_transform.prepare`), grey
-      values binarised once, with seed 0, if the likelihood is of 0 and 1. Its mask is passed by
-      name, its labels to programs with a second argument, except to a ``SemiSupervisedVAE``, which
-      infers them.
-    - Batches, an iterable of anything that ``fit`` accepts as batches, are read once and held.
-
-    Args:
-        owner: the calling function, for messages.
-        pair: has ``model`` and ``guide``.
-        x: the data.
-        context: further arguments of the programs, with an entry for each datum.
-        mask: True where x is observed.
-
-    Raises:
-        TypeError: if pair or data are of another kind, or the data contain what is also passed.
-        ValueError: if there are none, or they are incompatible with the programs.
-    """
-    check_pair(owner, pair)
-    signature = Signature(owner, pair.model, pair.guide)
-    if isinstance(x, Dataset):
-        return DatasetInputs(owner, pair, x, signature, context=_tensors(context), mask=mask)
-    if not isinstance(x, Array):
-        check_batches(owner, "x", x)
-        if context or mask is not None:
-            raise TypeError(
-                f"{owner}: x is batches, which contain everything, got "
-                f"{describe(context[0]) if context else 'mask='} as well; give batches by name, "
-                f"{{'x': x, 'mask': mask}}, or tensors of all data"
-            )
-        return _batch_inputs(owner, pair, x, signature)
-    args = (_tensor("x", x), *_tensors(context))
-    named = {} if mask is None else {MASK: _tensor(MASK, mask)}
-    check_data(owner, args[0], args[1:], named.get(MASK))
-    part = signature.part("data", args, named)
-    return part if isinstance(x, Tensor) else placed(part, parameter_of(pair))
+_KINDS = "a Dataset, its batches, a tensor (N, *event), or batches such as those of a DataLoader"
 
 
 class DatasetInputs:
-    """The arguments that a data set has for a pair, drawn on demand.
+    """The arguments that a data set has for a pair, drawn on demand and binarised with ``seed``.
 
-    Args:
-        owner: the calling function, for messages.
-        pair: has ``model`` and ``guide``.
-        data: the data set.
-        signature: of the programs.
-        seed: of the binarisation.
-        context: further arguments, if the data set has no labels.
-        mask: must be None, as it is the data set's.
+    Refuses a context beside labels.
     """
 
     def __init__(
@@ -110,17 +41,11 @@ class DatasetInputs:
         *,
         seed: int = 0,
         context: tuple[Tensor, ...] = (),
-        mask: Array | None = None,
     ) -> None:
-        if mask is not None:
-            raise TypeError(
-                f"{owner}: {data!r} has its own mask, got mask= as well; give Dataset(values, "
-                f"labels, mask=mask)"
-            )
         if context and data.labels is not None:
             raise TypeError(
                 f"{owner}: {data!r} has labels, got {describe(context[0])} as well; give tensors, "
-                f"dataset.tensor() and yours, or a Dataset without labels"
+                f"or a Dataset without labels"
             )
         _check_lengths(owner, len(data), context)
         if hasattr(pair, "check"):
@@ -151,12 +76,54 @@ class DatasetInputs:
         return placed(part, self._like)
 
 
+ProgramInputs = Part | DatasetInputs
+"""The arguments of a pair's programs for all data."""
+
+
+def program_inputs(
+    owner: str, pair: Any, x: Data, context: tuple[Array, ...] = (), mask: Array | None = None
+) -> ProgramInputs:
+    """Return the arguments of a pair's programs for data of any kind.
+
+    - Tensors are passed as they are, with context and mask.
+    - NumPy arrays become tensors, on the device and, if floating, in the dtype of the pair; the
+      following likewise.
+    - A data set is drawn some at a time (:func:`ppl_vae.data.value_transform.prepare`), grey
+      values binarised once, with seed 0, if the likelihood is of 0 and 1. Its mask is passed by
+      name, its labels to programs with a second argument, except to a ``SemiSupervisedVAE``, which
+      infers them.
+    - Batches, an iterable of anything that ``fit`` accepts as batches, are read once and held.
+
+    Raises:
+        TypeError: if pair or data are of another kind, or the data contain what is also passed.
+        ValueError: if there are none, or they are incompatible with the programs.
+    """
+    check_pair(owner, pair)
+    signature = Signature(owner, pair.model, pair.guide)
+    if isinstance(x, Dataset):
+        if mask is not None:
+            raise TypeError(
+                f"{owner}: mask= must not be given with {x!r}; give Dataset(x, labels, mask=mask)"
+            )
+        return DatasetInputs(owner, pair, x, signature, context=_tensors(context))
+    if not isinstance(x, Array):
+        check_batches(owner, "x", x)
+        if context or mask is not None:
+            raise TypeError(
+                f"{owner}: x is batches, got {describe(context[0]) if context else 'mask='} as "
+                f"well; give batches by name, {{'x': x, 'mask': mask}}, or tensors of all data"
+            )
+        return _batch_inputs(owner, pair, x, signature)
+    args = (_tensor("x", x), *_tensors(context))
+    named = {} if mask is None else {MASK: _tensor(MASK, mask)}
+    check_data(owner, args[0], args[1:], named.get(MASK))
+    part = signature.part("data", args, named)
+    return part if isinstance(x, Tensor) else placed(part, parameter_of(pair))
+
+
 def _batch_inputs(owner: str, pair: Any, batches: Iterable[Any], signature: Signature) -> Part:
     """Return the arguments of all batches, concatenated."""
-    steps = TypeError(
-        f"{owner}: x must be data, got training steps, whose parts have weights and may repeat; "
-        f"give the Dataset"
-    )
+    steps = TypeError(f"{owner}: x must be data, got training steps; give the Dataset")
     if isinstance(batches, SemiSupervised):
         raise steps
     parts: list[Part] = []
@@ -190,12 +157,10 @@ def input_blocks(
             bar.update(len(part))
 
 
-def progress_bar(label: str, total: int, progress: bool, unit: str = "x") -> tqdm:
+def progress_bar(owner: str, label: str, total: int, progress: bool, unit: str = "x") -> tqdm:
     """Return a progress bar, which shows nothing unless ``progress``."""
-    scale = unit != "x"
-    return tqdm(
-        total=total, desc=label, disable=not progress, leave=False, unit=unit, unit_scale=scale
-    )
+    hidden, scale = not flag(owner, "progress", progress), unit != "x"
+    return tqdm(total=total, desc=label, disable=hidden, leave=False, unit=unit, unit_scale=scale)
 
 
 def check_batches(owner: str, name: str, data: Any) -> None:
@@ -203,35 +168,22 @@ def check_batches(owner: str, name: str, data: Any) -> None:
     if isinstance(data, tuple) and all(isinstance(t, Tensor) for t in data):
         raise TypeError(
             f"{owner}: {name} must not be a tuple of tensors, which could be batches or arguments; "
-            f"give Dataset(x, labels, mask=mask), DataLoader(TensorDataset(*tensors), batch_size), "
-            f"or a list of batches"
+            f"give Dataset(x, labels, mask=mask), or a list of batches"
         )
     if isinstance(data, Mapping):
-        names = ", ".join(map(repr, data))
         raise TypeError(
-            f"{owner}: {name} must not be a mapping, which could be one batch or all data, got one "
-            f"of {names[:80]}; give Dataset(x, labels, mask=mask), or a list of such mappings"
+            f"{owner}: {name} must not be a mapping, got one of {', '.join(map(repr, data))[:80]}; "
+            f"give Dataset(x, labels, mask=mask), or a list of mappings as batches"
         )
-    if isinstance(data, (str, bytes)):
-        raise TypeError(
-            f"{owner}: {name} must be {_KINDS}, got {describe(data)[:80]}; load a data set by name "
-            f"with ppl_vae.data.load"
-        )
-    if not isinstance(data, Iterable):
-        raise TypeError(f"{owner}: {name} must be {_KINDS}, got {describe(data)}")
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        fix = "; use ppl_vae.data.load" if isinstance(data, (str, bytes)) else ""
+        raise TypeError(f"{owner}: {name} must be {_KINDS}, got {describe(data)[:80]}{fix}")
 
 
 def check_data(owner: str, x: Tensor, context: tuple[Tensor, ...], mask: Tensor | None) -> None:
-    """Raise an error unless x holds data, and context and mask have an entry for each datum.
-
-    Raises:
-        TypeError: if x is not a dense tensor.
-        ValueError: if there are no data, or a further argument has another length.
-    """
+    """Raise an error unless x holds data, and context and mask have an entry for each datum."""
     if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{owner}: x must be a Dataset, its batches, or a tensor (N, *event), got {describe(x)}"
-        )
+        raise TypeError(f"{owner}: x must be {_KINDS}, got {describe(x)}")
     if x.layout != torch.strided:
         raise TypeError(f"{owner}: x must be a dense tensor, got {describe(x)}; give x.to_dense()")
     if x.dim() == 0 or len(x) == 0:
@@ -243,12 +195,12 @@ def _check_lengths(
     owner: str, number: int, context: tuple[Tensor, ...], mask: Tensor | None = None
 ) -> None:
     """Raise ValueError unless context and mask have an entry for each datum."""
-    named = [("a further argument", c) for c in context]
-    for name, tensor in [*named, *([] if mask is None else [("mask", mask)])]:
+    for tensor in context if mask is None else (*context, mask):
         if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != number:
+            name = "mask" if tensor is mask else "a further argument"
             raise ValueError(
-                f"{owner}: x has {number} data, but {name} is {describe(tensor)}; give "
-                f"a tensor with one entry for each datum"
+                f"{owner}: x has {number} data, but {name} is {describe(tensor)}; give a tensor "
+                f"with an entry for each datum"
             )
 
 
@@ -256,8 +208,8 @@ def check_all_data(owner: str, found: int, passed: int) -> None:
     """Raise ValueError unless the programs use all data that they are given."""
     if found != passed:
         raise ValueError(
-            f"{owner}: the programs were given {passed} data and have {found} in their batch "
-            f"plate; evaluate programs that use all of x, without subsample_size"
+            f"{owner}: the batch plate must hold all {passed} data, got {found}; leave out "
+            f"subsample_size"
         )
 
 

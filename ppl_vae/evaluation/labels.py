@@ -20,19 +20,9 @@ def check_labels(
     lowest: int = 0,
     name: str = "labels",
 ) -> None:
-    """Raise an error unless ``labels`` has an integer for each row of ``beside``.
+    """Raise an error unless ``labels`` has an integer for each row of ``beside``, or for so many.
 
-    Args:
-        owner: the calling function, for messages.
-        labels: the labels.
-        beside: what they label, shape ``(N, ...)``, N at least 1; or N.
-        below: the number of classes.
-        lowest: the lowest label allowed, -1 if some may be unknown.
-        name: of the argument, for messages.
-
-    Raises:
-        TypeError: if they are not a tensor of integers.
-        ValueError: if their number or a value is wrong, or there are none.
+    Integers are from ``lowest``, -1 if some may be unknown, to ``below - 1``, the last class.
     """
     number = beside if isinstance(beside, int) else len(beside)
     expected = f"{name} of shape ({number},), integers from 0"

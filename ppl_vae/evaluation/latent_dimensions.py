@@ -11,16 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from ppl_vae.errors import flag, integer, number
+from ppl_vae.errors import integer, number
 from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import (
     BLOCK,
     Latent,
     check_finite,
     factorises,
-    latent_at,
     marginals,
-    run_latents,
+    run_latent,
 )
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
@@ -125,9 +124,7 @@ def latent_units(
 
     Args:
         pair: any model/guide pair.
-        x: the data, at least 2, as in :func:`ppl_vae.evaluation.elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, at least 2, as in :func:`ppl_vae.evaluation.elbo_terms`.
         threshold: of the activity.
         num_samples: draws per datum, at least 2, if something has no closed form; for the KL at
             most 20,000 over all data.
@@ -145,23 +142,16 @@ def latent_units(
     owner = "latent_units"
     num_samples = integer(owner, "num_samples", num_samples, 2)
     threshold = number(owner, "threshold", threshold, least=0)
-    progress = flag(owner, "progress", progress)
     inputs = program_inputs(owner, pair, x, context, mask)
     count = len(inputs)
     if count < 2:
-        raise ValueError(
-            f"{owner}: x must hold 2 data or more, as activity is a variance over data, got {count}"
-        )
+        raise ValueError(f"{owner}: x must hold 2 data or more, got {count}")
     means, kls = [], []
     kl_samples = max(1, KL_DRAWS // count)
-    with (
-        torch.no_grad(),
-        evaluating(pair.model, pair.guide),
-        seeded(owner, seed),
-        progress_bar("latent units", count, progress) as bar,
-    ):
+    bar = progress_bar(owner, "latent units", count, progress)
+    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         for args, kwargs in input_blocks(inputs, BLOCK, bar):
-            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
+            latent = run_latent(owner, pair, args, kwargs, site)
             mean, kl = _mean_and_kl(pair, args, kwargs, latent, num_samples, kl_samples)
             means.append(mean.double())
             kls.append(kl.double())
@@ -199,15 +189,13 @@ def _mean_and_kl(
     mean = _mean(latent.q)
     others = latent.depends_on
     exact = _exact_kl(latent)
-    if exact is None and _why_no_kl(latent.q, latent.p) is not None:
-        exact = torch.full_like(latent.z, math.nan)
     mean_draws = 0 if mean is not None and not others else num_samples
     kl_draws = 0 if exact is not None and not others else min(num_samples, kl_samples)
     averages, kl = latent.z.new_zeros(2, *latent.z.shape), torch.zeros_like(latent.z)
     for draw in range(max(mean_draws, kl_draws)):
         z = latent.z
         if draw > 0 and others:
-            latent = run_latents("latent_units", pair, args, kwargs)[latent.name]
+            latent = run_latent("latent_units", pair, args, kwargs, latent.name)
             z = latent.z
         elif draw > 0:
             z = latent.q.sample()
@@ -233,21 +221,23 @@ def _mean(q: Distribution) -> Tensor | None:
 
 
 def _exact_kl(latent: Latent) -> Tensor | None:
-    """Return the KL of each dimension if it is between normals that do not depend on z."""
+    """Return the KL of each dimension, NaN if unavailable, None if it needs draws of z."""
     q, p = marginals(latent.q), marginals(latent.p)
+    if q is None or p is None:
+        return torch.full_like(latent.z, math.nan)
     if latent.p_is_given and isinstance(q, Normal) and isinstance(p, Normal):
         return kl_divergence(q, p)
     return None
 
 
 def _kl_at(latent: Latent, z: Tensor) -> Tensor:
-    """Return the KL of each dimension, or a one-draw estimate of it; NaN if unavailable."""
+    """Return the KL of each dimension, or a one-draw estimate of it."""
     exact = _exact_kl(latent)
     if exact is not None:
         return exact
     q, p = marginals(latent.q), marginals(latent.p)
-    if q is None or p is None:
-        return torch.full_like(z, math.nan)
+    assert q is not None
+    assert p is not None
     return q.log_prob(z) - p.log_prob(z)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from pyro import poutine
@@ -33,7 +32,6 @@ class Latent:
     """A continuous latent of a batch of B data, at one draw from the guide.
 
     Args:
-        name: of its site.
         q: the guide's distribution, batch shape ``(B,)``, event shape ``(D,)``.
         p: the model's, of the same shapes.
         z: the draw, shape ``(B, D)``.
@@ -63,17 +61,11 @@ def run_latents(
     owner: str,
     pair: ModelAndGuide,
     args: tuple[Tensor, ...],
-    kwargs: Mapping[str, Tensor] | None = None,
+    kwargs: Mapping[str, Tensor],
 ) -> dict[str, Latent]:
     """Run guide and model once on a batch and return the continuous latents by name.
 
     Unobserved labels are set to their most probable value under the guide.
-
-    Args:
-        owner: the calling function, for messages.
-        pair: the model/guide pair.
-        args: positional arguments of the programs, x first.
-        kwargs: keyword arguments of the programs.
 
     Raises:
         ValueError: if there is no continuous latent, or one is not a vector per datum; if a program
@@ -82,30 +74,29 @@ def run_latents(
             after a continuous one.
     """
     labels: dict[str, Tensor] = {}
-    named = kwargs or {}
-    Signature(owner, pair.model, pair.guide).check(args, named)
+    Signature(owner, pair.model, pair.guide).check(args, kwargs)
     while True:
-        guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args, **named)
+        guide = poutine.trace(poutine.condition(pair.guide, data=labels)).get_trace(*args, **kwargs)
         drawn = [site for site in sample_sites(guide) if not site["is_observed"]]
         discrete = [site for site in drawn if site["fn"].has_enumerate_support]
         if not discrete:
             break
         if drawn[0] is not discrete[0]:
             raise NotImplementedError(
-                f"{owner}: the guide draws the discrete site {discrete[0]['name']!r} after the "
-                f"continuous {drawn[0]['name']!r}; draw labels first, or give them"
+                f"{owner}: the guide must draw discrete sites first, got "
+                f"{discrete[0]['name']!r} after {drawn[0]['name']!r}; or give the labels"
             )
-        labels[discrete[0]["name"]] = _mode(elementwise(discrete[0]["fn"])[0])
+        labels[discrete[0]["name"]] = mode_of(elementwise(discrete[0]["fn"])[0])
     if not drawn:
         raise ValueError(f"{owner}: the guide draws no continuous latent")
     given_labels = poutine.condition(pair.model, data=labels)
-    model = poutine.trace(poutine.replay(given_labels, trace=guide)).get_trace(*args, **named)
+    model = poutine.trace(poutine.replay(given_labels, trace=guide)).get_trace(*args, **kwargs)
     in_guide = [site["name"] for site in drawn]
     in_model = [site["name"] for site in sample_sites(model) if not site["is_observed"]]
     if set(in_guide) != set(in_model):
         raise NotImplementedError(
-            f"{owner}: the latents of the model and of the guide must be the same, got "
-            f"{', '.join(in_model)} in the model and {', '.join(in_guide)} in the guide"
+            f"{owner}: model and guide must have the same latents, got {', '.join(in_model)} and "
+            f"{', '.join(in_guide)}"
         )
     latents = {}
     for site in drawn:
@@ -115,32 +106,29 @@ def run_latents(
         for which, d in (("guide", q), ("model", p)):
             if d.batch_shape != (len(args[0]),) or len(d.event_shape) != 1:
                 raise ValueError(
-                    f"{owner}: latent {name!r} must have batch shape ({len(args[0])},), that of "
-                    f"the data, and event shape (latent_dim,), got {tuple(d.batch_shape)} and "
-                    f"{tuple(d.event_shape)} in the {which}"
+                    f"{owner}: latent {name!r} must have batch shape ({len(args[0])},) and event "
+                    f"shape (latent_dim,), got {tuple(d.batch_shape)} and {tuple(d.event_shape)} "
+                    f"in the {which}"
                 )
         if q.event_shape != p.event_shape:
             raise ValueError(
                 f"{owner}: latent {name!r} has {q.event_shape[0]} dimensions in the guide and "
                 f"{p.event_shape[0]} in the model; give prior and posterior the same latent_dim"
             )
-        latents[name] = Latent(
-            name,
-            q,
-            p,
-            site["value"],
-            frozenset(in_guide[: in_guide.index(name)]),
-            frozenset(in_model[: in_model.index(name)]),
-        )
+        before = (frozenset(names[: names.index(name)]) for names in (in_guide, in_model))
+        latents[name] = Latent(name, q, p, site["value"], *before)
     return latents
 
 
-def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Latent:
-    """Return the latent of that name, by default the only one.
-
-    Raises:
-        ValueError: if there is none of that name, or several and no name is given.
-    """
+def run_latent(
+    owner: str,
+    pair: ModelAndGuide,
+    args: tuple[Tensor, ...],
+    kwargs: Mapping[str, Tensor],
+    site: str | None,
+) -> Latent:
+    """Return the latent of that name from :func:`run_latents`, by default the only one."""
+    latents = run_latents(owner, pair, args, kwargs)
     if site is None and len(latents) == 1:
         return next(iter(latents.values()))
     if site in latents:
@@ -150,26 +138,19 @@ def latent_at(owner: str, latents: dict[str, Latent], site: str | None) -> Laten
     raise ValueError(f"{owner}: site must name one of the latents {names}, but {came}")
 
 
-def _mode(d: Distribution) -> Tensor:
+def mode_of(d: Distribution) -> Tensor:
+    """Return the most probable value of each of a batch of discrete distributions."""
     values = d.enumerate_support()
     index = d.log_prob(values).argmax(0)
     return values[index, torch.arange(len(index), device=index.device)]
 
 
-@runtime_checkable
-class HasLogProb(Protocol):
-    """Anything with a log-density."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density of ``value``."""
-
-
+@dataclass(frozen=True)
 class MixtureMarginals:
     """Σ_k w_k p_k(z_d) for each d, from logits ``(..., K)`` and marginals ``(..., K, D)``."""
 
-    def __init__(self, logits: Tensor, components: HasLogProb) -> None:
-        self.logits = logits
-        self.components = components
+    logits: Tensor
+    components: Distribution | MixtureMarginals
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density of each dimension, ``(..., D)``."""
@@ -177,7 +158,7 @@ class MixtureMarginals:
         return (self.logits.unsqueeze(-1) + log_prob).logsumexp(-2)
 
 
-def marginals(d: Distribution) -> HasLogProb | None:
+def marginals(d: Distribution) -> Distribution | MixtureMarginals | None:
     """Return the one-dimensional marginals of a distribution over vectors, None if unknown.
 
     Their ``log_prob`` maps values ``(..., D)`` to log-densities ``(..., D)``. Normal marginals are
@@ -212,5 +193,5 @@ def check_finite(owner: str, of: str, log_prob: Tensor) -> None:
     if bad:
         raise ValueError(
             f"{owner}: {of} is NaN or infinite at {bad} of {log_prob.numel()} draws; look at the "
-            f"networks' outputs for these data, and at the support of the prior"
+            f"networks' outputs, and at the support of the prior"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from ppl_vae.evaluation.inputs import (
     program_inputs,
     progress_bar,
 )
-from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE
+from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE, warn_of_tail
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
@@ -54,6 +54,12 @@ class LogEvidence(Result):
     ess: Float[Tensor, " data"]
     kind: Kind | None = field(default=None, kw_only=True)
     dequantised_levels: int | None = field(default=None, kw_only=True)
+    _method: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        (name, value), *others = self._rows().items()
+        details = ", ".join(f"{n} {v}" for n, v in others)
+        return for_stdout(f"{name} = {value} ({self._method}{details})")
 
     @property
     def nll(self) -> Estimate:
@@ -87,8 +93,8 @@ class LogEvidence(Result):
             raise ValueError(f"bits_per_dim: {missing}{fix}")
         if self.kind == "mass" and dequantised_levels is not None:
             raise ValueError(
-                f"bits_per_dim: dequantised_levels={dequantised_levels} is for densities, but p(x) "
-                f"is a mass; leave it out"
+                f"bits_per_dim: p(x) is a mass, got dequantised_levels={dequantised_levels}, which "
+                f"is for densities; leave it out"
             )
         return bits_per_dim(self.nll, event_shape, dequantised_levels=dequantised_levels)
 
@@ -131,10 +137,6 @@ class LogLikelihood(LogEvidence):
             "k̂": tail if self.has_pareto_k else NOT_COMPUTED,
         }
 
-    def __str__(self) -> str:
-        (name, value), *others = self._rows().items()
-        return for_stdout(f"{name} = {value} ({', '.join(f'{n} {v}' for n, v in others)})")
-
 
 def log_likelihood(
     pair: ModelAndGuide,
@@ -174,18 +176,12 @@ def log_likelihood(
 
     Args:
         pair: any model/guide pair.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         num_samples: S, draws from the guide per datum; k̂ needs at least 25.
         seed: of the draws; the global random state is unchanged.
         chunk_size: maximal number of particles of a datum at a time.
         progress: show a progress bar, of data × samples.
         compile: run the programs as a compiled graph; pays off from some millions of rows on.
-
-    Returns:
-        log p̂(x) in nats, of the dtype of the programs, with its Monte Carlo standard error,
-        effective sample size and Pareto k̂.
 
     Raises:
         ValueError: if x is empty or incompatible with the pair; if a weight is NaN or infinite, or
@@ -208,85 +204,57 @@ def log_likelihood(
     """
     owner = "log_likelihood"
     num_samples = positive_int(owner, "num_samples", num_samples)
-    progress, compile = flag(owner, "progress", progress), flag(owner, "compile", compile)
+    compile = flag(owner, "compile", compile)
     most = num_samples
     if chunk_size is not None:
         most = min(most, positive_int(owner, "chunk_size", chunk_size))
     results = []
     inputs = program_inputs(owner, pair, x, context, mask)
-    kind: Kind | None = None
-    with (
-        torch.no_grad(),
-        evaluating(pair.model, pair.guide),
-        seeded(owner, seed),
-        progress_bar(f"IS-{num_samples}", len(inputs) * num_samples, progress, "sample") as bar,
-    ):
-        chunks = _Chunks(CompiledLogWeights.of(pair) if compile else None)
+    total = len(inputs) * num_samples
+    bar = progress_bar(owner, f"IS-{num_samples}", total, progress, "sample")
+    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
+        graphs = CompiledLogWeights.of(pair) if compile else None
+        first: tuple[int, int] | None = None
         for batch in traced_batches(owner, pair, inputs, min(most, AT_ONCE)):
             statistics = WeightStatistics(num_samples)
             limit = min(most, max(1, row_limit(inputs) // (len(batch) * batch.combinations)))
             # All chunks have one size, that of the graph; the last may have particles to spare.
             number = math.ceil(num_samples / limit)
             size = math.ceil(num_samples / number)
-            for index, log_w in enumerate(chunks.of(batch, size, number)):
+            uncompiled = number
+            if graphs is not None and first in (None, (len(batch), size)):
+                # Values are validated in the first chunk, as graphs cannot.
+                uncompiled = int(first is None and is_validation_enabled())
+            first = first or (len(batch), size)
+            chunks = _chunks(batch, size, number, uncompiled, graphs)
+            for index, log_w in enumerate(chunks):
                 wanted = log_w[: num_samples - index * size]
                 statistics.add(wanted)
                 bar.update(wanted.numel())
             # A weight that is not finite makes the sum so.
             check_log_weights(owner, statistics.log_sum[None], batch.start, zero_too=True)
             results.append([part.to(log_w.dtype) for part in statistics.all])
-            kind = batch.kind
-    log_px, error, ess, k = (torch.cat(parts) for parts in zip(*results, strict=True))
+    columns = map(torch.cat, zip(*results, strict=True))
     levels = dequantised_levels_of(x)
-    result = LogLikelihood(log_px, error, ess, k, kind=kind, dequantised_levels=levels)
-    if not result.has_pareto_k:
-        warnings.warn(
-            f"log_likelihood: Pareto k̂ {NOT_COMPUTED}, got num_samples={num_samples}: nothing says "
-            f"by how much log p(x) is underestimated; take more",
-            UserWarning,
-            stacklevel=2,
-        )
-    elif result.unreliable:
-        warnings.warn(
-            f"log_likelihood: Pareto k̂ > {UNRELIABLE} for {result.unreliable} of {len(inputs)} "
-            f"data: the guide misses part of the posterior, log p(x) is underestimated there and "
-            f"its standard error too small; take more samples than {num_samples}, or use "
-            f"annealed_importance_sampling",
-            UserWarning,
-            stacklevel=2,
-        )
+    result = LogLikelihood(*columns, kind=batch.kind, dequantised_levels=levels)
+    warn_of_tail(
+        owner,
+        result.pareto_k,
+        f"num_samples={num_samples}",
+        "log p(x), with its standard error,",
+        f"take more samples than {num_samples}, or use annealed_importance_sampling",
+    )
     return result
 
 
-class _Chunks:
-    """The log weights of batches, chunk by chunk.
-
-    Args:
-        graphs: compiled graphs, for batches of the first one's size; None to run uncompiled.
-    """
-
-    def __init__(self, graphs: CompiledLogWeights | None) -> None:
-        self._graphs = graphs
-        self._sizes: tuple[int, int] | None = None
-
-    def of(
-        self, batch: TracedBatch, size: int, number: int
-    ) -> Iterator[Float[Tensor, "particles batch"]]:
-        """Yield the log weights of ``number`` chunks of ``size`` new particles each."""
-        for _ in range(self._uncompiled(batch, size, number)):
-            yield batch.log_weights(size)
-            number -= 1
-        if number:
-            assert self._graphs is not None
-            draw = self._graphs.sampler(batch, size)
-            for _ in range(number):
-                yield draw()
-
-    def _uncompiled(self, batch: TracedBatch, size: int, number: int) -> int:
-        """Return how many of the chunks run uncompiled."""
-        sizes = len(batch), size
-        first, self._sizes = self._sizes is None, self._sizes or sizes
-        if self._graphs is None or sizes != self._sizes:
-            return number
-        # Values are validated in the first chunk, as graphs cannot.
-        return int(first and is_validation_enabled())
+def _chunks(
+    batch: TracedBatch, size: int, number: int, uncompiled: int, graphs: CompiledLogWeights | None
+) -> Iterator[Float[Tensor, "particles batch"]]:
+    """Yield log weights of ``number`` chunks of ``size`` new particles, some first uncompiled."""
+    for _ in range(uncompiled):
+        yield batch.log_weights(size)
+    if uncompiled < number:
+        assert graphs is not None
+        draw = graphs.sampler(batch, size)
+        for _ in range(number - uncompiled):
+            yield draw()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from jaxtyping import Float
@@ -111,3 +112,20 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     # At θ = 0 the ratio is 0/0; that grid point is left out.
     profile = torch.where((j <= points) & (grid != 0), profile, -math.inf)
     return k_of((profile.softmax(0) * grid).sum(0))
+
+
+def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, advice: str) -> None:
+    """Warn the caller's caller of data with k̂ above 0.7, or if k̂ was not computed."""
+    unreliable = int((k > UNRELIABLE).sum())
+    if k.isnan().any():
+        warnings.warn(
+            f"{owner}: Pareto k̂ {NOT_COMPUTED}, got {setting}: nothing says by how much {affected} "
+            f"is underestimated; take more",
+            stacklevel=3,
+        )
+    elif unreliable:
+        warnings.warn(
+            f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(k)} data: the guide misses "
+            f"part of the posterior, and {affected} is underestimated there; {advice}",
+            stacklevel=3,
+        )

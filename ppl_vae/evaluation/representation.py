@@ -13,7 +13,7 @@ from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs
 from ppl_vae.evaluation.labels import check_labels, known_labels
-from ppl_vae.evaluation.latents import BLOCK, latent_at, run_latents
+from ppl_vae.evaluation.latents import BLOCK, run_latent
 from ppl_vae.evaluation.results import Result
 from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
@@ -49,12 +49,12 @@ class Clustering(Result):
     greatest_accuracy: float
 
     def _rows(self) -> dict[str, object]:
-        most = ""
+        accuracy = f"{100 * self.accuracy.mean:.1f} %"
         if self.clusters > self.classes:
-            most = f" of at most {100 * self.greatest_accuracy:.1f} %"
+            accuracy += f" of at most {100 * self.greatest_accuracy:.1f} %"
+        numbers = f"{self.clusters} clusters for {self.classes} classes"
         return {
-            "clustering accuracy": f"{100 * self.accuracy.mean:.1f} %{most} with {self.clusters} "
-            f"clusters for {self.classes} classes",
+            "clustering accuracy": f"{accuracy} with {numbers}",
             "NMI": f"{self.nmi:.3f}",
             "AMI": f"{self.ami:.3f}",
             "ARI": f"{self.ari:.3f}",
@@ -90,18 +90,13 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     from sklearn import metrics
 
     owner = "clustering"
+    expected = "assignments must be integers (N,), or finite probabilities (N, clusters)"
     if not isinstance(assignments, Tensor):
-        raise TypeError(f"{owner}: assignments must be a tensor, got {describe(assignments)}")
-    if not assignments.dim():
-        raise ValueError(
-            f"{owner}: assignments must have an entry for each datum, got {describe(assignments)}"
-        )
-    if assignments.is_floating_point():
-        if assignments.dim() != 2 or not assignments.isfinite().all():
-            raise ValueError(
-                f"{owner}: assignments must be integers of shape (N,), or finite probabilities of "
-                f"shape (N, clusters), got {describe(assignments)}"
-            )
+        raise TypeError(f"{owner}: {expected}, got {describe(assignments)}")
+    rank, soft = assignments.dim(), assignments.is_floating_point()
+    if not rank or (soft and not (rank == 2 and assignments.isfinite().all())):
+        raise ValueError(f"{owner}: {expected}, got {describe(assignments)}")
+    if soft:
         assignments = assignments.argmax(-1)
     known = known_labels(owner, labels, assignments).cpu()
     check_labels(owner, assignments, labels, name="assignments")
@@ -117,12 +112,13 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     matched = {
         int(clusters[row]): int(classes[column]) for row, column in enumerate(match) if column >= 0
     }
+    both = y.numpy(), k.numpy()
     return Clustering(
         Estimate.of(match[k] == y),
-        float(metrics.normalized_mutual_info_score(y.numpy(), k.numpy())),
-        float(metrics.adjusted_rand_score(y.numpy(), k.numpy())),
+        float(metrics.normalized_mutual_info_score(*both)),
+        float(metrics.adjusted_rand_score(*both)),
         matched,
-        ami=float(metrics.adjusted_mutual_info_score(y.numpy(), k.numpy())),
+        ami=float(metrics.adjusted_mutual_info_score(*both)),
         clusters=len(clusters),
         classes=len(classes),
         greatest_accuracy=int(sizes[: len(classes)].sum()) / len(k),
@@ -146,9 +142,7 @@ def responsibilities(
     Args:
         pair: a pair whose prior is a mixture, such as ``priors.GaussianMixture`` or
             ``priors.VampPrior``.
-        x: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
-        context: further arguments of the programs, such as labels, of N entries each.
-        mask: boolean, of x's shape, True where x is observed; everything if not given.
+        x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`.
         num_samples: draws z ~ q(z | x) per datum.
         site: the latent's name, required if there are several.
         seed: of the draws; the global random state is unchanged.
@@ -164,12 +158,12 @@ def responsibilities(
     inputs = program_inputs(owner, pair, x, context, mask)
     with evaluating(pair.model, pair.guide), seeded(owner, seed):
         for args, kwargs in input_blocks(inputs, BLOCK):
-            latent = latent_at(owner, run_latents(owner, pair, args, kwargs), site)
+            latent = run_latent(owner, pair, args, kwargs, site)
             prior: Any = latent.p
             if latent.depends_on:
                 raise NotImplementedError(
-                    f"{owner}: latent {latent.name!r} depends on another latent; in a "
-                    f"HierarchicalVAE name the top layer of a top-down guide"
+                    f"{owner}: latent {latent.name!r} depends on another latent; name the top "
+                    f"layer of a top-down guide"
                 )
             if not hasattr(prior, "component_distribution"):
                 raise TypeError(
@@ -196,15 +190,16 @@ def linear_probe(
         z_train: latents such as ``pair.encode(x)``, shape ``(N, D)``.
         y_train: their labels, shape ``(N,)``; data whose label is -1, also of the test set, are
             left out.
-        z_test: latents of other data.
-        y_test: their labels.
+        z_test, y_test: the same of other data.
 
     Raises:
         ValueError: if latents are not finite, or labels and latents differ in number.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    classifier = LogisticRegression(max_iter=1000)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return _test_accuracy("linear_probe", classifier, z_train, y_train, z_test, y_test)
 
 
@@ -221,11 +216,7 @@ def nearest_neighbours(
     Distances are Euclidean on unscaled latents, in which inactive dimensions count as well.
 
     Args:
-        z_train: latents such as ``pair.encode(x)``, shape ``(N, D)``.
-        y_train: their labels, shape ``(N,)``; data whose label is -1, also of the test set, are
-            left out.
-        z_test: latents of other data.
-        y_test: their labels.
+        z_train, y_train, z_test, y_test: as in :func:`linear_probe`.
         neighbours: the number of neighbours.
 
     Raises:
@@ -237,23 +228,13 @@ def nearest_neighbours(
     owner = "nearest_neighbours"
     neighbours = positive_int(owner, "neighbours", neighbours)
     classifier = KNeighborsClassifier(neighbours)
-    return _test_accuracy(owner, classifier, z_train, y_train, z_test, y_test, standardise=False)
+    return _test_accuracy(owner, classifier, z_train, y_train, z_test, y_test)
 
 
 def _test_accuracy(
-    owner: str,
-    classifier: Any,
-    z_train: Tensor,
-    y_train: Tensor,
-    z_test: Tensor,
-    y_test: Tensor,
-    *,
-    standardise: bool = True,
+    owner: str, classifier: Any, z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor
 ) -> Estimate:
     """Return the test accuracy of a scikit-learn classifier."""
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     z_train, y_train = _labelled(owner, "z_train", z_train, z_train, y_train)
     z_test, y_test = _labelled(owner, "z_test", z_test, z_train, y_test)
     neighbours = getattr(classifier, "n_neighbors", 0)
@@ -264,9 +245,8 @@ def _test_accuracy(
         )
     if len(y_train.unique()) < 2:
         raise ValueError(f"{owner}: y_train must have at least two distinct labels, got one")
-    model = make_pipeline(StandardScaler(), classifier) if standardise else classifier
-    model.fit(z_train.numpy(), y_train.numpy())
-    return Estimate.of(torch.from_numpy(model.predict(z_test.numpy())) == y_test)
+    classifier.fit(z_train.numpy(), y_train.numpy())
+    return Estimate.of(torch.from_numpy(classifier.predict(z_test.numpy())) == y_test)
 
 
 def _labelled(owner: str, name: str, z: Tensor, like: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

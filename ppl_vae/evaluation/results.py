@@ -15,14 +15,13 @@ class Result(ABC):
     def _rows(self) -> dict[str, object]:
         """Return the values to show by name, units included."""
 
-    def _title(self) -> str:
-        """Return the heading."""
-        return type(self).__name__
-
     def __repr__(self) -> str:
         rows = self._rows()
         width = max(map(len, rows))
-        lines = [self._title(), *(f"  {name:{width}}  {value}" for name, value in rows.items())]
+        lines = [
+            type(self).__name__,
+            *(f"  {name:{width}}  {value}" for name, value in rows.items()),
+        ]
         return for_stdout("\n".join(lines))
 
     def _repr_html_(self) -> str:
@@ -31,4 +30,4 @@ class Result(ABC):
             f"<tr><th style='{style}'>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
             for name, value in self._rows().items()
         )
-        return f"<table><caption>{escape(self._title())}</caption>{rows}</table>"
+        return f"<table><caption>{escape(type(self).__name__)}</caption>{rows}</table>"

@@ -26,13 +26,8 @@ _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 class Signature:
     """The arguments of a pair's programs; both are called with all that a batch contains.
 
-    Only the labels of a data set are left out, if the programs have no second argument.
-
-    Args:
-        owner: the calling function, for messages.
-        model: the generative program.
-        guide: the variational program.
-        by_name: how the owner is given something by name, for messages.
+    Only the labels of a data set are left out, if the programs have no second argument. Messages
+    say ``by_name`` how the owner is given something by name.
     """
 
     def __init__(
@@ -71,22 +66,20 @@ class Signature:
         return Part(name, tuple(args), kwargs=dict(kwargs))
 
     def of(self, batch: Given, *, labels: bool = True) -> tuple[Part, ...]:
-        """Return the parts of a batch of any kind.
+        """Return the parts of a batch of a data set, or of tensors by position, name or as parts.
 
-        Args:
-            batch: of a data set, or tensors by position, by name or as parts.
-            labels: whether to pass a data set's labels to programs that accept them.
+        ``labels`` says whether to pass a data set's labels to programs that accept them.
         """
         if isinstance(batch, dict):
-            return (self.named("data", batch),)
+            return (self._named(batch),)
         if isinstance(batch, (Batch, MaskedBatch)):
-            return (self.drawn("data", batch, labels=labels),)
+            return (self._drawn(batch, labels),)
         parts = [t for t in batch if isinstance(t, Part)]
         if not parts:
             return (self.part("data", [t for t in batch if isinstance(t, Tensor)], {}),)
         return tuple(replace(self.part(p.name, p.args, p.kwargs), weight=p.weight) for p in parts)
 
-    def named(self, name: str, batch: Mapping[str, Tensor]) -> Part:
+    def _named(self, batch: Mapping[str, Tensor]) -> Part:
         """Return the part of a batch whose tensors are named as the programs' arguments.
 
         The leading ones, x and any labels, are passed by position, and the others by name.
@@ -97,18 +90,13 @@ class Signature:
             if position == MASK or position not in kwargs:
                 break
             args.append(kwargs.pop(position))
-        return self.part(name, args, kwargs)
+        return self.part("data", args, kwargs)
 
-    def drawn(self, name: str, batch: Batch | MaskedBatch, *, labels: bool = True) -> Part:
+    def _drawn(self, batch: Batch | MaskedBatch, labels: bool) -> Part:
         """Return the part of a batch of a data set.
 
         x comes first, in the shape that the model declares and 0 where missing, labels second if
         the programs accept them, and the mask by name.
-
-        Args:
-            name: of the part.
-            batch: of the data set.
-            labels: whether to pass them to programs that accept them.
         """
         x, mask = batch.x, batch.mask if isinstance(batch, MaskedBatch) else None
         if self._observation is not None:
@@ -124,7 +112,7 @@ class Signature:
         if mask is not None:
             args[0] = zero_where_missing(x, mask)
             kwargs[MASK] = mask
-        return self.part(name, args, kwargs)
+        return self.part("data", args, kwargs)
 
 
 class _ProgramSignature:

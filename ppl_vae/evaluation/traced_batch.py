@@ -44,15 +44,9 @@ class TracedBatch:
     """A pair with the arguments of some of the data, and a trace of each program.
 
     Args:
-        model: the generative program.
-        guide: the variational program.
-        args: positional arguments of both.
-        kwargs: keyword arguments of both.
         start: index of the first datum.
         model_trace: a run of the model, its latents drawn from the prior.
-        guide_trace: a run of the guide.
         particle_dim: the first dimension left of all plates.
-        plate: the batch plate.
         latents: the model's latent sites that are not enumerated.
         enumerated: the sites that model or guide enumerates.
         combinations: the number of joint values of the enumerated sites.
@@ -86,9 +80,7 @@ class TracedBatch:
         }
         if None in discrete or not discrete:
             return None
-        if len(discrete) > 1:
-            return "both"
-        return "mass" if discrete.pop() else "density"
+        return "both" if len(discrete) > 1 else "mass" if discrete.pop() else "density"
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, replaying the values of a trace if given."""
@@ -108,7 +100,7 @@ def traced_batches(
     """Yield the pair on some of the data at a time.
 
     Data times rows per datum times enumerated values are at most ``row_limit``, unless a single
-    datum exceeds it. Raises as :func:`traced`.
+    datum exceeds it.
     """
     limit = row_limit(inputs)
     start, size = 0, max(1, limit // rows_per_datum)
@@ -126,12 +118,7 @@ def traced_batches(
 def traced(
     owner: str, pair: ModelAndGuide, args: tuple, kwargs: dict[str, Any], start: int = 0
 ) -> TracedBatch:
-    """Run each program once, without training terms, and check that its weights are of p and q.
-
-    Raises:
-        ValueError: if a program does not accept an argument, or requires another; if a site of the
-            guide is not in the model or has another shape there, or if a site is scaled.
-    """
+    """Run each program once, without training terms, and check that its weights are of p and q."""
     Signature(owner, pair.model, pair.guide).check(args, kwargs)
     model, guide = without_training_terms(pair.model, pair.guide)
     guide_trace = poutine.trace(Unmasking()(guide)).get_trace(*args, **kwargs)
@@ -189,15 +176,13 @@ def _check_counterpart(owner: str, site: dict, counterpart: dict | None) -> None
     if counterpart is None or counterpart["is_observed"]:
         state = "not in the model" if counterpart is None else "observed in the model"
         raise ValueError(
-            f"{owner}: site {name!r} of the guide is {state}, so that the weights p/q do not have "
-            f"the mean p(x); sample the same latents in model and guide"
+            f"{owner}: site {name!r} of the guide is {state}; sample the same latents in both"
         )
     p, q = counterpart["fn"], site["fn"]
     if p.event_shape != q.event_shape:
         raise ValueError(
-            f"{owner}: site {name!r} has event shape {tuple(p.event_shape)} in the model and "
-            f"{tuple(q.event_shape)} in the guide; prior and posterior must have the same latent "
-            f"dimensions"
+            f"{owner}: site {name!r} must have the same event shape in model and guide, got "
+            f"{tuple(p.event_shape)} and {tuple(q.event_shape)}"
         )
 
 
@@ -208,6 +193,5 @@ def _check_unscaled(owner: str, site: dict, plate: BatchPlate) -> None:
     if (factor != 1).any():
         raise ValueError(
             f"{owner}: the log-density of site {site['name']!r} is scaled by {factor.tolist()} "
-            f"(poutine.scale, or a subsampled inner plate), so that the weights are not those of "
-            f"log p(x); evaluate the pair without it"
+            f"(poutine.scale, or a subsampled inner plate); evaluate the pair without it"
         )

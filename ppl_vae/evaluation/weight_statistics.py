@@ -103,13 +103,9 @@ class WeightStatistics:
 
 
 class _Moments(NamedTuple):
-    """Moments of weights per datum, in units of e^scale.
+    """Number, mean and sum of squared deviations of weights per datum, in units of e^scale.
 
-    Args:
-        number: how many weights.
-        scale: the largest log weight, or 0 if that is not finite.
-        mean: their mean.
-        deviations: the sum of their squared deviations from the mean.
+    The scale is the largest log weight, or 0 if that is not finite.
     """
 
     number: int
@@ -134,14 +130,12 @@ class _Moments(NamedTuple):
         number = self.number + other.number
         mean = factor * self.mean
         difference = other_factor * other.mean - mean
-        return _Moments(
-            number,
-            scale,
-            mean + difference * (other.number / number),
+        deviations = (
             factor.square() * self.deviations
             + other_factor.square() * other.deviations
-            + difference.square() * (self.number * other.number / number),
+            + difference.square() * (self.number * other.number / number)
         )
+        return _Moments(number, scale, mean + difference * (other.number / number), deviations)
 
 
 def check_log_weights(
@@ -149,11 +143,7 @@ def check_log_weights(
 ) -> None:
     """Raise ValueError, naming the first such datum, if a weight is NaN or infinite.
 
-    Args:
-        owner: the calling function, for the message.
-        log_w: log weights of some particles, or the logarithm of their sum.
-        start: index of the first datum.
-        zero_too: raise also if all weights of a datum are zero.
+    With ``zero_too`` also if all weights of a datum are zero; ``start`` is the first one's index.
     """
     bad = (log_w.isnan() | (log_w == torch.inf)).any(0)
     if zero_too:
@@ -164,8 +154,7 @@ def check_log_weights(
         wrong = column[~column.isfinite()]
         number = f", and {int(bad.sum()) - 1} more of its batch" if bad.sum() > 1 else ""
         raise ValueError(
-            f"{owner}: log weight {wrong[0].item()} for datum {start + first}{number}: the "
-            f"densities of prior, posterior and likelihood must be finite at the latents drawn, "
-            f"and p(x, z) not zero at all of them; look at their parameters there, and whether x "
-            f"is in the support"
+            f"{owner}: log weight {wrong[0].item()} for datum {start + first}{number}: densities "
+            f"must be finite at the latents drawn, and p(x, z) not zero at all of them; look at "
+            f"their parameters, and whether x is in the support"
         )

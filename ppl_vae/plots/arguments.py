@@ -17,24 +17,16 @@ def axes_of(ax: Axes | None) -> Axes:
     if ax is None:
         return plt.gca()
     if not isinstance(ax, Axes):
-        raise TypeError(
-            f"ax must be matplotlib Axes, such as those of plt.subplots(), got {describe(ax)}"
-        )
+        raise TypeError(f"ax must be matplotlib Axes, as of plt.subplots(), got {describe(ax)}")
     return ax
 
 
 def array(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
-    """Return ``value`` as a float64 array.
-
-    Args:
-        owner: the function, for messages.
-        name: of the argument, for messages.
-        value: anything that NumPy takes for an array.
-        dims: the numbers of dimensions allowed; any if not given.
+    """Return anything that NumPy takes for an array as float64.
 
     Raises:
         TypeError: if it is not an array of real numbers on the CPU.
-        ValueError: if it is empty, or has another number of dimensions.
+        ValueError: if it is empty, or its number of dimensions is none of ``dims``, if given.
     """
     try:
         given = np.asarray(value)
@@ -48,14 +40,9 @@ def array(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
         ) from error
     if dims and values.ndim not in dims:
         expected = " or ".join(str(d) for d in dims)
-        raise ValueError(
-            f"{owner}: {name} must have {expected} dimension{'s' if expected != '1' else ''}, "
-            f"got shape {values.shape}"
-        )
+        raise ValueError(f"{owner}: {name} must have ndim {expected}, got shape {values.shape}")
     if not values.size:
-        raise ValueError(
-            f"{owner}: {name} is empty, of shape {values.shape}; there is nothing to draw"
-        )
+        raise ValueError(f"{owner}: {name} must not be empty, got shape {values.shape}")
     return values
 
 
@@ -67,7 +54,7 @@ def finite(owner: str, name: str, value: ArrayLike, *dims: int) -> NDArray:
         where = tuple(wrong[0].tolist())
         raise ValueError(
             f"{owner}: {name} must be finite, got {values[where]} at index {where} "
-            f"({len(wrong)} of {values.size} elements are not finite)"
+            f"({len(wrong)} of {values.size} elements are not)"
         )
     return values
 
@@ -89,4 +76,13 @@ def mapping(owner: str, name: str, value: Mapping, of: str) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{owner}: {name} must map {of}, got {describe(value)}")
     if not value:
-        raise ValueError(f"{owner}: {name} is empty; there is nothing to draw")
+        raise ValueError(f"{owner}: {name} must not be empty")
+
+
+def same_shape(owner: str, **both: NDArray) -> None:
+    """Raise ValueError unless two arrays have the same shape."""
+    (one, a), (other, b) = both.items()
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{owner}: {one} and {other} must have the same shape, got {a.shape} and {b.shape}"
+        )

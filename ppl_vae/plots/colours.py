@@ -16,6 +16,7 @@ PALETTE = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 LINES = ("-", "--", "-.", ":")
+HATCHES = ("", "//", "..", "xx")
 # Missing pixels: neither grey nor white.
 MISSING = "#c9d7ee"
 FAINT = "0.85"
@@ -29,6 +30,11 @@ def colour(index: int) -> str:
 def marker(index: int) -> str:
     """Return the marker of a category; markers repeat after ten."""
     return MARKERS[index % len(MARKERS)]
+
+
+def hatch(index: int) -> str:
+    """Return the hatch of a stacked term; hatches repeat after four."""
+    return HATCHES[index % len(HATCHES)]
 
 
 def line(index: int) -> str:

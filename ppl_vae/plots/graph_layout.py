@@ -62,13 +62,8 @@ class Layout:
 def lay_out(parents: Mapping[str, Sequence[str]], plates: Mapping[str, Sequence[str]]) -> Layout:
     """Return a layout with parents above children and nothing foreign in a plate's box.
 
-    Args:
-        parents: site -> the sites that it depends on, in program order.
-        plates: plate -> its sites.
-
-    Raises:
-        ValueError: if there is a cycle, an unknown name, or two plates overlap without one
-            containing the other.
+    ``parents`` maps each site to those it depends on, in program order, and ``plates`` each plate
+    to its sites.
     """
     layers = _layers(parents)
     members = {name: set(sites) for name, sites in plates.items() if sites}
@@ -137,8 +132,8 @@ def _outer_plates(
         for other in around:
             if not members[name] <= members[other]:
                 raise ValueError(
-                    f"graph: plates {name!r} and {other!r} overlap, and neither contains the "
-                    f"other; boxes cannot show that"
+                    f"graph: plates must not overlap unless one contains the other, got {name!r} "
+                    f"and {other!r}"
                 )
         outer[name] = around[-1] if around else None
     return outer

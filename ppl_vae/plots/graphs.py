@@ -32,7 +32,6 @@ def graph(
             depends on, and optionally ``"plate_sample"``, plate -> its sites, ``"observed"``, the
             observed sites, and ``"sample_dist"``, site -> the name of its distribution.
         distributions: list the distributions beside the graph.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no site, a cycle or an unknown site, or two plates overlap without
@@ -44,11 +43,11 @@ def graph(
     if not isinstance(relations, Mapping) or "sample_sample" not in relations:
         raise TypeError(
             f"graph: relations must have the key sample_sample, got {describe(relations)}; use "
-            f"ppl_vae.evaluation.relations or pyro.infer.inspect.get_model_relations"
+            f"evaluation.relations"
         )
     parents = dict(relations["sample_sample"])
     if not parents:
-        raise ValueError("graph: the program has no sample site; there is nothing to draw")
+        raise ValueError("graph: the program must have a sample site, got none")
     plates = dict(relations.get("plate_sample", {}))
     kinds = dict(relations.get("sample_dist", {}))
     observed = set(relations.get("observed", ()))
@@ -67,16 +66,12 @@ def graph(
     ax.set_axis_off()
     size = _font_size(ax)
     for name, box in layout.boxes.items():
-        patch = FancyBboxPatch(
-            (box.x0, box.y0),
-            box.width,
-            box.height,
-            boxstyle="round,pad=0,rounding_size=0.12",
-            facecolor="none",
-            edgecolor="0.4",
-            label=name,
+        style = "round,pad=0,rounding_size=0.12"
+        ax.add_patch(
+            FancyBboxPatch(
+                box.min, box.width, box.height, boxstyle=style, fc="none", ec="0.4", label=name
+            )
         )
-        ax.add_patch(patch)
         # Pyro marks copies of a plate that it draws as two boxes.
         caption, x, y = name.split("__CLONE")[0], box.x1 - 0.1, box.y0 + 0.4 * CAPTION
         ax.text(x, y, caption, ha="right", va="center", fontsize=0.8 * size, color="0.3")
@@ -106,14 +101,8 @@ def graph(
         )
         ax.add_patch(arrow)
     if listed:
-        ax.text(
-            bounds.x1 + 0.4,
-            middle,
-            "\n".join(listed),
-            va="center",
-            fontsize=0.9 * size,
-            linespacing=1.5,
-        )
+        text = "\n".join(listed)
+        ax.text(bounds.x1 + 0.4, middle, text, va="center", fontsize=0.9 * size, linespacing=1.5)
     return ax
 
 

@@ -63,30 +63,23 @@ class Sheet:
 def as_images(
     owner: str, x: ArrayLike, shape: Sequence[int] | None, leading: int = 1, name: str = "x"
 ) -> NDArray:
-    """Return images as ``(*leading, H, W, C)``.
-
-    Raises:
-        ValueError: if x is empty, has an infinite value, or does not contain images of that shape.
-    """
+    """Return images as ``(*leading, H, W, C)``."""
     x = array(owner, name, x)
     lead, event = x.shape[:leading], x.shape[leading:]
     if np.isinf(x).any():
-        raise ValueError(f"{owner}: {name} has infinite values; pixels must be in [0, 1]")
+        raise ValueError(f"{owner}: {name} must be pixels in [0, 1], got infinite values")
     wanted = sizes(owner, "shape", shape) if shape is not None else event
     if shape is None and len(event) == 1:
         side = math.isqrt(event[0])
         if side * side != event[0]:
-            raise ValueError(
-                f"{owner}: {name} has {event[0]} values per datum, which is not a square image; "
-                f"give shape=(H, W)"
-            )
+            raise ValueError(f"{owner}: {name} must be square images, or give shape=, got {event}")
         wanted = (side, side)
     full = (1, *wanted) if len(wanted) == 2 else wanted
     if not event or len(full) != 3 or full[0] not in (1, 3) or not same_event(event, full):
         leads = "N" if leading == 1 else "R, C"
         raise ValueError(
-            f"{owner}: {name} of shape {x.shape} is not made of images of shape {wanted}; expected "
-            f"({leads}, D), ({leads}, H, W) or ({leads}, channels, H, W) with 1 or 3 channels"
+            f"{owner}: {name} must hold images of shape {wanted}, as ({leads}, D), ({leads}, H, W) "
+            f"or ({leads}, 1 or 3 channels, H, W), got {x.shape}"
         )
     return np.moveaxis(x.reshape(*lead, *full), -3, -1)
 
@@ -106,7 +99,7 @@ def column_count(owner: str, columns: int | None, count: int) -> int:
 def name_rows(ax: Axes, at: NDArray, names: Sequence[str]) -> None:
     """Write names to the left of rows of a sheet."""
     _show_labels_only(ax)
-    ax.set_yticks(at, names)
+    ax.set_yticks(at, [str(name) for name in names])
 
 
 def name_columns(ax: Axes, at: NDArray, names: Sequence[str], label: str = "") -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from ppl_vae.plots.arguments import array, same_length
+from ppl_vae.plots.arguments import array, same_length, same_shape
 from ppl_vae.plots.image_sheet import Sheet, as_images, column_count, name_rows, sheet_of_rows
 
 
@@ -27,7 +27,6 @@ def images(
             pixel, is pale blue.
         columns: images per row; ⌈√N⌉ if not given.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image; a square if x is flat and it is not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape.
@@ -53,18 +52,13 @@ def reconstructions(
         reconstructed: of the same shape.
         columns: data per row.
         shape: of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes differ, or x is empty or is not made of images of that shape.
     """
     x = array("reconstructions", "x", x)
     reconstructed = array("reconstructions", "reconstructed", reconstructed)
-    if x.shape != reconstructed.shape:
-        raise ValueError(
-            f"reconstructions: x and reconstructed must have the same shape, got {x.shape} and "
-            f"{reconstructed.shape}"
-        )
+    same_shape("reconstructions", x=x, reconstructed=reconstructed)
     pairs = np.stack([as_images("reconstructions", a, shape) for a in (x, reconstructed)], axis=1)
     columns = min(column_count("reconstructions", columns, len(x)), len(x))
     full = len(x) // columns * columns
@@ -87,7 +81,6 @@ def rows(
             ``(R, C, H, W)`` or ``(R, C, channels, H, W)``.
         names: R names, written on the left.
         shape: ``(H, W)`` or ``(channels, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or there are not R names.
@@ -97,5 +90,5 @@ def rows(
     sheet = sheet_of_rows(tiles)
     ax = sheet.show(ax)
     if names is not None:
-        name_rows(ax, sheet.rows, [str(name) for name in names])
+        name_rows(ax, sheet.rows, names)
     return ax

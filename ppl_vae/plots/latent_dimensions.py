@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import number
-from ppl_vae.plots.arguments import axes_of, finite, same_length
+from ppl_vae.plots.arguments import axes_of, finite, same_length, same_shape
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
-from ppl_vae.plots.text import dimension_names
+from ppl_vae.plots.text import dimension_names, legend_outside
 
 
 def intervals(
@@ -38,20 +39,15 @@ def intervals(
         mass: probability of the intervals, between 0 and 1.
         data_names: N names of the data, for the legend.
         names: of the dimensions; z_1, z_2, ... if not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes disagree, a value is not finite, or a scale is not above 0.
     """
     loc, scale = finite("intervals", "loc", loc, 1, 2), finite("intervals", "scale", scale, 1, 2)
-    if loc.shape != scale.shape:
-        raise ValueError(
-            f"intervals: loc and scale must have the same shape, got {loc.shape} and {scale.shape}"
-        )
+    same_shape("intervals", loc=loc, scale=scale)
     if scale.min() <= 0:
         raise ValueError(
-            f"intervals: scale must be above 0, got {scale.min():g}; it is a standard deviation, "
-            f"not its logarithm"
+            f"intervals: scale must be above 0, got {scale.min():g}; it is no logarithm"
         )
     mass = number("intervals", "mass", mass, above=0, below=1)
     loc, scale = np.atleast_2d(loc), np.atleast_2d(scale)
@@ -65,7 +61,7 @@ def intervals(
     for i in range(count):
         # Intervals of several data lie side by side within the width of the prior's.
         offset = 0.6 * ((i + 0.5) / count - 0.5)
-        label = str(data_names[i]) if data_names is not None else "$q(z|x)$"
+        label = ("$q(z|x)$" if i == 0 else None) if data_names is None else str(data_names[i])
         ax.errorbar(
             at + offset,
             loc[i],
@@ -74,11 +70,11 @@ def intervals(
             color=colour(i),
             markersize=4,
             linewidth=1.5,
-            label=label if i == 0 or data_names is not None else None,
+            label=label,
         )
     _name_dimensions(ax, names, at)
     ax.set_ylabel(f"{100 * mass:g} % interval of $z$")
-    ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    legend_outside(ax, fontsize="x-small")
     return ax
 
 
@@ -96,7 +92,6 @@ def kl_per_dimension(
         active: which units are active, boolean, shape ``(latent_dim,)``: those with
             Var_x(E_q[z]) > 0.01 in Burda et al. 2016 (arXiv 1509.00519, section 5.2).
         names: of the dimensions; z_1, z_2, ... if not given.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if kl is empty or not finite, or another argument has another length.
@@ -113,24 +108,17 @@ def kl_per_dimension(
         same_length("kl_per_dimension", len(kl), "the dimensions", active=active)
         if active.dtype != bool:
             raise TypeError(
-                f"kl_per_dimension: active must be boolean, got {active.dtype}; give "
-                f"variance_of_means > 0.01"
+                f"kl_per_dimension: active must be boolean, got {active.dtype}, as activity > 0.01"
             )
-        is_active = active[order]
-        for chosen, label, face, edge, hatch in (
-            (is_active, "active", PALETTE[0], PALETTE[0], ""),
-            (~is_active, "inactive", "white", "0.4", "////"),
-        ):
+        styles: dict[str, dict[str, Any]] = {
+            "active": {"fc": PALETTE[0], "ec": PALETTE[0]},
+            "inactive": {"fc": "white", "ec": "0.4", "hatch": "////"},
+        }
+        for is_active, (label, style) in zip((True, False), styles.items(), strict=True):
+            chosen = active[order] == is_active
             if chosen.any():
-                ax.bar(
-                    at[chosen],
-                    kl[order][chosen],
-                    facecolor=face,
-                    edgecolor=edge,
-                    hatch=hatch,
-                    linewidth=0.5,
-                    label=f"{label}: {chosen.sum()} of {len(kl)}",
-                )
+                label += f": {chosen.sum()} of {len(kl)}"
+                ax.bar(at[chosen], kl[order][chosen], linewidth=0.5, label=label, **style)
         ax.legend(fontsize="small")
     _name_dimensions(ax, names, order)
     ax.set_ylabel("KL (nats)")
@@ -145,28 +133,20 @@ def _prior_bands(
     for name, part in zip(("prior[0]", "prior[1]"), prior, strict=True):
         values = finite("intervals", name, np.asarray(part), 0, 1)
         if values.shape not in ((), (1,), (dims,)):
-            raise ValueError(
-                f"intervals: {name} must be a number or of shape ({dims},), got {values.shape}"
-            )
+            shape = f"a number or of shape ({dims},)"
+            raise ValueError(f"intervals: {name} must be {shape}, got {values.shape}")
         parts.append(np.broadcast_to(values, (dims,)))
     loc, scale = parts
     if scale.min() <= 0:
         raise ValueError(f"intervals: prior[1] must be above 0, got {scale.min():g}")
-    ax.bar(
-        np.arange(dims),
-        2 * half * scale,
-        bottom=loc - half * scale,
-        width=0.8,
-        color=FAINT,
-        label="$p(z)$",
-        zorder=0,
-    )
+    bottom, height = loc - half * scale, 2 * half * scale
+    ax.bar(np.arange(dims), height, 0.8, bottom, color=FAINT, label="$p(z)$", zorder=0)
 
 
 def _name_dimensions(ax: Axes, names: Sequence[str] | None, order: NDArray) -> None:
     """Write the dimensions' names below the axis, as many as are legible."""
     count = len(order)
-    written = [str(n) for n in names] if names is not None else dimension_names(count)
+    written = dimension_names(count, names)
     # In points, for small letters and the present size of the Axes.
     available = ax.get_window_extent().width * 72 / ax.figure.dpi / count
     needed = 5 + 4.3 * len(str(count)) if names is None else 6 * max(map(_visible_length, written))

@@ -31,7 +31,6 @@ def interpolation(
         ends: the two data, each of shape ``(R, *image)``, shown on the left and right.
         names: R names, written on the left.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or another argument is
@@ -47,8 +46,8 @@ def interpolation(
         for i, side in enumerate(sides):
             if side.shape != (count, 1, *tiles.shape[2:]):
                 raise ValueError(
-                    f"interpolation: ends[{i}] must be one image for each row of x, got shape "
-                    f"{np.shape(ends[i])} for x of shape {np.shape(x)}"
+                    f"interpolation: ends[{i}] must be an image for each row of x, of shape "
+                    f"{np.shape(x)}, got {np.shape(ends[i])}"
                 )
         tiles = np.concatenate([sides[0], tiles, sides[1]], axis=1)
         breaks = (1, steps + 1)
@@ -62,7 +61,7 @@ def interpolation(
         labels = {sheet.columns[0]: "datum", **labels, sheet.columns[-1]: "datum"}
     name_columns(ax, np.array(list(labels)), list(labels.values()))
     if names is not None:
-        name_rows(ax, sheet.rows, [str(name) for name in names])
+        name_rows(ax, sheet.rows, names)
     return ax
 
 
@@ -87,7 +86,6 @@ def traversals(
         most: show at most so many rows, those of largest KL.
         names: of the dimensions; z_1, z_2, ... if not given.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if x is empty or is not made of images of that shape, or another argument is
@@ -96,7 +94,7 @@ def traversals(
     tiles = as_images("traversals", x, shape, leading=2)
     dims, steps = tiles.shape[:2]
     same_length("traversals", dims, "the rows", names=names)
-    written = [str(n) for n in names] if names is not None else dimension_names(dims)
+    written = dimension_names(dims, names)
     order = np.arange(dims)
     if kl is not None:
         kl = finite("traversals", "kl", kl, 1)
@@ -149,7 +147,6 @@ def manifold(
             if not given. The axes are labelled only if z_1 depends on the column alone and z_2 on
             the row alone, as under a prior that is a product.
         shape: ``(H, W)`` or ``(C, H, W)`` of one image.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there are no images on a grid, or the coordinates have another shape.
@@ -161,10 +158,8 @@ def manifold(
     else:
         z = finite("manifold", "coordinates", coordinates, 3)
         if z.shape != (rows, columns, 2):
-            raise ValueError(
-                f"manifold: coordinates must have shape {(rows, columns, 2)}, z_1 and z_2 of each "
-                f"image, got {z.shape}"
-            )
+            shape = (rows, columns, 2)
+            raise ValueError(f"manifold: coordinates must have shape {shape}, got {z.shape}")
     sheet = sheet_of_rows(tiles, gap=0)
     ax = sheet.show(ax)
     if np.allclose(z[..., 0], z[:1, :, 0]) and np.allclose(z[..., 1], z[:, :1, 1]):

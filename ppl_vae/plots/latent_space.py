@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.errors import number, sequence
 from ppl_vae.plots.arguments import array, axes_of, finite, same_length
 from ppl_vae.plots.colours import colour, marker
-from ppl_vae.plots.text import literal
+from ppl_vae.plots.text import legend_outside, literal
 
 MASSES = (0.2, 0.4, 0.6, 0.8, 0.95)
 
@@ -41,7 +41,6 @@ def latents(
         prior_draws: draws from p(z), shape ``(M, latent_dim)``.
         prior_density: ``(x, y, values)``, p(z) on a grid, the arguments of :func:`density`; for
             two-dimensional z only.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if z is empty or not finite, an argument is incompatible with it, or
@@ -51,8 +50,8 @@ def latents(
     width = z.shape[1]
     if prior_density is not None and width != 2:
         raise ValueError(
-            f"latents: prior_density needs two-dimensional z, got {width} dimensions, which are "
-            f"projected on principal components; give prior_draws= instead"
+            f"latents: prior_density needs z of two dimensions, got {width}; give prior_draws= "
+            f"instead"
         )
     labels = np.zeros(len(z), int) if labels is None else np.asarray(labels)
     same_length("latents", len(z), "z", labels=labels)
@@ -78,37 +77,23 @@ def latents(
             raise ValueError(
                 f"latents: prior_draws must have {width} dimensions, as z, got {draws.shape[1]}"
             )
-        draws = _in_plane(draws - centre, axes)
-        background.append(
-            ax.scatter(draws[:, 0], draws[:, 1], s=4, c="0.7", linewidths=0, label="draws of p(z)")
-        )
+        x, y = _in_plane(draws - centre, axes).T
+        background.append(ax.scatter(x, y, s=4, c="0.7", linewidths=0, label="draws of p(z)"))
     points, distinct = _in_plane(z - centre, axes), np.unique(labels)
+    is_class = np.issubdtype(labels.dtype, np.integer)
     scatters = []
     for i, label in enumerate(distinct):
-        own = points[labels == label]
-        is_class = np.issubdtype(labels.dtype, np.integer)
         index = int(label) if is_class else i
-        unlabelled = is_class and index == -1
-        name = str(label)
-        if is_class and classes is not None and 0 <= index < len(classes):
+        name, ink, mark = str(label), colour(index), marker(index // 10) if index >= 0 else "."
+        if is_class and index == -1:
+            name, ink = "no label", "black"
+        elif is_class and classes is not None and 0 <= index < len(classes):
             name = literal(classes[index])
-        scatters.append(
-            ax.scatter(
-                own[:, 0],
-                own[:, 1],
-                s=7,
-                color="black" if unlabelled else colour(index),
-                marker=marker(index // 10) if index >= 0 else ".",
-                linewidths=0,
-                label="no label" if unlabelled else name,
-            )
-        )
+        x, y = points[labels == label].T
+        scatters.append(ax.scatter(x, y, s=7, color=ink, marker=mark, linewidths=0, label=name))
     if len(distinct) > 1 or prior_density is not None:
         handles = [*background, *(scatters if len(distinct) > 1 else [])]
-        legend = ax.legend(
-            handles=handles, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1)
-        )
-        for handle in legend.legend_handles:
+        for handle in legend_outside(ax, handles=handles, fontsize="x-small").legend_handles:
             if isinstance(handle, PathCollection):
                 handle.set_sizes([25])
     ax.set_xlabel(names[0])
@@ -133,7 +118,6 @@ def density(
         y: equally spaced coordinates on the second axis, shape ``(H,)``.
         values: the density at ``(x[j], y[i])``, shape ``(H, W)``; a constant factor is irrelevant.
         masses: the share of the mass on the grid that each contour encloses.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the shapes disagree, or a value is negative or not finite.
@@ -145,10 +129,8 @@ def density(
         for mass in sequence("density", "masses", masses, "shares from 0 to 1")
     ]
     if values.shape != (len(y), len(x)):
-        raise ValueError(
-            f"density: values must have shape (len(y), len(x)) = ({len(y)}, {len(x)}), "
-            f"got {values.shape}"
-        )
+        shape = f"(len(y), len(x)) = ({len(y)}, {len(x)})"
+        raise ValueError(f"density: values must have shape {shape}, got {values.shape}")
     if min(values.shape) < 2:
         raise ValueError(f"density: values must be a grid of 2 by 2 or more, got {values.shape}")
     if not np.isfinite(values).all() or values.min() < 0 or values.max() == 0:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.errors import sequence
 from ppl_vae.plots.arguments import array, axes_of, mapping, same_length
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
+from ppl_vae.plots.text import legend_outside
 
 
 def comparison(
@@ -32,7 +33,6 @@ def comparison(
         errors: quantity -> standard errors, shape ``(M,)``, NaN where unknown; quantities may be
             left out.
         xlabel: name of the quantities and their unit.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is nothing to draw, lengths differ, a value is infinite, an error is
@@ -40,14 +40,13 @@ def comparison(
     """
     names = sequence("comparison", "names", names, "strings")
     if not names:
-        raise ValueError("comparison: names is empty; there is nothing to draw")
+        raise ValueError("comparison: names must not be empty")
     mapping("comparison", "estimates", estimates, "quantities to values")
     if errors:
         mapping("comparison", "errors", errors, "quantities to values")
     for unknown in sorted((errors or {}).keys() - estimates.keys()):
         raise ValueError(
-            f"comparison: errors has unknown quantity {unknown!r}; estimates has "
-            f"{', '.join(estimates)}"
+            f"comparison: errors must be of {', '.join(estimates)}, as estimates, got {unknown!r}"
         )
     drawn = {}
     for quantity, numbers in estimates.items():
@@ -59,7 +58,7 @@ def comparison(
             raise ValueError(f"comparison: errors[{quantity!r}] must be at least 0")
         drawn[str(quantity)] = values, error
     if all(np.isnan(values).all() for values, _ in drawn.values()):
-        raise ValueError("comparison: all estimates are NaN; there is nothing to draw")
+        raise ValueError("comparison: estimates must not all be NaN")
     ax, lines = axes_of(ax), np.arange(len(names))
     for i, (quantity, (values, error)) in enumerate(drawn.items()):
         at = lines + 0.5 * ((i + 0.5) / len(drawn) - 0.5)
@@ -77,7 +76,7 @@ def comparison(
     for between in lines[1:] - 0.5:
         ax.axhline(between, color="0.9", linewidth=0.8)
     if len(drawn) > 1:
-        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+        legend_outside(ax, fontsize="small")
     else:
         ax.set_xlabel(f"{next(iter(drawn))}, {ax.get_xlabel()}")
     return ax
@@ -102,7 +101,6 @@ def reliability(
         accuracy: share of correct labels in each bin, shape ``(bins,)``.
         counts: number of data in each bin, shape ``(bins,)``; empty bins are left out, and their
             confidence and accuracy may be NaN.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if the lengths differ, all bins are empty, counts are not whole numbers, or a
@@ -115,15 +113,13 @@ def reliability(
     if not ((counts >= 0) & (counts == np.round(counts)) & np.isfinite(counts)).all():
         raise ValueError("reliability: counts must be whole numbers, 0 or more")
     if not counts.sum():
-        raise ValueError("reliability: all counts are 0; there is nothing to draw")
+        raise ValueError("reliability: counts must not all be 0")
     order = np.argsort(confidence, kind="stable")
     order = order[counts[order] > 0]
     confidence, accuracy, counts = confidence[order], accuracy[order], counts[order]
-    for name, a in (("confidence", confidence), ("accuracy", accuracy)):
+    for name, a in {"confidence": confidence, "accuracy": accuracy}.items():
         if not ((a >= 0) & (a <= 1)).all():
-            raise ValueError(
-                f"reliability: {name} of bins with data must be in [0, 1], got {a.tolist()}"
-            )
+            raise ValueError(f"reliability: {name} must be in [0, 1], got {a.tolist()}")
     share = counts / counts.sum()
     ece = (share * np.abs(accuracy - confidence)).sum()
     low, high = _wilson(accuracy, counts)
@@ -155,7 +151,7 @@ def _per_model(name: str, value: ArrayLike, count: int) -> NDArray:
     values = array("comparison", name, value, 1)
     same_length("comparison", count, "the models", **{name: values})
     if np.isinf(values).any():
-        raise ValueError(f"comparison: {name} has an infinite value")
+        raise ValueError(f"comparison: {name} must not be infinite")
     return values
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.legend import Legend
 from numpy.typing import NDArray
 
 from ppl_vae.errors import reason
 
 
-def dimension_names(count: int) -> list[str]:
-    """Return z_1, z_2, ... in mathtext."""
-    return [f"$z_{{{i + 1}}}$" for i in range(count)]
+def dimension_names(count: int, names: Sequence[str] | None = None) -> list[str]:
+    """Return names as they are given, or z_1, z_2, ... in mathtext."""
+    return [f"$z_{{{i + 1}}}$" for i in range(count)] if names is None else list(map(str, names))
+
+
+def legend_outside(ax: Axes, **options: Any) -> Legend:
+    """Add a legend on the right of the Axes."""
+    return ax.legend(loc="upper left", bbox_to_anchor=(1, 1), **options)
 
 
 def literal(text: str) -> str:

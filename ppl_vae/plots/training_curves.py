@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from ppl_vae.plots.arguments import array, axes_of, finite, mapping, same_length
-from ppl_vae.plots.colours import colour, line
+from ppl_vae.plots.colours import colour, hatch, line
+from ppl_vae.plots.text import legend_outside
 
 
 def curves(
@@ -27,7 +29,6 @@ def curves(
             divergence shows.
         xlabel: name of the steps.
         ylabel: name of the values and their unit.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no curve, or a curve has another shape, a step that is not finite
@@ -39,15 +40,14 @@ def curves(
         values = array("curves", f"history[{name!r}]", given, 1, 2)
         if values.ndim == 2 and values.shape[1] != 2:
             raise ValueError(
-                f"curves: history[{name!r}] must have shape (T,) or (T, 2), steps and values, "
-                f"got {values.shape}"
+                f"curves: history[{name!r}] must have shape (T,) or (T, 2), got {values.shape}"
             )
         if values.ndim == 1:
             values = np.column_stack([np.arange(len(values)), values])
         finite("curves", f"steps of history[{name!r}]", values[:, 0])
         is_finite = np.isfinite(values[:, 1])
         if not is_finite.any():
-            raise ValueError(f"curves: history[{name!r}] has no finite value")
+            raise ValueError(f"curves: history[{name!r}] must have a finite value, got none")
         gaps = len(is_finite) - is_finite.sum()
         label = str(name) + (f" ({gaps} not finite)" if gaps else "")
         drawn[label] = values[:, 0], np.where(is_finite, values[:, 1], np.nan)
@@ -89,7 +89,6 @@ def stack(
         xlabel: name of the steps.
         ylabel: the unit of the terms.
         total: name of the sum, such as ``"NELBO"``.
-        ax: where to draw; the current Axes if not given.
 
     Raises:
         ValueError: if there is no term, the lengths differ, or a value is not finite.
@@ -110,24 +109,14 @@ def stack(
     above, below = np.zeros(len(at)), np.zeros(len(at))
     for i, (name, v) in enumerate(values.items()):
         up, down = above + v.clip(min=0), below + v.clip(max=0)
-        for start, end in ((above, up), (below, down)):
-            ax.fill_between(
-                at,
-                start,
-                end,
-                facecolor=colour(i),
-                edgecolor="white",
-                linewidth=0,
-                hatch=("", "//", "..", "xx")[i % 4],
-                label=str(name) if start is above else None,
-            )
+        style: dict[str, Any] = {"fc": colour(i), "ec": "white", "linewidth": 0, "hatch": hatch(i)}
+        ax.fill_between(at, above, up, label=str(name), **style)
+        ax.fill_between(at, below, down, **style)
         above, below = up, down
     ax.plot(at, above + below, color="black", linewidth=1.5, label=total)
     handles, labels = ax.get_legend_handles_labels()
     # In the order of the stack.
-    ax.legend(
-        handles[::-1], labels[::-1], fontsize="small", loc="upper left", bbox_to_anchor=(1, 1)
-    )
+    legend_outside(ax, handles=handles[::-1], labels=labels[::-1], fontsize="small")
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.margins(x=0)

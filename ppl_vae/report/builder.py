@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -27,8 +28,7 @@ from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.metrics import measure
-from ppl_vae.report.options import Options
-from ppl_vae.report.output import destination
+from ppl_vae.report.options import Options, destination
 from ppl_vae.report.page import page
 from ppl_vae.report.pair_data import PairData, pair_data
 from ppl_vae.report.results import Report
@@ -139,23 +139,14 @@ def report(
         compile=compile,
     )
     if not isinstance(data, (Dataset, Tensor)):
-        raise TypeError(
-            f"report: data must be a ppl_vae.data.Dataset or a tensor, got {describe(data)}"
-        )
+        raise TypeError(f"report: data must be a Dataset or a tensor, got {describe(data)}")
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
     context = sequence("report", "context", context, "tensors")
     if not (history is None or isinstance(history, Mapping)):
-        raise TypeError(
-            f"report: history must map names to training curves, got {describe(history)}"
-        )
+        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
     chosen = EvaluationData.of(
-        data,
-        labels=labels,
-        image_shape=image_shape,
-        num_data=options.num_data,
-        seed=options.seed,
-        mask=mask,
+        data, labels, image_shape, num_data=options.num_data, seed=options.seed, mask=mask
     )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
     figures = flag("report", "figures", figures)
@@ -164,8 +155,8 @@ def report(
     training = [None if fitted is None else one.training_data(fitted) for one in inputs]
     evaluated = [_evaluate(one, fit, options) for one, fit in zip(inputs, training, strict=True)]
     drawn = _figures(evaluated, history, seed, progress) if figures else []
-    measurements = {pair.name: pair.measurements for pair in evaluated}
-    spaces = {name: m.data_space for name, m in measurements.items() if m.data_space is not None}
+    spaces = {pair.name: pair.data_space for pair in evaluated if pair.data_space is not None}
+    warnings = incomparable(spaces)
     facts = _facts(chosen, fitted, inputs, options)
     facts["time"] = f"{time.perf_counter() - started:.0f} s"
     results = {
@@ -184,17 +175,11 @@ def report(
         "versions": _versions(),
         "made": facts["made"],
         "seconds": time.perf_counter() - started,
-        "warnings": incomparable(spaces),
-        "pairs": {name: found.as_json() for name, found in measurements.items()},
+        "warnings": warnings,
+        "pairs": {pair.name: pair.as_json() for pair in evaluated},
     }
     html = page(
-        evaluated,
-        chosen,
-        fitted,
-        options,
-        facts=facts,
-        incomparable=incomparable(spaces),
-        sections=drawn,
+        evaluated, chosen, fitted, options, facts=facts, incomparable=warnings, sections=drawn
     )
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_files({page_path: html, json_path: text})
@@ -208,18 +193,17 @@ def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, Mode
     for name, pair in named.items():
         if not isinstance(name, str) or not isinstance(pair, ModelAndGuide):
             raise TypeError(
-                f"report: pairs must be an object with .model and .guide, or map names to such, "
-                f"got {name!r}: {type(pair).__name__}"
+                f"report: pairs must have .model and .guide, or map names to such, got "
+                f"{name!r}: {type(pair).__name__}"
             )
     return named
 
 
 def _evaluate(inputs: PairData, train: PairData | None, options: Options) -> EvaluatedPair:
-    programs = inputs.pair.model, inputs.pair.guide
-    with evaluating(*programs), seeded("report", options.seed):
+    with evaluating(inputs.pair.model, inputs.pair.guide), seeded("report", options.seed):
         with torch.no_grad():
             latents = Latents(inputs)
-        return EvaluatedPair(inputs, latents, measure(latents, train, options))
+        return measure(latents, train, options)
 
 
 def _figures(
@@ -227,23 +211,18 @@ def _figures(
 ) -> list[Any]:
     from ppl_vae.report.figures import sections  # imports matplotlib
 
-    with tqdm(desc="pictures", disable=not progress, leave=False) as bar:
-
-        def step(what: str) -> None:
-            bar.set_postfix_str(what, refresh=False)
-            bar.update()
-
-        programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
-        with evaluating(*programs), seeded("report", seed), torch.no_grad():
-            return list(sections(evaluated, history, step))
+    programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
+    with evaluating(*programs), seeded("report", seed), torch.no_grad():
+        drawn = sections(evaluated, history)
+        return list(tqdm(drawn, "sections", disable=not progress, leave=False))
 
 
 def _facts(
     data: EvaluationData, fitted: EvaluationData | None, inputs: list[PairData], options: Options
 ) -> dict[str, str]:
-    names: dict[str, list[str]] = {}
+    names = defaultdict(list)
     for one in inputs:
-        names.setdefault(one.preparation, []).append(one.name)
+        names[one.preparation].append(one.name)
     values = [how if len(names) == 1 else f"{', '.join(n)}: {how}" for how, n in names.items()]
     return {
         "data": f"{data.name}: {data}, of shape {data.event_shape}",
@@ -257,7 +236,6 @@ def _facts(
 
 
 def _labels(data: EvaluationData) -> str:
-    """Describe the labels."""
     if data.labels is None or not data.num_labelled:
         return "none"
     classes = [data.class_name(int(y)) for y in data.labels[data.labels >= 0].unique()]
@@ -269,7 +247,7 @@ def _labels(data: EvaluationData) -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name, package in (("torch", "torch"), ("pyro", "pyro-ppl"), ("ppl_vae", "ppl-vae")):
+    for name, package in {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}.items():
         try:
             found[name] = version(package)
         except PackageNotFoundError:  # a source tree that was never installed

@@ -15,10 +15,10 @@ class DataSpace:
     """The space on which p(x) is a mass or a density: nats on different spaces are incomparable.
 
     Args:
-        kind: what p(x) is; None if it is unknown.
-        levels: number of values of an element of x, before dequantisation; None if it is unknown.
+        kind: what p(x) is, if it is known.
+        levels: number of values of an element of x, before dequantisation, if it is known.
         dimensions: number of observed elements of a datum; None if it varies.
-        raw_levels: of a density: number of levels of x if it is not dequantised; None otherwise.
+        raw_levels: number of levels of x, if p(x) is a density and x not dequantised.
     """
 
     kind: Kind | None
@@ -79,13 +79,7 @@ class DataSpace:
 
 @dataclass(frozen=True)
 class ComparableGroup:
-    """Pairs that can be compared with one another.
-
-    Args:
-        names: of the pairs.
-        data_space: of the first.
-        in_bits: whether they are comparable in bits per dimension only, and not in nats.
-    """
+    """Pairs that can be compared with one another, or (``in_bits``) only in bits per dimension."""
 
     names: tuple[str, ...]
     data_space: DataSpace

@@ -1,42 +1,94 @@
-"""A pair with everything known about it."""
+"""A pair with its numbers, and what its figures are drawn from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from ppl_vae.evaluation.bounds import ELBOTerms
+from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.decomposition import KLDecomposition
+from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.latent_dimensions import LatentUnits
+from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.pair_data import PairData
+from ppl_vae.report.quantities import Quantity
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EvaluatedPair:
-    """A pair, its data, its latents and its numbers: what figures are drawn from."""
+    """A pair with everything known about it.
 
-    inputs: PairData
+    Args:
+        quantities: label in the table -> quantity.
+        missing: what could not be computed -> why.
+        units: latent site -> active units and KL.
+        bounds: label -> NELBO, IWAE and IS in nats, without IWAE-1 if it is the NELBO.
+        decomposition: of the KL, if there is one latent.
+        responsibilities: of a mixture's components for each datum.
+    """
+
     latents: Latents
-    measurements: Measurements
+    quantities: dict[str, Quantity] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    units: dict[str, LatentUnits] = field(default_factory=dict)
+    bounds: dict[str, Estimate] = field(default_factory=dict)
+    data_space: DataSpace | None = None
+    terms: ELBOTerms | None = None
+    decomposition: KLDecomposition | None = None
+    calibration: Calibration | None = None
+    responsibilities: Tensor | None = None
+
+    @property
+    def inputs(self) -> PairData:
+        """The pair and its data."""
+        return self.latents.inputs
 
     @property
     def name(self) -> str:
         """Name of the pair."""
         return self.inputs.name
 
-    def images(self, x: Tensor, leading: int = 1) -> Any:
-        """Return x as images on the CPU, after ``leading`` batch dimensions."""
-        shape = self.inputs.data.image_shape
-        if shape is None:
-            raise NotImplementedError(
-                f"the data, of shape {self.inputs.data.event_shape}, are not images; give "
-                f"image_shape= if they are"
-            )
-        return x.detach().cpu().reshape(*x.shape[:leading], *shape).numpy()
+    @contextmanager
+    def attempt(self, what: str, *also: type[Exception]) -> Iterator[None]:
+        """Record why something does not apply, as NotImplementedError, or one of ``also``, says."""
+        expected: tuple[type[Exception], ...] = (NotImplementedError, *also)
+        try:
+            yield
+        except expected as error:
+            self.missing[what] = str(error)
 
-    @property
-    def aspect_ratio(self) -> float:
-        """Width / height of an image; 1 if the data are not images."""
-        shape = self.inputs.data.image_shape
-        return 1.0 if shape is None else shape[-1] / shape[-2]
+    @contextmanager
+    def recorded_warnings(self) -> Iterator[None]:
+        """Record UserWarnings; others are issued."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for w in caught:
+            if issubclass(w.category, UserWarning):
+                self.warnings.append(str(w.message))
+            else:
+                warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON."""
+        return {
+            "quantities": {label: q.as_json() for label, q in self.quantities.items()},
+            "latents": {
+                site: {
+                    "active": units.active.tolist(),
+                    "activity": units.activity.tolist(),
+                    "kl": None if units.kl_missing else units.kl.tolist(),
+                }
+                for site, units in self.units.items()
+            },
+            "warnings": self.warnings,
+            "missing": self.missing,
+        }

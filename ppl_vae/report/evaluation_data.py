@@ -22,13 +22,11 @@ class EvaluationData:
     """All data of a source, or a random subset.
 
     Args:
-        source: the data as given.
         index: the indices of the subset, ascending.
         labels: of those at ``index``, on the CPU.
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None if it is not an image.
         seed: of the subset and of the binarisation.
         observed: of a tensor: which elements are observed, of its shape.
-        classes: names of the labels.
     """
 
     source: Dataset | Tensor
@@ -43,9 +41,9 @@ class EvaluationData:
     def of(
         cls,
         source: Dataset | Tensor,
-        *,
         labels: Tensor | None = None,
         image_shape: Sequence[int] | None = None,
+        *,
         num_data: int | None = None,
         seed: int = 0,
         mask: Tensor | None = None,
@@ -76,27 +74,21 @@ class EvaluationData:
         image_shape = None if image_shape is None else tuple(image_shape)
         if image_shape is not None and not same_event(event, image_shape):
             raise ValueError(
-                f"report: image_shape {image_shape} is incompatible with data of shape {event}; it "
-                f"must be the shape of a datum, or have {math.prod(event)} elements if that is flat"
+                f"report: image_shape must be {event}, or of {math.prod(event)} elements if data "
+                f"are flat, got {image_shape}"
             )
         labels = None if labels is None else labels.cpu()[index]
         return cls(source, index, labels, image_shape, seed, mask, classes)
 
     def training_data(self, train: Dataset, num_data: int | None) -> EvaluationData:
-        """Return training data to fit probes on, for these data.
-
-        Raises:
-            TypeError: if ``train`` is not a data set.
-            ValueError: if it has no labels, other classes or another shape.
-        """
+        """Return training data to fit probes on, for these data."""
         if not isinstance(train, Dataset) or not train.labelled.any():
             raise (ValueError if isinstance(train, Dataset) else TypeError)(
-                f"report: train must be a ppl_vae.data.Dataset with labels, got {describe(train)}"
+                f"report: train must be a Dataset with labels, got {describe(train)}"
             )
         if not same_event(train.event_shape, self.event_shape):
             raise ValueError(
-                f"report: train must have the event shape of data, {self.event_shape}, got "
-                f"{train.event_shape}"
+                f"report: train must have the shape {self.event_shape}, got {train.event_shape}"
             )
         if isinstance(self.source, Dataset):
             self.source.check_classes("report: data", train)

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import Distribution
 
 from ppl_vae.data import Part
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.inputs import input_blocks
-from ppl_vae.evaluation.latents import BLOCK, Latent, run_latents
+from ppl_vae.evaluation.latents import BLOCK, Latent, mode_of, run_latents
 from ppl_vae.models.pair import mean_of
 from ppl_vae.report.pair_data import PairData
 
@@ -22,11 +21,7 @@ OBSERVED = "x"
 class Latents:
     """The latents of all data of a pair, with methods that decode and generate.
 
-    Neither seeds nor switches modes: to be used under ``evaluating``, ``seeded`` and
-    ``torch.no_grad()``.
-
-    Args:
-        inputs: the pair and its data.
+    To be used under ``evaluating``, ``seeded`` and ``torch.no_grad()``.
 
     Attributes:
         sites: the continuous latents, the one next to the data first.
@@ -39,21 +34,17 @@ class Latents:
 
     def __init__(self, inputs: PairData) -> None:
         self.inputs = inputs
-        means: dict[str, list[Tensor]] = {}
-        draws: dict[str, list[Tensor]] = {}
-        labels: dict[str, list[Tensor]] = {}
         self.first: dict[str, Latent] = {}
+        blocks = []
         for args, kwargs in input_blocks(Part("data", inputs.args, kwargs=inputs.kwargs), BLOCK):
             latents = run_latents("report", inputs.pair, args, kwargs)
             self.first = self.first or latents
-            for name, latent in latents.items():
-                means.setdefault(name, []).append(mean_of(latent.q))
-                draws.setdefault(name, []).append(latent.z)
-            for name, value in self._modes(args, kwargs).items():
-                labels.setdefault(name, []).append(value)
+            means = {name: mean_of(latent.q) for name, latent in latents.items()}
+            draws = {name: latent.z for name, latent in latents.items()}
+            blocks.append((means, draws, self._modes(args, kwargs)))
         self.means, self.draws, self.labels = (
-            {name: torch.cat(blocks) for name, blocks in values.items()}
-            for values in (means, draws, labels)
+            {name: torch.cat([block[name] for block in kind]) for name in kind[0]}
+            for kind in zip(*blocks, strict=True)
         )
         self.sites = sorted(self.first, key=lambda s: -len(self.first[s].before_in_model))
         self.mixture = next((s for s in self.sites if self._is_shared_mixture(s)), None)
@@ -77,10 +68,8 @@ class Latents:
     def generate(self, n: int, label: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Draw n latents from the model, and return E[x | z] and the latents.
 
-        Args:
-            n: the number of draws.
-            label: of all of them, if the programs have a label. If None, a label that is an
-                argument is that of the data, and a latent one is drawn.
+        All have the ``label``, if given; otherwise a label that is an argument is that of the data,
+        and a latent one is drawn.
         """
         index = torch.arange(n) % len(self.inputs.x)
         (x, *context), kwargs = self._arguments(index)
@@ -137,14 +126,7 @@ class Latents:
     def _modes(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         trace = poutine.trace(self.inputs.pair.guide).get_trace(*args, **kwargs)
         return {
-            site["name"]: _mode(site["fn"])
+            site["name"]: mode_of(site["fn"])
             for site in sample_sites(trace)
             if not site["is_observed"] and site["fn"].has_enumerate_support
         }
-
-
-def _mode(d: Distribution) -> Tensor:
-    """Return the most probable value of each of a batch of discrete distributions."""
-    values = d.enumerate_support()
-    index = d.log_prob(values).argmax(0)
-    return values[index, torch.arange(len(index), device=index.device)]

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ppl_vae.evaluation.annealing import annealed_importance_sampling
-from ppl_vae.evaluation.bounds import elbo_terms, importance_bounds
-from ppl_vae.evaluation.decomposition import kl_decomposition
+from ppl_vae import evaluation
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.gaps import inference_gap
-from ppl_vae.evaluation.latent_dimensions import latent_units
-from ppl_vae.evaluation.likelihood import log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED
 from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.report.comparability import DataSpace
-from ppl_vae.report.label_metrics import label_metrics
+from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.measurements import Measurements, absent, bits, count, nats, plain
 from ppl_vae.report.options import Options
 from ppl_vae.report.pair_data import PairData
+from ppl_vae.report.quantities import absent, bits, count, nats, plain, share
 
 ELBO_DRAWS = 10
+NEIGHBOURS = 10
 
 
-def measure(latents: Latents, train: PairData | None, options: Options) -> Measurements:
+def measure(latents: Latents, train: PairData | None, options: Options) -> EvaluatedPair:
     """Compute all metrics of one pair.
 
     Args:
@@ -38,28 +36,28 @@ def measure(latents: Latents, train: PairData | None, options: Options) -> Measu
         ValueError: if the data are incompatible with the pair or a weight is not finite, as raised
             by :mod:`ppl_vae.evaluation`; a table without these numbers would mislead.
     """
-    found = Measurements()
-    log_px = _bounds(found, latents.inputs, options)
-    _annealing(found, latents.inputs, options, log_px)
-    _gap(found, latents.inputs, options)
-    _latents(found, latents, options)
-    label_metrics(found, latents, train, options.seed)
+    found = EvaluatedPair(latents)
+    log_px = _bounds(found, options)
+    _annealing(found, options, log_px)
+    _gap(found, options)
+    _latents(found, options)
+    _labels(found, train, options.seed)
     return found
 
 
-def _bounds(found: Measurements, inputs: PairData, options: Options) -> Tensor:
-    pair, args, mask = inputs.pair, inputs.args, inputs.mask
-    table, seed, progress = found.quantities, options.seed, options.progress
-    with seeded("report", seed):
-        found.terms = found.attempt(
-            "KL and reconstruction",
-            lambda: elbo_terms(pair, *args, mask=mask, num_samples=ELBO_DRAWS, progress=progress),
-        )
+def _bounds(found: EvaluatedPair, options: Options) -> Tensor:
+    """Add the bounds on log p(x); return its estimate by importance sampling."""
+    inputs, table, progress = found.inputs, found.quantities, options.progress
+    with seeded("report", options.seed):
+        with found.attempt("KL and reconstruction"):
+            found.terms = inputs.evaluate(
+                evaluation.elbo_terms, num_samples=ELBO_DRAWS, progress=progress
+            )
         # The bound with one particle is the ELBO, which is estimated once.
         known = {} if found.terms is None else {1: found.terms.nelbo}
         others = [k for k in options.num_particles if k not in known]
-        bounds = known | importance_bounds(
-            pair, *args, mask=mask, num_particles=others, progress=progress
+        bounds = known | inputs.evaluate(
+            evaluation.importance_bounds, num_particles=others, progress=progress
         )
     if found.terms is not None:
         table["NELBO"] = nats(found.terms.nelbo)
@@ -68,17 +66,14 @@ def _bounds(found: Measurements, inputs: PairData, options: Options) -> Tensor:
         found.bounds["NELBO"] = found.terms.nelbo
     table.update({f"IWAE-{k}": nats(bounds[k]) for k in options.num_particles})
     found.bounds |= {f"IWAE-{k}": bounds[k] for k in others}
-    result = found.record_warnings(
-        lambda: log_likelihood(
-            pair,
-            *args,
-            mask=mask,
+    with found.recorded_warnings():
+        result = inputs.evaluate(
+            evaluation.log_likelihood,
             num_samples=options.num_samples,
-            seed=seed,
+            seed=options.seed,
             progress=progress,
             compile=options.compile,
         )
-    )
     name, size = f"IS-{options.num_samples}", len(inputs.x)
     table[name] = nats(result.nll)
     found.bounds[name] = result.nll
@@ -102,96 +97,165 @@ def _bounds(found: Measurements, inputs: PairData, options: Options) -> Tensor:
     return result.log_px
 
 
-def _annealing(found: Measurements, inputs: PairData, options: Options, log_px: Tensor) -> None:
+def _annealing(found: EvaluatedPair, options: Options, log_px: Tensor) -> None:
     """Estimate log p(x) of the first data by annealed importance sampling."""
     if not options.annealed_data:
         return
-    args, mask = _first(inputs, options.annealed_data)
-    result = found.attempt(
-        "annealed importance sampling",
-        lambda: annealed_importance_sampling(
-            inputs.pair,
-            *args,
-            mask=mask,
+    log_px = log_px[: options.annealed_data]
+    with found.attempt("annealed importance sampling"):
+        result = found.inputs.evaluate(
+            evaluation.annealed_importance_sampling,
+            options.annealed_data,
             num_chains=options.annealed_chains,
             num_temperatures=options.annealed_temperatures,
             seed=options.seed,
             progress=options.progress,
-        ),
-    )
-    if result is not None:
-        size = len(args[0])
-        found.quantities[f"AIS on the first {size} data"] = nats(result.nll)
-        same = nats(Estimate.of(-log_px[:size]))
-        found.quantities[f"IS-{options.num_samples} on the same {size} data"] = same
+        )
+        found.quantities[f"AIS on the first {len(log_px)} data"] = nats(result.nll)
+        same = f"IS-{options.num_samples} on the same {len(log_px)} data"
+        found.quantities[same] = nats(Estimate.of(-log_px))
 
 
-def _gap(found: Measurements, inputs: PairData, options: Options) -> None:
+def _gap(found: EvaluatedPair, options: Options) -> None:
     """Split the inference gap of the first data."""
     if not options.gap_data:
         return
-    args, mask = _first(inputs, options.gap_data)
-    gap = found.attempt(
-        "inference gap",
-        lambda: found.record_warnings(
-            lambda: inference_gap(
-                inputs.pair,
-                *args,
-                mask=mask,
-                steps=options.gap_steps,
-                seed=options.seed,
-                progress=options.progress,
-            )
-        ),
-        TypeError,
-    )
-    if gap is not None:
-        for name, value in (
-            ("approximation", gap.approximation),
-            ("amortisation", gap.amortisation),
-        ):
-            found.quantities[f"{name} gap on the first {len(args[0])} data"] = nats(value)
-
-
-def _first(inputs: PairData, number: int) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    mask = None if inputs.mask is None else inputs.mask[:number]
-    return tuple(t[:number] for t in inputs.args), mask
-
-
-def _latents(found: Measurements, latents: Latents, options: Options) -> None:
-    """Count active units and decompose the KL of each latent."""
-    inputs, several = latents.inputs, len(latents.sites) > 1
-    for site in latents.sites:
-        of = f", {site}" if several else ""
-        arguments = {"mask": inputs.mask, "site": site, "seed": options.seed}
-        units = found.record_warnings(
-            partial(latent_units, inputs.pair, *inputs.args, **arguments)  # type: ignore[arg-type]
+    with found.attempt("inference gap", TypeError), found.recorded_warnings():
+        gap = found.inputs.evaluate(
+            evaluation.inference_gap,
+            options.gap_data,
+            steps=options.gap_steps,
+            seed=options.seed,
+            progress=options.progress,
         )
+        first = f"gap on the first {len(gap.elbo)} data"
+        found.quantities[f"approximation {first}"] = nats(gap.approximation)
+        found.quantities[f"amortisation {first}"] = nats(gap.amortisation)
+
+
+def _latents(found: EvaluatedPair, options: Options) -> None:
+    """Count active units and decompose the KL of each latent."""
+    inputs, sites = found.inputs, found.latents.sites
+    for site in sites:
+        of = f", {site}" if len(sites) > 1 else ""
+        with found.recorded_warnings():
+            units = inputs.evaluate(evaluation.latent_units, site=site, seed=options.seed)
         found.units[site] = units
         found.quantities[f"active units{of}"] = count(units.num_active, len(units.activity))
-        split = found.attempt(
-            f"decomposition of the KL{of}",
-            partial(kl_decomposition, inputs.pair, *inputs.args, **arguments),  # type: ignore[arg-type]
-            ValueError,
+        with found.attempt(f"decomposition of the KL{of}", ValueError):
+            split = inputs.evaluate(evaluation.kl_decomposition, site=site, seed=options.seed)
+            _add_decomposition(found, split, of)
+            if len(sites) == 1:
+                found.decomposition = split
+
+
+def _add_decomposition(found: EvaluatedPair, split: evaluation.KLDecomposition, of: str) -> None:
+    found.quantities[f"mutual information{of}"] = nats(split.mutual_information)
+    found.quantities[f"marginal KL{of}"] = nats(split.marginal_kl)
+    names = {"total correlation": "total_correlation", "dimension-wise KL": "dimension_wise_kl"}
+    for label, name in names.items():
+        value = getattr(split, name)
+        if value is None:
+            found.missing[f"{label}{of}"] = split.missing[name]
+        else:
+            found.quantities[f"{label}{of}"] = nats(value)
+    if split.mutual_information.mean > 0.9 * split.max_mutual_information:
+        found.warnings.append(
+            f"The mutual information{of} is near its maximum of log N = "
+            f"{split.max_mutual_information:.2f} nats for N = {len(found.inputs.x)} data: the "
+            f"posteriors hardly overlap. The true value may be larger, and the marginal KL "
+            f"smaller."
         )
-        if split is None:
-            continue
-        if not several:
-            found.decomposition = split
-        found.quantities[f"mutual information{of}"] = nats(split.mutual_information)
-        found.quantities[f"marginal KL{of}"] = nats(split.marginal_kl)
-        for label, value, key in (
-            ("total correlation", split.total_correlation, "total_correlation"),
-            ("dimension-wise KL", split.dimension_wise_kl, "dimension_wise_kl"),
-        ):
-            if value is None:
-                found.missing[f"{label}{of}"] = split.missing[key]
-            else:
-                found.quantities[f"{label}{of}"] = nats(value)
-        if split.mutual_information.mean > 0.9 * split.max_mutual_information:
-            found.warnings.append(
-                f"The mutual information{of} is near its maximum of log N = "
-                f"{split.max_mutual_information:.2f} nats for N = {len(inputs.x)} data: the "
-                f"posteriors hardly overlap. The true value may be larger, and the marginal KL "
-                f"smaller."
+
+
+def _labels(found: EvaluatedPair, train: PairData | None, seed: int) -> None:
+    """Add the metrics that need labels."""
+    labels = found.inputs.labels
+    if labels is None:
+        found.missing["labels"] = "no labels were given"
+        return
+    known = (labels >= 0).nonzero().squeeze(-1)
+    if len(known) == 0:
+        found.missing["labels"] = "none of these data has one"
+        return
+    if len(known) < len(labels):
+        found.quantities["data with a label"] = count(len(known), len(labels))
+    _probes(found, known, train, seed)
+    if isinstance(found.inputs.pair, SemiSupervisedVAE):
+        _classification(found, known, labels[known])
+    if found.latents.mixture is None:
+        found.missing["clustering"] = "the prior is not a mixture, or varies with the label"
+    else:
+        _clustering(found, found.latents.mixture, known, labels[known], seed)
+
+
+def _probes(found: EvaluatedPair, known: Tensor, train: PairData | None, seed: int) -> None:
+    """Fit classifiers of the latents, and test them on others."""
+    fitted = latents = found.latents
+    if train is None:
+        generator = torch.Generator().manual_seed(seed)
+        fit, test = known[torch.randperm(len(known), generator=generator)].tensor_split(2)
+    else:
+        with torch.no_grad(), seeded("report", seed):
+            fitted = Latents(train)
+        fit, test = (_labels_of(fitted) >= 0).nonzero().squeeze(-1), known
+    y, y_test = _labels_of(fitted)[fit], _labels_of(latents)[test]
+    if len(y.unique()) < 2:
+        found.missing["linear probe and k-NN"] = "they need two different labels or more"
+        return
+    for site in latents.sites:
+        z, z_test = fitted.means[site].cpu()[fit], latents.means[site].cpu()[test]
+        of = f", {site}" if len(latents.sites) > 1 else ""
+        probes = {f"linear probe{of}": evaluation.linear_probe(z, y, z_test, y_test)}
+        if len(fit) < NEIGHBOURS:
+            found.missing[f"k-NN{of}"] = f"it needs {NEIGHBOURS} data to fit, got {len(fit)}"
+        else:
+            probes[f"k-NN ({NEIGHBOURS}){of}"] = evaluation.nearest_neighbours(
+                z, y, z_test, y_test, neighbours=NEIGHBOURS
             )
+        for name, correct in probes.items():
+            _add_share(found, name, correct, len(test))
+
+
+def _classification(found: EvaluatedPair, known: Tensor, y: Tensor) -> None:
+    """Add accuracy and calibration of q(y | x)."""
+    inputs = found.inputs
+    pair: Any = inputs.pair
+    if int(y.max()) >= pair.num_classes:
+        found.missing["accuracy of q(y|x)"] = "the labels are not those of the pair"
+        return
+    at = known.to(inputs.grey.device)
+    mask = None if inputs.mask is None else inputs.mask[at]
+    correct = evaluation.accuracy(pair, inputs.grey[at], y, mask=mask)
+    _add_share(found, "accuracy of q(y|x)", correct, len(y))
+    probabilities = found.latents.class_probabilities()[known]
+    found.calibration = evaluation.expected_calibration_error(probabilities, y)
+    found.quantities["expected calibration error"] = plain(found.calibration.error, 4, "share")
+
+
+def _clustering(found: EvaluatedPair, mixture: str, known: Tensor, y: Tensor, seed: int) -> None:
+    """Add the agreement of the components of a mixture prior with the labels."""
+    p = found.inputs.evaluate(evaluation.responsibilities, site=mixture, seed=seed).cpu()
+    found.responsibilities = p
+    result = evaluation.clustering(p[known], y)
+    found.quantities["clusters with labelled data"] = count(result.clusters, p.shape[-1])
+    _add_share(found, "clustering accuracy", result.accuracy, len(y))
+    found.quantities["clustering NMI"] = plain(result.nmi, 3)
+    found.quantities["clustering AMI"] = plain(result.ami, 3)
+    found.quantities["clustering ARI"] = plain(result.ari, 3)
+    if result.clusters > result.classes:
+        found.warnings.append(
+            f"Clustering accuracy matches each of {result.classes} classes with one of "
+            f"{result.clusters} clusters and counts data of the others as wrong, so that it is at "
+            f"most {100 * result.greatest_accuracy:.1f} % here. NMI rises with the number of "
+            f"clusters; AMI and ARI are corrected for chance."
+        )
+
+
+def _add_share(found: EvaluatedPair, name: str, correct: Estimate, n: int) -> None:
+    found.quantities[name] = share(correct, evaluation.accuracy_interval(correct, n))
+
+
+def _labels_of(latents: Latents) -> Tensor:
+    assert latents.inputs.labels is not None
+    return latents.inputs.labels

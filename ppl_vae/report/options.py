@@ -1,20 +1,17 @@
-"""The options of a report."""
+"""The options of a report, and where it is written."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
-from ppl_vae.errors import flag, integer, positive_int, seed_of, sizes
+from ppl_vae.errors import flag, integer, path_of, positive_int, seed_of, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Arguments of :func:`ppl_vae.report.report` that are numbers and flags, checked.
-
-    Raises:
-        TypeError: if a number is not an integer.
-        ValueError: if a number is too small.
-    """
+    """Arguments of :func:`ppl_vae.report.report` that are numbers and flags, checked."""
 
     num_samples: int
     num_particles: tuple[int, ...]
@@ -44,3 +41,25 @@ class Options:
             checked[name] = flag("report", name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+def destination(out: str | Path) -> tuple[Path, Path]:
+    """Return the paths of the HTML page and the JSON file; raise OSError if not writable."""
+    out = path_of("report", "out", out)
+    page = out if out.suffix == ".html" else out / "report.html"
+    paths = page, page.with_suffix(".json")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=page.parent):
+            pass
+        for path in paths:
+            if path.is_symlink():
+                raise FileExistsError(None, "there is a link of that name", str(path))
+            if path.is_dir():
+                raise IsADirectoryError(None, "there is a folder of that name", str(path))
+    except OSError as error:
+        raise OSError(
+            f"report: cannot write to out={str(out)!r} ({error.strerror}: {error.filename}); give "
+            f"a writable folder or a path ending in .html"
+        ) from error
+    return paths

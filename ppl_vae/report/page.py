@@ -29,27 +29,13 @@ def page(
     incomparable: Sequence[str],
     sections: Sequence[Section],
 ) -> str:
-    """Return the page.
-
-    Args:
-        pairs: with their numbers.
-        data: that they were evaluated on.
-        train: that probes were fitted on, if any.
-        options: of the report.
-        facts: data and settings: name -> words.
-        incomparable: warnings about all pairs together.
-        sections: the pictures.
-    """
+    """Return the page: ``facts`` in words, ``incomparable`` about all pairs together."""
     names = ", ".join(pair.name for pair in pairs)
-    tables = [pair.measurements.quantities for pair in pairs]
+    tables = [pair.quantities for pair in pairs]
     labels = dict.fromkeys(label for table in tables for label in table)
     warnings = [(names, text) for text in incomparable]
-    warnings += [(pair.name, text) for pair in pairs for text in pair.measurements.warnings]
-    left_out = [
-        f"{pair.name}, {what}: {reason}"
-        for pair in pairs
-        for what, reason in pair.measurements.missing.items()
-    ]
+    warnings += [(pair.name, text) for pair in pairs for text in pair.warnings]
+    left_out = [f"{p.name}, {what}: {why}" for p in pairs for what, why in p.missing.items()]
     return render(
         "report.html",
         title=f"{names} on {data.name}",

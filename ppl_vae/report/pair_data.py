@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,14 +16,14 @@ from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedV
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.evaluation_data import EvaluationData
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class PairData:
     """A pair and the arguments of its programs.
 
     Args:
-        name: of the pair.
-        pair: the pair.
         x: the data as the likelihood takes them, shape ``(N, *event)``.
         context: further arguments of the programs.
         grey: the data before binarisation, of x's shape.
@@ -70,13 +71,29 @@ class PairData:
             return self.pair.num_classes
         return None
 
-    def training_data(self, train: EvaluationData) -> PairData:
-        """Return the same pair with training data.
+    @property
+    def aspect_ratio(self) -> float:
+        """Width / height of an image; 1 if the data are not images."""
+        shape = self.data.image_shape
+        return 1.0 if shape is None else shape[-1] / shape[-2]
 
-        Raises:
-            ValueError: if the data are incompatible with the pair, or the pair has a context, which
-                training data do not have.
-        """
+    def images(self, x: Tensor, leading: int = 1) -> Any:
+        """Return x as images on the CPU, after ``leading`` batch dimensions."""
+        shape = self.data.image_shape
+        if shape is None:
+            raise NotImplementedError(
+                f"the data, of shape {self.data.event_shape}, are not images; give image_shape= "
+                f"if they are"
+            )
+        return x.detach().cpu().reshape(*x.shape[:leading], *shape).numpy()
+
+    def evaluate(self, metric: Callable[..., T], first: int | None = None, **settings: Any) -> T:
+        """Return a metric of the pair on its data, or on the first of them."""
+        mask = None if self.mask is None else self.mask[:first]
+        return metric(self.pair, *(t[:first] for t in self.args), mask=mask, **settings)
+
+    def training_data(self, train: EvaluationData) -> PairData:
+        """Return the same pair with training data, which have no context but labels."""
         labels_only = isinstance(self.pair, ConditionalVAE) and self.pair.num_classes is not None
         if self.context and not labels_only:
             raise ValueError(
@@ -89,12 +106,7 @@ class PairData:
 def pair_data(
     name: str, pair: ModelAndGuide, data: EvaluationData, context: Sequence[Tensor] = ()
 ) -> PairData:
-    """Return a pair with its arguments.
-
-    Raises:
-        ValueError: if the pair is conditional on labels and there are none, or the data or the
-            context are incompatible with the pair.
-    """
+    """Return a pair with its arguments, checked."""
     like = parameter_of(pair)
     observation = getattr(pair, "observation", None)
     preparation = "as they are"
@@ -127,15 +139,13 @@ def pair_data(
 def _context(
     name: str, pair: ModelAndGuide, data: EvaluationData, given: tuple[Tensor, ...], like: Tensor
 ) -> tuple[Tensor, ...]:
+    """Return the further arguments: those given, or the labels of a conditional pair."""
     if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
         return ()
     if isinstance(pair, ConditionalVAE) and not given:
-        if pair.num_classes is None or not data.num_labelled:
+        if pair.num_classes is None or data.labels is None or not data.num_labelled:
             what = "labels=" if pair.num_classes is not None else "context=[c]"
-            raise ValueError(
-                f"report: pair {name!r} is conditional, and no condition is given; give {what}"
-            )
-        assert data.labels is not None
+            raise ValueError(f"report: pair {name!r} needs a condition, got none; give {what}")
         if missing := len(data) - data.num_labelled:
             raise ValueError(
                 f"report: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
@@ -145,8 +155,8 @@ def _context(
     for c in given:
         if len(c) != len(data.source):
             raise ValueError(
-                f"report: each tensor of context must have {len(data.source)} entries, one for "
-                f"each datum, got {describe(c)}"
+                f"report: context must have {len(data.source)} entries, one for each datum, got "
+                f"{describe(c)}"
             )
     chosen = (c[data.index.to(c.device)].to(like.device) for c in given)
     return tuple(c.to(like.dtype) if c.is_floating_point() else c for c in chosen)

@@ -261,7 +261,7 @@ EVALUATIONS = {
 def test_evaluation_needs_programs_that_use_all_data(name):
     """Each run would take other rows of x, and the numbers would be of unknown data."""
     pair = Data()
-    with pytest.raises(ValueError, match="given 3 data and have 2 in their batch plate"):
+    with pytest.raises(ValueError, match="batch plate must hold all 3 data, got 2"):
         EVALUATIONS[name](pair, X[0])
 
 

@@ -45,13 +45,12 @@ def run_as_they_are(monkeypatch):
     """Record the sizes of chunks that run through Pyro's handlers, not as a graph."""
     sizes = []
 
-    def recorded(chunks, batch, size, number):
-        found = uncompiled(chunks, batch, size, number)
-        sizes.extend([(len(batch), size)] * found)
-        return found
+    def recorded(batch, size, number, uncompiled, graphs):
+        sizes.extend([(len(batch), size)] * uncompiled)
+        return chunks(batch, size, number, uncompiled, graphs)
 
-    uncompiled = likelihood._Chunks._uncompiled
-    monkeypatch.setattr(likelihood._Chunks, "_uncompiled", recorded)
+    chunks = likelihood._chunks
+    monkeypatch.setattr(likelihood, "_chunks", recorded)
     return sizes
 
 
@@ -269,7 +268,7 @@ def test_a_report_compiles_on_request(monkeypatch, tmp_path):
     def called(pair, *args, **options):
         raise RuntimeError(f"compile={options['compile']}")
 
-    monkeypatch.setattr("ppl_vae.report.metrics.log_likelihood", called)
+    monkeypatch.setattr("ppl_vae.evaluation.log_likelihood", called)
     for compiled in (False, True):
         with pytest.raises(RuntimeError, match=f"compile={compiled}"):
             report(vae(), binary(4), tmp_path, num_particles=(1,), compile=compiled)

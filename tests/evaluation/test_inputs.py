@@ -173,13 +173,13 @@ def test_accuracy_takes_the_labels_of_data_and_grey_values_as_they_are(float64):
 
 
 REFUSED = {
-    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "has its own mask"),
+    "a mask beside": (lambda d: ((d,), {"mask": MASK}), TypeError, "mask= must not be given with"),
     "labels beside": (lambda d: ((d, Y), {}), TypeError, "has labels"),
     "few labels": (lambda d: ((Dataset(GREY), Y[1:]), {}), ValueError, "12 data, but a further"),
     "beside batches": (
         lambda d: ((d.batches(5), Y), {}),
         TypeError,
-        "batches, which contain everything",
+        "x is batches, got a tensor",
     ),
     "a mask beside batches": (lambda d: ((d.batches(5),), {"mask": MASK}), TypeError, "got mask="),
     "a name": (lambda d: (("digits",), {}), TypeError, "ppl_vae.data.load"),

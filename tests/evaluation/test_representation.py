@@ -173,7 +173,7 @@ LATENTS = torch.randn(4, 2)
 REFUSED = [
     (lambda: clustering(Y, Y - 1), "labels must have a label, got -1 for all 4"),
     (lambda: clustering(Y, Y[:2]), r"labels of shape \(4,\)"),
-    (lambda: clustering(P[:, 0], Y), r"shape \(N, clusters\)"),
+    (lambda: clustering(P[:, 0], Y), r"probabilities \(N, clusters\)"),
     (lambda: clustering(P * math.nan, Y), "finite probabilities"),
     (lambda: linear_probe(LATENTS, Y, LATENTS, Y), "two distinct labels"),
     (lambda: linear_probe(LATENTS, Y, LATENTS[:, :1], Y), "z_test must be finite"),

@@ -48,11 +48,11 @@ def test_the_eleventh_curve_has_another_line_style(ax):
 @pytest.mark.parametrize(
     ("history", "error", "message"),
     [
-        ({}, ValueError, "history is empty"),
+        ({}, ValueError, "history must not be empty"),
         ([1.0], TypeError, "must map names to values"),
-        ({"a": []}, ValueError, r"history\['a'\] is empty"),
+        ({"a": []}, ValueError, r"history\['a'\] must not be empty"),
         ({"a": np.zeros((3, 3))}, ValueError, r"must have shape \(T,\) or \(T, 2\)"),
-        ({"a": [np.nan, np.nan]}, ValueError, "no finite value"),
+        ({"a": [np.nan, np.nan]}, ValueError, "must have a finite value"),
         ({"a": [(np.nan, 1.0)]}, ValueError, r"steps of history\['a'\] must be finite"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_single_epoch_is_visible(ax):
 @pytest.mark.parametrize(
     ("terms", "steps", "message"),
     [
-        ({}, None, "terms is empty"),
+        ({}, None, "terms must not be empty"),
         ({"a": [1.0], "b": [1.0, 2.0]}, None, r"terms\['b'\] must have 1 entries"),
         ({"a": [1.0, np.nan]}, None, r"terms\['a'\] must be finite"),
         ({"a": [1.0, 2.0]}, [1], "steps must have 2 entries"),
@@ -143,12 +143,12 @@ def test_comparison_of_a_single_quantity_has_no_legend(ax):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([], {"a": []}), "names is empty"),
-        ((["A"], {}), "estimates is empty"),
+        (([], {"a": []}), "names must not be empty"),
+        ((["A"], {}), "estimates must not be empty"),
         ((["A"], {"a": [1.0, 2.0]}), r"estimates\['a'\] must have 1 entries"),
         ((["A"], {"a": [np.inf]}), "infinite"),
-        ((["A"], {"a": [np.nan]}), "all estimates are NaN"),
-        ((["A"], {"a": [1.0]}, {"b": [1.0]}), "errors has unknown quantity 'b'"),
+        ((["A"], {"a": [np.nan]}), "estimates must not all be NaN"),
+        ((["A"], {"a": [1.0]}, {"b": [1.0]}), "errors must be of a, as estimates, got 'b'"),
         ((["A"], {"a": [1.0]}, {"a": [-1.0]}), "must be at least 0"),
     ],
 )
@@ -185,13 +185,13 @@ def test_reliability_of_a_certain_classifier(ax):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.5], [0.5], [0]), "all counts are 0"),
+        (([0.5], [0.5], [0]), "counts must not all be 0"),
         (([0.5], [0.5], [1.5]), "whole numbers"),
         (([0.5], [0.5], [-1]), "whole numbers"),
         (([0.5], [0.5, 0.6], [1]), "accuracy must have 1 entries"),
-        (([np.nan], [0.5], [1]), "confidence of bins with data must be in"),
-        (([0.5], [50.0], [1]), "accuracy of bins with data must be in"),
-        (([], [], []), "confidence is empty"),
+        (([np.nan], [0.5], [1]), "confidence must be in"),
+        (([0.5], [50.0], [1]), "accuracy must be in"),
+        (([], [], []), "confidence must not be empty"),
     ],
 )
 def test_invalid_reliability_is_refused(ax, arguments, message):

@@ -183,8 +183,8 @@ def test_sites_do_not_overlap():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"sample_sample": {}}, ValueError, "no sample site"),
-        ({}, TypeError, "get_model_relations"),
+        ({"sample_sample": {}}, ValueError, "must have a sample site"),
+        ({}, TypeError, "evaluation.relations"),
         ({"sample_sample": {"a": ["b"], "b": ["a"]}}, ValueError, "is a cycle"),
         ({"sample_sample": {"a": ["b"]}}, ValueError, "'a' depends on 'b', which is not a site"),
         (
@@ -198,7 +198,7 @@ def test_sites_do_not_overlap():
                 "plate_sample": {"p": ["a", "b"], "q": ["b", "c"]},
             },
             ValueError,
-            "'q' and 'p' overlap",
+            "must not overlap .*'q' and 'p'",
         ),
     ],
 )

@@ -123,9 +123,9 @@ def test_rows_without_names_have_no_axis(ax):
 
 
 def test_data_other_than_images_are_refused(ax):
-    with pytest.raises(ValueError, match="has 50 values per datum, which is not a square image"):
+    with pytest.raises(ValueError, match=r"must be square images, or give shape=, got \(50,\)"):
         plots.images(np.zeros((6, 50)), ax=ax)
-    with pytest.raises(ValueError, match="is not made of images of shape"):
+    with pytest.raises(ValueError, match="must hold images of shape"):
         plots.images(np.zeros((6, 5, 8, 8)), ax=ax)
     with pytest.raises(ValueError, match="must have the same shape"):
         plots.reconstructions(np.zeros((6, 64)), np.zeros((5, 64)), ax=ax)
@@ -135,13 +135,13 @@ def test_data_other_than_images_are_refused(ax):
 @pytest.mark.parametrize(
     ("event", "shape", "message"),
     [
-        ((50,), None, "has 50 values per datum, which is not a square image"),
-        ((64,), (7, 8), r"is not made of images of shape \(7, 8\)"),
+        ((50,), None, r"must be square images, or give shape=, got \(50,\)"),
+        ((64,), (7, 8), r"must hold images of shape \(7, 8\)"),
         ((2, 8, 8), None, "1 or 3 channels"),
         ((8, 8, 3), None, "1 or 3 channels"),
-        ((1, 3, 8, 8), None, "is not made of images"),
-        ((), None, "is not made of images"),
-        ((0,), None, "nothing to draw"),
+        ((1, 3, 8, 8), None, "must hold images"),
+        ((), None, "must hold images"),
+        ((0,), None, "must not be empty"),
     ],
 )
 def test_shapes_other_than_images_are_refused_by_name(ax, name, event, shape, message):
@@ -194,7 +194,7 @@ def test_interpolation_without_ends(ax):
 
 def test_invalid_ends_of_an_interpolation_are_refused(ax, as_users_see_it):
     x = np.zeros((2, 5, 64))
-    with pytest.raises(ValueError, match=r"ends\[1\] must be one image for each row"):
+    with pytest.raises(ValueError, match=r"ends\[1\] must be an image for each row"):
         plots.interpolation(x, (x[:, 0], x[:1, 0]), ax=ax)
     with pytest.raises(ValueError, match="ends must have 2 entries"):
         plots.interpolation(x, (x[:, 0],), ax=ax)

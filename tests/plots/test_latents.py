@@ -95,7 +95,7 @@ def test_prior_contours_lie_beneath_the_latents(ax):
 
 @pytest.mark.parametrize("latent_dim", [1, 3])
 def test_prior_density_needs_two_dimensions(ax, latent_dim):
-    with pytest.raises(ValueError, match=f"needs two-dimensional z, got {latent_dim} dim"):
+    with pytest.raises(ValueError, match=f"needs z of two dimensions, got {latent_dim};"):
         plots.latents(np.zeros((5, latent_dim)), prior_density=plane(), ax=ax)
 
 
@@ -174,7 +174,7 @@ def test_arguments_incompatible_with_z_are_refused(ax):
         plots.latents(np.zeros((5, 2)), [0, 1], ax=ax)
     with pytest.raises(ValueError, match="z must be finite"):
         plots.latents([[np.nan, 0.0]], ax=ax)
-    with pytest.raises(ValueError, match="z is empty"):
+    with pytest.raises(ValueError, match="z must not be empty"):
         plots.latents(np.zeros((0, 2)), ax=ax)
     with pytest.raises(ValueError, match="prior_draws must have 2 dimensions, as z, got 3"):
         plots.latents(np.zeros((5, 2)), prior_draws=np.zeros((4, 3)), ax=ax)
@@ -220,7 +220,7 @@ def test_intervals_of_one_datum_without_a_prior(ax):
         ({"loc": [0.0, 1.0], "scale": [1.0]}, "must have the same shape"),
         ({"loc": [0.0], "scale": [-1.0]}, "scale must be above 0, got -1"),
         ({"loc": [np.nan], "scale": [1.0]}, "loc must be finite"),
-        ({"loc": [], "scale": []}, "loc is empty"),
+        ({"loc": [], "scale": []}, "loc must not be empty"),
         ({"loc": [0.0], "scale": [1.0], "mass": 1.0}, "mass must be between 0 and 1"),
         (
             {"loc": [0.0], "scale": [1.0], "prior": (0.0, [1.0, 2.0])},
@@ -280,5 +280,5 @@ def test_invalid_kl_bars_are_refused(ax):
         plots.kl_per_dimension([1.0, 2.0], [True], ax=ax)
     with pytest.raises(TypeError, match="active must be boolean"):
         plots.kl_per_dimension([1.0, 2.0], [1, 0], ax=ax)
-    with pytest.raises(ValueError, match=r"kl must have 1 dimension, got shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"kl must have ndim 1, got shape \(1, 2\)"):
         plots.kl_per_dimension([[1.0, 2.0]], ax=ax)

@@ -35,8 +35,8 @@ from ppl_vae.report import report
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.figures import picture
 from ppl_vae.report.latents import Latents
-from ppl_vae.report.measurements import plain
 from ppl_vae.report.pair_data import pair_data
+from ppl_vae.report.quantities import plain
 
 Z, D, C = 3, 64, 10
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -345,7 +345,7 @@ def test_incompatible_training_data_are_refused(pairs, digits, tmp_path, as_user
     few = data.load("digits").subset(range(30))
     values = few.draw(torch.arange(30), binarise="none")
     for pair, train, options, kind, message in [
-        (pairs, values, {}, TypeError, "train must be a ppl_vae.data.Dataset with labels"),
+        (pairs, values, {}, TypeError, "train must be a Dataset with labels"),
         (pairs, data.Dataset(values), {}, ValueError, "train must be a .* with labels"),
         (pairs, data.Dataset(values[:, :9], few.labels), {}, ValueError, r"got \(9,\)"),
         (pairs, few, {"num_train": 1}, ValueError, "num_train must be 2 or more"),

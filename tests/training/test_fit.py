@@ -990,7 +990,7 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         (DIGITS.batches(10), ValueError, "leave batch_size out"),
         (iter([torch.ones(2, 64)]), TypeError, "iter"),
         ([], ValueError, "data must give a batch in each epoch, got none"),
-        ("mnist", TypeError, "load a data set by name with ppl_vae.data.load"),
+        ("mnist", TypeError, "got 'mnist' .*; use ppl_vae.data.load"),
         ({"x": torch.ones(2, 64)}, TypeError, "data must not be a mapping"),
         (np.ones((2, 64), dtype=object), TypeError, "data must be a numeric array, got dtype obj"),
         ((torch.ones(2, 64), torch.ones(2)), TypeError, "must not be a tuple of tensors"),

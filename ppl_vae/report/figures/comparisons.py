@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from ppl_vae import plots
@@ -13,8 +13,8 @@ from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.plots.text import literal
 from ppl_vae.report.comparability import DataSpace, comparable_groups
 from ppl_vae.report.evaluated_pair import EvaluatedPair
-from ppl_vae.report.figures.picture import Picture, new_figure, png
-from ppl_vae.report.measurements import bits, nats
+from ppl_vae.report.figures.picture import Picture, new_axes, png
+from ppl_vae.report.quantities import bits, nats
 
 MISSING = Estimate(math.nan, math.nan)
 
@@ -24,7 +24,7 @@ def elbo_terms(pairs: list[EvaluatedPair]) -> tuple[Picture, ...]:
     nelbo: dict[str, dict[str, float]] = {}
     kl: dict[str, dict[str, float]] = {}
     for pair in pairs:
-        terms, split = pair.measurements.terms, pair.measurements.decomposition
+        terms, split = pair.terms, pair.decomposition
         if terms is None:
             continue
         nelbo[pair.name] = {"reconstruction": terms.reconstruction.mean, "KL": terms.kl.mean}
@@ -54,9 +54,9 @@ def elbo_terms(pairs: list[EvaluatedPair]) -> tuple[Picture, ...]:
     return tuple(pictures)
 
 
-def _stacked_bars(bars: dict[str, dict[str, float]]) -> Figure:
+def _stacked_bars(bars: dict[str, dict[str, float]]) -> Axes:
     """Draw a horizontal bar of stacked terms for each name, with negative terms to the left."""
-    figure, ax = new_figure(7, 1.1 + 0.5 * len(bars))
+    ax = new_axes(7, 1.1 + 0.5 * len(bars))
     names = list(dict.fromkeys(term for terms in bars.values() for term in terms))
     for row, terms in enumerate(bars.values()):
         right = left = 0.0
@@ -68,7 +68,7 @@ def _stacked_bars(bars: dict[str, dict[str, float]]) -> Figure:
                 left=right if value >= 0 else left,
                 height=0.6,
                 color=plots.colours.colour(kind),
-                hatch=("", "//", "..", "xx")[kind % 4],
+                hatch=plots.colours.hatch(kind),
                 edgecolor="white",
                 linewidth=0,
                 label=term,
@@ -81,10 +81,10 @@ def _stacked_bars(bars: dict[str, dict[str, float]]) -> Figure:
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_xlabel("nats per datum")
     by_term = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    figure.legend(
+    ax.figure.legend(
         by_term.values(), by_term.keys(), loc="outside upper center", ncols=4, fontsize="small"
     )
-    return figure
+    return ax
 
 
 def bounds(pairs: list[EvaluatedPair]) -> tuple[Picture, ...]:
@@ -92,12 +92,10 @@ def bounds(pairs: list[EvaluatedPair]) -> tuple[Picture, ...]:
     pictures = []
     for title, group, in_bits in _groups(pairs, bits=True):
         unit, quantity = ("bits per dimension", bits) if in_bits else ("nats per datum", nats)
-        tables = {pair.name: pair.measurements.bounds for pair in group}
+        tables = {pair.name: pair.bounds for pair in group}
         if in_bits:
             tables = {
-                pair.name: {
-                    k: _data_space(pair).bits(v) for k, v in pair.measurements.bounds.items()
-                }
+                pair.name: {k: _data_space(pair).bits(v) for k, v in pair.bounds.items()}
                 for pair in group
             }
         labels = dict.fromkeys(label for table in tables.values() for label in table)
@@ -105,13 +103,13 @@ def bounds(pairs: list[EvaluatedPair]) -> tuple[Picture, ...]:
             {k: [getattr(t.get(k, MISSING), part) for t in tables.values()] for k in labels}
             for part in ("mean", "standard_error")
         )
-        figure, ax = new_figure(7, 1.6 + 0.7 * len(tables))
+        ax = new_axes(7, 1.6 + 0.7 * len(tables))
         plots.comparison([literal(name) for name in tables], values, errors, xlabel=unit, ax=ax)
         words = "; ".join(
             f"{name}: " + ", ".join(f"{k} {quantity(v).text}" for k, v in table.items())
             for name, table in tables.items()
         )
-        pictures.append(Picture(title or "all pairs", f"in {unit}, {words}", png(figure)))
+        pictures.append(Picture(title or "all pairs", f"in {unit}, {words}", png(ax)))
     return tuple(pictures)
 
 
@@ -128,10 +126,9 @@ def training(pairs: list[EvaluatedPair], history: Mapping[str, ArrayLike]) -> tu
         curves = {name: curve for name, curve in history.items() if name in names}
         if not curves:
             continue
-        figure, ax = new_figure(7, 3.6)
-        plots.curves(curves, ax=ax)
         words = f"training curves of {', '.join(curves)}"
-        pictures.append(Picture(title or "training", words, png(figure)))
+        ax = plots.curves(curves, ax=new_axes(7, 3.6))
+        pictures.append(Picture(title or "training", words, png(ax)))
     return tuple(pictures)
 
 
@@ -148,5 +145,5 @@ def _groups(
 
 
 def _data_space(pair: EvaluatedPair) -> DataSpace:
-    assert pair.measurements.data_space is not None
-    return pair.measurements.data_space
+    assert pair.data_space is not None
+    return pair.data_space

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -11,7 +11,7 @@ from ppl_vae import plots
 from ppl_vae.evaluation.latents import factorises, marginals
 from ppl_vae.plots.text import literal
 from ppl_vae.report.evaluated_pair import EvaluatedPair
-from ppl_vae.report.figures.picture import new_figure
+from ppl_vae.report.figures.picture import new_axes
 
 COLUMNS = 10
 ROWS = 10
@@ -19,29 +19,24 @@ STEPS = 9
 GRID = 15
 
 
-def samples(pair: EvaluatedPair) -> Figure:
+def samples(pair: EvaluatedPair) -> Axes:
     """Draw from the model."""
-    x = pair.images(pair.latents.generate(6 * COLUMNS)[0])
-    figure, ax = new_figure(5, 3 / pair.aspect_ratio)
-    plots.images(x, columns=COLUMNS, ax=ax)
-    return figure
+    x = pair.inputs.images(pair.latents.generate(6 * COLUMNS)[0])
+    return plots.images(x, columns=COLUMNS, ax=new_axes(5, 3 / pair.inputs.aspect_ratio))
 
 
-def reconstructions(pair: EvaluatedPair) -> Figure:
+def reconstructions(pair: EvaluatedPair) -> Axes:
     """Draw data over their reconstructions."""
     n = min(3 * COLUMNS, len(pair.inputs.x))
     columns = min(n, COLUMNS)
-    x = pair.images(pair.inputs.x[:n])
-    chosen = torch.arange(n)
-    again = pair.images(
-        pair.latents.decode({s: z[:n] for s, z in pair.latents.draws.items()}, chosen)
-    )
-    figure, ax = new_figure(5, 5 * 2 * (n // columns) / columns / pair.aspect_ratio)
-    plots.reconstructions(x, again, columns=columns, ax=ax)
-    return figure
+    x = pair.inputs.images(pair.inputs.x[:n])
+    draws = {site: z[:n] for site, z in pair.latents.draws.items()}
+    again = pair.inputs.images(pair.latents.decode(draws, torch.arange(n)))
+    ax = new_axes(5, 5 * 2 * (n // columns) / columns / pair.inputs.aspect_ratio)
+    return plots.reconstructions(x, again, columns=columns, ax=ax)
 
 
-def manifold(pair: EvaluatedPair) -> Figure:
+def manifold(pair: EvaluatedPair) -> Axes:
     """Decode a grid of quantiles of a two-dimensional prior."""
     site = _only_site(pair)
     latent = pair.latents.first[site]
@@ -53,15 +48,13 @@ def manifold(pair: EvaluatedPair) -> Figure:
     grid = torch.as_tensor(plots.quantile_grid(GRID)).to(latent.z)
     z = p.loc[0] + p.scale[0] * grid
     x = pair.latents.decode({site: z.flatten(0, 1)}, torch.zeros(GRID**2, dtype=torch.long))
-    shown = pair.images(x.unflatten(0, (GRID, GRID)), leading=2)
-    figure, ax = new_figure(5, 5 / pair.aspect_ratio)
-    plots.manifold(shown, z.cpu(), ax=ax)
-    return figure
+    shown = pair.inputs.images(x.unflatten(0, (GRID, GRID)), leading=2)
+    return plots.manifold(shown, z.cpu(), ax=new_axes(5, 5 / pair.inputs.aspect_ratio))
 
 
-def traversals(pair: EvaluatedPair, site: str) -> Figure:
+def traversals(pair: EvaluatedPair, site: str) -> Axes:
     """Vary each dimension of a latent; those above it are fixed, and those below it follow."""
-    units, z = pair.measurements.units[site], pair.latents.draws[site]
+    units, z = pair.units[site], pair.latents.draws[site]
     order = units.order()[:ROWS].to(z.device)
     sites = pair.latents.sites
     fixed = {s: pair.latents.means[s][:1] for s in sites[sites.index(site) :]}
@@ -74,15 +67,14 @@ def traversals(pair: EvaluatedPair, site: str) -> Figure:
     values = {s: v.expand(count, -1) for s, v in fixed.items()}
     values[site] = varied.flatten(0, 1)
     x = pair.latents.decode(values, torch.zeros(count, dtype=torch.long))
-    shown = pair.images(x.unflatten(0, (len(order), STEPS)), leading=2)
+    shown = pair.inputs.images(x.unflatten(0, (len(order), STEPS)), leading=2)
     names = [f"$z_{{{int(d) + 1}}}$" for d in order]
     kl = None if units.kl_missing else units.kl[order.to(units.kl.device)].cpu()
-    figure, ax = new_figure(5.4, 0.45 * len(order) / pair.aspect_ratio + 0.2)
-    plots.traversals(shown, kl, names=names, ax=ax)
-    return figure
+    ax = new_axes(5.4, 0.45 * len(order) / pair.inputs.aspect_ratio + 0.2)
+    return plots.traversals(shown, kl, names=names, ax=ax)
 
 
-def interpolation(pair: EvaluatedPair) -> Figure:
+def interpolation(pair: EvaluatedPair) -> Axes:
     """Interpolate linearly between the posterior means of two data."""
     count = min(5, len(pair.inputs.x) // 2)
     left = torch.arange(count)
@@ -97,15 +89,14 @@ def interpolation(pair: EvaluatedPair) -> Figure:
         for s, z in pair.latents.means.items()
     }
     x = pair.latents.decode(values, left.repeat_interleave(STEPS)).unflatten(0, (count, STEPS))
-    shown = pair.images(x, leading=2)
+    shown = pair.inputs.images(x, leading=2)
     at = pair.inputs.x.device
-    ends = tuple(pair.images(pair.inputs.x[i.to(at)]) for i in (left, right))
-    figure, ax = new_figure(5.4, 0.5 * count / pair.aspect_ratio + 0.2)
-    plots.interpolation(shown, (ends[0], ends[1]), ax=ax)
-    return figure
+    first, last = (pair.inputs.images(pair.inputs.x[i.to(at)]) for i in (left, right))
+    ax = new_axes(5.4, 0.5 * count / pair.inputs.aspect_ratio + 0.2)
+    return plots.interpolation(shown, (first, last), ax=ax)
 
 
-def rows(pair: EvaluatedPair) -> Figure:
+def rows(pair: EvaluatedPair) -> Axes:
     """Draw a row from each component of a mixture prior, or of each class."""
     latents, num_classes = pair.latents, pair.inputs.num_classes
     if num_classes is not None:
@@ -116,8 +107,8 @@ def rows(pair: EvaluatedPair) -> Figure:
         z = latents.components(latents.mixture, STEPS)
         order = torch.arange(z.shape[1])
         names = [f"k = {k}" for k in range(len(order))]
-        if pair.measurements.responsibilities is not None:
-            share = pair.measurements.responsibilities.mean(0)
+        if pair.responsibilities is not None:
+            share = pair.responsibilities.mean(0)
             order = share.argsort(descending=True)
             names = [f"{name}: {100 * p:.1f} %" for name, p in zip(names, share, strict=True)]
         order = order[:ROWS]
@@ -128,10 +119,9 @@ def rows(pair: EvaluatedPair) -> Figure:
         x = x.unflatten(0, (len(order), STEPS))
     else:
         raise NotImplementedError("the prior is not a mixture of one latent, nor are there classes")
-    shown = pair.images(x, leading=2)
-    figure, ax = new_figure(5.4, 0.5 * len(shown) / pair.aspect_ratio + 0.2)
-    plots.rows(shown, names, ax=ax)
-    return figure
+    shown = pair.inputs.images(x, leading=2)
+    ax = new_axes(5.4, 0.5 * len(shown) / pair.inputs.aspect_ratio + 0.2)
+    return plots.rows(shown, names, ax=ax)
 
 
 def _same_label(labels: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -14,14 +14,7 @@ PER_INCH = 130
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, or the reason why there is none.
-
-    Args:
-        title: what it is of: a pair, or all of them.
-        alt: its content, in words.
-        png: the bytes; empty if there is no picture.
-        reason: why there is none.
-    """
+    """One picture with its content in words, or the reason why there is none."""
 
     title: str
     alt: str
@@ -31,27 +24,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures of one kind.
-
-    Args:
-        title: of the section.
-        caption: how to read the pictures.
-        pictures: one per pair and latent, or one of all pairs.
-    """
+    """Pictures of one kind, and how to read them."""
 
     title: str
     caption: str
     pictures: tuple[Picture, ...]
 
 
-def new_figure(width: int | float, height: int | float) -> tuple[Figure, Axes]:
-    """Return a figure that pyplot does not know of."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+def new_axes(width: int | float, height: int | float) -> Axes:
+    """Return the Axes of a figure that pyplot does not know of."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG."""
+def png(ax: Axes) -> bytes:
+    """Return the figure of some Axes as PNG."""
+    figure = ax.figure
+    assert isinstance(figure, Figure)
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     # By default the metadata name matplotlib and its address.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from ppl_vae.report.evaluated_pair import EvaluatedPair
@@ -15,20 +15,15 @@ from ppl_vae.report.figures.picture import Picture, Section, png
 
 @dataclass(frozen=True)
 class SectionKind:
-    """A section with one figure per pair, or one per pair and latent.
+    """A section with one figure per pair, or one for each latent (``per_site``) of each pair.
 
-    Args:
-        title: of the section.
-        caption: how to read its figures.
-        alt: their content, in words.
-        draw: draws the figure of a pair (and a latent site).
-        per_site: whether there is a figure for each latent.
+    Its ``caption`` says how to read them, and ``alt`` their content in words.
     """
 
     title: str
     caption: str
     alt: str
-    draw: Callable[..., Figure]
+    draw: Callable[..., Axes]
     per_site: bool = False
 
 
@@ -113,18 +108,9 @@ SECTION_KINDS = (
 
 
 def sections(
-    pairs: list[EvaluatedPair],
-    history: Mapping[str, ArrayLike] | None,
-    step: Callable[[str], None],
+    pairs: list[EvaluatedPair], history: Mapping[str, ArrayLike] | None
 ) -> Iterator[Section]:
-    """Draw everything; a picture that does not apply has the reason instead.
-
-    Args:
-        pairs: in the order of the page.
-        history: name -> training curve.
-        step: called with the name of each picture before it is drawn.
-    """
-    step("comparisons")
+    """Draw everything; a picture that does not apply has the reason instead."""
     yield Section(
         "Bounds side by side",
         "Bars are standard errors over the data. As all pairs have the same data, differences "
@@ -144,7 +130,6 @@ def sections(
     for kind in SECTION_KINDS:
         pictures = []
         for pair in pairs:
-            step(f"{kind.title}: {pair.name}")
             sites = pair.latents.sites if kind.per_site else [None]
             for site in sites:
                 title = pair.name if len(sites) == 1 else f"{pair.name}, {site}"
@@ -154,7 +139,7 @@ def sections(
 
 def _picture(kind: SectionKind, pair: EvaluatedPair, site: str | None, title: str) -> Picture:
     try:
-        figure = kind.draw(pair) if site is None else kind.draw(pair, site)
+        ax = kind.draw(pair) if site is None else kind.draw(pair, site)
     except NotImplementedError as error:
         return Picture(title, "", reason=str(error))
-    return Picture(title, f"{title}: {kind.alt}", png(figure))
+    return Picture(title, f"{title}: {kind.alt}", png(ax))
