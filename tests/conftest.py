@@ -1,5 +1,6 @@
-"""One place for seeds and for Pyro's global state."""
+"""One place for seeds, for Pyro's global state and for the garbage collector."""
 
+import gc
 import random
 
 import jaxtyping
@@ -28,6 +29,21 @@ def seed():
 def pytest_configure(config):
     """Leave seeds to this file: pytest-randomly only shuffles."""
     config.option.randomly_reset_seed = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector off what is imported: it would go through all of it again and again.
+
+    Ten thousand tests and what they import live as long as the process.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collectstart(collector):
