@@ -8,9 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pyro
 import pytest
+import run_time_types
 import torch
 
 mpl.use("Agg")
+run_time_types.install()
 
 
 def seed():
@@ -33,9 +35,9 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Keep the garbage collector off what is imported: it would go through all of it again and again.
+    """Keep the garbage collector off ten thousand tests and what they import.
 
-    Ten thousand tests and what they import live as long as the process.
+    They live as long as the process, and it would go through them again and again.
     """
     gc.disable()
     try:
