@@ -10,7 +10,7 @@ import html
 import inspect
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,16 +74,15 @@ def arguments(module: nn.Module) -> dict[str, object]:
     return {p.name: _attribute(module, p.name) for p in parameters(type(module))}
 
 
-@lru_cache(1024)
-def parameters(cls: type) -> tuple[inspect.Parameter, ...]:
+def parameters(cls: type) -> list[inspect.Parameter]:
     """Return the parameters of a constructor.
 
     Raises:
         TypeError: if it takes ``*args`` or ``**kwargs``.
     """
     if cls.__init__ is nn.Module.__init__:  # type: ignore[misc]
-        return ()  # its *args and **kwargs must be empty
-    _, *named = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+        return []  # its *args and **kwargs must be empty
+    named = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
     for p in named:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             stars = "*" if p.kind is p.VAR_POSITIONAL else "**"
@@ -91,7 +90,7 @@ def parameters(cls: type) -> tuple[inspect.Parameter, ...]:
                 f"{cls.__qualname__}: the constructor takes {stars}{p.name}, which cannot be read "
                 f"back from a module; name its arguments"
             )
-    return tuple(named)
+    return named
 
 
 def expression(module: nn.Module) -> str:
