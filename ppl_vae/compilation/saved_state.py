@@ -27,6 +27,7 @@ from ppl_vae.compilation.guards import (
     contents,
     to_bytes,
 )
+from ppl_vae.random_state import restored
 
 
 class SavedState:
@@ -81,12 +82,13 @@ class SavedState:
 
 @contextmanager
 def preserved(roots: Mapping[str, object]) -> Iterator[SavedState]:
-    """Restore objects, and everything they hold, at the end of the block."""
+    """Restore objects, everything they hold, and random state at the end of the block."""
     saved = SavedState(Guards(roots, ObjectIds()))
-    try:
-        yield saved
-    finally:
-        saved.restore()
+    with restored():
+        try:
+            yield saved
+        finally:
+            saved.restore()
 
 
 def _version(tensor: Tensor) -> int | None:

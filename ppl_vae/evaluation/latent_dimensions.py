@@ -23,8 +23,8 @@ from ppl_vae.evaluation.latents import (
     run_latents,
 )
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 NO_INFORMATION = 0.1

@@ -18,8 +18,8 @@ from ppl_vae.evaluation.representation import (
     nearest_neighbours,
     responsibilities,
 )
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.models import SemiSupervisedVAE
+from ppl_vae.process_state import seeded
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.measurements import Measurements, count, plain, share
 from ppl_vae.report.pair_data import PairData

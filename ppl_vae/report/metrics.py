@@ -15,7 +15,7 @@ from ppl_vae.evaluation.gaps import inference_gap
 from ppl_vae.evaluation.latent_dimensions import latent_units
 from ppl_vae.evaluation.likelihood import log_likelihood
 from ppl_vae.evaluation.pareto import NOT_COMPUTED
-from ppl_vae.evaluation.seeding import seeded
+from ppl_vae.process_state import seeded
 from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.label_metrics import label_metrics
 from ppl_vae.report.latents import Latents

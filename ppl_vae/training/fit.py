@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae import estimators
-from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.deprecation import renamed_argument
 from ppl_vae.module_modes import training
@@ -41,10 +40,11 @@ from ppl_vae.training.data_stream import (
     make_stream,
     validation_data,
 )
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 from ppl_vae.training.fabric import avoid_gpu_search, launch, on_device
-from ppl_vae.training.loop import Intervals, OutputFolder, loop
+from ppl_vae.training.loop import loop
 from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.output_folder import OutputFolder
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
@@ -232,9 +232,10 @@ def fit(
     if (given.steps is None) == (given.epochs is None):
         raise ValueError("fit: give either steps= or epochs=, how long to train")
     folder = checked_folder(out, given.resume)
-    given_or_elbo = (
-        default("estimator", estimators) if estimator is None else checked_estimator(estimator)
-    )
+    if estimator is None:
+        bound = default("estimator", estimators)
+    else:
+        bound = checked_estimator("fit", estimator)
     if stopping is not None:
         check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
         if validation is None:
@@ -250,14 +251,12 @@ def fit(
         like = on_device(pair, fabric)
         stream = make_stream(pair, data, given.batch_size, given.seed, like)
         total = _total_steps(given.steps, given.epochs, stream.batches)
-        scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
+        scheduled = Scheduled(bound, beta, num_particles, total)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
         if estimator is None:
-            with kept_buffers(objective):
-                check_per_datum(
-                    objective, first, "the default estimator needs them; give another estimator"
-                )
+            why = "the default estimator needs them; give another estimator"
+            check_per_datum(objective, first, why)
         objective.warm_up(first)
         made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
         coverage = OptimizerCoverage(made, "fit", partial=True)
@@ -272,9 +271,6 @@ def fit(
         trainer = Trainer(
             fabric=fabric,
             objective=objective,
-            distributed_objective=(
-                objective if fabric.world_size == 1 else fabric.setup_module(objective)
-            ),
             compiled=_compiled(objective, stream, fabric) if given.compile else None,
             optimizer=made,
             coverage=coverage,
@@ -302,20 +298,22 @@ def fit(
                 "lr_schedule": trainer.lr_schedule,
                 "validate_every": None if stopping is None else given.validate_every,
             }
-            run_folder = OutputFolder(folder, given.keep, Declaration(decisive, declared))
+            declaration = Declaration(decisive, declared)
+            run_folder = OutputFolder(folder, given.keep, declaration, trainer)
         trainer.begin()
-        every = Intervals(
-            None if validation is None else given.validate_every,
-            given.checkpoint_every,
-            given.log_every,
-        )
-        with ExitStack() as held:
-            if run_folder is not None:
-                held.enter_context(run_folder.opened(trainer, total, given.resume))
+        with run_folder.opened(total, given.resume) if run_folder else nullcontext():
             fabric.call("on_run_open")
             turn.close()
             try:
-                stopped = loop(trainer, total, every, run_folder, given.progress)
+                stopped = loop(
+                    trainer,
+                    total,
+                    run_folder,
+                    validate_every=given.validate_every,
+                    checkpoint_every=given.checkpoint_every,
+                    log_every=given.log_every,
+                    progress=given.progress,
+                )
             finally:
                 trainer.free_gradients()
                 if fabric.is_global_zero:
@@ -343,7 +341,7 @@ def _compiled(
             stacklevel=4,
         )
         return None
-    return FullBatchObjective(objective, Processes().shard(stream.first()), fabric.autocast)
+    return FullBatchObjective(objective, shard(stream.first()), fabric.autocast)
 
 
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:

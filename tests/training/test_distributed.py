@@ -17,7 +17,7 @@ from two_processes import FAULTS, GRADIENTS, train
 
 from ppl_vae.data import Part
 from ppl_vae.io.tensors import read_tensors
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 
 HERE = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -148,7 +148,7 @@ def test_one_process_resumes_a_run_of_two(found, tmp_path):
 @given(size=st.integers(1, 9), number=st.integers(1, 5))
 def test_shards_partition_the_batch(size, number):
     x, y = torch.arange(size).double().add(1), torch.arange(size)
-    shares = [Processes(r, number).shard([Part("data", (x, y), 0.5)]) for r in range(number)]
+    shares = [shard([Part("data", (x, y), 0.5)], r, number) for r in range(number)]
     mean = sum(s.fractions[0] * s.parts[0].args[0].mean() for s in shares) / number
     assert mean.item() == pytest.approx(x.mean().item(), rel=1e-12)
     seen = torch.cat([s.parts[0].args[1] for s in shares if s.fractions[0]])
