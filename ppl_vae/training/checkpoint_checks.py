@@ -102,10 +102,7 @@ def check_schedule(state: Any, schedule: LRScheduler | None, folder: Path) -> No
 
 
 def check_structure(value: Any, expected: Any, path: str) -> None:
-    """Raise DamagedError unless a value has the structure, strings and flags of another.
-
-    Numbers may differ, but must be finite. The message starts with the path.
-    """
+    """Raise DamagedError unless a value is like another; numbers may differ, but must be finite."""
     if isinstance(expected, Mapping):
         if not isinstance(value, Mapping) or set(value) != set(expected):
             raise DamagedError(f"{path} must have {_keys(expected)}, got {_keys(value)}")
@@ -141,10 +138,6 @@ def checked_optimizer(
     the file, takes a step on a copy of each parameter with a zero gradient. For any other, a tensor
     must have one element or the shape of its parameter. The copies have the memory layout of the
     optimiser's own state: some of torch's kernels iterate over the memory of both.
-
-    Raises:
-        DamagedError: if groups, options, parameters or entries differ, a tensor has another shape
-            or dtype, or a number is not finite, or negative where it must not be.
     """
     own = optimizer.state_dict()
     where = f"{folder}: optimizer"

@@ -14,14 +14,11 @@ from ppl_vae.data import Part
 
 # No collection and no dataclass: Fabric would round its tensors under mixed precision.
 class DataShard:
-    """One process's shard of a step's data.
+    """One process's shard of a step's data, part by part.
 
-    Args:
-        parts: its data, part by part.
-        fractions: for each part W · B_r / B, where this process has B_r of the B data of all W
-            processes: the mean over processes of fraction · (mean loss here) is the mean loss of
-            all B data, however unequal the shards.
-        sizes: B of each part.
+    ``fractions`` are W · B_r / B for each part, where this process has B_r of the B data of all W
+    processes: the mean over processes of fraction · (mean loss here) is the mean loss of all B
+    data, however unequal the shards. ``sizes`` are B of each part.
     """
 
     def __init__(

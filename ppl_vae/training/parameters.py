@@ -25,11 +25,8 @@ class Parameters:
 class OptimizerCoverage:
     """Checks that an optimiser has all parameters that are to be trained, and no others.
 
-    Args:
-        optimizer: of the parameters.
-        owner: the function, for messages.
-        partial: whether it may have only some: those that it lacks at the first check are then
-            left untrained, unless it has none.
+    If it may have only some (``partial``), those that it lacks at the first check are left
+    untrained, unless it has none.
     """
 
     def __init__(self, optimizer: Optimizer, owner: str, *, partial: bool = False) -> None:
@@ -50,18 +47,15 @@ class OptimizerCoverage:
         if self._checked is not None and self._checked[0] is parameters and self._checked[1] == ids:
             return
         if not parameters.trainable:
-            raise ValueError(
-                f"{self._owner}: the pair has no parameter that requires a gradient; call "
-                f"pair.requires_grad_(True)"
-            )
+            fix = "call pair.requires_grad_(True)"
+            raise ValueError(f"{self._owner}: no parameter of the pair requires a gradient; {fix}")
         self._known.update((id(p), p) for p in parameters.named.values())
         present = set(ids)
         lacking = {name: p for name, p in parameters.named.items() if id(p) not in present}
         if self._checked is None and self._partial and len(lacking) < len(parameters.named):
             self._untrained = {id(p) for p in lacking.values() if p.requires_grad}
-        missing = [
-            name for name, p in lacking.items() if p.requires_grad and id(p) not in self._untrained
-        ]
+        trained = {name: p for name, p in lacking.items() if p.requires_grad}
+        missing = [name for name, p in trained.items() if id(p) not in self._untrained]
         if missing:
             raise ValueError(
                 f"{self._owner}: the optimiser does not have {_first_three(missing)}, which would "

@@ -115,9 +115,7 @@ class Scheduled:
     def at(self, step: int) -> None:
         """Set the step of the training, from 0; β counts from the estimator's own step.
 
-        Raises:
-            TypeError: if a schedule does not give a number.
-            ValueError: if a schedule gives an invalid β or number of particles.
+        Raises TypeError or ValueError for an invalid β or number of particles.
         """
         self._step = self.first + step
         self._values: dict[str, float | int] = {}

@@ -102,9 +102,7 @@ def compile_step(
     check_pair(_OWNER, pair)
     check_kind(_OWNER, "optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
     if prepare is not None and not callable(prepare):
-        raise TypeError(
-            f"{_OWNER}: prepare must be a function of a step's inputs, got {describe(prepare)}"
-        )
+        raise TypeError(f"{_OWNER}: prepare must be a function, got {describe(prepare)}")
     return _Step(pair, checked_estimator(_OWNER, estimator), optimizer, prepare)
 
 
@@ -121,9 +119,8 @@ class _Step:
         self._scheduled = Scheduled(estimator)
         self._optimizer = optimizer
         self._prepare = prepare
-        self._signature = Signature(
-            _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
-        )
+        by_name = "it by name, step(x, mask=mask)"
+        self._signature = Signature(_OWNER, pair.model, pair.guide, by_name=by_name)
         self._names: tuple[str, ...] = ()
         self._objectives: tuple[TrainingObjective, CompiledObjective, MovingBuffers] | None = None
         self._coverage = OptimizerCoverage(optimizer, _OWNER)
@@ -138,9 +135,7 @@ class _Step:
             return self._take(*inputs, *(named[name] for name in self._names))
 
     def _take(self, *inputs: Tensor) -> Tensor:
-        if not inputs:
-            raise TypeError(f"{_OWNER}: a step needs a tensor as its input, got none")
-        for value in inputs:
+        for value in inputs or (None,):
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
@@ -217,16 +212,14 @@ class _Step:
             if not isinstance(parts, tuple) or not any(
                 parts and all(isinstance(value, kind) for value in parts) for kind in (Tensor, Part)
             ):
-                raise TypeError(
-                    f"{_OWNER}: prepare must return a tuple of tensors or of data.Part, got "
-                    f"{describe(parts)}"
-                )
+                expected = "a tuple of tensors or of data.Part"
+                raise TypeError(f"{_OWNER}: prepare must return {expected}, got {describe(parts)}")
             parts = self._signature.of(parts)
         for part in parts:
             weight = part.weight
             if not isinstance(weight, Tensor) and not 0 <= weight < math.inf:
+                name = f"the weight of part {part.name!r}"
                 raise ValueError(
-                    f"{_OWNER}: the weight of part {part.name!r} must be finite and at least 0, "
-                    f"got {describe(weight)}"
+                    f"{_OWNER}: {name} must be finite and at least 0, got {describe(weight)}"
                 )
         return shard(parts)

@@ -46,9 +46,8 @@ class EarlyStopping:
         delta = number("EarlyStopping", "min_delta", self.min_delta, least=0)
         object.__setattr__(self, "min_delta", delta)
         if self.monitor not in MONITORS:
-            raise ValueError(
-                f"EarlyStopping: monitor must be one of {MONITORS}, got {describe(self.monitor)}"
-            )
+            got = describe(self.monitor)
+            raise ValueError(f"EarlyStopping: monitor must be one of {MONITORS}, got {got}")
 
 
 class Settled:

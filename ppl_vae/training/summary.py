@@ -54,16 +54,14 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     if isinstance(data, Tensor):
         data = Dataset(data, scale=1)
     if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data_summary: data must be a Dataset, its batches, SemiSupervised or a tensor "
-            f"(N, *event), got {describe(data)}; other batches cannot be summarised"
-        )
+        expected = "a Dataset, its batches, SemiSupervised or a tensor (N, *event)"
+        raise TypeError(f"data_summary: data must be {expected}, got {describe(data)}")
     prepared, transform = prepare(pair, data)
     flat = transform.flat if flat is None else flat
     binarise = transform.binarise if binarise is None else binarise
     number = f"{len(data)}"
     if validation is not None:
-        number = f"{number} to train and {len(validation)} to validate,"
+        number += f" to train and {len(validation)} to validate,"
     shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
     facts = [
         f"{quoted(data.name)}, {number} of shape {shape}",
@@ -72,8 +70,7 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
         _labels(data, shown),
     ]
     lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
-    done = prepared.conversions
-    return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
+    return "\n".join([*lines, *(f"converted: {each}" for each in prepared.conversions)])
 
 
 def _values(data: Dataset) -> str:
