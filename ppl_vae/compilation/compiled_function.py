@@ -120,12 +120,7 @@ class CompiledFunction:
         """Whether the function runs uncompiled, after a warning."""
 
     def __call__(self, *tensors: Tensor, constants: Hashable = ()) -> Tensors:
-        """Return the function's results.
-
-        Args:
-            tensors: its arguments.
-            constants: what else it depends on at this call.
-        """
+        """Return the function's results; ``constants`` are what else it depends on at this call."""
         return self.prepare(*tensors, constants=constants)()
 
     def prepare(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
@@ -149,7 +144,7 @@ class CompiledFunction:
         signature = (constants, len(tensors))
         before = None
         if signature not in self._labels:
-            before = SavedState(Guards(self._roots, ObjectIds()))
+            before = SavedState(self._roots)
             labels = self._trial_run(tensors, before)
             self._update_guards()  # what it has created or replaced empties _labels
             self._labels[signature] = labels
@@ -212,11 +207,8 @@ class CompiledFunction:
     ) -> Graph | None:
         """Return the compiled graph for such tensors; None where there is none.
 
-        Args:
-            tensors: the function's arguments.
-            before: what programs held before anything was tried; None if it is what they hold.
-            changed: what has changed since the last call.
-            split: whether what no draw reaches is a graph of its own.
+        ``before`` is what programs held before anything was tried, None if it is what they hold;
+        ``changed`` what has changed since the last call.
         """
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
