@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,20 +14,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.errors import describe, path_of, quoted, reason
+from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.estimators import KLWeighted
 from ppl_vae.spec import ARGUMENTS
 
 M = TypeVar("M")
-
-
-def checked_folder(out: object, resume: bool) -> Path | None:
-    """Return the folder of the checkpoints, or None."""
-    if out is not None:
-        return path_of("fit", "out", out)
-    if resume:
-        raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
-    return None
 
 
 def check_kind(owner: str, name: str, value: object, kind: type, example: str) -> None:

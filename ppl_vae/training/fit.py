@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ppl_vae import estimators
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.deprecation import renamed_argument
+from ppl_vae.errors import path_of
 from ppl_vae.module_modes import training
 from ppl_vae.process_state import exclusively, own_state
 from ppl_vae.protocols import ModelAndGuide
@@ -28,7 +29,6 @@ from ppl_vae.spec import MAY_CHANGE, checked
 from ppl_vae.training.arguments import (
     check_kind,
     checked_estimator,
-    checked_folder,
     default,
     made_optimizer,
     made_schedule,
@@ -231,7 +231,9 @@ def fit(
     given = Namespace(**checked("fit", locals()))
     if (given.steps is None) == (given.epochs is None):
         raise ValueError("fit: give either steps= or epochs=, how long to train")
-    folder = checked_folder(out, given.resume)
+    if out is None and given.resume:
+        raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
+    folder = None if out is None else path_of("fit", "out", out)
     if estimator is None:
         bound = default("estimator", estimators)
     else:
@@ -315,7 +317,7 @@ def fit(
                     progress=given.progress,
                 )
             finally:
-                trainer.free_gradients()
+                trainer.parameters.free_gradients()
                 if fabric.is_global_zero:
                     for logger in fabric.loggers:
                         logger.save()  # some keep many rows back

@@ -28,13 +28,7 @@ from ppl_vae.training.distributed import DataShard, shard
 from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.nan_tracing import NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
-from ppl_vae.training.parameters import (
-    OptimizerCoverage,
-    Parameters,
-    check_rates,
-    gradients_of,
-    total_norm,
-)
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 
 _OWNER = "compile_step"
@@ -140,7 +134,7 @@ class _Step:
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
         objective, compiled, moving = self._initialised(inputs)
-        check_rates(_OWNER, self._optimizer)
+        self._coverage.check_rates()
         before = generators(inputs[0].device)
         with ExitStack() as on_error, pyro.validation_enabled(False):
 
@@ -151,7 +145,7 @@ class _Step:
             loss, _ = compiled(*inputs, constants=self._names, check=check)
             restore_buffers = on_error.pop_all().close
         moving.update()
-        norm = total_norm(gradients_of(compiled.parameters.trainable))
+        norm = compiled.parameters.gradient_norm()
         given = (self._names, inputs)
         record = StepRecord(self._steps, given, before, restore_buffers, loss, loss.detach() + norm)
         self._scheduled.advance(1)

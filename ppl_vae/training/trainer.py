@@ -34,14 +34,7 @@ from ppl_vae.training.distributed import DataShard, any_process, shard, sharing_
 from ppl_vae.training.history import Table
 from ppl_vae.training.nan_tracing import FROM_ESTIMATOR, OVERFLOW, NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
-from ppl_vae.training.parameters import (
-    OptimizerCoverage,
-    Parameters,
-    check_rates,
-    free_gradients,
-    gradients_of,
-    total_norm,
-)
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
@@ -84,7 +77,7 @@ class Trainer:
         self._rate: float | Tensor = math.nan
         self._validation_enabled = is_validation_enabled()
         # All of them: parameters may be frozen and unfrozen in the course of the training.
-        self._parameters = list(objective.parameters())
+        self.parameters = Parameters(objective)
         self._moving = MovingBuffers(objective)
         self._deferred: DeferredChecks | None = None
         if not several and DeferredChecks.supports(self.optimizer, fabric.device):
@@ -92,7 +85,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Seed the generators for the first step, and free old gradients."""
-        self.free_gradients()
+        self.parameters.free_gradients()
         self._seed(self.seed)
 
     def _seed(self, seed: int) -> None:
@@ -122,15 +115,16 @@ class Trainer:
             raise
         self._moving.update()
         losses = torch.cat([loss.detach()[None], of_parts])
-        norm = total_norm(gradients_of(self._parameters))
+        norm = self.parameters.gradient_norm()
         # The norm is over all processes, the loss is this one's.
         record = StepRecord(self.step, mine, before, restore_buffers, losses[0], losses[0] + norm)
         deferred = None if validate else self._deferred  # Pyro's validation synchronises anyway
         if deferred is None and any_process(fabric, not math.isfinite(record.total.item())):
-            self.free_gradients()
+            self.parameters.free_gradients()
             raise self._not_finite(record)
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, float(self.clip_norm), norm)
+            parameters = self.parameters.named.values()
+            nn.utils.clip_grads_with_norm_(parameters, float(self.clip_norm), norm)
         if deferred is None:
             self.optimizer.step()
         else:
@@ -176,7 +170,7 @@ class Trainer:
                 self._validate_values(mine)  # which a graph does not
             with pyro.validation_enabled(False):
                 return self.compiled(mine)
-        self.free_gradients()  # before new ones are computed: memory is for one set of them
+        self.parameters.free_gradients()  # before the new ones: memory is for one set of them
         # If enabled: as it was when fit was called.
         with nullcontext() if validate else pyro.validation_enabled(False):
             with sharing_failures(self.fabric), self.fabric.autocast():
@@ -193,7 +187,7 @@ class Trainer:
     def log(self) -> dict[str, float | int]:
         """Add the means since the last call to the history, and return the row."""
         self.coverage.check(Parameters(self.objective))
-        check_rates("fit", self.optimizer)
+        self.coverage.check_rates()
         means = torch.stack(self._since_log).double().mean(0)
         self._since_log = []
         objective, *losses = _mean_over_processes(means, self.fabric).tolist()
@@ -315,10 +309,6 @@ class Trainer:
         if origin == OVERFLOW and self.fabric.world_size > 1:
             return "all is finite in this process; see the error of another one"
         return origin
-
-    def free_gradients(self) -> None:
-        """Free the gradients of all parameters, also of those that the optimiser lacks."""
-        free_gradients(self._parameters)
 
     def _to_loggers(self, row: Mapping[str, float | int]) -> None:
         values = {name: value for name, value in row.items() if name != "step"}
