@@ -234,10 +234,8 @@ def fit(
     if out is None and given.resume:
         raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
     folder = None if out is None else path_of("fit", "out", out)
-    if estimator is None:
-        bound = default("estimator", estimators)
-    else:
-        bound = checked_estimator("fit", estimator)
+    usual = estimator is None
+    bound = default("estimator", estimators) if usual else checked_estimator("fit", estimator)
     if stopping is not None:
         check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
         if validation is None:
@@ -256,13 +254,14 @@ def fit(
         scheduled = Scheduled(bound, beta, num_particles, total)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
-        if estimator is None:
+        if usual:
             why = "the default estimator needs them; give another estimator"
             check_per_datum(objective, first, why)
         objective.warm_up(first)
-        made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
+        parameters = Parameters(objective)
+        made = made_optimizer(optimizer, parameters.trainable)
         coverage = OptimizerCoverage(made, "fit", partial=True)
-        coverage.check(Parameters(objective))
+        coverage.check(parameters)
         declared = optimizer_settings(made, objective)
         following = None
         if validation is not None:
@@ -337,11 +336,8 @@ def _compiled(
     objective: TrainingObjective, stream: DataStream, fabric: Fabric
 ) -> FullBatchObjective | None:
     if fabric.world_size > 1:
-        warnings.warn(
-            "fit: compile=True is for one process; the steps of several are run as they are",
-            NotCompiledWarning,
-            stacklevel=4,
-        )
+        text = "fit: compile=True is for one process; the steps of several are run as they are"
+        warnings.warn(text, NotCompiledWarning, stacklevel=4)
         return None
     return FullBatchObjective(objective, shard(stream.first()), fabric.autocast)
 
@@ -354,6 +350,5 @@ def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:
         return epochs * len(batches)
     except TypeError as error:  # no len(), or of a stream that has none
         raise TypeError(
-            f"fit: epochs={epochs} needs data with a len(), the number of batches, and these have "
-            f"none; give steps="
+            f"fit: epochs={epochs} needs data with a len(), the number of batches; give steps="
         ) from error

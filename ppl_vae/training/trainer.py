@@ -107,9 +107,8 @@ class Trainer:
             if not isinstance(error, ValueError):
                 raise
             # Pyro's validation reports a NaN without step and origin. NaN in the data it explains.
-            nowhere = torch.tensor(math.nan)
             if validate and all(part.finite for part in mine.parts):
-                origin = self._origin(mine, before, nowhere)
+                origin = self._origin(mine, before, torch.tensor(math.nan))
                 if FROM_ESTIMATOR not in origin:
                     raise NotFiniteError(self.step, origin, self.saved) from error
             raise
