@@ -56,8 +56,8 @@ class OptimizerCoverage:
         if self._checked is not None and self._checked[0] is parameters and self._checked[1] == ids:
             return
         if not parameters.trainable:
-            fix = "call pair.requires_grad_(True)"
-            raise ValueError(f"{self._owner}: no parameter of the pair requires a gradient; {fix}")
+            text = "the pair has no parameter that requires a gradient"
+            raise ValueError(f"{self._owner}: {text}; call pair.requires_grad_(True)")
         self._known.update((id(p), p) for p in parameters.named.values())
         present = set(ids)
         lacking = {name: p for name, p in parameters.named.items() if id(p) not in present}
