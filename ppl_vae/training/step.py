@@ -129,7 +129,9 @@ class _Step:
             return self._take(*inputs, *(named[name] for name in self._names))
 
     def _take(self, *inputs: Tensor) -> Tensor:
-        for value in inputs or (None,):
+        if not inputs:
+            raise TypeError(f"{_OWNER}: a step needs a tensor as its input, got none")
+        for value in inputs:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
