@@ -41,8 +41,7 @@ class Constructed(nn.Module):
                 else f"replace this {cls.__name__} by one constructed with it"
             )
             raise AttributeError(
-                f"{cls.__name__}.{name} is read-only, as the module was built from it, got "
-                f"{describe(value)[:60]}; {fix}"
+                f"{cls.__name__}.{name} is read-only, got {describe(value)[:60]}; {fix}"
             )
         super().__setattr__(name, value)
 
@@ -71,15 +70,20 @@ def arguments(module: nn.Module) -> dict[str, object]:
         >>> arguments(priors.Flow(10, "maf", transforms=5))
         {'latent_dim': 10, 'kind': 'maf', 'transforms': 5, 'hidden': (64, 64)}
     """
-    return {p.name: _attribute(module, p.name) for p in parameters(type(module))}
+    found = {}
+    for name in (p.name for p in parameters(type(module))):
+        try:
+            found[name] = getattr(module, name)
+        except AttributeError as error:
+            raise AttributeError(
+                f"{type(module).__qualname__}: the constructor's argument {name!r} cannot be read "
+                f"back; keep it as an attribute, self.{name} = {name}"
+            ) from error
+    return found
 
 
 def parameters(cls: type) -> list[inspect.Parameter]:
-    """Return the parameters of a constructor.
-
-    Raises:
-        TypeError: if it takes ``*args`` or ``**kwargs``.
-    """
+    """Return the parameters of a constructor; raise TypeError for ``*args`` or ``**kwargs``."""
     if cls.__init__ is nn.Module.__init__:  # type: ignore[misc]
         return []  # its *args and **kwargs must be empty
     named = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
@@ -187,7 +191,8 @@ class _Writer:
                 return f"nn.{module!r}" if one_line else self._repr(module, indent)
             if not _is_as_built(module):
                 return self._repr(module, indent)
-            given = _not_default(module)
+            default = {p.name: p.default for p in parameters(cls)}
+            given = {k: v for k, v in arguments(module).items() if not _same(v, default[k])}
             written = [f"{k}={self.write(v, k, indent + 4)}" for k, v in given.items()]
         except Exception:  # a repr must not raise, whatever a user's property does
             return self._repr(module, indent)
@@ -203,22 +208,6 @@ class _Writer:
 
 
 _IN_SCOPE = ("priors", "posteriors", "likelihoods", "nets", "nn", "torch")
-
-
-def _attribute(module: nn.Module, name: str) -> object:
-    try:
-        return getattr(module, name)
-    except AttributeError as error:
-        cls = type(module).__qualname__
-        raise AttributeError(
-            f"{cls}: the constructor's argument {name!r} cannot be read back; keep it as an "
-            f"attribute, self.{name} = {name}"
-        ) from error
-
-
-def _not_default(module: nn.Module) -> dict[str, object]:
-    default = {p.name: p.default for p in parameters(type(module))}
-    return {k: v for k, v in arguments(module).items() if not _same(v, default[k])}
 
 
 def _is_as_built(module: nn.Module) -> bool:

@@ -56,13 +56,12 @@ class _Comparison:
             return
         here, there = (_full_name(type(m)) for m in (live, again))
         if here != there:
-            full = here[1] == there[1]
-            names = (_with_article(".".join(n) if full else n[1]) for n in (here, there))
-            yield "{} is {} here and {} there".format(spelled(path), *names)
+            names = [".".join(n) if here[1] == there[1] else n[1] for n in (here, there)]
+            one, two = (f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}" for name in names)
+            yield f"{spelled(path)} is {one} here and {two} there"
             return
         for kind in ("parameter", "buffer"):
             yield from self._tensors(live, again, path, kind)
-        yield from _constants(live, again, path)
         if not is_foreign(live):
             yield from _attributes(live, again, path)
         yield from self._children(live, again, path)
@@ -90,6 +89,12 @@ class _Comparison:
                 yield f"{spelled(at)} has the shape {shapes}"
             if kind == "parameter":
                 yield from self._elsewhere(one, two, at) or ()
+                continue
+            constant = [name in m._non_persistent_buffers_set for m in (live, again)]
+            if constant[0] != constant[1]:
+                yield f"{spelled(at)} is in the state_dict of only one"
+            elif constant[0] and one.shape == two.shape and not _same_values(one, two):
+                yield f"{spelled(at)} has other values here than there"
 
     def _elsewhere(self, live: object, again: object, path: str) -> list[str] | None:
         """Return None if both are met for the first time, else whether they are shared alike."""
@@ -104,25 +109,11 @@ class _Comparison:
 
 
 def _missing(path: str, kind: str, here: Mapping, there: Mapping) -> Iterator[str]:
-    for name in here:
-        if name not in there:
-            yield f"{spelled(_joined(path, name))} is a {kind} here that is missing there"
-    for name in there:
-        if name not in here:
-            yield f"{spelled(_joined(path, name))} is a {kind} there that is missing here"
-
-
-def _constants(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
-    kept = [m._non_persistent_buffers_set for m in (live, again)]
-    for name in live._buffers.keys() & again._buffers.keys():
-        one, two = live._buffers[name], again._buffers[name]
-        if one is None or two is None:
-            continue
-        at = spelled(_joined(path, name))
-        if (name in kept[0]) != (name in kept[1]):
-            yield f"{at} is in the state_dict of only one"
-        elif name in kept[0] and one.shape == two.shape and not _same_values(one, two):
-            yield f"{at} has other values here than there"
+    for name in {**here, **there}:
+        if name not in here or name not in there:
+            words = ("here", "there") if name in here else ("there", "here")
+            at = spelled(_joined(path, name))
+            yield f"{at} is a {kind} {words[0]} that is missing {words[1]}"
 
 
 def _attributes(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
@@ -130,18 +121,12 @@ def _attributes(live: nn.Module, again: nn.Module, path: str) -> Iterator[str]:
     for name in here:
         if name in _MODULE_INTERNALS or name.startswith("_"):
             continue
-        at = spelled(_joined(path, name))
+        at, method = spelled(_joined(path, name)), getattr(type(live), name, None)
         if name in there:
             if not _same(here[name], there[name]):
                 yield f"{at} is {_short(here[name])} here and {_short(there[name])} there"
-        elif not _is_own_method(live, name, here[name]):
+        elif inspect.isroutine(method) and getattr(here[name], "__func__", None) is not method:
             yield f"{at} is not the method of {type(live).__name__} here"
-
-
-def _is_own_method(module: nn.Module, name: str, value: object) -> bool:
-    """Return whether an attribute does not override a method of the class."""
-    method = getattr(type(module), name, None)
-    return not inspect.isroutine(method) or getattr(value, "__func__", None) is method
 
 
 def _same(one: Any, two: Any, depth: int = 0) -> bool:
@@ -183,10 +168,6 @@ def _same_values(one: Tensor, two: Tensor) -> bool:
 def _full_name(value: Any) -> tuple[str, str]:
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", repr(value))
     return str(module), name
-
-
-def _with_article(name: str) -> str:
-    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
 def _joined(path: str, name: str) -> str:

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any
 
+Bound = int | float | None
 SHORT = 200
 """Limit on the characters of one value in a message."""
 LONGEST = 2000
@@ -22,6 +23,13 @@ _BRACKETS: dict[type, tuple[str, str]] = {
     frozenset: ("frozenset({", "})"),
     dict: ("{", "}"),
 }
+
+
+class PrintableError(Exception):
+    """An error whose message is short and safe for a terminal, whatever it quotes."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))
 
 
 def describe(value: object) -> str:
@@ -102,10 +110,10 @@ def number(
     name: str,
     value: object,
     *,
-    least: int | float | None = None,
-    above: int | float | None = None,
-    most: int | float | None = None,
-    below: int | float | None = None,
+    least: Bound = None,
+    above: Bound = None,
+    most: Bound = None,
+    below: Bound = None,
     fix: str = "",
 ) -> int | float:
     """Return a finite Python number in a range: inclusive ``least``, ``most``, exclusive others.
@@ -124,12 +132,7 @@ def number(
     return found
 
 
-def _range(
-    least: int | float | None,
-    above: int | float | None,
-    most: int | float | None,
-    below: int | float | None,
-) -> str:
+def _range(least: Bound, above: Bound, most: Bound, below: Bound) -> str:
     """Return a range in words."""
     if least is not None and most is not None:
         return f"from {least:g} to {most:g}"
@@ -183,6 +186,14 @@ def path_of(owner: str, name: str, value: object) -> Path:
             f"{_of(owner)}{name} must not be empty, got ''; write the current folder as '.'"
         )
     return Path(value)
+
+
+def folder_of(owner: str, value: object) -> Path:
+    """Return the path of a folder; raise FileNotFoundError if it does not exist."""
+    path = path_of(owner, "folder", value)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {reason(str(path), 500)}")
+    return path
 
 
 def device_of(owner: str, device: Any) -> Any:

@@ -41,32 +41,33 @@ class Labels:
         """
         if y is None:
             return True
-        expected = (
-            f"{self.name} of shape ({batch},), integer labels from 0 to {self.num_classes - 1}"
-            f"{', -1 where unobserved' if missing_too else ''}"
-        )
+
+        def expected(got: str) -> str:
+            labels = f"integer labels from 0 to {self.num_classes - 1}"
+            missing = ", -1 where unobserved" if missing_too else ""
+            return f"expected {self.name} of shape ({batch},), {labels}{missing}, got {got}"
+
         if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-            raise TypeError(f"expected {expected}, got {describe(y)}")
+            raise TypeError(expected(describe(y)))
         if y.dtype == torch.bool and y.dim() > 1:
-            raise TypeError(
-                f"expected {expected}, got {describe(y)}; give a mask by name, mask=mask"
-            )
+            raise TypeError(expected(f"{describe(y)}; give a mask by name, mask=mask"))
         if y.layout != torch.strided or y.device.type == "meta":
-            raise TypeError(f"expected {expected}, a dense tensor with values, got {describe(y)}")
+            raise TypeError(expected(f"{describe(y)}; give a dense tensor with values"))
         if y.dtype not in INTEGER_DTYPES:
-            raise TypeError(f"expected {expected}, got {describe(y)}; convert it with y.long()")
+            raise TypeError(expected(f"{describe(y)}; convert it with y.long()"))
         if y.shape != (batch,):
-            raise ValueError(f"expected {expected}, got {describe(y)}")
-        for record in tuple(_records):
-            record.checks.append((y, self))
-        missing = next((m for a in tuple(_assumptions) for t, m in a.answers if t is y), None)
+            raise ValueError(expected(describe(y)))
+        for record in tuple(_records.values()):
+            record.append((y, self))
+        answers = (pair for given in tuple(_assumptions.values()) for pair in given)
+        missing = next((missing for tensor, missing in answers if tensor is y), None)
         if missing is None and exporting():
             return False
         if missing is None:
             # Not with tolist(), which a traced graph would keep as a constant.
             low, high = (int(end) for end in torch.aminmax(y)) if batch else (0, 0)
             if low < -1 or high >= self.num_classes:
-                raise ValueError(f"expected {expected}, got values from {low} to {high}")
+                raise ValueError(expected(f"values from {low} to {high}"))
             missing = low < 0
         return missing
 
@@ -78,8 +79,7 @@ class Labels:
             )
         if self.check(y, batch, missing_too=False):
             raise ValueError(
-                f"{self.name} must hold a label for each datum, got -1 among them; leave out "
-                f"unlabelled data"
+                f"{self.name} must hold a label for each datum, got -1; leave out unlabelled data"
             )
 
     def one_hot(self, y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -106,20 +106,10 @@ class Labels:
         return torch.arange(self.num_classes, device=y.device)
 
 
-class _Assumption:
-    def __init__(self, answers: Sequence[tuple[Tensor, bool]]) -> None:
-        self.answers = answers
-
-
-class _Record:
-    def __init__(self) -> None:
-        self.checks: list[tuple[Tensor, Labels]] = []
-
-
 # Shared by all threads, since a backward pass may run a program again in a thread of its own.
 # Tensors are compared by identity, so that no answer is about another tensor.
-_assumptions: list[_Assumption] = []
-_records: list[_Record] = []
+_assumptions: dict[object, Sequence[tuple[Tensor, bool]]] = {}
+_records: dict[object, list[tuple[Tensor, Labels]]] = {}
 
 
 @contextmanager
@@ -129,20 +119,20 @@ def assume_checked(*answers: tuple[Tensor, bool]) -> Iterator[None]:
     Their values are then not read, which would synchronise with the device, and which is impossible
     while a graph is traced.
     """
-    mine = _Assumption(answers)
-    _assumptions.append(mine)
+    mine = object()
+    _assumptions[mine] = answers
     try:
         yield
     finally:
-        _assumptions.remove(mine)
+        del _assumptions[mine]
 
 
 @contextmanager
 def recorded_checks() -> Iterator[list[tuple[Tensor, Labels]]]:
     """Yield a list of the tensors checked within ``with``, and what they were checked against."""
-    mine = _Record()
-    _records.append(mine)
+    mine = object()
+    checks = _records.setdefault(mine, [])
     try:
-        yield mine.checks
+        yield checks
     finally:
-        _records.remove(mine)
+        del _records[mine]

@@ -52,9 +52,9 @@ class Setting:
         """The last part of the path."""
         return self.path.rpartition(".")[2]
 
-    def is_only(self, *kinds: type) -> bool:
-        """Tell whether it is of these types alone, or None."""
-        return {*(get_args(self.hint) or (self.hint,))} <= {*kinds, type(None)}
+    def is_only(self, kind: type) -> bool:
+        """Tell whether it is of this type alone, or None."""
+        return {*(get_args(self.hint) or (self.hint,))} <= {kind, type(None)}
 
 
 def _setting(
@@ -68,41 +68,30 @@ def _setting(
     return field(default=default, metadata={"setting": setting})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """Settings that belong together."""
-
-
 def _seed(owner: str, name: str, value: Any) -> int:
     return seed_of(owner, value)
 
 
 _positive = partial(number, above=0, fix="leave it out for no clipping")
+_count = partial(_setting, check=positive_int)
+_interval = partial(_setting, check=positive_int, length=True, may_change=True)
+_of_file = partial(_setting, None, load=True)
+_of_device = partial(_setting, may_change=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSpec(Section):
+class FitSpec:
     """The arguments of :func:`ppl_vae.training.fit`, in their order, besides the pair and the data.
 
     Those without a ``place`` are the section ``fit`` of a configuration.
     """
 
-    steps: int | None = _setting(
-        None, "how many steps to take", check=positive_int, short="steps", may_change=True
+    steps: int | None = _count(None, "how many steps to take", short="steps", may_change=True)
+    epochs: int | None = _count(
+        None, "passes over the data, in place of fit.steps", short="epochs", may_change=True
     )
-    epochs: int | None = _setting(
-        None,
-        "passes over the data, in place of fit.steps",
-        check=positive_int,
-        short="epochs",
-        may_change=True,
-    )
-    batch_size: int | None = _setting(
-        None,
-        "data per step, in all processes together",
-        check=positive_int,
-        short="batch_size",
-        usual=100,
+    batch_size: int | None = _count(
+        None, "data per step, in all processes together", short="batch_size", usual=100
     )
     estimator: Any = _setting(
         None,
@@ -132,22 +121,16 @@ class FitSpec(Section):
         None, "scale the gradient down to this norm where it is greater", check=_positive
     )
     validation: Any = _setting(None, "data to validate on", place="data.validation")
-    validate_every: int | float | None = _setting(
-        1000, "steps between validations", check=positive_int, length=True, may_change=True
-    )
-    validation_particles: int = _setting(
-        1, "K of the validation bound; 1 is the ELBO", check=positive_int
-    )
+    validate_every: int | float | None = _interval(1000, "steps between validations")
+    validation_particles: int = _count(1, "K of the validation bound; 1 is the ELBO")
     stopping: dict[str, int | float | str] | None = _setting(
         None,
         "{patience: P}: stop after P validations without an improvement, once a warm-up has ended; "
         "monitor: bound follows the bound whatever beta is",
     )
     out: Any = _setting(None, "the run folder", place="--out", may_change=True)
-    checkpoint_every: int | float | None = _setting(
-        1000, "steps between checkpoints", check=positive_int, length=True, may_change=True
-    )
-    keep: int = _setting(2, "how many checkpoints to keep", check=positive_int, may_change=True)
+    checkpoint_every: int | float | None = _interval(1000, "steps between checkpoints")
+    keep: int = _count(2, "how many checkpoints to keep", may_change=True)
     resume: bool = _setting(
         False, "go on from the newest checkpoint", check=flag, place="--resume", may_change=True
     )
@@ -158,20 +141,14 @@ class FitSpec(Section):
     seed: int = _setting(
         0, "of everything random: initial weights, data order, draws", check=_seed, short="seed"
     )
-    log_every: int | float | None = _setting(
-        50,
-        "steps between entries of the history",
-        check=positive_int,
-        length=True,
-        may_change=True,
-    )
+    log_every: int | float | None = _interval(50, "steps between entries of the history")
     progress: bool = _setting(
         True, "show a progress bar", check=flag, place="--quiet", may_change=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec(Section):
+class DataSpec:
     """What to train on, and what is held out."""
 
     name: str = _setting(
@@ -180,44 +157,33 @@ class DataSpec(Section):
         "or folder of images",
         short="data",
     )
-    root: str | None = _setting(
-        None,
-        "folder of the named data; $PPL_VAE_DATA or ./data if not given",
-        load=True,
-        may_change=True,
+    root: str | None = _of_file(
+        "folder of the named data; $PPL_VAE_DATA or ./data if not given", may_change=True
     )
-    scale: int | float | None = _setting(
-        None, "of your own file: the value that means 1.0", load=True
+    scale: int | float | None = _of_file("of your own file: the value that means 1.0")
+    missing: Literal["nan"] | None = _of_file(
+        "nan: NaN in your own file is missing; a mask in a .npz file is found"
     )
-    missing: Literal["nan"] | None = _setting(
-        None, "nan: NaN in your own file is missing; a mask in a .npz file is found", load=True
+    channels: Literal["first", "last"] | None = _of_file(
+        "of images in your own file, where the shape is ambiguous"
     )
-    channels: Literal["first", "last"] | None = _setting(
-        None, "of images in your own file, where the shape is ambiguous", load=True
+    grey: bool | None = _of_file(
+        "of your own images: true makes them grey, false colour; colour if any has it"
     )
-    grey: bool | None = _setting(
-        None,
-        "of your own images: true makes them grey, false colour; colour if any has it",
-        load=True,
-    )
-    x: str | None = _setting(None, "of your own .npz: the name of the values; x", load=True)
-    y: str | None = _setting(
-        None,
+    x: str | None = _of_file("of your own .npz: the name of the values; x")
+    y: str | None = _of_file(
         "of your own .npz: the name of the labels, numbers or strings; y. -1, NaN and an empty "
-        "string are no label",
-        load=True,
+        "string are no label"
     )
-    mask: str | None = _setting(
-        None, "of your own .npz: the name of the mask of observed values; mask", load=True
+    mask: str | None = _of_file("of your own .npz: the name of the mask of observed values; mask")
+    classes: list[str] | None = _of_file(
+        "of your own data: the names of the classes, in the order of their numbers"
     )
-    classes: list[str] | None = _setting(
-        None, "of your own data: the names of the classes, in the order of their numbers", load=True
+    size: int | list[int] | None = _of_file(
+        "of your own images: resize them to this square, or to [HEIGHT,WIDTH]"
     )
-    size: int | list[int] | None = _setting(
-        None, "of your own images: resize them to this square, or to [HEIGHT,WIDTH]", load=True
-    )
-    test_fraction: int | float | None = _setting(
-        None, "of your own data: the fraction held out for the test; 0.1", load=True
+    test_fraction: int | float | None = _of_file(
+        "of your own data: the fraction held out for the test; 0.1"
     )
     binarise: Literal["auto", "static", "threshold"] = _setting(
         "auto",
@@ -241,31 +207,26 @@ class DataSpec(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceSpec(Section):
+class DeviceSpec:
     """Where to train: arguments of Lightning Fabric.
 
     All may change when a run is resumed, but for the precision, which ``fit`` itself compares.
     """
 
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = _setting(
-        "auto", "what to train on", short="device", may_change=True
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = _of_device(
+        "auto", "what to train on", short="device"
     )
-    devices: int | str | list[int] = _setting(
-        1, "how many, which ([0, 2]), or auto", short="devices", may_change=True
+    devices: int | str | list[int] = _of_device(
+        1, "how many, which ([0, 2]), or auto", short="devices"
     )
-    num_nodes: int = _setting(1, "machines", may_change=True)
-    strategy: str = _setting(
-        "auto", "of Fabric; auto is DDP for more than one process", may_change=True
-    )
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = _setting(
-        "32-true",
-        "bf16-mixed: networks in bfloat16, densities in float32",
-        short="precision",
-        may_change=True,
+    num_nodes: int = _of_device(1, "machines")
+    strategy: str = _of_device("auto", "of Fabric; auto is DDP for more than one process")
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = _of_device(
+        "32-true", "bf16-mixed: networks in bfloat16, densities in float32", short="precision"
     )
 
 
-SECTIONS: dict[str, type[Section]] = {"data": DataSpec, "fit": FitSpec, "devices": DeviceSpec}
+SECTIONS: dict[str, Any] = {"data": DataSpec, "fit": FitSpec, "devices": DeviceSpec}
 """The sections of a configuration with a fixed set of entries."""
 
 
@@ -273,11 +234,12 @@ def entries(section: str) -> list[Setting]:
     """Return the entries of a section of a configuration."""
     cls = SECTIONS[section]
     hints = get_type_hints(cls)
-    found = [
-        replace(f.metadata["setting"], path=f"{section}.{f.name}", hint=hints[f.name])
-        for f in fields(cls)
+    found = {f.name: f.metadata["setting"] for f in fields(cls)}
+    return [
+        replace(setting, path=f"{section}.{name}", hint=hints[name])
+        for name, setting in found.items()
+        if setting.place is None
     ]
-    return [setting for setting in found if setting.place is None]
 
 
 ENTRIES: dict[str, Setting] = {e.path: e for section in SECTIONS for e in entries(section)}
@@ -292,11 +254,9 @@ MAY_CHANGE = tuple(name for name, setting in ARGUMENTS.items() if setting.may_ch
 
 def checked(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``fit`` among ``given``; raise an error that names a wrong one."""
-    found = {}
-    for name, setting in ARGUMENTS.items():
-        value = given[name]
-        optional = getattr(FitSpec, name) is None
-        if setting.check is not None and not (optional and value is None):
-            value = setting.check(owner, name, value)
-        found[name] = value
+    found = {name: given[name] for name in ARGUMENTS}
+    for name, value in found.items():
+        check, optional = ARGUMENTS[name].check, getattr(FitSpec, name) is None
+        if check is not None and not (optional and value is None):
+            found[name] = check(owner, name, value)
     return found

@@ -8,14 +8,9 @@ from torch import Tensor, nn
 
 
 def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
-    """Return a tensor unchanged, or a copy of an array as a tensor.
+    """Return a tensor unchanged, or a copy of an array of numbers or booleans as a tensor.
 
-    Args:
-        name: of the argument, for messages.
-        value: a tensor, or an array of numbers or booleans.
-
-    Raises:
-        TypeError: a masked array, or one that is not numeric.
+    Raises TypeError, which names the argument, for a masked array or one that is not numeric.
     """
     if isinstance(value, Tensor):
         return value
@@ -33,11 +28,7 @@ def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
 
 
 def tensor_for(module: nn.Module, name: str, array: np.ndarray) -> Tensor:
-    """Return an array as a tensor on the module's device, floats in the dtype of its parameters.
-
-    Raises:
-        TypeError: as :func:`as_tensor` does.
-    """
+    """Return an array as a tensor on the module's device, floats in the dtype of its parameters."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     tensor = as_tensor(name, array)
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

@@ -12,45 +12,26 @@ from typing import Any
 
 from ppl_vae.cli.class_names import LOGGERS, shipped
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.cli.flags import PLACES, SCALAR, Flag, apply
+from ppl_vae.cli.flags import PLACES, SHORT, Flag, apply
 from ppl_vae.cli.output import say
-from ppl_vae.cli.registry import Named
-from ppl_vae.cli.schedules import beta_in_steps, in_steps, particles_in_steps
+from ppl_vae.cli.registry import KINDS, Named
+from ppl_vae.cli.schedules import beta_in_steps, in_steps
 from ppl_vae.data import Dataset
-from ppl_vae.io.atomic import write_file
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config import files as config_files
-from ppl_vae.io.config.files import dumped
-from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.files import dumped, read_file
 from ppl_vae.io.config.resolver import resolve
-from ppl_vae.io.config.signature import Argument, convert
+from ppl_vae.io.config.signature import Argument, convert, plain, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, check_format
-from ppl_vae.spec import (
-    ARGUMENTS,
-    ENTRIES,
-    SECTIONS,
-    DataSpec,
-    DeviceSpec,
-    FitSpec,
-    Section,
-    entries,
-)
+from ppl_vae.spec import ARGUMENTS, ENTRIES, SECTIONS, DataSpec, DeviceSpec, FitSpec, entries
 from ppl_vae.version import __version__
 
 FILE = "config.yaml"
 _SHIPPED = "vae"
 """The configuration that is used if none is given."""
 _HEADER = ("format", "ppl_vae")
-_KEYS = (*PLACES, "init", "logger")
 _DEFAULTS: dict[str, Any] = {
-    "model": {},
-    "data": {},
-    "estimator": ARGUMENTS["estimator"].default,
-    "optimizer": ARGUMENTS["optimizer"].default,
-    "lr_schedule": None,
-    "fit": {},
-    "devices": {},
+    **{place: ARGUMENTS[place].default if place in ARGUMENTS else {} for place in PLACES},
     "init": None,
     "logger": None,
 }
@@ -64,12 +45,8 @@ class Configuration:
 
     Args:
         model: as :func:`ppl_vae.from_config` takes it.
-        data: what to train on.
-        estimator: of the bound.
-        optimizer: of the parameters.
-        lr_schedule: of the rate; None for a constant one.
-        fit: how to train.
-        devices: where.
+        data, fit, devices: see :mod:`ppl_vae.spec`.
+        estimator, optimizer, lr_schedule: classes with arguments; None for a constant rate.
         init: the run, or the saved pair, whose weights are the first; None for new ones.
         logger: a name of ``LOGGERS``, or None.
     """
@@ -86,19 +63,9 @@ class Configuration:
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> Configuration:
-        """Return the configuration that a mapping describes; the model is not checked yet.
-
-        Raises:
-            ConfigError: if an entry is unknown, missing or of another type.
-        """
-        for key in tree:
-            if key not in (*_KEYS, *_HEADER):
-                raise ConfigError(f"{key}: no such section; {suggestion(str(key), _KEYS)}")
-        full = {key: tree.get(key, default) for key, default in _DEFAULTS.items()}
-        full |= {k: default for k, default in _DEFAULTS.items() if full[k] is None}
-        for key, entry in SCALAR.items():
-            if not isinstance(full[key], Mapping):
-                full[key] = {entry: full[key]}
+        """Return the configuration that a mapping describes; the model is not checked yet."""
+        refuse_unknown("a configuration", [k for k in tree if k not in _HEADER], _DEFAULTS, "")
+        full = _complete(tree)
         init, logger = full["init"], None if full["logger"] == "none" else full["logger"]
         if init is not None and not isinstance(init, str):
             raise ConfigError(f"init must be the folder of a run, or null, got {brief(init)}")
@@ -106,7 +73,6 @@ class Configuration:
             raise ConfigError(f"logger must be null or {' or '.join(LOGGERS)}, got {brief(logger)}")
         if not isinstance(full["model"], Mapping):
             raise ConfigError(f"model must be a mapping with a class, got {brief(full['model'])}")
-        schedule = full["lr_schedule"]
         data, fit = section("data", full["data"]), section("fit", full["fit"])
         for path, seed in (("data.seed", data.seed), ("fit.seed", fit.seed)):
             if not 0 <= seed < 2**32:
@@ -116,12 +82,13 @@ class Configuration:
                 f"data.validation must be a fraction of the training data, such as 0.1, or 0 for "
                 f"none, got {brief(data.validation)}"
             )
+        classes: dict[str, Any] = {
+            key: None if full[key] is None else Named.of(key, full[key]) for key in KINDS
+        }
         return cls(
             model=dict(full["model"]),
             data=data,
-            estimator=Named.of("estimator", full["estimator"]),
-            optimizer=Named.of("optimizer", full["optimizer"]),
-            lr_schedule=None if schedule is None else Named.of("lr_schedule", schedule),
+            **classes,
             fit=fit,
             devices=section("devices", full["devices"]),
             init=init,
@@ -129,24 +96,13 @@ class Configuration:
         )
 
     def resolved(self, data: Dataset) -> Configuration:
-        """Return the same with all arguments of the model, and sizes and classes of the data.
-
-        Raises:
-            ConfigError: if the model is wrong.
-        """
+        """Return the same with all arguments of the model, and sizes and classes of the data."""
         classes = None if data.classes is None else list(data.classes)
-        return replace(
-            self,
-            model=resolve(self.model, data=data),
-            data=replace(self.data, classes=classes),
-        )
+        data_spec = replace(self.data, classes=classes)
+        return replace(self, model=resolve(self.model, data=data), data=data_spec)
 
     def steps(self, number: int) -> int:
-        """Return the number of steps, given the number of data.
-
-        Raises:
-            UsageError: unless either steps or epochs are given.
-        """
+        """Return the number of steps, given the number of data."""
         steps, epochs = self.fit.steps, self.fit.epochs
         if (steps is None) == (epochs is None):
             raise UsageError("give either --steps or --epochs: how long to train")
@@ -155,11 +111,7 @@ class Configuration:
         return (epochs or 0) * ceil(number / max(1, self.fit.batch_size or 1))
 
     def in_steps(self, total: int) -> Configuration:
-        """Return the same with every length in steps, given their total.
-
-        Raises:
-            ConfigError: if a length is invalid.
-        """
+        """Return the same with every length in steps, given their total."""
         lengths = {
             entry.name: min(getattr(FitSpec, entry.name), max(1, ceil(total / 10)))
             if (given := getattr(self.fit, entry.name)) is None
@@ -167,48 +119,33 @@ class Configuration:
             for entry in entries("fit")
             if entry.length
         }
+        particles = self.fit.num_particles
         fit = replace(
             self.fit,
             beta=beta_in_steps(self.fit.beta, total),
-            num_particles=particles_in_steps(self.fit.num_particles, total),
+            num_particles=in_steps(particles, total, "fit.num_particles", "milestones"),
             **lengths,
         )
         return replace(
-            self,
-            fit=fit,
-            lr_schedule=self.lr_schedule and self.lr_schedule.in_steps(total),
+            self, fit=fit, lr_schedule=self.lr_schedule and self.lr_schedule.in_steps(total)
         )
 
     def mapping(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {
-            "format": FORMAT,
-            "ppl_vae": __version__,
-            "model": self.model,
-            "data": _mapping("data", self.data),
-            "estimator": self.estimator.mapping(),
-            "optimizer": self.optimizer.mapping(),
-            "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.mapping(),
-            "fit": _mapping("fit", self.fit),
-            "devices": _mapping("devices", self.devices),
-            "init": self.init,
-            "logger": self.logger,
-        }
+        found: dict[str, Any] = {"format": FORMAT, "ppl_vae": __version__}
+        for key in _DEFAULTS:
+            value = getattr(self, key)
+            if key in SECTIONS:
+                value = {e.name: plain(getattr(value, e.name)) for e in entries(key)}
+            found[key] = value.mapping() if isinstance(value, Named) else value
+        return found
 
     def text(self) -> str:
         """Return it as YAML."""
         return dumped(self.mapping())
 
-    def write(self, folder: Path) -> None:
-        """Write it into a folder, atomically."""
-        write_file(folder / FILE, self.text())
-
     def check_resumes(self, before: Configuration, folder: Path) -> None:
-        """Raise an error unless this resumes the training in a folder.
-
-        Raises:
-            UsageError: if an entry differs that determines the result.
-        """
+        """Raise an error if an entry differs that determines the result of a run to resume."""
         was, now = _leaves(before.mapping()), _leaves(self.mapping())
         for path in dict.fromkeys([*now, *was]):
             if path in _HEADER or any(f"{path}.".startswith(f"{m}.") for m in _MAY_CHANGE):
@@ -233,13 +170,9 @@ def written(
         flags: what was typed.
         before: of the training that is resumed: entries that may change are kept from there,
             unless typed.
-
-    Raises:
-        UsageError: if there is no such configuration.
-        ConfigError: if it cannot be read.
     """
-    tree = {k: v for k, v in _read(_SHIPPED if given is None else given).items() if v is not None}
-    tree = {**deepcopy(_DEFAULTS), **tree}
+    tree = _read(_SHIPPED if given is None else given)
+    tree |= _complete(tree)
     if before is not None:
         _keep(tree, before.mapping())
     apply(tree, flags)
@@ -250,27 +183,24 @@ def written(
     return tree
 
 
-def section(name: str, given: object) -> Any:
-    """Return the section of a configuration that a mapping describes.
+def _complete(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all sections of a configuration, the default where one is missing or null."""
+    given = {key: value for key, value in tree.items() if value is not None}
+    full = {key: given.get(key, deepcopy(default)) for key, default in _DEFAULTS.items()}
+    for key in SECTIONS:
+        if key in SHORT and not isinstance(full[key], Mapping):  # data: mnist
+            full[key] = {SHORT[key].partition(".")[2]: full[key]}
+    return full
 
-    Raises:
-        ConfigError: if it is not a mapping, or an entry is unknown or of another type.
-    """
+
+def section(name: str, given: object) -> Any:
+    """Return the section of a configuration that a mapping describes."""
     if not isinstance(given, Mapping):
         raise ConfigError(f"{name} must be a mapping, got {brief(given)}")
-    known = {entry.name: entry for entry in entries(name)}
-    values = {key: entry.default for key, entry in known.items()}
-    for key, value in given.items():
-        if key not in known:
-            raise ConfigError(f"{name}.{key}: no such entry; {suggestion(str(key), known)}")
-        entry = known[key]
-        values[key] = convert(Argument(key, "value", entry.hint, entry.default), value, entry.path)
-    return SECTIONS[name](**values)
-
-
-def _mapping(name: str, section: Section) -> dict[str, Any]:
-    """Return the entries of a section as plain data."""
-    return {entry.name: plain(getattr(section, entry.name)) for entry in entries(name)}
+    known = {e.name: Argument(e.name, "value", e.hint, e.default) for e in entries(name)}
+    refuse_unknown(name, given, known, name)
+    converted = {k: convert(a, given.get(k, a.default), f"{name}.{k}") for k, a in known.items()}
+    return SECTIONS[name](**converted)
 
 
 def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -280,21 +210,14 @@ def _keep(tree: dict[str, Any], before: Mapping[str, Any]) -> None:
         if not entry:
             tree[section] = before[section]
         else:
-            if not isinstance(tree[section], dict):  # data: mnist
-                tree[section] = {SCALAR.get(section, ""): tree[section]}
             tree[section][entry] = before[section][entry]
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return the mapping in a file.
-
-    Raises:
-        ConfigError: if there is none, or that of a model alone.
-        NewerFormatError: if a newer version wrote it.
-    """
-    tree = config_files.read_file(file)
+    """Return the mapping in a file."""
+    tree = read_file(file)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file} must hold a mapping with the sections {', '.join(_KEYS)}")
+        raise ConfigError(f"{file} must hold a mapping with the sections {', '.join(_DEFAULTS)}")
     if "class" in tree:
         raise ConfigError(f"{file} is the configuration of a model; put it under the key 'model'")
     if "format" in tree:

@@ -18,24 +18,14 @@ from ppl_vae.spec import DataSpec, FitSpec, entries
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation data.
-
-    Args:
-        train: training data.
-        validation: validation data, or None.
-    """
+    """Training data, and validation data if any."""
 
     train: Dataset
     validation: Dataset | None
 
 
 def loaded(settings: DataSpec, split: str) -> Dataset:
-    """Return the training or the test data, binarised if the settings say so.
-
-    Raises:
-        OSError: if they are missing.
-        ValueError: if they cannot be read.
-    """
+    """Return the training or the test data, binarised if the settings say so."""
     of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
     dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
     if settings.binarise == "static":
@@ -62,12 +52,7 @@ def for_training(
     fit: FitSpec,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return the arguments ``data``, ``batch_size`` and ``validation`` of ``fit``.
-
-    Raises:
-        UsageError: if noise is to be added under a likelihood that is not a density.
-        ValueError: if the data cannot be binarised.
-    """
+    """Return the arguments ``data``, ``batch_size`` and ``validation`` of ``fit``."""
     train, transform = prepare(pair, split.train)
     validation = split.validation
     noisy = settings.dequantise
@@ -122,11 +107,7 @@ def check_labels(data: Dataset, settings: DataSpec) -> None:
 
 
 def shown(train: Dataset, settings: DataSpec) -> Tensor | None:
-    """Return the items whose label a semi-supervised pair sees; None for a single stream.
-
-    Raises:
-        UsageError: if the number is not a multiple of the number of classes.
-    """
+    """Return the items whose label a semi-supervised pair sees; None for a single stream."""
     labels, known = settings.labels, train.labelled
     if labels is None:
         return None if known.all() or not known.any() else known.nonzero().flatten()

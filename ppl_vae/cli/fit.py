@@ -13,24 +13,14 @@ import pyro
 from torch import Tensor
 
 from ppl_vae import io
-from ppl_vae.cli import schedules
+from ppl_vae.cli import datasets, schedules
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
-from ppl_vae.cli.datasets import (
-    Split,
-    check_all_labelled,
-    check_labels,
-    for_training,
-    held_out,
-    labels_in_words,
-    loaded,
-    shown,
-)
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.errors import reason
-from ppl_vae.io.atomic import clear_leftovers
+from ppl_vae.io.atomic import clear_leftovers, write_file
 from ppl_vae.io.config import ConfigError, from_config
 from ppl_vae.io.errors import brief
 from ppl_vae.io.format import BUILD_BYTES
@@ -45,22 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """A training to run: what was typed, read and checked before anything is written.
-
-    Args:
-        configuration: of the training.
-        split: the data.
-        labelled: the training data whose label a semi-supervised pair is shown; None for all data
-            in one stream.
-        arguments: of :func:`ppl_vae.training.fit`, but for the data and the run.
-        folder: of the run.
-        resume: go on with the run in the folder.
-    """
+    """A training to run: what was typed, read and checked before anything is written."""
 
     configuration: Configuration
-    split: Split
+    split: datasets.Split
     labelled: Tensor | None
+    """The training data whose label a semi-supervised pair is shown; None for one stream."""
     arguments: dict[str, Any]
+    """Of :func:`ppl_vae.training.fit`, but for the data and the run."""
     folder: Path
     resume: bool
 
@@ -72,13 +54,13 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
         show(plan.configuration.text().rstrip("\n"))
         return SUCCESS
     if _may_be_first():
-        check_folder(plan)
+        _check_folder(plan)
         if plan.labelled is not None:
-            say(labels_in_words(plan.split.train, plan.labelled))
+            say(datasets.labels_in_words(plan.split.train, plan.labelled))
     from ppl_vae import training  # not above: slow to import
 
     written = _Written(plan)
-    fabric = made_fabric(plan, written)
+    fabric = _fabric(plan, written)
     fabric.launch()
     try:
         fitted = _train(plan, fabric, written, not typed.quiet)
@@ -106,31 +88,22 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
 
 
 def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
-    """Return the training that was typed.
-
-    Raises:
-        UsageError: if there is no such configuration, or its entries contradict each other.
-        ConfigError: if an entry is wrong.
-        ValueError: if the data are incompatible.
-        OSError: if the data are not there.
-    """
+    """Return the training that was typed."""
     given = typed.configuration
     configuration = Configuration.of(written(given, flags))
     folder = _folder(typed, configuration)
     before = _before(typed, folder)
     if before is not None:
         configuration = Configuration.of(written(given, flags, before))
-    data = loaded(configuration.data, "train")
+    data = datasets.loaded(configuration.data, "train")
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
-    if partly and not said and _is_shipped(given):
+    is_shipped = given is None or not Path(given).expanduser().exists()
+    if partly and not said and is_shipped:
         # The data determine which labels are known, not a shipped configuration.
         configuration = replace(configuration, data=replace(configuration.data, labels=None))
-    check_labels(data, configuration.data)
-    try:
-        configuration = configuration.resolved(data)
-    except ConfigError as error:
-        raise ConfigError(_with_flag(str(error))) from error
+    datasets.check_labels(data, configuration.data)
+    configuration = configuration.resolved(data)
     semi_supervised = "classifier" in configuration.model
     if configuration.data.labels is not None and not semi_supervised:
         raise UsageError(
@@ -138,19 +111,17 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
             f"{configuration.model['class']}; leave it out, or try ppl-vae fit ssvae"
         )
     if configuration.model["class"] == "ConditionalVAE" and data.labels is not None:
-        check_all_labelled(data, "ConditionalVAE")
+        datasets.check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
-        raise UsageError(
-            "fit.stopping needs data to validate on; give data.validation, such as 0.1"
-        )
-    split = held_out(data, configuration.data)
+        raise UsageError("fit.stopping needs data to validate on, such as data.validation 0.1")
+    split = datasets.held_out(data, configuration.data)
     steps = configuration.steps(len(split.train))
     if before is not None:  # whose lengths are of the training as it was begun
         steps = before.steps(len(split.train))
     ready = configuration.in_steps(steps)
     if configuration.init is not None and before is None:
         pair_in(configuration.init)
-    labelled = shown(split.train, configuration.data) if semi_supervised else None
+    labelled = datasets.shown(split.train, configuration.data) if semi_supervised else None
     return Plan(
         # What is printed is for a training of any length.
         configuration=configuration if typed.print_config else ready,
@@ -163,11 +134,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
 
 
 def _arguments(configuration: Configuration) -> dict[str, Any]:
-    """Return the arguments of ``fit`` that a configuration gives.
-
-    Raises:
-        ConfigError: if there is no such estimator or schedule, or it refuses its arguments.
-    """
+    """Return the arguments of ``fit`` that a configuration gives."""
     given, schedule = configuration.fit, configuration.lr_schedule
     return {
         **{entry.name: getattr(given, entry.name) for entry in entries("fit")},
@@ -181,11 +148,7 @@ def _arguments(configuration: Configuration) -> dict[str, Any]:
 
 
 def _folder(typed: Any, configuration: Configuration) -> Path:
-    """Return the folder of the run.
-
-    Raises:
-        UsageError: if a run is given without --resume or --out.
-    """
+    """Return the folder of the run."""
     given = typed.configuration
     here = Path(given) if given is not None and (Path(given) / FILE).is_file() else None
     if typed.out is not None:
@@ -203,12 +166,7 @@ def _folder(typed: Any, configuration: Configuration) -> Path:
 
 
 def _before(typed: Any, folder: Path) -> Configuration | None:
-    """Return the configuration of the run that is resumed, if any.
-
-    Raises:
-        UnsafeError: if there is a link in its folder.
-        UsageError: if there is none in the folder.
-    """
+    """Return the configuration of the run that is resumed, if any."""
     if not typed.resume:
         return None
     from ppl_vae.training.checkpoints import Checkpoints  # not above: slow to import
@@ -222,28 +180,19 @@ def _before(typed: Any, folder: Path) -> Configuration | None:
     return Run(folder).configuration
 
 
-def check_folder(plan: Plan) -> None:
-    """Raise an error if there is a run already, or one with other settings to resume.
-
-    Raises:
-        UsageError: likewise.
-    """
+def _check_folder(plan: Plan) -> None:
+    """Raise an error if there is a run already, or one with other settings to resume."""
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
-            f"there is a run in {plan.folder}; go on with it, {resume(plan.folder)}, or give "
-            f"another --out"
+            f"there is a run in {plan.folder}: {resume(plan.folder)}, or give another --out"
         )
     if plan.resume and there:
         plan.configuration.check_resumes(Run(plan.folder).configuration, plan.folder)
 
 
 class _Written:
-    """Writes the configuration and the trained pair, as callbacks of a training.
-
-    Args:
-        plan: whose folder.
-    """
+    """Writes the configuration and the trained pair, as callbacks of a training."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -257,7 +206,7 @@ class _Written:
         if _may_be_first():
             show(self.summary)
             clear_leftovers(self._plan.folder)
-            self._plan.configuration.write(self._plan.folder)
+            write_file(self._plan.folder / FILE, self._plan.configuration.text())
 
     def on_run_close(self) -> None:
         """Write the trained pair."""
@@ -265,13 +214,9 @@ class _Written:
             io.save(self.pair, self._plan.folder / MODEL)
 
 
-def made_fabric(plan: Plan, written: object = None) -> Fabric:
-    """Return Fabric with the devices and the logger of a configuration.
-
-    Raises:
-        ConfigError: if Fabric refuses them, or the logger's package is missing.
-    """
-    from lightning_fabric import Fabric
+def _fabric(plan: Plan, written: _Written) -> Fabric:
+    """Return Fabric with the devices and the logger of a configuration."""
+    from lightning_fabric import Fabric, loggers
 
     settings = plan.configuration.devices
     devices: Any = settings.devices
@@ -288,40 +233,31 @@ def made_fabric(plan: Plan, written: object = None) -> Fabric:
         raise ConfigError(
             f"devices.accelerator: torch has no {settings.accelerator} here; give cpu or auto"
         )
-    if devices != "auto" and not (devices if isinstance(devices, list) else _is_count(devices)):
+    some = devices > 0 or devices == -1 if isinstance(devices, int) else isinstance(devices, list)
+    if devices != "auto" and not (some and devices):
         raise ConfigError(
-            f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
-            f"{brief(devices)}"
+            f"devices.devices must be how many, which ([0, 2]), or auto, got {brief(devices)}"
         )
+    name = plan.configuration.logger
     try:
+        make = {"tensorboard": loggers.TensorBoardLogger, "csv": loggers.CSVLogger}
+        logger = None if name is None else make[name](root_dir=plan.folder, name=name)
         return Fabric(
             accelerator=settings.accelerator,
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
             precision=settings.precision,
-            loggers=_logger(plan),
+            loggers=logger,
             callbacks=written,
         )
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"logger: {plan.configuration.logger} needs a package that is not installed: pip "
-            f"install {plan.configuration.logger}"
-        ) from error
+        raise ConfigError(f"logger: {name} is not installed: pip install {name}") from error
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"devices: {brief(devices)} with accelerator {settings.accelerator} and strategy "
             f"{brief(strategy)} are not available: {reason(error)}"
         ) from error
-
-
-def _is_count(devices: object) -> bool:
-    return isinstance(devices, int) and (devices > 0 or devices == -1)
-
-
-def _is_shipped(given: str | None) -> bool:
-    """Tell whether a configuration is one that comes with the package."""
-    return given is None or not Path(given).expanduser().exists()
 
 
 def _may_be_first() -> bool:
@@ -341,7 +277,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
     written.pair = pair = from_config(
         configuration.model, data=plan.split.train, max_bytes=BUILD_BYTES
     )
-    given = for_training(
+    given = datasets.for_training(
         pair, plan.split, plan.labelled, configuration.data, settings, fabric.device
     )
     written.summary = data_summary(pair, given["data"], given["validation"])
@@ -360,11 +296,7 @@ def _train(plan: Plan, fabric: Fabric, written: _Written, progress: bool) -> Fit
 
 
 def _initialise(pair: Pair, init: str, tells: bool) -> None:
-    """Load the weights of another pair, and report which.
-
-    Raises:
-        StorageError: if there are none, or none that matches.
-    """
+    """Load the weights of another pair, and report which."""
     found = io.load_matching(pair, pair_in(init))
     if tells:
         rest = [("new", found.new), ("not used", found.left)]
@@ -377,33 +309,15 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more}"
 
 
-def _logger(plan: Plan) -> Any:
-    name = plan.configuration.logger
-    if name is None:
-        return None
-    from lightning_fabric import loggers
-
-    make = loggers.TensorBoardLogger if name == "tensorboard" else loggers.CSVLogger
-    return make(root_dir=plan.folder, name=name)
-
-
 def _summary(plan: Plan, fitted: FitResult) -> str:
     lines = [f"{fitted.steps} steps" + (", stopped early" if fitted.stopped == "patience" else "")]
     if len(fitted.history.get("loss", ())):
         lines.append(f"training loss   {fitted.history['loss'][-1]:.2f} nats per datum")
     if len(fitted.validation.get("loss", ())):
-        row = -1
-        if (
-            plan.configuration.fit.stopping is not None and fitted.best_step is not None
-        ):  # whose weights are left
+        row, stopping = -1, plan.configuration.fit.stopping
+        if stopping is not None and fitted.best_step is not None:  # whose weights are left
             row = fitted.validation["step"].tolist().index(fitted.best_step)
         loss, error = (fitted.validation[k][row] for k in ("loss", "standard_error"))
         lines.append(f"validation loss {loss:.2f} ± {error:.2f} nats per datum")
     lines += [f"run: {plan.folder}", f"next: {program()} evaluate {plan.folder}"]
     return "\n".join(lines)
-
-
-def _with_flag(message: str) -> str:
-    """Return an error of the model with the flag that fixes it."""
-    path, missing, _ = message.partition(" is missing: ")
-    return f"{message}; on the command line --{path}" if missing and " " not in path else message

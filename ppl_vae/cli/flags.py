@@ -1,7 +1,7 @@
 """Flags that are entries of a configuration: read from the words typed, and put in their places.
 
-argparse reads the flags of a command's own. It cannot read these, as a part of a model may have any
-arguments: ``--model.prior.components 100``.
+argparse cannot read these, as a part of a model may have any arguments:
+``--model.prior.components 100``.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import Any
 
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.output import say
-from ppl_vae.spec import ENTRIES, SECTIONS
+from ppl_vae.spec import ENTRIES
 
 PLACES = ("model", "data", "estimator", "optimizer", "lr_schedule", "fit", "devices")
 """The sections that have entries."""
 
 SWAPS = {
-    "prior": "model.prior.class",
-    "posterior": "model.posterior.class",
-    "likelihood": "model.likelihood.class",
-    "estimator": "estimator.class",
-    "optimizer": "optimizer.class",
-    "lr_schedule": "lr_schedule.class",
+    **{part: f"model.{part}.class" for part in ("prior", "posterior", "likelihood")},
+    **{section: f"{section}.class" for section in ("estimator", "optimizer", "lr_schedule")},
 }
 """The flags that name a class, and the entry of each."""
 
@@ -37,9 +33,6 @@ SHORT = {
     "logger": "logger",
 }
 """The short flags, and the entry of each."""
-
-SCALAR = {section: SHORT[section].partition(".")[2] for section in SECTIONS if section in SHORT}
-"""Of the sections that may be written as one value, ``data: mnist``, the entry that it is."""
 
 _COMMON = (
     *("model.latent_dim", "model.prior.components", "model.prior.pseudo_inputs"),
@@ -63,13 +56,7 @@ _OLD = re.compile(r"--optimiser\b")
 
 @dataclass(frozen=True)
 class Flag:
-    """An entry of a configuration, as typed.
-
-    Args:
-        typed: the flag, such as ``--steps``.
-        path: the keys that lead to the entry, such as ``["fit", "steps"]``.
-        text: the value.
-    """
+    """An entry of a configuration, as typed: ``--steps``, ``["fit", "steps"]`` and the value."""
 
     typed: str
     path: list[str]
@@ -77,21 +64,17 @@ class Flag:
 
 
 def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[list[str], list[Flag]]:
-    """Return the words without the entries of a configuration, and these.
+    """Return the words after a command without the entries of a configuration, and these.
 
-    Hyphens and underscores are the same: ``--lr_schedule`` is ``--lr-schedule``.
-
-    Args:
-        words: after the name of the command.
-        own: the command's own flags, as argparse spells them.
-        command: its name; only ``fit`` has a configuration.
-
-    Raises:
-        UsageError: if a flag is unknown, or has no value.
+    ``own`` has the flags that argparse knows. Hyphens and underscores are the same:
+    ``--lr_schedule`` is ``--lr-schedule``.
     """
     rest: list[str] = []
     found: list[Flag] = []
-    todo = _with_current_names(words) if command == "fit" else list(words)
+    todo = list(words)
+    if command == "fit":  # the only one with a configuration; argparse has its entries for --help
+        own = [flag for flag in own if entry_of(flag) is None]
+        todo = _with_current_names(words)
     spelled = {hyphens(flag): flag for flag in own}
     while todo:
         word = todo.pop(0)
@@ -124,13 +107,10 @@ def apply(tree: dict[str, Any], flags: Sequence[Flag]) -> None:
     """Set the entries that were typed, in place; names of classes first.
 
     Another class keeps none of the arguments of the one before.
-
-    Raises:
-        ConfigError: if a path leads through a value without entries.
     """
     for flag in sorted(flags, key=lambda flag: flag.path[-1] != "class"):
         node, key = _node(tree, flag.path), flag.path[-1]
-        value = value_of(flag)
+        value = _value_of(flag)
         if isinstance(node, list):
             node[_index(node, key, flag.path)] = value
         elif key == "class" and flag.path != ["model", "class"]:
@@ -141,7 +121,7 @@ def apply(tree: dict[str, Any], flags: Sequence[Flag]) -> None:
             node[key] = value
 
 
-def value_of(flag: Flag) -> Any:
+def _value_of(flag: Flag) -> Any:
     """Return the value that was typed; a file's name is a string, whatever YAML makes of it."""
     path = ".".join(flag.path)
     is_string = path == "init" or (path in ENTRIES and ENTRIES[path].is_only(str))
@@ -168,15 +148,19 @@ def parsed_value(text: str) -> Any:
 def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> str:
     """Return a message with the flags that were typed in place of entries and of arguments.
 
-    Args:
-        text: the message.
-        flags: those that were typed.
-        arguments: the flag of each argument in Python.
+    ``arguments`` has the flag of each argument in Python.
     """
+
+    def with_value(match: re.Match[str]) -> str:
+        value = match[2] or match[3] or match[4] or ""
+        if match[5]:
+            value = f"[{match[5].replace(' ', '')}]"
+        return arguments[match[1]] if value in ("", "True") else f"{arguments[match[1]]} {value}"
+
     names = "|".join(map(re.escape, arguments))
     text = re.sub(
         rf"(?<![\w.\"'-])({names})=(?:\"(\w+)\"|'(\w+)'|(-?\w+(?:\.\w+)?)|\(([\w, ]+)\))?",
-        lambda m: _with_value(arguments[m[1]], m[2] or m[3] or m[4] or _as_list(m[5] or "")),
+        with_value,
         text,
     )
     text = re.sub(
@@ -193,14 +177,11 @@ def in_flags(text: str, flags: Sequence[Flag], arguments: Mapping[str, str]) -> 
 
 def nearest(typed: str, known: Collection[str]) -> str:
     """Return the flag that is most similar to what was typed."""
-    came = hyphens(typed)[:100]
-
-    def similarity(flag: str) -> float:
-        whole = hyphens(flag)
-        end = 0.0 if "." in came else 0.99 * _ratio(came, whole.rpartition(".")[2])
-        return max(_ratio(came, whole), end)
-
-    return max(known, key=similarity)
+    came = hyphens(typed)[:100].lower()
+    flags = {hyphens(flag).lower(): flag for flag in known}
+    if "." not in came:  # the last part of a path, too; of the first flag that ends in it
+        flags = {name.rpartition(".")[2]: flags[name] for name in reversed(flags)} | flags
+    return flags[get_close_matches(came, flags, n=1, cutoff=0)[0]]
 
 
 def _with_current_names(words: Sequence[str]) -> list[str]:
@@ -247,8 +228,7 @@ def _unknown(typed: str, path: str | None, own: Collection[str], command: str) -
 
 def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
     """Return the mapping or list that holds the last key of a path; made if it is missing."""
-    from ppl_vae.io.config import ConfigError  # not above: slow to import
-    from ppl_vae.io.errors import brief
+    from ppl_vae.io.errors import ConfigError, brief  # not above: slow to import
 
     node: Any = tree
     for depth, key in enumerate(path[:-1]):
@@ -257,38 +237,21 @@ def _node(tree: dict[str, Any], path: Sequence[str]) -> Any:
         if child is None:
             child = {}
         elif not isinstance(child, (dict, list)):
-            entry = SCALAR.get(key, "class") if depth == 0 else "class"
-            if not isinstance(child, str) and entry == "class":
-                raise ConfigError(
-                    f"{'.'.join(path)}: {'.'.join(path[: depth + 1])} is {brief(child)}, which has "
-                    f"no entries"
-                )
-            child = {entry: child}
+            if not isinstance(child, str):
+                above = ".".join(path[: depth + 1])
+                raise ConfigError(f"{'.'.join(path)}: {above} is {brief(child)}, without entries")
+            child = {"class": child}
         node[at] = child
         node = child
     return node
 
 
 def _index(node: list[Any], key: str, path: Sequence[str]) -> int:
-    from ppl_vae.io.config import ConfigError  # not above: slow to import
+    from ppl_vae.io.errors import ConfigError  # not above: slow to import
 
     if key.isdecimal() and int(key) < len(node):
         return int(key)
-    raise ConfigError(
-        f"{'.'.join(path)}: {key!r} must be an index below {len(node)}, the length of the list"
-    )
-
-
-def _as_list(text: str) -> str:
-    return f"[{text.replace(' ', '')}]" if text else ""
-
-
-def _with_value(flag: str, value: str) -> str:
-    return flag if value in ("", "True") else f"{flag} {value}"
-
-
-def _ratio(one: str, other: str) -> float:
-    return SequenceMatcher(None, one.lower(), other.lower()).ratio()
+    raise ConfigError(f"{'.'.join(path)}: {key!r} must be an index below {len(node)}")
 
 
 def hyphens(flag: str) -> str:

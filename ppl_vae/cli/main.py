@@ -8,10 +8,10 @@ import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import Any
 
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
-from ppl_vae.cli.flags import Flag, entry_of, hyphens, in_flags, nearest, split
+from ppl_vae.cli.flags import Flag, hyphens, in_flags, nearest, split
 from ppl_vae.cli.output import forget, open_streams, replace_unencodable, say
 from ppl_vae.cli.parser import ALIASES, parsers, print_completion
 from ppl_vae.errors import LONGEST, reason
@@ -51,7 +51,11 @@ def _main(words: list[str], *, whole_process: bool) -> int:
         name, typed, flags = _parsed(words)
         arguments = _arguments(name, typed)
         if whole_process:
-            _prepare()
+            import torch  # not above: slow to import
+
+            # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
+            # vanishing probability make them; this must come before the first parallel operation.
+            torch.set_flush_denormal(True)
         return _run(name, typed, flags)
     except SystemExit as finished:  # --help and --version
         return finished.code if isinstance(finished.code, int) else SUCCESS
@@ -72,12 +76,7 @@ def _main(words: list[str], *, whole_process: bool) -> int:
 
 
 def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
-    """Return the command, its options, and the entries of a configuration.
-
-    Raises:
-        UsageError: if the command line is wrong.
-        SystemExit: after a page of help, the version or a shell's completion.
-    """
+    """Return the command, its options, and the entries of a configuration."""
     top, commands = parsers()
     if not words:
         top.print_help()
@@ -90,32 +89,22 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
             name, equals, value = command.partition("=")
             if hyphens(name) not in known:
                 raise UsageError(
-                    f"{name} comes after a command, as in ppl-vae fit {name}; ppl-vae --help lists "
-                    f"the commands"
+                    f"{name} comes after a command, as in ppl-vae fit {name}; see ppl-vae --help"
                 )
             # --help and --version exit here.
             typed = top.parse_args([f"{known[hyphens(name)]}{equals}{value}", *rest])
             print_completion(top, typed.print_completion)
             raise SystemExit(0)
         raise UsageError(
-            f"there is no command {command!r}; did you mean {nearest(command, commands)}? There "
-            f"are {', '.join(commands)}"
+            f"there is no command {command!r}; did you mean {nearest(command, commands)}? "
+            f"Accepted: {', '.join(commands)}"
         )
-    one = commands[command]
-    own = [flag for flag in one.flags if command != "fit" or entry_of(flag) is None]
-    rest, entries = split(rest, own, command)
-    flags, more = one.parse_known_args(rest)
+    parser = commands[command]
+    rest, entries = split(rest, parser.flags, command)
+    typed, more = parser.parse_known_args(rest)
     if more:
-        raise UsageError(f"{more[0]!r} is unexpected; {one.format_usage().strip()}")
-    return command, flags, entries
-
-
-def _prepare() -> None:
-    import torch  # not above: slow to import
-
-    # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
-    # vanishing probability make them; this must come before the first parallel operation.
-    torch.set_flush_denormal(True)
+        raise UsageError(f"{more[0]!r} is unexpected; {parser.format_usage().strip()}")
+    return command, typed, entries
 
 
 def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
@@ -124,17 +113,13 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import fit
 
         return fit.run(typed, flags)
-    if name == "evaluate":
-        from ppl_vae.cli import evaluate
+    if name in ("sample", "reconstruct"):
+        from ppl_vae.cli import sample
 
-        return evaluate.run(typed)
-    if name == "report":
-        from ppl_vae.cli import report
+        return sample.sample(typed) if name == "sample" else sample.reconstruct(typed)
+    from ppl_vae.cli import report
 
-        return report.run(typed)
-    from ppl_vae.cli import sample
-
-    return sample.sample(typed) if name == "sample" else sample.reconstruct(typed)
+    return report.evaluate(typed) if name == "evaluate" else report.run(typed)
 
 
 def _code(error: Exception) -> int | None:
@@ -170,13 +155,6 @@ def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     return {**flags, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):  # others are for developers
         say(f"warning: {message}")

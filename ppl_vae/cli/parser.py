@@ -12,6 +12,7 @@ from argparse import (
     RawDescriptionHelpFormatter,
 )
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
@@ -21,11 +22,6 @@ from ppl_vae.cli.output import show
 from ppl_vae.spec import ARGUMENTS, SECTIONS, entries
 from ppl_vae.version import __version__
 
-_TITLES = {
-    "data": "data (section data of a configuration)",
-    "fit": "training (section fit)",
-    "devices": "devices (section devices)",
-}
 COMMANDS = {
     "fit": "train a pair; resume or repeat a run",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
@@ -51,11 +47,7 @@ class Parser(ArgumentParser):
     """Raises UsageError where argparse prints the usage and exits."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise an error in our words.
-
-        Raises:
-            UsageError: always.
-        """
+        """Raise a UsageError in our words."""
         usage = self.format_usage().strip()
         if lacking := re.fullmatch(r"the following arguments are required: (.*)", message):
             raise UsageError(f"{lacking[1]} is missing; {usage}")
@@ -101,14 +93,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    made: dict[str, Callable[[Any], Parser]] = {
-        "fit": _fit,
-        "evaluate": _evaluate,
-        "report": _report,
-        "sample": _sample,
-        "reconstruct": _reconstruct,
-    }
-    return top, {name: make(commands) for name, make in made.items()}
+    makers = (_fit, _evaluate, _report, _sample, _reconstruct)
+    return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
 def print_completion(top: Parser, shell: str) -> None:
@@ -132,6 +118,8 @@ def _parser(commands: Any, name: str, words: str, description: str, *examples: s
         allow_abbrev=False,
     )
     _version(made)
+    if words == "RUN":
+        made.add_argument("run", metavar="RUN", help="the folder of a run")
     return made
 
 
@@ -178,7 +166,7 @@ def _fit(commands: Any) -> Parser:
         choices=[*class_names.LOGGERS, "none"],
         help="log the history to TensorBoard, or as CSV",
     )
-    _common(group)
+    _quiet(group)
     group = made.add_argument_group(
         "parts, by name",
         "Widths are inferred; other arguments of a part are flags with its path, such as\n"
@@ -195,7 +183,7 @@ def _fit(commands: Any) -> Parser:
     _entry(group, "model.latent_dim", "N", "dimensions of z")
     _entry(group, "optimizer.lr", "X", f"learning rate [{ARGUMENTS['optimizer'].default['lr']}]")
     for section in SECTIONS:
-        group = made.add_argument_group(_TITLES[section])
+        group = made.add_argument_group(f"section {section} of a configuration")
         for e in entries(section):
             choices = get_args(e.hint) if get_origin(e.hint) is Literal else None
             help = e.help if e.default is None else f"{e.help} [{str(e.default).lower()}]"
@@ -242,7 +230,6 @@ def _evaluate(commands: Any) -> Parser:
         "labels. Prints a table and writes evaluation.json into the run folder.",
         "ppl-vae evaluate runs/gmvae --num-samples 5000 --num-data 1000",
     )
-    made.add_argument("run", metavar="RUN", help="the folder of a run")
     _costs(made)
     return made
 
@@ -273,10 +260,8 @@ def _sample(commands: Any) -> Parser:
         "ppl-vae sample runs/gmvae -n 64",
         "ppl-vae sample runs/gmvae --draw --out x.npy",
     )
-    made.add_argument("run", metavar="RUN", help="the folder of a run")
-    made.add_argument("-n", "--number", type=_integer(1), default=64, metavar="N", help="how many")
     made.add_argument("--draw", action="store_true", help="draw x from p(x|z), not its mean")
-    _output(made, "samples.png or samples.csv")
+    _output(made, "samples", 64)
     return made
 
 
@@ -289,9 +274,7 @@ def _reconstruct(commands: Any) -> Parser:
         "other than images, the values.",
         "ppl-vae reconstruct runs/gmvae -n 50",
     )
-    made.add_argument("run", metavar="RUN", help="the folder of a run")
-    made.add_argument("-n", "--number", type=_integer(1), default=50, metavar="N", help="how many")
-    _output(made, "reconstructions.png or reconstructions.csv")
+    _output(made, "reconstructions", 50)
     return made
 
 
@@ -303,38 +286,35 @@ class _AsTyped(Action):
         setattr(namespace, f"{self.dest}_flag", flag)
 
 
-def _output(made: Parser, name: str) -> None:
+def _output(made: Parser, name: str, number: int) -> None:
+    count = _integer(1)
+    made.add_argument("-n", "--number", type=count, default=number, metavar="N", help="how many")
     made.add_argument(
         "--out",
         "--file",
         dest="file",
         action=_AsTyped,
         metavar="FILE",
-        help=f".png, .pdf or .svg for a picture, .csv or .npy for values; {name} in the run",
+        help=f".png, .pdf or .svg for a picture, .csv or .npy for values; {name}.png or "
+        f"{name}.csv in the run",
     )
-    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
-    _device(made)
-    _common(made, quiet=False)
+    _draws(made)
+    _debug(made)
 
 
 def _costs(made: Parser) -> None:
-    def add(flag: str, default: int, help: str, least: int = 0, all: bool = False) -> None:
-        made.add_argument(
-            flag, type=_integer(least, all=all), default=default, metavar="N", help=help
-        )
-
-    add("--num-samples", 5000, "of importance sampling, for each datum", 1)
-    add("--num-data", 1000, "of the test data, or all", 1, all=True)
-    add("--annealed-data", 0, "so many by annealing, too; takes long")
-    add("--gap-data", 0, "split the inference gap of so many")
-    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
+    for flag, default, kind, help in (
+        ("--num-samples", 5000, _integer(1), "of importance sampling, for each datum"),
+        ("--num-data", 1000, _integer(1, all=True), "of the test data, or all"),
+        ("--annealed-data", 0, _integer(0), "so many by annealing, too; takes long"),
+        ("--gap-data", 0, _integer(0), "split the inference gap of so many"),
+    ):
+        made.add_argument(flag, type=kind, default=default, metavar="N", help=help)
     made.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile importance sampling: seconds more at first",
+        "--compile", action="store_true", help="compile importance sampling: seconds more at first"
     )
-    _device(made)
-    _common(made)
+    _draws(made)
+    _quiet(made)
 
 
 def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:
@@ -343,14 +323,11 @@ def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:
     def read(text: str) -> int | str:
         if all and text == "all":
             return text
+        with suppress(ValueError):
+            if (number := int(text)) >= least:
+                return number
         wanted = f"an integer of {least} or more" + (", or all" if all else "")
-        try:
-            number = int(text)
-        except ValueError:
-            raise ArgumentTypeError(f"must be {wanted}, got {text!r}") from None
-        if number < least:
-            raise ArgumentTypeError(f"must be {wanted}, got {number}")
-        return number
+        raise ArgumentTypeError(f"must be {wanted}, got {text!r}")
 
     return read
 
@@ -362,11 +339,15 @@ def _seed(text: str) -> int | str:
     return number
 
 
-def _device(made: Parser) -> None:
+def _draws(made: Parser) -> None:
+    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
     made.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto")
 
 
-def _common(made: Any, quiet: bool = True) -> None:
-    if quiet:
-        made.add_argument("--quiet", action="store_true", help="no progress bar")
+def _quiet(made: Any) -> None:
+    made.add_argument("--quiet", action="store_true", help="no progress bar")
+    _debug(made)
+
+
+def _debug(made: Any) -> None:
     made.add_argument("--debug", action="store_true", help="show where in the code an error is")

@@ -18,62 +18,41 @@ from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.plain import plain
-from ppl_vae.io.config.signature import arguments_of, convert
+from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
 _NOT_OPTIMIZERS = ("LBFGS", "SparseAdam")
 # These take functions or other schedules, or a metric at each step.
-_NOT_LENGTHS = (
-    "LambdaLR",
-    "MultiplicativeLR",
-    "SequentialLR",
-    "ChainedScheduler",
-    "ReduceLROnPlateau",
+_NOT_SCHEDULES = (
+    *("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler", "ReduceLROnPlateau"),
 )
 
 
-def _classes(place: object, base: type, without: tuple[str, ...] = ()) -> dict[str, type]:
-    named = {name: getattr(place, name) for name in place.__all__}  # type: ignore[attr-defined]
-    return {
-        name: cls
-        for name, cls in named.items()
-        if inspect.isclass(cls)
-        and issubclass(cls, base)
-        and cls is not base
-        and name not in without
-    }
+def _classes(place: Any, base: type, *without: str) -> dict[str, type]:
+    named = {name: getattr(place, name) for name in place.__all__ if name not in without}
+    subclasses = (c for c in named.items() if inspect.isclass(c[1]) and issubclass(c[1], base))
+    return {name: cls for name, cls in subclasses if cls is not base}
 
 
 KINDS: dict[str, dict[str, type]] = {
     "estimator": {
-        **_classes(estimators, ELBO, ("KLWeighted",)),  # which is fit.beta
+        **_classes(estimators, ELBO, "KLWeighted"),  # which is fit.beta
         **{name: getattr(infer, name) for name in PYRO_ESTIMATORS},
     },
-    "optimizer": _classes(torch.optim, Optimizer, _NOT_OPTIMIZERS),
-    "lr_schedule": _classes(lr_scheduler, LRScheduler, _NOT_LENGTHS),
+    "optimizer": _classes(torch.optim, Optimizer, *_NOT_OPTIMIZERS),
+    "lr_schedule": _classes(lr_scheduler, LRScheduler, *_NOT_SCHEDULES),
 }
 """Per section, the classes that it may name."""
 
 
-def _check_length(value: object, length: int, path: str) -> None:
-    if not isinstance(value, (list, tuple)) or len(value) != length:
-        raise ConfigError(f"{path} must be a list of {length}, got {brief(value)}")
-
-
 _GIVEN_LATER = {"params", "optimizer"}
+"""Arguments that only the training knows."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A class by name, and its arguments, without those that only the training knows.
-
-    Args:
-        section: a key of ``KINDS``.
-        name: of the class.
-        arguments: plain data.
-    """
+    """A class of ``KINDS[section]`` by name, and its arguments, without ``_GIVEN_LATER``."""
 
     section: str
     name: str
@@ -81,18 +60,11 @@ class Named:
 
     @classmethod
     def of(cls, section: str, given: object) -> Named:
-        """Return what a configuration describes, with every default written out.
-
-        Raises:
-            ConfigError: if there is no such class in that place, or an argument is unknown,
-                missing or of another type.
-        """
+        """Return what a configuration describes, with every default written out."""
         if isinstance(given, str):
             given = {"class": given}
         if not isinstance(given, Mapping):
-            raise ConfigError(
-                f"{section} must be the name of a class or a mapping, got {brief(given)}"
-            )
+            raise ConfigError(f"{section} must be a class or a mapping, got {brief(given)}")
         classes, name = KINDS[section], given.get("class")
         if name is None:
             raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
@@ -100,32 +72,25 @@ class Named:
             raise ConfigError(
                 f"{section}: there is no class {brief(name)} here; {suggestion(str(name), classes)}"
             )
-        known = {
-            k: a for k, a in arguments_of(classes[name], section).items() if k not in _GIVEN_LATER
-        }
+        signature = arguments_of(classes[name], section)
+        known = {key: a for key, a in signature.items() if key not in _GIVEN_LATER}
         values: dict[str, Any] = {}
-        for key in given:
-            if key not in known and key != "class":
-                raise ConfigError(
-                    f"{section}.{reason(str(key), 60)}: {name} has no {quoted(key)}; "
-                    f"{suggestion(key, known)}"
-                )
+        refuse_unknown(name, [key for key in given if key != "class"], known, section)
         for key, argument in known.items():
             path = f"{section}.{key}"
             if key not in given and argument.required:
                 raise ConfigError(f"{path} is missing: {name} needs it")
             value = given.get(key, argument.default)
+            usual = argument.default
+            if isinstance(usual, (list, tuple)) and (
+                not isinstance(value, (list, tuple)) or len(value) != len(usual)
+            ):
+                raise ConfigError(f"{path} must be a list of {len(usual)}, got {brief(value)}")
             # A length may be a fraction. The hints of torch's betas have tensors in them: its
             # constructor checks those.
+            as_given = argument.kind == "none" or (LENGTHS.get(name), type(value)) == (key, float)
             # Defaults are converted too, 0 to 0.0: what is written is then what is read.
-            if isinstance(usual := argument.default, (list, tuple)):
-                _check_length(value, len(usual), path)
-            values[key] = plain(
-                value
-                if argument.kind == "none" or (LENGTHS.get(name) == key and type(value) is float)
-                else convert(argument, value, path),
-                path,
-            )
+            values[key] = plain(value if as_given else convert(argument, value, path), path)
         return cls(section, name, values)
 
     def mapping(self) -> dict[str, object]:
@@ -133,24 +98,18 @@ class Named:
         return {"class": self.name, **self.arguments}
 
     def in_steps(self, total: int) -> Named:
-        """Return a schedule with its length in steps; raises as :func:`in_steps` does."""
-        key = LENGTHS.get(self.name)
-        if self.section != "lr_schedule" or key is None:
-            return self
-        length = in_steps(self.arguments[key], total, f"{self.section}.{key}")
-        return replace(self, arguments={**self.arguments, key: length})
+        """Return a schedule with its length in steps."""
+        key = LENGTHS.get(self.name, "")
+        return replace(self, arguments=in_steps(self.arguments, total, self.section, key))
 
     def make(self, *first: object) -> Any:
-        """Return an object of the class; ``first`` are the arguments that training knows.
-
-        Raises:
-            ConfigError: if the constructor refuses its arguments.
-        """
+        """Return an object of the class; ``first`` are the arguments that training knows."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
+        cls = KINDS[self.section][self.name]
         try:
-            return KINDS[self.section][self.name](*first, **values)
+            return cls(*first, **values)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            usual = arguments_of(KINDS[self.section][self.name], self.section)
+            usual = arguments_of(cls, self.section)
             given = ", ".join(
                 f"{self.section}.{key} = {quoted(value)}"
                 for key, value in self.arguments.items()

@@ -1,4 +1,4 @@
-"""``ppl-vae report``: one page on one run, or on several side by side."""
+"""``ppl-vae evaluate`` and ``ppl-vae report``: the numbers of runs, and one page with pictures."""
 
 from __future__ import annotations
 
@@ -10,47 +10,55 @@ from typing import Any
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
-from ppl_vae.io.atomic import refuse_links
+from ppl_vae.io.atomic import refuse_links, write_file
 from ppl_vae.report import Report, report
 from ppl_vae.report.output import destination
 from ppl_vae.spec import entries
 
-FOLDER = "report"
+NUMBERS, FOLDER = "evaluation.json", "report"
 _SAME = (
     *(entry.name for entry in entries("data") if entry.load and entry.name != "root"),
     *("name", "binarise", "seed"),
 )
 
 
-def run(flags: Any) -> int:
-    """Write the page, and return the exit code."""
-    runs = [Run(Path(folder)) for folder in flags.runs]
-    if flags.out is not None:
-        return _written(runs, Path(flags.out), flags)
-    out = runs[0].folder / FOLDER
-    refuse_links(runs[0].folder)
+def evaluate(flags: Any) -> int:
+    """Print the numbers of one run and write them as JSON; return the exit code."""
+    run = Run(Path(flags.run))
+    with tempfile.TemporaryDirectory() as folder:
+        result = _reported([run], Path(folder), flags, figures=False)
+        numbers = result.numbers.read_text(encoding="utf-8")
+    show(result)  # whatever becomes of the file
+    file = run.folder / NUMBERS
     try:
-        destination(out)
-    except OSError as error:  # the run is read-only: print the numbers
-        with tempfile.TemporaryDirectory() as folder:
-            show(reported(runs, Path(folder), flags, figures=False))
-        say(f"error: {error}; here, --out")
-        return FAILURE
-    return _written(runs, out, flags)
+        write_file(file, numbers)
+    except OSError as error:
+        say(f"warning: {file} could not be written: {error.strerror or error}")
+    else:
+        show(f"numbers: {file}")
+    return SUCCESS
 
 
-def _written(runs: Sequence[Run], out: Path, flags: Any) -> int:
-    result = reported(runs, out, flags)
+def run(flags: Any) -> int:
+    """Write the page on one run, or on several side by side; return the exit code."""
+    runs = [Run(Path(folder)) for folder in flags.runs]
+    out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
+    if flags.out is None:
+        refuse_links(runs[0].folder)
+        try:
+            destination(out)
+        except OSError as error:  # the run is read-only: print the numbers
+            with tempfile.TemporaryDirectory() as folder:
+                show(_reported(runs, Path(folder), flags, figures=False))
+            say(f"error: {error}; here, --out")
+            return FAILURE
+    result = _reported(runs, out, flags)
     show(result, f"report: {result.page}")
     return SUCCESS
 
 
-def reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
-    """Evaluate runs on their common test data.
-
-    Raises:
-        UsageError: if their data differ, or a folder is not a run.
-    """
+def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
+    """Evaluate runs on their common test data."""
     first = runs[0].configuration.data
     for other in runs[1:]:
         for entry in _SAME:

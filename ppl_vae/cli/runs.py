@@ -19,20 +19,15 @@ from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
 from ppl_vae.files import read_bytes
 from ppl_vae.io import DamagedError
+from ppl_vae.io.format import HISTORY_BYTES
 from ppl_vae.models import Pair
 
-LARGEST = 2**28
-"""Bytes of a history, at most."""
-MODEL, HISTORY, VALIDATION, CHECKPOINTS = "model", "history.csv", "validation.csv", "checkpoints"
+MODEL, HISTORY, CHECKPOINTS = "model", "history.csv", "checkpoints"
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder that ``ppl-vae fit`` wrote.
-
-    Args:
-        folder: where it is.
-    """
+    """The folder that ``ppl-vae fit`` wrote."""
 
     folder: Path
 
@@ -43,12 +38,7 @@ class Run:
 
     @cached_property
     def configuration(self) -> Configuration:
-        """The resolved configuration.
-
-        Raises:
-            UsageError: if the folder is not a run.
-            ConfigError: if it cannot be read.
-        """
+        """The resolved configuration."""
         if not (self.folder / FILE).is_file():
             raise UsageError(f"RUN: {_not_a_run(self.folder)}")
         tree = read(self.folder / FILE)
@@ -59,18 +49,10 @@ class Run:
         return Configuration.of(tree)
 
     def pair(self, device: str) -> Pair:
-        """Return the trained pair, to evaluate it.
-
-        Raises:
-            UsageError: if the training has not finished, or there is no such device.
-            StorageError: if the files cannot be used.
-        """
+        """Return the trained pair, to evaluate it."""
         _ = self.configuration  # raises if this is not a run
         if not (self.folder / MODEL).is_dir():
-            raise UsageError(
-                f"{self.folder}: the training has not finished, so there is no model; "
-                f"go on with: {resume(self.folder)}"
-            )
+            raise UsageError(_unfinished(self.folder))
         pair = io.load(self.folder / MODEL, device=device_of(device)).eval()
         if not isinstance(pair, Pair):
             raise UsageError(f"{self.folder}: a {type(pair).__name__} has no programs to evaluate")
@@ -87,14 +69,16 @@ class Run:
         path = self.folder / HISTORY
         if not path.exists():
             return []
-        text = read_bytes(path, LARGEST, error=DamagedError).decode("utf-8", "replace")
+        text = read_bytes(path, HISTORY_BYTES, error=DamagedError).decode("utf-8", "replace")
         try:
             rows = csv.DictReader(text.splitlines(keepends=True))
             return [(float(row["step"]), float(row["loss"])) for row in rows]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise DamagedError(
-                f"{path} is not the history of a training: {reason(error)}"
-            ) from error
+            raise DamagedError(f"{path} is not the history of a run: {reason(error)}") from error
+
+
+def _unfinished(folder: Path) -> str:
+    return f"{folder}: the training has not finished; go on with: {resume(folder)}"
 
 
 def _not_a_run(folder: Path) -> str:
@@ -114,25 +98,15 @@ def _run_or_load(pair: Path) -> str:
 
 
 def pair_in(given: str) -> Path:
-    """Return the folder of a saved pair, given it or its run.
-
-    Raises:
-        UsageError: if there is none.
-    """
+    """Return the folder of a saved pair, given it or its run."""
     folder = Path(given).expanduser()
     if (folder / MODEL / FILE).is_file():
         return folder / MODEL
     if not (folder / FILE).is_file():
-        what = (
-            f"{folder} holds neither a run nor a saved pair"
-            if folder.is_dir()
-            else "no such folder"
-        )
+        what = "neither a run nor a saved pair" if folder.is_dir() else "no such folder"
         raise UsageError(f"--init {given}: {what}; give the folder of a trained run")
     if not is_pair(read(folder / FILE)):
-        raise UsageError(
-            f"--init {given}: the training has not finished; go on with: {resume(folder)}"
-        )
+        raise UsageError(f"--init {_unfinished(folder)}")
     return folder
 
 
@@ -144,11 +118,7 @@ def is_device(kind: str) -> bool:
 
 
 def device_of(name: str) -> torch.device:
-    """Return a device; ``auto`` is an accelerator where there is one.
-
-    Raises:
-        UsageError: if there is no such device.
-    """
+    """Return a device; ``auto`` is an accelerator where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, index = name.partition(":")

@@ -16,7 +16,7 @@ from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.output import show
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import replaced_file
-from ppl_vae.models import ConditionalVAE, Pair
+from ppl_vae.models import ConditionalVAE
 
 VALUES = (".csv", ".npy")
 SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
@@ -30,12 +30,7 @@ def sample(flags: Any) -> int:
     pyro.set_rng_seed(flags.seed)
     x = _generated(pair, number, mean=not flags.draw)
 
-    def draw(shape: tuple[int, ...], ax: Any) -> None:
-        from ppl_vae import plots
-
-        plots.images(x, shape=shape, ax=ax)
-
-    return _write(one, file, {"x": x}, draw)
+    return _write(one, file, {"x": x}, lambda plots, **at: plots.images(x, **at))
 
 
 def reconstruct(flags: Any) -> int:
@@ -53,10 +48,8 @@ def reconstruct(flags: Any) -> int:
     if (mask := shown.kwargs.get("mask")) is not None:
         x = x.masked_fill(~mask.cpu(), torch.nan)  # blank in the picture
 
-    def draw(shape: tuple[int, ...], ax: Any) -> None:
-        from ppl_vae import plots
-
-        plots.reconstructions(x, again, columns=min(10, number), shape=shape, ax=ax)
+    def draw(plots: Any, **at: Any) -> None:
+        plots.reconstructions(x, again, columns=min(10, number), **at)
 
     return _write(one, file, {"x": x, "reconstruction": again}, draw)
 
@@ -69,12 +62,9 @@ def _generated(pair: Any, number: int, mean: bool) -> Tensor:
             "sample: this ConditionalVAE is conditioned on vectors, which cannot be typed; use "
             "ppl_vae.load(run / 'model').generate(c) in Python"
         )
-    labels = torch.arange(number, device=_device(pair)) * pair.num_classes // number
+    device = next(pair.parameters()).device
+    labels = torch.arange(number, device=device) * pair.num_classes // number
     return pair.generate(labels, mean=mean).cpu()
-
-
-def _device(pair: Pair) -> torch.device:
-    return next(pair.parameters()).device
 
 
 def _file(run: Run, flags: Any, name: str) -> Path:
@@ -92,12 +82,7 @@ def _file(run: Run, flags: Any, name: str) -> Path:
     return file
 
 
-def _write(
-    run: Run,
-    file: Path,
-    values: Mapping[str, Tensor],
-    draw: Callable[[tuple[int, ...], Any], None],
-) -> int:
+def _write(run: Run, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]) -> int:
     """Write values, or a picture of them, and print where."""
     if file.suffix not in VALUES:
         _picture(file, run.data("test").event_shape, draw)
@@ -123,20 +108,19 @@ def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
         table.writerows(torch.cat(list(rows.values()), 1).tolist())
 
 
-def _picture(
-    file: Path, shape: tuple[int, ...], draw: Callable[[tuple[int, ...], Any], None]
-) -> None:
+def _picture(file: Path, shape: tuple[int, ...], draw: Callable[..., object]) -> None:
     import matplotlib as mpl  # slow to import
 
     mpl.use("Agg")
     from matplotlib.figure import Figure
 
+    from ppl_vae import plots
+
     figure = Figure(figsize=(6, 6), layout="constrained")
     try:
-        draw(shape, figure.subplots())
+        draw(plots, shape=shape, ax=figure.subplots())
     except ValueError as error:
-        raise UsageError(
-            f"{file}: {error}\nFor the values: --out {file.with_suffix('.csv')}"
-        ) from error
+        csv_file = file.with_suffix(".csv")
+        raise UsageError(f"{file}: {error}\nFor the values: --out {csv_file}") from error
     with replaced_file(file) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -31,14 +31,15 @@ LENGTHS = {
 """The argument that is a length, or a list of them, of schedules of the learning rate."""
 
 
-def in_steps(length: Any, total: int, path: str) -> Any:
-    """Return a length in steps: a float is a fraction of the training; of a list, each.
+def in_steps(length: Any, total: int, path: str, entry: str = "") -> Any:
+    """Return a length in steps: a float is a fraction of the training.
 
-    Raises:
-        ConfigError: if a fraction is not above 0, or above 1.
+    Of a list, each is a length; of a mapping, the ``entry``.
     """
     if isinstance(length, list):
         return [in_steps(one, total, f"{path}[{i}]") for i, one in enumerate(length)]
+    if isinstance(length, Mapping) and entry in length:
+        return {**length, entry: in_steps(length[entry], total, f"{path}.{entry}")}
     if not isinstance(length, float):
         return length
     if not 0 < length <= 1:
@@ -53,31 +54,15 @@ def beta_in_steps(beta: Any, total: int) -> Any:
     """Return β with the length of its schedule, if any, in steps."""
     if not isinstance(beta, Mapping):
         return beta
-    found: dict[str, Any] = {}
-    for name, given in beta.items():
-        path, argument = f"fit.beta.{name}", WARM_UPS[name][1] if name in WARM_UPS else ""
-        if isinstance(given, Mapping) and argument in given:
-            length = in_steps(given[argument], total, f"{path}.{argument}")
-            found[name] = {**given, argument: length}
-        else:
-            found[name] = given if isinstance(given, Mapping) else in_steps(given, total, path)
-    return found
-
-
-def particles_in_steps(particles: Any, total: int) -> Any:
-    """Return the schedule of the number of particles with its milestones in steps."""
-    if not isinstance(particles, Mapping) or "milestones" not in particles:
-        return particles
-    path = "fit.num_particles.milestones"
-    return {**particles, "milestones": in_steps(particles["milestones"], total, path)}
+    lengths = {name: argument for name, (_, argument) in WARM_UPS.items()}
+    return {
+        name: in_steps(given, total, f"fit.beta.{name}", lengths.get(name, ""))
+        for name, given in beta.items()
+    }
 
 
 def beta(given: Any) -> Any:
-    """Return β as ``fit`` takes it: a number, or a function of the step.
-
-    Raises:
-        ConfigError: if there is no such schedule, or its arguments are wrong.
-    """
+    """Return β as ``fit`` takes it: a number, or a function of the step."""
     if not isinstance(given, dict):
         return given
     name = next(iter(given), "")
@@ -92,11 +77,7 @@ def beta(given: Any) -> Any:
 
 
 def particles(given: Any) -> PiecewiseConstant | None:
-    """Return the number of particles as a function of the step, or None.
-
-    Raises:
-        ConfigError: if its arguments are wrong.
-    """
+    """Return the number of particles as a function of the step, or None."""
     from ppl_vae.training import PiecewiseConstant  # not above: slow to import
 
     if given is None:
@@ -110,11 +91,7 @@ def particles(given: Any) -> PiecewiseConstant | None:
 
 
 def stopping(given: dict[str, Any] | None) -> EarlyStopping | None:
-    """Return when to stop early, or None.
-
-    Raises:
-        ConfigError: if its arguments are wrong.
-    """
+    """Return when to stop early, or None."""
     from ppl_vae.training import EarlyStopping  # not above: slow to import
 
     return None if given is None else _made(EarlyStopping, given, "fit.stopping")

@@ -1,21 +1,15 @@
-"""Errors about files and configurations that cannot be used.
-
-Their messages are short and safe for a terminal, whatever the file contains.
-"""
+"""Errors about files and configurations that cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from ppl_vae.errors import describe, message, quoted
+from ppl_vae.errors import PrintableError, describe, quoted
 
 
-class StorageError(ValueError):
+class StorageError(PrintableError, ValueError):
     """A file that cannot be used; the message names the file, the problem and the fix."""
-
-    def __init__(self, text: object = "") -> None:
-        super().__init__(message(text))
 
 
 class DamagedError(StorageError):
@@ -34,14 +28,11 @@ class MismatchError(StorageError):
     """Weights or a state that do not fit; nothing was changed."""
 
 
-class ConfigError(ValueError):
+class ConfigError(PrintableError, ValueError):
     """A configuration that cannot be built, or a pair that cannot be written as one.
 
     The message starts with the path of the entry, such as ``model.prior.components``.
     """
-
-    def __init__(self, text: object = "") -> None:
-        super().__init__(message(text))
 
 
 def suggestion(name: str, accepted: Iterable[str]) -> str:

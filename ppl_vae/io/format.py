@@ -12,6 +12,7 @@ FORMAT = 1
 # Limits on what is read: files may come from strangers. (The largest file of tensors is as large as
 # the machine's memory, see ppl_vae.files.)
 MANIFEST_BYTES = 2**20
+HISTORY_BYTES = 2**28
 HEADER_BYTES = 2**23  # of a safetensors file: 100,000 tensors
 STATE_VALUES = 500_000  # of a saved state, not counting the elements of tensors
 STATE_DEPTH = 100

@@ -42,8 +42,7 @@ def push(
     """
     if not isinstance(pair, (Pair, StackedVAE)):
         raise TypeError(f"push: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}")
-    _check_name("push", repo_id)
-    hub = _library("push")
+    hub = _library("push", repo_id)
     with tempfile.TemporaryDirectory() as name:
         folder = save(pair, name)
         address = hub.create_repo(repo_id, private=private, token=token, exist_ok=True)
@@ -77,29 +76,22 @@ def pull(
         ImportError: if ``huggingface_hub`` is not installed.
         ValueError: as :func:`ppl_vae.load`.
     """
-    _check_name("pull", repo_id)
-    hub = _library("pull")
+    hub = _library("pull", repo_id)
     folder = hub.snapshot_download(
         repo_id, revision=revision, token=token, allow_patterns=[CONFIG, WEIGHTS, CARD]
     )
     return load(Path(folder), allow=allow)
 
 
-def _check_name(owner: str, repo_id: object) -> None:
-    expected = f"{owner}: repo_id must be 'user/name'"
-    if not isinstance(repo_id, str):
-        raise TypeError(f"{expected}, got {describe(repo_id)}")
-    if not repo_id:
-        raise ValueError(f"{expected}, got ''")
-
-
-def _library(user: str) -> Any:
+def _library(user: str, repo_id: object) -> Any:
+    if not isinstance(repo_id, str) or not repo_id:
+        wrong = ValueError if repo_id == "" else TypeError
+        raise wrong(f"{user}: repo_id must be 'user/name', got {describe(repo_id)}")
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise ImportError(
-            f"{user} needs the package huggingface_hub: pip install 'ppl-vae[hub]'"
-        ) from error
+        fix = "pip install 'ppl-vae[hub]'"
+        raise ImportError(f"{user} needs the package huggingface_hub: {fix}") from error
 
 
 def _card(pair: Pair | StackedVAE, repo_id: str) -> str:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path, PurePosixPath
 
-from ppl_vae.errors import describe, path_of, quoted, reason
+from ppl_vae.errors import describe, folder_of, quoted, reason
 from ppl_vae.files import opened, read_bytes
 from ppl_vae.io.atomic import PREFIX, write_file
 from ppl_vae.io.errors import DamagedError, UnsafeError
@@ -23,14 +23,12 @@ def seal(folder: str | os.PathLike[str]) -> None:
 
     Raises ValueError if it contains anything but files and folders, such as a link.
     """
-    folder = _folder("seal", folder)
+    folder = folder_of("seal", folder)
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ValueError(
-                f"seal: {path} is a link or not a regular file; copy its target into the folder"
-            )
+            raise ValueError(f"seal: {path} is a link or no regular file; put its target there")
         if path.is_file() and name != NAME and not path.name.startswith(PREFIX):
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     manifest = {"format": FORMAT, "ppl_vae": __version__, "files": files}
@@ -40,14 +38,10 @@ def seal(folder: str | os.PathLike[str]) -> None:
 def check(folder: str | os.PathLike[str]) -> list[str]:
     """Compare every file in the manifest with its size and checksum; return their names.
 
-    Other files are ignored.
-
-    Raises:
-        DamagedError: if the manifest cannot be read, or a file is missing or differs.
-        UnsafeError: if the manifest names a file outside the folder.
-        NewerFormatError: if a newer version wrote it.
+    Other files are ignored. Raises DamagedError if the manifest cannot be read, or a file is
+    missing or differs, and UnsafeError if the manifest names a file outside the folder.
     """
-    folder = _folder("check", folder)
+    folder = folder_of("check", folder)
     files = _files(folder)
     resolved: dict[Path, Path] = {}
     paths = {name: _within(folder, name, resolved) for name in files}  # all, before any is read
@@ -63,13 +57,6 @@ def sha256(path: Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _folder(owner: str, folder: str | os.PathLike[str]) -> Path:
-    path = path_of(owner, "folder", folder)
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {reason(str(path), 500)}")
-    return path
 
 
 def _files(folder: Path) -> dict[str, object]:
@@ -98,9 +85,7 @@ def _within(folder: Path, name: str, resolved: dict[Path, Path]) -> Path:
     path = folder.joinpath(*parts)
     strange = not parts or ".." in parts or "\\" in name or "\0" in name
     if strange or PurePosixPath(name).is_absolute() or path.is_symlink():
-        raise UnsafeError(
-            f"{folder}: {NAME} lists {quoted(name)}, which is not a file in this folder"
-        )
+        raise UnsafeError(f"{folder}: {NAME} lists {quoted(name)}, not a file in this folder")
     for one in (folder, path.parent):
         if one not in resolved:
             resolved[one] = one.resolve()
@@ -116,9 +101,8 @@ def _compare(folder: Path, name: str, path: Path, entry: object) -> None:
     if not path.is_file():
         raise DamagedError(f"{where} is missing")
     size, expected = path.stat().st_size, entry["bytes"]
-    if size < expected:
-        raise DamagedError(f"{where} is truncated: {size} of {expected} bytes")
-    if size > expected:
-        raise DamagedError(f"{where} is too long: {size} instead of {expected} bytes")
+    if size != expected:
+        problem = f"truncated: {size} of" if size < expected else f"too long: {size} instead of"
+        raise DamagedError(f"{where} is {problem} {expected} bytes")
     if sha256(path) != entry.get("sha256"):
         raise DamagedError(f"{where} is corrupt: its SHA-256 is not that in {NAME}")

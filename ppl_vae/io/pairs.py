@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import describe, device_of, integer, path_of, quoted, reason
+from ppl_vae.errors import describe, device_of, folder_of, integer, path_of, quoted, reason
 from ppl_vae.files import read_bytes
 from ppl_vae.io.atomic import make_folder, sync_folder, write_files
 from ppl_vae.io.config import dump, from_config
@@ -28,6 +28,7 @@ from ppl_vae.process_state import exclusively
 from ppl_vae.version import __version__
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+_REQUIRES_GRAD = "requires_grad must map names of parameters to true or false"
 
 
 def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
@@ -73,9 +74,9 @@ def save(pair: Pair | StackedVAE, folder: str | os.PathLike[str]) -> Path:
         True
     """
     if not isinstance(pair, (Pair, StackedVAE)):
+        fix = "ppl_vae.io.save_weights takes any module"
         raise TypeError(
-            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; "
-            f"ppl_vae.io.save_weights takes any module"
+            f"save: pair must be a pair, such as a ppl_vae.VAE, got {describe(pair)}; {fix}"
         )
     folder = path_of("save", "folder", folder)
     # Exclusively: the pair takes no training step between its comparison and its writing, and other
@@ -148,16 +149,13 @@ def load(
     try:
         assign(pair, tensors, WEIGHTS)
     except (MismatchError, TypeError) as error:
-        raise MismatchError(
-            f"{folder}: the weights are incompatible with the configuration: {error}"
-        ) from error
+        problem = "the weights are incompatible with the configuration"
+        raise MismatchError(f"{folder}: {problem}: {error}") from error
     parameters = dict(pair.named_parameters())
     for name, value in config.get("requires_grad", {}).items():
         if name not in parameters or not isinstance(value, bool):
-            raise DamagedError(
-                f"{folder}: {CONFIG}: requires_grad must map names of parameters to true or false, "
-                f"got {describe(name)[:60]}: {describe(value)[:60]}"
-            )
+            got = f"{describe(name)[:60]}: {describe(value)[:60]}"
+            raise DamagedError(f"{folder}: {CONFIG}: {_REQUIRES_GRAD}, got {got}")
         parameters[name].requires_grad_(value)
     return pair
 
@@ -211,7 +209,7 @@ def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:
         >>> len(matched.taken), matched.left
         (4, ())
     """
-    folder = Path(folder)
+    folder = path_of("load_matching", "folder", folder)
     data = _weights(folder, _config(folder))
     saved = unpacked(data, str(folder / WEIGHTS))
     own = state_tensors(pair)
@@ -219,8 +217,8 @@ def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:
     matching = {name for name, tensor in saved.items() if kinds.get(name) == _kind(tensor)}
     if not matching:
         raise MismatchError(
-            f"{folder}: nothing in it has the name and shape of a tensor of this pair; give a pair "
-            f"whose parts are of the same classes and sizes"
+            f"{folder}: nothing in it has the name and shape of a tensor of this pair; give one "
+            f"with parts of the same classes and sizes"
         )
     taken: dict[tuple, str] = {}
     for name in own:
@@ -246,20 +244,16 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> bytes:
     if hashlib.sha256(data).hexdigest() != config["weights"]:
         raise DamagedError(
             f"{folder}: {WEIGHTS} is not the file that {CONFIG} was written with: it is corrupt, "
-            f"or saving over an older pair was interrupted; save the pair again"
+            f"or saving was interrupted; save the pair again"
         )
     return data
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    where = reason(str(folder), 500)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {where}")
+    where = reason(str(folder_of("", folder)), 500)
     if not (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
-        raise FileNotFoundError(
-            f"{where} holds no pair: {CONFIG} and {WEIGHTS} are missing; give the folder that save "
-            f"wrote"
-        )
+        missing = f"{CONFIG} and {WEIGHTS} are missing"
+        raise FileNotFoundError(f"{where} holds no pair: {missing}; give one that save wrote")
     path = _file(folder, CONFIG)
     try:
         config = read_file(path, aliases=False)
@@ -268,19 +262,16 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise DamagedError(f"{path} must hold a mapping, got {describe(config)}")
     if "weights" not in config and (folder / "model" / CONFIG).exists():
-        raise FileNotFoundError(
-            f"{where} is the folder of a run; its pair is in {folder / 'model'}"
-        )
+        raise FileNotFoundError(f"{where} is a run; its pair is in {folder / 'model'}")
     check_format(path, config.get("format"), config.get("ppl_vae"))
     for name, kind in (("weights", str), ("dtype", str), ("model", dict)):
         if not isinstance(config.get(name), kind):
             raise DamagedError(f"{path}: {name} is missing, got {describe(config.get(name))}")
     if config["dtype"] not in ("float32", "float64"):
-        raise DamagedError(
-            f"{path}: dtype must be float32 or float64, got {quoted(config['dtype'])}"
-        )
+        dtype = quoted(config["dtype"])
+        raise DamagedError(f"{path}: dtype must be float32 or float64, got {dtype}")
     if not isinstance(config.get("requires_grad", {}), dict):
-        raise DamagedError(f"{path}: requires_grad must map names of parameters to true or false")
+        raise DamagedError(f"{path}: {_REQUIRES_GRAD}")
     return config
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -35,13 +35,7 @@ from ppl_vae.io.format import (
     STATE_VALUES,
     check_format,
 )
-from ppl_vae.io.tensors import (
-    dtype_names,
-    header_length,
-    own_memory,
-    storable,
-    tensors_and_metadata,
-)
+from ppl_vae.io.tensors import check_storable, header_length, own_memory, tensors_and_metadata
 from ppl_vae.version import __version__
 
 _KEY, _SUM = "ppl_vae_state", "sha256"
@@ -136,12 +130,12 @@ class _Writer:
         """Return JSON for a value; ``above`` has the ids of the containers that it is in."""
         self._count += 1
         if self._count > STATE_VALUES:
-            raise TypeError(
-                f"{path}: the state has more than {STATE_VALUES} values; store long lists as "
-                f"tensors"
-            )
+            raise TypeError(f"{path}: more than {STATE_VALUES} values; store long lists as tensors")
         if type(value) in (Tensor, nn.Parameter):
-            return {"tensor": self._add(value.detach(), path)}
+            check_storable(path, value)
+            name = str(len(self.tensors))
+            self.tensors[name] = own_memory(value, self._storages)
+            return {"tensor": name}
         if type(value) is int and value.bit_length() > INTEGER_BITS:
             raise TypeError(f"{path} is an integer of more than {INTEGER_BITS} bits")
         if type(value) is float and not math.isfinite(value):
@@ -169,22 +163,11 @@ class _Writer:
 
     def _key(self, key: Any, path: str, above: tuple[int, ...]) -> Any:
         if type(key) not in (*_SCALARS, tuple):
-            raise TypeError(
-                f"{path} has the key {describe(key)}; keys are strings, numbers, None, or tuples"
-            )
+            kinds = "strings, numbers, None, or tuples"
+            raise TypeError(f"{path} has the key {describe(key)}; keys are {kinds}")
         if type(key) is tuple:
             return {"tuple": [self._key(k, path, (*above, id(key))) for k in key]}
         return self.encode(key, f"{path}: the key {quoted(key, 40)}", above)
-
-    def _add(self, tensor: Tensor, path: str) -> str:
-        if not storable(tensor):
-            raise TypeError(
-                f"{path} is {describe(tensor)}, layout {tensor.layout}, on {tensor.device}; save "
-                f"dense tensors of one of {dtype_names()}"
-            )
-        name = str(len(self.tensors))
-        self.tensors[name] = own_memory(tensor, self._storages)
-        return name
 
 
 class _Reader:
@@ -192,13 +175,6 @@ class _Reader:
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
-        self._decoders: dict[str, Callable[[Any, int], Any]] = {
-            "tensor": self._tensor,
-            "float": self._float,
-            "tuple": lambda inner, depth: tuple(self._list(inner, depth)),
-            "dict": self._mapping,
-            "counter": lambda inner, depth: Counter(self._mapping(inner, depth)),
-        }
 
     def decode(self, value: Any, depth: int) -> Any:
         """Return the value that JSON describes, nested at most ``depth`` deep."""
@@ -210,10 +186,18 @@ class _Reader:
             return value
         if len(value) != 1:
             raise ValueError(f"a mapping must have one key, got {len(value)}")
-        ((tag, inner),) = value.items()
-        if tag not in self._decoders:
-            raise ValueError(f"unknown tag {quoted(tag, 40)}")
-        return self._decoders[tag](inner, depth)
+        match next(iter(value.items())):
+            case "tensor", str(name) if name in self.tensors:
+                return self.tensors.pop(name)
+            case "float", "inf" | "-inf" | "nan" as number:
+                return float(number)
+            case "tuple", items:
+                return tuple(self._list(items, depth))
+            case "dict", items:
+                return self._mapping(items, depth)
+            case "counter", items:
+                return Counter(self._mapping(items, depth))
+        raise ValueError(f"unknown tag, tensor or number {quoted(value, 60)}")
 
     def _list(self, value: Any, depth: int) -> list[Any]:
         if type(value) is not list:
@@ -230,16 +214,6 @@ class _Reader:
                 raise ValueError(f"invalid or duplicate key {quoted(key, 40)}")
             decoded[key] = self.decode(item[1], depth - 1)
         return decoded
-
-    def _tensor(self, name: Any, depth: int) -> Tensor:
-        if type(name) is not str or name not in self.tensors:
-            raise ValueError(f"unknown or duplicate tensor {quoted(name, 40)}")
-        return self.tensors.pop(name)
-
-    def _float(self, text: Any, depth: int) -> float:
-        if text not in ("inf", "-inf", "nan"):
-            raise ValueError(f"invalid number {quoted(text, 40)}")
-        return float(text)
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

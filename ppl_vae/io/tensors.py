@@ -25,7 +25,7 @@ _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 3
 DTYPES = tuple(getattr(torch, name) for name in (*_FLOATING, *_INTEGERS, "bool"))
 """The dtypes that a file can hold."""
 
-_FIX = "build the module as the one that was saved, with the same options"
+_FIX = "build the module with the options of the one that was saved"
 
 
 def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -73,7 +73,7 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
     first: dict[tuple, str] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
-        _check_storable(name, tensor)
+        check_storable(repr(name), tensor)
         if (same := identity(tensor)) in first:
             aliases[name] = first[same]
         else:
@@ -87,7 +87,7 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
 def own_memory(tensor: Tensor, storages: set[int]) -> Tensor:
     """Return a tensor on the CPU, contiguous and alone in its storage, as the format requires.
 
-    It is copied only if necessary. Its storage's address is added to ``storages``, those in use.
+    It is copied only if necessary. ``storages`` has the addresses of those in use.
     """
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     storage = tensor.untyped_storage()
@@ -114,10 +114,8 @@ def unpacked(data: bytes, source: str) -> dict[str, Tensor]:
     stored = dict(tensors)
     for alias, name in aliases.items():
         if not isinstance(name, str) or name not in stored or alias in stored:
-            raise DamagedError(
-                f"{source}: the header has the invalid alias {quoted(alias, 60)} of "
-                f"{quoted(name, 60)}"
-            )
+            what = f"{quoted(alias, 60)} of {quoted(name, 60)}"
+            raise DamagedError(f"{source}: the header has the invalid alias {what}")
         tensors[alias] = stored[name]
     return tensors
 
@@ -125,10 +123,7 @@ def unpacked(data: bytes, source: str) -> dict[str, Tensor]:
 def tensors_and_metadata(
     data: bytes, source: str, kind: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata in the bytes of a safetensors file.
-
-    Raises DamagedError, which says that it is not a complete file of that kind.
-    """
+    """Return what a safetensors file contains; raise DamagedError, which names the ``kind``."""
     length = header_length(data)
     problem = f"{source} is not a complete {kind} ({len(data)} bytes)"
     if length > HEADER_BYTES:
@@ -150,7 +145,7 @@ def state_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return a module's ``state_dict``; raise TypeError if an entry cannot be saved."""
     state = dict(module.state_dict())
     for name, value in state.items():
-        _check_storable(name, value)
+        check_storable(repr(name), value)
     return state
 
 
@@ -165,22 +160,21 @@ def check_compatible(module: nn.Module, tensors: Mapping[str, Tensor], source: s
     """Raise MismatchError unless :func:`assign` can load the tensors into the module."""
     own = state_tensors(module)
     _check_names(own, tensors, source)
-    different = [name for name in own if own[name].shape != tensors[name].shape]
-    if different:
-        shapes = [
-            f"{quoted(name)} is {tuple(tensors[name].shape)} in the file and "
-            f"{tuple(own[name].shape)} in the module"
-            for name in different
-        ]
+    pairs = {name: (tensors[name], own[name]) for name in own}
+    shapes = [
+        f"{quoted(name)} is {tuple(there.shape)} in the file and {tuple(here.shape)} in the module"
+        for name, (there, here) in pairs.items()
+        if here.shape != there.shape
+    ]
+    if shapes:
         raise MismatchError(f"{source}: {_first_three(shapes)}; {_FIX}")
-    different = [name for name in own if own[name].dtype != tensors[name].dtype]
+    different = [name for name, (there, here) in pairs.items() if here.dtype != there.dtype]
     if different:
-        name = different[0]
-        there, here = tensors[name].dtype, own[name].dtype
+        names = f"{different[0]!r}{_and_more(len(different) - 1)}"
+        there, here = (tensor.dtype for tensor in pairs[different[0]])
         fix = f"convert the module first, module.to({there})" if there.is_floating_point else _FIX
         raise MismatchError(
-            f"{source}: {name!r}{_and_more(len(different) - 1)} is {there} in the file and {here} "
-            f"in the module; {fix}"
+            f"{source}: {names} is {there} in the file and {here} in the module; {fix}"
         )
     _check_shared(own, tensors, source)
 
@@ -191,14 +185,20 @@ def identity(tensor: Tensor) -> tuple:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, *layout)
 
 
-def storable(tensor: Tensor) -> bool:
-    """Return whether safetensors can hold a tensor."""
-    return tensor.layout == torch.strided and tensor.dtype in DTYPES and not tensor.is_meta
-
-
-def dtype_names() -> str:
-    """Return the names of the dtypes that a file can hold."""
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+def check_storable(place: str, value: object) -> None:
+    """Raise TypeError unless safetensors can hold the value at a place."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{place} is {describe(value)[:80]}, not a tensor; keep it as a buffer or an argument"
+        )
+    if nn.parameter.is_lazy(value):
+        raise TypeError(f"{place} is uninitialised; run the module once before saving it")
+    if value.layout != torch.strided or value.dtype not in DTYPES or value.is_meta:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(
+            f"{place} is {describe(value)}, layout {value.layout}, on {value.device}, which "
+            f"safetensors cannot hold; convert it to a dense tensor of one of {names}"
+        )
 
 
 def _module(owner: str, module: object) -> nn.Module:
@@ -231,23 +231,8 @@ def _check_shared(own: Mapping[str, Tensor], there: Mapping[str, Tensor], source
         if one is not two and _bytes(one) != _bytes(two):
             raise MismatchError(
                 f"{source}: {other!r} and {name!r} differ in the file and are one tensor in the "
-                f"module; build the module without sharing, as the one that was saved"
+                f"module; build the module without sharing"
             )
-
-
-def _check_storable(name: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name!r} is {describe(value)[:80]}, and a file of weights holds tensors only; keep "
-            f"it as a buffer or as a constructor argument"
-        )
-    if nn.parameter.is_lazy(value):
-        raise TypeError(f"{name!r} is uninitialised; run the module once before saving it")
-    if not storable(value):
-        raise TypeError(
-            f"{name!r} is {describe(value)}, layout {value.layout}, on {value.device}, which "
-            f"safetensors cannot hold; convert it to a dense tensor of one of {dtype_names()}"
-        )
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -187,7 +187,7 @@ def test_different_values_for_one_tensor_are_refused(tmp_path):
 
 
 UNSAVED = {
-    "extra state": (lambda: ExtraState(2, 2), r"'_extra_state' is .* holds tensors only"),
+    "extra state": (lambda: ExtraState(2, 2), r"'_extra_state' is .* not a tensor"),
     "lazy": (lambda: nn.LazyLinear(2), "'weight' is uninitialised"),
     "meta": (lambda: nn.Linear(2, 2, device="meta"), "'weight' is .* on meta, which safetensors"),
     "sparse": (lambda: torch.eye(3).to_sparse(), "layout torch.sparse_coo, on cpu, which"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.errors import integer, reason
 from ppl_vae.io.config.budget import Budget
 from ppl_vae.io.config.names import find, find_activation
-from ppl_vae.io.config.references import is_reference
-from ppl_vae.io.config.resolver import resolve
+from ppl_vae.io.config.resolver import graph
 from ppl_vae.io.config.signature import Argument, arguments_of, convert
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import BUILD_BYTES
@@ -79,10 +77,10 @@ def from_config(
     """
     if max_bytes is not None:
         max_bytes = integer("from_config", "max_bytes", max_bytes, 0)
-    if max_bytes is None and isinstance(config, (str, os.PathLike)):
+    elif isinstance(config, (str, os.PathLike)):
         max_bytes = BUILD_BYTES
     with nullcontext() if max_bytes is None else Budget(max_bytes):
-        pair = build(resolve(config, allow=allow, data=data), allow=allow)
+        pair = build(graph(config, allow=allow, data=data), allow)
     if data is not None:
         assert isinstance(pair, Pair)  # or resolve would have raised
         if isinstance(data, Tensor) or hasattr(data, "in_parts"):
@@ -92,27 +90,20 @@ def from_config(
     return pair
 
 
-def build(full: Mapping[str, object], *, allow: Collection[str] = ()) -> nn.Module:
-    """Build a pair from a full mapping; ``allow`` names packages that may be imported.
-
-    Raises ConfigError if a name or a value is invalid, or a constructor raises; its error is the
-    cause.
-    """
-    return _Builder(full, allow).module(full, "model", "pair")
+def build(full: Mapping[str, object], allow: Collection[str]) -> nn.Module:
+    """Build a pair from the graph of its full mapping."""
+    return _Builder(allow).module(full, "model", "pair")
 
 
 class _Builder:
-    """Builds each mapping once, whether it or a reference to it comes first."""
+    """Builds each mapping once, wherever it comes first."""
 
-    def __init__(self, full: Mapping[str, object], allow: Collection[str]) -> None:
-        self.full = full
+    def __init__(self, allow: Collection[str]) -> None:
         self.allow = allow
         self.built: dict[int, nn.Module | None] = {}
 
     def module(self, node: object, path: str, slot: str) -> nn.Module:
-        """Return the module that a mapping or a reference describes."""
-        if is_reference(node):
-            node = self._target(str(node))
+        """Return the module that a mapping describes."""
         if not isinstance(node, Mapping):
             raise ConfigError(f"{path} must be a mapping with a class, got {brief(node)}")
         if id(node) not in self.built:
@@ -139,17 +130,8 @@ class _Builder:
         if argument.kind == "activation" and value is not None:
             return find_activation(value, path, self.allow)
         if isinstance(value, list) and argument.kind in ("parts", "unknown"):
-            items = (self._value(argument, v, f"{path}[{i}]") for i, v in enumerate(value))
-            return list(items)
-        marked = is_reference(value) or (isinstance(value, Mapping) and "class" in value)
-        if argument.kind in ("part", "parts") and value is not None:
-            return self.module(value, path, argument.name)
-        if argument.kind == "unknown" and marked:
+            return [self._value(argument, v, f"{path}[{i}]") for i, v in enumerate(value)]
+        marked = argument.kind == "unknown" and isinstance(value, Mapping) and "class" in value
+        if marked or (argument.kind in ("part", "parts") and value is not None):
             return self.module(value, path, argument.name)
         return value if argument.kind in ("part", "none") else convert(argument, value, path)
-
-    def _target(self, reference: str) -> object:
-        found: object = self.full
-        for name in re.findall(r"\w+", reference):
-            found = found[int(name)] if isinstance(found, list) else found[name]  # type: ignore
-        return found

@@ -13,7 +13,7 @@ import yaml
 
 from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import read_bytes
-from ppl_vae.io.config.plain import plain
+from ppl_vae.io.config.signature import plain
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_ENTRIES, SCALAR_LENGTH
 
@@ -106,35 +106,21 @@ class _Loader(yaml.SafeLoader):
                     f"{lines[name]}; remove one of them"
                 )
             lines[name] = line
-        merges = (value for key, value in node.value if key.tag == _MERGE)
-        merged = (self._size(one) for value in merges for one in _merged(value))
-        self._entries[node] = len(node.value) + sum(merged)
+        merges = [value for key, value in node.value if key.tag == _MERGE]
+        self._entries[node] = len(node.value) + sum(map(self._size, merges))
         self._total += self._entries[node]
         if self._total > CONFIG_ENTRIES:
             raise ConfigError(_TOO_MANY)
         return node
 
     def _size(self, merged: yaml.Node) -> int:
-        """Return how many entries a merged mapping brings."""
-        if not isinstance(merged, yaml.MappingNode):
-            return 0  # refused by yaml
-        if merged not in self._entries:  # not complete: the merge is within it
-            raise _into_itself(merged)
-        return self._entries[merged]
-
-
-def _merged(merged: yaml.Node) -> list[yaml.Node]:
-    """Return the mappings that << refers to: one, or a list of them."""
-    if not isinstance(merged, yaml.SequenceNode):
-        return [merged]
-    if merged.end_mark is None:  # not complete
-        raise _into_itself(merged)
-    return merged.value
-
-
-def _into_itself(merged: yaml.Node) -> ConfigError:
-    line = merged.start_mark.line + 1
-    return ConfigError(f"line {line}: a mapping is merged (<<) into itself; write it out")
+        """Return how many entries << brings: those of a mapping, or of each in a list."""
+        items = merged.value if isinstance(merged, yaml.SequenceNode) else [merged]
+        mappings = [item for item in items if isinstance(item, yaml.MappingNode)]
+        if merged.end_mark is None or any(m not in self._entries for m in mappings):  # incomplete
+            line = merged.start_mark.line + 1
+            raise ConfigError(f"line {line}: a mapping is merged (<<) into itself; write it out")
+        return sum(self._entries[mapping] for mapping in mappings)  # yaml refuses other items
 
 
 def _of_model(tree: dict[str, object]) -> dict[str, object]:
@@ -143,8 +129,7 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     if len(tree) > 1:
         others = quoted([k for k in tree if k != "model"])[1:-1]
         raise ConfigError(
-            f"model: the key 'model' must be alone, got also {others}; give from_config the value "
-            f"of 'model'"
+            f"model: the key 'model' must be alone, got also {others}; give the value of 'model'"
         )
     inner = tree["model"]
     if not isinstance(inner, dict):
@@ -157,7 +142,9 @@ def read_file(file: Path, *, aliases: bool = True) -> object:
     data = read_bytes(file, CONFIG_BYTES, error=ConfigError, fix=_FIX)
     try:
         text = data.decode("utf-8-sig")
-        return _json(text) if file.suffix == ".json" else parsed(text, aliases=aliases)
+        if file.suffix == ".json":
+            return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
+        return parsed(text, aliases=aliases)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file} is not valid JSON: {reason(error)}") from error
     except yaml.YAMLError as error:
@@ -184,10 +171,6 @@ def parsed(text: str, *, aliases: bool = True) -> object:
         return loader.get_single_data()
     finally:
         loader.dispose()
-
-
-def _json(text: str) -> object:
-    return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
 
 
 def _integer(digits: str) -> int:

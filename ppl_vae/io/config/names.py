@@ -61,17 +61,21 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
     packages = SLOTS.get(slot, PARTS)
     *parents, short = name.split(".")
     if not parents:
-        for package in packages:
-            if short in public(package):
-                return public(package)[short]
-        raise ConfigError(f"{path}: there is no {quoted(short)} {_elsewhere(short, packages)}")
+        known = {n: cls for package in reversed(packages) for n, cls in public(package).items()}
+        if short in known:
+            return known[short]
+        there = [f" ({p}.{short} is one of another kind)" for p in PACKAGES if short in public(p)]
+        where = f"among {' and '.join(packages)}{''.join(there[:1])}"
+        raise ConfigError(
+            f"{path}: there is no {quoted(short)} {where}; {suggestion(short, known)}. A class of "
+            f"your own is given by its full path, such as mypackage.MyPart"
+        )
     if parents[0] == "ppl_vae" or (parents[0] in PACKAGES and parents[0] not in allow):
         package = ".".join(parents[parents[0] == "ppl_vae" :]) or "models"
         if package not in PACKAGES or short not in public(package):
-            accepted = {f"{p}.{n}" for p in packages for n in public(p)}
+            accepted = suggestion(name, {f"{p}.{n}" for p in packages for n in public(p)})
             raise ConfigError(
-                f"{path}: {quoted(name)} is not a public class of ppl_vae; "
-                f"{suggestion(name, accepted)}"
+                f"{path}: {quoted(name)} is not a public class of ppl_vae; {accepted}"
             )
         return public(package)[short]
     return _imported(name, path, allow)
@@ -88,13 +92,9 @@ def name_of(cls: type, slot: str, path: str) -> str:
 
 def activations() -> dict[str, type[nn.Module]]:
     """Return torch's activation modules by name: those that need no arguments."""
-    names = [*nn.modules.activation.__all__, "Identity"]
-    found = {name: getattr(nn, name) for name in names}
-    return {
-        name: cls
-        for name, cls in found.items()
-        if name == "Identity" or all(p.default is not p.empty for p in parameters(cls))
-    }
+    found = {name: getattr(nn, name) for name in nn.modules.activation.__all__}
+    alone = {n: c for n, c in found.items() if all(p.default is not p.empty for p in parameters(c))}
+    return {**alone, "Identity": nn.Identity}
 
 
 def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.Module]:
@@ -105,11 +105,11 @@ def find_activation(name: object, path: str, allow: Collection[str]) -> type[nn.
         )
     package, _, short = name.rpartition(".")
     if package in ("", "nn", "torch.nn"):
-        if short not in activations():
-            raise ConfigError(
-                f"{path}: there is no activation {quoted(name)}; {suggestion(short, activations())}"
-            )
-        return activations()[short]
+        known = activations()
+        if short not in known:
+            accepted = suggestion(short, known)
+            raise ConfigError(f"{path}: there is no activation {quoted(name)}; {accepted}")
+        return known[short]
     return _imported(name, path, allow)
 
 
@@ -123,16 +123,6 @@ def activation_name(cls: object, path: str) -> str:
     assert isinstance(cls, type)
     name = cls.__name__
     return name if activations().get(name) is cls else _dotted(cls, path)
-
-
-def _elsewhere(short: str, packages: Collection[str]) -> str:
-    elsewhere = [f"{p}.{short}" for p in PACKAGES if short in public(p)]
-    also = f" ({elsewhere[0]} is one of another kind)" if elsewhere else ""
-    names = {name for package in packages for name in public(package)}
-    return (
-        f"among {' and '.join(packages)}{also}; {suggestion(short, names)}. A class of your own is "
-        f"given by its full path, such as mypackage.MyPart"
-    )
 
 
 def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
@@ -150,13 +140,11 @@ def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
         except ModuleNotFoundError as error:
             if cut > 1 and error.name is not None and f"{module}.".startswith(f"{error.name}."):
                 continue  # the end of the path may be a nested class
-            raise ConfigError(
-                f"{path}: {quoted(name)} cannot be imported: {reason(error)}"
-            ) from error
+            why = f"{quoted(name)} cannot be imported: {reason(error)}"
+            raise ConfigError(f"{path}: {why}") from error
         except Exception as error:
-            raise ConfigError(
-                f"{path}: importing {quoted(module)} failed: {reason(error)}"
-            ) from error
+            why = f"importing {quoted(module)} failed: {reason(error)}"
+            raise ConfigError(f"{path}: {why}") from error
         for part in parts[cut:]:
             found = getattr(found, part, None)
             # A class that the package imported from elsewhere is not allowed.
@@ -171,12 +159,9 @@ def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
 def _dotted(cls: type, path: str) -> str:
     name = f"{cls.__module__}.{cls.__qualname__}"
     if name.startswith("ppl_vae."):
-        raise ConfigError(f"{path}: {name} is not public, so a configuration cannot name it")
+        raise ConfigError(f"{path}: {name} is not public, and cannot be named in a configuration")
     if "<locals>" in name:
-        raise ConfigError(
-            f"{path}: {name} is defined in a function, so a configuration cannot name it; define "
-            f"the class at the top level of a module"
-        )
+        raise ConfigError(f"{path}: {name} is local; define the class at the top level of a module")
     return name
 
 

@@ -16,10 +16,9 @@ from ppl_vae.errors import describe
 from ppl_vae.io.config.builder import build
 from ppl_vae.io.config.files import dumped
 from ppl_vae.io.config.names import activation_name, name_of
-from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import unlink
-from ppl_vae.io.config.resolver import resolve
-from ppl_vae.io.config.signature import Argument, arguments_of
+from ppl_vae.io.config.resolver import graph
+from ppl_vae.io.config.signature import Argument, arguments_of, plain
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import restored
@@ -54,17 +53,11 @@ def to_config(pair: nn.Module) -> dict[str, object]:
 def dump(pair: nn.Module | Mapping[Any, Any]) -> str:
     """Return a pair, or a mapping, as YAML text, which ``from_config`` can read from a file.
 
-    Raises:
-        ConfigError: as :func:`to_config`.
+    Raises ConfigError as :func:`to_config` does.
     """
     if not isinstance(pair, (nn.Module, Mapping)):
         raise TypeError(f"dump: pair must be a pair or a mapping, got {describe(pair)}")
     return dumped(to_config(pair) if isinstance(pair, nn.Module) else pair)
-
-
-def read(pair: nn.Module) -> dict[str, object]:
-    """Return a pair's full mapping."""
-    return unlink(_Reader().module(pair, "model", "pair"))
 
 
 def rebuilt(
@@ -74,13 +67,13 @@ def rebuilt(
 
     Raises ConfigError if something cannot be written, or the mapping builds another structure.
     """
-    mapping = read(pair)
+    mapping = unlink(_Reader().module(pair, "model", "pair"))
     # Packages whose classes are in the pair have been imported already.
     classes = [type(module) for module in pair.modules()]
     classes += [v for m in pair.modules() for v in vars(m).values() if isinstance(v, type)]
     allow = {cls.__module__.partition(".")[0] for cls in classes}
     with building(dtype or torch.get_default_dtype()):
-        again = build(resolve(mapping, allow=allow), allow=allow)
+        again = build(graph(mapping, allow=allow, data=None), allow)
     refuse(differences(pair, again))
     return mapping, again
 
@@ -146,8 +139,7 @@ class _Reader:
             return [self._value(argument, v, f"{path}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, Tensor):
             raise ConfigError(
-                f"{path} is {brief(value)}, and a configuration holds no tensors; keep it in the "
-                f"state_dict, and let the constructor take its length or shape"
+                f"{path} is {brief(value)}: a configuration holds no tensors; keep it as a buffer"
             )
         if isinstance(value, type):
             raise ConfigError(

@@ -5,20 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.errors import quoted
+from ppl_vae.io.config import wiring
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
-from ppl_vae.io.config.plain import plain
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
-from ppl_vae.io.config.signature import Argument, arguments_of, convert
-from ppl_vae.io.config.sizes import SETTINGS, add_from_data, shown, sizes_of
-from ppl_vae.io.config.wiring import DEFAULTS, Place, Wire, contexts
+from ppl_vae.io.config.signature import Argument, arguments_of, convert, plain, refuse_unknown
+from ppl_vae.io.config.wiring import DEFAULTS, SETTINGS, Place, Wire, shown
 from ppl_vae.io.errors import ConfigError, brief, suggestion
 from ppl_vae.models import Pair
 
@@ -42,14 +41,20 @@ def resolve(
         >>> full["posterior"]["net"]["out_features"]
         4
     """
+    return unlink(graph(config, allow=allow, data=data))
+
+
+def graph(
+    config: Mapping[Any, Any] | str | os.PathLike[str], *, allow: Collection[str], data: object
+) -> dict[str, object]:
+    """Return the same with objects for references: a module that occurs twice is one mapping."""
     if isinstance(allow, str):
         raise TypeError(
             f"allow must be a collection of package names, such as ({allow!r},), got {allow!r}"
         )
-    given = load(config)
-    full = _Resolver(allow).module(given, "model", "pair", NOWHERE, {}, data)
+    full = _Resolver(allow).module(load(config), "model", "pair", NOWHERE, {}, data)
     assert isinstance(full, dict)
-    return unlink(link(full))
+    return link(full)
 
 
 class _Resolver:
@@ -70,18 +75,20 @@ class _Resolver:
         """Return the full mapping of a module, or a reference to one.
 
         ``given`` is the name of its class, a mapping or a reference; ``slot`` the argument that it
-        is for; ``wires`` has values of its arguments that follow from its ``place`` in the pair.
+        is for; ``wires`` has values of its arguments that follow from its ``place``.
         """
         if is_reference(given):
             return Reference(given)
         cls, given = self._class(given, path, slot, place)
         arguments = arguments_of(cls, path)
-        roles = contexts(cls) if issubclass(cls, Pair) else None
+        roles = wiring.contexts(cls) if issubclass(cls, Pair) else None
         settings = [] if roles is None else [s for s in SETTINGS if s not in arguments]
-        _refuse_unknown(cls, given, [*arguments, *settings], path)
+        advice = "give the sizes of each part; " if issubclass(cls, Pair) else ""
+        fixes = dict.fromkeys(SETTINGS, advice)
+        refuse_unknown(cls.__name__, given, [*arguments, *settings], path, fixes)
         if data is not None and not issubclass(cls, Pair):
             raise ConfigError(f"{path}: {cls.__name__} takes no data=; give sizes where needed")
-        of_data = [] if roles is None else add_from_data(given, arguments, data, path)
+        of_data = [] if roles is None else wiring.add_from_data(given, arguments, data, path)
         _check_image_networks(cls, arguments, place if slot == "net" else NOWHERE, wires, path)
 
         full: dict[str, object] = {"class": name_of(cls, slot, path)}
@@ -90,11 +97,11 @@ class _Resolver:
             full[name] = None  # in the signature's order
             if name not in modules:
                 full[name] = self._value(cls, argument, given, path, wires.get(name))
-        sizes = {} if roles is None else sizes_of(given, full, of_data, path)
+        sizes = {} if roles is None else wiring.sizes_of(given, full, of_data, path)
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
-                within = Place(name, roles[name], sizes, _reference(path))
+                within = Place(name, roles[name], sizes, path.partition(".")[2])
                 inner = within.part()
                 value = DEFAULTS.get(name) if value is None else value
             elif name == "net":
@@ -118,8 +125,8 @@ class _Resolver:
             given = {"class": given}
         if not isinstance(given, dict):
             raise ConfigError(
-                f"{path} must be the name of a class, a mapping with a class, or a reference such "
-                f"as ${{posterior}}, got {brief(given)}"
+                f"{path} must be the name of a class, a mapping with one, or a reference such as "
+                f"${{posterior}}, got {brief(given)}"
             )
         name = given.get("class")
         if name is None and place.contexts is not None:
@@ -127,10 +134,10 @@ class _Resolver:
         if name is None:
             raise ConfigError(f"{path}: class is missing; give one, such as {_example(slot)}")
         cls = find(name, slot, path, self.allow)
-        if slot == "pair" and not (issubclass(cls, Pair) or cls.__module__.startswith(_MODELS)):
-            raise ConfigError(
-                f"{path}: {quoted(name)} is not a pair; {suggestion('', public('models'))}"
-            )
+        own = cls.__module__.startswith("ppl_vae.models.")
+        if slot == "pair" and not (issubclass(cls, Pair) or own):
+            accepted = suggestion("", public("models"))
+            raise ConfigError(f"{path}: {quoted(name)} is not a pair; {accepted}")
         if slot == "classifier" and not issubclass(cls, ConditionalDistribution):
             # as SemiSupervisedVAE wraps a bare network
             return find("Categorical", slot, path, ()), {"net": {**given, "class": name}}
@@ -150,9 +157,16 @@ class _Resolver:
             value = given[name]
             if argument.kind == "activation":
                 optional = value is None and argument.default is None
-                return value if optional else self._activation(value, at)
+                found = None if optional else find_activation(value, at, self.allow)
+                return found and activation_name(found, at)
             value = plain(convert(argument, value, at), at)
-            _check_conflict(cls, value, at, wire)
+            wired = None if wire is None or not wire.firm else plain(wire.value, at)
+            own = cls.__module__.startswith("ppl_vae.")
+            if own and wire and None not in (value, wired) and value != wired:
+                raise ConfigError(
+                    f"{at} is {shown(value)}, but {wire.reason()} makes it {shown(wired)}; leave "
+                    f"one of them out"
+                )
             return value
         if wire is not None and wire.value is not None:
             return plain(wire.value, at)
@@ -164,9 +178,6 @@ class _Resolver:
             return plain(argument.default, at)
         except ConfigError:
             return inspect.Parameter.empty  # cannot be written, and is left out
-
-    def _activation(self, value: object, path: str) -> str:
-        return activation_name(find_activation(value, path, self.allow), path)
 
     def _modules(
         self, argument: Argument, value: object, path: str, place: Place, wires: Mapping[str, Wire]
@@ -182,18 +193,10 @@ class _Resolver:
         return self.module(value, path, argument.name, place, wires)
 
 
-_MODELS = "ppl_vae.models."
-
-
 def _example(slot: str) -> str:
     if slot in ("pair", "first", "second"):
         return "class: VAE"
     return f"class: {DEFAULTS.get(slot, 'Bernoulli' if slot == 'likelihood' else 'MLP')}"
-
-
-def _reference(path: str) -> str:
-    """Return the reference to the posterior of the pair at that path."""
-    return f"${{{f'{path}.posterior'.partition('.')[2]}}}"
 
 
 def _holds_modules(argument: Argument, value: object) -> bool:
@@ -202,31 +205,6 @@ def _holds_modules(argument: Argument, value: object) -> bool:
     items = value if isinstance(value, list) else [value]
     marked = any(is_reference(v) or (isinstance(v, dict) and "class" in v) for v in items)
     return argument.kind == "unknown" and (argument.name in SLOTS or marked)
-
-
-def _refuse_unknown(
-    cls: type, given: Mapping[str, object], accepted: Sequence[str], path: str
-) -> None:
-    """Raise an error if the class does not have an argument that is given."""
-    for name in given:
-        if name in accepted:
-            continue
-        advice = suggestion(name, accepted)
-        if name in SETTINGS and issubclass(cls, Pair):
-            advice = f"give the sizes of each part; {advice}"
-        raise ConfigError(f"{path}.{name[:60]}: {cls.__name__} has no {quoted(name)}; {advice}")
-
-
-def _check_conflict(cls: type, value: object, path: str, wire: Wire | None) -> None:
-    """Raise an error if a given size contradicts those of the pair."""
-    if wire is None or not wire.firm or wire.value is None or value is None:
-        return
-    expected = plain(wire.value, path)
-    if value != expected and cls.__module__.startswith("ppl_vae."):
-        raise ConfigError(
-            f"{path} is {shown(value)}, but {wire.reason()} makes it {shown(expected)}; leave one "
-            f"of them out"
-        )
 
 
 def _check_image_networks(

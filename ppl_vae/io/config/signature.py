@@ -1,19 +1,22 @@
-"""Constructor arguments as a configuration sees them: their kinds, and checks of values."""
+"""Constructor arguments as a configuration sees them: their kinds, and values as plain data."""
 
 from __future__ import annotations
 
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
+import numpy as np
 from torch import nn
 
 from ppl_vae.constructor import parameters
-from ppl_vae.io.errors import ConfigError, brief
+from ppl_vae.errors import quoted, reason
+from ppl_vae.io.errors import ConfigError, brief, suggestion
+from ppl_vae.io.format import CONFIG_DEPTH, CONFIG_ENTRIES
 
 Kind = Literal["value", "part", "parts", "activation", "unknown", "none"]
 PLAIN = (bool, int, float, str, type(None))
@@ -52,6 +55,22 @@ def arguments_of(cls: type, path: str) -> dict[str, Argument]:
     return {p.name: Argument(p.name, *_kind(hints.get(p.name, Any)), p.default) for p in named}
 
 
+def refuse_unknown(
+    owner: str,
+    given: Iterable[object],
+    accepted: Iterable[str],
+    path: str,
+    fixes: Mapping[Any, str] | None = None,
+) -> None:
+    """Raise ConfigError for a key that the owner, at that path, does not have."""
+    accepted = [*accepted]
+    for key in given:
+        if key not in accepted:
+            place = ".".join(part for part in (path, reason(str(key), 60)) if part)
+            fix = f"{(fixes or {}).get(key, '')}{suggestion(str(key), accepted)}"
+            raise ConfigError(f"{place}: {owner} has no {quoted(key)}; {fix}")
+
+
 def convert(argument: Argument, value: object, path: str) -> object:
     """Convert a plain value to the argument's type: a list to a tuple, "1e-3" to a number."""
     if value is None and argument.default is None:
@@ -67,6 +86,41 @@ def convert(argument: Argument, value: object, path: str) -> object:
         return _as(argument.hint, value)
     except _OtherTypeError:
         raise ConfigError(f"{path} must be {words(argument.hint)}, got {brief(value)}") from None
+
+
+def plain(
+    value: object,
+    path: str = "model",
+    counter: Iterator[int] | None = None,
+    depth: int = CONFIG_DEPTH,
+) -> Any:
+    """Copy a value as plain data: ``PLAIN``, lists and dicts; tuples become lists.
+
+    Raises ConfigError if it holds anything else, is nested too deeply, or, with a ``counter`` of
+    entries, has more than ``CONFIG_ENTRIES``. ``path`` is its place, for messages.
+    """
+    if counter is not None and next(counter) > CONFIG_ENTRIES:
+        raise ConfigError(f"{path}: the configuration has more than {CONFIG_ENTRIES} entries")
+    if depth < 0:
+        raise ConfigError(
+            f"{path}: the configuration is nested too deeply, more than {CONFIG_DEPTH} levels, or "
+            f"is a circular reference"
+        )
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(f"{path}: keys must be strings, got {brief(key)}")
+        return {k: plain(v, f"{path}.{k[:60]}", counter, depth - 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{path}[{i}]", counter, depth - 1) for i, item in enumerate(value)]
+    if isinstance(value, np.generic):  # a NumPy scalar
+        value = value.item()
+    if type(value) in PLAIN:
+        return value
+    raise ConfigError(
+        f"{path} is {brief(value)}, which a configuration cannot hold: it holds strings, numbers, "
+        f"true, false, null, lists and mappings; build the part in Python instead"
+    )
 
 
 class _OtherTypeError(Exception):

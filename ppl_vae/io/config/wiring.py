@@ -1,14 +1,24 @@
-"""The inputs of each pair's parts, and the arguments that follow from the pair's sizes."""
+"""The sizes of a pair, the inputs of its parts, and the arguments that follow from them."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ppl_vae.io.config.sizes import Size, shown
-from ppl_vae.io.errors import ConfigError
+from torch import Tensor
+
+from ppl_vae.errors import quoted
+from ppl_vae.event_shapes import as_image, how_to_arrange, same_event
+from ppl_vae.io.config.signature import Argument, convert
+from ppl_vae.io.errors import ConfigError, brief
+
+SETTINGS = {
+    "latent_dim": Argument("latent_dim", "value", int, None),
+    "event_shape": Argument("event_shape", "value", int | Sequence[int], None),
+}
+"""Sizes that are given at the pair, whatever its constructor takes."""
 
 CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     "VAE": {"prior": (), "posterior": ("x",), "likelihood": ("z",)},
@@ -24,6 +34,22 @@ CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 DEFAULTS = {"prior": "StandardNormal", "posterior": "DiagonalNormal", "classifier": "Categorical"}
 """Default classes of parts."""
+
+
+def shown(value: object) -> str:
+    """Return a size as YAML."""
+    if isinstance(value, (tuple, list)):
+        return quoted(value[0]) if len(value) == 1 else quoted(list(value))
+    return quoted(value)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the pair: its value, None if it was not given, and its path."""
+
+    name: str
+    value: tuple[int, ...] | None
+    path: str
 
 
 def contexts(cls: type) -> dict[str, tuple[str, ...]] | None:
@@ -53,7 +79,7 @@ class Wire:
 
 @dataclass(frozen=True)
 class Place:
-    """A part's place in a pair: its role, its inputs (contexts), and the pair's sizes.
+    """A part's place: its role, its inputs (contexts), and the pair's sizes and path.
 
     Without contexts (``None``) nothing can be derived.
     """
@@ -61,7 +87,7 @@ class Place:
     role: str = ""
     contexts: tuple[str, ...] | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
-    posterior: str = ""
+    pair: str = ""
 
     def part(self) -> dict[str, Wire]:
         """Return values for the part's arguments by name."""
@@ -75,7 +101,8 @@ class Place:
         if x.value is not None:
             wires["event_dim"] = Wire(len(x.value), (x,), firm=False)
         if self.role == "prior":
-            wires["posterior"] = Wire(self.posterior)
+            path = f"{self.pair}.posterior".removeprefix(".")
+            wires["posterior"] = Wire(f"${{{path}}}")
             if self.contexts:
                 wires["context_features"] = self._features(self.contexts)
         return wires
@@ -140,3 +167,97 @@ class Place:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{path}: {error}") from error
         return Wire(tuple(result) if of == "x" else (result,), (size,))
+
+
+def add_from_data(
+    given: dict[str, object], arguments: Mapping[str, Argument], data: object, path: str
+) -> list[str]:
+    """Add the event shape and the number of classes from the data, where they are not given.
+
+    Returns the names of what was added.
+    """
+    if data is None:
+        return []
+    before = [name for name, value in given.items() if value is not None]
+    shape = data.shape[1:] if isinstance(data, Tensor) else getattr(data, "event_shape", None)
+    if shape is None:
+        raise TypeError(
+            f"data must be a ppl_vae.data.Dataset, a tensor (N, *event) or have an event_shape, "
+            f"got {brief(data)}"
+        )
+    size = math.prod(shape)
+    written, at = _setting("event_shape", given, path), f"{path}.event_shape"
+    if written is None:  # a full mapping has it at its networks
+        written, at = _posterior_image_shape(given), f"{path}.posterior.net.image_shape"
+    if written is None:
+        images = any(_has_conv_net(given.get(part)) for part in ("likelihood", "posterior"))
+        try:
+            given["event_shape"] = [int(s) for s in as_image(shape)] if images else size
+        except ValueError as error:
+            raise ConfigError(f"{path}.event_shape: {error}") from error
+    elif not same_event(shape, written):
+        raise ConfigError(
+            f"{at} is {shown(written)}, but the data have the shape {shown(shape)}; leave "
+            f"{at.rpartition('.')[2]} out, or {how_to_arrange(shape, written)}"
+        )
+    else:
+        given["event_shape"] = list(written)
+    is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
+    if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
+        given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
+    return [name for name in given if name not in before]
+
+
+def _posterior_image_shape(given: Mapping[str, object]) -> tuple[int, ...] | None:
+    """Return the image shape given to the posterior's network, which sees the data."""
+    posterior = given.get("posterior")
+    net = posterior.get("net") if isinstance(posterior, dict) else None
+    shape = net.get("image_shape") if isinstance(net, dict) else None
+    return tuple(shape) if isinstance(shape, (list, tuple)) else None
+
+
+def _has_conv_net(part: object) -> bool:
+    """Return whether a part is given a convolutional network."""
+    net = part.get("net") if isinstance(part, dict) else None
+    name = net.get("class") if isinstance(net, dict) else net
+    return isinstance(name, str) and name.rpartition(".")[2].startswith("Conv")
+
+
+def sizes_of(
+    given: Mapping[str, object], full: Mapping[str, object], of_data: Sequence[str], path: str
+) -> dict[str, Size]:
+    """Return the pair's sizes: x, z, and y or c."""
+
+    def at_pair(name: str) -> str:
+        return f"the data's {name}" if name in of_data else f"{path}.{name}"
+
+    latent, at = _setting("latent_dim", given, path), f"{path}.latent_dim"
+    for name in ("prior", "posterior"):
+        part = given.get(name)
+        if latent is None and isinstance(part, dict):
+            latent, at = _setting("latent_dim", part, f"{path}.{name}"), f"{path}.{name}.latent_dim"
+    classes, features = full.get("num_classes"), full.get("context_features")
+    context = "num_classes" if features is None else "context_features"
+    width = classes if features is None else features
+    further = Size(
+        "num_classes" if "context_features" not in full else "num_classes or context_features",
+        (width,) if isinstance(width, int) else None,
+        at_pair(context),
+    )
+    return {
+        "x": Size("event_shape", _setting("event_shape", given, path), at_pair("event_shape")),
+        "z": Size("latent_dim", latent, at),
+        "y": further,
+        "c": further,
+    }
+
+
+def _setting(name: str, given: Mapping[str, object], path: str) -> tuple[int, ...] | None:
+    """Return a given size, checked."""
+    if given.get(name) is None:
+        return None
+    value = convert(SETTINGS[name], given[name], f"{path}.{name}")
+    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not sizes or any(type(s) is not int or s < 1 for s in sizes):
+        raise ConfigError(f"{path}.{name} must be 1 or more, got {shown(value)}")
+    return sizes
