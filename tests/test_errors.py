@@ -104,7 +104,7 @@ CONSTRUCTION = {
     "an unknown part": (
         lambda: vae().replace(decoder=net(Z, D)),
         TypeError,
-        "unknown part 'decoder'; the parts are prior, posterior, likelihood",
+        "unknown part 'decoder'; give prior, posterior, likelihood",
     ),
     "zero classes": (
         lambda: SemiSupervisedVAE(**{**ssvae().parts(), "num_classes": 0}),

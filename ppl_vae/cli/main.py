@@ -51,8 +51,11 @@ def _main(words: list[str], *, whole_process: bool) -> int:
         name, typed, flags = _parsed(words)
         arguments = _arguments(name, typed)
         if whole_process:
-            import torch  # not above: slow to import
+            import numpy as np  # not above: slow to import
+            import torch
 
+            # NumPy 1 would warn of flushed denormal numbers; what it finds here, it caches.
+            np.finfo(np.float32), np.finfo(np.float64)
             # Denormal numbers make a matrix product on a CPU a hundred times slower, and labels of
             # vanishing probability make them; this must come before the first parallel operation.
             torch.set_flush_denormal(True)

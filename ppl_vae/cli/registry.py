@@ -18,7 +18,7 @@ from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
-from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
+from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_missing, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
 # LBFGS wants a closure, SparseAdam sparse gradients.
@@ -76,10 +76,10 @@ class Named:
         known = {key: a for key, a in signature.items() if key not in _GIVEN_LATER}
         values: dict[str, Any] = {}
         refuse_unknown(name, [key for key in given if key != "class"], known, section)
+        required = [key for key, argument in known.items() if argument.required]
+        refuse_missing(name, given, required, section)
         for key, argument in known.items():
             path = f"{section}.{key}"
-            if key not in given and argument.required:
-                raise ConfigError(f"{path} is missing: {name} needs it")
             value = given.get(key, argument.default)
             usual = argument.default
             if isinstance(usual, (list, tuple)) and (

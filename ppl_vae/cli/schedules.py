@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.errors import reason
 from ppl_vae.estimators import cyclical_warm_up, linear_warm_up
 from ppl_vae.io.config import ConfigError
+from ppl_vae.io.config.signature import refuse_missing, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
 if TYPE_CHECKING:
@@ -98,6 +100,10 @@ def stopping(given: dict[str, Any] | None) -> EarlyStopping | None:
 
 
 def _made(make: Callable[..., Any], arguments: Mapping[str, Any], path: str) -> Any:
+    known = inspect.signature(make).parameters
+    required = [name for name, parameter in known.items() if parameter.default is parameter.empty]
+    refuse_unknown(make.__name__, arguments, known, path)
+    refuse_missing(make.__name__, arguments, required, path)
     try:
         return make(**arguments)
     except (TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 import zlib
@@ -30,11 +31,7 @@ _BOMB = 2**28, 200
 def read_arrays(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the arrays named by ``keys`` in a ``.npz`` file, and the names of all its arrays.
 
-    The array of a ``.npy`` file is named ``x``.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: not such a file, damaged, or shorter than it claims.
+    The array of a ``.npy`` file is named ``x``. Raises OSError or ValueError.
     """
     with opened(path) as file:
         try:
@@ -59,21 +56,8 @@ def _archive(file: BinaryIO, keys: Collection[str]) -> tuple[dict[str, np.ndarra
                 entry = archive.infolist()[names.index(key)]
                 _check_compression(key, entry)
                 with zipfile.ZipFile(file) as whole, whole.open(entry) as stream:
-                    try:
-                        found[key] = _array(stream, entry.file_size)
-                    except _PickledError as error:
-                        raise ValueError(f"of {quoted(key)}, {error}") from None
+                    found[key] = _array(stream, entry.file_size, f"of {quoted(key)}, ")
     return found, names
-
-
-class _PickledError(ValueError):
-    """An array of Python objects."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the entries are Python objects, which would be unpickled; convert numbers with "
-            ".astype(float), strings with .astype(str)"
-        )
 
 
 class _DirectoryReader(io.RawIOBase):
@@ -105,10 +89,8 @@ def _check_compression(key: str, entry: zipfile.ZipInfo) -> None:
     if entry.compress_type not in _METHODS:
         number = entry.compress_type
         method = _OTHER_METHODS.get(number, f"method {number}")
-        raise ValueError(
-            f"{quoted(key)} must be uncompressed or deflated, as NumPy writes it, got {method}; "
-            f"write it with np.savez"
-        )
+        expected = "uncompressed or deflated, as np.savez writes it"
+        raise ValueError(f"{quoted(key)} must be {expected}, got {method}")
     size, ratio = _BOMB
     if entry.file_size > size and entry.compress_size < entry.file_size // ratio:
         raise ValueError(
@@ -117,32 +99,30 @@ def _check_compression(key: str, entry: zipfile.ZipInfo) -> None:
         )
 
 
-def _array(stream: Any, size: int) -> np.ndarray:
+def _array(stream: Any, size: int, which: str = "") -> np.ndarray:
     """Return the array in a stream of so many bytes."""
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version} of the format")
-    length = stream.read(2 if version == (1, 0) else 4)
-    if int.from_bytes(length, "little") > _MAX_HEADER:
+    head = stream.read(2 if version == (1, 0) else 4)
+    if (length := int.from_bytes(head, "little")) > _MAX_HEADER:
         raise ValueError(f"its header is longer than {_MAX_HEADER} bytes")
-    text = stream.read(int.from_bytes(length, "little"))
+    head += stream.read(length)
     # Version 3 differs from version 2 in the encoding of the header alone.
-    head = io.BytesIO(length + text)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        shape, in_columns, dtype = read(head, max_header_size=_MAX_HEADER)
+        shape, in_columns, dtype = read(io.BytesIO(head), max_header_size=_MAX_HEADER)
     except (RecursionError, SyntaxError, TypeError) as error:
         raise ValueError(f"its header cannot be read, {reason(error)}") from error
     if dtype.hasobject:
-        raise _PickledError
-    count = 1
-    for length_ in shape:
-        if length_ < 0:
-            raise ValueError(f"its header has the shape {quoted(shape)}")
-        count *= length_
-    needed = count * dtype.itemsize
-    found = size - 8 - len(length) - len(text)
-    if needed != found:
+        raise ValueError(
+            f"{which}the entries are Python objects, which would be unpickled; convert numbers "
+            f"with .astype(float), strings with .astype(str)"
+        )
+    if any(side < 0 for side in shape):
+        raise ValueError(f"its header has the shape {quoted(shape)}")
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != (found := size - 8 - len(head)):
         raise ValueError(f"its header promises {quoted(needed)} bytes, got {found}")
     if needed > memory():
         raise ValueError(f"it needs {needed} bytes of memory, more than this machine has")

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ppl_vae.data.columns import Columns
-from ppl_vae.data.loader_state import Progress, check_state, count_in, generator_at, rng_state_in
+from ppl_vae.data.loader_state import Epochs, Progress, SavedState, generator_at
 from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.errors import positive_int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
+class Batches(Epochs):
     """The epochs of a dataset, from `Dataset.batches`; ``len()`` is the number of batches in one.
 
     Every iteration is a new epoch, even if the one before it was left early. `state_dict` and
@@ -53,32 +53,20 @@ class Batches:
 
     def __post_init__(self) -> None:
         size = positive_int("batches", "batch_size", self.batch_size)
-        object.__setattr__(self, "batch_size", size)
         self.transform.check(self.dataset)
         source, transform = self.dataset, self.transform
         if transform.binarise == "static":
             source, transform = transform.fixed(source)
-        object.__setattr__(self, "_source", source)
-        object.__setattr__(self, "_transform", transform)
+        vars(self).update(batch_size=size, _source=source, _transform=transform)
         if not len(self):
             raise ValueError(
-                f"batches: drop_last=True must leave a batch, got batch_size={self.batch_size} for "
-                f"{len(self.dataset)} items; lower batch_size or keep the last batch"
+                f"batches: drop_last=True must leave a batch, got batch_size={size} for "
+                f"{len(self.dataset)} items; lower batch_size"
             )
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, from 0; between epochs the next one."""
-        return self._progress.epoch
-
-    @property
-    def position(self) -> int:
-        """How many batches of the epoch were yielded."""
-        return self._progress.position
 
     @property
     def labels(self) -> Int64[Tensor, " data"] | None:
@@ -128,17 +116,12 @@ class Batches:
         The order is drawn again from the random state at the epoch's start; skipped batches are not
         drawn. An iteration that is under way must not continue.
 
-        Raises:
-            TypeError: not a dict.
-            ValueError: a state of other data, settings or device type, or not of `Batches`; nothing
-                has changed.
+        Raises TypeError or ValueError unless it is a state of `Batches` of the same data, settings
+        and device type; nothing has changed then.
         """
-        check_state("Batches", state, self.state_dict())
-        epoch = count_in("Batches", state, "epoch")
-        position = count_in("Batches", state, "position", len(self))
-        start, now = (
-            rng_state_in("Batches", state, key, self.generator) for key in ("start", "generator")
-        )
+        saved = SavedState("Batches", state, self.state_dict())
+        epoch, position = saved.count("epoch"), saved.count("position", len(self))
+        start, now = (saved.random_state(k, self.generator) for k in ("start", "generator"))
         self.generator.set_state(now)
         self._progress.restore(epoch, position)
         self._progress.start = start

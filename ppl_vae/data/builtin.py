@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +12,16 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.idx import read_idx
 from ppl_vae.data.images import labelled_files, read_images
 from ppl_vae.errors import quoted, reason
+from ppl_vae.files import opened
+
+_IDX_BYTES = 2**30
+"""Size of an IDX file, at most; MNIST's largest has 47 million bytes."""
+_UINT8 = 8  # IDX's code of the dtype
 
 
 def _digits(root: Path, split: str) -> Dataset:
@@ -37,17 +43,42 @@ def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:
         _downloaded(name, root, f"{class_name}/raw/{images.name} and so on", source)
     # Not by torchvision, which prefers the pickles that its older versions left.
     try:
-        values, targets = read_idx(images, 3), read_idx(labels, 1)
+        values, targets = _read_idx(images, 3), _read_idx(labels, 1)
         return Dataset(values.unsqueeze(1), targets.long(), name, scale=255)
     except (OSError, ValueError) as error:
         raise _damaged(name, root, error) from error
+
+
+def _read_idx(path: Path, ndim: int) -> Tensor:
+    """Return the uint8 values of an IDX file: two zeros, dtype, ndim, the sizes, the values.
+
+    Source of the format: LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.
+    """
+    with opened(path, _IDX_BYTES) as file:
+        data = bytearray(file.read())
+    head = 4 + 4 * ndim
+    if data[:4] != bytes([0, 0, _UINT8, ndim]) or len(data) < head:
+        raise ValueError(f"{path.name} is not an IDX file of uint8 in {ndim} dimensions")
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, head, 4)]
+    if math.prod(shape) != len(data) - head:
+        raise ValueError(
+            f"the header of {path.name} promises {shape}, got {len(data) - head} bytes"
+        )
+    return torch.frombuffer(data, dtype=torch.uint8)[head:].reshape(shape).clone()
 
 
 def _omniglot(root: Path, split: str) -> Dataset:
     source = _torchvision_datasets().Omniglot
     part = "images_background" if split == "train" else "images_evaluation"
     expected = f"omniglot-py/{part}.zip and, unpacked, omniglot-py/{part}"
-    found = _fetch("omniglot", root, expected, partial(source, background=split == "train"))
+    source = partial(source, background=split == "train")
+    try:
+        found = source(root, download=False)
+    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        if "download=True" not in str(error):  # torchvision's message for missing files
+            raise _damaged("omniglot", root, error) from error
+        _downloaded("omniglot", root, expected, source)
+        found = source(root, download=False)
     # torchvision numbers the characters in the order of os.listdir, which depends on the machine.
     files, labels = labelled_files(sorted(Path(found.target_folder).glob("*/*")))
     images, _ = read_images(files, size=(28, 28), grey=True)
@@ -70,22 +101,10 @@ def _torchvision_datasets() -> ModuleType:
         if "torchvision::nms" not in str(error):
             raise
         raise ImportError(
-            "torchvision does not match torch: the two come from different builds (for example "
-            "CPU-only torch beside the registry's torchvision). Install both in one command: "
+            "torchvision comes from another build than torch; install both in one command: "
             "pip install --force-reinstall torch torchvision"
         ) from error
     return datasets
-
-
-def _fetch(name: str, root: Path, expected: str, source: Callable[..., Any]) -> Any:
-    """Build the torchvision dataset ``source`` from ``root``, downloaded first if absent."""
-    try:
-        return source(root, download=False)
-    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
-        if "download=True" not in str(error):  # torchvision's message for missing files
-            raise _damaged(name, root, error) from error
-    _downloaded(name, root, expected, source)
-    return source(root, download=False)
 
 
 def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]) -> None:
@@ -98,8 +117,8 @@ def _downloaded(name: str, root: Path, expected: str, source: Callable[..., Any]
         short = reason(error if is_of_file else " ".join(dict.fromkeys((lines[0], lines[-1]))))
         raise FileNotFoundError(
             f"dataset {name!r} must be in {quoted(root)} (as {expected}) or be downloadable, got "
-            f"neither: {short}. Set root= or the environment variable PPL_VAE_DATA to the folder "
-            f"that holds {expected.split('/')[0]}/, or load it once with a network"
+            f"neither: {short.rstrip('.')}. Set root= or the environment variable PPL_VAE_DATA to "
+            f"the folder that holds {expected.split('/')[0]}/, or load it once with a network"
         ) from error
 
 

@@ -11,11 +11,10 @@ import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from ppl_vae.data.checks import check_values, default_scale, observed, with_supported_dtype
+from ppl_vae.data.checks import checked_mask, checked_values
 from ppl_vae.data.dequantisation import check_dequantised, count_levels
 from ppl_vae.data.label_encoding import encode_labels
 from ppl_vae.errors import describe, number
-from ppl_vae.tensors import as_tensor
 
 if TYPE_CHECKING:  # the types after __post_init__
     _Values = Tensor
@@ -60,32 +59,45 @@ class Columns:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("values", "mask"):
-            if isinstance(array := getattr(self, name), np.ndarray):
-                self._set(name, as_tensor(name, array))
-        self._set("values", with_supported_dtype(self.values))
-        if isinstance(self.mask, Tensor):
-            self._set("mask", self.mask.to(self.values.device))
-        if self.scale is None:
-            self._set("scale", default_scale(self.values, self.mask))
-            self._set("_scale_is_default", True)
-        check_values(self.values, self.scale, self.mask)
-        self._set("scale", number("", "scale", self.scale, above=0))
+        vars(self)["values"] = values = checked_values(self.values)
+        if self.mask is not None:
+            vars(self)["mask"] = checked_mask(self.mask, values)
+        seen = self.observed()
+        given: object = self.scale
+        if given is None:  # integers 0 and 1 are not grey levels of 255
+            given = 255.0 if values.dtype == torch.uint8 and (seen > 1).any() else 1.0
+            vars(self)["_scale_is_default"] = True
+        scale = number("", "scale", given, above=0, fix="it is the value that means 1.0")
+        vars(self)["scale"] = scale
+        self._check_range(seen)
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {describe(self.name)}")
-        if self.dequantised_levels is not None:
-            seen = observed(self.values, self.mask)
-            levels = check_dequantised(seen, self.scale, self.dequantised_levels, self.name)
-            self._set("dequantised_levels", levels)
-        if self.labels is not None:
-            labels, classes = encode_labels(self.labels, len(self), self.classes)
-            self._set("labels", labels.to(self.values.device))
-            self._set("classes", classes)
-        elif self.classes is not None:
+        levels, labels, classes = self.dequantised_levels, self.labels, self.classes
+        if levels is not None:
+            levels = check_dequantised(seen, scale, levels, self.name)
+        if labels is not None:
+            labels, classes = encode_labels(labels, len(self), classes)
+            labels = labels.to(values.device)
+        elif classes is not None:
             raise ValueError(f"classes name the labels, and {self.name!r} has none; give labels=")
+        vars(self).update(dequantised_levels=levels, labels=labels, classes=classes)
 
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+    def _check_range(self, seen: Tensor) -> None:
+        """Raise ValueError unless observed floats are finite, and integers at most the scale."""
+        values, mask, scale = self.values, self.mask, self.scale
+        if not values.is_floating_point():
+            if scale != 1 and (largest := seen.max()) > scale:
+                raise ValueError(
+                    f"integers must be at most scale={scale:g}, got {largest}; give the value that "
+                    f"means 1.0 (255 for 8-bit images, 1 for values that stay as they are)"
+                )
+        elif not seen.isfinite().all():
+            bad = values.isfinite().logical_not()
+            where = tuple((bad if mask is None else bad & mask).nonzero()[0].tolist())
+            raise ValueError(
+                f"values must be finite, got {values[where]} at index {where}; remove or fill "
+                f'them, or give mask= (or missing="nan", of from_tensor, from_file and load)'
+            )
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -130,7 +142,7 @@ class Columns:
 
         Raises ValueError unless the values are integers 0, ..., scale.
         """
-        return count_levels(observed(self.values, self.mask), self.scale, self.name)
+        return count_levels(self.observed(), self.scale, self.name)
 
     def required_labels(self, owner: str) -> Tensor:
         """Return the labels; raise ValueError, in the name of ``owner``, if no item has one."""
@@ -138,6 +150,13 @@ class Columns:
             got = "None" if self.labels is None else f"none for all {len(self)} items"
             raise ValueError(f"{owner}: {self.name!r} must have labels, got {got}; give labels=")
         return self.labels
+
+    def observed(self, index: Tensor | None = None) -> Tensor:
+        """Return the observed values, of all items or those at ``index``; flat with a mask."""
+        values = self.values if index is None else self.values_at(index)
+        if self.mask is None:
+            return values
+        return values[self.mask if index is None else self.mask_at(index, flat=False)]
 
     def values_at(self, index: Integer[Tensor, " batch"]) -> Tensor:
         """Return a copy of the stored values at ``index``."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.arrays import read_arrays
-from ppl_vae.data.checks import check_mask
+from ppl_vae.data.checks import checked_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
 from ppl_vae.errors import describe, flag, path_of, quoted, reason, sizes
@@ -36,14 +36,10 @@ def from_tensor(
         x: shape ``(N, *event)``; images ``(N, C, H, W)``, or ``(N, H, W)`` if grey. Images of shape
             ``(N, H, W, C)`` are recognised if the last size is 1, 3 or 4 and the first is not, and
             permuted, which ``conversions`` records.
-        labels: shape ``(N,)``.
         scale: must be given for uint8 values of which none is above 1: both 1 and 255 are common.
-        mask: True where a value is observed.
         missing: ``"nan"`` if NaN means missing; otherwise NaN is an error.
         channels: ``"first"`` or ``"last"``, for images whose sizes do not tell, such as
             (3, 32, 3), which is an error without it.
-        name: for messages and reports.
-        classes: the names of the classes.
 
     Example:
         >>> from_tensor(torch.rand(100, 784))
@@ -51,7 +47,10 @@ def from_tensor(
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"values must be a tensor, got {type(x).__name__}; see from_numpy")
-    mask = _without_nan(x, mask, missing)
+    if mask is not None:
+        mask = checked_mask(mask, x)
+    if missing is not None:
+        mask = _without_nan(x, mask, missing)
     if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
         raise ValueError(
             f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
@@ -61,9 +60,7 @@ def from_tensor(
     if _channels_are_last(x.shape[1:], channels):
         conversions = (f"channels last, {tuple(x.shape[1:])}, made first",)
         x = x.movedim(-1, 1).contiguous()
-        if mask is not None:
-            check_mask(mask, x.movedim(1, -1))
-            mask = mask.movedim(-1, 1).contiguous()
+        mask = None if mask is None else mask.movedim(-1, 1).contiguous()
     return Dataset(
         x, labels, name, scale=scale, mask=mask, classes=classes, conversions=conversions
     )
@@ -125,22 +122,19 @@ def from_file(
     if named and path.suffix == ".npy":
         got = ", ".join(f"{argument}={quoted(key)}" for argument, key in named.items())
         raise ValueError(
-            f"{quoted(path)} is a .npy file, whose array has no name, got {got}; drop it, or give "
-            f"a .npz file"
+            f"{quoted(path)} is a .npy file, whose array has no name, got {got}; drop it"
         )
     try:
         arrays, found = read_arrays(path, tuple(keys.values()))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
-            f"be read: {reason(error)}; save it again with np.save or np.savez"
+            f"be read: {reason(error)}; save it again, with np.save"
         ) from error
     for argument, key in {"x": keys["x"], **named}.items():
         if key not in arrays and named:
-            raise ValueError(
-                f"{quoted(path)} must have the array {quoted(key)}, given as {argument}=, got "
-                f"{_names(found)}"
-            )
+            expected = f"the array {quoted(key)}, given as {argument}="
+            raise ValueError(f"{quoted(path)} must have {expected}, got {_names(found)}")
     others = [key for key in found if key not in keys.values()]
     if not named and ("x" not in arrays or others):
         raise ValueError(
@@ -188,31 +182,22 @@ def from_folder(
     if folders and loose:
         raise ValueError(
             f"{quoted(path)} must hold either images or subfolders, got both, "
-            f"{quoted(loose[0].name)} and {quoted(folders[0].name)}; move the images to a subfolder"
+            f"{quoted(loose[0].name)} and {quoted(folders[0].name)}; move the images into one"
         )
-    nested = next((p for folder in folders for p in visible(folder) if p.is_dir()), None)
-    if nested is not None:
+    for nested in (p for folder in folders for p in visible(folder) if p.is_dir()):
         raise ValueError(
             f"{quoted(path)} must hold one subfolder of images per class, got the folder "
             f"{quoted(nested.relative_to(path))}; move its images up"
         )
     files, number = labelled_files(folders) if folders else (loose, None)
     if not files:
-        raise FileNotFoundError(
-            f"{quoted(path)} must hold images ({', '.join(IMAGE_SUFFIXES)}), in it or in "
-            f"subfolders, got none"
-        )
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise FileNotFoundError(f"{quoted(path)} must hold images ({kinds}), got none")
     names = tuple(folder.name for folder in folders)
     labels = None if number is None else [names[n] for n in number.tolist()]
     images, conversions = read_images(files, size, grey)
-    return Dataset(
-        images,
-        labels,
-        path.name,
-        scale=255,
-        classes=classes or names or None,
-        conversions=conversions,
-    )
+    classes = classes or names or None
+    return Dataset(images, labels, path.name, scale=255, classes=classes, conversions=conversions)
 
 
 def _names(keys: Sequence[str]) -> str:
@@ -231,10 +216,8 @@ def _channels_are_last(event: Sequence[int], channels: str | None) -> bool:
     if channels not in ("first", "last"):
         raise ValueError(f'channels must be "first", "last" or None, got {describe(channels)}')
     if len(event) != 3:
-        raise ValueError(
-            f"channels={channels!r} needs images of three dimensions, got items of shape "
-            f"{tuple(event)}; leave it out"
-        )
+        got = f"got items of shape {tuple(event)}; leave it out"
+        raise ValueError(f"channels={channels!r} needs images of three dimensions, {got}")
     return channels == "last"
 
 
@@ -245,18 +228,10 @@ def _height_and_width(size: object) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _without_nan(x: Tensor, mask: Tensor | None, missing: str | None) -> Tensor | None:
-    """Return the mask, False also at NaN if NaN means missing."""
-    if missing is None:
-        return mask
+def _without_nan(x: Tensor, mask: Tensor | None, missing: str) -> Tensor:
+    """Return the mask, False also at NaN."""
     if missing != "nan":
         raise ValueError(f'missing must be "nan" or None, got {describe(missing)}')
     if not x.is_floating_point():
-        raise TypeError(
-            f'missing="nan" needs floating-point values, got {describe(x)}; leave it out, or give '
-            f"mask="
-        )
-    if mask is None:
-        return ~x.isnan()
-    check_mask(mask, x)
-    return mask.to(x.device) & ~x.isnan()
+        raise TypeError(f'missing="nan" needs floating-point values, got {describe(x)}; give mask=')
+    return ~x.isnan() if mask is None else mask & ~x.isnan()

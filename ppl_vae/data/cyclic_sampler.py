@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ppl_vae.data.loader_state import check_state, count_in, generator_at, rng_state_in
+from ppl_vae.data.loader_state import SavedState, generator_at
 
 
 class CyclicSampler:
     """Endless batches of the indices 0, ..., ``count - 1``, drawn equally often, up to one.
 
-    A batch that a pass does not fill is completed by the next pass, so that all have one size; an
-    item may come twice in such a batch.
-
-    Args:
-        count: how many items.
-        batch_size: items per batch; at most ``count`` are used.
-        generator: of the order of every pass, on the device of the batches.
-        owner: for messages.
+    A batch of at most ``count`` that a pass does not fill is completed by the next pass, so that
+    all have one size; an item may come twice in such a batch.
     """
 
     def __init__(
@@ -57,12 +49,9 @@ class CyclicSampler:
 
     def parsed(self, state: object) -> tuple[int, Tensor, Tensor]:
         """Return what `restore` takes; raise TypeError or ValueError for an incompatible state."""
-        check_state(self._owner, state, self.state_dict())  # type: ignore[arg-type]
-        assert isinstance(state, Mapping)
-        start, now = (
-            rng_state_in(self._owner, state, key, self.generator) for key in ("start", "generator")
-        )
-        return count_in(self._owner, state, "position", self.count), start, now
+        saved = SavedState(self._owner, state, self.state_dict())
+        start, now = (saved.random_state(k, self.generator) for k in ("start", "generator"))
+        return saved.count("position", self.count), start, now
 
     def restore(self, position: int, start: Tensor, now: Tensor) -> None:
         """Resume there: the order is drawn again, batches are not."""

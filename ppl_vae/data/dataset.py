@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
+from ppl_vae.data import value_transform
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import as_index, optional_generator, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.description import html_table, one_line
 from ppl_vae.data.minibatch import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
 from ppl_vae.data.splits import held_out, per_class_indices
-from ppl_vae.data.value_transform import (
-    ValueTransform,
-    binarised,
-    dequantised,
-    prepare,
-    quantised,
-)
+from ppl_vae.data.value_transform import ValueTransform, prepare
 from ppl_vae.errors import describe, device_of, flag, number, positive_int, quoted, seed_of, sizes
 from ppl_vae.event_shapes import how_to_arrange, same_event
 
@@ -60,9 +55,8 @@ class Dataset(Columns):
 
     Raises:
         TypeError: unsupported dtype of values, labels or mask.
-        ValueError: no data; observed values that are NaN or infinite, or integers above a
-            ``scale`` other than 1; labels of another length, fractional, below -1, or not among the
-            classes; a mask of another shape, or False everywhere.
+        ValueError: no data; observed values that are not finite, or integers above a ``scale``
+            other than 1; labels that are not among the classes; a mask that is False everywhere.
 
     Example:
         >>> Dataset(np.random.rand(4, 2), ["cat", "dog", None, "cat"], "pets")
@@ -79,14 +73,10 @@ class Dataset(Columns):
         try:
             row = range(len(self))[operator.index(index)]
         except TypeError:
-            raise TypeError(
-                f"{self.name!r}[...] takes an integer or a slice, got {describe(index)}; choose "
-                f"items with subset(indices)"
-            ) from None
+            takes = f"{self.name!r}[...] takes an integer or a slice, got {describe(index)}"
+            raise TypeError(f"{takes}; choose items with subset(indices)") from None
         except IndexError:
-            raise IndexError(
-                f"{self.name!r} has {len(self)} items, got the index {index}"
-            ) from None
+            raise IndexError(f"{self.name!r} has {len(self)} items, got index {index}") from None
         return self.__getitems__([row])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
@@ -107,9 +97,7 @@ class Dataset(Columns):
     def to(self, device: torch.device | str) -> Dataset:
         """Move everything to ``device``; batches are then drawn and binarised there."""
         device = device_of("to", device)
-        labels = None if self.labels is None else self.labels.to(device)
-        mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, values=self.values.to(device), labels=labels, mask=mask)
+        return self._with_each(lambda tensor: tensor.to(device))
 
     def as_counts(self) -> Dataset:
         """Return the data unscaled, unless a scale was given: uint8 counts are not grey values."""
@@ -122,9 +110,10 @@ class Dataset(Columns):
         """
         event_shape = sizes("arranged", "event_shape", event_shape)
         if not same_event(self.event_shape, event_shape):
+            fix = how_to_arrange(self.event_shape, event_shape)
             raise ValueError(
-                f"arranged: items must be of shape {tuple(event_shape)}, flat, or grey images, got "
-                f"{self!r}; {how_to_arrange(self.event_shape, event_shape)}"
+                f"arranged: items must be of shape {event_shape}, flat, or grey images, got "
+                f"{self!r}; {fix}"
             )
         shape = (len(self), *event_shape)
         mask = None if self.mask is None else self.mask.reshape(shape)
@@ -136,24 +125,26 @@ class Dataset(Columns):
         if None not in (self.classes, training.classes) and self.classes != training.classes:
             raise ValueError(
                 f"{owner} must have the classes of the training data, {quoted(training.classes)}, "
-                f"in their order, got {quoted(self.classes)}; make {self.name!r} with these "
-                f"classes="
+                f"in their order, got {quoted(self.classes)}; make {self.name!r} with these classes"
             )
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Return the items at ``indices`` (integers, or a mask of N booleans), in that order."""
         index = as_index("indices", indices, len(self)).to(self.values.device)
-        labels = None if self.labels is None else self.labels[index]
-        mask = None if self.mask is None else self.mask[index]
-        return replace(self, values=self.values[index], labels=labels, mask=mask)
+        return self._with_each(lambda tensor: tensor[index])
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
+        """Return the dataset with each of its columns changed."""
+        columns = {name: getattr(self, name) for name in ("values", "labels", "mask")}
+        changed: dict[str, Any] = {n: change(t) for n, t in columns.items() if t is not None}
+        return replace(self, **changed)
 
     def labelled_subset(
         self, per_class: int, seed: int = 0, *, fewer: bool = False
     ) -> Int64[Tensor, " labelled"]:
         """Choose ``per_class`` random items of every class that occurs; return their indices.
 
-        Raises ValueError without labels, or if a class has fewer items; with ``fewer`` all items of
-        such a class are chosen.
+        Raises ValueError without labels, or if a class has fewer items, unless ``fewer``.
 
         Example:
             >>> from ppl_vae.data import load
@@ -186,7 +177,7 @@ class Dataset(Columns):
 
         Raises ValueError if ``value / scale`` leaves [0, 1].
         """
-        return binarised(self, seed)
+        return value_transform.binarised(self, seed)
 
     def dequantised(self, seed: int = 0) -> Dataset:
         r"""Add uniform noise once: real values v = (k + u) / levels in (0, 1), with scale 1.
@@ -214,14 +205,14 @@ class Dataset(Columns):
             >>> digits.dequantised(seed=0).dequantised_levels
             17
         """
-        return dequantised(self, seed)
+        return value_transform.dequantised(self, seed)
 
     def quantised(self) -> Dataset:
         """Undo `dequantised`: the integers k = floor(levels v) again, with scale levels - 1.
 
         Raises ValueError if ``dequantised_levels`` is None.
         """
-        return quantised(self)
+        return value_transform.quantised(self)
 
     def draw(
         self,
@@ -235,29 +226,24 @@ class Dataset(Columns):
     ) -> Float[Tensor, " batch *event"]:
         """Return x at ``index``, ``(B, D)`` if flat, else ``(B, *event)``, NaN where missing.
 
-        In torch's default dtype, whatever that of the values; which pixels are drawn as 1 does not
-        depend on it. The result owns its memory.
+        In torch's default dtype; which pixels are drawn as 1 does not depend on it. The result owns
+        its memory.
 
         Args:
             index: integers, shape ``(B,)``.
-            binarise: what to do with the grey value p = value / scale.
-                ``"dynamic"``: a Bernoulli(p) draw, anew at every call.
-                ``"static"``: drawn once, as ``binarised(seed=0)``, whatever the batch. For many
-                calls, or another seed, draw from `binarised` itself: binarise first, take subsets
-                after.
-                ``"threshold"``: p > 0.5. ``"none"``: p itself.
-            dequantise: with ``binarise="none"``, return (k + u) / levels for the integers k, with
-                u ~ U[0, 1) anew at every call, for a likelihood that is a density; see
-                `dequantised`.
+            binarise: what to do with the grey value p = value / scale. ``"dynamic"``: a draw from
+                Bernoulli(p), anew at every call. ``"static"``: drawn once, as by
+                ``binarised(seed=0)``; take subsets after it. ``"threshold"``: p > 0.5.
+                ``"none"``: p itself.
+            dequantise: with ``binarise="none"``, add noise to integers, anew at every call, for a
+                likelihood that is a density; see `dequantised`.
             generator: for the dynamic draw and the noise, on the values' device; by default torch's
                 global one.
             flat: flatten the event.
             device: where the result goes; None leaves it where the values are.
 
-        Raises:
-            ValueError: unknown mode; values to be binarised outside [0, 1]; values to be
-                dequantised that are not integers, are to be binarised too, or in a default dtype
-                with fewer bits than float32.
+        Raises ValueError if values to be binarised are outside [0, 1], or values to be dequantised
+        are not integers, are to be binarised too, or of a default dtype shorter than float32.
 
         Example:
             >>> from ppl_vae.data import load
@@ -267,12 +253,11 @@ class Dataset(Columns):
         index = as_index("index", index, len(self))
         generator = optional_generator("draw", generator)
         transform = ValueTransform(binarise, dequantise, flat, device)
+        transform.check(self, None if binarise == "static" else index)
+        data = self
         if binarise == "static":
-            transform.check(self)
-            once, transform = transform.fixed(self)
-            return transform.values(once, index)
-        transform.check(self, index)
-        return transform.values(self, index, generator)
+            data, transform = transform.fixed(self)
+        return transform.values(data, index, generator)
 
     def tensor(
         self,
@@ -338,13 +323,11 @@ class Dataset(Columns):
 
         Args:
             batch_size: items per batch; the last batch may be shorter.
-            binarise: as in `draw`.
-            dequantise: as in `draw`.
+            binarise: as in `draw`, and so are ``dequantise`` and ``flat``.
             shuffle: a new order in each epoch, else the order of the data.
             seed: of the order, the dynamic draws and the noise.
             generator: used in place of ``seed`` if given; on the device of the values.
             drop_last: leave out a short last batch.
-            flat: as in `draw`.
             device: as in `draw`, for the labels too.
         """
         given = optional_generator("batches", generator)

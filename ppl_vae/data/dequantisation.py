@@ -21,8 +21,8 @@ def count_levels(values: Tensor, scale: int | float, name: str) -> int:
         whole = not values.is_floating_point() or (values == values.round()).all()
         if low < 0 or high > scale or not whole:
             problem = (
-                f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; leave real "
-                f"values as they are (binarise='none'), or give the integers and their scale"
+                f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; give the "
+                f"integers and their scale, or binarise='none' for real values"
             )
     if problem:
         raise ValueError(f"levels: {name!r} must hold integers 0, ..., scale, got {problem}")
@@ -42,15 +42,6 @@ def check_dequantised(values: Tensor, scale: int | float, levels: object, name: 
             f"Dataset.dequantised"
         )
     return levels
-
-
-def check_precision() -> None:
-    """Raise ValueError if torch's default dtype has too few bits for noise."""
-    if torch.finfo(torch.get_default_dtype()).bits < 32:
-        raise ValueError(
-            f"dequantise=True needs float32 or float64, got torch's default dtype "
-            f"{torch.get_default_dtype()}, in which noise would round to another level"
-        )
 
 
 def add_noise(level: Tensor, levels: int, generator: torch.Generator | None) -> Tensor:

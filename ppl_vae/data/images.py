@@ -45,10 +45,8 @@ def visible(folder: Path) -> list[Path]:
         return []
     with os.scandir(folder) as entries:
         if next(islice(entries, MAX_FILES, None), None) is not None:
-            raise ValueError(
-                f"{quoted(folder)} must have at most {MAX_FILES} entries, got more; save the "
-                f"values as one .npy file, with np.save"
-            )
+            expected = f"have at most {MAX_FILES} entries, got more"
+            raise ValueError(f"{quoted(folder)} must {expected}; use one .npy file, by np.save")
     return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
 
 
@@ -71,15 +69,9 @@ _WITHOUT_COLOUR = "grey made three equal channels"
 def read_images(
     files: list[Path], size: tuple[int, int] | None, grey: bool | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Read images of one size, uint8 of shape ``(N, channels, height, width)``.
+    """Return images of one size, uint8 of shape ``(N, channels, height, width)``, and conversions.
 
-    Args:
-        files: the images.
-        size: resize to ``(height, width)``.
-        grey: one channel if True, three if False; if None, three if any image has colour.
-
-    Returns:
-        The images, and descriptions of their conversions.
+    They have one channel if ``grey`` is True, three if False; if None, three if any has colour.
     """
     done: Counter[str] = Counter()
     first = _read_image(files[0], size, grey, done)
@@ -125,10 +117,8 @@ def _read_image(
             with Image.open(read, formats=_FORMATS) as found:
                 _check_depth(found)
                 if found.width * found.height > MAX_PIXELS:
-                    raise ValueError(
-                        f"it has {found.width} x {found.height} pixels, more than {MAX_PIXELS}; "
-                        f"make it smaller first"
-                    )
+                    size_found = f"{found.width} x {found.height}"
+                    raise ValueError(f"it has {size_found} pixels, more than {MAX_PIXELS}")
                 has_colour = _has_colour(found)
                 # Loading a TIFF rotates it, and drops the tag.
                 rotated = found.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
@@ -138,9 +128,8 @@ def _read_image(
                     ImageOps.exif_transpose(image, in_place=True)
                     done["rotated by its EXIF orientation"] += 1
     except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{quoted(file)} must be a readable 8-bit image: {reason(error)}"
-        ) from error
+        expected = f"{quoted(file)} must be a readable 8-bit image"
+        raise ValueError(f"{expected}: {reason(error)}") from error
     if size is not None:
         height, width = size
         if image.size != (width, height):
@@ -161,20 +150,18 @@ def _check_depth(image: Image.Image) -> None:
     """Raise ValueError for more than 8 bits per channel, which Pillow would drop silently."""
     # For colour the mode does not say, but the arguments of the decoder do: RGB;16B, or for .ppm
     # files the largest value.
-    decoders = [tile[3] for tile in getattr(image, "tile", ())]
-    is_deep = any(";16" in str(d) or _largest_value(d) > 255 for d in decoders)
-    if image.mode[0] in "IF" or is_deep:
+    is_deep = image.mode[0] in "IF"
+    for *_, decoder in getattr(image, "tile", ()):
+        match decoder:
+            case (_, int(largest), *_) if largest > 255:
+                is_deep = True
+            case _:
+                is_deep |= ";16" in str(decoder)
+    if is_deep:
         raise ValueError(
             f"it has mode {image.mode} of more than 8 bits per channel; save it with 8, or save "
             f"all images as one .npy file and give its scale"
         )
-
-
-def _largest_value(decoder: object) -> int:
-    match decoder:
-        case (_, int(largest), *_):
-            return largest
-    return 0
 
 
 def _conversions(image: Image.Image, has_colour: bool, grey: bool | None) -> Iterator[str]:

@@ -23,33 +23,23 @@ _FIX = "give class numbers 0, 1, ... or names, and -1, NaN, None or '' for an un
 def encode_labels(
     labels: Tensor | np.ndarray | Sequence[Any], count: int, classes: Sequence[str] | None
 ) -> tuple[Tensor, tuple[str, ...] | None]:
-    """Return a class number for each datum, as int64, and the names of the classes, if any.
+    """Return a class number for each of ``count`` data, as int64, and the names of the classes.
 
-    Args:
-        labels: integers, also as floats, or strings, numbered in sorted order; -1, NaN, None, an
-            empty string and an entry hidden by a masked array are no label.
-        count: the number of data.
-        classes: the names, in the order of their numbers.
-
-    Raises:
-        TypeError: labels of another type.
-        ValueError: another number of labels than data; a label that is fractional, below -1 or not
-            among the classes.
+    Both are described in `ppl_vae.data.Dataset`.
     """
     names = None if classes is None else _class_names(classes)
     y = _numbers_or_strings(labels)
     if y.shape != (count,):
-        raise ValueError(
-            f"labels must have shape ({count},), got {_describe(y)}; give one label for each datum"
-        )
+        got = f"an array of shape {y.shape} and dtype {y.dtype}"
+        got = describe(y) if isinstance(y, Tensor) else got
+        raise ValueError(f"labels must have shape ({count},), got {got}; give one for each datum")
     if isinstance(y, np.ndarray):
         y, names = _encode_strings(y, names)
     else:
         y = _encode_numbers(y)
     if names is not None and int(y.max()) >= len(names):
         raise ValueError(
-            f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}; "
-            f"give a name for each class"
+            f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}"
         )
     return y, names
 
@@ -61,9 +51,8 @@ def _numbers_or_strings(labels: Any) -> Tensor | np.ndarray:
     if isinstance(labels, (list, tuple)):
         labels = np.array([*labels, None], dtype=object)[:-1]  # always of one dimension
     if not isinstance(labels, np.ndarray):
-        raise TypeError(
-            f"labels must be a tensor, an array or a list, got {type(labels).__name__}; {_FIX}"
-        )
+        got = type(labels).__name__
+        raise TypeError(f"labels must be a tensor, an array or a list, got {got}; {_FIX}")
     hidden = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else None
     labels = np.asarray(labels)
     if hidden is not None and labels.dtype.kind in "OT":
@@ -103,7 +92,7 @@ def _convert_objects(labels: np.ndarray) -> np.ndarray:
 
 def _encode_numbers(y: Tensor) -> Tensor:
     if y.dtype == torch.bool or y.is_complex():
-        raise TypeError(f"labels must be whole numbers or strings, got {_describe(y)}; {_FIX}")
+        raise TypeError(f"labels must be whole numbers or strings, got {describe(y)}; {_FIX}")
     if y.is_floating_point():
         y = y.where(~y.isnan(), UNLABELLED)
         wrong = y[(y != y.floor()) | y.isinf()]
@@ -128,8 +117,7 @@ def _encode_strings(
             )
         if names is not None and name not in names:
             raise ValueError(
-                f"labels must be among the classes {quoted(names)}, got {quoted(name)}; name it in "
-                f"classes="
+                f"labels must be among the classes {quoted(names)}, got {quoted(name)}; add it"
             )
     names = tuple(known) if names is None else names
     number_of = {name: number for number, name in enumerate(names)}
@@ -147,9 +135,3 @@ def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
     if not classes or "" in classes or len(set(classes)) < len(classes):
         raise ValueError(f"classes must be distinct and not empty, got {quoted(classes)}; {fix}")
     return tuple(str(name) for name in classes)
-
-
-def _describe(y: Tensor | np.ndarray) -> str:
-    if isinstance(y, Tensor):
-        return describe(y)
-    return f"an array of shape {y.shape} and dtype {y.dtype}"

@@ -1,4 +1,4 @@
-"""The position of a loader in its epochs, and checks of saved states."""
+"""The position of a loader in its epochs, and saved states of it."""
 
 from __future__ import annotations
 
@@ -57,63 +57,83 @@ class Progress:
         self._expired = self._latest
 
 
-def check_state(owner: str, state: Mapping[str, object], like: Mapping[str, object]) -> None:
-    """Raise unless ``state`` has the keys and the ``settings`` of ``like``.
+class Epochs:
+    """A loader whose iterations are epochs."""
 
-    Raises:
-        TypeError: not a dict.
-        ValueError: other keys, or the state of a loader with other settings.
+    _progress: Progress
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0; between epochs the next one."""
+        return self._progress.epoch
+
+    @property
+    def position(self) -> int:
+        """How many batches of the epoch were yielded."""
+        return self._progress.position
+
+
+class SavedState:
+    """A state to be loaded, checked for the keys and the ``settings`` of the present one.
+
+    Args:
+        owner: the loader, for messages.
+        state: the state to be loaded.
+        like: the present one.
     """
-    fix = f"give what {owner}.state_dict() returned"
-    if not isinstance(state, Mapping):
-        raise TypeError(f"{owner}: state must be a dict, got {describe(state)}; {fix}")
-    ours, theirs = like["settings"], state.get("settings")
-    if set(state) != set(like) or not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        keys = reason(", ".join(sorted(map(str, state)))) or "none"
-        raise ValueError(
-            f"{owner}: state must have the keys {', '.join(sorted(like))}, got {keys}; {fix}"
+
+    def __init__(self, owner: str, state: object, like: Mapping[str, object]) -> None:
+        fix = f"give what {owner}.state_dict() returned"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{owner}: state must be a dict, got {describe(state)}; {fix}")
+        ours, theirs = like["settings"], state.get("settings")
+        if set(state) != set(like) or not (isinstance(ours, dict) and isinstance(theirs, dict)):
+            expected = ", ".join(sorted(like))
+            keys = reason(", ".join(sorted(map(str, state)))) or "none"
+            raise ValueError(f"{owner}: state must have the keys {expected}, got {keys}; {fix}")
+        different = [
+            f"{reason(str(name))}={quoted(theirs.get(name))} (here {quoted(ours.get(name))})"
+            for name in dict.fromkeys((*ours, *theirs))
+            if theirs.get(name) != ours.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"{owner}: state must come from the same data and settings, got one with "
+                f"{', '.join(different)}; make the loader as it was, or start without the state"
+            )
+        self._owner = owner
+        self._state = state
+
+    def __getitem__(self, key: str) -> object:
+        return self._state[key]
+
+    def damaged(self, key: str, expected: str, got: str) -> ValueError:
+        """Return the error for a value that no loader has written."""
+        return ValueError(
+            f"{self._owner}: {key} in state must {expected}, got {got}; the state is damaged, "
+            f"load another"
         )
-    different = [
-        f"{reason(str(name))}={quoted(theirs.get(name))} (here {quoted(ours.get(name))})"
-        for name in dict.fromkeys((*ours, *theirs))
-        if theirs.get(name) != ours.get(name)
-    ]
-    if different:
-        raise ValueError(
-            f"{owner}: state must come from the same data and settings, got one with "
-            f"{', '.join(different)}; make the loader as it was, or start without the state"
-        )
 
+    def count(self, key: str, most: int | None = None) -> int:
+        """Return the number under ``key``; raise ValueError unless it is 0, 1, ..., ``most``."""
+        value = self[key]
+        if type(value) is not int or value < 0 or (most is not None and value > most):
+            limit = "0 or more" if most is None else f"from 0 to {most}"
+            raise self.damaged(key, f"be an integer {limit}", describe(value))
+        return value
 
-def count_in(owner: str, state: Mapping[str, object], key: str, most: int | None = None) -> int:
-    """Return the number under ``key``; raise ValueError unless it is 0, 1, ..., ``most``."""
-    value = state[key]
-    if type(value) is not int or value < 0 or (most is not None and value > most):
-        limit = "0 or more" if most is None else f"from 0 to {most}"
-        raise ValueError(
-            f"{owner}: {key} in state must be an integer {limit}, got {describe(value)}; the state "
-            f"is damaged, load another"
-        )
-    return value
-
-
-def rng_state_in(
-    owner: str, state: Mapping[str, object], key: str, generator: torch.Generator
-) -> Tensor:
-    """Return the random state under ``key``; raise ValueError unless ``generator`` can take it."""
-    value = state[key]
-    try:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"got {describe(value)}")
-        value = value.cpu()  # if a checkpoint was read onto a device
-        generator_at(generator, value)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"{owner}: {key} in state must be a state of a random generator on "
-            f"{generator.device.type}, got {describe(value)} ({error}); the state is damaged, load "
-            f"another"
-        ) from error
-    return value
+    def random_state(self, key: str, generator: torch.Generator) -> Tensor:
+        """Return the state under ``key``; raise ValueError unless ``generator`` can take it."""
+        value = self[key]
+        try:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"got {describe(value)}")
+            value = value.cpu()  # if a checkpoint was read onto a device
+            generator_at(generator, value)
+        except (RuntimeError, TypeError) as error:
+            expected = f"be a state of a random generator on {generator.device.type}"
+            raise self.damaged(key, expected, f"{describe(value)} ({error})") from error
+        return value
 
 
 def generator_at(generator: torch.Generator, state: Tensor) -> torch.Generator:

@@ -46,15 +46,10 @@ def load(
         root: folder of the named datasets; by default the environment variable ``PPL_VAE_DATA``, or
             else ``./data``.
         split: ``"train"`` or ``"test"``.
-        scale: of a file, as in `from_tensor`, and so are ``missing`` and ``channels``.
-        missing: ``"nan"`` if NaN means missing.
-        channels: ``"first"`` or ``"last"``.
+        scale: of a file, as in `from_file`, and so are ``missing``, ``channels``, ``x``, ``y`` and
+            ``mask``.
         grey: of a folder, as in `from_folder`, and so is ``size``.
-        x: name of the values in a ``.npz`` file, as in `from_file`.
-        y: name of the labels.
-        mask: name of the mask.
         classes: the names of the classes of a file or folder, as in `Dataset`.
-        size: of the images.
         test_fraction: of a file or folder, which has no official split; by default 0.1. See
             `Dataset.split`.
         seed: of that split.
@@ -62,8 +57,7 @@ def load(
     Raises:
         FileNotFoundError: the data are absent and cannot be downloaded; nothing is left behind.
         ImportError: torchvision is missing or does not match torch.
-        ValueError: unknown name or split; an option that does not apply to the source; damaged
-            data.
+        ValueError: unknown name or split; an option that does not apply; damaged data.
 
     Example:
         >>> load("digits", split="test")

@@ -13,25 +13,14 @@ from ppl_vae.errors import describe
 
 
 class Batch(NamedTuple):
-    """A minibatch in which everything is observed.
-
-    Args:
-        x: the values, one datum per row.
-        y: their labels, None if the data set has none.
-    """
+    """A minibatch: values, one datum per row, and their labels, None if the data set has none."""
 
     x: Tensor
     y: Tensor | None
 
 
 class MaskedBatch(NamedTuple):
-    """A minibatch with missing entries.
-
-    Args:
-        x: the values, one datum per row, NaN where missing.
-        y: their labels, None if the data set has none.
-        mask: boolean, of x's shape, True where x is observed.
-    """
+    """A `Batch` with missing entries: x is NaN where the boolean mask, of its shape, is False."""
 
     x: Tensor
     y: Tensor | None
@@ -107,11 +96,7 @@ Given = Batch | MaskedBatch | tuple[Tensor, ...] | dict[str, Tensor] | tuple[Par
 
 
 def given(owner: str, batch: object) -> Given:
-    """Return a loader's batch in one of the forms of `Given`; names of None values are left out.
-
-    Raises:
-        TypeError: unsupported.
-    """
+    """Return a loader's batch in one of the forms of `Given`; names of None values are left out."""
     match batch:
         case Batch() | MaskedBatch():
             return batch
@@ -133,8 +118,7 @@ def given(owner: str, batch: object) -> Given:
                 return tuple(batch)
     raise TypeError(
         f"{owner}: every batch must be a tensor, a tuple or list of tensors, a mapping of names to "
-        f"tensors, or parts, got {_description(batch)}; return one of these from the loader's "
-        f"collate_fn"
+        f"tensors, or parts, got {_description(batch)}; return one from the loader's collate_fn"
     )
 
 

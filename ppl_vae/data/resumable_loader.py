@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ppl_vae import random_state
-from ppl_vae.data.loader_state import Progress, check_state, count_in
+from ppl_vae.data.loader_state import Epochs, Progress, SavedState
 from ppl_vae.data.minibatch import Given, given, tensors_of
 from ppl_vae.errors import describe, seed_of
 from ppl_vae.process_state import exclusively
@@ -24,7 +24,7 @@ _END = object()
 _OWNER = "ResumableLoader"
 
 
-class ResumableLoader:
+class ResumableLoader(Epochs):
     """The epochs of any loader, the same for one seed in every process, and resumable.
 
     Every epoch starts from random states that depend on ``seed`` and its number alone: of torch,
@@ -45,8 +45,7 @@ class ResumableLoader:
         seed: of all epochs.
 
     Raises:
-        TypeError: an iterator, which has one epoch only; not an iterable; batches of other types
-            (when they are fetched).
+        TypeError: not an iterable, or an iterator; batches of other types (when they are fetched).
         ValueError: a DataLoader with ``persistent_workers=True``, whose workers' random numbers
             depend on the epochs before, or with ``in_order=False``.
 
@@ -71,9 +70,8 @@ class ResumableLoader:
             ("in_order", True, "the order would depend on which worker is fastest"),
         ):
             if getattr(loader, option, value) != value:
-                raise ValueError(
-                    f"{_OWNER}: loader must have {option}={value}, got {not value}; {why}"
-                )
+                expected = f"{option}={value}, got {not value}; {why}"
+                raise ValueError(f"{_OWNER}: loader must have {expected}")
         self.loader = loader
         self.seed = seed_of(_OWNER, seed)
         self._progress = Progress()
@@ -87,16 +85,6 @@ class ResumableLoader:
 
     def __repr__(self) -> str:
         return f"{_OWNER}({type(self.loader).__name__}, seed={self.seed})"
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, from 0; between epochs the next one."""
-        return self._progress.epoch
-
-    @property
-    def position(self) -> int:
-        """How many batches of the epoch were yielded."""
-        return self._progress.position
 
     def __iter__(self) -> Iterator[Given]:
         iteration = self._progress.begin()
@@ -117,11 +105,7 @@ class ResumableLoader:
             state = self._state_of_loader()
         elif state is None and self.position:
             state = _checksum(self._last)
-        try:
-            length = len(self)
-        except TypeError:  # a loader of a stream
-            length = None
-        settings = {"seed": self.seed, "batches": length, "stateful": self._is_stateful}
+        settings = {"seed": self.seed, "batches": self._length, "stateful": self._is_stateful}
         place = {"epoch": self.epoch, "position": self.position}
         return {**place, "loader": state, "settings": settings}
 
@@ -130,27 +114,27 @@ class ResumableLoader:
 
         It raises RuntimeError if skipped batches are not those that were yielded.
 
-        Raises:
-            TypeError: not a dict.
-            ValueError: a state of another seed or number of batches, or of another kind of loader;
-                nothing has changed.
+        Raises TypeError or ValueError for a state of another seed, number of batches or kind of
+        loader; nothing has changed then.
         """
-        ours = self.state_dict()
-        check_state(_OWNER, state, ours)
-        epoch = count_in(_OWNER, state, "epoch")
-        position = count_in(_OWNER, state, "position", ours["settings"]["batches"])  # type: ignore[index]
-        loaded: Any = state["loader"]
+        saved = SavedState(_OWNER, state, self.state_dict())
+        epoch, position = saved.count("epoch"), saved.count("position", self._length)
+        loaded: Any = saved["loader"]
         if not self._is_stateful and position:
-            count_in(_OWNER, state, "loader")
+            saved.count("loader")
         elif position:
             if not isinstance(loaded, Mapping) or set(loaded) != {"state", "random"}:
-                raise ValueError(
-                    f"{_OWNER}: loader in state must have the keys random, state, got "
-                    f"{describe(loaded)}; the state is damaged, load another"
-                )
+                raise saved.damaged("loader", "have the keys random, state", describe(loaded))
             random_state.check_random_state(loaded["random"])
         self._loaded = loaded
         self._progress.restore(epoch, position)
+
+    @property
+    def _length(self) -> int | None:
+        try:
+            return len(self)
+        except TypeError:  # a loader of a stream
+            return None
 
     def _state_of_loader(self) -> dict[str, Any] | None:
         # A DataLoader's epoch follows from the seed; torchdata's would start it too early if asked.
@@ -191,8 +175,8 @@ class ResumableLoader:
             if _checksum(_elements(last)) != loaded:
                 raise RuntimeError(
                     f"{_OWNER}: loader must repeat epoch {self.epoch} exactly, got a different "
-                    f"batch {self.position}; give the loader that the state was saved with, its "
-                    f"randomness from torch's, NumPy's or Python's global generators"
+                    f"batch {self.position}; give the loader that the state was saved with, random "
+                    f"by torch's, NumPy's or Python's global generators alone"
                 )
         return batches
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +16,14 @@ from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import distinct_indices, seeded_generator
 from ppl_vae.data.cyclic_sampler import CyclicSampler
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.loader_state import check_state
+from ppl_vae.data.loader_state import Epochs, Progress, SavedState
 from ppl_vae.data.minibatch import Batch, MaskedBatch, Part
 from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.errors import describe, flag, number, positive_int, seed_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SemiSupervised:
+class SemiSupervised(Epochs):
     r"""Training steps on unlabelled data and, beside them, a few labelled data.
 
     Iterating yields a tuple of two parts per step: ``Part("unlabelled", (x,), ...)`` and
@@ -54,9 +55,7 @@ class SemiSupervised:
         unlabelled: the items of the unlabelled stream, indices or a mask; or another dataset, whose
             labels are ignored. None is all of ``dataset``, the labelled items too, with their
             labels hidden.
-        binarise: as in `Dataset.draw`.
-        dequantise: as in `Dataset.draw`.
-        flat: as in `Dataset.draw`.
+        binarise: as in `Dataset.draw`, and so are ``dequantise`` and ``flat``.
         seed: of the order, the dynamic draws and the noise of both streams.
         drop_last: leave out a short last batch of the unlabelled stream.
         device: where the parts go; None leaves them where the values are.
@@ -64,8 +63,7 @@ class SemiSupervised:
     Raises:
         TypeError: indices, sizes or weights of another type.
         ValueError: a dataset without labels; labelled items that have none; indices out of range,
-            repeated or empty; weights that are negative, not finite, or all 0; unlabelled items of
-            another shape; sizes and modes as in `Dataset.batches`.
+            repeated or empty; negative weights, or all 0; unlabelled items of another shape.
 
     Source: Kingma et al. 2014 (arXiv 1406.5298), equations 6 and 7, for the two sums.
 
@@ -107,17 +105,14 @@ class SemiSupervised:
                 )
             checked |= {"unlabelled": self.labelled, "labelled": None}
         if not self.dataset.labelled.any():
-            raise ValueError(
-                f"{owner}: dataset must have labels, got {self.dataset!r}; give it labels=, or "
-                f"train on dataset.batches(...)"
-            )
+            got = f"got {self.dataset!r}; give it labels="
+            raise ValueError(f"{owner}: dataset must have labels, {got}")
         for name in ("batch_size", "labelled_batch_size"):
             checked[name] = positive_int(owner, name, getattr(self, name))
         for name in ("labelled_weight", "unlabelled_weight"):
             checked[name] = number(owner, name, getattr(self, name), least=0)
         checked["drop_last"] = flag(owner, "drop_last", self.drop_last)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(checked)
         if not (self.labelled_weight or self.unlabelled_weight):
             raise ValueError(
                 f"{owner}: labelled_weight or unlabelled_weight must be above 0, got 0 for both"
@@ -134,16 +129,6 @@ class SemiSupervised:
             f"{len(self._batches.dataset)} unlabelled, {len(self)} steps of "
             f"{self._sampler.batch_size} + {self.batch_size})"
         )
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch, from 0; between epochs the next one."""
-        return self._batches.epoch
-
-    @property
-    def position(self) -> int:
-        """How many steps of the epoch were yielded."""
-        return self._batches.position
 
     @property
     def labels(self) -> Tensor:
@@ -166,13 +151,11 @@ class SemiSupervised:
         source, transform = self._source
         for unlabelled in self._batches:
             index = self._labelled[self._sampler.draw()]
-            labelled = transform.batch(source, index, self._sampler.generator)
-            assert labelled.y is not None
+            labelled: Any = transform.batch(source, index, self._sampler.generator)
+            x, (labelled_x, y) = unlabelled.x, labelled[:2]
             parts = (
-                Part("unlabelled", (unlabelled.x,), self.unlabelled_weight, _mask_of(unlabelled)),
-                Part(
-                    "labelled", (labelled.x, labelled.y), self.labelled_weight, _mask_of(labelled)
-                ),
+                Part("unlabelled", (x,), self.unlabelled_weight, _mask_of(unlabelled)),
+                Part("labelled", (labelled_x, y), self.labelled_weight, _mask_of(labelled)),
             )
             yield tuple(part for part in parts if part.weight)
 
@@ -184,14 +167,11 @@ class SemiSupervised:
 
     def state_dict(self) -> dict[str, object]:
         """Return the positions and random states of both streams; see `Batches.state_dict`."""
+        size = self._sampler.batch_size
         return {
             "unlabelled": self._batches.state_dict(),
             "labelled": self._sampler.state_dict(),
-            "settings": {
-                "binarise": self.binarise,
-                **self._choices,
-                "labelled_batch_size": self._sampler.batch_size,
-            },
+            "settings": {"binarise": self.binarise, **self._choices, "labelled_batch_size": size},
         }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
@@ -199,10 +179,14 @@ class SemiSupervised:
 
         The weights may differ.
         """
-        check_state("SemiSupervised", state, self.state_dict())
-        labelled = self._sampler.parsed(state["labelled"])
-        self._batches.load_state_dict(state["unlabelled"])  # type: ignore[arg-type]
+        saved = SavedState("SemiSupervised", state, self.state_dict())
+        labelled = self._sampler.parsed(saved["labelled"])
+        self._batches.load_state_dict(saved["unlabelled"])  # type: ignore[arg-type]
         self._sampler.restore(*labelled)  # which cannot fail
+
+    @property
+    def _progress(self) -> Progress:
+        return self._batches._progress
 
     @cached_property
     def _labelled(self) -> Tensor:
@@ -211,8 +195,7 @@ class SemiSupervised:
             return known.nonzero().flatten()
         assert not isinstance(self.labelled, Dataset)
         index = distinct_indices("labelled", self.labelled, len(self.dataset)).to(known.device)
-        missing = int((~known[index]).sum())
-        if missing:
+        if missing := int((~known[index]).sum()):
             raise ValueError(
                 f"SemiSupervised: labelled must be items that have a label, got {missing} of "
                 f"{len(index)} without one; give dataset.labelled, or leave labelled out"
@@ -229,11 +212,10 @@ class SemiSupervised:
     @cached_property
     def _choices(self) -> dict[str, str]:
         """Checksums of the items of both streams, which a resumed loader must have in common."""
-        words = {"labelled": _checksum(self._labelled)}
-        words["unlabelled"] = f"{len(self._batches.dataset)} items"
-        if self._unlabelled is not None:
-            words["unlabelled"] = _checksum(self._unlabelled)
-        return words
+        chosen = self._unlabelled
+        count = f"{len(self._batches.dataset)} items"
+        unlabelled = count if chosen is None else _checksum(chosen)
+        return {"labelled": _checksum(self._labelled), "unlabelled": unlabelled}
 
     @cached_property
     def _source(self) -> tuple[Dataset, ValueTransform]:

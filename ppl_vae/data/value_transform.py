@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ppl_vae.data.checks import check_representable, observed, seeded_generator
+from ppl_vae.data.checks import check_representable, seeded_generator
 from ppl_vae.data.columns import Columns
-from ppl_vae.data.dequantisation import add_noise, check_precision, count_levels
+from ppl_vae.data.dequantisation import add_noise, count_levels
 from ppl_vae.data.minibatch import Batch, MaskedBatch
 from ppl_vae.errors import describe, device_of, flag
 
@@ -26,13 +26,7 @@ C = TypeVar("C", bound=Columns)
 class ValueTransform:
     """Maps stored values to x, in torch's default dtype, NaN where missing.
 
-    Args:
-        binarise: what to do with the grey value p = value / scale: ``"dynamic"``, a Bernoulli(p)
-            draw, anew each time; ``"static"``, one draw for the whole data set, see `fixed`;
-            ``"threshold"``, p > 0.5; ``"none"``, p itself.
-        dequantise: with ``binarise="none"``, (k + u) / levels for stored integers k, u ~ U[0, 1).
-        flat: whether to flatten the event.
-        device: where x, y and mask go; None leaves them where the values are.
+    The arguments are those of `Dataset.draw`; "static" binarisation is that of `fixed`.
     """
 
     binarise: str = "dynamic"
@@ -51,10 +45,7 @@ class ValueTransform:
 
     def check(self, data: Columns, index: Tensor | None = None) -> None:
         """Raise ValueError unless the observed values, all or those at ``index``, are in range."""
-        if index is None:
-            values = observed(data.values, data.mask)
-        else:
-            values = observed(data.values_at(index), data.mask_at(index, flat=False))
+        values = data.observed(index)
         if not values.numel():
             return
         low, high = (v.item() / data.scale for v in values.aminmax())
@@ -69,19 +60,23 @@ class ValueTransform:
             raise ValueError(
                 f"binarise={self.binarise!r} needs pixels in [0, 1], got values / scale from "
                 f"{low:g} to {high:g} in {data.name!r}; give the scale that means 1.0, or "
-                f"binarise='none' and a likelihood for real values"
+                f"binarise='none'"
             )
         if data.scale == 1 and not values.is_floating_point():
             check_representable(values, torch.get_default_dtype(), data.name)
-        if self.dequantise:
-            if self.binarise != "none":
-                raise ValueError(
-                    f"dequantise=True must come with binarise='none', got "
-                    f"binarise={self.binarise!r}; binarise for a Bernoulli, dequantise for a "
-                    f"density, not both"
-                )
-            check_precision()
-            count_levels(values, data.scale, data.name)
+        if not self.dequantise:
+            return
+        if self.binarise != "none":
+            raise ValueError(
+                f"dequantise=True must come with binarise='none', got binarise={self.binarise!r}; "
+                f"binarise for a Bernoulli, dequantise for a density, not both"
+            )
+        if dtype.bits < 32:
+            raise ValueError(
+                f"dequantise=True needs float32 or float64, got torch's default dtype "
+                f"{dtype.dtype}, in which noise would round to another level"
+            )
+        count_levels(values, data.scale, data.name)
 
     def values(
         self, data: Columns, index: Tensor, generator: torch.Generator | None = None
@@ -116,15 +111,18 @@ class ValueTransform:
         mask = data.mask_at(index, flat=self.flat, device=self.device)
         return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
-    def chunks(self, data: Columns, index: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield one possible x of all data, or those at ``index``, without global random numbers.
+    def chunks(
+        self, data: Columns, index: Tensor | None = None, seed: int | None = None
+    ) -> Iterator[Tensor]:
+        """Yield x of all data, or those at ``index``, without global random numbers.
 
-        Raises ValueError as `check` does.
+        Without a seed, one possible x. Raises ValueError as `check` does.
         """
+        transform = self
+        if seed is None and self.binarise == "dynamic":  # thresholded values stand for any draw
+            transform = replace(self, binarise="threshold")
+        generator = seeded_generator(0 if seed is None else seed, data.values.device)
         self.check(data)
-        # Thresholded values stand for any dynamic draw.
-        transform = replace(self, binarise="threshold") if self.binarise == "dynamic" else self
-        generator = seeded_generator(0, data.values.device)
         for some in (torch.arange(len(data)) if index is None else index).split(CHUNK):
             yield transform.values(data, some, generator)
 
@@ -139,19 +137,18 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
     """Return data in the shape that a pair declares, and the transform for its likelihood.
 
     Values strictly between 0 and 1 under a likelihood of 0 and 1 are grey levels, to be binarised.
-    Integers under a likelihood of counts are divided only by a scale that was given. Other values
-    are left as they are. Flat data and grey images are reshaped to the declared shape; x is
-    flattened for a pair of flat data and for programs without an ``observation``.
+    Integers under a likelihood of counts are divided only by a scale that was given. Flat data and
+    grey images are reshaped to the declared shape; x is flattened for a pair of flat data and for
+    programs without an ``observation``.
 
-    Raises:
-        ValueError: if counts would be rounded in the dtype of the pair.
+    Raises ValueError if counts would be rounded in the dtype of the pair.
     """
     observation: Any = getattr(pair, "observation", None)
     if observation is None:
         return data, ValueTransform("none")
     data = observation.prepared(data)
     if observation.is_integer:
-        seen = observed(data.values, data.mask)
+        seen = data.observed()
         for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:
             check_representable(seen, dtype, data.name)
     is_grey = observation.is_boolean and _has_grey(data)
@@ -162,14 +159,14 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
 def binarised(data: C, seed: int) -> C:
     """Return the data with every pixel drawn once; see `Dataset.binarised`."""
     transform = ValueTransform("dynamic", flat=False)
-    values = [x.nan_to_num_().to(torch.uint8) for x in _drawn_once(transform, data, seed)]
+    values = [x.nan_to_num_().to(torch.uint8) for x in transform.chunks(data, seed=seed)]
     return converted(data, torch.cat(values), f"drawn once as 0 and 1, seed {seed}")
 
 
 def dequantised(data: C, seed: int) -> C:
     """Return the data with noise added once; see `Dataset.dequantised`."""
     transform = ValueTransform("none", dequantise=True, flat=False)
-    values = torch.cat(list(_drawn_once(transform, data, seed)))
+    values = torch.cat([*transform.chunks(data, seed=seed)])
     return converted(data, values, f"noise added, seed {seed}", levels=data.levels)
 
 
@@ -177,10 +174,7 @@ def quantised(data: C) -> C:
     """Return dequantised data without their noise; see `Dataset.quantised`."""
     levels = data.dequantised_levels
     if levels is None:
-        raise ValueError(
-            f"quantised: {data.name!r} must be dequantised, got values without levels; see "
-            f"Dataset.dequantised"
-        )
+        raise ValueError(f"quantised: {data.name!r} must be dequantised, got values without levels")
     values = [
         v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
         for v in data.values.split(CHUNK)  # bounds the memory of float64
@@ -196,13 +190,6 @@ def converted(data: C, values: Tensor, conversion: str, *, levels: int | None = 
     )
 
 
-def _drawn_once(transform: ValueTransform, data: Columns, seed: int) -> Iterator[Tensor]:
-    generator = seeded_generator(seed, data.values.device)
-    transform.check(data)
-    for index in torch.arange(len(data)).split(CHUNK):
-        yield transform.values(data, index, generator)
-
-
 def _dtypes(pair: Any) -> set[torch.dtype]:
     """Return the dtypes of a pair's parameters."""
     parameters = (p for program in (pair.model, pair.guide) for p in program.parameters())
@@ -212,7 +199,7 @@ def _dtypes(pair: Any) -> set[torch.dtype]:
 def _has_grey(data: Columns) -> bool:
     """Return whether an observed value is neither 0 nor the scale."""
     for index in torch.arange(len(data)).split(CHUNK):
-        values = observed(data.values_at(index), data.mask_at(index, flat=False))
+        values = data.observed(index)
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False

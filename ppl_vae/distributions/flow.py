@@ -189,10 +189,8 @@ def spline(
     Source: Durkan et al. 2019 (arXiv 1906.04032); couplings of halves by default.
 
     Args:
-        features: number of dimensions.
-        context: number of features of the context.
-        transforms: number of transformations; every other reverses the dimensions.
-        hidden_features: widths of the hidden layers of each transformation's network.
+        features: as for :func:`affine`, and so are ``context``, ``transforms`` and
+            ``hidden_features``.
         bound: half the width of the box, in units of z.
         bins: number of pieces of each spline.
         passes: network evaluations to invert a transformation: 2 for couplings, None for
@@ -266,15 +264,9 @@ def build(
     transforms: int,
     hidden: Sequence[int],
 ) -> nn.Module:
-    """Build the flow of a prior or posterior.
+    """Build the flow of a prior or posterior; the arguments are those of :data:`Constructor`.
 
-    Args:
-        owner: the calling class, for messages.
-        kind: a name in :data:`KINDS`, or a constructor with the signature of zuko's.
-        features: number of latent dimensions.
-        context: number of features of the context, 0 for none.
-        transforms: number of transformations.
-        hidden: widths of the hidden layers of each transformation's network.
+    ``kind`` is a name in :data:`KINDS`, or a constructor.
     """
     constructor = KINDS.get(kind) if isinstance(kind, str) else kind
     if not callable(constructor):
@@ -291,7 +283,6 @@ def build(
             f"functools.partial"
         ) from error
     if not isinstance(flow, zuko.lazy.Flow):
-        raise TypeError(
-            f"{owner}: kind {kind!r} must return a zuko.lazy.Flow, got {type(flow).__name__}"
-        )
+        got = type(flow).__name__
+        raise TypeError(f"{owner}: kind {kind!r} must return a zuko.lazy.Flow, got {got}")
     return flow

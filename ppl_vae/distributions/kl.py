@@ -39,10 +39,8 @@ def _from_diagonal(loc: Tensor, scale: Tensor, variance: Tensor, p: Independent)
     if not isinstance(p.base_dist, Normal) or len(p.event_shape) != 1:
         raise NotImplementedError(f"no closed form of the KL to {p}")
     if p.event_shape != loc.shape[-1:]:
-        raise ValueError(
-            f"KL of distributions of different event shapes: q {tuple(loc.shape[-1:])}, "
-            f"p {tuple(p.event_shape)}"
-        )
+        shapes = f"q {tuple(loc.shape[-1:])}, p {tuple(p.event_shape)}"
+        raise ValueError(f"KL of distributions of different event shapes: {shapes}")
     p_loc, p_scale = p.base_dist.loc, p.base_dist.scale
     precision = p_scale.square().reciprocal()
     delta = (scale - p_scale) / p_scale

@@ -72,16 +72,10 @@ class Mixture(TorchDistribution):
         except RuntimeError:
             fits = False
         if not fits:
-            raise ValueError(
-                f"Mixture: its batch shape {tuple(self.batch_shape)} cannot expand to "
-                f"{tuple(shape)}"
-            )
-        return Mixture(
-            self.mixture_distribution.logits,
-            self.component_distribution,
-            self.select,
-            batch_shape=shape,
-        )
+            ours = tuple(self.batch_shape)
+            raise ValueError(f"Mixture: batch shape {ours} cannot expand to {tuple(shape)}")
+        logits, components = self.mixture_distribution.logits, self.component_distribution
+        return Mixture(logits, components, self.select, batch_shape=shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value), shape ``(sample..., *batch)``."""

@@ -26,13 +26,16 @@ def positive_scale(unconstrained: Tensor, min_scale: int | float = MIN_SCALE) ->
 
 def checked_min_scale(owner: str, min_scale: object) -> int | float:
     """Return the lower bound of a learned scale, or raise an error."""
-    real = isinstance(min_scale, Real) and not isinstance(min_scale, bool)
-    if not (real and 1e-18 <= min_scale <= 1e18):  # type: ignore[operator]
-        raise ValueError(
-            f"{owner}: min_scale must be a positive number (1e-18 to 1e18, so that float32 holds "
-            f"its square) such as {MIN_SCALE:g}, got {describe(min_scale)}"
-        )
+    if not is_positive(min_scale):
+        expected = "a positive number (1e-18 to 1e18, so that float32 holds its square)"
+        raise ValueError(f"{owner}: min_scale must be {expected}, got {describe(min_scale)}")
     return number(owner, "min_scale", min_scale)
+
+
+def is_positive(value: object) -> bool:
+    """Return whether a value is a positive number whose square float32 can hold."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and 1e-18 <= value <= 1e18  # type: ignore[operator]
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:

@@ -21,20 +21,14 @@ from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites
 
 
 class ClosedForm(NamedTuple):
-    """The KL of a site in closed form, element masks included.
-
-    Args:
-        q: the site of the guide.
-        p: that of the model.
-        kl: KL(q ‖ p), under the masks within p's events.
-        entropies: H(q) under the masks within p's events and within q's; None if q and p have the
-            same scale and masks.
-    """
+    """The KL of a site of guide and model in closed form, element masks included."""
 
     q: dict
     p: dict
     kl: Tensor
+    """Under the masks within p's events."""
     entropies: tuple[Tensor, Tensor] | None
+    """H(q) under the masks within p's events and q's; None if scales and masks are the same."""
 
 
 class AnalyticKLELBO(PerDatumELBO):
@@ -159,10 +153,8 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
         if earlier["is_observed"] or earlier["name"] in drawn:
             continue
         if not (is_enumerated(earlier) and _does_not_vary(p, earlier)):
-            raise NotImplementedError(
-                f"the model draws {earlier['name']!r} before it and the guide after it, so that "
-                f"one may depend on the other"
-            )
+            order = f"the model draws {earlier['name']!r} before it and the guide after it"
+            raise NotImplementedError(f"{order}, so that one may depend on the other")
     if isinstance(getattr(q["fn"], "base_dist", q["fn"]), Delta):
         raise NotImplementedError("a point mass has no KL to a density")
     q_fn, q_mask, q_count = _unmasked(q["fn"])
@@ -172,9 +164,8 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
     try:
         divergence = kl_divergence(q_fn, p_fn)
     except NotImplementedError:
-        raise NotImplementedError(
-            f"none is registered for KL({_name(q_fn)} ‖ {_name(p_fn)})"
-        ) from None
+        kinds = f"{_name(q_fn)} ‖ {_name(p_fn)}"
+        raise NotImplementedError(f"none is registered for KL({kinds})") from None
     if count > 0:
         q_mask, p_mask = _padded(q_mask, count - q_count), _padded(p_mask, count - p_count)
     kl = _masked_sum(divergence, p_mask, count)
@@ -184,12 +175,10 @@ def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:
     try:
         entropy = q_fn.entropy()
     except NotImplementedError:
-        raise NotImplementedError(
-            f"its scale or mask differs in the model, and {_name(q_fn)} has no entropy"
-        ) from None
-    return ClosedForm(
-        q, p, kl, (_masked_sum(entropy, p_mask, count), _masked_sum(entropy, q_mask, count))
-    )
+        obstacle = f"its scale or mask differs in the model, and {_name(q_fn)} has no entropy"
+        raise NotImplementedError(obstacle) from None
+    entropies = _masked_sum(entropy, p_mask, count), _masked_sum(entropy, q_mask, count)
+    return ClosedForm(q, p, kl, entropies)
 
 
 def _unmasked(distribution: Distribution) -> tuple[Distribution, Mask, int]:
@@ -208,10 +197,8 @@ def _with_batch_dims(distribution: Distribution, count: int) -> Distribution:
         return distribution
     if isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims >= count:
         return distribution.to_event(-count)  # type: ignore[attr-defined]
-    raise NotImplementedError(
-        f"dimensions of its events are masked elementwise, and {_name(distribution)} is not a "
-        f"product over them"
-    )
+    obstacle = f"and {_name(distribution)} is not a product over them"
+    raise NotImplementedError(f"dimensions of its events are masked elementwise, {obstacle}")
 
 
 def _padded(mask: Mask, further: int) -> Mask:

@@ -16,16 +16,7 @@ from ppl_vae.estimators.traces import log_density, sample_sites
 
 
 class BatchPlate:
-    """The plate over the data, along which terms are kept per datum.
-
-    Args:
-        name: of the plate.
-        traces: runs of the program, in which the plate is looked up.
-        particle_dim: the dimension of the particles.
-
-    Raises:
-        ValueError: if no site is in such a plate.
-    """
+    """The plate over the data, along which terms are kept per datum; looked up in ``traces``."""
 
     def __init__(self, name: str, traces: Iterable[Trace], particle_dim: int) -> None:
         frames = {
@@ -37,9 +28,8 @@ class BatchPlate:
         }
         if name not in frames:
             raise ValueError(
-                f"no site is in a vectorised plate named {name!r}, so there is no per-datum "
-                f"weight; the plates are {sorted(frames.keys() - {PARTICLES})}: name the batch "
-                f"plate with plate=..."
+                f"no site is in a vectorised plate named {name!r}; the plates are "
+                f"{sorted(frames.keys() - {PARTICLES})}: name the batch plate with plate=..."
             )
         frame = frames[name]
         self.name = name
@@ -62,13 +52,7 @@ class BatchPlate:
     def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum over its inner plates.
 
-        Args:
-            term: the term.
-            site: its site.
-            impossible: where the term is -∞.
-
-        Raises:
-            ValueError: if the site lies outside the batch plate, or in another of the same name.
+        It is -∞ where ``impossible``. Raises ValueError if the site lies outside the batch plate.
         """
         if site["mask"] is False:
             return torch.zeros(())
@@ -90,18 +74,13 @@ class BatchPlate:
         ]
 
     def enumeration_dim(self, site: dict) -> int:
-        """Return the dimension of the site's enumerated values.
-
-        Raises:
-            NotImplementedError: if the site is enumerated inside an inner plate.
-        """
-        inner = [frame for frame in self.inner_plates(site) if frame.vectorized]
-        if inner:
-            raise NotImplementedError(
-                f"site {site['name']!r} is enumerated inside the inner plate {inner[0].name!r}; "
-                f"a per-datum weight would need all joint values of the plate. Enumerate outside "
-                f"inner plates, or use TraceEnum_ELBO"
-            )
+        """Return the dimension of the site's enumerated values; raise in an inner plate."""
+        for frame in self.inner_plates(site):
+            if frame.vectorized:
+                raise NotImplementedError(
+                    f"site {site['name']!r} is enumerated inside the inner plate {frame.name!r}, "
+                    f"which would need all joint values of the plate; use TraceEnum_ELBO"
+                )
         return site["infer"]["_enumerate_dim"]
 
     def per_datum(self, term: Tensor) -> Tensor:
@@ -130,9 +109,8 @@ class BatchPlate:
                 f"other sites in one of {_extent(self._frame)}; model and guide need the same plate"
             )
         raise ValueError(
-            f"site {site['name']!r} is outside the batch plate {self.name!r}: it belongs to "
-            f"all data at once, so no per-datum weight exists; move it into the plate, or use "
-            f"Trace_ELBO"
+            f"site {site['name']!r} is outside the batch plate {self.name!r}, so it has no "
+            f"per-datum weight; move it into the plate, or use Trace_ELBO"
         )
 
 

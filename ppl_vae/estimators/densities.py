@@ -110,8 +110,8 @@ def model_terms(
         site_name, plate_name = plate.subsampled[0]
         raise NotImplementedError(
             f"site {site_name!r} is in the inner plate {plate_name!r}, which is subsampled, and a "
-            f"site enumerated in the model alone is summed out over it: log Σ_y of a scaled "
-            f"log-density is no bound on log p(x); use the whole plate, or enumerate in the guide"
+            f"site enumerated in the model alone is summed out over it, which is no bound on "
+            f"log p(x); use the whole plate, or enumerate in the guide"
         )
     for dim in summed_out:
         log_p = log_sum(log_p, dim)

@@ -97,31 +97,26 @@ def check_enumeration(site: dict) -> None:
     how, number = site["infer"].get("enumerate"), site["infer"].get("num_samples")
     if how is None:
         return
+    name, kind = site["name"], type(site["fn"]).__name__
     if how != "parallel":
         raise NotImplementedError(
-            f"site {site['name']!r} has infer={{'enumerate': {how!r}}}, but only 'parallel' is "
-            f"supported: mark it so, or leave it out to sample"
+            f"site {name!r} has infer={{'enumerate': {how!r}}}, but only 'parallel' is supported; "
+            f"mark it so, or leave it out to sample"
         )
     if number is not None:
         raise NotImplementedError(
-            f"site {site['name']!r} has infer={{'enumerate': 'parallel', 'num_samples': {number}}},"
-            f" which is {number} draws, not all values; leave out num_samples to enumerate, or "
-            f"both to sample"
+            f"site {name!r} has infer={{'enumerate': 'parallel', 'num_samples': {number}}}, which "
+            f"is {number} draws, not all values; leave out num_samples, or both to sample"
         )
     if not getattr(site["fn"], "has_enumerate_support", False):
         raise NotImplementedError(
-            f"site {site['name']!r} is marked infer={{'enumerate': 'parallel'}}, but the values of "
-            f"its {type(site['fn']).__name__} cannot be enumerated; leave the mark out to sample it"
+            f"site {name!r} is marked infer={{'enumerate': 'parallel'}}, but the values of its "
+            f"{kind} cannot be enumerated; leave the mark out to sample it"
         )
 
 
 class EnumerationMark(IgnoresParameters, Messenger):
-    """Override how sites are enumerated, whatever the program says.
-
-    Args:
-        how: ``"parallel"``, or None to sample them.
-        names: the sites; all if not given.
-    """
+    """Override how some sites, or all, are enumerated: ``"parallel"``, or None to sample them."""
 
     def __init__(self, how: str | None, names: Collection[str] | None = None) -> None:
         super().__init__()
@@ -139,10 +134,6 @@ class Particles(IgnoresParameters, IndepMessenger):
 
     Unlike ``pyro.plate`` it has no subsampling statement and leaves distributions that already have
     its shape alone.
-
-    Args:
-        size: how many particles.
-        dim: their dimension.
     """
 
     def __init__(self, size: int, dim: int) -> None:
@@ -157,9 +148,8 @@ class Particles(IgnoresParameters, IndepMessenger):
         shape = [1] * (-self.dim - len(fn.batch_shape)) + list(fn.batch_shape)
         if shape[self.dim] not in (1, self.size):
             raise ValueError(
-                f"site {msg['name']!r} has batch shape {tuple(fn.batch_shape)}, of size "
-                f"{shape[self.dim]} in dimension {self.dim}, which is that of its {self.size} "
-                f"particles; dimensions left of the plates are for particles and enumeration"
+                f"site {msg['name']!r} has batch shape {tuple(fn.batch_shape)}, with dimension "
+                f"{self.dim} of size {shape[self.dim]}; it must be left to {self.size} particles"
             )
         shape[self.dim] = self.size
         if tuple(shape) != fn.batch_shape:
@@ -179,7 +169,5 @@ def _check_same_subsample(site: dict, given: Tensor | list[int] | None) -> None:
     if given is None or given is taken or not is_validation_enabled():
         return
     if not torch.equal(torch.as_tensor(given).cpu(), torch.as_tensor(taken).cpu()):
-        raise ValueError(
-            f"plate {site['name']!r} has another subsample= in the model than in the guide; give "
-            f"both the same indices, or rename one plate"
-        )
+        difference = "has another subsample= in the model than in the guide"
+        raise ValueError(f"plate {site['name']!r} {difference}; give both the same indices")

@@ -73,8 +73,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, or the batch plates of model and guide
-            differ.
+        ValueError: if a site lies outside the batch plate.
         NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
             subsampled inner plate inside the exponent; when differentiating, if a guide's site is
             neither reparameterised nor enumerated (except with ``"wake"``), or if the guide's sites
@@ -107,26 +106,21 @@ class ImportanceWeightedELBO(PerDatumELBO):
         super().__init__(num_particles, plate=plate, max_plate_nesting=max_plate_nesting)
         name = "ImportanceWeightedELBO"
         if gradient not in get_args(Gradient):
-            raise ValueError(
-                f"{name}: gradient must be one of {get_args(Gradient)}, got {gradient!r}"
-            )
-        num_groups = positive_int(name, "num_groups", num_groups)
-        pool_model = flag(name, "pool_model", pool_model)
+            expected = get_args(Gradient)
+            raise ValueError(f"{name}: gradient must be one of {expected}, got {gradient!r}")
         if chunk_size is not None:
             chunk_size = positive_int(name, "chunk_size", chunk_size)
-        alpha = number(name, "alpha", alpha, most=1)
-        elbo_weight = number(name, "elbo_weight", elbo_weight, least=0, most=1)
-        if gradient == "wake" and (alpha != 0 or elbo_weight != 0):
+        self.gradient = gradient
+        self.chunk_size = chunk_size
+        self.num_groups = positive_int(name, "num_groups", num_groups)
+        self.pool_model = flag(name, "pool_model", pool_model)
+        self.alpha = number(name, "alpha", alpha, most=1)
+        self.elbo_weight = number(name, "elbo_weight", elbo_weight, least=0, most=1)
+        if gradient == "wake" and (self.alpha != 0 or self.elbo_weight != 0):
             raise ValueError(
                 f"{name}: gradient='wake' is not the gradient of a bound and needs alpha=0 and "
                 f"elbo_weight=0, got alpha={alpha} and elbo_weight={elbo_weight}"
             )
-        self.gradient = gradient
-        self.chunk_size = chunk_size
-        self.num_groups = num_groups
-        self.pool_model = pool_model
-        self.alpha = alpha
-        self.elbo_weight = elbo_weight
 
     @property
     def guide_objective(self) -> Objective:
@@ -186,17 +180,11 @@ class ImportanceWeightedELBO(PerDatumELBO):
         dim, objective = weights.plate.particle_dim, self.guide_objective
         of_model = self.model_objective.coefficients(log_w, dim)
         of_guide = objective.coefficients(log_w, dim)
-        direct: Tensor | None = None
-        path: Tensor | None = None
+        direct, path = (of_guide, None) if self.gradient == "wake" else (None, of_guide)
         if self.gradient == "iwae":
-            direct, path = -of_guide, of_guide
+            direct = -of_guide
         elif self.gradient == "dreg":
-            weight = weights.guide_weight()
-            path = objective.doubly_reparameterised(log_w, dim, weight)
-        elif self.gradient == "stl":
-            path = of_guide
-        else:
-            direct = of_guide
+            path = objective.doubly_reparameterised(log_w, dim, weights.guide_weight())
 
         def expected(term: Tensor) -> Tensor:
             return weights.outer.fixed_expectation(term).sum()

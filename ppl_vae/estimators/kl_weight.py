@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 from pyro.infer import ELBO
@@ -39,8 +38,9 @@ class KLWeight(IgnoresParameters, KeepsPlates, Messenger):
         if not isinstance(beta, Tensor):
             beta = number("KLWeight", "beta", beta, least=0)
         elif beta.dim():
+            got = describe(beta)
             raise ValueError(
-                f"KLWeight: beta must be a number or a 0-dimensional tensor, got {describe(beta)}"
+                f"KLWeight: beta must be a number or a 0-dimensional tensor, got {got}"
             )
         self.beta = beta
 
@@ -99,10 +99,8 @@ class KLWeighted(ELBO):
     ) -> None:
         super().__init__()
         if not isinstance(estimator, ELBO):
-            raise TypeError(
-                f"KLWeighted: estimator must be a pyro.infer.ELBO, such as Trace_ELBO(), got "
-                f"{describe(estimator)}"
-            )
+            expected = "a pyro.infer.ELBO, such as Trace_ELBO()"
+            raise TypeError(f"KLWeighted: estimator must be {expected}, got {describe(estimator)}")
         self.estimator = estimator
         self.schedule = beta if callable(beta) else constant(beta)
         self.step = 0
@@ -113,30 +111,15 @@ class KLWeighted(ELBO):
 
     @property
     def beta(self) -> float:
-        """β of the next step.
-
-        Raises:
-            TypeError: if the schedule returns no number.
-            ValueError: if it returns one that is not finite, or below 0.
-        """
+        """β of the next step."""
         return self.beta_at(self.step)
 
     def beta_at(self, step: int) -> float:
-        """Return β at a step; raises as :attr:`beta`."""
+        """Return β at a step; raise TypeError or ValueError unless it is 0 or a larger number."""
         beta = self.schedule(step)
-        real = isinstance(beta, Real) and not isinstance(beta, bool)
-        if not real and not (isinstance(beta, Tensor) and beta.dim() == 0):
-            raise TypeError(
-                f"KLWeighted: beta must be a number, and the schedule gives {describe(beta)} at "
-                f"step {step}"
-            )
-        value = float(beta)
-        if not 0 <= value < float("inf"):
-            raise ValueError(
-                f"KLWeighted: beta must be finite and at least 0, and the schedule gives {value} "
-                f"at step {step}"
-            )
-        return value
+        if isinstance(beta, Tensor) and beta.dim() == 0:
+            beta = beta.item()
+        return float(number(f"KLWeighted, schedule at step {step}", "beta", beta, least=0))
 
     @contextmanager
     def beta_is(self, beta: Tensor) -> Iterator[None]:
@@ -196,24 +179,12 @@ class KLWeighted(ELBO):
 
 @dataclass(frozen=True)
 class WarmUp:
-    """β linear from ``start`` to ``end`` over ``steps`` steps, repeated every ``period`` if given.
-
-    Args:
-        steps: the length of the warm-up.
-        start: β at the first step.
-        end: β from step ``steps`` on.
-        period: number of steps after which it restarts; never if None.
-    """
+    """β linear from ``start`` to ``end`` over ``steps`` steps, and again every ``period`` steps."""
 
     steps: float | int
     start: float | int
     end: float | int
     period: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            beta = number("WarmUp", name, getattr(self, name), least=0)
-            object.__setattr__(self, name, beta)
 
     def __call__(self, step: int) -> float:
         """Return β at a step, counted from 0."""
@@ -238,11 +209,7 @@ def linear_warm_up(steps: int, *, start: float | int = 0.0, end: float | int = 1
 
 
 def cyclical_warm_up(
-    period: int,
-    *,
-    rising: float | int = 0.5,
-    start: float | int = 0.0,
-    end: float | int = 1.0,
+    period: int, *, rising: float | int = 0.5, start: float | int = 0.0, end: float | int = 1.0
 ) -> Schedule:
     """Return a schedule that repeats a warm-up every ``period`` steps, in its ``rising`` fraction.
 

@@ -94,8 +94,7 @@ class LogWeights:
     def guide_weight(self) -> Tensor | float:
         """Return the weight t of log q in log w, from scales (without N/B) and masks.
 
-        Raises:
-            NotImplementedError: if it differs between the guide's sampled sites.
+        Raises NotImplementedError if it differs between the guide's sampled sites.
         """
         if not self.sampled:
             return 1.0
@@ -135,21 +134,20 @@ class LogWeights:
         """
         for site, plate in self.plate.subsampled:
             raise NotImplementedError(
-                f"site {site!r} is in the inner plate {plate!r}, which is subsampled: with "
-                f"{num_particles} particles its scale is inside the exponent, and that is no bound "
-                f"on log p(x); use the whole plate, or one particle (the ELBO)"
+                f"site {site!r} is in the inner plate {plate!r}, which is subsampled: its scale in "
+                f"the exponent is no bound on log p(x) with {num_particles} particles; use the "
+                f"whole plate, or one particle (the ELBO)"
             )
 
     def check_reparameterised(self) -> None:
         """Raise NotImplementedError, naming the site, if the gradient would miss a term."""
         for site in self.sampled:
-            if site["fn"].has_rsample:
-                continue
-            raise NotImplementedError(
-                f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
-                f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
-                f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
-            )
+            if not site["fn"].has_rsample:
+                raise NotImplementedError(
+                    f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
+                    f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
+                    f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
+                )
 
 
 def log_weights(
@@ -162,18 +160,10 @@ def log_weights(
 ) -> LogWeights:
     """Run model and guide and weigh the particles.
 
-    Args:
-        runner: the model and guide with their arguments.
-        num_particles: how many particles.
-        plate: name of the batch plate.
-        chunk_size: run the model on so many particles at a time, and again when differentiating:
-            the memory is that of one chunk, draws and values are the same; all chunks share the
-            model's subsamples.
-        leaves: cut the graph at each reparameterised value, see :attr:`LogWeights.paths`.
-
-    Raises:
-        ValueError: if a site lies outside the batch plate, or a latent is not in the guide.
-        NotImplementedError: if a site is enumerated inside an inner plate.
+    With a ``chunk_size`` the model runs on so many particles at a time, and again when
+    differentiating: the memory is that of one chunk, draws and values are the same; all chunks
+    share the model's subsamples. With ``leaves`` the graph is cut at each reparameterised value,
+    see :attr:`LogWeights.paths`.
     """
     guide_trace = runner.run_guide(num_particles)
     paths: list[tuple[Tensor, Tensor]] = []
@@ -182,8 +172,8 @@ def log_weights(
     names = set(guide_trace.nodes)
     # A guide may have no sites, if the model enumerates all latents.
     has_sites = any(True for _ in sample_sites(guide_trace))
-    traces = [guide_trace] if has_sites else [runner.run_model(guide_trace, num_particles)]
-    batch_plate = BatchPlate(plate, traces, runner.particle_dim)
+    run = guide_trace if has_sites else runner.run_model(guide_trace, num_particles)
+    batch_plate = BatchPlate(plate, [run], runner.particle_dim)
 
     subsampled: dict[str, dict] = {}
 
@@ -208,12 +198,7 @@ def log_weights(
 
 
 class WeightedParticles(NamedTuple):
-    """Draws from a guide with their importance weights.
-
-    Args:
-        log_weights: log p(x, z) - log q(z | x) in nats, shape ``(particles, batch)``.
-        latents: the draws by site, each of shape ``(particles, *plates, *event)``.
-    """
+    """Draws by site, ``(particles, *plates, *event)``, and log p(x, z) - log q(z | x) in nats."""
 
     log_weights: Tensor
     latents: dict[str, Tensor]
@@ -236,15 +221,11 @@ def weighted_particles(
     Args:
         model: the generative program.
         guide: the variational program.
-        args: positional arguments of both, such as x.
+        args: positional arguments of both, such as x, and ``kwargs`` keyword arguments.
         num_particles: draws per datum, in one vectorised dimension left of all plates.
         plate: name of the batch plate.
         max_plate_nesting: number of dimensions of the programs' plates; found by running them once
             if not given.
-        kwargs: keyword arguments of both, such as ``mask``.
-
-    Raises:
-        ValueError: if a site lies outside the batch plate, or a latent is not in the guide.
     """
     model, guide = without_training_terms(model, guide)
     with exclusively():

@@ -45,10 +45,6 @@ class Objective:
             return bound
         return (1 - self.elbo_weight) * bound + self.elbo_weight * elbo
 
-    def coefficients(self, log_w: Tensor, dim: int) -> Tensor:
-        """Return ∂L/∂log w, of the shape of ``log_w``; they sum to 1, or to 0 if all w are 0."""
-        return self._coefficients(log_w, dim)
-
     def doubly_reparameterised(
         self, log_w: Tensor, dim: int, guide_weight: Tensor | float
     ) -> Tensor:
@@ -60,15 +56,19 @@ class Objective:
         there, with w^(1-α) for w: reparameterising the direct term -t ν ∂log q once more gives
         -t ∂ν/∂z ∂z/∂φ = -t (1-α) ν (1-ν) times the path derivative.
         """
-        return self._coefficients(log_w, dim, (1 - self.alpha) * guide_weight)
+        return self.coefficients(log_w, dim, (1 - self.alpha) * guide_weight)
 
-    def _coefficients(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
+    def coefficients(self, log_w: Tensor, dim: int, correction: Tensor | float = 0.0) -> Tensor:
+        """Return ∂L/∂log w, of the shape of ``log_w``; they sum to 1, or to 0 if all w are 0.
+
+        With a correction c, the normalised ν is replaced by ν - c ν (1 - ν).
+        """
         log_w = log_w.detach()
         particles = log_w.shape[dim]
         if not self.averages(particles):
             return torch.full_like(log_w, 1 / particles)
         nu = normalised_powers(self._grouped(log_w, dim), 1 - self.alpha, dim).flatten(dim - 1, dim)
-        # ν - c ν (1 - ν), without the rounding of 1 - ν.
+        # Without the rounding of 1 - ν.
         nu = nu * (1 - correction + correction * nu) / self.groups
         return (1 - self.elbo_weight) * nu + self.elbo_weight / particles
 

@@ -55,13 +55,7 @@ class PerDatumELBO(ELBO, ABC):
 
     ``loss``, ``loss_and_grads`` and ``differentiable_loss`` return minus N/B times the sum of the
     bound over the batch, in nats per batch; a surrogate never reaches a value. Only ``loss``, which
-    returns a float, synchronises with the device.
-
-    Args:
-        num_particles: how many particles, in one vectorised dimension left of all plates.
-        plate: name of the batch plate.
-        max_plate_nesting: number of dimensions the program's plates take; found by running the
-            program once if not given.
+    returns a float, synchronises with the device. The arguments are those of its subclasses.
     """
 
     def __init__(
@@ -70,9 +64,8 @@ class PerDatumELBO(ELBO, ABC):
         owner = type(self).__name__
         num_particles = positive_int(owner, "num_particles", num_particles)
         if not isinstance(plate, str):
-            raise TypeError(
-                f"{owner}: plate must be the name of the batch plate, got {describe(plate)}"
-            )
+            got = describe(plate)
+            raise TypeError(f"{owner}: plate must be the name of the batch plate, got {got}")
         if max_plate_nesting is not None:
             max_plate_nesting = integer(owner, "max_plate_nesting", max_plate_nesting, 0)
         super().__init__(num_particles=num_particles)
@@ -111,9 +104,7 @@ class PerDatumELBO(ELBO, ABC):
     @torch.no_grad()
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound in nats per batch."""
-        with exclusively():
-            bound = self._bound(self._runner(model, guide, args, kwargs))
-        return (-bound.scale * bound.per_datum.sum()).item()
+        return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def _runner(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Runner:
         nesting = self._given_nesting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,27 +18,18 @@ def negligible(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps ** 2
 
 
-class Powers(NamedTuple):
-    """w^r of each term relative to the largest, as logarithms.
+def _powers(log_w: Tensor, power: float, dim: int) -> tuple[Tensor, Tensor]:
+    """Return max log w, size 1 in the dimension, detached, and r (log w - max log w).
 
-    Args:
-        largest: max log w, size 1 in the dimension, detached.
-        scaled: r (log w - max log w); -∞ where negligible, and everywhere if all w are 0: these
-            contribute nothing, and their derivative is 0 rather than 0 · ∞.
+    The latter is -∞ where negligible, and everywhere if all w are 0: these contribute nothing, and
+    their derivative is 0 rather than 0 · ∞.
     """
-
-    largest: Tensor
-    scaled: Tensor
-
-    @classmethod
-    def of(cls, log_w: Tensor, power: float, dim: int) -> Powers:
-        """Return the powers of log weights along a dimension."""
-        largest = log_w.detach().amax(dim, keepdim=True)
-        scaled = log_w - largest
-        if power != 1:
-            scaled = power * scaled
-        counts = scaled >= math.log(negligible(log_w.dtype))  # NaN, where all are 0, does not
-        return cls(largest, scaled.where(counts, -math.inf))
+    largest = log_w.detach().amax(dim, keepdim=True)
+    scaled = log_w - largest
+    if power != 1:
+        scaled = power * scaled
+    counts = scaled >= math.log(negligible(log_w.dtype))  # NaN, where all are 0, does not
+    return largest, scaled.where(counts, -math.inf)
 
 
 def log_power_mean(log_w: Tensor, power: float, dim: int) -> Tensor:
@@ -50,7 +40,7 @@ def log_power_mean(log_w: Tensor, power: float, dim: int) -> Tensor:
     against the largest. -∞ if all w are 0, with derivative 0.
     """
     size = log_w.shape[dim]
-    largest, scaled = Powers.of(log_w, power, dim)
+    largest, scaled = _powers(log_w, power, dim)
     terms = scaled.exp()
     # The largest term is 1; the sum is smaller only if all w are 0.
     log_mean = terms.sum(dim, keepdim=True).clamp(min=0.5).log() - math.log(size)
@@ -63,7 +53,7 @@ def log_power_mean(log_w: Tensor, power: float, dim: int) -> Tensor:
 
 def normalised_powers(log_w: Tensor, power: float, dim: int) -> Tensor:
     """Return w_k^r / Σ_j w_j^r, the derivative of :func:`log_power_mean`; 0 if all w are 0."""
-    terms = Powers.of(log_w, power, dim).scaled.exp()
+    terms = _powers(log_w, power, dim)[1].exp()
     return terms / terms.sum(dim, keepdim=True).clamp(min=0.5)
 
 

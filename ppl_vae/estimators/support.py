@@ -18,12 +18,9 @@ _INTEGERS = constraints.integer_interval
 
 
 def leaves_support(fn: Any, value: Tensor, source: Any) -> Tensor | None:
-    """Return which values are outside the support, of the batch shape; None if none can be.
+    """Return which values are outside the support of ``fn``, of its batch shape; None if none can.
 
-    Args:
-        fn: the distribution.
-        value: the values.
-        source: the distribution that they were drawn from, if known.
+    ``source`` is the distribution that they were drawn from, if known.
     """
     if _checks_values(fn):
         return None

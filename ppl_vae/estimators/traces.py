@@ -23,27 +23,13 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 
 from ppl_vae.buffers import on_copies
-from ppl_vae.estimators.handlers import (
-    Enumerating,
-    KeepsPlates,
-    Particles,
-    Recording,
-    Replaying,
-)
+from ppl_vae.estimators.handlers import Enumerating, KeepsPlates, Particles, Recording, Replaying
 from ppl_vae.random_state import restored
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A model and a guide with their arguments, ready to run.
-
-    Args:
-        model: the generative program.
-        guide: the variational program.
-        args: positional arguments of both.
-        kwargs: keyword arguments of both.
-        particle_dim: the dimension of the particles, left of all plates.
-    """
+    """A model and a guide with their arguments; ``particle_dim`` is left of all plates."""
 
     model: Callable
     guide: Callable
@@ -57,11 +43,8 @@ class Runner:
 
     def run_model(self, guide_trace: Trace, num_particles: int, *, whole: bool = True) -> Trace:
         """Replay the guide's values in the model; ``whole`` if they are of all particles."""
-        taken = [
-            site["infer"]["_enumerate_dim"]
-            for site in sample_sites(guide_trace)
-            if is_enumerated(site)
-        ]
+        enumerated = filter(is_enumerated, sample_sites(guide_trace))
+        taken = [site["infer"]["_enumerate_dim"] for site in enumerated]
         first = min([self.particle_dim, *taken]) - 1
         model_trace = self._run(self.model, num_particles, first, guide_trace)
         if whole and is_validation_enabled():
@@ -165,26 +148,17 @@ def narrowed(trace: Trace, particle_dim: int, start: int, length: int) -> Trace:
 
 def plate_nesting(traces: list[Trace]) -> int:
     """Return the number of dimensions that the plates of some traces take."""
-    return max(
-        (
-            -frame.dim
-            for trace in traces
-            for site in trace.nodes.values()
-            if site["type"] == "sample"
-            for frame in site["cond_indep_stack"]
-            if frame.vectorized
-        ),
-        default=0,
-    )
+    sites = [s for trace in traces for s in trace.nodes.values() if s["type"] == "sample"]
+    frames = [frame for site in sites for frame in site["cond_indep_stack"]]
+    return max((-frame.dim for frame in frames if frame.vectorized), default=0)
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
     modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
     with poutine.block(), torch.no_grad(), restored(), on_copies(*modules):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(
-            *args, **kwargs
-        )
+        replayed = poutine.replay(model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
     return plate_nesting([guide_trace, model_trace])
 
 
@@ -203,15 +177,13 @@ def _bare(fn: Callable) -> Callable:
 def _check_dimensions(trace: Trace) -> None:
     """Raise an error if two sites share an enumeration dimension, as in ``pyro.markov``."""
     owners: dict[int, str] = {}
-    for site in sample_sites(trace):
-        if not is_enumerated(site):
-            continue
+    for site in filter(is_enumerated, sample_sites(trace)):
         owner = owners.setdefault(site["infer"]["_enumerate_dim"], site["name"])
         if owner != site["name"]:
             raise NotImplementedError(
                 f"site {site['name']!r} is enumerated in the dimension of {owner!r}, as steps of a "
-                f"pyro.markov chain are, and cannot be summed by itself; leave out pyro.markov, so "
-                f"that each site has its own dimension, or use TraceEnum_ELBO"
+                f"pyro.markov chain are, and cannot be summed by itself; leave out pyro.markov, or "
+                f"use TraceEnum_ELBO"
             )
 
 

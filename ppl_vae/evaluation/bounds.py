@@ -12,7 +12,6 @@ from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import (
-    MAX_ROWS,
     Array,
     Data,
     check_all_data,
@@ -21,6 +20,7 @@ from ppl_vae.evaluation.inputs import (
     progress_bar,
 )
 from ppl_vae.evaluation.results import Result
+from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.module_modes import evaluating
 from ppl_vae.protocols import ModelAndGuide
 

@@ -19,9 +19,6 @@ from ppl_vae.models import SemiSupervisedVAE
 from ppl_vae.protocols import check_pair
 from ppl_vae.tensors import as_tensor
 
-MAX_ROWS = 20_000
-"""How many rows (data times particles) go through the networks at once; bounds the memory."""
-
 Array = Tensor | np.ndarray
 Data = Array | Dataset | Iterable[Any]
 """The data that functions of evaluation accept as x: see :func:`program_inputs`."""

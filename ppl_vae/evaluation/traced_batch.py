@@ -19,8 +19,9 @@ from ppl_vae.estimators.log_weights import log_weights
 from ppl_vae.estimators.traces import Runner, plate_nesting, sample_sites
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.bits import Kind
-from ppl_vae.evaluation.inputs import MAX_ROWS, ProgramInputs, check_all_data
+from ppl_vae.evaluation.inputs import ProgramInputs, check_all_data
 from ppl_vae.evaluation.signature import Signature
+from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.protocols import ModelAndGuide
 
 PLATE = "data"

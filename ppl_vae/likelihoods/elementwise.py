@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions.scale import MIN_SCALE, inverse_softplus, positive_scale
+from ppl_vae.distributions.scale import (
+    MIN_SCALE,
+    inverse_softplus,
+    is_positive,
+    positive_scale,
+)
 from ppl_vae.errors import describe, positive_int, sizes
 
 Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
@@ -46,18 +51,10 @@ def shape_of_outputs(event_shape: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def split_outputs(owner: str, outputs: Tensor, event_dim: int, count: int, meaning: str) -> Tensor:
-    """Split outputs on the first event dimension and move the parameters to the last.
+    """Return outputs ``(..., count * first, *rest)`` as ``(..., first, *rest, count)``.
 
-    Args:
-        owner: the likelihood's class, for messages.
-        outputs: shape ``(..., count * first, *rest)``, parameter-major: the first parameter of
-            every element, then the second.
-        event_dim: number of dimensions of one datum.
-        count: number of parameters per element.
-        meaning: of the parameters, for messages.
-
-    Returns:
-        Shape ``(..., first, *rest, count)``.
+    They are parameter-major: the first parameter of every element, then the second. ``meaning`` is
+    that of the parameters, for messages.
     """
     if outputs.dim() < event_dim or outputs.shape[-event_dim] % count:
         raise ValueError(
@@ -86,7 +83,7 @@ class WithPositiveParameter(Elementwise, ABC):
         if isinstance(value, str) and value in words and value != "per-pixel":
             start = nn.Parameter(inverse_softplus(torch.ones(())))
             self.register_parameter(f"unconstrained_{name}", start)
-        elif value != "per-pixel" and not _is_positive(value):
+        elif value != "per-pixel" and not is_positive(value):
             *learned, _ = (repr(word) for word in words)
             raise ValueError(
                 f"{type(self).__name__}: {name} must be a positive number (1e-18 to 1e18, so that "
@@ -140,9 +137,3 @@ def outputs_per_element(value: int | float | str) -> int:
 
 def _fixed(value: int | float | str) -> float:
     return 1.0 if isinstance(value, str) else float(value)
-
-
-def _is_positive(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    return 1e-18 <= float(value) <= 1e18

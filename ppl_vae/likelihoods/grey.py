@@ -127,8 +127,8 @@ class DiscretisedLogisticMixture(Elementwise):
                 raise ValueError(
                     f"DiscretisedLogisticMixture: with components={self.components} net must "
                     f"return {10 * self.components} channels for RGB images, or "
-                    f"{3 * self.components} for each channel of others, got {channels} (an output "
-                    f"of shape {tuple(outputs.shape)})"
+                    f"{3 * self.components} for each channel of others, got {channels}, "
+                    f"an output of shape {tuple(outputs.shape)}"
                 )
         meaning = f"logits, locations and unconstrained scales of components={self.components}"
         count = 3 * self.components

@@ -55,10 +55,8 @@ class _LocationScale(WithPositiveParameter):
             return
         self.declare_positive("scale", scale, ("learned", "parameter", "per-pixel"))
         if not isinstance(scale, str) and min_scale != MIN_SCALE:
-            raise ValueError(
-                f"{owner}: min_scale bounds learned scales, and scale is fixed, {describe(scale)}; "
-                f"leave min_scale out"
-            )
+            fix = f"and scale is fixed, {describe(scale)}; leave min_scale out"
+            raise ValueError(f"{owner}: min_scale bounds learned scales, {fix}")
 
     @staticmethod
     def net_shape(event_shape: Sequence[int], *, scale: Scale = 1.0) -> tuple[int, ...]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pyro
 import torch
-from jaxtyping import Float
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from ppl_vae.conditional import takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.labels import Labels
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation, autograd_safe
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import checked_observation, zeros_for
@@ -35,10 +34,8 @@ class ConditionalVAE(Pair):
         num_classes: for labels c, integers of shape ``(batch,)``, which the parts see one-hot.
         context_features: for vectors c, shape ``(batch, context_features)``. Give one of the two.
 
-    Raises:
-        TypeError: if a part is not a module of the right kind, or unless exactly one of
-            ``num_classes`` and ``context_features`` is given.
-        ValueError: if the shapes of the parts disagree.
+    Raises TypeError for a part that returns no distribution, or unless one of ``num_classes`` and
+    ``context_features`` is given, and ValueError if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -71,8 +68,9 @@ class ConditionalVAE(Pair):
         observation = checked_observation(
             "ConditionalVAE", prior, posterior, likelihood, condition.features
         )
-        self.num_classes = None if num_classes is None else condition.features
-        self.context_features = None if num_classes is not None else condition.features
+        of_labels = condition.labels is not None
+        self.num_classes = condition.features if of_labels else None
+        self.context_features = None if of_labels else condition.features
         self.model = ConditionalModel(prior, likelihood, observation, condition)
         self.guide = ConditionalGuide(posterior, observation, condition)
 
@@ -82,7 +80,7 @@ class ConditionalVAE(Pair):
         return self.model.condition.labels
 
     @inference_method
-    def generate(self, c: Tensor, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(self, c: Tensor, *, mean: bool = False) -> Draws:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
         condition, n = self.model.condition, self.model.condition.count(c)
         c = condition.features_of(c, n, zeros_for(self.likelihood, 1).dtype)
@@ -90,26 +88,19 @@ class ConditionalVAE(Pair):
         return draw_or_mean("generate", p_x, mean)
 
     @dataset_method
-    def encode(
-        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+    def encode(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Latents:
+        """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws."""
         x = self.observation.guide_input(x, mask)
         return mean_of(self.posterior(x, self.model.condition.features_of(c, len(x), x.dtype)))
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"], c: Tensor) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents, c: Tensor) -> Data:
         """Return E[x | z, c]."""
         return self.likelihood(z, self.model.condition.features_of(c, len(z), z.dtype)).mean
 
     @dataset_method
-    def reconstruct(
-        self, x: Float[Tensor, "batch *event"], c: Tensor, *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z, c] at one draw z ~ q(z | x, c); ``mask`` as for `encode`."""
+    def reconstruct(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Data:
+        """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
         x = self.observation.guide_input(x, mask)
         c = self.model.condition.features_of(c, len(x), x.dtype)
         return self.likelihood(self.posterior(x, c).sample(), c).mean
@@ -124,30 +115,26 @@ class Condition:
                 f"ConditionalVAE: give either num_classes (labels c) or context_features (vectors "
                 f"c), got num_classes={num_classes} and context_features={context_features}"
             )
-        name = "num_classes" if context_features is None else "context_features"
-        width = num_classes if context_features is None else context_features
-        self.features = positive_int("ConditionalVAE", name, width)
-        self.labels = None if num_classes is None else Labels(self.features, "c")
+        self.labels: Labels | None = None
+        if num_classes is None:
+            self.features = positive_int("ConditionalVAE", "context_features", context_features)
+        else:
+            self.features = positive_int("ConditionalVAE", "num_classes", num_classes)
+            self.labels = Labels(self.features, "c")
 
     def count(self, c: Tensor) -> int:
         """Return the number of data to draw, one for each c."""
         if isinstance(c, Tensor) and c.dim() and len(c):
             return len(c)
-        what, one = "a label", "torch.full((5,), 0) for five of class 0"
+        what, fix = "a label", "give torch.full((5,), 0) for five of class 0"
         if self.labels is None:
-            what, one = f"{self.features} numbers", "c.expand(5, -1) for five at one"
+            what, fix = f"{self.features} numbers", "give c.expand(5, -1) for five at one"
         raise (ValueError if isinstance(c, Tensor) else TypeError)(
-            f"generate: c must be a tensor with {what} for each datum, got {describe(c)}; "
-            f"give {one}"
+            f"generate: c must be a tensor with {what} for each datum, got {describe(c)}; {fix}"
         )
 
     def features_of(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
-        """Return c as input of networks, shape ``(batch, features)``, or raise an error.
-
-        Raises:
-            TypeError: if c is missing or of the wrong kind.
-            ValueError: if its shape or a value is wrong.
-        """
+        """Return c as input of networks, shape ``(batch, features)``, or raise an error."""
         if self.labels is not None:
             self.labels.check_observed(c, batch)
             assert c is not None
@@ -159,10 +146,8 @@ class Condition:
         if c.shape != (batch, self.features):
             raise ValueError(f"expected {expected}, got {describe(c)}")
         if is_validation_enabled() and not c.isfinite().all():
-            raise ValueError(
-                f"c has {int((~c.isfinite()).sum())} non-finite values (NaN or infinity) of "
-                f"{c.numel()}; remove or impute them"
-            )
+            bad = f"{int((~c.isfinite()).sum())} non-finite values (NaN or infinity)"
+            raise ValueError(f"c has {bad} of {c.numel()}; remove or impute them")
         return autograd_safe(c)
 
 

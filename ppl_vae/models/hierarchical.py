@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pyro
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.errors import describe, flag, positive_int
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import Data, Draws, dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import check_modules, check_same_latents, observation_of, probe
 from ppl_vae.registration import register
+
+_OWNER = "HierarchicalVAE"
 
 
 class HierarchicalVAE(Pair):
@@ -42,9 +43,8 @@ class HierarchicalVAE(Pair):
         skip_connections: the likelihood is p(x | z_1, ..., z_L), and its network sees all layers,
             z_1 first, concatenated or apart.
 
-    Raises:
-        TypeError: if a part is not a module that returns a distribution.
-        ValueError: if the shapes or the numbers of the parts disagree.
+    Raises TypeError for a part that is not a module that returns a distribution, and ValueError if
+    the shapes or the numbers of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -76,47 +76,36 @@ class HierarchicalVAE(Pair):
     ) -> None:
         super().__init__()
         if inference not in ("bottom-up", "top-down"):
-            raise ValueError(
-                f"HierarchicalVAE: inference must be 'bottom-up' or 'top-down', "
-                f"got {describe(inference)}"
-            )
-        parts = {"conditionals": conditionals, "posteriors": posteriors}
-        for name, modules in parts.items():
+            expected = "inference must be 'bottom-up' or 'top-down'"
+            raise ValueError(f"{_OWNER}: {expected}, got {describe(inference)}")
+        parts: dict[str, object] = {"prior": prior, "likelihood": likelihood}
+        for name, modules in {"conditionals": conditionals, "posteriors": posteriors}.items():
             if not isinstance(modules, (Sequence, nn.ModuleList)) or isinstance(modules, str):
-                raise TypeError(
-                    f"HierarchicalVAE: {name} must be a list of modules, z_1's first, got "
-                    f"{describe(modules)}"
-                )
-        check_modules(
-            "HierarchicalVAE", {f"{n}[{i}]": p for n, s in parts.items() for i, p in enumerate(s)}
-        )
-        check_modules("HierarchicalVAE", {"prior": prior, "likelihood": likelihood})
-        skip_connections = flag("HierarchicalVAE", "skip_connections", skip_connections)
+                expected = "a list of modules, z_1's first"
+                raise TypeError(f"{_OWNER}: {name} must be {expected}, got {describe(modules)}")
+            parts |= {f"{name}[{i}]": part for i, part in enumerate(modules)}
+        check_modules(_OWNER, parts)
+        self.inference = inference
+        self.skip_connections = skip = flag(_OWNER, "skip_connections", skip_connections)
         if len(conditionals) < 1 or len(posteriors) != len(conditionals) + 1:
             raise ValueError(
-                f"HierarchicalVAE: L >= 2 layers need L posteriors and L - 1 conditionals, got "
+                f"{_OWNER}: L >= 2 layers need L posteriors and L - 1 conditionals, got "
                 f"{len(posteriors)} posteriors and {len(conditionals)} conditionals; for one layer "
                 f"use VAE"
             )
-        self.inference = inference
-        self.skip_connections = skip_connections
-        for layer, (posterior, conditional) in enumerate(
-            zip(posteriors, conditionals, strict=False)
-        ):
-            if getattr(posterior, "conditional", conditional) is not conditional:
+        for layer, conditional in enumerate(conditionals):
+            if getattr(posteriors[layer], "conditional", conditional) is not conditional:
                 raise ValueError(
-                    f"HierarchicalVAE: posteriors[{layer}], {type(posterior).__name__}, has a "
-                    f"conditional other than conditionals[{layer}]; pass the same object to both"
+                    f"{_OWNER}: posteriors[{layer}] has a conditional other than "
+                    f"conditionals[{layer}]; pass the same object to both"
                 )
         top_down = inference == "top-down"
         if top_down:
-            check_same_posterior("HierarchicalVAE", prior, posteriors[-1])
+            check_same_posterior(_OWNER, prior, posteriors[-1])
         observation = _checked_observation(
-            prior, conditionals, posteriors, likelihood, top_down, skip_connections
+            prior, conditionals, posteriors, likelihood, top_down, skip
         )
-        self.model = HierarchicalModel(
-            prior, conditionals, likelihood, observation, skip_connections
-        )
+        self.model = HierarchicalModel(prior, conditionals, likelihood, observation, skip)
         self.guide = HierarchicalGuide(posteriors, observation, top_down)
 
     @property
@@ -135,7 +124,7 @@ class HierarchicalVAE(Pair):
         return self.posteriors[-1 if self.guide.top_down else 0]
 
     @inference_method
-    def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, *, mean: bool = False) -> Draws:
         """Draw n data from the top layer down, or E[x | z] at drawn latents with ``mean``."""
         latents = [self.prior().sample((positive_int("generate", "n", n),))]
         for conditional in reversed(self.conditionals):
@@ -143,32 +132,23 @@ class HierarchicalVAE(Pair):
         return draw_or_mean("generate", self.model.likelihood_given(latents), mean)
 
     @dataset_method
-    def encode(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        """Return the latents of all layers, z_1 first: the mean of each given the one before it.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+    def encode(self, x: Data, *, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the latents of all layers, z_1 first: the mean of each given the one before it."""
         x = self.observation.guide_input(x, mask)
         return self.guide.latents(x, lambda _, q: mean_of(q))
 
     @inference_method
-    def decode(self, latents: Sequence[Tensor]) -> Float[Tensor, "batch *event"]:
+    def decode(self, latents: Sequence[Tensor]) -> Data:
         """Return E[x | z] at the latents of all layers, z_1 first, as `encode` returns them."""
         number = len(self.posteriors)
         if not isinstance(latents, (tuple, list)) or len(latents) != number:
-            raise ValueError(
-                f"decode: latents must be the {number} tensors that encode returns, z_1's first, "
-                f"got {describe(latents)}"
-            )
+            expected = f"the {number} tensors that encode returns, z_1's first"
+            raise ValueError(f"decode: latents must be {expected}, got {describe(latents)}")
         return self.model.likelihood_given(list(latents)).mean
 
     @dataset_method
-    def reconstruct(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z] at one draw of the guide's latents; ``mask`` as for `encode`."""
+    def reconstruct(self, x: Data, *, mask: Tensor | None = None) -> Data:
+        """Return E[x' | z] at one draw of the guide's latents."""
         x = self.observation.guide_input(x, mask)
         latents = self.guide.latents(x, lambda _, q: q.sample())
         return self.model.likelihood_given(list(latents)).mean
@@ -258,21 +238,18 @@ def _checked_observation(
     skip_connections: bool,
 ) -> Observation:
     """Return the pair's observation; raise an error naming layers whose shapes disagree."""
-    owner = "HierarchicalVAE"
-    layers = len(posteriors)
-    p = [probe(owner, "prior", prior)]  # z_1's first, once the conditionals are in
-    for layer in range(layers - 1, 0, -1):
-        name = f"conditionals[{layer - 1}]"
-        p.insert(0, probe(owner, name, conditionals[layer - 1], p[0].event_shape))
+    names = [*(f"conditionals[{i}]" for i in range(len(conditionals))), "prior"]
+    p = [probe(_OWNER, "prior", prior)]  # z_1's first, once the conditionals are in
+    for layer, conditional in reversed(list(enumerate(conditionals))):
+        p.insert(0, probe(_OWNER, names[layer], conditional, p[0].event_shape))
     events = [p_z.event_shape for p_z in p]
-    p_x = probe(owner, "likelihood", likelihood, *(events if skip_connections else events[:1]))
+    p_x = probe(_OWNER, "likelihood", likelihood, *(events if skip_connections else events[:1]))
     for layer, posterior in enumerate(posteriors):
         if top_down:
             inputs = [p_x.event_shape, *events[layer + 1 : layer + 2]]
         else:
             inputs = [events[layer - 1]] if layer else [p_x.event_shape]
-        name, generative = f"posteriors[{layer}]", [*conditionals, prior][layer]
-        q_z = probe(owner, name, posterior, *inputs)
-        generative_name = "prior" if generative is prior else f"conditionals[{layer}]"
-        check_same_latents(owner, generative_name, generative, p[layer], name, posterior, q_z)
-    return observation_of(owner, likelihood, p_x)
+        name = f"posteriors[{layer}]"
+        q_z = probe(_OWNER, name, posterior, *inputs)
+        check_same_latents(_OWNER, names[layer], p[layer], name, q_z)
+    return observation_of(_OWNER, likelihood, p_x)

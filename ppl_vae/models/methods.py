@@ -10,12 +10,18 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_check
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe
 from ppl_vae.models.shapes import zeros_for
 from ppl_vae.module_modes import inference
 from ppl_vae.tensors import tensor_for
+
+Data = Float[Tensor, "batch *event"]
+Draws = Float[Tensor, "n *event"]
+Latents = Float[Tensor, "batch latent"]
+Probabilities = Float[Tensor, "batch classes"]
 
 A = ParamSpec("A")
 D = TypeVar("D")
@@ -110,28 +116,19 @@ def batches_for(
     like = zeros_for(pair, 0)
     for batch in data.drawn_for(pair):
         y, mask = batch.y, getattr(batch, "mask", None)
-        yield (
-            batch.x.to(like),
-            None if y is None else y.to(like.device),
-            None if mask is None else mask.to(like.device),
-        )
+        y, mask = (None if t is None else t.to(like.device) for t in (y, mask))
+        yield batch.x.to(like), y, mask
 
 
 def _check_extra_arguments(name: str, data: Any, extra: dict[str, Any]) -> None:
     """Check the arguments given with a data set, which may bring its own mask and labels."""
     for argument, value in extra.items():
         if argument == "mask":
-            raise TypeError(
-                f"{name}: mask= cannot be given with {data!r}, which brings its own; use "
-                f"Dataset(values, labels, mask=mask)"
-            )
+            fix = "which brings its own; use Dataset(values, labels, mask=mask)"
+            raise TypeError(f"{name}: mask= cannot be given with {data!r}, {fix}")
         if data.labels is not None:
-            raise TypeError(
-                f"{name}: {argument} cannot be given with {data!r}, which has labels; give "
-                f"dataset.tensor() and your {argument}, or a Dataset without labels"
-            )
+            fix = "which has labels; give dataset.tensor(), or a Dataset without labels"
+            raise TypeError(f"{name}: {argument} cannot be given with {data!r}, {fix}")
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(data):
-            raise ValueError(
-                f"{name}: {argument} must be a tensor with an entry for each of {len(data)} data, "
-                f"got {describe(value)}"
-            )
+            expected = f"a tensor with an entry for each of {len(data)} data"
+            raise ValueError(f"{name}: {argument} must be {expected}, got {describe(value)}")

@@ -52,12 +52,8 @@ class TracksData(Protocol):
 class Observation:
     """The shape and support of one datum, shared by the model and guide of a pair.
 
-    Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``.
-
-    Args:
-        event_shape: shape of one datum.
-        support: of the likelihood, torch's constraint on one datum.
-        likelihood: its name, for messages.
+    Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``;
+    ``likelihood`` is a name, for messages.
     """
 
     def __init__(self, event_shape: Size, support: Constraint, likelihood: str) -> None:
@@ -97,11 +93,8 @@ class Observation:
         """Make the site ``x``: drawn if x is None, else scored where it is observed."""
         if x is not None:
             x = self.filled(x, mask)
-            if (
-                likelihood.training
-                and torch.is_grad_enabled()
-                and isinstance(likelihood, TracksData)
-            ):
+            learning = likelihood.training and torch.is_grad_enabled()
+            if learning and isinstance(likelihood, TracksData):
                 likelihood.update_running_statistics(p_x, x, mask)
             if mask is not None:
                 p_x = self._masked(p_x, autograd_safe(mask))
@@ -111,10 +104,15 @@ class Observation:
         """Return x with a value of the support (0 if possible) where it is not observed."""
         return autograd_safe(x) if mask is None else torch.where(mask, x, self.filling)
 
-    def guide_input(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Check x and return it with missing entries filled."""
-        self.check(x, mask)
-        return self.filled(x, mask)
+    def guide_input(self, x: Tensor, mask: Tensor | None, *, values: bool = True) -> Tensor:
+        """Check x, its values too unless told not to, and return it with missing entries filled."""
+        self.check_shape(x)
+        if mask is not None:
+            self.check_mask(x, mask)
+        x = self.filled(x, mask)
+        if values and is_validation_enabled():
+            self.check_values(x)
+        return x
 
     def batch_size(
         self,
@@ -126,50 +124,32 @@ class Observation:
         """Check the arguments of a model and return the number of data.
 
         If x is not observed it is ``size``, or the length of the context, or 1.
-
-        Raises:
-            TypeError: if x or the mask is not a tensor of the right dtype.
-            ValueError: if a shape is wrong, a value is not finite or outside the support, or both
-                x and size are given.
         """
         if x is None:
             if mask is not None:
-                raise ValueError(
-                    "mask marks the observed entries of x, and x is missing; give x with it"
-                )
+                raise ValueError("mask marks observed entries of x, got None for x; give x with it")
             if size is None:
                 size = len(context) if isinstance(context, Tensor) and context.dim() else 1
             return positive_int("model", "size", size)
         if size is not None:
-            raise ValueError(
-                f"size={size} is the number of data to draw without x, but x is given "
-                f"({describe(x)}); leave one of them out"
-            )
+            got = f"but x is given ({describe(x)}); leave one of them out"
+            raise ValueError(f"size={size} is the number of data to draw without x, {got}")
         self.check(x, mask)
         return x.shape[0]
 
     def check(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Raise an error unless x, where observed, is in the support and has the event shape."""
-        self.check_shape(x)
-        if mask is not None:
-            self.check_mask(x, mask)
-            x = self.filled(x, mask)
-        if is_validation_enabled():
-            self.check_values(x)
+        self.guide_input(x, mask)
 
     def check_shape(self, x: Tensor) -> None:
         """Raise an error unless x is a floating-point tensor ``(batch, *event_shape)``."""
-        expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
-        if not isinstance(x, Tensor):
+        expected = self._expected
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            fix = "pass a ppl_vae.data.Dataset as dataset.tensor()"
+            if isinstance(x, Tensor):
+                fix = "convert counts with x.float(), pixels with x.float() / 255"
             raise TypeError(
-                f"x must be a floating-point tensor, {expected}, got {describe(x)}; a "
-                f"ppl_vae.data.Dataset is passed as dataset.tensor()"
-            )
-        if not x.is_floating_point():
-            raise TypeError(
-                f"x must be a floating-point tensor, {expected}, got {describe(x)}; convert counts "
-                f"with x.float() and pixels with x.float() / 255 (and binarise them for a "
-                f"Bernoulli, dequantise them for a density)"
+                f"x must be a floating-point tensor, {expected}, got {describe(x)}; {fix}"
             )
         if x.layout != torch.strided:
             raise TypeError(f"expected {expected}, got one of {x.layout}; give x.to_dense()")
@@ -181,24 +161,21 @@ class Observation:
         if x.shape[0] == 0:
             raise ValueError(f"expected {expected} with at least one datum, got {describe(x)}")
 
-    def arranged(self, x: Tensor) -> Tensor:
-        """Return x reshaped to the event shape from its flat form, or flattened.
+    @property
+    def _expected(self) -> str:
+        return f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
 
-        Raises:
-            ValueError: if its shape is incompatible.
-        """
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return x reshaped to the event shape from its flat form, or flattened, or raise."""
         if x.dim() > 1 and same_event(x.shape[1:], self.event_shape):
             return x.reshape(len(x), *self.event_shape)
         self.check_shape(x)
         return x
 
     def prepared(self, data: Any) -> Any:
-        """Return a data set with images in the event shape, and unscaled if x are counts.
+        """Return a :class:`ppl_vae.data.Dataset` with images in the event shape, counts unscaled.
 
         For a likelihood of flat data the shape is kept: batches are flattened when drawn.
-
-        Args:
-            data: a :class:`ppl_vae.data.Dataset`.
         """
         if self.is_integer:
             data = data.as_counts()
@@ -210,47 +187,44 @@ class Observation:
     def check_values(self, x: Tensor) -> None:
         """Raise an error if values of x are not finite or outside the support."""
         if x.device.type == "meta":
-            expected = f"x of shape (batch, {', '.join(map(str, self.event_shape))})"
-            raise TypeError(f"expected {expected} with values, got {describe(x)}")
+            raise TypeError(f"expected {self._expected} with values, got {describe(x)}")
         x = x.detach()
         if self._all_in_support(x):
             return
         finite = torch.isfinite(x)
         if not finite.all():
+            bad = f"{int((~finite).sum())} non-finite values (NaN or infinity) of {x.numel()}"
             raise ValueError(
-                f"x has {int((~finite).sum())} non-finite values (NaN or infinity) of {x.numel()}; "
-                f"remove or impute them, or pass mask= with False where x is missing"
+                f"x has {bad}; impute them, or pass mask= with False where x is missing"
             )
         inside = self.support.check(x)
-        if not inside.all():
-            kind = str(self.element).removesuffix("()")
-            advice = ""
-            if self.is_boolean:
-                advice = (
-                    "; put grey values in a ppl_vae.data.Dataset, with their scale, to binarise "
-                    "them, or choose another likelihood= (ContinuousBernoulli for grey values, "
-                    "Poisson or NegativeBinomial for counts, Normal for real values)"
-                )
-            elif self.is_integer:
-                advice = (
-                    "; counts are unscaled whole numbers: leave out the scale of the data, or "
-                    "choose another likelihood= (Normal for real values)"
-                )
-            elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
-                advice = (
-                    "; values are divided by the data's scale: give it, the value that becomes 1"
-                )
-            raise ValueError(
-                f"x lies outside the support of the {self.likelihood} likelihood ({kind}) for "
-                f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
-                f"{x.min().item():.4g} to {x.max().item():.4g}{advice}"
+        if inside.all():
+            return
+        advice = ""
+        if self.is_boolean:
+            advice = (
+                "; put grey values in a ppl_vae.data.Dataset, with their scale, to binarise them, "
+                "or choose another likelihood= (ContinuousBernoulli for grey values, Poisson or "
+                "NegativeBinomial for counts, Normal for real values)"
             )
+        elif self.is_integer:
+            advice = (
+                "; counts are unscaled whole numbers: leave out the scale of the data, or choose "
+                "another likelihood= (Normal for real values)"
+            )
+        elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
+            advice = "; values are divided by the data's scale: give it, the value that becomes 1"
+        kind = str(self.element).removesuffix("()")
+        raise ValueError(
+            f"x lies outside the support of the {self.likelihood} likelihood ({kind}) for "
+            f"{int((~inside).sum())} of {x.shape[0]} data; its values go from "
+            f"{x.min().item():.4g} to {x.max().item():.4g}{advice}"
+        )
 
     def _all_in_support(self, x: Tensor) -> bool:
         """Return whether all values are finite and in the support, in as few passes as possible.
 
-        Comparing entries takes ten times as long as finding the extremes, which also reveal NaN
-        and infinity.
+        Comparing entries takes ten times as long as finding the extremes.
         """
         if self.is_boolean:
             # x - x² is 0 for 0 and 1 only, in floating point too.
@@ -268,8 +242,7 @@ class Observation:
     def check_mask(self, x: Tensor, mask: Tensor) -> None:
         """Raise an error unless the mask is a boolean tensor of x's shape.
 
-        Raises:
-            NotImplementedError: if single entries cannot be left out, as with one-hot words.
+        NotImplementedError is raised if single entries cannot be left out, as with one-hot words.
         """
         if self.element.event_dim:
             raise NotImplementedError(self._not_factorised())
@@ -277,10 +250,8 @@ class Observation:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
         if mask.shape != x.shape:
-            raise ValueError(
-                f"expected a {expected}, got {describe(mask)}; mask.expand_as(x) repeats "
-                f"one mask for all data"
-            )
+            fix = "mask.expand_as(x) repeats one mask for all data"
+            raise ValueError(f"expected a {expected}, got {describe(mask)}; {fix}")
 
     def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
         """Return p(x | z) with the entries that are not observed marginalised out."""

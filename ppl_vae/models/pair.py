@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -34,7 +34,7 @@ class Pair(Constructed, ABC):
     - ``model(size=n)``: nothing is observed, n data are drawn. Condition any site with
       ``pyro.condition(vae.model, data={"z": z})(size=n)``.
 
-    Methods such as ``encode`` also take NumPy arrays.
+    Methods such as ``encode`` take the same ``mask``, and NumPy arrays as well as tensors.
     """
 
     model: nn.Module
@@ -81,17 +81,12 @@ class Pair(Constructed, ABC):
         Args:
             changes: new values of constructor arguments, such as
                 ``prior=priors.GaussianMixture(10, components=500)``.
-
-        Raises:
-            TypeError: if a name is not a constructor argument.
         """
         parts = self.parts()
         unknown = sorted(changes.keys() - parts.keys())
         if unknown:
-            raise TypeError(
-                f"{type(self).__name__}.replace: unknown part {unknown[0]!r}; "
-                f"the parts are {', '.join(parts)}"
-            )
+            owner = f"{type(self).__name__}.replace"
+            raise TypeError(f"{owner}: unknown part {unknown[0]!r}; give {', '.join(parts)}")
         parts.update(changes)
         prior: Any = parts["prior"]
         posterior = self._posterior_for_prior(parts)
@@ -126,15 +121,17 @@ class Pair(Constructed, ABC):
             return
         _check_data_type("check", data)
         ours = hasattr(data, "as_counts")  # a data set of this package
-        prepared: DatasetLike = self.observation.prepared(data) if ours else data
-        missing = getattr(prepared, "mask", None) is not None
-        for x in prepared.in_parts():
-            if missing:  # missing entries are NaN
-                x = x.nan_to_num(nan=self.observation.filling)
-            x = self.observation.arranged(x)
+        for x in self._parts(self.observation.prepared(data) if ours else data):
             if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
                 continue  # grey values, binarised when drawn
             self.observation.check_values(x)
+
+    def _parts(self, data: DatasetLike | Tensor) -> Iterator[Tensor]:
+        """Yield data in parts, in the event shape, with missing entries (NaN) filled."""
+        missing = getattr(data, "mask", None) is not None
+        for x in [data] if isinstance(data, Tensor) else data.in_parts():
+            x = self.observation.arranged(x)
+            yield x.nan_to_num(nan=self.observation.filling) if missing else x
 
     def initialise_from(self, data: DatasetLike | Tensor, *, seed: int = 0) -> None:
         """Initialise the pseudo-inputs of a VampPrior at data; leave any other prior unchanged.
@@ -142,28 +139,19 @@ class Pair(Constructed, ABC):
         See :meth:`ppl_vae.priors.VampPrior.initialise_from`. Missing entries are filled as for the
         guide. A VampPrior whose posterior sees latents, not x, is left unchanged, too.
 
-        Args:
-            data: as for :meth:`check`.
-            seed: of the choice of data.
-
-        Raises:
-            ValueError: if a shape is wrong, or values are not finite or outside the prior's bounds;
-                nothing has changed then.
+        The data are as for :meth:`check`, the seed is that of their choice. Raises ValueError if a
+        shape is wrong, or values are not finite or outside the prior's bounds; nothing has changed
+        then.
         """
         _check_data_type("initialise_from", data)
         seed, prior = seed_of("initialise_from", seed), cast(Any, self.prior)
-        if getattr(prior, "posterior", None) is not self.posterior:
-            return
-        if not callable(getattr(prior, "initialise_from", None)):
+        on_x = getattr(prior, "posterior", None) is self.posterior
+        if not (on_x and callable(getattr(prior, "initialise_from", None))):
             return
         k, generator = prior.pseudo_inputs, torch.Generator().manual_seed(seed)
         chosen: list[Tensor] = []
         keys, ends = torch.empty(0), []
-        missing = getattr(data, "mask", None) is not None
-        for x in [data] if isinstance(data, Tensor) else data.in_parts():
-            x = self.observation.arranged(x)
-            if missing:
-                x = x.nan_to_num(nan=self.observation.filling)
+        for x in self._parts(data):
             ends.append(torch.stack(x.aminmax()))
             # The k data with the largest random keys are a sample, however the data are divided.
             keys = torch.cat([keys, torch.rand(len(x), generator=generator)])
@@ -203,32 +191,19 @@ class Pair(Constructed, ABC):
             x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``
             ``(num_samples, batch, *event)``.
         """
-        fill = partial(
-            imputed,
-            self.model,
-            self.guide,
-            self.observation,
-            num_samples=num_samples,
-            num_particles=num_particles,
-            mean=mean,
-        )
-        if isinstance(x, Tensor) or not isinstance(x, DatasetLike):
-            if mask is None:
-                raise TypeError(
-                    "impute: mask must be a boolean tensor, True where x is observed, got None"
+        batches: Iterable[tuple[Any, ...]] = [(x, mask, *context)]
+        if isinstance(x, DatasetLike) and not isinstance(x, Tensor):
+            if mask is not None or context:
+                raise TypeError(f"impute: {x!r} brings its own mask and labels; give neither")
+            batches = (
+                (
+                    values,
+                    torch.ones_like(values, dtype=torch.bool) if seen is None else seen,
+                    *([y] if self._is_conditional and y is not None else []),
                 )
-            return fill(x, mask, *context)
-        if mask is not None or context:
-            raise TypeError(f"impute: {x!r} brings its own mask and labels; give neither")
-        filled = [
-            fill(
-                values,
-                torch.ones_like(values, dtype=torch.bool) if observed is None else observed,
-                *([y] if self._is_conditional and y is not None else []),
+                for values, y, seen in batches_for(self, x)
             )
-            for values, y, observed in batches_for(self, x)
-        ]
-        return torch.cat(filled, dim=0 if num_samples is None else 1)
+        return imputed(self, batches, num_samples, num_particles, mean)
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         """Alias of ``generate``."""
@@ -248,15 +223,14 @@ def check_same_posterior(owner: str, prior: nn.Module, posterior: nn.Module) -> 
     if getattr(prior, "posterior", posterior) is not posterior:
         raise ValueError(
             f"{owner}: prior {type(prior).__name__} is built on a posterior other than the pair's; "
-            f"pass the same object to both, or use prior.with_posterior(posterior)"
+            f"pass the same object to both, or prior.with_posterior(posterior)"
         )
 
 
 def _check_data_type(owner: str, data: object) -> None:
     if not isinstance(data, Tensor) and not hasattr(data, "in_parts"):
-        raise TypeError(
-            f"{owner}: data must be a Dataset or a tensor (N, *event), got {describe(data)}"
-        )
+        expected = "a Dataset or a tensor (N, *event)"
+        raise TypeError(f"{owner}: data must be {expected}, got {describe(data)}")
 
 
 def draw_or_mean(owner: str, p: Distribution, mean: bool) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -13,7 +12,14 @@ from ppl_vae.conditional import ConditionalDistribution, takes_context
 from ppl_vae.errors import number, positive_int
 from ppl_vae.estimators.training_terms import TRAINING_TERM
 from ppl_vae.labels import Labels
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import (
+    Data,
+    Draws,
+    Latents,
+    Probabilities,
+    dataset_method,
+    inference_method,
+)
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
@@ -50,9 +56,8 @@ class SemiSupervisedVAE(Pair):
         num_classes: number of values of y.
         classification_weight: α, at least 0.
 
-    Raises:
-        TypeError: if a part is not a module of the right kind.
-        ValueError: if the shapes of the parts disagree.
+    Raises TypeError for a part that is not a module of the right kind, and ValueError if the
+    shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -113,63 +118,40 @@ class SemiSupervisedVAE(Pair):
         return self.model.classification_weight
 
     @inference_method
-    def classify(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch classes"]:
+    def classify(self, x: Data, *, mask: Tensor | None = None) -> Probabilities:
         """Return the probabilities q(y | x).
 
-        Where the boolean ``mask``, of x's shape, is False, x is not observed. Values of x are not
-        checked: accuracy is customarily measured on grey values, which a Bernoulli likelihood
-        refuses.
+        Values of x are not checked: accuracy is customarily measured on grey values, which a
+        Bernoulli likelihood refuses.
         """
-        self.observation.check_shape(x)
-        if mask is not None:
-            self.observation.check_mask(x, mask)
-        return self.classifier(self.observation.filled(x, mask)).probs
+        return self.classifier(self.observation.guide_input(x, mask, values=False)).probs
 
     @inference_method
-    def generate(
-        self, n: int, y: Tensor | None = None, *, mean: bool = False
-    ) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Draws:
         """Draw n data: y ~ p(y) unless given, z ~ p(z | y), x ~ p(x | z, y), or its mean."""
         n, like = positive_int("generate", "n", n), zeros_for(self.likelihood, 1)
         if y is None:
             y = torch.randint(self.num_classes, (n,), device=like.device)
-        self.guide.labels.check_observed(y, n)
-        one_hot = self.guide.labels.one_hot(y, like.dtype)
+        self.labels.check_observed(y, n)
+        one_hot = self.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
         return draw_or_mean("generate", self.likelihood(p_z.sample(), one_hot), mean)
 
     @dataset_method
-    def encode(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch latent"]:
-        """Return E_q(z|x,y)[z], with the most probable label under q(y | x) where y is not given.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+    def encode(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Latents:
+        """Return E_q(z|x,y)[z], where y is not given at the most probable label under q(y | x)."""
         x = self.observation.guide_input(x, mask)
         return mean_of(self.posterior(x, self._observed_or_most_probable(x, y)))
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents, y: Tensor) -> Data:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
-        self.guide.labels.check_observed(y, len(z))
-        return self.likelihood(z, self.guide.labels.one_hot(y, z.dtype)).mean
+        self.labels.check_observed(y, len(z))
+        return self.likelihood(z, self.labels.one_hot(y, z.dtype)).mean
 
     @dataset_method
-    def reconstruct(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y and mask as for :meth:`encode`."""
+    def reconstruct(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Data:
+        """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
         x = self.observation.guide_input(x, mask)
         one_hot = self._observed_or_most_probable(x, y)
         return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
@@ -177,9 +159,9 @@ class SemiSupervisedVAE(Pair):
     def _observed_or_most_probable(self, x: Tensor, y: Tensor | None) -> Tensor:
         most_probable = self.classifier(x).probs.argmax(-1)
         if y is not None:
-            self.guide.labels.check(y, x.shape[0])
+            self.labels.check(y, x.shape[0])
             most_probable = torch.where(y < 0, most_probable, y)
-        return self.guide.labels.one_hot(most_probable, x.dtype)
+        return self.labels.one_hot(most_probable, x.dtype)
 
 
 class SemiSupervisedModel(nn.Module):
@@ -242,11 +224,7 @@ class SemiSupervisedGuide(nn.Module):
     """The variational program: y ~ q(y | x) where unobserved, z ~ q(z | x, y)."""
 
     def __init__(
-        self,
-        classifier: nn.Module,
-        posterior: nn.Module,
-        observation: Observation,
-        labels: Labels,
+        self, classifier: nn.Module, posterior: nn.Module, observation: Observation, labels: Labels
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -270,7 +248,7 @@ class SemiSupervisedGuide(nn.Module):
 
 def _as_classifier(classifier: nn.Module, observation: Observation, num_classes: int) -> nn.Module:
     """Return q(y | x) as a conditional distribution, checked by running it on zeros."""
-    if isinstance(classifier, nn.Module) and not isinstance(classifier, ConditionalDistribution):
+    if not isinstance(classifier, ConditionalDistribution):
         classifier = Categorical(classifier)
     q_y = probe("SemiSupervisedVAE", "classifier", classifier, observation.event_shape)
     if not isinstance(q_y, dist.Categorical) or q_y.logits.shape != (1, num_classes):

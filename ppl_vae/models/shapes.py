@@ -21,18 +21,13 @@ def checked_observation(
 ) -> Observation:
     """Return the pair's observation; raise an error naming parts whose shapes disagree.
 
-    Args:
-        owner: the pair's class, for messages.
-        prior: p(z), or p(z | ...) if its ``forward`` takes context.
-        posterior: q(z | x, ...).
-        likelihood: p(x | z, ...).
-        sizes: widths of further contexts, such as a one-hot label's.
+    ``sizes`` are the widths of further contexts, such as a one-hot label's.
     """
     check_modules(owner, {"prior": prior, "posterior": posterior, "likelihood": likelihood})
     p_z = probe(owner, "prior", prior, *(sizes if takes_context(prior) else ()))
     p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes)
     q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes)
-    check_same_latents(owner, "prior", prior, p_z, "posterior", posterior, q_z)
+    check_same_latents(owner, "prior", p_z, "posterior", q_z)
     return observation_of(owner, likelihood, p_x)
 
 
@@ -40,10 +35,8 @@ def check_modules(owner: str, parts: Mapping[str, object]) -> None:
     """Raise TypeError unless all parts are modules."""
     for name, part in parts.items():
         if not isinstance(part, nn.Module):
-            raise TypeError(
-                f"{owner}: {name} must be a module that returns a distribution, got "
-                f"{describe(part)}"
-            )
+            expected = "a module that returns a distribution"
+            raise TypeError(f"{owner}: {name} must be {expected}, got {describe(part)}")
 
 
 def observation_of(owner: str, likelihood: nn.Module, p_x: Distribution) -> Observation:
@@ -54,21 +47,14 @@ def observation_of(owner: str, likelihood: nn.Module, p_x: Distribution) -> Obse
 
 
 def check_same_latents(
-    owner: str,
-    name: str,
-    part: nn.Module,
-    p: Distribution,
-    other_name: str,
-    other_part: nn.Module,
-    q: Distribution,
+    owner: str, p_name: str, p: Distribution, q_name: str, q: Distribution
 ) -> None:
     """Raise an error unless two parts are distributions of the same latent."""
     if p.event_shape != q.event_shape:
         raise ValueError(
-            f"{owner}: {name} and {other_name} must have the same latent dimensions, but {name} "
-            f"{type(part).__name__} has event shape {tuple(p.event_shape)} and {other_name} "
-            f"{type(other_part).__name__} has event shape {tuple(q.event_shape)}; change "
-            f"latent_dim or the network's width"
+            f"{owner}: {p_name} and {q_name} must have the same latent dimensions, got event "
+            f"shapes {tuple(p.event_shape)} and {tuple(q.event_shape)}; change latent_dim or the "
+            f"network's width"
         )
 
 
@@ -77,22 +63,14 @@ LEADING = ((1,), (2, 3))
 
 
 def probe(owner: str, name: str, part: nn.Module, *events: int | Size) -> Distribution:
-    """Run a part on zeros and return its distribution for one datum.
+    """Run a part on zeros, of the event shape or width of each context, and return p for one datum.
 
-    Args:
-        owner: the pair's class, for messages.
-        name: the part's name, for messages.
-        part: the conditional distribution.
-        events: per context its event shape, or its width.
-
-    Raises:
-        TypeError: if it is not a module that returns a distribution.
-        ValueError: if it cannot take such contexts, or does not preserve their leading dimensions.
+    Raises TypeError unless it returns a distribution, and ValueError if it cannot take such
+    contexts, or does not preserve their leading dimensions.
     """
     shapes = [(e,) if isinstance(e, int) else tuple(e) for e in events]
     results = []
-    modules = [part] if isinstance(part, nn.Module) else []
-    with evaluating(*modules), torch.no_grad(), restored():
+    with evaluating(part), torch.no_grad(), restored():
         for leading in LEADING if events else LEADING[:1]:
             context = [zeros_for(part, *leading, *shape) for shape in shapes]
             p = _distribution(owner, name, part, *context)
@@ -120,35 +98,31 @@ def _advice(leading: tuple[int, ...], p: Distribution) -> str:
 
 def _distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Distribution:
     """Return ``part(*context)``; raise an error naming the part if it is not a distribution."""
-    check_modules(owner, {name: part})
+    what = f"{owner}: {name} {type(part).__name__}"
     try:
         result = part(*context)
     except TypeError as error:
-        raise TypeError(
-            f"{owner}: {name} {type(part).__name__} was called with {len(context)} context "
-            f"tensors: {error}"
-        ) from error
+        called = f"was called with {len(context)} context tensors"
+        raise TypeError(f"{what} {called}: {error}") from error
     except NotFinitePartError:
         raise
     except ValueError as error:
         shapes = ", ".join(str(tuple(c.shape)) for c in context)
         raise ValueError(
-            f"{owner}: {name} {type(part).__name__} is incompatible with the other parts, which "
-            f"give it context of shape {shapes}: {error}"
+            f"{what} is incompatible with the other parts, which give it context of shape "
+            f"{shapes}: {error}"
         ) from error
     if not isinstance(result, TorchDistributionMixin):
         raise TypeError(
-            f"{owner}: {name} must return a pyro.distributions object, but {type(part).__name__} "
-            f"returned {describe(result)}; wrap a network, as in posteriors.DiagonalNormal(net) or "
-            f"likelihoods.Bernoulli(net)"
+            f"{owner}: {name} must return a pyro.distributions object, got {describe(result)}; "
+            f"wrap a network, as in posteriors.DiagonalNormal(net) or likelihoods.Bernoulli(net)"
         )
     return result
 
 
 def zeros_for(module: nn.Module, *shape: int) -> Tensor:
     """Return zeros of the module's floating dtype, on its device."""
-    if isinstance(module, nn.Module):
-        for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                return tensor.new_zeros(shape)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.new_zeros(shape)
     return torch.zeros(shape)

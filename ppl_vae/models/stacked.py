@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from ppl_vae.constructor import Constructed, expression
 from ppl_vae.errors import describe
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import (
+    Data,
+    Draws,
+    Latents,
+    Probabilities,
+    dataset_method,
+    inference_method,
+)
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import draw_or_mean, mean_of
 from ppl_vae.models.semisupervised import SemiSupervisedVAE
@@ -35,24 +41,20 @@ class StackedVAE(Constructed):
         first: M1, with latents of shape ``(latent_dim,)``.
         second: M2, whose data are of that shape.
 
-    Raises:
-        TypeError: if either is not such a pair.
-        ValueError: if the data of ``second`` are not the latents of ``first``.
+    Raises ValueError if the data of ``second`` are not the latents of ``first``.
     """
 
     def __init__(self, *, first: VAE, second: SemiSupervisedVAE) -> None:
         super().__init__()
         for name, pair, kind in (("first", first, VAE), ("second", second, SemiSupervisedVAE)):
             if not isinstance(pair, kind):
-                raise TypeError(
-                    f"StackedVAE: {name} must be a {kind.__name__}, got {describe(type(pair))}"
-                )
+                got = describe(type(pair))
+                raise TypeError(f"StackedVAE: {name} must be a {kind.__name__}, got {got}")
         latents, data = first.prior().event_shape, second.observation.event_shape
         if latents != data:
             raise ValueError(
                 f"StackedVAE: the data of second must be the latents of first, but first has "
-                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}; change "
-                f"the widths of second's networks"
+                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}"
             )
         self.first = first
         self.second = second
@@ -63,57 +65,34 @@ class StackedVAE(Constructed):
         return self.first.observation
 
     @dataset_method
-    def latents(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch latent"]:
-        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+    def latents(self, x: Data, *, mask: Tensor | None = None) -> Latents:
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
         return self.first.posterior(self.observation.guide_input(x, mask)).sample()
 
     @inference_method
-    def classify(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch classes"]:
+    def classify(self, x: Data, *, mask: Tensor | None = None) -> Probabilities:
         """Return q(y | z_1) at the mean z_1 of q(z_1 | x); values of x are not checked."""
-        self.observation.check_shape(x)
-        if mask is not None:
-            self.observation.check_mask(x, mask)
-        return self.second.classify(self._mean_latents(self.observation.filled(x, mask)))
+        x = self.observation.guide_input(x, mask, values=False)
+        return self.second.classify(mean_of(self.first.posterior(x)))
 
     @dataset_method
-    def encode(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch latent"]:
+    def encode(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Latents:
         """Return M2's latents at the mean of M1's; y and mask as in ``SemiSupervisedVAE``."""
         x = self.observation.guide_input(x, mask)
-        return self.second.encode(self._mean_latents(x), y)
+        return self.second.encode(mean_of(self.first.posterior(x)), y)
 
     @inference_method
-    def generate(
-        self, n: int, y: Tensor | None = None, *, mean: bool = False
-    ) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Draws:
         """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
         return draw_or_mean("generate", self.first.likelihood(self.second.generate(n, y)), mean)
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"], y: Tensor) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents, y: Tensor) -> Data:
         """Return E[x | z_1] at the mean z_1 of M2's p(z_1 | z, y)."""
         return self.first.decode(self.second.decode(z, y))
 
     @dataset_method
-    def reconstruct(
-        self,
-        x: Float[Tensor, "batch *event"],
-        y: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "batch *event"]:
+    def reconstruct(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z_1] at M2's reconstruction z_1 of one draw of M1's latents."""
         z_1 = self.latents(x, mask=mask)
         return self.first.likelihood(self.second.reconstruct(z_1, y)).mean
@@ -124,6 +103,3 @@ class StackedVAE(Constructed):
 
     def __repr__(self) -> str:
         return expression(self)
-
-    def _mean_latents(self, x: Tensor) -> Tensor:
-        return mean_of(self.first.posterior(x))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pyro
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.errors import positive_int
-from ppl_vae.models.methods import dataset_method, inference_method
+from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.shapes import checked_observation
@@ -26,9 +25,7 @@ class VAE(Pair):
 
     Any module that returns a ``pyro.distributions`` object can be a part.
 
-    Raises:
-        TypeError: if a part is not a module that returns a distribution.
-        ValueError: if the shapes of the parts disagree.
+    Raises TypeError for any other part, and ValueError if the shapes of the parts disagree.
 
     Example:
         >>> from ppl_vae import likelihoods, nets, posteriors, priors
@@ -44,13 +41,7 @@ class VAE(Pair):
     model: VAEModel
     guide: VAEGuide
 
-    def __init__(
-        self,
-        *,
-        prior: nn.Module,
-        posterior: nn.Module,
-        likelihood: nn.Module,
-    ) -> None:
+    def __init__(self, *, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module) -> None:
         super().__init__()
         check_same_posterior("VAE", prior, posterior)
         observation = checked_observation("VAE", prior, posterior, likelihood)
@@ -58,31 +49,24 @@ class VAE(Pair):
         self.guide = VAEGuide(posterior, observation)
 
     @inference_method
-    def generate(self, n: int, *, mean: bool = False) -> Float[Tensor, "n *event"]:
+    def generate(self, n: int, *, mean: bool = False) -> Draws:
         """Draw n data: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
         n = positive_int("generate", "n", n)
         return draw_or_mean("generate", self.likelihood(self.prior().sample((n,))), mean)
 
     @dataset_method
-    def encode(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch latent"]:
-        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws.
-
-        Where the boolean ``mask``, of x's shape, is False, x is not observed.
-        """
+    def encode(self, x: Data, *, mask: Tensor | None = None) -> Latents:
+        """Return the posterior mean E_q(z|x)[z]; for a flow the mean of 100 draws."""
         return mean_of(self.posterior(self.observation.guide_input(x, mask)))
 
     @inference_method
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch *event"]:
+    def decode(self, z: Latents) -> Data:
         """Return E[x | z]."""
         return self.likelihood(z).mean
 
     @dataset_method
-    def reconstruct(
-        self, x: Float[Tensor, "batch *event"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch *event"]:
-        """Return E[x' | z] at one draw z ~ q(z | x); ``mask`` as for `encode`."""
+    def reconstruct(self, x: Data, *, mask: Tensor | None = None) -> Data:
+        """Return E[x' | z] at one draw z ~ q(z | x)."""
         q_z = self.posterior(self.observation.guide_input(x, mask))
         return self.likelihood(q_z.sample()).mean
 

@@ -34,27 +34,23 @@ class KeepLeading(Constructed):
     def __init__(self, net: nn.Module, event_dim: int) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
-            raise TypeError(
-                f"KeepLeading: net must be a torch.nn.Module (batch, *event) -> (batch, *out), "
-                f"got {describe(net)}"
-            )
+            expected = "a torch.nn.Module (batch, *event) -> (batch, *out)"
+            raise TypeError(f"KeepLeading: net must be {expected}, got {describe(net)}")
         self.net = net
         self.event_dim = positive_int("KeepLeading", "event_dim", event_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output, shape ``(..., *out)``."""
         if x.dim() < self.event_dim:
-            raise ValueError(
-                f"KeepLeading: expected an input of at least event_dim={self.event_dim} "
-                f"dimensions, got shape {tuple(x.shape)}"
-            )
+            expected = f"an input of at least event_dim={self.event_dim} dimensions"
+            raise ValueError(f"KeepLeading: expected {expected}, got shape {tuple(x.shape)}")
         split = x.dim() - self.event_dim
         leading, batch = x.shape[:split], math.prod(x.shape[:split])
         outputs = self.net(x.reshape(batch, *x.shape[split:]))
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != (batch,):
             raise ValueError(
                 f"KeepLeading: {type(self.net).__name__} must return ({batch}, *out) for an input "
-                f"of shape {(batch, *x.shape[split:])}, got {describe(outputs)}; check that "
-                f"event_dim={self.event_dim} is the number of dimensions of one datum"
+                f"of shape {(batch, *x.shape[split:])}, got {describe(outputs)}; event_dim="
+                f"{self.event_dim} must be the number of dimensions of one datum"
             )
         return outputs.reshape(*leading, *outputs.shape[1:])

@@ -29,10 +29,8 @@ def checked_image_shape(owner: str, image_shape: object) -> tuple[int, int, int]
     """Return the shape of one image as a tuple, or raise an error."""
     shape = sizes(owner, "image_shape", image_shape)
     if len(shape) != 3:
-        raise ValueError(
-            f"{owner}: image_shape must be (channels, height, width), got {shape}; grey images "
-            f"have one channel, (1, 28, 28)"
-        )
+        expected, fix = "(channels, height, width)", "grey images have one channel, (1, 28, 28)"
+        raise ValueError(f"{owner}: image_shape must be {expected}, got {shape}; {fix}")
     return shape
 
 

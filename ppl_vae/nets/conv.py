@@ -52,10 +52,8 @@ class ResidualBlock(Constructed):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output, of x's shape."""
         if x.dim() < 3 or x.shape[-3] != self.channels:
-            raise ValueError(
-                f"ResidualBlock: expected images (..., {self.channels}, height, width) for "
-                f"channels={self.channels}, got an input of shape {tuple(x.shape)}"
-            )
+            expected = f"images (..., {self.channels}, height, width)"
+            raise ValueError(f"ResidualBlock: expected {expected}, got shape {tuple(x.shape)}")
         return x + self.branch(x)
 
 
@@ -140,17 +138,15 @@ class ConvEncoder(Constructed):
         """
         if x.shape[-3:] != self.image_shape:
             raise ValueError(
-                f"ConvEncoder: expected images of shape {self.image_shape} on the last three "
-                f"dimensions, got an input of shape {tuple(x.shape)}; change image_shape, or "
-                f"reshape flat data with torch.nn.Unflatten(-1, {self.image_shape})"
+                f"ConvEncoder: expected images of shape {self.image_shape}, got {tuple(x.shape)}; "
+                f"change image_shape, or reshape flat data by nn.Unflatten(-1, {self.image_shape})"
             )
         width = sum(c.shape[-1] for c in context)
         if width != self.context_features:
             shapes = ", ".join(str(tuple(c.shape)) for c in context) or "none"
             raise ValueError(
                 f"ConvEncoder: expected context_features={self.context_features} features in all, "
-                f"got {width} in contexts of shape {shapes}; give "
-                f"ConvEncoder(..., context_features={width})"
+                f"got {width} in contexts of shape {shapes}; give context_features={width}"
             )
         features = self.from_image(self.convolutions(x))
         if self.from_context is not None:
@@ -266,10 +262,8 @@ def _sizes_after_strides(
     _, height, width = image_shape
     most = (min(height, width) - 1).bit_length()  # strides until the shorter side is 1
     if not most:
-        raise ValueError(
-            f"{owner}: image_shape must have sides of 2 or more, got {image_shape}; use nets.MLP "
-            f"for data other than images"
-        )
+        got = f"got {image_shape}; use nets.MLP for data other than images"
+        raise ValueError(f"{owner}: image_shape must have sides of 2 or more, {got}")
     if not 1 <= len(channels) <= most:
         raise ValueError(
             f"{owner}: each entry of channels is a stride of 2, and images of shape {image_shape} "

@@ -112,7 +112,8 @@ def lay_out(parents: Mapping[str, Sequence[str]], plates: Mapping[str, Sequence[
 
 def _layers(parents: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the layer of each site, 0 at the bottom: the longest path to a site without child."""
-    graph = nx.DiGraph((child, parent) for child, above in parents.items() for parent in above)
+    graph = nx.DiGraph()
+    graph.add_edges_from((child, parent) for child, above in parents.items() for parent in above)
     graph.add_nodes_from(parents)
     for child, parent in graph.edges:
         if parent not in parents:

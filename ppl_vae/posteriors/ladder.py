@@ -36,10 +36,9 @@ class PrecisionWeighted(NeuralConditional):
         super().__init__(net)
         self.min_scale = checked_min_scale("PrecisionWeighted", min_scale)
         if not isinstance(conditional, nn.Module):
-            raise TypeError(
-                f"PrecisionWeighted: conditional must be the model's p(z_l | z_l+1), a module that "
-                f"returns a normal distribution, got {describe(conditional)}"
-            )
+            expected = "the model's p(z_l | z_l+1), a module"
+            got = describe(conditional)
+            raise TypeError(f"PrecisionWeighted: conditional must be {expected}, got {got}")
         self.conditional = conditional
 
     @staticmethod
@@ -52,10 +51,8 @@ class PrecisionWeighted(NeuralConditional):
         p = self.conditional(above)
         normal = getattr(p, "base_dist", p)
         if not isinstance(normal, torch.distributions.Normal):
-            raise TypeError(
-                f"PrecisionWeighted: conditional must return a diagonal normal distribution, got "
-                f"{p}; use priors.ConditionalNormal"
-            )
+            expected = "return a diagonal normal, as priors.ConditionalNormal does"
+            raise TypeError(f"PrecisionWeighted: conditional must {expected}, got {p}")
         evidence = diagonal_normal("PrecisionWeighted", self.outputs(x), self.min_scale).base_dist
         precision_x = evidence.scale.square().reciprocal()
         precision_p = normal.scale.square().reciprocal()

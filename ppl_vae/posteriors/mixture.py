@@ -44,9 +44,8 @@ class GaussianMixture(NeuralConditional):
     ) -> None:
         super().__init__(net)
         self.min_scale = checked_min_scale("GaussianMixture", min_scale)
-        self.components = positive_int(
-            "GaussianMixture", "components", components, "one component is DiagonalNormal"
-        )
+        fix = "one component is DiagonalNormal"
+        self.components = positive_int("GaussianMixture", "components", components, fix)
 
     @staticmethod
     def net_features(latent_dim: int, *, components: int) -> int:

@@ -84,11 +84,10 @@ class FullRankNormal(NeuralConditional):
         # d² + 3 d - 2 features = 0
         d = (math.isqrt(9 + 8 * features) - 3) // 2
         if d < 1 or self.net_features(d) != features:
+            near = (f"{self.net_features(n)} (d = {n})" for n in (max(d, 1), max(d, 1) + 1))
             raise ValueError(
                 f"FullRankNormal: net must return d + d (d + 1) / 2 features for d latent "
-                f"dimensions, such as {self.net_features(max(d, 1))} (d = {max(d, 1)}) or "
-                f"{self.net_features(max(d, 1) + 1)} (d = {max(d, 1) + 1}), got an output of shape "
-                f"{tuple(outputs.shape)}"
+                f"dimensions, such as {' or '.join(near)}, got shape {tuple(outputs.shape)}"
             )
         loc, diagonal, below = outputs.split([d, d, features - 2 * d], dim=-1)
         scale_tril = cholesky_factor(diagonal, below, self.min_scale)
@@ -139,10 +138,10 @@ class LowRankNormal(NeuralConditional):
         outputs = self.outputs(*context)
         d, rest = divmod(outputs.shape[-1], 2 + self.rank)
         if rest:
+            got = f"an output of shape {tuple(outputs.shape)}"
             raise ValueError(
                 f"LowRankNormal: net must return (2 + rank) * latent_dim features, a multiple of "
-                f"{2 + self.rank} for rank {self.rank}, got an output of shape "
-                f"{tuple(outputs.shape)}"
+                f"{2 + self.rank} for rank {self.rank}, got {got}"
             )
         loc, unconstrained_scale, factor = outputs.split([d, d, d * self.rank], dim=-1)
         scale = positive_scale(unconstrained_scale, self.min_scale)

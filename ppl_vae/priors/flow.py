@@ -110,9 +110,8 @@ class ConditionalFlow(ConditionalDistribution):
         super().__init__()
         name = "ConditionalFlow"
         self.latent_dim = positive_int(name, "latent_dim", latent_dim)
-        self.context_features = positive_int(
-            name, "context_features", context_features, "priors.Flow takes no context"
-        )
+        fix = "priors.Flow takes no context"
+        self.context_features = positive_int(name, "context_features", context_features, fix)
         self.kind = kind
         self.transforms = positive_int(name, "transforms", transforms)
         self.hidden = sizes(name, "hidden", hidden)
@@ -124,10 +123,10 @@ class ConditionalFlow(ConditionalDistribution):
         """Return p(z | context), batch shape ``(...)``, event shape ``(latent_dim,)``."""
         joined = concatenate(*context)
         if joined.shape[-1] != self.context_features:
+            got = ", ".join(str(tuple(c.shape)) for c in context)
             raise ValueError(
                 f"ConditionalFlow: expected context_features={self.context_features} features, got "
-                f"{joined.shape[-1]} in contexts of shape "
-                f"{', '.join(str(tuple(c.shape)) for c in context)}"
+                f"{joined.shape[-1]} in contexts of shape {got}"
             )
         if is_validation_enabled():
             check_finite(self, *context)

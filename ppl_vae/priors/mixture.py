@@ -53,13 +53,11 @@ class GaussianMixture(ConditionalDistribution):
         super().__init__()
         owner = "GaussianMixture"
         latent_dim = positive_int(owner, "latent_dim", latent_dim)
-        components = positive_int(
-            owner, "components", components, "one component is DiagonalNormal"
-        )
+        fix = "one component is DiagonalNormal"
+        components = positive_int(owner, "components", components, fix)
         self.learn_weights = flag(owner, "learn_weights", learn_weights)
-        self.spread = number(
-            owner, "spread", spread, above=0, fix="components with equal means stay equal"
-        )
+        fix = "components with equal means stay equal"
+        self.spread = number(owner, "spread", spread, above=0, fix=fix)
         self.loc = nn.Parameter(self.spread * torch.randn(components, latent_dim))
         self.unconstrained_scale = nn.Parameter(unconstrained(torch.ones(components, latent_dim)))
         logits = torch.zeros(components)
@@ -113,28 +111,23 @@ class GaussianMixture(ConditionalDistribution):
         """
         from sklearn.cluster import KMeans  # slow to import
 
-        seed, k = seed_of("GaussianMixture.initialise_from", seed), self.components
+        owner, k = "GaussianMixture.initialise_from", self.components
+        seed = seed_of(owner, seed)
         if not isinstance(z, Tensor):
-            raise TypeError(
-                f"GaussianMixture.initialise_from: z must be a tensor, got {describe(z)}"
-            )
+            raise TypeError(f"{owner}: z must be a tensor, got {describe(z)}")
         if z.dim() != 2 or z.shape[1] != self.latent_dim or len(z) < k:
-            raise ValueError(
-                f"GaussianMixture.initialise_from: z must have shape (N, {self.latent_dim}) with N "
-                f"at least {k}, the number of components, got {describe(z)}"
-            )
+            shape = f"(N, {self.latent_dim}) with N at least {k}, the number of components"
+            raise ValueError(f"{owner}: z must have shape {shape}, got {describe(z)}")
         if not z.isfinite().all():
-            raise ValueError("GaussianMixture.initialise_from: z must be finite")
-        distinct = len(z.unique(dim=0))
-        if distinct < k:
+            raise ValueError(f"{owner}: z must be finite")
+        if (distinct := len(z.unique(dim=0))) < k:
             raise ValueError(
-                f"GaussianMixture.initialise_from: z must have at least {k} distinct rows, one per "
-                f"component, got {distinct}; give more latents or use fewer components"
+                f"{owner}: z must have at least {k} distinct rows, one per component, got "
+                f"{distinct}; give more latents or use fewer components"
             )
         z = z.detach().to(self.loc)
-        found = KMeans(k, n_init=1, max_iter=100, random_state=numpy_generator(seed)).fit(
-            z.cpu().numpy()
-        )
+        k_means = KMeans(k, n_init=1, max_iter=100, random_state=numpy_generator(seed))
+        found = k_means.fit(z.cpu().numpy())
         label = torch.from_numpy(found.labels_).to(z.device, torch.long)
         loc = torch.from_numpy(found.cluster_centers_).to(z)
         n = torch.bincount(label, minlength=k).to(z).unsqueeze(-1)

@@ -88,10 +88,8 @@ class VampPrior(ConditionalDistribution):
     ) -> None:
         super().__init__()
         if not isinstance(posterior, nn.Module):
-            raise TypeError(
-                f"VampPrior: posterior must be a module that returns q(z | x), the pair's own, "
-                f"got {describe(posterior)}"
-            )
+            expected = "a module that returns q(z | x), the pair's own"
+            raise TypeError(f"VampPrior: posterior must be {expected}, got {describe(posterior)}")
         self.posterior = posterior
         self.bounds = _checked_bounds(bounds)
         if isinstance(pseudo_inputs, Tensor):
@@ -125,11 +123,7 @@ class VampPrior(ConditionalDistribution):
 
     @torch.no_grad()
     def initialise_from(
-        self,
-        x: Float[Tensor, "n *event"],
-        *,
-        values: Interval | None = None,
-        seed: int = 0,
+        self, x: Float[Tensor, "n *event"], *, values: Interval | None = None, seed: int = 0
     ) -> None:
         """Set the pseudo-inputs to data drawn at random, and bounds of ``"data"`` to their range.
 
@@ -147,9 +141,9 @@ class VampPrior(ConditionalDistribution):
                 has changed then.
         """
         if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape:
+            shape = f"(N, {', '.join(map(str, self.event_shape))})"
             raise ValueError(
-                f"VampPrior.initialise_from: x must have shape (N, {_listed(self.event_shape)}), "
-                f"got {describe(x)}"
+                f"VampPrior.initialise_from: x must have shape {shape}, got {describe(x)}"
             )
         seed = seed_of("VampPrior.initialise_from", seed)
         x = _checked_inputs(x, None, self._interval).to(self.unfolded_inputs)
@@ -229,61 +223,47 @@ def _checked_bounds(bounds: object) -> Interval | Literal["data"] | None:
         and -float("inf") < bounds[0] < bounds[1] < float("inf")
     ):
         raise ValueError(
-            f"VampPrior: bounds must be two finite numbers (low, high) with low < high, such as "
-            f"(0, 1), 'data' (their range), or None, got {describe(bounds)}"
+            f"VampPrior: bounds must be two finite numbers (low, high) with low < high, 'data' "
+            f"(their range), or None, got {describe(bounds)}"
         )
     low, high = (int(b) if isinstance(b, Integral) else float(b) for b in bounds)
     return low, high
 
 
 def _checked_inputs(
-    inputs: Tensor,
-    event_shape: Sequence[int] | None,
-    bounds: Interval | None,
+    inputs: Tensor, event_shape: Sequence[int] | None, bounds: Interval | None
 ) -> Tensor:
     """Return a copy of pseudo-inputs that were given by value, or raise an error."""
+    what, got = "VampPrior: pseudo_inputs", describe(inputs)
     if not inputs.is_floating_point():
         raise TypeError(
-            f"VampPrior: pseudo_inputs must be a floating-point tensor, got {describe(inputs)}; "
-            f"convert them with .float()"
+            f"{what} must be a floating-point tensor, got {got}; convert them with .float()"
         )
     if inputs.layout != torch.strided or inputs.device.type == "meta":
-        raise TypeError(
-            f"VampPrior: pseudo_inputs must be a dense tensor with values, got {describe(inputs)}"
-        )
+        raise TypeError(f"{what} must be a dense tensor with values, got {got}")
     if inputs.dim() < 2 or inputs.numel() == 0:
-        raise ValueError(
-            f"VampPrior: pseudo_inputs must be a number K or a tensor of shape (K, *event), "
-            f"got {describe(inputs)}"
-        )
-    if event_shape is not None and sizes("VampPrior", "event_shape", event_shape) != tuple(
-        inputs.shape[1:]
-    ):
-        raise ValueError(
-            f"VampPrior: pseudo_inputs must have shape (K, *event_shape) with event_shape="
-            f"{tuple(event_shape)}, got {describe(inputs)}; leave event_shape out"
-        )
+        raise ValueError(f"{what} must be a number K or a tensor of shape (K, *event), got {got}")
+    if event_shape is not None:
+        event_shape = sizes("VampPrior", "event_shape", event_shape)
+        if event_shape != tuple(inputs.shape[1:]):
+            expected = f"(K, *event_shape) with event_shape={event_shape}"
+            raise ValueError(f"{what} must have shape {expected}, got {got}; leave event_shape out")
     # Contiguous, as Pyro's parameter store requires.
     inputs = inputs.detach().clone(memory_format=torch.contiguous_format)
     if not inputs.isfinite().all():
-        raise ValueError("VampPrior: pseudo_inputs must be finite, got NaN or infinity")
+        raise ValueError(f"{what} must be finite, got NaN or infinity")
     if bounds is not None and (inputs.min() < bounds[0] or inputs.max() > bounds[1]):
-        raise ValueError(
-            f"VampPrior: pseudo_inputs must lie in bounds={bounds}, got values from "
-            f"{inputs.min()} to {inputs.max()}; change bounds, or scale the data"
-        )
+        got = f"values from {inputs.min()} to {inputs.max()}"
+        raise ValueError(f"{what} must lie in bounds={bounds}, got {got}; change bounds")
     return inputs
 
 
 def _random_inputs(
-    number: object,
-    event_shape: Sequence[int] | None,
-    bounds: Interval | None,
+    number: object, event_shape: Sequence[int] | None, bounds: Interval | None
 ) -> Tensor:
     """Return ``number`` pseudo-inputs near 0, or the middle of bounds that exclude 0."""
-    k = positive_int(
-        "VampPrior", "pseudo_inputs", number, "a single one is the posterior at one input"
-    )
+    fix = "a single one is the posterior at one input"
+    k = positive_int("VampPrior", "pseudo_inputs", number, fix)
     if event_shape is None:
         raise ValueError(
             f"VampPrior: pseudo_inputs={k} is a number, so event_shape is required, such as "
@@ -311,7 +291,3 @@ def _reflected(v: Tensor, bounds: Interval) -> Tensor:
     # Not by an absolute value, whose gradient is 0 at the ends, where the pixels of images lie.
     folded = low + torch.where(along <= width, along, 2 * width - along)
     return torch.where((low <= v) & (v <= high), v, folded.clamp(low, high))
-
-
-def _listed(shape: Sequence[int]) -> str:
-    return ", ".join(map(str, shape))

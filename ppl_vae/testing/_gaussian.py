@@ -13,15 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, MultivariateNormal
 
+Data = Float[Tensor, "batch dim"]
+PerDatum = Float[Tensor, " batch"]
+Latents = Float[Tensor, "*particles batch latent"]
+PerParticle = Float[Tensor, "*particles batch"]
+
 LOG_2PI = math.log(2 * math.pi)
 
 
 def _require_same_event(value: Tensor, loc: Tensor) -> None:
     # (B, 1) against (B, D) broadcasts silently into a density of something else.
     if value.shape[-1] != loc.shape[-1]:
-        raise ValueError(
-            f"the value must have event size {loc.shape[-1]}, got event size {value.shape[-1]}"
-        )
+        raise ValueError(f"expected event size {loc.shape[-1]}, got event size {value.shape[-1]}")
 
 
 def normal_log_density(

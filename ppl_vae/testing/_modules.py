@@ -89,17 +89,12 @@ class AffineNormal(nn.Module):
         self.register_parameter("lower", None if lower is None else nn.Parameter(lower))
 
     @classmethod
-    def random_likelihood(cls, n_in: int, n_out: int, random: Random) -> "AffineNormal":
-        """Return one with isotropic noise of scale about 0.9 and outputs of scale about 1."""
+    def random(
+        cls, n_in: int, n_out: int, random: Random, *, isotropic: bool = True
+    ) -> "AffineNormal":
+        """Return one with outputs of scale about 1, and noise of scale about 0.9."""
         weight = random.normal(n_out, n_in, scale=1 / math.sqrt(n_in))
-        log_scale = math.log(0.9) + random.normal(1, scale=0.1)
-        return cls(weight, random.normal(n_out, scale=0.5), log_scale)
-
-    @classmethod
-    def random_transition(cls, n_in: int, n_out: int, random: Random) -> "AffineNormal":
-        """Return one like a likelihood, with a scale for each output."""
-        weight = random.normal(n_out, n_in, scale=1 / math.sqrt(n_in))
-        log_scale = math.log(0.9) + random.normal(n_out, scale=0.1)
+        log_scale = math.log(0.9) + random.normal(1 if isotropic else n_out, scale=0.1)
         return cls(weight, random.normal(n_out, scale=0.5), log_scale)
 
     @classmethod
@@ -160,10 +155,7 @@ class AffineNormal(nn.Module):
         # A diagonal target is off the diagonal by rounding of the inverse only.
         tolerance = 100 * torch.finfo(off_diagonal.dtype).eps * target.covariance.abs().max()
         if self.lower is None and off_diagonal.abs().max() > tolerance:
-            raise ValueError(
-                "the exact posterior has a full covariance, which a diagonal guide does not "
-                "contain; use full_rank=True"
-            )
+            raise ValueError("the exact posterior has a full covariance; use full_rank=True")
         scale_tril = torch.linalg.cholesky(target.covariance)
         self.weight.copy_(target.weight)
         self.bias.copy_(target.bias)

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.testing._gaussian import Affine, Gaussian, LinearGaussianMixture, moment_match
+from ppl_vae.testing._gaussian import (
+    Affine,
+    Data,
+    Gaussian,
+    Latents,
+    LinearGaussianMixture,
+    PerDatum,
+    moment_match,
+)
 from ppl_vae.testing._modules import AffineNormal, NormalPrior, Random
-from ppl_vae.testing._oracle import Oracle
-from ppl_vae.testing._program import PlateOptions, Program
+from ppl_vae.testing._oracle import Oracle, PlateOptions, Program
 from ppl_vae.testing.linear_gaussian import LatentGuide
 
 
@@ -47,7 +54,7 @@ class LabelModel(Program):
         self._infer = {"enumerate": "parallel"} if enumerated else {}
 
     def log_likelihood(
-        self, x: Float[Tensor, "batch dim"], y: Int[Tensor, "..."], z: Float[Tensor, "..."]
+        self, x: Data, y: Int[Tensor, "..."], z: Float[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
         """``log p(x | y, z)``, by hand; y and z broadcast."""
         return self.likelihood.log_density(x, z, one_hot(y, self.logits))
@@ -82,7 +89,7 @@ class LabelModel(Program):
         weight = torch.linalg.solve(marginal.covariance, marginal.loc.mT).mT
         return weight, mixture.log_weights - 0.5 * (weight * marginal.loc).sum(-1)
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the model: sites y, z and x."""
         with self.data_plate(x):
             with self.latents():
@@ -107,11 +114,11 @@ class LabelGuide(Program):
         self.bias = nn.Parameter(bias)
         self.posterior = posterior
 
-    def logits(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
+    def logits(self, x: Data) -> Float[Tensor, "batch classes"]:
         """Return the logits of ``q(y | x)``."""
         return nn.functional.linear(x, self.weight, self.bias)
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the guide: sites y and z."""
         with self.data_plate(x), self.latents():
             q_y = dist.Categorical(logits=self.logits(x))
@@ -170,7 +177,7 @@ class DiscreteLinearGaussian(Oracle):
         model = LabelModel(
             random.normal(num_classes, scale=0.5),
             NormalPrior.random(latent_dim, random),
-            AffineNormal.random_likelihood(latent_dim + num_classes, data_dim, random),
+            AffineNormal.random(latent_dim + num_classes, data_dim, random),
             options,
             enumerated=enumerate == "model",
         )
@@ -208,27 +215,27 @@ class DiscreteLinearGaussian(Oracle):
             return self.guide
         raise NotImplementedError(f"{wanted} is undefined with enumerate='model': y is not in q")
 
-    def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_px(self, x: Data) -> PerDatum:
         """``log sum_y pi_y p(x | y)`` in nats per datum."""
         return self.model.closed_form().log_px(x)
 
-    def posterior(self, x: Float[Tensor, "batch dim"]) -> MixtureSameFamily:
+    def posterior(self, x: Data) -> MixtureSameFamily:
         """``p(z | x) = sum_y p(y | x) p(z | x, y)``, y summed out."""
         return self.model.closed_form().posterior(x)
 
-    def posterior_y(self, x: Float[Tensor, "batch dim"]) -> Categorical:
+    def posterior_y(self, x: Data) -> Categorical:
         """``p(y | x)``."""
         return dist.Categorical(logits=self.model.closed_form().log_joint_label(x))
 
-    def posterior_z_given_y(self, x: Float[Tensor, "batch dim"]) -> MultivariateNormal:
+    def posterior_z_given_y(self, x: Data) -> MultivariateNormal:
         """``p(z | x, y)`` for all y at once, of batch shape (batch, num_classes)."""
         return self.model.closed_form().posterior_given_label(x).distribution()
 
-    def log_qy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
+    def log_qy(self, x: Data) -> Float[Tensor, "batch classes"]:
         """``log q(y | x)`` for all y, without beta; NotImplementedError with enumerate='model'."""
         return self._label_guide("log q(y | x)").logits(x).log_softmax(-1)
 
-    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def expected_log_likelihood(self, x: Data) -> PerDatum:
         """``sum_y q(y | x) E_q(z | x, y) log p(x | y, z)`` in nats per datum."""
         posterior = self._label_guide("E_q log p(x | y, z)").posterior.closed_form()
         columns = x.unsqueeze(-2)  # (batch, 1, dim) against the classes
@@ -236,7 +243,7 @@ class DiscreteLinearGaussian(Oracle):
         likelihood = self.model.closed_form().likelihood
         return (self.log_qy(x).exp() * likelihood.expected_log_density(columns, given_y)).sum(-1)
 
-    def kl_to_prior(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def kl_to_prior(self, x: Data) -> PerDatum:
         """``KL(q(y, z | x) || p(y) p(z))`` in nats per datum, without beta; with enumerate='model'
         ``KL(q(z | x) || p(z))``."""
         prior, posterior = self.model.prior.closed_form(), self.guide.posterior.closed_form()
@@ -250,9 +257,7 @@ class DiscreteLinearGaussian(Oracle):
         """Make q(y | x) q(z | x, y) the posterior; ValueError if q(z | x, y) is diagonal and the
         posterior is not, or with enumerate='model'."""
         if not isinstance(self.guide, LabelGuide):
-            raise ValueError(
-                "p(z | x) is a mixture of Gaussians, which a Gaussian guide cannot represent"
-            )
+            raise ValueError("p(z | x) is a mixture of Gaussians, which no Gaussian guide contains")
         self.guide.posterior.assign(self.model.exact_posterior())
         weight, bias = self.model.exact_classifier()
         with torch.no_grad():
@@ -265,22 +270,14 @@ class DiscreteLinearGaussian(Oracle):
         return labels.reshape(-1, *[1] * dims)
 
     def log_joint(
-        self,
-        x: Float[Tensor, "batch dim"],
-        *,
-        z: Float[Tensor, "*particles batch latent"],
-        y: Int[Tensor, "..."] | None = None,
+        self, x: Data, *, z: Latents, y: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "... batch"]:
         """``log p(x, y, z)``, or ``log p(x, z)`` without y, in nats per datum, not weighted by
         beta. The labels y broadcast against the leading dimensions of z."""
         return self._log_joint(x, y, z, 1.0)
 
     def log_weight(
-        self,
-        x: Float[Tensor, "batch dim"],
-        *,
-        z: Float[Tensor, "*particles batch latent"],
-        y: Int[Tensor, "..."] | None = None,
+        self, x: Data, *, z: Latents, y: Int[Tensor, "..."] | None = None
     ) -> Float[Tensor, "... batch"]:
         """The log weight in nats per datum, of the leading shape of y and z broadcast.
 

@@ -4,15 +4,14 @@ from typing import Generic, TypeVar
 
 import pyro
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.testing._gaussian import Affine
+from ppl_vae.testing._gaussian import Affine, Data, Latents, PerDatum, PerParticle
 from ppl_vae.testing._modules import AffineNormal, NormalPrior, Random
-from ppl_vae.testing._oracle import Oracle
-from ppl_vae.testing._program import PlateOptions, Program
+from ppl_vae.testing._oracle import Oracle, PlateOptions, Program
 
 Prior = TypeVar("Prior", bound=nn.Module)
 
@@ -25,7 +24,7 @@ class LatentModel(Program, Generic[Prior]):
         self.prior = prior
         self.likelihood = likelihood
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the model: sites z and x."""
         with self.data_plate(x):
             with self.latents():
@@ -40,7 +39,7 @@ class LatentGuide(Program):
         super().__init__(options)
         self.posterior = posterior
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the guide: site z."""
         with self.data_plate(x), self.latents():
             pyro.sample("z", self.posterior(x))
@@ -52,20 +51,16 @@ class AffineOracle(Oracle):
     model: LatentModel
     guide: LatentGuide
 
-    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def expected_log_likelihood(self, x: Data) -> PerDatum:
         """``log N(x; W mu + b, sigma^2 I) - tr(W S W^T) / (2 sigma^2)`` with ``mu = A x + c``."""
         guide = self.guide.posterior.closed_form().at(x)
         return self.model.likelihood.closed_form().expected_log_density(x, guide)
 
-    def log_joint(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
+    def log_joint(self, x: Data, *, z: Latents) -> PerParticle:
         """``log p(x, z)`` in nats per datum, not weighted by beta."""
         return self.model.likelihood.log_density(x, z) + self.model.prior.log_density(z)
 
-    def log_weight(
-        self, x: Float[Tensor, "batch dim"], *, z: Float[Tensor, "*particles batch latent"]
-    ) -> Float[Tensor, "*particles batch"]:
+    def log_weight(self, x: Data, *, z: Latents) -> PerParticle:
         """``log p(x | z) + beta (log p(z) - log q(z | x))`` in nats per datum."""
         kl_term = self.model.prior.log_density(z) - self.guide.posterior.log_density(z, x)
         return self.model.likelihood.log_density(x, z) + self.beta * kl_term
@@ -104,7 +99,7 @@ class LinearGaussian(AffineOracle):
         full_rank = flag("LinearGaussian", "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         prior = NormalPrior.random(latent_dim, random)
-        likelihood = AffineNormal.random_likelihood(latent_dim, data_dim, random)
+        likelihood = AffineNormal.random(latent_dim, data_dim, random)
         exact = likelihood.closed_form().reverse(prior.closed_form())
         posterior = AffineNormal.random_posterior(exact, random, full_rank=full_rank)
         super().__init__(LatentModel(prior, likelihood, options), LatentGuide(posterior, options))
@@ -112,16 +107,16 @@ class LinearGaussian(AffineOracle):
     def _exact_posterior(self) -> Affine:
         return self.model.likelihood.closed_form().reverse(self.model.prior.closed_form())
 
-    def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_px(self, x: Data) -> PerDatum:
         """``log N(x; W m + b, W diag(s^2) W^T + sigma^2 I)`` in nats per datum (PRML 12.35)."""
         prior = self.model.prior.closed_form()
         return self.model.likelihood.closed_form().marginal(prior).log_density(x)
 
-    def posterior(self, x: Float[Tensor, "batch dim"]) -> MultivariateNormal:
+    def posterior(self, x: Data) -> MultivariateNormal:
         """``p(z | x)`` (PRML 12.42 for m = 0 and s = 1)."""
         return self._exact_posterior().at(x).distribution()
 
-    def kl_to_prior(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def kl_to_prior(self, x: Data) -> PerDatum:
         """``KL(q(z | x) || p(z))`` in nats per datum, without beta."""
         return self.guide.posterior.closed_form().at(x).kl(self.model.prior.closed_form())
 

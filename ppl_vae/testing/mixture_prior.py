@@ -7,14 +7,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
 
 from ppl_vae.errors import flag, positive_int
-from ppl_vae.testing._gaussian import (
-    Gaussian,
-    LinearGaussianMixture,
-    moment_match,
-    normal_log_density,
-)
+from ppl_vae.testing import _gaussian
+from ppl_vae.testing._gaussian import Data, Gaussian, LinearGaussianMixture, PerDatum
 from ppl_vae.testing._modules import AffineNormal, Random
-from ppl_vae.testing._program import PlateOptions
+from ppl_vae.testing._oracle import PlateOptions
 from ppl_vae.testing.linear_gaussian import AffineOracle, LatentGuide, LatentModel
 
 
@@ -37,7 +33,9 @@ class MixturePrior(nn.Module):
 
     def log_density(self, value: Float[Tensor, "... n"]) -> Float[Tensor, "..."]:
         """``log p(value)`` in nats, by hand."""
-        components = normal_log_density(value.unsqueeze(-2), self.loc, self.log_scale.exp())
+        components = _gaussian.normal_log_density(
+            value.unsqueeze(-2), self.loc, self.log_scale.exp()
+        )
         return (self.logits.log_softmax(-1) + components).logsumexp(-1)
 
     def closed_form(self) -> Gaussian:
@@ -82,8 +80,8 @@ class MixturePriorLinearGaussian(AffineOracle):
         full_rank = flag(owner, "full_rank", full_rank)
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         prior = MixturePrior(latent_dim, num_components, random)
-        likelihood = AffineNormal.random_likelihood(latent_dim, data_dim, random)
-        single = moment_match(prior.logits.log_softmax(-1), prior.closed_form())
+        likelihood = AffineNormal.random(latent_dim, data_dim, random)
+        single = _gaussian.moment_match(prior.logits.log_softmax(-1), prior.closed_form())
         near = likelihood.closed_form().reverse(single)
         posterior = AffineNormal.random_posterior(near, random, full_rank=full_rank)
         super().__init__(LatentModel(prior, likelihood, options), LatentGuide(posterior, options))
@@ -94,16 +92,16 @@ class MixturePriorLinearGaussian(AffineOracle):
             prior.logits.log_softmax(-1), prior.closed_form(), self.model.likelihood.closed_form()
         )
 
-    def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_px(self, x: Data) -> PerDatum:
         """``log sum_k pi_k p_k(x)`` in nats per datum."""
         return self._closed_form().log_px(x)
 
-    def posterior(self, x: Float[Tensor, "batch dim"]) -> MixtureSameFamily:
+    def posterior(self, x: Data) -> MixtureSameFamily:
         """``p(z | x)``, a mixture of Gaussians with full covariances."""
         return self._closed_form().posterior(x)
 
     def set_exact_guide(self) -> None:
         """Raise ValueError: the posterior is a mixture, the guide is not."""
         raise ValueError(
-            "the posterior is a mixture of Gaussians, which a Gaussian guide cannot represent"
+            "the posterior is a mixture of Gaussians, which no Gaussian guide contains"
         )

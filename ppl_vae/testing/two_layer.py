@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ppl_vae.errors import positive_int
-from ppl_vae.testing._gaussian import Affine, Gaussian
+from ppl_vae.testing._gaussian import Affine, Data, Gaussian, PerDatum, PerParticle
 from ppl_vae.testing._modules import AffineNormal, NormalPrior, Random
-from ppl_vae.testing._oracle import Oracle
-from ppl_vae.testing._program import PlateOptions, Program
+from ppl_vae.testing._oracle import Oracle, PlateOptions, Program
 
 
 class TwoLayerModel(Program):
@@ -28,7 +27,7 @@ class TwoLayerModel(Program):
         self.transition = transition
         self.likelihood = likelihood
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the model: sites z2, z1 and x."""
         with self.data_plate(x):
             with self.latents():
@@ -56,7 +55,7 @@ class TwoLayerGuide(Program):
         self.posterior1 = posterior1
         self.posterior2 = posterior2
 
-    def forward(self, x: Float[Tensor, "batch dim"]) -> None:
+    def forward(self, x: Data) -> None:
         """Run the guide: sites z1 and z2."""
         with self.data_plate(x), self.latents():
             z1 = pyro.sample("z1", self.posterior1(x))
@@ -98,8 +97,8 @@ class TwoLayerLinearGaussian(Oracle):
         random, options = Random(seed, dtype), PlateOptions(size, beta, mask)
         model = TwoLayerModel(
             NormalPrior.standard(z2_dim, dtype),
-            AffineNormal.random_transition(z2_dim, z1_dim, random),
-            AffineNormal.random_likelihood(z1_dim, data_dim, random),
+            AffineNormal.random(z2_dim, z1_dim, random, isotropic=False),
+            AffineNormal.random(z1_dim, data_dim, random),
             options,
         )
         posterior1, posterior2 = (
@@ -109,21 +108,21 @@ class TwoLayerLinearGaussian(Oracle):
         guide = TwoLayerGuide(posterior1, posterior2, options)
         super().__init__(model, guide)
 
-    def log_px(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def log_px(self, x: Data) -> PerDatum:
         """``log N(x; W d + b, W (V V^T + diag t^2) W^T + sigma^2 I)`` in nats per datum."""
         return self.model.likelihood.closed_form().marginal(self.model.prior_z1()).log_density(x)
 
-    def posterior(self, x: Float[Tensor, "batch dim"]) -> MultivariateNormal:
+    def posterior(self, x: Data) -> MultivariateNormal:
         """``p(z1, z2 | x)``, of the concatenation (z1, z2)."""
         z1, z2 = self.model.exact_posterior()
         return z2.joint(z1.at(x)).distribution()
 
-    def expected_log_likelihood(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def expected_log_likelihood(self, x: Data) -> PerDatum:
         """``E_q(z1 | x) log p(x | z1)`` in nats per datum."""
         guide = self.guide.posterior1.closed_form().at(x)
         return self.model.likelihood.closed_form().expected_log_density(x, guide)
 
-    def kl_to_prior(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    def kl_to_prior(self, x: Data) -> PerDatum:
         """``KL(q(z1, z2 | x) || p(z1, z2))`` in nats per datum, without beta."""
         z1, z2 = self.guide.posterior1.closed_form(), self.guide.posterior2.closed_form()
         # The prior as p(z1) p(z2 | z1), so that both joints are of (z1, z2).
@@ -141,21 +140,21 @@ class TwoLayerLinearGaussian(Oracle):
 
     def log_joint(
         self,
-        x: Float[Tensor, "batch dim"],
+        x: Data,
         *,
         z1: Float[Tensor, "*particles batch latent1"],
         z2: Float[Tensor, "*particles batch latent2"],
-    ) -> Float[Tensor, "*particles batch"]:
+    ) -> PerParticle:
         """``log p(x, z1, z2)`` in nats per datum, not weighted by beta."""
         return self.model.likelihood.log_density(x, z1) + self._log_prior(z1, z2)
 
     def log_weight(
         self,
-        x: Float[Tensor, "batch dim"],
+        x: Data,
         *,
         z1: Float[Tensor, "*particles batch latent1"],
         z2: Float[Tensor, "*particles batch latent2"],
-    ) -> Float[Tensor, "*particles batch"]:
+    ) -> PerParticle:
         """``log p(x|z1) + beta (log p(z1|z2) p(z2) - log q(z1|x) q(z2|z1))`` in nats per datum."""
         log_q1 = self.guide.posterior1.log_density(z1, x)
         log_q2 = self.guide.posterior2.log_density(z2, z1)

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae.data import Batches, Dataset, SemiSupervised
-from ppl_vae.data.checks import observed
 from ppl_vae.data.value_transform import ValueTransform, prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.models.observation import Observation
@@ -74,7 +73,7 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
 
 
 def _values(data: Dataset) -> str:
-    low, high = (v.item() for v in observed(data.values, data.mask).aminmax())
+    low, high = (v.item() for v in data.observed().aminmax())
     scaled = "as they are" if data.scale == 1 else f"divided by {data.scale:g}"
     dtype = str(data.values.dtype).removeprefix("torch.")
     return f"{dtype} from {low:.6g} to {high:.6g}, {scaled}"

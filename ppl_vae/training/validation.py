@@ -14,7 +14,8 @@ from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.inputs import MAX_ROWS, check_all_data
+from ppl_vae.evaluation.inputs import check_all_data
+from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.module_modes import evaluating
 from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide

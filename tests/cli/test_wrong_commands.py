@@ -216,7 +216,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("words", "code", "named"), FIT + OTHERS, ids=lambda v: str(v)[:60])
-def test_a_wrong_command_line(words, code, named, here, capsys):
+def test_a_wrong_command_line(words, code, named, here, capsys, as_users_see_it):
     before = sorted(os.listdir())
     assert main(words.split()) == code
     written = capsys.readouterr()

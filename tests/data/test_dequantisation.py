@@ -157,7 +157,7 @@ ERRORS = {
     "real values": (
         lambda: from_tensor(torch.rand(3, 4), name="reals").dequantised(),
         r"'reals' must hold integers 0, ..., scale, got torch.float32 values from .* with scale=1; "
-        "leave real values as they are",
+        "give the integers and their scale",
     ),
     "real values in batches": (
         lambda: from_tensor(torch.randn(3, 4)).batches(2, binarise="none", dequantise=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union
@@ -69,6 +69,15 @@ def refuse_unknown(
             place = ".".join(part for part in (path, reason(str(key), 60)) if part)
             fix = f"{(fixes or {}).get(key, '')}{suggestion(str(key), accepted)}"
             raise ConfigError(f"{place}: {owner} has no {quoted(key)}; {fix}")
+
+
+def refuse_missing(
+    owner: str, given: Container[object], required: Iterable[str], path: str
+) -> None:
+    """Raise ConfigError for a required argument that is not given."""
+    for key in required:
+        if key not in given:
+            raise ConfigError(f"{path}.{key} is missing: {owner} needs it")
 
 
 def convert(argument: Argument, value: object, path: str) -> object:
