@@ -80,11 +80,12 @@ class MovingBuffers:
             if self._others and self._stamps != _stamps(self._others):
                 self._modes = None
             return
+        before = self._before
         moved = {
             part
-            for part in self._moving
-            for buffer in _strided(part)
-            if buffer not in self._before or bool(_differ(buffer, self._before[buffer]))
+            for part, _, buffer in _buffers_in(self._moving)
+            if _can_be_copied(buffer)
+            and (buffer not in before or bool(_differ(buffer, before[buffer])))
         }
         self._others = [part for part in self._moving if part not in moved]
         self._moving = [part for part in self._moving if part in moved]
@@ -94,10 +95,6 @@ class MovingBuffers:
 
 def _modes(modules: Iterable[nn.Module]) -> list[bool]:
     return [module.training for module in modules]
-
-
-def _strided(part: nn.Module) -> list[Tensor]:
-    return [buffer for _, _, buffer in _buffers_in([part]) if _can_be_copied(buffer)]
 
 
 def _stamps(parts: Iterable[nn.Module]) -> list[tuple[int, int]]:

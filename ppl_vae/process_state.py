@@ -10,23 +10,25 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyro
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 
+from ppl_vae.errors import seed_of
 from ppl_vae.random_state import Snapshot, put_back, restored, snapshot
 
 _Store = tuple[dict, dict, dict]
 """The contents of Pyro's parameter store: tensors, their names, their constraints."""
 
 
+@dataclass(eq=False)
 class _State:
     """Random state, and for a training a parameter store, while they are swapped out."""
 
-    def __init__(self) -> None:
-        self.random: Snapshot | None = None
-        self.store: _Store | None = None
+    random: Snapshot | None = None
+    store: _Store | None = None
 
 
 class _Lock:
@@ -125,6 +127,20 @@ def own_state() -> Iterator[None]:
         _thread.state = before
         with exclusively():
             pass  # swaps the former state in
+
+
+@contextmanager
+def seeded(owner: str, seed: int) -> Iterator[None]:
+    """Seed torch's generators and restore them on exit; no other thread draws meanwhile.
+
+    Raises TypeError or ValueError unless the seed is an unsigned integer of 64 bits.
+    """
+    seed = seed_of(owner, seed)
+    with exclusively(), restored():
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # otherwise torch would remember to seed the devices later
+            torch.cuda.manual_seed_all(seed)
+        yield
 
 
 def _remove_shapes(error: Exception) -> None:

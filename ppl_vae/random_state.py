@@ -56,19 +56,21 @@ def numpy_generator(seed: int) -> np.random.RandomState:
     return np.random.RandomState(words if words[1] else seed)
 
 
-def generators(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's generators that are used on a device."""
-    states = {"cpu": torch.get_rng_state()}
+def generators(device: torch.device) -> dict[torch.device, Tensor]:
+    """Return the states of torch's generators that are used on a device, by their device."""
+    states = {torch.device("cpu"): torch.get_rng_state()}
     if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+        states[device] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_generators(device: torch.device, states: Mapping[str, Tensor]) -> None:
+def set_generators(states: Mapping[torch.device, Tensor]) -> None:
     """Set the generators to the states that :func:`generators` returned."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    for device, state in states.items():
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
 
 
 def random_state() -> dict[str, Any]:

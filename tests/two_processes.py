@@ -24,7 +24,7 @@ from torch.distributions import normal
 from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.data import Part
 from ppl_vae.training import Interrupted, NotFiniteError, fit
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.schedules import Scheduled
 
@@ -129,11 +129,11 @@ GRADIENTS = {
 
 
 @contextmanager
-def noise(processes, sizes):
+def noise(rank, processes, sizes):
     """Give each datum its own noise, the same wherever it is."""
 
     def standard_normal(shape, dtype, device):
-        here = {len(range(processes.rank, size, processes.number)) or 1: size for size in sizes}
+        here = {len(range(rank, size, processes)) or 1: size for size in sizes}
         generator = torch.Generator().manual_seed(len(shape))
         if len(shape) == 1:  # outside of the plate: the same for all
             return torch.randn(shape, dtype=dtype, generator=generator)
@@ -141,7 +141,7 @@ def noise(processes, sizes):
             return torch.randn(shape, dtype=dtype, generator=generator)
         joint = torch.Size([*shape[:-2], here[shape[-2]], shape[-1]])
         eps = torch.randn(joint, dtype=torch.float64, generator=generator)
-        mine = eps[..., processes.rank :: processes.number, :]
+        mine = eps[..., rank::processes, :]
         return (mine if mine.shape[-2] else eps[..., :1, :]).to(dtype)
 
     before = normal._standard_normal
@@ -152,14 +152,12 @@ def noise(processes, sizes):
         normal._standard_normal = before
 
 
-def gradient(name, processes, fabric=None):
+def gradient(name, rank=0, processes=1, fabric=None):
     """Return the objective's value, averaged, and its gradient."""
     make, estimator, parts = GRADIENTS[name]
-    share = processes.shard(parts)
-    with noise(processes, share.sizes):
-        objective = TrainingObjective(
-            make(), Scheduled(estimator(), None, None, None), share.parts[0]
-        )
+    share = shard(parts, rank, processes)
+    with noise(rank, processes, share.sizes):
+        objective = TrainingObjective(make(), Scheduled(estimator()), share.parts[0])
         stepper = fabric.setup_module(objective) if fabric else objective
         loss, each = stepper(share)
         (fabric.backward if fabric else torch.Tensor.backward)(loss)
@@ -180,8 +178,8 @@ def distance(left, right):
 def train(folder, steps, fabric=None, divided=True, **options):
     """Train on batches of 7 of 40 data, the last one of 5; with dropout where draws may differ."""
     pair = vae()
-    processes = Processes(fabric.global_rank, fabric.world_size) if fabric else Processes()
-    known = noise(processes, (7, 5, 25)) if divided else warnings.catch_warnings()
+    process = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    known = noise(*process, (7, 5, 25)) if divided else warnings.catch_warnings()
     with known:
         fitted = fit(
             pair,
@@ -324,11 +322,10 @@ def main(folder):
     )
     fabric.launch()
     rank = fabric.global_rank
-    two = Processes(rank, 2)
     found = {"gradients": {}, "losses": {}}
     for name in GRADIENTS:
-        loss, each, mine = gradient(name, two, fabric)
-        whole, of_parts, joint = gradient(name, Processes())
+        loss, each, mine = gradient(name, rank, 2, fabric)
+        whole, of_parts, joint = gradient(name)
         found["gradients"][name] = distance(mine, joint)
         found["losses"][name] = max(
             (loss - whole).abs().item(), (each - of_parts).abs().max().item()

@@ -19,7 +19,6 @@ from torch import Tensor, fx, nn
 
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation.guards import Guards, ObjectIds
-from ppl_vae.compilation.input_guards import assumed, input_guards, recorded_labels
 from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.compilation.saved_state import SavedState, preserved
 from ppl_vae.compilation.verification import (
@@ -28,9 +27,8 @@ from ppl_vae.compilation.verification import (
     other_generators,
     relative_error,
     tolerance,
-    torch_generators,
 )
-from ppl_vae.labels import Labels
+from ppl_vae.labels import Labels, assume_checked, recorded_checks
 from ppl_vae.random_state import restored
 
 Graph = Callable[..., Callable[[], Tensors]]
@@ -122,12 +120,7 @@ class CompiledFunction:
         """Whether the function runs uncompiled, after a warning."""
 
     def __call__(self, *tensors: Tensor, constants: Hashable = ()) -> Tensors:
-        """Return the function's results.
-
-        Args:
-            tensors: its arguments.
-            constants: what else it depends on at this call.
-        """
+        """Return the function's results; ``constants`` are what else it depends on at this call."""
         return self.prepare(*tensors, constants=constants)()
 
     def prepare(self, *tensors: Tensor, constants: Hashable = ()) -> Callable[[], Tensors]:
@@ -151,15 +144,17 @@ class CompiledFunction:
         signature = (constants, len(tensors))
         before = None
         if signature not in self._labels:
-            before = SavedState(Guards(self._roots, ObjectIds()))
+            before = SavedState(self._roots)
             labels = self._trial_run(tensors, before)
             self._update_guards()  # what it has created or replaced empties _labels
             self._labels[signature] = labels
         assert self.guards is not None
-        inputs = input_guards(tensors, self._labels[signature])
-        key = (self.guards.key, inputs, constants, split)
+        missing = _missing_labels(tensors, self._labels[signature])
+        inputs = tuple((tuple(t.shape), t.dtype, t.device) for t in tensors)
+        key = (self.guards.key, inputs, tuple(missing), constants, split)
         if key not in self._graphs:
-            with assumed(tensors, inputs):
+            known = [(tensors[i], some) for i, some in enumerate(missing) if some is not None]
+            with assume_checked(*known):
                 graph = self._compile(tensors, before, changed, split=split)
             if graph is None:
                 return uncompiled
@@ -186,12 +181,12 @@ class CompiledFunction:
         Estimators, too, inspect new programs at their first call.
         """
         try:
-            with restored(), kept_buffers(*self._modules), recorded_labels(tensors) as labels:
+            with restored(), kept_buffers(*self._modules), recorded_checks() as checks:
                 self._function(*tensors)
         except BaseException:
             before.restore()
             raise
-        return labels
+        return [next((labels for y, labels in checks if y is t), None) for t in tensors]
 
     @property
     def _modules(self) -> list[nn.Module]:
@@ -212,11 +207,8 @@ class CompiledFunction:
     ) -> Graph | None:
         """Return the compiled graph for such tensors; None where there is none.
 
-        Args:
-            tensors: the function's arguments.
-            before: what programs held before anything was tried; None if it is what they hold.
-            changed: what has changed since the last call.
-            split: whether what no draw reaches is a graph of its own.
+        ``before`` is what programs held before anything was tried, None if it is what they hold;
+        ``changed`` what has changed since the last call.
         """
         from torch._guards import TracingContext, tracing  # slow to import, all three
         from torch._subclasses.fake_tensor import FakeTensorMode
@@ -233,7 +225,6 @@ class CompiledFunction:
             if any(t is not None and t.isnan().any() for t in expected.results):
                 return None  # nothing to compare a graph with: the next call makes one
             with (
-                restored(),
                 preserved(self._roots),
                 _losses_stay_tensors(),
                 self._tracing_context(),
@@ -272,16 +263,11 @@ class CompiledFunction:
         return graph
 
     def _uncompiled_run(self, tensors: tuple[Tensor, ...]) -> Outcome:
-        """Run the function.
-
-        Raises:
-            SideEffectError: if a graph could not do the same.
-        """
+        """Run the function; raise SideEffectError if a graph could not do the same."""
         now = Guards(self._roots, self._ids, self._ignored)
-        with restored(), preserved(self._roots) as saved:
+        with preserved(self._roots) as saved:
             drawn = other_generators()
-            results = self._function(*tensors)
-            outcome = Outcome(results, saved.changed_tensors(), torch_generators())
+            outcome = Outcome.of(self._function, tensors, saved)
             draws_elsewhere = other_generators() != drawn
             changed = now.first_difference(Guards(self._roots, self._ids, self._ignored))
             lost = saved.restore()
@@ -299,20 +285,18 @@ class CompiledFunction:
         Some libraries draw for purposes of their own, such as run-time type checkers that sample
         the items of a list.
         """
-        with restored(), preserved(self._roots) as saved:
+        with preserved(self._roots) as saved:
             np.random.random()
             random.random()
-            results = self._function(*tensors)
-            return expected.equals(Outcome(results, saved.changed_tensors(), []))
+            return expected.equals(Outcome.of(self._function, tensors, saved))
 
     def _verify(
         self, graph: Graph, tensors: tuple[Tensor, ...], expected: Outcome, allowed: float
     ) -> None:
         """Raise ArithmeticError unless a graph does what the function does, on the same draws."""
-        with restored(), preserved(self._roots) as saved, warnings.catch_warnings():
+        with preserved(self._roots) as saved, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a compiler's, not the program's
-            results = graph(*tensors)()
-            got = Outcome(results, saved.changed_tensors(), torch_generators())
+            got = Outcome.of(lambda *t: graph(*t)(), tensors, saved)
         if not all(map(torch.equal, got.generators, expected.generators)):
             raise ArithmeticError("its graph draws other random numbers")
         if len(got.written) != len(expected.written):
@@ -329,13 +313,24 @@ class CompiledFunction:
         How much its results change is what rounding does to them. A gradient that is zero but for
         rounding, such as of a bias before a batch norm, may be any other such zero.
         """
-        with restored(), preserved(self._roots):
+        with preserved(self._roots):
             with torch.no_grad():
                 for module in self._modules:
                     for parameter in module.parameters():
                         if parameter.is_floating_point():
                             parameter.mul_(1 + 2 * torch.finfo(parameter.dtype).eps)
             return replace(expected, results=self._function(*tensors))
+
+
+def _missing_labels(
+    tensors: Sequence[Tensor], labels: Sequence[Labels | None]
+) -> list[bool | None]:
+    """Return whether labels are missing, which programs branch on; None for other inputs.
+
+    No other values are read, such as the indices of a batch: reading synchronises with the device.
+    """
+    pairs = zip(tensors, labels, strict=True)
+    return [None if of is None else of.check(t, len(t)) for t, of in pairs]
 
 
 def _inductor(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:

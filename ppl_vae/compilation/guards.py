@@ -29,13 +29,11 @@ _CONSTANTS = (
 _NAMESPACES = (argparse.Namespace, types.SimpleNamespace, ChainMap, UserDict, UserList)
 """Standard-library classes whose instances hold what users put there."""
 _MODULE_DICTS = ("_modules", "_parameters", "_buffers")
-_CLASS_INTERNALS = frozenset(
-    (
-        *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"),
-        *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
-        *("__firstlineno__", "__static_attributes__"),
-    )
-)
+_CLASS_INTERNALS = {
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"),
+    *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"),
+    *("__firstlineno__", "__static_attributes__"),
+}
 _LIBRARIES = sys.stdlib_module_names | {
     *("lightning_fabric", "numpy", "pyro", "torch", "zuko"),
     __name__.partition(".")[0],
@@ -92,12 +90,8 @@ class Guards:
     are not searched, nor are standard-library objects other than namespaces. What an object omits
     or replaces in ``__getstate__`` is taken for a cache and ignored.
 
-    No module is kept alive.
-
-    Args:
-        roots: the objects, by name.
-        ids: shared by all guards that are compared.
-        ignored: names of attributes to ignore, by the name of their root.
+    No module is kept alive. ``ids`` are shared by all guards that are compared; ``ignored`` are
+    names of attributes, by the name of their root.
     """
 
     def __init__(
@@ -144,11 +138,9 @@ class Guards:
         if self.key == later.key:
             return None
         pairs = zip(self._key, later._key, strict=False)
-        index = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-        if index is None:
-            index = min(len(self._key), len(later._key))
-        longer = later if index < len(later._paths) else self
-        return longer._paths[index]
+        end = min(len(self._key), len(later._key))
+        index = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), end)
+        return (later if index < len(later._paths) else self)._paths[index]
 
     def modules(self) -> list[nn.Module]:
         """Return the modules that were found."""

@@ -27,18 +27,17 @@ from ppl_vae.compilation.guards import (
     contents,
     to_bytes,
 )
+from ppl_vae.random_state import restored
 
 
 class SavedState:
     """Attributes of objects, and values of modules' tensors, to be restored.
 
     Tensors elsewhere, such as a data set in a closure, are not copied.
-
-    Args:
-        guards: of the objects.
     """
 
-    def __init__(self, guards: Guards) -> None:
+    def __init__(self, roots: Mapping[str, object]) -> None:
+        guards = Guards(roots, ObjectIds())
         self._attributes = [(thing, dict(contents(thing))) for thing in guards.holders()]
         containers: dict[int, tuple[Any, Any]] = {}
         for _, held in self._attributes:
@@ -81,12 +80,13 @@ class SavedState:
 
 @contextmanager
 def preserved(roots: Mapping[str, object]) -> Iterator[SavedState]:
-    """Restore objects, and everything they hold, at the end of the block."""
-    saved = SavedState(Guards(roots, ObjectIds()))
-    try:
-        yield saved
-    finally:
-        saved.restore()
+    """Restore objects, everything they hold, and random state at the end of the block."""
+    saved = SavedState(roots)
+    with restored():
+        try:
+            yield saved
+        finally:
+            saved.restore()
 
 
 def _version(tensor: Tensor) -> int | None:

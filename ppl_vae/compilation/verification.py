@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import math
-import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ppl_vae.random_state import random_state
+from ppl_vae.compilation.saved_state import SavedState
+from ppl_vae.random_state import snapshot
 
 Tensors = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a function, or of its graph, leaves behind.
-
-    Args:
-        results: what it returned.
-        written: new values of the modules' tensors that it wrote to.
-        generators: states of torch's random number generators.
-    """
+    """What a run of a function, or of its graph, leaves behind."""
 
     results: Tensors
-    written: list[Tensor]
-    generators: list[Tensor]
+    written: list[Tensor]  # new values of the modules' tensors that it wrote to
+    generators: list[Tensor]  # states of torch's random number generators
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Tensors], tensors: Sequence[Tensor], before: SavedState
+    ) -> Outcome:
+        """Run a function."""
+        results = function(*tensors)
+        of_torch, of_cuda, _, _ = snapshot()
+        return cls(results, before.changed_tensors(), [of_torch, *of_cuda])
 
     @property
     def tensors(self) -> Tensors:
@@ -40,16 +43,10 @@ class Outcome:
         return len(ours) == len(theirs) and all(map(_equal, ours, theirs))
 
 
-def torch_generators() -> list[Tensor]:
-    """Return the states of torch's random number generators."""
-    state = random_state()
-    return [state["torch"], *state["cuda"]]
-
-
 def other_generators() -> tuple:
     """Return the states of the generators that graphs do not draw from: numpy's and Python's."""
-    _, keys, *others = np.random.get_state()
-    return np.asarray(keys).tobytes(), others, random.getstate()
+    _, _, (_, keys, *others), of_python = snapshot()
+    return keys.tobytes(), others, of_python
 
 
 def tolerance(traced: fx.GraphModule) -> float:

@@ -27,10 +27,10 @@ from ppl_vae.evaluation.inputs import (
 )
 from ppl_vae.evaluation.likelihood import LogEvidence
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import traced_batches
 from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide, check_pair
 
 TARGET_ACCEPTANCE = 0.65

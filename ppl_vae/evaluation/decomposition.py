@@ -27,9 +27,9 @@ from ppl_vae.evaluation.latents import (
     run_latent,
 )
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import row_limit
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 

@@ -22,8 +22,8 @@ from ppl_vae.evaluation.latents import (
     run_latent,
 )
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 NO_INFORMATION = 0.1

@@ -26,10 +26,10 @@ from ppl_vae.evaluation.inputs import (
 )
 from ppl_vae.evaluation.pareto import NOT_COMPUTED, UNRELIABLE, warn_of_tail
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
 from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 AT_ONCE = 100

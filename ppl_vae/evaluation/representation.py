@@ -15,8 +15,8 @@ from ppl_vae.evaluation.inputs import Array, Data, input_blocks, program_inputs
 from ppl_vae.evaluation.labels import check_labels, known_labels
 from ppl_vae.evaluation.latents import BLOCK, run_latent
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 

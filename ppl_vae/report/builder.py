@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, flag, reason, sequence, sizes
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.comparability import incomparable
 from ppl_vae.report.evaluated_pair import EvaluatedPair

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pyro.infer import ELBO
@@ -16,25 +14,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae.errors import describe, path_of, quoted, reason
+from ppl_vae.errors import describe, quoted, reason
 from ppl_vae.estimators import KLWeighted
 from ppl_vae.spec import ARGUMENTS
 
-
-def checked_folder(out: object, resume: bool) -> Path | None:
-    """Return the folder of the checkpoints, or None; raise an error if it cannot be one."""
-    if out is None:
-        if resume:
-            raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
-        return None
-    folder = path_of("fit", "out", out)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(
-            errno.ENOTDIR,
-            "fit: out must be a folder, and is a file",
-            str(folder),
-        )
-    return folder
+M = TypeVar("M")
 
 
 def check_kind(owner: str, name: str, value: object, kind: type, example: str) -> None:
@@ -43,17 +27,11 @@ def check_kind(owner: str, name: str, value: object, kind: type, example: str) -
         raise TypeError(f"{owner}: {name} must be {example}, got {_kind(value)}")
 
 
-def checked_estimator(estimator: ELBO, owner: str = "fit") -> ELBO:
-    """Return the estimator.
-
-    Raises:
-        TypeError: if it is not an ELBO, or has no ``differentiable_loss``.
-    """
+def checked_estimator(owner: str, estimator: ELBO) -> ELBO:
+    """Return an estimator; raise TypeError unless it is an ELBO with a differentiable loss."""
     if not isinstance(estimator, ELBO):
-        raise TypeError(
-            f"{owner}: estimator must be a pyro.infer.ELBO, such as Trace_ELBO(), got "
-            f"{describe(estimator)}"
-        )
+        example = "a pyro.infer.ELBO, such as Trace_ELBO()"
+        raise TypeError(f"{owner}: estimator must be {example}, got {describe(estimator)}")
     bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
     if not hasattr(bound, "differentiable_loss"):
         raise TypeError(
@@ -68,39 +46,32 @@ def checked_estimator(estimator: ELBO, owner: str = "fit") -> ELBO:
 def made_optimizer(
     make: Callable[[list[nn.Parameter]], Optimizer] | None, parameters: list[nn.Parameter]
 ) -> Optimizer:
-    """Return the optimiser of some parameters; Adam at a rate of 1e-3 where none is given.
-
-    Raises:
-        TypeError: if no optimiser is made, or one that needs a closure.
-        ValueError: if there is nothing to train.
-    """
+    """Return the optimiser of some parameters; Adam at a rate of 1e-3 where none is given."""
     if not parameters:
         raise ValueError(
-            "fit: pair must have a parameter to train, and it has none that requires a gradient; "
-            "switch them on with pair.requires_grad_(True)"
+            "fit: pair must have a parameter that requires a gradient, and has none; call "
+            "pair.requires_grad_(True)"
         )
     if make is None:
         made: Optimizer = default("optimizer", torch.optim, parameters)
         return made
     how = "give a function that makes one, such as functools.partial(torch.optim.Adam, lr=1e-3)"
-    if not callable(make):
-        raise TypeError(
-            f"fit: optimizer must be a function of the parameters, got {_kind(make)}; {how}"
-        )
     if isinstance(make, PyroOptim):
         raise TypeError(f"fit: optimizer must be of torch.optim, got one of pyro.optim; {how}")
-    optimizer = _made("optimizer", make, parameters, how)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"fit: optimizer must return a torch.optim.Optimizer, and {_kind(make)} returned "
-            f"{_kind(optimizer)}; {how}"
-        )
-    if _needs_argument(optimizer.step):
-        raise TypeError(
-            f"fit: optimizer must take a step from one gradient, and {_kind(optimizer)} needs a "
-            f"closure; {how}"
-        )
-    return optimizer
+    return _made("optimizer", make, parameters, Optimizer, "closure", how)
+
+
+def made_schedule(
+    make: Callable[[Optimizer], LRScheduler] | None, optimizer: Optimizer
+) -> LRScheduler | None:
+    """Return the schedule of an optimiser's learning rate."""
+    if make is None:
+        return None
+    how = (
+        "give a function of the optimiser that makes one, such as "
+        "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1000)"
+    )
+    return _made("lr_schedule", make, optimizer, LRScheduler, "metric", how)
 
 
 def default(argument: str, module: object, *first: object) -> Any:
@@ -109,57 +80,35 @@ def default(argument: str, module: object, *first: object) -> Any:
     return getattr(module, options.pop("class"))(*first, **options)
 
 
-def made_schedule(
-    make: Callable[[Optimizer], LRScheduler] | None, optimizer: Optimizer
-) -> LRScheduler | None:
-    """Return the schedule of an optimiser's learning rate.
-
-    Raises:
-        TypeError: if no schedule is made, or one that needs a metric.
-    """
-    if make is None:
-        return None
-    how = (
-        "give a function of the optimiser that makes one, such as "
-        "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1000)"
-    )
+def _made(
+    name: str, make: Callable[[Any], M], of: object, kind: type[M], lacking: str, how: str
+) -> M:
+    """Return what a function makes; raise an error that names the argument if it fails."""
     if not callable(make):
-        raise TypeError(
-            f"fit: lr_schedule must be a function of the optimiser, got {_kind(make)}; {how}"
-        )
-    schedule = _made("lr_schedule", make, optimizer, how)
-    if not isinstance(schedule, LRScheduler):
-        raise TypeError(
-            f"fit: lr_schedule must return a schedule of torch.optim.lr_scheduler, and "
-            f"{_kind(make)} returned {_kind(schedule)}; {how}"
-        )
-    if _needs_argument(schedule.step):
-        raise TypeError(
-            f"fit: lr_schedule must follow the step alone, and {_kind(schedule)} needs a "
-            f"metric; {how}"
-        )
-    return schedule
-
-
-def _made(name: str, make: Callable, of: object, how: str) -> object:
-    """Call a function; raise an error that names the argument if it fails."""
+        what = "optimiser" if isinstance(of, Optimizer) else "parameters"
+        raise TypeError(f"fit: {name} must be a function of the {what}, got {_kind(make)}; {how}")
     try:
-        return make(of)
+        made = make(of)
     except (IndexError, TypeError, ValueError) as error:
-        kind: type[Exception] = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(
-            f"fit: {name} {_kind(make)} cannot be made{_keywords(make)}: {reason(error)}; {how}"
+        given = make.keywords if isinstance(make, partial) else {}
+        options = ", ".join(f"{k}={quoted(v, 60)}" for k, v in given.items())
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"fit: {name} {_kind(make)} cannot be made{options and f' with {options}'}: "
+            f"{reason(error)}; {how}"
         ) from error
-
-
-def _keywords(make: Callable) -> str:
-    """Write the arguments that a partial function holds."""
-    given = make.keywords if isinstance(make, partial) else {}
-    return f" with {', '.join(f'{k}={quoted(v, 60)}' for k, v in given.items())}" if given else ""
+    if not isinstance(made, kind):
+        raise TypeError(
+            f"fit: {name} must return a {kind.__module__}.{kind.__name__}, and {_kind(make)} "
+            f"returned {_kind(made)}; {how}"
+        )
+    if _needs_argument(made.step):  # type: ignore[attr-defined]
+        raise TypeError(
+            f"fit: {name} must step without arguments, and {_kind(made)} needs a {lacking}; {how}"
+        )
+    return made
 
 
 def _needs_argument(step: Callable) -> bool:
-    """Tell whether a function needs an argument."""
     parameters = inspect.signature(step).parameters.values()
     named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(p.default is p.empty and p.kind in named for p in parameters)

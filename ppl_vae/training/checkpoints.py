@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.io.atomic import PREFIX, clear_leftovers, new_folder, refuse_links
@@ -52,14 +51,10 @@ class Checkpoints:
     :func:`ppl_vae.io.save_state`), ``best.safetensors`` if the best weights are kept, and
     ``manifest.json`` with the size and SHA-256 of each. It is written to a temporary folder, synced
     to disk, and renamed. Links are not followed.
-
-    Args:
-        folder: where they are.
-        keep: how many to keep, the newest; if one is damaged, the one before it is used.
     """
 
     folder: Path
-    keep: int = 2
+    keep: int = 2  # the newest; if one is damaged, the one before it is used
 
     def refuse_links(self, run: Path) -> None:
         """Raise UnsafeError if a run's folder has a link, except in the place of a checkpoint.
@@ -113,13 +108,9 @@ class Checkpoints:
         return [path for path in paths if _NAME.fullmatch(path.name)]
 
     def newest(self) -> Checkpoint | None:
-        """Read the newest intact checkpoint; None if there are no checkpoints.
+        """Read the newest intact checkpoint; None if there are none.
 
-        Damaged ones are set aside, with a warning.
-
-        Raises:
-            DamagedError: if all checkpoints are damaged.
-            NewerFormatError: if a newer version wrote it.
+        Damaged ones are set aside, with a warning; if all are, the error is raised.
         """
         clear_leftovers(self.folder)
         for path in self._named():
@@ -134,20 +125,19 @@ class Checkpoints:
             except DamagedError as error:
                 found = error
                 _set_aside(folder, f"is damaged ({error})")
-                continue
             except OSError as error:
                 if error.errno not in _UNREADABLE:
                     raise
                 found = DamagedError(f"{folder} cannot be read: {error}")
                 _set_aside(folder, f"cannot be read ({error.strerror})")
-                continue
-            best = folder / _BEST
-            return Checkpoint(
-                step=step,
-                state=load_state(folder / _STATE),
-                best=read_tensors(best) if best.exists() else None,
-                folder=folder,
-            )
+            else:
+                best = folder / _BEST
+                return Checkpoint(
+                    step=step,
+                    state=load_state(folder / _STATE),
+                    best=read_tensors(best) if best.exists() else None,
+                    folder=folder,
+                )
         if found is not None:
             raise found
         return None
@@ -202,9 +192,3 @@ def _set_aside(path: Path, why: str) -> None:
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a module's weights."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-@torch.no_grad()
-def load_weights(module: nn.Module, copy: Mapping[str, Tensor]) -> None:
-    """Load a copy of a module's weights."""
-    module.load_state_dict(dict(copy))

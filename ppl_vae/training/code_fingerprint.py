@@ -50,9 +50,11 @@ def is_data(value: object, depth: int = MAX_DEPTH) -> bool:
 
 def code_hash(function: types.FunctionType | list[types.FunctionType]) -> str:
     """Return a hash of what functions do, and of the user's functions that they call."""
-    if isinstance(function, types.FunctionType):
-        return short_hash(repr(_calls(function, set())).encode())
-    return short_hash(repr([_calls(f, set()) for f in function]).encode())
+    if isinstance(function, list):
+        found = [_calls(f, set()) for f in function]
+    else:
+        found = _calls(function, set())
+    return short_hash(repr(found).encode())
 
 
 def variables(
@@ -61,11 +63,7 @@ def variables(
     """Yield what a function, and the user's functions that it calls, read from outside.
 
     Of an object whose attributes alone are read, such as ``args.rate``, these are what is yielded.
-
-    Args:
-        function: whose closure and globals are searched.
-        seen: code that was searched before.
-        prefix: of names.
+    Code in ``seen`` was searched before.
     """
     code = function.__code__
     if code in seen:

@@ -17,13 +17,9 @@ from ppl_vae.training.parameters import Parameters
 class CompiledObjective:
     """An objective whose value and gradient come from a :class:`CompiledFunction`.
 
-    β is a tensor to the graph and may change from step to step.
-
-    Args:
-        objective: what is differentiated.
-        make_shard: makes a step's data of its tensors, as part of the graph.
-        prepare: the user's function that ``make_shard`` calls, which may change.
-        context: makes a context for the objective, such as mixed precision.
+    β is a tensor to the graph and may change from step to step. ``make_shard`` makes a step's data
+    of its tensors, as part of the graph, and may call ``prepare``, a user's function. ``context``
+    makes a context for the objective, such as mixed precision.
     """
 
     def __init__(
@@ -39,7 +35,8 @@ class CompiledObjective:
         self._context = context
         self._betas: dict[torch.device, Tensor] = {}
         self._beta: Tensor | None = None
-        self._guards: object = None
+        self.guards: object = None
+        """What programs held at the last call: one object while it holds; None if unknown."""
         self.parameters = Parameters(objective)
         """The objective's parameters at the last call."""
         self._compiled = CompiledFunction(
@@ -57,11 +54,6 @@ class CompiledObjective:
         """Whether steps run uncompiled, after a warning."""
         return self._compiled.failed
 
-    @property
-    def guards(self) -> object:
-        """What programs held at the last call: one object while it holds; None if unknown."""
-        return self._compiled.guards
-
     def __call__(
         self,
         *tensors: Tensor,
@@ -76,10 +68,10 @@ class CompiledObjective:
         self.parameters.free_gradients()  # now: memory is for one set of them
         number = self._objective.scheduled.values().get("num_particles")
         run = self._compiled.prepare(*tensors, constants=(constants, number))
-        if self.guards is None or self.guards is not self._guards:
+        if self._compiled.guards is None or self._compiled.guards is not self.guards:
             self.parameters = Parameters(self._objective)
             self.parameters.free_gradients()
-            self._guards = self.guards
+            self.guards = self._compiled.guards
         check(self.parameters)
         loss, losses, *gradients = run()
         self._set_gradients(gradients)
@@ -103,7 +95,7 @@ class CompiledObjective:
             parameter.grad = gradient
             hooks = parameter._post_accumulate_grad_hooks
             if hooks and gradient is not None:
-                for hook in [*hooks.values()]:
+                for hook in list(hooks.values()):
                     hook(parameter)
 
     def _set_beta(self, device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -35,36 +36,18 @@ class Resumable(Protocol):
         """Restore the position."""
 
 
+@dataclass(eq=False)
 class DataStream:
-    """An endless iterator over training data, which returns the parts of each step.
+    """An endless iterator over training data, which returns the parts of each step."""
 
-    Args:
-        batches: epochs of what :func:`ppl_vae.data.minibatch.given` takes.
-        signature: of the programs.
-        like: a parameter of the pair, whose device and dtype the data get.
-        checked: whether all values and labels were checked beforehand.
-        labelled: whether they were, and no label is missing.
-        replayed: whether a position is restored by reading batches from the start.
-    """
-
-    def __init__(
-        self,
-        batches: Resumable,
-        signature: Signature,
-        like: Tensor,
-        *,
-        checked: bool,
-        labelled: bool,
-        replayed: bool,
-    ) -> None:
-        self.batches = batches
-        self.checked = checked
-        self.labelled = labelled
-        self._replayed = replayed
-        self.epoch = 0
-        self._signature = signature
-        self._like = like
-        self._iterator: Iterator[Any] | None = None
+    batches: Resumable  # epochs of what ppl_vae.data.minibatch.given takes
+    signature: Signature
+    like: Tensor  # whose device and dtype the data get
+    checked: bool  # whether all values and labels were checked beforehand
+    labelled: bool  # whether they were, and no label is missing
+    replayed: bool  # whether a position is restored by reading batches from the start
+    epoch: int = field(default=0, init=False)
+    _iterator: Iterator[Any] | None = field(default=None, init=False)
 
     def first(self) -> tuple[Part, ...]:
         """Return the first step's parts, and keep the position."""
@@ -88,18 +71,10 @@ class DataStream:
         return {"epoch": self.epoch, "batches": self.batches.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
-        """Restore the position.
-
-        Args:
-            state: from :meth:`state_dict`.
-            step: how many steps had been taken.
-
-        Raises:
-            ValueError: if the batches refuse it, or it is beyond that number of steps: an endless
-                loader would be read for ever.
-        """
+        """Restore the position after a number of steps."""
         self.batches.load_state_dict(state["batches"])
-        if self._replayed and self.batches.position > step:  # type: ignore[attr-defined]
+        # An endless loader would be read for ever.
+        if self.replayed and self.batches.position > step:  # type: ignore[attr-defined]
             raise ValueError(
                 f"fit: the checkpoint is damaged: after {step} steps the data cannot be at batch "
                 f"{quoted(state['batches']['position'])} of an epoch"
@@ -110,22 +85,17 @@ class DataStream:
     def _parts(self, batch: Any) -> tuple[Part, ...]:
         if batch is None:
             raise ValueError("fit: data must give a batch in each epoch, got none")
-        parts = self._signature.of(given("fit", batch))
+        parts = self.signature.of(given("fit", batch))
         if isinstance(self.batches, SemiSupervised):
             parts = tuple(map(_without_nan, parts))
         # Not by Fabric, which would round them to the precision of the networks.
-        return tuple(placed(part, self._like) for part in parts)
+        return tuple(placed(part, self.like) for part in parts)
 
 
 def make_stream(
     pair: ModelAndGuide, data: Any, batch_size: int | None, seed: int, like: Tensor
 ) -> DataStream:
-    """Return a stream of data.
-
-    Raises:
-        TypeError: if data are of an unsupported type.
-        ValueError: if they are incompatible with the pair, or have a batch size of their own.
-    """
+    """Return a stream of data; raise an error if they are incompatible with the pair."""
     if isinstance(data, np.ndarray):
         data = as_tensor("fit: data", data)
     in_memory = isinstance(data, (Tensor, Dataset))
@@ -137,9 +107,9 @@ def make_stream(
     if not (in_memory or resumable):
         check_batches("fit", "data", data)
     if not in_memory and batch_size is not None:
+        kind = type(data).__name__
         raise ValueError(
-            f"fit: batch_size={batch_size} was given, but {type(data).__name__} has its own; "
-            f"leave batch_size out"
+            f"fit: {kind} has its own batch size, got batch_size={batch_size}; leave batch_size out"
         )
     batches: Any
     if in_memory:
@@ -147,9 +117,8 @@ def make_stream(
         as_it_is = isinstance(data, Tensor) and not hasattr(pair, "observation")
         if as_it_is and not data.is_floating_point():
             raise TypeError(
-                f"fit: data for programs of your own must be floating, as all draws are, got "
-                f"{describe(data)}; give data.float(), or a DataLoader, whose batches are not "
-                f"converted"
+                f"fit: data for programs of your own must be floating, got {describe(data)}; give "
+                f"data.float(), or a DataLoader, whose batches are not converted"
             )
         data = Dataset(data, name="data", scale=1) if isinstance(data, Tensor) else data
         if hasattr(pair, "check"):
@@ -180,17 +149,14 @@ def make_stream(
 
 
 def _signature(pair: ModelAndGuide) -> Signature:
-    return Signature(
-        "fit",
-        pair.model,
-        pair.guide,
-        by_name="batches by name, as {'x': x, 'mask': mask}; labels in a ppl_vae.data.Dataset are "
-        "left out where none are taken",
+    by_name = (
+        "batches by name, as {'x': x, 'mask': mask}; labels in a ppl_vae.data.Dataset are left out "
+        "where none are taken"
     )
+    return Signature("fit", pair.model, pair.guide, by_name=by_name)
 
 
 def _without_nan(part: Part) -> Part:
-    """Return a part with 0 where values are missing."""
     if MASK not in part.kwargs:
         return part
     x = zero_where_missing(part.args[0], part.kwargs[MASK])
@@ -201,10 +167,6 @@ def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> 
     """Return all validation data as the programs' arguments.
 
     Grey values are binarised once. Labels of a data set are not given to a pair that infers them.
-
-    Raises:
-        TypeError: if data are of an unsupported type.
-        ValueError: if they are incompatible with the pair, or hold what it does not take.
     """
     data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
@@ -217,7 +179,6 @@ def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> 
 
 
 def _as_tensors(data: Any) -> Any:
-    """Return validation data with arrays converted to tensors."""
     if isinstance(data, np.ndarray):
         return as_tensor("fit: validation", data)
     if type(data) in (tuple, list):
@@ -228,16 +189,15 @@ def _as_tensors(data: Any) -> Any:
 
 
 def _validation(data: Any) -> Given:
-    """Return validation data that are given as the programs' arguments."""
     empty = isinstance(data, (tuple, list, Mapping)) and not data
     got = "none" if empty else f"a {type(data).__name__}"
     if isinstance(data, (Tensor, tuple, list, Mapping, Part)):
         with suppress(TypeError):
             batch = given("fit", data)
             tensors = list(tensors_of(batch))
-            numbers = {t.shape[:1] for t in tensors}
+            alike = len({t.shape[:1] for t in tensors}) == 1
             parts = [part for part in batch if isinstance(part, Part)]
-            if len(numbers) == 1 and len(parts) < 2 and all(t.dim() and len(t) for t in tensors):
+            if alike and len(parts) < 2 and all(t.dim() and len(t) for t in tensors):
                 return batch
             got = ", ".join(map(describe, tensors)) or got
     raise TypeError(
@@ -248,8 +208,7 @@ def _validation(data: Any) -> Given:
 
 def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     """Raise an error if any data, as they are drawn, are incompatible with the pair."""
-    observation = getattr(pair, "observation", None)
-    assert isinstance(observation, Observation)
+    observation: Observation = pair.observation  # type: ignore[attr-defined]
     for x in data.in_parts():
         if isinstance(data, Batches):
             x = observation.arranged(x)
@@ -274,7 +233,7 @@ def _check_labels(pair: ModelAndGuide, labels: Tensor | None) -> None:
         return
     if missing := int((labels < 0).sum()):
         raise ValueError(
-            f"fit: a {type(pair).__name__} needs the label of each datum, but {missing} of "
-            f"{len(labels)} have none; leave these out: data.subset(data.labelled)"
+            f"fit: a {type(pair).__name__} needs the label of each datum, and {missing} of "
+            f"{len(labels)} have none; give data.subset(data.labelled)"
         )
     expected.check_observed(labels, len(labels))

@@ -17,23 +17,14 @@ INTERVAL = 10
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A forward and backward pass, and what is needed to repeat or undo it.
+    """A forward and backward pass, and what is needed to repeat or undo it."""
 
-    Args:
-        step: its number, from 0.
-        inputs: its data.
-        generators: states of the random number generators before it.
-        restore_buffers: restores the buffers' values before it.
-        loss: of this process, shape ``()``.
-        total: loss plus gradient norm, shape ``()``: finite if both are.
-    """
-
-    step: int
+    step: int  # from 0
     inputs: Any
-    generators: Mapping[str, Tensor]
+    generators: Mapping[torch.device, Tensor]  # states of the random number generators before it
     restore_buffers: Callable[[], None]
-    loss: Tensor
-    total: Tensor
+    loss: Tensor  # of this process, shape ()
+    total: Tensor  # loss plus gradient norm, shape (): finite if both are
 
 
 class DeferredChecks:

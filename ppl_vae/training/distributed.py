@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
@@ -15,14 +14,11 @@ from ppl_vae.data import Part
 
 # No collection and no dataclass: Fabric would round its tensors under mixed precision.
 class DataShard:
-    """One process's shard of a step's data.
+    """One process's shard of a step's data, part by part.
 
-    Args:
-        parts: its data, part by part.
-        fractions: for each part W · B_r / B, where this process has B_r of the B data of all W
-            processes: the mean over processes of fraction · (mean loss here) is the mean loss of
-            all B data, however unequal the shards.
-        sizes: B of each part.
+    ``fractions`` are W · B_r / B for each part, where this process has B_r of the B data of all W
+    processes: the mean over processes of fraction · (mean loss here) is the mean loss of all B
+    data, however unequal the shards. ``sizes`` are B of each part.
     """
 
     def __init__(
@@ -33,36 +29,28 @@ class DataShard:
         self.sizes = tuple(sizes)
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process, by its rank from 0, among W of a training."""
+def shard(parts: Sequence[Part], rank: int = 0, processes: int = 1) -> DataShard:
+    """Return every W-th datum of each part, starting at the rank, for one of W processes.
 
-    rank: int = 0
-    number: int = 1
-
-    def shard(self, parts: Sequence[Part]) -> DataShard:
-        """Return every W-th datum of each part, starting at the rank.
-
-        A process without data computes one datum with weight 0, to take part in collective
-        operations.
-        """
-        if self.number == 1:
-            return DataShard(parts, [1.0] * len(parts), [len(part) for part in parts])
-        mine, fractions, sizes = [], [], []
-        for part in parts:
-            size, here = len(part), part.rows(slice(self.rank, None, self.number))
-            count = len(here)
-            mine.append(here if count else part.rows(slice(1)))
-            fractions.append(self.number * count / size)
-            sizes.append(size)
-        return DataShard(mine, fractions, sizes)
+    A process without data computes one datum with weight 0, to take part in collective operations.
+    """
+    sizes = [len(part) for part in parts]
+    if processes == 1:
+        return DataShard(parts, [1.0] * len(parts), sizes)
+    counts = [len(range(rank, size, processes)) for size in sizes]
+    rows = [slice(rank, None, processes) if count else slice(1) for count in counts]
+    return DataShard(
+        [part.rows(some) for part, some in zip(parts, rows, strict=True)],
+        [processes * count / size for count, size in zip(counts, sizes, strict=True)],
+        sizes,
+    )
 
 
 @contextmanager
 def sharing_failures(fabric: Fabric) -> Iterator[None]:
-    """Raise at the end of the block if it failed in any process, so that none waits for ever.
+    """Raise at the end of a block without collective operations if it failed in any process.
 
-    There must be no collective operation within the block.
+    Otherwise the others would wait for ever.
     """
     if fabric.world_size == 1:
         yield

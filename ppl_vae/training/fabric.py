@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from ppl_vae.evaluation.inputs import parameter_of
 from ppl_vae.protocols import ModelAndGuide, check_pair
 
 
@@ -17,7 +18,7 @@ def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
     """Return a launched Fabric; by default with torchrun's processes, or on the pair's device."""
     check_pair("fit", pair)
     if fabric is None:
-        device = _floating_parameter(pair).device
+        device = parameter_of(pair).device
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if here > 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1:
             fabric = Fabric(
@@ -30,10 +31,8 @@ def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
             devices: Any = 1 if device.index is None else [device.index]
             fabric = Fabric(accelerator=device.type, devices=devices)
     if not isinstance(fabric.strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise ValueError(
-            f"fit: strategy must keep all weights in each process, as 'auto' and 'ddp' do, got "
-            f"{type(fabric.strategy).__name__}"
-        )
+        kind = type(fabric.strategy).__name__
+        raise ValueError(f"fit: strategy must be 'auto' or 'ddp', all weights in each, got {kind}")
     precision = fabric.strategy.precision.precision
     if precision not in ("32-true", "64-true", "bf16-mixed"):
         raise ValueError(
@@ -59,12 +58,4 @@ def on_device(pair: ModelAndGuide, fabric: Fabric) -> Tensor:
     """Move a pair to its device; return a parameter, whose device and dtype data must have."""
     for program in (pair.model, pair.guide):
         fabric.to_device(fabric.strategy.precision.convert_module(program))
-    return _floating_parameter(pair)
-
-
-def _floating_parameter(pair: ModelAndGuide) -> Tensor:
-    for program in (pair.model, pair.guide):
-        for parameter in program.parameters():
-            if parameter.is_floating_point():
-                return parameter
-    return torch.empty(0)
+    return parameter_of(pair)

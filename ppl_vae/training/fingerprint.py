@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import types
 from collections import deque
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import PurePath
@@ -42,12 +42,10 @@ _MAX_ARRAY = 2**28  # bytes of an array that are hashed; of a larger one, evenly
 _MAX_CHARACTERS = 100
 _MAX_KEYS = 50_000
 # Modules of process-local objects: locks, loggers, open files, threads.
-_OPAQUE = frozenset(
-    (
-        *("_io", "_thread", "_weakref", "io", "logging", "queue", "threading", "weakref"),
-        *("asyncio", "concurrent", "multiprocessing", "socket", "subprocess", "tqdm"),
-    )
-)
+_OPAQUE = {
+    *("_io", "_thread", "_weakref", "io", "logging", "queue", "threading", "weakref"),
+    *("asyncio", "concurrent", "multiprocessing", "socket", "subprocess", "tqdm"),
+}
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _IGNORED_OF_DATA = ("name", "device", "conversions")
 # fit seeds a loader's generators itself.
@@ -59,11 +57,7 @@ def fingerprint(named: Mapping[str, object], *, contents: bool = True) -> dict[s
 
     Of a module: class, parameters, buffers, attributes and hooks. Of a function: name, a hash of
     its code, defaults, and what it reads of closures and globals; of ``args.rate`` that one
-    attribute. Of tensors that are in no state: shape, dtype and checksum.
-
-    Args:
-        named: the objects, by name.
-        contents: compute checksums of tensors outside of modules.
+    attribute. Of tensors that are in no state: shape, dtype and, if ``contents``, checksum.
     """
     found = _Fingerprint(contents)
     for name, value in named.items():
@@ -106,11 +100,10 @@ class _Fingerprint:
 
     def _object(self, path: str, value: Any, depth: int) -> None:
         if isinstance(value, Mapping):
-            self._items(path, list(value.items()), type(value), depth)
-        elif isinstance(value, Set):
-            self._items(path, list(enumerate(sorted(value, key=repr))), type(value), depth)
-        elif isinstance(value, (list, tuple, deque)):
-            self._items(path, list(enumerate(value)), type(value), depth)
+            self._items(path, value.items(), type(value), depth)
+        elif isinstance(value, (Set, list, tuple, deque)):
+            ordered = sorted(value, key=repr) if isinstance(value, Set) else value
+            self._items(path, enumerate(ordered), type(value), depth)
         elif isinstance(value, nn.Module):
             self._module(path, value, depth)
         elif isinstance(value, partial):
@@ -153,7 +146,8 @@ class _Fingerprint:
             self._checksums[id(value)] = value, checksum(value)
         return self._checksums[id(value)][1]
 
-    def _items(self, path: str, items: list[tuple[Any, Any]], kind: type, depth: int) -> None:
+    def _items(self, path: str, pairs: Iterable[tuple[Any, Any]], kind: type, depth: int) -> None:
+        items = list(pairs)
         self.entries[path] = f"{kind.__name__} of {len(items)}"
         if len(items) <= _MAX_LISTED:
             for key, item in items:

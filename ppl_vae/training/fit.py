@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae import estimators
-from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.deprecation import renamed_argument
+from ppl_vae.errors import path_of
 from ppl_vae.module_modes import training
 from ppl_vae.process_state import exclusively, own_state
 from ppl_vae.protocols import ModelAndGuide
@@ -29,7 +29,6 @@ from ppl_vae.spec import MAY_CHANGE, checked
 from ppl_vae.training.arguments import (
     check_kind,
     checked_estimator,
-    checked_folder,
     default,
     made_optimizer,
     made_schedule,
@@ -41,10 +40,11 @@ from ppl_vae.training.data_stream import (
     make_stream,
     validation_data,
 )
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 from ppl_vae.training.fabric import avoid_gpu_search, launch, on_device
-from ppl_vae.training.loop import Intervals, OutputFolder, loop
+from ppl_vae.training.loop import loop
 from ppl_vae.training.objective import TrainingObjective
+from ppl_vae.training.output_folder import OutputFolder
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
@@ -231,10 +231,11 @@ def fit(
     given = Namespace(**checked("fit", locals()))
     if (given.steps is None) == (given.epochs is None):
         raise ValueError("fit: give either steps= or epochs=, how long to train")
-    folder = checked_folder(out, given.resume)
-    given_or_elbo = (
-        default("estimator", estimators) if estimator is None else checked_estimator(estimator)
-    )
+    if out is None and given.resume:
+        raise ValueError("fit: resume=True needs the folder of the checkpoints; give out=")
+    folder = None if out is None else path_of("fit", "out", out)
+    usual = estimator is None
+    bound = default("estimator", estimators) if usual else checked_estimator("fit", estimator)
     if stopping is not None:
         check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
         if validation is None:
@@ -250,18 +251,17 @@ def fit(
         like = on_device(pair, fabric)
         stream = make_stream(pair, data, given.batch_size, given.seed, like)
         total = _total_steps(given.steps, given.epochs, stream.batches)
-        scheduled = Scheduled(given_or_elbo, beta, num_particles, total)
+        scheduled = Scheduled(bound, beta, num_particles, total)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
-        if estimator is None:
-            with kept_buffers(objective):
-                check_per_datum(
-                    objective, first, "the default estimator needs them; give another estimator"
-                )
+        if usual:
+            why = "the default estimator needs them; give another estimator"
+            check_per_datum(objective, first, why)
         objective.warm_up(first)
-        made = made_optimizer(optimizer, [p for p in objective.parameters() if p.requires_grad])
+        parameters = Parameters(objective)
+        made = made_optimizer(optimizer, parameters.trainable)
         coverage = OptimizerCoverage(made, "fit", partial=True)
-        coverage.check(Parameters(objective))
+        coverage.check(parameters)
         declared = optimizer_settings(made, objective)
         following = None
         if validation is not None:
@@ -272,9 +272,6 @@ def fit(
         trainer = Trainer(
             fabric=fabric,
             objective=objective,
-            distributed_objective=(
-                objective if fabric.world_size == 1 else fabric.setup_module(objective)
-            ),
             compiled=_compiled(objective, stream, fabric) if given.compile else None,
             optimizer=made,
             coverage=coverage,
@@ -302,22 +299,24 @@ def fit(
                 "lr_schedule": trainer.lr_schedule,
                 "validate_every": None if stopping is None else given.validate_every,
             }
-            run_folder = OutputFolder(folder, given.keep, Declaration(decisive, declared))
+            declaration = Declaration(decisive, declared)
+            run_folder = OutputFolder(folder, given.keep, declaration, trainer)
         trainer.begin()
-        every = Intervals(
-            None if validation is None else given.validate_every,
-            given.checkpoint_every,
-            given.log_every,
-        )
-        with ExitStack() as held:
-            if run_folder is not None:
-                held.enter_context(run_folder.opened(trainer, total, given.resume))
+        with run_folder.opened(total, given.resume) if run_folder else nullcontext():
             fabric.call("on_run_open")
             turn.close()
             try:
-                stopped = loop(trainer, total, every, run_folder, given.progress)
+                stopped = loop(
+                    trainer,
+                    total,
+                    run_folder,
+                    validate_every=given.validate_every,
+                    checkpoint_every=given.checkpoint_every,
+                    log_every=given.log_every,
+                    progress=given.progress,
+                )
             finally:
-                trainer.free_gradients()
+                trainer.parameters.free_gradients()
                 if fabric.is_global_zero:
                     for logger in fabric.loggers:
                         logger.save()  # some keep many rows back
@@ -337,13 +336,10 @@ def _compiled(
     objective: TrainingObjective, stream: DataStream, fabric: Fabric
 ) -> FullBatchObjective | None:
     if fabric.world_size > 1:
-        warnings.warn(
-            "fit: compile=True is for one process; the steps of several are run as they are",
-            NotCompiledWarning,
-            stacklevel=4,
-        )
+        text = "fit: compile=True is for one process; the steps of several are run as they are"
+        warnings.warn(text, NotCompiledWarning, stacklevel=4)
         return None
-    return FullBatchObjective(objective, Processes().shard(stream.first()), fabric.autocast)
+    return FullBatchObjective(objective, shard(stream.first()), fabric.autocast)
 
 
 def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:
@@ -354,6 +350,5 @@ def _total_steps(steps: int | None, epochs: int | None, batches: Any) -> int:
         return epochs * len(batches)
     except TypeError as error:  # no len(), or of a stream that has none
         raise TypeError(
-            f"fit: epochs={epochs} needs data with a len(), the number of batches, and these have "
-            f"none; give steps="
+            f"fit: epochs={epochs} needs data with a len(), the number of batches; give steps="
         ) from error

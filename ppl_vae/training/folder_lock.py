@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import warnings
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -23,24 +22,19 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _MAX_BYTES = 1000
 
 
-class _LockFile:
-    """An open lock file."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+_open: set[int] = set()
+"""Descriptors of lock files."""
 
 
-_open_files: weakref.WeakSet[_LockFile] = weakref.WeakSet()
+def _close(descriptor: int) -> None:
+    if descriptor in _open:  # not so in a copy of the process
+        _open.remove(descriptor)
+        os.close(descriptor)
 
 
 def _close_all() -> None:
-    for file in list(_open_files):
-        file.close()
+    for descriptor in list(_open):
+        _close(descriptor)
 
 
 if hasattr(os, "register_at_fork"):
@@ -61,14 +55,14 @@ def locked(folder: Path) -> Iterator[None]:
     """
     created = _create(folder)
     try:
-        file = _acquire(folder)
+        descriptor = _acquire(folder)
         try:
             yield
         finally:
-            if file is not None:
+            if descriptor is not None:
                 with suppress(OSError):
                     (folder / NAME).unlink()  # before closing: nobody may lock a removed file
-                file.close()
+                _close(descriptor)
     finally:
         for path in created:
             with suppress(OSError):  # it is not empty
@@ -86,20 +80,19 @@ def _create(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquire(folder: Path) -> _LockFile | None:
+def _acquire(folder: Path) -> int | None:
     path = folder / NAME
     if fcntl is None:
         _warn(folder)
         return None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        file = _LockFile(descriptor)
-        _open_files.add(file)
+        _open.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = _read_holder(descriptor)
-            file.close()
+            _close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise BlockingIOError(
                     f"fit: another training writes into {folder}: {holder}\n"
@@ -111,11 +104,11 @@ def _acquire(folder: Path) -> _LockFile | None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         if _is_at(descriptor, path):
             break
-        file.close()  # its holder removed it in the meantime
+        _close(descriptor)  # its holder removed it in the meantime
     with suppress(OSError):  # on a full disk the lock holds without a description
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, _this_process(), 0)
-    return file
+    return descriptor
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -142,8 +135,5 @@ def _read_holder(descriptor: int) -> str:
 
 
 def _warn(folder: Path) -> None:
-    warnings.warn(
-        f"fit: {folder} cannot be locked on this system; make sure that no other training writes "
-        f"there",
-        stacklevel=2,
-    )
+    text = f"fit: {folder} cannot be locked on this system; no other training may write there"
+    warnings.warn(text, stacklevel=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -12,6 +12,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+
+from ppl_vae.buffers import kept_buffers
+from ppl_vae.random_state import restored, set_generators
 
 
 class NotFiniteError(ArithmeticError):
@@ -41,21 +44,27 @@ FROM_ESTIMATOR = "all densities are finite, so it comes from the estimator"
 """What :func:`find_origin` returns where it finds nothing."""
 
 
-def find_origin(module: nn.Module, rerun: Callable[[], Tensor], loss: Tensor) -> str:
+def find_origin(
+    module: nn.Module,
+    states: Mapping[torch.device, Tensor],
+    forward: Callable[[], Tensor],
+    loss: Tensor,
+) -> str:
     """Return a description of where the first number that is not finite appears.
 
     Args:
         module: holds the programs.
-        rerun: repeats the step's forward pass, with the same random numbers.
+        states: of the random number generators before the step.
+        forward: runs the step's forward pass.
         loss: of the step, in this process.
     """
     bad = [name for name, p in module.named_parameters() if not _is_finite(p)]
     if bad:
         return f"parameter {_first(bad)} is not finite before the step"
     if not _is_finite(loss):
-        found, _ = _observe(module, rerun, backward=False)
+        found, _ = _observe(module, states, forward, backward=False)
         return f"the loss is {_describe(loss)}: {found[0] if found else FROM_ESTIMATOR}"
-    found, bad = _observe(module, rerun, backward=True)
+    found, bad = _observe(module, states, forward, backward=True)
     if bad:
         where = f", first seen in the backward pass at {found[0]}" if found else ""
         return f"the loss is finite, but the gradient of parameter {_first(bad)} is not{where}"
@@ -63,18 +72,25 @@ def find_origin(module: nn.Module, rerun: Callable[[], Tensor], loss: Tensor) ->
 
 
 def _observe(
-    module: nn.Module, rerun: Callable[[], Tensor], *, backward: bool
+    module: nn.Module,
+    states: Mapping[torch.device, Tensor],
+    forward: Callable[[], Tensor],
+    *,
+    backward: bool,
 ) -> tuple[list[str], list[str]]:
-    """Repeat a step; return what is not finite, in order, and the parameters' names."""
+    """Run a step; return what is not finite, in order, and the parameters' names."""
     observer, bad = _Observer(backward), []
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     with (
+        restored(),
+        kept_buffers(module),
         _observed_modules(module, observer),
         observer,
         pyro.validation_enabled(False),
         suppress(Exception),  # what was found before an error explains it
     ):
-        loss = rerun()
+        set_generators(states)
+        loss = forward()
         if backward:
             gradients = torch.autograd.grad(loss, [*parameters.values()], allow_unused=True)
             named = zip(parameters, gradients, strict=True)

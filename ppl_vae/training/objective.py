@@ -24,15 +24,8 @@ class TrainingObjective(nn.Module):
     r"""Σ_parts weight · (mean loss of the part's data), in nats per datum.
 
     An estimator's loss is minus N/B Σ_b bound_b. It is divided by N, or by B where the programs'
-    plates have the size of the batch.
-
-    Args:
-        pair: model and guide.
-        scheduled: the estimator.
-        first: data, to run the programs once.
-
-    Raises:
-        ValueError: if a program has parameters in Pyro's store alone.
+    plates have the size of the batch. The programs run once, on the ``first`` data; ValueError is
+    raised if one has parameters in Pyro's store alone.
     """
 
     def __init__(self, pair: ModelAndGuide, scheduled: Scheduled, first: Part) -> None:
@@ -83,19 +76,16 @@ class TrainingObjective(nn.Module):
                     continue
                 if id(_unconstrained(site["value"])) not in own:
                     raise ValueError(
-                        f"fit: pyro.param {name!r} is in Pyro's parameter store but in no module, "
-                        f"so it would not be trained; make it an nn.Parameter of the program, or "
-                        f"a pyro.nn.PyroParam of a PyroModule"
+                        f"fit: pyro.param {name!r} is in Pyro's parameter store alone, and would "
+                        f"not be trained; make it an nn.Parameter, or a PyroParam, of the program"
                     )
 
 
 class _DataPlate(IgnoresParameters, Messenger):
     """Finds N while programs run: batches of one training may come from plates of any size.
 
-    The data plate is the outermost plate of an observed site that has the size of the batch.
-
-    Args:
-        batch: its size, which is N where no plate is subsampled.
+    The data plate is the outermost plate of an observed site that has the size of the batch, which
+    is N where no plate is subsampled.
     """
 
     def __init__(self, batch: int) -> None:

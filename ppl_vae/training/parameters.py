@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +19,23 @@ class Parameters:
 
     def free_gradients(self) -> None:
         """Free all gradients, also of parameters that are frozen."""
-        free_gradients(self.named.values())
+        for parameter in self.named.values():
+            parameter.grad = None
+
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of all gradients as of one vector."""
+        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        if not gradients or gradients[0].device.type != "cpu":
+            return nn.utils.get_total_norm(gradients)
+        # The same in half the time: on a CPU, grouping by device and dtype saves nothing.
+        return torch.linalg.vector_norm(torch.stack([*map(torch.linalg.vector_norm, gradients)]))
 
 
 class OptimizerCoverage:
-    """Checks that an optimiser has all parameters that are to be trained, and no others.
+    """Checks that an optimiser has all parameters that are to be trained, at valid rates.
 
-    Args:
-        optimizer: of the parameters.
-        owner: the function, for messages.
-        partial: whether it may have only some: those that it lacks at the first check are then
-            left untrained, unless it has none.
+    If it may have only some (``partial``), those that it lacks at the first check are left
+    untrained, unless it has none.
     """
 
     def __init__(self, optimizer: Optimizer, owner: str, *, partial: bool = False) -> None:
@@ -50,18 +56,15 @@ class OptimizerCoverage:
         if self._checked is not None and self._checked[0] is parameters and self._checked[1] == ids:
             return
         if not parameters.trainable:
-            raise ValueError(
-                f"{self._owner}: the pair has no parameter that requires a gradient; call "
-                f"pair.requires_grad_(True)"
-            )
+            text = "the pair has no parameter that requires a gradient"
+            raise ValueError(f"{self._owner}: {text}; call pair.requires_grad_(True)")
         self._known.update((id(p), p) for p in parameters.named.values())
         present = set(ids)
         lacking = {name: p for name, p in parameters.named.items() if id(p) not in present}
         if self._checked is None and self._partial and len(lacking) < len(parameters.named):
             self._untrained = {id(p) for p in lacking.values() if p.requires_grad}
-        missing = [
-            name for name, p in lacking.items() if p.requires_grad and id(p) not in self._untrained
-        ]
+        trained = {name: p for name, p in lacking.items() if p.requires_grad}
+        missing = [name for name, p in trained.items() if id(p) not in self._untrained]
         if missing:
             raise ValueError(
                 f"{self._owner}: the optimiser does not have {_first_three(missing)}, which would "
@@ -75,6 +78,21 @@ class OptimizerCoverage:
             )
         self._check_state(parameters)
         self._checked = parameters, ids
+
+    def check_rates(self) -> None:
+        """Raise ValueError unless learning rates, which schedules set, are finite and at least 0.
+
+        Rates that are tensors on a device are not read, which would synchronise.
+        """
+        for group in self._optimizer.param_groups:
+            rate = group["lr"]
+            if isinstance(rate, Tensor) and rate.device.type != "cpu":
+                continue
+            if not 0 <= float(rate) < math.inf:
+                raise ValueError(
+                    f"{self._owner}: the learning rate must be finite and at least 0, got "
+                    f"{float(rate)}; check its schedule"
+                )
 
     def _check_state(self, parameters: Parameters) -> None:
         """Raise ValueError if parameters and their state differ in dtype or device."""
@@ -91,41 +109,6 @@ class OptimizerCoverage:
                         f"is {there[0]} on {there[1]}; create the optimiser after converting or "
                         f"moving the pair"
                     )
-
-
-def check_rates(owner: str, optimizer: Optimizer) -> None:
-    """Raise ValueError unless learning rates are finite and at least 0, as schedules leave them.
-
-    Rates that are tensors on a device are not read, which would synchronise.
-    """
-    for group in optimizer.param_groups:
-        rate = group["lr"]
-        if isinstance(rate, Tensor) and rate.device.type != "cpu":
-            continue
-        if not 0 <= float(rate) < math.inf:
-            raise ValueError(
-                f"{owner}: the learning rate must be finite and at least 0, got {float(rate)}; "
-                f"check its schedule"
-            )
-
-
-def free_gradients(parameters: Iterable[Tensor]) -> None:
-    """Free the gradients of parameters."""
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def gradients_of(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return the gradients of those parameters that have one."""
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def total_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the norm of gradients as of one vector."""
-    if not gradients or gradients[0].device.type != "cpu":
-        return nn.utils.get_total_norm(gradients)
-    # The same number in half the time: on a CPU, grouping by device and dtype saves nothing.
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
 
 
 def _first_three(names: Sequence[str]) -> str:

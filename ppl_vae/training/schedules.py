@@ -65,17 +65,16 @@ class Scheduled:
     def __init__(
         self,
         estimator: ELBO,
-        beta: float | int | Callable[[int], float] | None,
-        num_particles: Callable[[int], int] | None,
-        total_steps: int | None,
+        beta: float | int | Callable[[int], float] | None = None,
+        num_particles: Callable[[int], int] | None = None,
+        total_steps: int | None = None,
     ) -> None:
         if beta is not None:
             if not callable(beta):
                 beta = number("fit", "beta", beta, least=0)
             if isinstance(estimator, KLWeighted):
                 raise ValueError(
-                    f"fit: the estimator has a weight on the KL already, and beta={beta!r} was "
-                    f"given; leave one of them out"
+                    f"fit: the estimator has a weight on the KL already, got beta={beta!r} as well"
                 )
             estimator = KLWeighted(estimator, beta, total_steps=total_steps)
         if num_particles is not None and not callable(num_particles):
@@ -84,14 +83,12 @@ class Scheduled:
                 f"{describe(num_particles)}; a constant number is an argument of the estimator"
             )
         self._estimator = estimator
-        self.bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
+        self._weighted = estimator if isinstance(estimator, KLWeighted) else None
+        self.bound = self._weighted.estimator if self._weighted else estimator
         """The estimator without β."""
-        self._schedule = num_particles
-        self.first = estimator.step if isinstance(estimator, KLWeighted) else 0
+        self.first = self.own_step
         """The step of β at the first step of a training."""
-        self._step = 0
-        self._num_particles: int | None = None
-        self._beta: float | None = None
+        self._num_particles = num_particles
         self._tensor: Tensor | None = None
         self.at(0)
 
@@ -100,80 +97,67 @@ class Scheduled:
         """The estimator, and the one that it weights."""
         return {"estimator": self._estimator, "estimator of the bound": self.bound}
 
-    @contextmanager
-    def beta_is(self, beta: Tensor | None) -> Iterator[None]:
-        """Within ``with``, use a tensor as the weight on the KL, if it has one."""
-        before, self._tensor = self._tensor, beta
-        try:
-            yield
-        finally:
-            self._tensor = before
-
     @property
     def beta(self) -> Callable[[int], float] | None:
         """The schedule of the weight on the KL, if it has one."""
-        return self._estimator.schedule if isinstance(self._estimator, KLWeighted) else None
+        return self._weighted.schedule if self._weighted else None
 
     @property
     def weighted(self) -> bool:
         """Whether the KL has a weight."""
-        return self._estimator is not self.bound
+        return self._weighted is not None
+
+    @property
+    def own_step(self) -> int:
+        """The estimator's own step; 0 if it has none."""
+        return self._weighted.step if self._weighted else 0
 
     def at(self, step: int) -> None:
-        """Set the step, from 0; β counts from the estimator's own step.
+        """Set the step of the training, from 0; β counts from the estimator's own step.
 
-        Raises:
-            TypeError: if a schedule does not give a number.
-            ValueError: if a schedule gives an invalid β or number of particles.
+        Raises TypeError or ValueError for an invalid β or number of particles.
         """
-        self._go_to(step, self.first + step)
+        self._step = self.first + step
+        self._values: dict[str, float | int] = {}
+        if self._weighted:
+            self._values["beta"] = self._weighted.beta_at(self._step)
+        if self._num_particles is not None:
+            particles = self._num_particles(step)
+            self._values["num_particles"] = positive_int("fit", "num_particles(step)", particles)
 
     def at_own_step(self) -> None:
         """Set the estimator's own step; raises as :meth:`at` does."""
-        step = self._estimator.step if isinstance(self._estimator, KLWeighted) else 0
-        self._go_to(step, step)
+        self.at(self.own_step - self.first)
 
-    def take_own_step(self) -> None:
-        """Advance the estimator's own step."""
-        if isinstance(self._estimator, KLWeighted):
-            self._estimator.step = self._step + 1
+    def advance(self, steps: int) -> None:
+        """Move the estimator's own step."""
+        if self._weighted:
+            self._weighted.step += steps
 
-    def take_back(self, steps: int) -> None:
-        """Move the estimator's own step back."""
-        if isinstance(self._estimator, KLWeighted):
-            self._estimator.step -= steps
+    def values(self) -> dict[str, float | int]:
+        """Return the current values of the schedules by name."""
+        return dict(self._values)
 
-    def _go_to(self, step: int, step_of_beta: int) -> None:
-        if isinstance(self._estimator, KLWeighted):
-            self._beta = self._estimator.beta_at(step_of_beta)
-        if self._schedule is not None:
-            number = self._schedule(step)
-            self._num_particles = positive_int("fit", "num_particles(step)", number)
-        self._step = step_of_beta
+    @contextmanager
+    def beta_is(self, beta: Tensor | None) -> Iterator[None]:
+        """Within ``with``, use a tensor as the weight on the KL, if it has one."""
+        with _set(self, _tensor=beta):
+            yield
 
     @contextmanager
     def now(self, *, weighted: bool = True) -> Iterator[ELBO]:
         """Within ``with``, the estimator at the current step, with β or without."""
         with ExitStack() as stack:
-            if self._num_particles is not None:
-                stack.enter_context(_set(self.bound, num_particles=self._num_particles))
-            if isinstance(self._estimator, KLWeighted):
+            if (particles := self._values.get("num_particles")) is not None:
+                stack.enter_context(_set(self.bound, num_particles=particles))
+            if self._weighted:
                 # With a β of 1 rather than the bare estimator, which would run the programs once
                 # more, as new ones.
                 given = {} if weighted else {"schedule": constant(1.0)}
-                stack.enter_context(_set(self._estimator, step=self._step, **given))
+                stack.enter_context(_set(self._weighted, step=self._step, **given))
                 if weighted and self._tensor is not None:
-                    stack.enter_context(self._estimator.beta_is(self._tensor))
+                    stack.enter_context(self._weighted.beta_is(self._tensor))
             yield self._estimator
-
-    def values(self) -> dict[str, float | int]:
-        """Return the current values of the schedules by name."""
-        values: dict[str, float | int] = {}
-        if self._beta is not None:
-            values["beta"] = self._beta
-        if self._num_particles is not None:
-            values["num_particles"] = self._num_particles
-        return values
 
 
 @contextmanager

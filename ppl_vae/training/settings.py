@@ -30,10 +30,7 @@ _SHOWN = 3
 class Declaration:
     """The settings of a training, as strings to compare when it is resumed.
 
-    Args:
-        given: the arguments of ``fit`` that decide the result, without
-            ``ppl_vae.spec.MAY_CHANGE``.
-        optimizer: of :func:`optimizer_settings`.
+    They are the arguments of ``fit`` that decide the result, and :func:`optimizer_settings`.
     """
 
     def __init__(self, given: Mapping[str, object], optimizer: Mapping[str, str]) -> None:
@@ -65,9 +62,7 @@ class Declaration:
 
         Other versions of Python, torch or a package give a warning: attributes that exist in one
         version alone are then not compared, nor the code of functions under another Python.
-
-        Raises:
-            ValueError: if anything differs; it names up to three differences.
+        Anything else that differs raises ValueError.
         """
         now = self._words
         versions = {n for n in {**saved, **now} if n.startswith("versions.")}

@@ -12,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppl_vae.buffers import MovingBuffers, kept_buffers
+from ppl_vae.buffers import MovingBuffers
 from ppl_vae.compilation import preserved
 from ppl_vae.data import Part
 from ppl_vae.deprecation import renamed_argument
@@ -20,21 +20,15 @@ from ppl_vae.errors import describe
 from ppl_vae.evaluation.signature import Signature
 from ppl_vae.process_state import exclusively
 from ppl_vae.protocols import ModelAndGuide, check_pair
-from ppl_vae.random_state import generators, restored, set_generators
+from ppl_vae.random_state import generators
 from ppl_vae.training.arguments import check_kind, checked_estimator
 from ppl_vae.training.compiled_objective import CompiledObjective
 from ppl_vae.training.deferred_checks import DeferredChecks, StepRecord
-from ppl_vae.training.distributed import DataShard, Processes
+from ppl_vae.training.distributed import DataShard, shard
 from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.nan_tracing import NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
-from ppl_vae.training.parameters import (
-    OptimizerCoverage,
-    Parameters,
-    check_rates,
-    gradients_of,
-    total_norm,
-)
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
 
 _OWNER = "compile_step"
@@ -102,10 +96,8 @@ def compile_step(
     check_pair(_OWNER, pair)
     check_kind(_OWNER, "optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
     if prepare is not None and not callable(prepare):
-        raise TypeError(
-            f"{_OWNER}: prepare must be a function of a step's inputs, got {describe(prepare)}"
-        )
-    return _Step(pair, checked_estimator(estimator, _OWNER), optimizer, prepare)
+        raise TypeError(f"{_OWNER}: prepare must be a function, got {describe(prepare)}")
+    return _Step(pair, checked_estimator(_OWNER, estimator), optimizer, prepare)
 
 
 class _Step:
@@ -118,12 +110,11 @@ class _Step:
     ) -> None:
         avoid_gpu_search()
         self._pair = pair
-        self._scheduled = Scheduled(estimator, None, None, None)
+        self._scheduled = Scheduled(estimator)
         self._optimizer = optimizer
         self._prepare = prepare
-        self._signature = Signature(
-            _OWNER, pair.model, pair.guide, by_name="it by name, step(x, mask=mask)"
-        )
+        by_name = "it by name, step(x, mask=mask)"
+        self._signature = Signature(_OWNER, pair.model, pair.guide, by_name=by_name)
         self._names: tuple[str, ...] = ()
         self._objectives: tuple[TrainingObjective, CompiledObjective, MovingBuffers] | None = None
         self._coverage = OptimizerCoverage(optimizer, _OWNER)
@@ -145,7 +136,7 @@ class _Step:
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
         self._scheduled.at_own_step()
         objective, compiled, moving = self._initialised(inputs)
-        check_rates(_OWNER, self._optimizer)
+        self._coverage.check_rates()
         before = generators(inputs[0].device)
         with ExitStack() as on_error, pyro.validation_enabled(False):
 
@@ -156,10 +147,10 @@ class _Step:
             loss, _ = compiled(*inputs, constants=self._names, check=check)
             restore_buffers = on_error.pop_all().close
         moving.update()
-        norm = total_norm(gradients_of(compiled.parameters.trainable))
+        norm = compiled.parameters.gradient_norm()
         given = (self._names, inputs)
         record = StepRecord(self._steps, given, before, restore_buffers, loss, loss.detach() + norm)
-        self._scheduled.take_own_step()
+        self._scheduled.advance(1)
         self._steps += 1
         if self._deferred is not None:
             self._deferred.step(record)
@@ -180,7 +171,7 @@ class _Step:
         """Return the objective, compiled too, and its buffers; made at the first step."""
         if self._objectives is None:
             programs = {"model": self._pair.model, "guide": self._pair.guide}
-            with restored(), preserved({**programs, "prepare": self._prepare}):
+            with preserved({**programs, "prepare": self._prepare}):
                 first = self._shard(*inputs).parts[0]
                 objective = TrainingObjective(self._pair, self._scheduled, first)
             self._coverage.check(Parameters(objective))
@@ -193,18 +184,17 @@ class _Step:
     def _not_finite(self, objective: TrainingObjective, record: StepRecord) -> NotFiniteError:
         """Undo a step and those after it, and return the error that says why it failed."""
 
-        def rerun() -> Tensor:
-            with restored(), kept_buffers(objective):
-                set_generators(inputs[0].device, record.generators)
-                loss, _ = objective(self._shard(*inputs))
-            return loss
-
         self._names, inputs = record.inputs
         record.restore_buffers()
-        self._scheduled.take_back(self._steps - record.step)
+        self._scheduled.advance(record.step - self._steps)
         self._steps = record.step
         self._scheduled.at_own_step()
-        found = find_origin(objective, rerun, record.loss)
+        found = find_origin(
+            objective,
+            record.generators,
+            lambda: objective(self._shard(*inputs))[0],
+            record.loss,
+        )
         return NotFiniteError(record.step, found, owner=_OWNER)
 
     def _shard(self, *inputs: Tensor) -> DataShard:
@@ -218,16 +208,14 @@ class _Step:
             if not isinstance(parts, tuple) or not any(
                 parts and all(isinstance(value, kind) for value in parts) for kind in (Tensor, Part)
             ):
-                raise TypeError(
-                    f"{_OWNER}: prepare must return a tuple of tensors or of data.Part, got "
-                    f"{describe(parts)}"
-                )
+                expected = "a tuple of tensors or of data.Part"
+                raise TypeError(f"{_OWNER}: prepare must return {expected}, got {describe(parts)}")
             parts = self._signature.of(parts)
         for part in parts:
             weight = part.weight
             if not isinstance(weight, Tensor) and not 0 <= weight < math.inf:
+                name = f"the weight of part {part.name!r}"
                 raise ValueError(
-                    f"{_OWNER}: the weight of part {part.name!r} must be finite and at least 0, "
-                    f"got {describe(weight)}"
+                    f"{_OWNER}: {name} must be finite and at least 0, got {describe(weight)}"
                 )
-        return Processes().shard(parts)
+        return shard(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +12,6 @@ from ppl_vae.estimators.kl_weight import WarmUp
 from ppl_vae.random_state import restored
 
 _LOOKS = 100_000
-
-
 MONITORS = ("objective", "bound")
 
 
@@ -30,9 +28,8 @@ class EarlyStopping:
     Args:
         patience: how many validations without an improvement end the training.
         min_delta: by how many nats per datum the loss must improve to count.
-        monitor: which loss. ``"objective"`` is what is minimised, minus the bound with the weight β
-            on its KL; ``"bound"`` is minus the
-            bound whatever β is.
+        monitor: ``"objective"``, minus the bound with the weight β on its KL, as is minimised; or
+            ``"bound"``, minus the bound whatever β is.
 
     Example:
         >>> EarlyStopping(patience=5)
@@ -49,9 +46,8 @@ class EarlyStopping:
         delta = number("EarlyStopping", "min_delta", self.min_delta, least=0)
         object.__setattr__(self, "min_delta", delta)
         if self.monitor not in MONITORS:
-            raise ValueError(
-                f"EarlyStopping: monitor must be one of {MONITORS}, got {describe(self.monitor)}"
-            )
+            got = describe(self.monitor)
+            raise ValueError(f"EarlyStopping: monitor must be one of {MONITORS}, got {got}")
 
 
 class Settled:
@@ -69,12 +65,8 @@ class Settled:
         total: int,
         first: Sequence[int] = (),
     ) -> None:
-        starts = first or [0] * len(schedules)
-        self._schedules = [
-            (schedule, start)
-            for schedule, start in zip(schedules, starts, strict=True)
-            if schedule is not None
-        ]
+        starts = zip(schedules, first or [0] * len(schedules), strict=True)
+        self._starts = [(schedule, start) for schedule, start in starts if schedule is not None]
         self._total = total
 
     def __call__(self, steps: int) -> bool:
@@ -84,10 +76,7 @@ class Settled:
     @cached_property
     def _settled(self) -> list[tuple[Callable[[int], bool], int]]:
         with restored():
-            return [
-                (_settled(schedule, start, start + self._total), start)
-                for schedule, start in self._schedules
-            ]
+            return [(_settled(s, start, start + self._total), start) for s, start in self._starts]
 
 
 def _settled(schedule: Callable[[int], float], start: int, end: int) -> Callable[[int], bool]:
@@ -115,32 +104,20 @@ def _constant_from(schedule: Callable[[int], float], start: int, end: int) -> in
     return begin
 
 
+@dataclass
 class Best:
     """The best validation so far."""
 
-    def __init__(self) -> None:
-        self.loss = math.inf
-        self.step = -1
-        self.since = 0
+    loss: float = math.inf
+    step: int = -1
+    since: int = 0
 
     def improved(self, step: int, loss: float, min_delta: float | int) -> bool:
         """Record a validation; tell whether it is the best so far."""
         # The first one always, and after NaN any number.
-        if (
-            self.step < 0
-            or loss < self.loss - min_delta
-            or math.isnan(self.loss) > math.isnan(loss)
-        ):
+        better = loss < self.loss - min_delta or math.isnan(self.loss) > math.isnan(loss)
+        if self.step < 0 or better:
             self.loss, self.step, self.since = loss, step, 0
             return True
         self.since += 1
         return False
-
-    def state_dict(self) -> dict[str, float | int]:
-        """Return the state."""
-        return {"loss": self.loss, "step": self.step, "since": self.since}
-
-    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
-        """Load a state."""
-        self.loss = float(state["loss"])
-        self.step, self.since = int(state["step"]), int(state["since"])

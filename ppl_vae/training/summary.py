@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae.data import Batches, Dataset, SemiSupervised
-from ppl_vae.data.value_transform import prepare
+from ppl_vae.data.value_transform import ValueTransform, prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.models.observation import Observation
 from ppl_vae.protocols import ModelAndGuide
@@ -43,36 +43,33 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
         likelihood: Bernoulli, of 0 and 1; grey values are drawn as 0 or 1 anew at each step
                     (ContinuousBernoulli takes them as they are)
     """
-    noisy, binarise, flat, shown = False, None, None, None
-    if isinstance(data, SemiSupervised):
-        shown = len(data.labels)
+    shown = len(data.labels) if isinstance(data, SemiSupervised) else None
+    given = None
     if isinstance(data, (Batches, SemiSupervised)):
-        given = data.transform
-        noisy, binarise, flat = given.dequantise, given.binarise, given.flat
-        data = data.dataset
+        given, data = data.transform, data.dataset
     if isinstance(data, Tensor):
         data = Dataset(data, scale=1)
     if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data_summary: data must be a Dataset, its batches, SemiSupervised or a tensor "
-            f"(N, *event), got {describe(data)}; other batches cannot be summarised"
-        )
+        expected = "a Dataset, its batches, SemiSupervised or a tensor (N, *event)"
+        raise TypeError(f"data_summary: data must be {expected}, got {describe(data)}")
     prepared, transform = prepare(pair, data)
-    flat = transform.flat if flat is None else flat
-    binarise = transform.binarise if binarise is None else binarise
+    transform = given or transform
     number = f"{len(data)}"
     if validation is not None:
-        number = f"{number} to train and {len(validation)} to validate,"
-    shape = f"{data.event_shape}, flattened" if flat and data.values.dim() > 2 else data.event_shape
+        number += f" to train and {len(validation)} to validate,"
+    shape = (
+        f"{data.event_shape}, flattened"
+        if transform.flat and data.values.dim() > 2
+        else data.event_shape
+    )
     facts = [
         f"{quoted(data.name)}, {number} of shape {shape}",
         _values(prepared),
         _missing(data),
         _labels(data, shown),
     ]
-    lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, binarise, noisy)}"]
-    done = prepared.conversions
-    return "\n".join([*lines, *(f"converted: {conversion}" for conversion in done)])
+    lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, transform)}"]
+    return "\n".join([*lines, *(f"converted: {each}" for each in prepared.conversions)])
 
 
 def _values(data: Dataset) -> str:
@@ -96,7 +93,7 @@ def _labels(data: Dataset, shown: int | None) -> str:
     return f"{data.num_classes} classes{some}"
 
 
-def _likelihood(pair: ModelAndGuide, data: Dataset, binarise: str, noisy: bool) -> str:
+def _likelihood(pair: ModelAndGuide, data: Dataset, transform: ValueTransform) -> str:
     observation = getattr(pair, "observation", None)
     if not isinstance(observation, Observation):
         return "that of your own programs, which get values as they are"
@@ -106,8 +103,8 @@ def _likelihood(pair: ModelAndGuide, data: Dataset, binarise: str, noisy: bool) 
         "them as they are)",
         "static": "grey values are drawn as 0 or 1 once",
         "threshold": "grey values above 1/2 are 1, others 0",
-    }[binarise]
-    if noisy:
+    }[transform.binarise]
+    if transform.dequantise:
         how = f"noise u is added at each step, (k + u) / {data.levels}"
     return f"{observation.likelihood}, of {_support(observation)}; {how}"
 

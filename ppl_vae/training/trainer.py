@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyro
@@ -21,40 +20,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from ppl_vae.buffers import MovingBuffers, kept_buffers
 from ppl_vae.labels import assume_checked
 from ppl_vae.process_state import exclusively
-from ppl_vae.random_state import (
-    generators,
-    random_state,
-    restored,
-    seed_everything,
-    set_generators,
-    set_random_state,
+from ppl_vae.random_state import generators, restored, seed_everything, set_random_state
+from ppl_vae.training.checkpoint_checks import (
+    check_schedule,
+    check_weights,
+    checked_optimizer,
 )
-from ppl_vae.training.checkpoint_checks import check_entries, check_schedule, check_weights
-from ppl_vae.training.checkpoints import Checkpoint, Checkpoints, copy_weights, load_weights
+from ppl_vae.training.checkpoints import Checkpoint, copy_weights
 from ppl_vae.training.compiled_objective import FullBatchObjective
 from ppl_vae.training.data_stream import DataStream
 from ppl_vae.training.deferred_checks import DeferredChecks, StepRecord
-from ppl_vae.training.distributed import (
-    DataShard,
-    Processes,
-    any_process,
-    max_over_processes,
-    sharing_failures,
-)
+from ppl_vae.training.distributed import DataShard, any_process, shard, sharing_failures
 from ppl_vae.training.history import Table
 from ppl_vae.training.nan_tracing import FROM_ESTIMATOR, OVERFLOW, NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
-from ppl_vae.training.optimizer_state import checked_optimizer
-from ppl_vae.training.parameters import (
-    OptimizerCoverage,
-    Parameters,
-    check_rates,
-    free_gradients,
-    gradients_of,
-    total_norm,
-)
+from ppl_vae.training.parameters import OptimizerCoverage, Parameters
 from ppl_vae.training.schedules import Scheduled
-from ppl_vae.training.settings import Declaration, with_current_names
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
 
@@ -68,7 +49,6 @@ class Trainer:
 
     fabric: Fabric
     objective: TrainingObjective
-    distributed_objective: nn.Module  # the same, as Fabric has set it up for several processes
     compiled: FullBatchObjective | None
     optimizer: Optimizer
     coverage: OptimizerCoverage
@@ -82,67 +62,68 @@ class Trainer:
     settled: Callable[[int], bool]  # whether a validation after so many steps counts for the best
 
     def __post_init__(self) -> None:
-        self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
+        fabric, objective = self.fabric, self.objective
         self.step = 0
         self.history = Table()
         self.validated = Table()
         self.best = Best()
         self.best_weights: dict[str, Tensor] | None = None
-        self.loss = math.nan
+        self.saved = "Nothing was saved; give out= to be able to resume"
+        """Where the last checkpoint is, in words, for errors."""
+        several = fabric.world_size > 1
+        self._distributed: nn.Module = fabric.setup_module(objective) if several else objective
         self._since_log: list[Tensor] = []
         self._norm = torch.tensor(math.nan)
         self._rate: float | Tensor = math.nan
         self._validation_enabled = is_validation_enabled()
         # All of them: parameters may be frozen and unfrozen in the course of the training.
-        self._parameters = list(self.objective.parameters())
-        self._moving = MovingBuffers(self.objective)
+        self.parameters = Parameters(objective)
+        self._moving = MovingBuffers(objective)
         self._deferred: DeferredChecks | None = None
-        if self.processes.number == 1 and DeferredChecks.supports(
-            self.optimizer, self.fabric.device
-        ):
+        if not several and DeferredChecks.supports(self.optimizer, fabric.device):
             self._deferred = DeferredChecks(self.optimizer)
 
     def begin(self) -> None:
         """Seed the generators for the first step, and free old gradients."""
-        self.free_gradients()
-        seed_everything(self.seed + _SEED_STRIDE * self.processes.rank)
+        self.parameters.free_gradients()
+        self._seed(self.seed)
+
+    def _seed(self, seed: int) -> None:
+        seed_everything(seed + _SEED_STRIDE * self.fabric.global_rank)
 
     @exclusively()
-    def take_step(self, saved: str) -> None:
-        """Take one step; raise NotFiniteError, maybe some steps later, if it was not finite.
-
-        Args:
-            saved: where the last checkpoint is, in words, for the error.
-        """
-        shard = self.processes.shard(next(self.stream))
+    def take_step(self) -> None:
+        """Take one step; raise NotFiniteError, maybe some steps later, if it was not finite."""
+        fabric = self.fabric
+        mine = shard(next(self.stream), fabric.global_rank, fabric.world_size)
         validate = self._validates_step
         self.scheduled.at(self.step)
-        before = generators(self.fabric.device)
+        before = generators(fabric.device)
         restore_buffers = self._moving.snapshot()
         try:
-            loss, of_parts = self._forward_and_backward(shard, validate)
+            loss, of_parts = self._forward_and_backward(mine, validate)
         except BaseException as error:
             restore_buffers()
             if not isinstance(error, ValueError):
                 raise
             # Pyro's validation reports a NaN without step and origin. NaN in the data it explains.
-            nowhere = torch.tensor(math.nan)
-            if validate and all(part.finite for part in shard.parts):
-                origin = self._origin(shard, before, nowhere)
+            if validate and all(part.finite for part in mine.parts):
+                origin = self._origin(mine, before, torch.tensor(math.nan))
                 if FROM_ESTIMATOR not in origin:
-                    raise NotFiniteError(self.step, origin, saved) from error
+                    raise NotFiniteError(self.step, origin, self.saved) from error
             raise
         self._moving.update()
         losses = torch.cat([loss.detach()[None], of_parts])
-        norm = total_norm(gradients_of(self._parameters))
+        norm = self.parameters.gradient_norm()
         # The norm is over all processes, the loss is this one's.
-        record = StepRecord(self.step, shard, before, restore_buffers, losses[0], losses[0] + norm)
+        record = StepRecord(self.step, mine, before, restore_buffers, losses[0], losses[0] + norm)
         deferred = None if validate else self._deferred  # Pyro's validation synchronises anyway
-        if deferred is None and any_process(self.fabric, not math.isfinite(record.total.item())):
-            self.free_gradients()
-            raise self._not_finite(record, saved)
+        if deferred is None and any_process(fabric, not math.isfinite(record.total.item())):
+            self.parameters.free_gradients()
+            raise self._not_finite(record)
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, float(self.clip_norm), norm)
+            parameters = self.parameters.named.values()
+            nn.utils.clip_grads_with_norm_(parameters, float(self.clip_norm), norm)
         if deferred is None:
             self.optimizer.step()
         else:
@@ -152,17 +133,17 @@ class Trainer:
         if self.lr_schedule is not None:
             self.lr_schedule.step()
         self._since_log.append(losses)
-        self._norm, self._shard = norm, shard
+        self._norm, self._shard = norm, mine
         self.step += 1
         if self._deferred is not None and self._deferred.due:
-            self.check_finite(saved)
+            self.check_finite()
 
     @exclusively()
-    def check_finite(self, saved: str) -> None:
+    def check_finite(self) -> None:
         """Raise NotFiniteError if a step whose check was deferred was not finite."""
         failure = None if self._deferred is None else self._deferred.first_failure()
         if failure is not None:
-            raise self._not_finite(failure, saved)
+            raise self._not_finite(failure)
 
     @property
     def _validates_step(self) -> bool:
@@ -174,58 +155,50 @@ class Trainer:
         stream = self.stream
         return self._validation_enabled and not (self.step and (stream.checked or stream.epoch > 0))
 
-    def _forward_and_backward(self, shard: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
+    def _forward_and_backward(self, mine: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
         """Return the objective and the losses of its parts, with gradients in the parameters."""
         # Where no label is missing, steps need not read labels, which would synchronise.
         labelled = self.stream.labelled and not validate
-        tensors = [t for part in shard.parts for t in part.args] if labelled else []
+        tensors = [t for part in mine.parts for t in part.args] if labelled else []
         with assume_checked(*((t, False) for t in tensors)):
-            return self._run(shard, validate)
+            return self._run(mine, validate)
 
-    def _run(self, shard: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
-        if self.compiled is not None and self.compiled.supports(shard):
+    def _run(self, mine: DataShard, validate: bool) -> tuple[Tensor, Tensor]:
+        if self.compiled is not None and self.compiled.supports(mine):
             if validate:
-                self._validate_values(shard)  # which a graph does not
+                self._validate_values(mine)  # which a graph does not
             with pyro.validation_enabled(False):
-                return self.compiled(shard)
+                return self.compiled(mine)
+        self.parameters.free_gradients()  # before the new ones: memory is for one set of them
         # If enabled: as it was when fit was called.
-        validation: AbstractContextManager = (
-            nullcontext() if validate else pyro.validation_enabled(False)
-        )
-        self.free_gradients()  # before new ones are computed: memory is for one set of them
-        with validation:
+        with nullcontext() if validate else pyro.validation_enabled(False):
             with sharing_failures(self.fabric), self.fabric.autocast():
-                loss, of_parts = self.distributed_objective(shard)
+                loss, of_parts = self._distributed(mine)
             loss.backward()
         return loss, of_parts
 
-    def _validate_values(self, shard: DataShard) -> None:
+    def _validate_values(self, mine: DataShard) -> None:
         """Run the programs with Pyro's validation, and change nothing."""
         with restored(), kept_buffers(self.objective), torch.no_grad(), self.fabric.autocast():
-            self.objective(shard)
+            self.objective(mine)
 
     @exclusively()
     def log(self) -> dict[str, float | int]:
         """Add the means since the last call to the history, and return the row."""
         self.coverage.check(Parameters(self.objective))
-        check_rates("fit", self.optimizer)
+        self.coverage.check_rates()
         means = torch.stack(self._since_log).double().mean(0)
         self._since_log = []
         objective, *losses = _mean_over_processes(means, self.fabric).tolist()
-        names = [part.name for part in self._shard.parts]
-        row: dict[str, float | int] = {
-            "step": self.step,
-            "epoch": self.stream.epoch,
-            "loss": objective,
-        }
-        if len(names) > 1:
-            row |= dict(zip(names, losses, strict=True))
+        row: dict[str, float | int] = {"step": self.step, "epoch": self.stream.epoch}
+        row["loss"] = objective
+        if len(losses) > 1:
+            row |= dict(zip((part.name for part in self._shard.parts), losses, strict=True))
         if self.scheduled.weighted:
             row |= {"objective": objective, "loss": self._unweighted_loss()}
         row |= self.scheduled.values()
         row |= {"learning_rate": float(self._rate), "gradient_norm": float(self._norm)}
         self.history.append(row)
-        self.loss = row["loss"]
         self._to_loggers(row)
         return row
 
@@ -236,12 +209,12 @@ class Trainer:
         With β, minus the objective is recorded, too.
         """
         assert self.validation is not None
-        objective = bound = self.validation.bound(self.processes, self.fabric)
+        objective = bound = self.validation.bound(self.fabric)
         row = {"step": self.step, "loss": bound.mean, "standard_error": bound.standard_error}
         if self.scheduled.weighted:
             beta = self.scheduled.values()["beta"]
             if beta != 1:
-                objective = self.validation.bound(self.processes, self.fabric, beta)
+                objective = self.validation.bound(self.fabric, beta)
             row |= {"objective": objective.mean, "beta": beta}
         self.validated.append(row)
         self._to_loggers(
@@ -264,67 +237,24 @@ class Trainer:
     def use_best(self) -> None:
         """Load the best weights, if they were kept."""
         if self.best_weights is not None:
-            load_weights(self.objective, self.best_weights)
+            self.objective.load_state_dict(self.best_weights)
 
-    @exclusively()
-    def save(self, checkpoints: Checkpoints, declaration: Declaration) -> None:
-        """Write a checkpoint and the history, in the first process."""
-        own = random_state()
-        states = [own]
-        if self.processes.number > 1:
-            states = [None] * self.processes.number  # type: ignore[list-item]
-            torch.distributed.all_gather_object(states, own)
-        with sharing_failures(self.fabric):
-            if self.processes.rank == 0:
-                state = {**self.state_dict(declaration), "random": states}
-                checkpoints.save(self.step, self.objective, state, self.best_weights)
-                self.write(checkpoints.folder.parent)
-
-    def state_dict(self, declaration: Declaration) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state, except weights and random number generators."""
         return {
-            "declaration": declaration.words(),
             "step": self.step,
             "source": self.stream.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": None if self.lr_schedule is None else self.lr_schedule.state_dict(),
-            "best": self.best.state_dict(),
+            "best": asdict(self.best),
             "history": self.history.state_dict(),
             "validation": self.validated.state_dict(),
             "since_log": [t.cpu() for t in self._since_log],
         }
 
-    def resume(self, checkpoints: Checkpoints, declaration: Declaration, total: int) -> bool:
-        """Load the newest checkpoint, if it is of this training; return whether there is one."""
-        fabric, found = self.fabric, None
-        # The first process sets damaged checkpoints aside before the others look.
-        for first in (True, False) if self.processes.number > 1 else (True,):
-            with sharing_failures(fabric):
-                if (self.processes.rank == 0) == first:
-                    found = checkpoints.newest()
-        step = -1 if found is None else found.step
-        newest = max_over_processes(fabric, step)
-        if any_process(fabric, step != newest):
-            raise RuntimeError(
-                f"fit: the newest checkpoint in {checkpoints.folder} is of step {step} for process "
-                f"{self.processes.rank} (-1: none) and of another step for another process; all "
-                f"processes need the same folder"
-            )
-        with sharing_failures(fabric):
-            if found is not None:
-                self._load(found, declaration, total)
-        return found is not None
-
-    def _load(self, found: Checkpoint, declaration: Declaration, total: int) -> None:
-        state, folder = with_current_names(found.state), found.folder
-        check_entries(state, found.step, folder)
-        declaration.check(state["declaration"], folder)
-        if found.step > total:
-            raise ValueError(
-                f"fit: steps={total} ends before step {found.step} of the checkpoint {folder}\n"
-                f"Give {found.step} or more, or another folder as out"
-            )
-        # Everything is checked before anything is loaded.
+    def load(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
+        """Load a checkpoint, with its state in the names of today; check all of it before."""
+        folder = found.folder
         check_schedule(state["lr_schedule"], self.lr_schedule, folder)
         weights = found.weights()
         check_weights(weights, self.objective, f"{folder}: the weights")
@@ -332,36 +262,29 @@ class Trainer:
             check_weights(found.best, self.objective, f"{folder}: the best weights")
         optimizer = checked_optimizer(state["optimizer"], self.optimizer, folder)
         self.stream.load_state_dict(state["source"], found.step)
-        load_weights(self.objective, weights)
+        self.objective.load_state_dict(weights)
         self.step = found.step
         self.optimizer.load_state_dict(optimizer)
         if self.lr_schedule is not None:
             self.lr_schedule.load_state_dict(state["lr_schedule"])
-        self.best.load_state_dict(state["best"])
-        self.best_weights = found.best
+        self.best, self.best_weights = Best(**state["best"]), found.best
         if self.best.step >= 0 and not self.settled(self.best.step):
             # The training is longer now, and a schedule no longer ends where it ended.
             self.best, self.best_weights = Best(), None
         self.history = Table(state["history"])
         self.validated = Table(state["validation"])
         self._since_log = [t.to(self.fabric.device) for t in state["since_log"]]
-        if len(state["random"]) == self.processes.number:
-            set_random_state(state["random"][self.processes.rank])
-        else:
-            if self.processes.rank == 0:
-                warnings.warn(
-                    f"fit: the checkpoint is of {len(state['random'])} processes, and there are "
-                    f"{self.processes.number} now: data continue in the same order, latents are "
-                    f"drawn anew",
-                    stacklevel=3,
-                )
-            seed_everything(self.seed + self.step + _SEED_STRIDE * self.processes.rank)
-
-    def write(self, folder: Path) -> None:
-        """Write the histories as CSV."""
-        self.history.write(folder / "history.csv")
-        if len(self.validated):
-            self.validated.write(folder / "validation.csv")
+        rank, number = self.fabric.global_rank, self.fabric.world_size
+        if len(state["random"]) == number:
+            set_random_state(state["random"][rank])
+            return
+        if rank == 0:
+            warnings.warn(
+                f"fit: the checkpoint is of {len(state['random'])} processes, got {number}: data "
+                f"continue in the same order, latents are drawn anew",
+                stacklevel=3,
+            )
+        self._seed(self.seed + self.step)
 
     def _unweighted_loss(self) -> float:
         """Return minus the bound without β on the last step's data, with new draws."""
@@ -370,31 +293,25 @@ class Trainer:
             loss, _ = self.objective(self._shard, weighted=False)
         return _mean_over_processes(loss.detach().double(), self.fabric).item()
 
-    def _not_finite(self, record: StepRecord, saved: str) -> NotFiniteError:
+    def _not_finite(self, record: StepRecord) -> NotFiniteError:
         record.restore_buffers()
         self.scheduled.at(record.step)  # β and the number of particles at that step
         origin = self._origin(record.inputs, record.generators, record.loss)
-        return NotFiniteError(record.step, origin, saved)
+        return NotFiniteError(record.step, origin, self.saved)
 
-    def _origin(self, shard: DataShard, before: Mapping[str, Tensor], loss: Tensor) -> str:
-        def rerun() -> Tensor:
-            with restored(), kept_buffers(self.objective), self.fabric.autocast():
-                set_generators(self.fabric.device, before)
-                objective, _ = self.objective(shard)
-            return objective
+    def _origin(self, mine: DataShard, before: Mapping[torch.device, Tensor], loss: Tensor) -> str:
+        def forward() -> Tensor:
+            with self.fabric.autocast():
+                return self.objective(mine)[0]
 
-        origin = find_origin(self.objective, rerun, loss)
-        if origin == OVERFLOW and self.processes.number > 1:
+        origin = find_origin(self.objective, before, forward, loss)
+        if origin == OVERFLOW and self.fabric.world_size > 1:
             return "all is finite in this process; see the error of another one"
         return origin
 
-    def free_gradients(self) -> None:
-        """Free the gradients of all parameters, also of those that the optimiser lacks."""
-        free_gradients(self._parameters)
-
     def _to_loggers(self, row: Mapping[str, float | int]) -> None:
         values = {name: value for name, value in row.items() if name != "step"}
-        if self.processes.rank == 0:
+        if self.fabric.is_global_zero:
             self.fabric.log_dict(values, step=self.step)
 
 

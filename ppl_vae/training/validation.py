@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import check_all_data
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.module_modes import evaluating
-from ppl_vae.training.distributed import Processes, sharing_failures
+from ppl_vae.process_state import seeded
+from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.training.distributed import sharing_failures
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,41 +27,34 @@ class Validation:
     """Minus the importance-weighted bound on fixed data, with the same draws each time.
 
     Terms that only training has are left out.
-
-    Args:
-        programs: a module with ``model`` and ``guide``.
-        data: all validation data.
-        num_particles: K; the ELBO with 1.
-        seed: of the draws.
     """
 
-    programs: nn.Module
-    data: Part
-    num_particles: int
-    seed: int
+    programs: ModelAndGuide
+    data: Part  # all validation data
+    num_particles: int  # K; the ELBO with 1
+    seed: int  # of the draws
 
     def check(self) -> None:
         """Evaluate the first datum, to fail before the training and not at its first validation."""
-        with kept_buffers(self.programs):
-            first = self.data.rows(slice(1))
-            check_per_datum(self.programs, first, "validation needs them", self.num_particles)
+        first = self.data.rows(slice(1))
+        check_per_datum(self.programs, first, "validation needs them", self.num_particles)
 
     @torch.no_grad()
-    def bound(self, processes: Processes, fabric: Fabric, beta: float = 1.0) -> Estimate:
+    def bound(self, fabric: Fabric, beta: float = 1.0) -> Estimate:
         """Return the mean over all processes' data, in nats per datum, with weight β on the KL."""
         estimator = ImportanceWeightedELBO(self.num_particles)
         size = max(1, MAX_ROWS // self.num_particles)
-        model, guide = _programs(self.programs)
+        model, guide = self.programs.model, self.programs.guide
         of_model, of_guide = without_training_terms(model, guide)
         if beta != 1:
             weight = KLWeight(beta)
             of_model, of_guide = weight(of_model), weight(of_guide)
-        mine = self.data.rows(slice(processes.rank, None, processes.number))
+        mine = self.data.rows(slice(fabric.global_rank, None, fabric.world_size))
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
             sharing_failures(fabric),
             evaluating(model, guide),
-            seeded("fit", (self.seed + processes.rank) % 2**64),
+            seeded("fit", (self.seed + fabric.global_rank) % 2**64),
         ):
             for start in range(0, len(mine), size):
                 rows = mine.rows(slice(start, start + size))
@@ -71,9 +64,9 @@ class Validation:
         return _estimate(torch.cat(values), fabric)
 
 
-def check_per_datum(programs: nn.Module, data: Part, why: str, num_particles: int = 1) -> None:
+def check_per_datum(programs: ModelAndGuide, data: Part, why: str, num_particles: int = 1) -> None:
     """Raise ValueError, which says why it is needed, unless programs give a bound per datum."""
-    model, guide = _programs(programs)
+    model, guide = programs.model, programs.guide
     try:
         with evaluating(model, guide), seeded("fit", 0):
             ImportanceWeightedELBO(num_particles).per_datum(model, guide, *data.args, **data.kwargs)
@@ -81,10 +74,6 @@ def check_per_datum(programs: nn.Module, data: Part, why: str, num_particles: in
         raise ValueError(
             f"fit: the programs give no bound per datum, and {why}: {error}"
         ) from error
-
-
-def _programs(programs: nn.Module) -> tuple[nn.Module, nn.Module]:
-    return programs.get_submodule("model"), programs.get_submodule("guide")
 
 
 def _estimate(values: Tensor, fabric: Fabric) -> Estimate:

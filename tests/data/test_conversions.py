@@ -447,7 +447,7 @@ def test_batches_are_told_as_they_are_drawn():
     assert noisy.endswith("; noise u is added at each step, (k + u) / 256")
     some = SemiSupervised(grey, [0, 1, 2], batch_size=5, binarise="none")
     assert "2 classes, 3 of 20 labels seen" in data_summary(normal, some)
-    with pytest.raises(TypeError, match="other batches cannot be summarised"):
+    with pytest.raises(TypeError, match="data_summary: data must be a Dataset"):
         data_summary(normal, [GREY.float()])
 
 

@@ -109,7 +109,10 @@ REFUSED = {
         r"state\['scheduler'\]\['lr_lambdas'\]\[0\] is <function .*the numbers it is made from",
     ),
     "an array": ({"a": (np.ones(2),)}, r"state\['a'\]\[0\] is array\(.*torch\.from_numpy"),
-    "numpy's number": ({"a": np.float64(2)}, r"state\['a'\] is .*2\.0.*float64|np\.float64\(2\.0\).*\.item\(\)"),
+    "numpy's number": (
+        {"a": np.float64(2)},
+        r"state\['a'\] is .*2\.0.*float64|np\.float64\(2\.0\).*\.item\(\)",
+    ),
     "a set": ({"a": {1}}, r"state\['a'\] is \{1\} \(set\)"),
     "bytes": ({"a": b"a"}, r"state\['a'\] is b'a' \(bytes\)"),
     "an object": ({"a": [{"b": object()}]}, r"state\['a'\]\[0\]\['b'\] is <object"),

@@ -17,7 +17,7 @@ from two_processes import FAULTS, GRADIENTS, train
 
 from ppl_vae.data import Part
 from ppl_vae.io.tensors import read_tensors
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 
 HERE = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -121,7 +121,7 @@ def test_a_failure_in_one_process_ends_all(what, found):
 
 def test_a_folder_that_processes_do_not_share_is_refused(found):
     for rank in found[1]:
-        assert "all processes need the same folder" in rank["another folder"]
+        assert "all need the same folder" in rank["another folder"]
 
 
 def test_processes_of_torchrun_are_found_without_an_argument(found):
@@ -138,7 +138,7 @@ def test_only_the_first_process_writes(found):
 
 def test_one_process_resumes_a_run_of_two(found, tmp_path):
     folder = shutil.copytree(found[0] / "straight", tmp_path / "straight")
-    with pytest.warns(UserWarning, match="of 2 processes, and there are 1 now"):
+    with pytest.warns(UserWarning, match="of 2 processes, got 1"):
         pair, fitted = train(folder, 12, divided=False)
     assert fitted.history["step"].tolist() == [3, 6, 9, 10, 12]
     assert fitted.history["epoch"][-1] == 1  # six batches an epoch
@@ -148,7 +148,7 @@ def test_one_process_resumes_a_run_of_two(found, tmp_path):
 @given(size=st.integers(1, 9), number=st.integers(1, 5))
 def test_shards_partition_the_batch(size, number):
     x, y = torch.arange(size).double().add(1), torch.arange(size)
-    shares = [Processes(r, number).shard([Part("data", (x, y), 0.5)]) for r in range(number)]
+    shares = [shard([Part("data", (x, y), 0.5)], r, number) for r in range(number)]
     mean = sum(s.fractions[0] * s.parts[0].args[0].mean() for s in shares) / number
     assert mean.item() == pytest.approx(x.mean().item(), rel=1e-12)
     seen = torch.cat([s.parts[0].args[1] for s in shares if s.fractions[0]])

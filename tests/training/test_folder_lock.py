@@ -132,6 +132,7 @@ def at_a_terminal():
 @pytest.mark.parametrize("where", ["step", "validation", "checkpoint"])
 def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
     """Twice, as a shell and its terminal send it, more than a second apart."""
+    from ppl_vae.training.output_folder import OutputFolder
     from ppl_vae.training.trainer import Trainer
 
     def hang_up(owner, name):
@@ -151,7 +152,7 @@ def test_sighup_saves_like_sigterm(where, tmp_path, monkeypatch):
 
     monkeypatch.setattr("ppl_vae.training.signals.REPEAT_WINDOW", -1.0)
     places = {"step": (Trainer, "take_step"), "validation": (Validation, "bound")}
-    hang_up(*places.get(where, (Trainer, "save")))
+    hang_up(*places.get(where, (OutputFolder, "save")))
     with pytest.raises(Interrupted, match="SIGHUP after step 2") as caught:
         trained(tmp_path, 50, validation=DIGITS.subset(range(9)), validate_every=2)
     assert caught.value.signal == signal.SIGHUP

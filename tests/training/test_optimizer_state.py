@@ -24,7 +24,7 @@ from ppl_vae.io.manifest import seal
 from ppl_vae.io.state import _checksum
 from ppl_vae.io.tensors import read_tensors, write_tensors
 from ppl_vae.training import EarlyStopping, fit
-from ppl_vae.training.optimizer_state import checked_optimizer
+from ppl_vae.training.checkpoint_checks import checked_optimizer
 
 DIGITS = data.load("digits").subset(range(200))
 FUSED = partial(torch.optim.Adam, lr=1e-3, fused=True)

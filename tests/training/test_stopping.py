@@ -41,7 +41,7 @@ def scripted(monkeypatch, bounds, objectives=None):
     """Let validation find these losses, one after another; with β, those of the objective."""
     left = {False: iter(bounds), True: iter(objectives or [])}
 
-    def bound(self, processes, fabric, beta=1.0):
+    def bound(self, fabric, beta=1.0):
         return Estimate(next(left[beta != 1]), 0.0)
 
     monkeypatch.setattr(Validation, "bound", bound)

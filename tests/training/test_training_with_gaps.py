@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from ppl_vae import estimators, evaluation
 from ppl_vae.data import Dataset, MaskedBatch, Part, SemiSupervised
 from ppl_vae.training import compile_step, fit
-from ppl_vae.training.distributed import Processes
+from ppl_vae.training.distributed import shard
 
 quiet = partial(fit, progress=False)
 
@@ -272,7 +272,7 @@ def test_a_compiled_step_takes_inputs_by_name():
 def test_processes_divide_masks_as_they_divide_data(number):
     x, mask = masked(5)
     part = Part("data", (x,), 2.0, {"mask": mask})
-    shares = [Processes(rank, number).shard([part]) for rank in range(number)]
+    shares = [shard([part], rank, number) for rank in range(number)]
     mine = [share.parts[0] for share in shares if share.fractions[0]]
     assert sum(map(len, mine)) == 5
     assert all(torch.equal(p.args[0].isnan(), ~p.kwargs["mask"]) for p in mine)
