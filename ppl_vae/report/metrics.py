@@ -11,12 +11,8 @@ from torch import Tensor
 from ppl_vae import evaluation
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import NOT_COMPUTED
-<<<<<<< HEAD
-from ppl_vae.evaluation.seeding import seeded
 from ppl_vae.models import SemiSupervisedVAE
-=======
 from ppl_vae.process_state import seeded
->>>>>>> wt-a
 from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.latents import Latents
