@@ -40,7 +40,9 @@ def imputed(
 
 def _checked(pair: Any, x: Tensor, mask: Tensor, *context: Tensor) -> tuple[Tensor, ...]:
     if not isinstance(mask, Tensor):
-        raise TypeError(f"impute: mask must be a boolean tensor of x's shape, got {describe(mask)}")
+        raise TypeError(
+            f"impute: mask must be a boolean tensor, True where x is observed, got {describe(mask)}"
+        )
     pair.observation.check(x, mask)
     for tensor in context:
         if not isinstance(tensor, Tensor) or tensor.shape[:1] != x.shape[:1]:

@@ -241,7 +241,7 @@ def test_items_and_slices():
     assert torch.equal(grey[4].x, grey.tensor()[4])
     assert data.tensor(flat=False).shape == (N, 2, D // 2)
     assert set(grey.tensor(binarise="static").unique().tolist()) == {0.0, 1.0}
-    with pytest.raises(IndexError, match="has 12 items, got the index 12"):
+    with pytest.raises(IndexError, match="has 12 items, got index 12"):
         data[N]
 
 

@@ -146,7 +146,7 @@ def test_a_configuration_is_held_against_the_shape_of_data():
 def test_pictures_of_a_given_shape(shape, wanted, fits):
     x = np.linspace(0, 1, 2 * int(np.prod(shape))).reshape(2, *shape)
     if not fits:
-        with pytest.raises(ValueError, match="not made of images of shape"):
+        with pytest.raises(ValueError, match="x must hold images of shape"):
             as_images("images", x, wanted)
         return
     full = (1, *wanted) if len(wanted) == 2 else wanted

@@ -1004,7 +1004,7 @@ def test_arguments_that_make_no_sense(arguments, error, message):
         ({"x": torch.ones(2, 64)}, TypeError, "data must not be a mapping"),
         (np.ones((2, 64), dtype=object), TypeError, "data must be a numeric array, got dtype obj"),
         ((torch.ones(2, 64), torch.ones(2)), TypeError, "must not be a tuple of tensors"),
-        (TensorDataset(torch.ones(2, 64)), TypeError, "such as a DataLoader, got"),
+        (TensorDataset(torch.ones(2, 64)), TypeError, "such as those of a DataLoader, got"),
     ],
 )
 def test_data_that_make_no_sense(given, error, message):
