@@ -1,27 +1,45 @@
-"""One place for seeds, for Pyro's global state and for the garbage collector."""
+"""One place for seeds, for Pyro's global state, temporary files and the garbage collector.
+
+What takes seconds to import is imported late: pytest-xdist's first process, for which the others
+wait, hands out tests and runs none.
+"""
 
 import gc
+import os
+import shutil
 
-import jaxtyping
-import matplotlib as mpl
-import pyro
 import pytest
-import run_time_types
-import torch
 
-mpl.use("Agg")
-run_time_types.install()
-
-# Where there is no device, torch notes for each kind a stack trace of who would have seeded it,
-# which takes longer than many a test.
-for devices in (torch.cuda, torch.xpu, torch.mtia):
-    if not devices.is_available():
-        devices.manual_seed_all = lambda seed: None
+os.environ["MPLBACKEND"] = "Agg"
+MEMORY = "/dev/shm"
 
 
 def pytest_configure(config):
-    """Leave seeds to this file: pytest-randomly only shuffles."""
-    config.option.randomly_reset_seed = False
+    config.option.randomly_reset_seed = False  # pytest-randomly only shuffles
+    # Checkpoints are synchronised with the disk, for which tests would wait.
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+    if not config.getoption("numprocesses", None):
+        prepare()
+
+
+def prepare():
+    """Set up a process that runs tests."""
+    import run_time_types
+    import torch
+
+    run_time_types.install()
+    # Where there is no device, torch notes for each kind a stack trace of who would have seeded
+    # it, which takes longer than many a test.
+    for devices in (torch.cuda, torch.xpu, torch.mtia):
+        if not devices.is_available():
+            devices.manual_seed_all = lambda seed: None
+
+
+def seed():
+    import pyro
+
+    pyro.set_rng_seed(0)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,19 +60,22 @@ def pytest_collection():
 def pytest_collectstart(collector):
     """Seed what a test file draws while it is imported, whatever was imported before."""
     if isinstance(collector, pytest.Module):
-        pyro.set_rng_seed(0)
+        seed()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Seed fixtures of a whole file, whichever of its tests comes first."""
-    pyro.set_rng_seed(0)
+    seed()
 
 
 @pytest.fixture(autouse=True)
 def clean_state():
     """Start every test from the same seed, an empty store and validation on."""
-    pyro.set_rng_seed(0)
+    import pyro
+    import torch
+
+    seed()
     pyro.clear_param_store()
     pyro.enable_validation(True)
     yield
@@ -66,12 +87,16 @@ def clean_state():
 @pytest.fixture
 def float64():
     """Make float64 the default, for comparisons with mathematics."""
+    import torch
+
     torch.set_default_dtype(torch.float64)
 
 
 @pytest.fixture
 def as_users_see_it():
     """Switch the run-time type checks of the tests off: users do not have them."""
+    import jaxtyping
+
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

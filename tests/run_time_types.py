@@ -22,22 +22,36 @@ def install():
 
 
 def jaxtyped(thing=None, *, typechecker):
-    """Do as ``jaxtyping.jaxtyped`` does."""
+    """Do as ``jaxtyping.jaxtyped`` does, where a function is first called."""
     if thing is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
     if not isinstance(thing, types.FunctionType) or inspect.isgeneratorfunction(thing):
         return with_shapes(thing, typechecker=typechecker)
+    return switched(thing, typechecker) if thing.__annotations__ else thing
+
+
+def checks_of(function, typechecker):
+    """Return the function with its checks."""
     try:
-        hints = typing.get_type_hints(thing, include_extras=True)
+        hints = typing.get_type_hints(function, include_extras=True)
     except Exception:  # names that are imported for static checkers only: jaxtyping skips these
-        return with_shapes(thing, typechecker=typechecker)
-    checked = beartyped(thing, hints)
-    if checked is thing:  # nothing to check
-        return thing
+        return with_shapes(function, typechecker=typechecker)
+    checked = beartyped(function, hints)
     if any(map(names_a_shape, hints.values())):
-        # Sizes are those of one call, which is all that is left to do.
-        checked = with_shapes(checked, typechecker=None)
-    return switched(thing, checked)
+        return of_one_call(checked)
+    return checked
+
+
+def of_one_call(function):
+    """Return a function whose named sizes are those of one call."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        __tracebackhide__ = True
+        with with_shapes("context"):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def names_a_shape(hint):
@@ -54,13 +68,18 @@ def beartyped(function, hints):
     return checked
 
 
-def switched(function, checked):
+def switched(function, typechecker):
     """Return a function whose checks can be switched off."""
+    checked = None
 
     @functools.wraps(function)
     def call(*args, **kwargs):
+        nonlocal checked
         __tracebackhide__ = True
-        called = function if jaxtyping.config.jaxtyping_disable else checked
-        return called(*args, **kwargs)
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        if checked is None:
+            checked = checks_of(function, typechecker)
+        return checked(*args, **kwargs)
 
     return call
