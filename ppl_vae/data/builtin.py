@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +27,23 @@ _UINT8 = 8  # IDX's code of the dtype
 
 
 def _digits(root: Path, split: str) -> Dataset:
-    from sklearn.datasets import load_digits
-
-    bundle = load_digits()
-    values = torch.tensor(bundle.images, dtype=torch.uint8).unsqueeze(1)
-    dataset = Dataset(values, torch.tensor(bundle.target), "digits", scale=16)
+    table = _digits_and_labels()
+    values = table[:, :64].to(torch.uint8).reshape(-1, 1, 8, 8)
+    dataset = Dataset(values, table[:, 64], "digits", scale=16)
     train, test = dataset.split(360 / 1797, seed=0)
     return train if split == "train" else test
+
+
+def _digits_and_labels() -> Tensor:
+    """Read scikit-learn's file, 64 pixels and a label a row; importing sklearn takes a second."""
+    sklearn = find_spec("sklearn")
+    if sklearn is not None and sklearn.origin is not None:
+        file = Path(sklearn.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if file.exists():
+            return torch.from_numpy(np.loadtxt(file, delimiter=",")).long()
+    from sklearn.datasets import load_digits
+
+    return torch.from_numpy(np.column_stack(load_digits(return_X_y=True))).long()
 
 
 def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:

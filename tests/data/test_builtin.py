@@ -41,6 +41,15 @@ def test_digits_are_the_bundled_scans_in_a_fixed_stratified_split():
     assert test.values.sum() == 112392
 
 
+def test_digits_are_the_same_where_their_file_is_not_found(monkeypatch):
+    found = load("digits")
+    monkeypatch.setattr("ppl_vae.data.builtin.find_spec", lambda name: None)
+    asked_for = load("digits")
+    assert torch.equal(found.values, asked_for.values)
+    assert torch.equal(found.labels, asked_for.labels)
+    assert found.labels.dtype == asked_for.labels.dtype == torch.int64
+
+
 def mnist_root() -> Path | None:
     root = Path(os.environ.get("PPL_VAE_DATA", "data"))
     return root if (root / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file() else None
