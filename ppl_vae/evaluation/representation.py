@@ -160,11 +160,7 @@ def responsibilities(
         for args, kwargs in input_blocks(inputs, BLOCK):
             latent = run_latent(owner, pair, args, kwargs, site)
             prior: Any = latent.p
-            if latent.depends_on:
-                raise NotImplementedError(
-                    f"{owner}: latent {latent.name!r} depends on another latent; name the top "
-                    f"layer of a top-down guide"
-                )
+            latent.check_independent(owner)
             if not hasattr(prior, "component_distribution"):
                 raise TypeError(
                     f"{owner}: the prior must be a mixture, such as priors.GaussianMixture, got "
