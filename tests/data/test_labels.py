@@ -233,7 +233,7 @@ def test_a_semi_supervised_pair_is_trained_on_labels_in_part():
     assert np.isfinite(quiet(pair, given, log_every=1).history["loss"]).all()
     with pytest.raises(ValueError, match=r"got values from -1 to 3"):
         quiet(pair, binary_data([*SOME[:-1], 3]))
-    with pytest.raises(ValueError, match="4 of 10 have none; give data.subset"):
+    with pytest.raises(ValueError, match=r"4 of 10 have none; give data\.subset"):
         quiet(conditional(), given)
     quiet(conditional(), given.subset(given.labelled))
 
