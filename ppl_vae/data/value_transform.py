@@ -174,7 +174,7 @@ def quantised(data: C) -> C:
     """Return dequantised data without their noise; see `Dataset.quantised`."""
     levels = data.dequantised_levels
     if levels is None:
-        raise ValueError(f"quantised: {data.name!r} must come from dequantised(), got other values")
+        raise ValueError(f"quantised: {data.name!r} must be dequantised, got values without levels")
     values = [
         v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
         for v in data.values.split(CHUNK)  # bounds the memory of float64

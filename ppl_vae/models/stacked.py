@@ -68,7 +68,7 @@ class StackedVAE(Constructed):
 
     @dataset_method
     def latents(self, x: Data, *, mask: Tensor | None = None) -> Latents:
-        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2; mask as in a VAE."""
         return self.first.posterior(self.observation.guide_input(x, mask)).sample()
 
     @inference_method
