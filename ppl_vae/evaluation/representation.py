@@ -90,7 +90,7 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     from sklearn import metrics
 
     owner = "clustering"
-    expected = "assignments must be integers (N,), or finite probabilities (N, clusters)"
+    expected = "assignments must be a tensor, integers (N,) or finite probabilities (N, clusters)"
     if not isinstance(assignments, Tensor):
         raise TypeError(f"{owner}: {expected}, got {describe(assignments)}")
     rank, soft = assignments.dim(), assignments.is_floating_point()
