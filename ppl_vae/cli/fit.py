@@ -113,7 +113,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     if configuration.model["class"] == "ConditionalVAE" and data.labels is not None:
         datasets.check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
-        raise UsageError("fit.stopping needs data to validate on, such as data.validation 0.1")
+        raise UsageError("fit.stopping needs data to validate on; give data.validation 0.1, say")
     split = datasets.held_out(data, configuration.data)
     steps = configuration.steps(len(split.train))
     if before is not None:  # whose lengths are of the training as it was begun
@@ -185,7 +185,8 @@ def _check_folder(plan: Plan) -> None:
     there = (plan.folder / FILE).exists()
     if not plan.resume and (there or (plan.folder / CHECKPOINTS).exists()):
         raise UsageError(
-            f"there is a run in {plan.folder}: {resume(plan.folder)}, or give another --out"
+            f"there is a run in {plan.folder}; go on with {resume(plan.folder)}, or give "
+            f"another --out"
         )
     if plan.resume and there:
         plan.configuration.check_resumes(Run(plan.folder).configuration, plan.folder)
@@ -236,7 +237,8 @@ def _fabric(plan: Plan, written: _Written) -> Fabric:
     some = devices > 0 or devices == -1 if isinstance(devices, int) else isinstance(devices, list)
     if devices != "auto" and not (some and devices):
         raise ConfigError(
-            f"devices.devices must be how many, which ([0, 2]), or auto, got {brief(devices)}"
+            f"devices.devices must be how many, 1 or more, which, such as [0, 2], or auto, got "
+            f"{brief(devices)}"
         )
     name = plan.configuration.logger
     try:

@@ -251,7 +251,9 @@ def _index(node: list[Any], key: str, path: Sequence[str]) -> int:
 
     if key.isdecimal() and int(key) < len(node):
         return int(key)
-    raise ConfigError(f"{'.'.join(path)}: {key!r} must be an index below {len(node)}")
+    raise ConfigError(
+        f"{'.'.join(path)}: {key!r} must be an index below {len(node)}, the length of the list"
+    )
 
 
 def hyphens(flag: str) -> str:

@@ -33,7 +33,7 @@ def checked_values(values: Any) -> Tensor:
     if values.dtype == torch.uint64:
         values = values.view(torch.int64)
         if (values < 0).any():
-            raise ValueError(f"values must be below 2^63, got larger ones in {got}; convert them")
+            raise ValueError(f"values must be below 2^63, got larger ones in {got}; give floats")
     return values.to(_WIDER.get(values.dtype, values.dtype))
 
 

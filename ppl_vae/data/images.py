@@ -118,7 +118,9 @@ def _read_image(
                 _check_depth(found)
                 if found.width * found.height > MAX_PIXELS:
                     size_found = f"{found.width} x {found.height}"
-                    raise ValueError(f"it has {size_found} pixels, more than {MAX_PIXELS}")
+                    raise ValueError(
+                        f"it has {size_found} pixels, more than {MAX_PIXELS}; scale it down"
+                    )
                 has_colour = _has_colour(found)
                 # Loading a TIFF rotates it, and drops the tag.
                 rotated = found.getexif().get(ExifTags.Base.Orientation) in range(2, 9)

@@ -39,7 +39,8 @@ def encode_labels(
         y = _encode_numbers(y)
     if names is not None and int(y.max()) >= len(names):
         raise ValueError(
-            f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}"
+            f"labels must be less than {len(names)}, the number of classes, got {int(y.max())}; "
+            f"name each class"
         )
     return y, names
 
@@ -117,7 +118,8 @@ def _encode_strings(
             )
         if names is not None and name not in names:
             raise ValueError(
-                f"labels must be among the classes {quoted(names)}, got {quoted(name)}; add it"
+                f"labels must be among the classes {quoted(names)}, got {quoted(name)}; add it to "
+                f"classes="
             )
     names = tuple(known) if names is None else names
     number_of = {name: number for number, name in enumerate(names)}

@@ -13,7 +13,7 @@ from ppl_vae.data.checks import check_representable, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.dequantisation import add_noise, count_levels
 from ppl_vae.data.minibatch import Batch, MaskedBatch
-from ppl_vae.errors import describe, device_of, flag
+from ppl_vae.errors import describe, device_of, flag, seed_of
 
 BINARISE = ("dynamic", "static", "threshold", "none")
 CHUNK = 4096
@@ -158,14 +158,14 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
 
 def binarised(data: C, seed: int) -> C:
     """Return the data with every pixel drawn once; see `Dataset.binarised`."""
-    transform = ValueTransform("dynamic", flat=False)
+    seed, transform = seed_of("", seed), ValueTransform("dynamic", flat=False)
     values = [x.nan_to_num_().to(torch.uint8) for x in transform.chunks(data, seed=seed)]
     return converted(data, torch.cat(values), f"drawn once as 0 and 1, seed {seed}")
 
 
 def dequantised(data: C, seed: int) -> C:
     """Return the data with noise added once; see `Dataset.dequantised`."""
-    transform = ValueTransform("none", dequantise=True, flat=False)
+    seed, transform = seed_of("", seed), ValueTransform("none", dequantise=True, flat=False)
     values = torch.cat([*transform.chunks(data, seed=seed)])
     return converted(data, values, f"noise added, seed {seed}", levels=data.levels)
 

@@ -73,7 +73,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate.
+        ValueError: if a site lies outside the batch plate, or that of the other program differs.
         NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
             subsampled inner plate inside the exponent; when differentiating, if a guide's site is
             neither reparameterised nor enumerated (except with ``"wake"``), or if the guide's sites

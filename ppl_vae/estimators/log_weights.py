@@ -171,7 +171,7 @@ def log_weights(
         guide_trace, paths = _cut(runner, guide_trace, num_particles)
     names = set(guide_trace.nodes)
     # A guide may have no sites, if the model enumerates all latents.
-    has_sites = any(True for _ in sample_sites(guide_trace))
+    has_sites = any(sample_sites(guide_trace))
     run = guide_trace if has_sites else runner.run_model(guide_trace, num_particles)
     batch_plate = BatchPlate(plate, [run], runner.particle_dim)
 

@@ -325,7 +325,9 @@ def _simulated(
     """Draw data from the model and return them with the values of all sites."""
     if like is not None:
         if len(like) != num_data:
-            raise ValueError(f"{owner}: like must have {num_data} entries, got {describe(like)}")
+            raise ValueError(
+                f"{owner}: like must have num_data={num_data} entries, got {describe(like)}"
+            )
         trace = poutine.trace(poutine.uncondition(pair.model)).get_trace(like, *context)
     elif "size" in inspect.signature(pair.model.forward).parameters:
         trace = poutine.trace(pair.model).get_trace(None, *context, size=num_data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ppl_vae.errors import positive_int, sizes
+from ppl_vae.errors import flag, positive_int, sizes
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
@@ -125,6 +125,7 @@ def importance_bounds(
         ValueError: if x, context or mask are incompatible with the pair, or a K is below 1.
     """
     owner = "importance_bounds"
+    progress = flag(owner, "progress", progress)
     numbers = sizes(owner, "num_particles", num_particles)
     bounds = {}
     inputs = program_inputs(owner, pair, x, context, mask)

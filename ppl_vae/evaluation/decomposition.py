@@ -24,6 +24,7 @@ from ppl_vae.evaluation.latents import (
     check_finite,
     factorises,
     marginals,
+    no_marginals,
     run_latent,
 )
 from ppl_vae.evaluation.results import Result
@@ -195,12 +196,7 @@ class _Posteriors:
         points: Tensor | None = None
         for args, kwargs in input_blocks(inputs, BLOCK):
             latent = run_latent(owner, pair, args, kwargs, site)
-            if latent.depends_on:
-                raise NotImplementedError(
-                    f"{owner}: latent {latent.name!r} depends on "
-                    f"{', '.join(sorted(latent.depends_on))}; of a HierarchicalVAE only the top "
-                    f"layer of a top-down guide can be decomposed"
-                )
+            latent.check_independent(owner)
             q, p = latent.q, latent.p
             z = q.sample(torch.Size([num_samples]))
             if points is None:
@@ -212,8 +208,7 @@ class _Posteriors:
             log_p.append(torch.cat([p.log_prob(part) for part in chunks]).T.flatten())
             signature.append(torch.stack([p.log_prob(point) for point in points], 1))
         missing = {}
-        if marginals(q) is None:
-            why = f"the marginals of a {type(q).__name__} posterior have no closed form"
+        if why := no_marginals(q, "posterior"):
             missing = {"total_correlation": why, "dimension_wise_kl": why}
         elif not factorises(p):
             missing["dimension_wise_kl"] = (

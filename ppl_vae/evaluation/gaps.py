@@ -168,8 +168,8 @@ def inference_gap(
             owner,
             torch.cat([part.pareto_k for part in sampled]),
             f"importance_samples={importance_samples}",
-            "log p(x), and with it the approximation gap,",
-            "give log_px by annealed_importance_sampling, or take more importance_samples",
+            "log p(x) and the approximation gap",
+            "give log_px by annealed_importance_sampling",
         )
     return InferenceGap(log_px.detach().double(), best_elbo, elbo)
 

@@ -19,6 +19,7 @@ from ppl_vae.evaluation.latents import (
     check_finite,
     factorises,
     marginals,
+    no_marginals,
     run_latent,
 )
 from ppl_vae.evaluation.results import Result
@@ -159,7 +160,7 @@ def latent_units(
     check_finite(owner, "the mean of q(z | x)", one)
     activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
     kl = torch.cat(kls)
-    missing = _why_no_kl(latent.q, latent.p)
+    missing = no_marginals(latent.q, "posterior") or no_marginals(latent.p, "prior")
     if missing is None:
         check_finite(owner, "the KL of a latent dimension", kl)
     units = LatentUnits(
@@ -186,12 +187,11 @@ def _mean_and_kl(
     kl_samples: int,
 ) -> tuple[Tensor, Tensor]:
     """Return two averages for E_q[z], ``(2, B, D)``, and the KL per dimension, ``(B, D)``."""
-    mean = _mean(latent.q)
-    others = latent.depends_on
-    exact = _exact_kl(latent)
+    mean, others = _mean(latent.q), latent.depends_on
+    kl, is_exact = _kl(latent, latent.z)
     mean_draws = 0 if mean is not None and not others else num_samples
-    kl_draws = 0 if exact is not None and not others else min(num_samples, kl_samples)
-    averages, kl = latent.z.new_zeros(2, *latent.z.shape), torch.zeros_like(latent.z)
+    kl_draws = 1 if is_exact and not others else min(num_samples, kl_samples)
+    averages = latent.z.new_zeros(2, *latent.z.shape)
     for draw in range(max(mean_draws, kl_draws)):
         z = latent.z
         if draw > 0 and others:
@@ -202,15 +202,15 @@ def _mean_and_kl(
         if draw < mean_draws:
             its_mean = _mean(latent.q)
             averages[draw % 2] += z if its_mean is None else its_mean
-        if draw < kl_draws:
-            kl += _kl_at(latent, z)
+        if 0 < draw < kl_draws:
+            kl = kl + _kl(latent, z)[0]
     if mean_draws == 0:
         assert mean is not None
         averages = torch.stack([mean, mean])
     else:
         counts = torch.tensor([(num_samples + 1) // 2, num_samples // 2]).to(latent.z)
         averages /= counts.reshape(2, 1, 1)
-    return averages, kl / kl_draws if exact is None or others else exact
+    return averages, kl / kl_draws
 
 
 def _mean(q: Distribution) -> Tensor | None:
@@ -220,32 +220,14 @@ def _mean(q: Distribution) -> Tensor | None:
         return None
 
 
-def _exact_kl(latent: Latent) -> Tensor | None:
-    """Return the KL of each dimension, NaN if unavailable, None if it needs draws of z."""
+def _kl(latent: Latent, z: Tensor) -> tuple[Tensor, bool]:
+    """Return the KL of each dimension, NaN if unavailable, and whether it is exact, not at z."""
     q, p = marginals(latent.q), marginals(latent.p)
     if q is None or p is None:
-        return torch.full_like(latent.z, math.nan)
+        return torch.full_like(z, math.nan), True
     if latent.p_is_given and isinstance(q, Normal) and isinstance(p, Normal):
-        return kl_divergence(q, p)
-    return None
-
-
-def _kl_at(latent: Latent, z: Tensor) -> Tensor:
-    """Return the KL of each dimension, or a one-draw estimate of it."""
-    exact = _exact_kl(latent)
-    if exact is not None:
-        return exact
-    q, p = marginals(latent.q), marginals(latent.p)
-    assert q is not None
-    assert p is not None
-    return q.log_prob(z) - p.log_prob(z)
-
-
-def _why_no_kl(q: Distribution, p: Distribution) -> str | None:
-    for role, d in (("posterior", q), ("prior", p)):
-        if marginals(d) is None:
-            return f"the marginals of a {type(d).__name__} {role} have no closed form"
-    return None
+        return kl_divergence(q, p), True
+    return q.log_prob(z) - p.log_prob(z), False
 
 
 def _collapse(site: str, active: Tensor, kl: Tensor, threshold: float) -> str | None:

@@ -51,6 +51,14 @@ class Latent:
         """Whether p is fixed before z is drawn, so that KL(q ‖ p) is between distributions."""
         return self.before_in_model <= self.before_in_guide
 
+    def check_independent(self, owner: str) -> None:
+        """Raise NotImplementedError if q or p may depend on other latents."""
+        if self.depends_on:
+            raise NotImplementedError(
+                f"{owner}: latent {self.name!r} depends on {', '.join(sorted(self.depends_on))}; "
+                f"of a HierarchicalVAE, only the top layer of a top-down guide depends on x alone"
+            )
+
     @property
     def depends_on(self) -> frozenset[str]:
         """The other latents that q or p may depend on."""
@@ -145,7 +153,7 @@ def mode_of(d: Distribution) -> Tensor:
     return values[index, torch.arange(len(index), device=index.device)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MixtureMarginals:
     """Σ_k w_k p_k(z_d) for each d, from logits ``(..., K)`` and marginals ``(..., K, D)``."""
 
@@ -185,6 +193,13 @@ def factorises(d: Distribution) -> bool:
         and d.reinterpreted_batch_ndims == 1
         and not d.base_dist.event_shape
     )
+
+
+def no_marginals(d: Distribution, role: str) -> str | None:
+    """Return why the marginals of a posterior or prior are unknown, None if they are known."""
+    if marginals(d) is not None:
+        return None
+    return f"the marginals of a {type(d).__name__} {role} have no closed form"
 
 
 def check_finite(owner: str, of: str, log_prob: Tensor) -> None:

@@ -241,8 +241,8 @@ def log_likelihood(
         owner,
         result.pareto_k,
         f"num_samples={num_samples}",
-        "log p(x), with its standard error,",
-        f"take more samples than {num_samples}, or use annealed_importance_sampling",
+        "log p(x) and its standard error",
+        "use annealed_importance_sampling",
     )
     return result
 

@@ -114,18 +114,19 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     return k_of((profile.softmax(0) * grid).sum(0))
 
 
-def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, advice: str) -> None:
+def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, otherwise: str) -> None:
     """Warn the caller's caller of data with k̂ above 0.7, or if k̂ was not computed."""
     unreliable = int((k > UNRELIABLE).sum())
     if k.isnan().any():
         warnings.warn(
             f"{owner}: Pareto k̂ {NOT_COMPUTED}, got {setting}: nothing says by how much {affected} "
-            f"is underestimated; take more",
+            f"are underestimated; take more",
             stacklevel=3,
         )
     elif unreliable:
         warnings.warn(
-            f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(k)} data: the guide misses "
-            f"part of the posterior, and {affected} is underestimated there; {advice}",
+            f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(k)} data: the draws miss "
+            f"part of the posterior, and {affected} are underestimated there; take more than "
+            f"{setting}, or {otherwise}",
             stacklevel=3,
         )

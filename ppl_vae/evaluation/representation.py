@@ -90,7 +90,7 @@ def clustering(assignments: Tensor, labels: Int[Tensor, " batch"]) -> Clustering
     from sklearn import metrics
 
     owner = "clustering"
-    expected = "assignments must be integers (N,), or finite probabilities (N, clusters)"
+    expected = "assignments must be a tensor, integers (N,) or finite probabilities (N, clusters)"
     if not isinstance(assignments, Tensor):
         raise TypeError(f"{owner}: {expected}, got {describe(assignments)}")
     rank, soft = assignments.dim(), assignments.is_floating_point()
@@ -160,11 +160,7 @@ def responsibilities(
         for args, kwargs in input_blocks(inputs, BLOCK):
             latent = run_latent(owner, pair, args, kwargs, site)
             prior: Any = latent.p
-            if latent.depends_on:
-                raise NotImplementedError(
-                    f"{owner}: latent {latent.name!r} depends on another latent; name the top "
-                    f"layer of a top-down guide"
-                )
+            latent.check_independent(owner)
             if not hasattr(prior, "component_distribution"):
                 raise TypeError(
                     f"{owner}: the prior must be a mixture, such as priors.GaussianMixture, got "

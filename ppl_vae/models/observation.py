@@ -147,7 +147,7 @@ class Observation:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             fix = "pass a ppl_vae.data.Dataset as dataset.tensor()"
             if isinstance(x, Tensor):
-                fix = "convert counts with x.float(), pixels with x.float() / 255"
+                fix = "convert counts with x.float(), or put pixels in a ppl_vae.data.Dataset"
             raise TypeError(
                 f"x must be a floating-point tensor, {expected}, got {describe(x)}; {fix}"
             )

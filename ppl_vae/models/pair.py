@@ -34,7 +34,8 @@ class Pair(Constructed, ABC):
     - ``model(size=n)``: nothing is observed, n data are drawn. Condition any site with
       ``pyro.condition(vae.model, data={"z": z})(size=n)``.
 
-    Methods such as ``encode`` take the same ``mask``, and NumPy arrays as well as tensors.
+    Methods such as ``encode`` take the same ``mask``, and NumPy arrays as well as tensors. Data are
+    of shape ``(batch, *event)``, latents ``(batch, latent_dim)``, draws ``(n, *event)``.
     """
 
     model: nn.Module
@@ -86,7 +87,9 @@ class Pair(Constructed, ABC):
         unknown = sorted(changes.keys() - parts.keys())
         if unknown:
             owner = f"{type(self).__name__}.replace"
-            raise TypeError(f"{owner}: unknown part {unknown[0]!r}; give {', '.join(parts)}")
+            raise TypeError(
+                f"{owner}: unknown part {unknown[0]!r}; the parts are {', '.join(parts)}"
+            )
         parts.update(changes)
         prior: Any = parts["prior"]
         posterior = self._posterior_for_prior(parts)

@@ -41,7 +41,8 @@ class StackedVAE(Constructed):
         first: M1, with latents of shape ``(latent_dim,)``.
         second: M2, whose data are of that shape.
 
-    Raises ValueError if the data of ``second`` are not the latents of ``first``.
+    Raises TypeError if either is not such a pair, and ValueError if the data of ``second`` are not
+    the latents of ``first``.
     """
 
     def __init__(self, *, first: VAE, second: SemiSupervisedVAE) -> None:
@@ -54,7 +55,8 @@ class StackedVAE(Constructed):
         if latents != data:
             raise ValueError(
                 f"StackedVAE: the data of second must be the latents of first, but first has "
-                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}"
+                f"latents of shape {tuple(latents)} and second data of shape {tuple(data)}; change "
+                f"the widths of second's networks"
             )
         self.first = first
         self.second = second
@@ -66,7 +68,7 @@ class StackedVAE(Constructed):
 
     @dataset_method
     def latents(self, x: Data, *, mask: Tensor | None = None) -> Latents:
-        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2."""
+        """Return one draw of M1's latents, z_1 ~ q(z_1 | x): the data of M2; mask as in a VAE."""
         return self.first.posterior(self.observation.guide_input(x, mask)).sample()
 
     @inference_method

@@ -47,7 +47,7 @@ def intervals(
     same_shape("intervals", loc=loc, scale=scale)
     if scale.min() <= 0:
         raise ValueError(
-            f"intervals: scale must be above 0, got {scale.min():g}; it is no logarithm"
+            f"intervals: scale must be above 0, got {scale.min():g}; take exp of its logarithm"
         )
     mass = number("intervals", "mass", mass, above=0, below=1)
     loc, scale = np.atleast_2d(loc), np.atleast_2d(scale)

@@ -32,7 +32,10 @@ def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
             fabric = Fabric(accelerator=device.type, devices=devices)
     if not isinstance(fabric.strategy, (SingleDeviceStrategy, DDPStrategy)):
         kind = type(fabric.strategy).__name__
-        raise ValueError(f"fit: strategy must be 'auto' or 'ddp', all weights in each, got {kind}")
+        raise ValueError(
+            f"fit: strategy must be 'auto' or 'ddp', which keep all weights in each process, got "
+            f"{kind}"
+        )
     precision = fabric.strategy.precision.precision
     if precision not in ("32-true", "64-true", "bf16-mixed"):
         raise ValueError(

@@ -21,7 +21,6 @@ NAME = ".ppl-vae-lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _MAX_BYTES = 1000
 
-
 _open: set[int] = set()
 """Descriptors of lock files."""
 
@@ -135,5 +134,5 @@ def _read_holder(descriptor: int) -> str:
 
 
 def _warn(folder: Path) -> None:
-    text = f"fit: {folder} cannot be locked on this system; no other training may write there"
+    text = f"fit: {folder} cannot be locked on this system; let no other training write there"
     warnings.warn(text, stacklevel=2)

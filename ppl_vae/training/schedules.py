@@ -74,7 +74,8 @@ class Scheduled:
                 beta = number("fit", "beta", beta, least=0)
             if isinstance(estimator, KLWeighted):
                 raise ValueError(
-                    f"fit: the estimator has a weight on the KL already, got beta={beta!r} as well"
+                    f"fit: the estimator has a weight on the KL already, got beta={beta!r}; leave "
+                    f"beta out"
                 )
             estimator = KLWeighted(estimator, beta, total_steps=total_steps)
         if num_particles is not None and not callable(num_particles):

@@ -183,7 +183,6 @@ class _Step:
 
     def _not_finite(self, objective: TrainingObjective, record: StepRecord) -> NotFiniteError:
         """Undo a step and those after it, and return the error that says why it failed."""
-
         self._names, inputs = record.inputs
         record.restore_buffers()
         self._scheduled.advance(record.step - self._steps)

@@ -528,7 +528,7 @@ def ais(pair, x=None, **options):
         (
             lambda: bidirectional_monte_carlo(LinearGaussian(3, 2), 4, like=torch.zeros(3, 3)),
             ValueError,
-            "like must have 4 entries",
+            "like must have num_data=4 entries",
         ),
     ],
 )

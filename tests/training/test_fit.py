@@ -950,7 +950,7 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
                 "estimator": estimators.KLWeighted(Trace_ELBO(), 1.0),
             },
             ValueError,
-            "a weight on the KL already",
+            "a weight on the KL already.*; leave beta out",
         ),
         ({"steps": 1, "validation": "mnist"}, TypeError, "validation must be a Dataset"),
         ({"steps": 1, "validation": ()}, TypeError, "of one length, got none"),

@@ -57,6 +57,8 @@ ROWS = [
     ("dataset.split(True)", TypeError, "test_fraction", "True"),
     ("dataset.split(0.5, seed=2**64)", ValueError, "seed", "2**64 - 1"),
     ("dataset.binarised(seed='0')", TypeError, "seed", "'0'"),
+    ("dataset.binarised(seed=None)", TypeError, "seed", "None"),
+    ("dataset.dequantised(seed=None)", TypeError, "seed", "None"),
     ("grey.dequantised()", ValueError, "levels", "integers"),
     ("dataset.dequantised(seed=1.0)", TypeError, "seed", "1.0"),
     ("dataset.batches('100')", TypeError, "batch_size", "'100'"),

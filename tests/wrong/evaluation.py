@@ -21,6 +21,12 @@ ROWS = [
     ("evaluation.importance_bounds(None, x)", TypeError, "pair", "None"),
     ("evaluation.importance_bounds(vae, x, num_particles=5)", TypeError, "num_particles", "(5,)"),
     (
+        "evaluation.importance_bounds(vae, x, num_particles=(), progress='no')",
+        TypeError,
+        "progress",
+        "'no'",
+    ),
+    (
         "evaluation.importance_bounds(vae, x, num_particles='10')",
         TypeError,
         "num_particles",
