@@ -33,8 +33,8 @@ test-random: .venv/installed ## the same tests in random order; the seed is prin
 test-slow: .venv/installed ## the tests marked slow: cross products in full, trainings
 	$(PYTEST) $(BIN)/python -m pytest $(XDIST) -p no:randomly -m slow
 
-# Deprecations in old packages, and what old torch says of zuko's splines, are not ours to mend.
-OLD := -W default::DeprecationWarning -W default::FutureWarning -W "default:torch.searchsorted"
+# Deprecations in old packages, and what old torch says of zuko's splines and its own LBFGS, are not ours to mend.
+OLD := -W default::DeprecationWarning -W default::FutureWarning -W "default:torch.searchsorted" -W "default:Converting a tensor"
 
 test-lowest: .venv-lowest/installed ## the tests with the oldest Python and versions that pyproject.toml allows
 	$(PYTEST) .venv-lowest/bin/python -m pytest $(XDIST) -p no:randomly $(OLD)
