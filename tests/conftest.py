@@ -7,6 +7,7 @@ wait, hands out tests and runs none.
 import gc
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -107,3 +108,11 @@ def little_tuning(monkeypatch):
     """Tune the step sizes of annealed importance sampling in a few transitions."""
     monkeypatch.setattr("ppl_vae.evaluation.annealing._WARM_UP", 1)
     monkeypatch.setattr("ppl_vae.evaluation.annealing._FEWEST_TUNED", 3)
+
+
+@pytest.fixture
+def usual_handler():
+    """Python's own for SIGINT, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

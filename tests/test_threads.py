@@ -254,15 +254,7 @@ def vae_value():
         return torch.ones(1)
 
 
-@pytest.fixture
-def keyboard():
-    """Act on SIGINT, which a process that a shell has started in the background ignores."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("keyboard")
+@pytest.mark.usefixtures("usual_handler")
 def test_keyboard_interrupt_while_waiting():
     pair, entered, leave = vae(), threading.Event(), threading.Event()
 

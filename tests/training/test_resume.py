@@ -316,14 +316,6 @@ def test_a_signal_ends_the_training_between_steps_with_a_checkpoint(number, tmp_
     assert same(vae, trained(tmp_path / "whole", step + 3)[0])
 
 
-@pytest.fixture
-def usual_handler():
-    """Python's own: a shell's background jobs are started with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_forwarded_signal_counts_once_and_a_later_one_acts(usual_handler):
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
@@ -348,7 +340,7 @@ def test_outside_the_main_thread_signals_are_not_handled():
     assert found == [2, True]
 
 
-def test_a_signal_without_a_folder_says_that_nothing_is_saved():
+def test_a_signal_without_a_folder_says_that_nothing_is_saved(usual_handler):
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(Interrupted, match="Nothing was saved; give out="):
