@@ -244,10 +244,10 @@ class CompiledFunction:
             for _ in range(3 if cuda else 1):
                 self._verify(graph, tensors, expected, tolerance(traced))
         except Exception as error:  # whatever programs, tracing and compilers raise
-            first, *others = str(error).strip().splitlines() or [""]
-            if first.endswith(":"):  # a backend's failure; the reason is below
-                first = " ".join([first, *others[:1]])
-            reason = f"{type(error).__name__}: {first[:200]}"
+            message, *below = str(error).strip().splitlines() or [""]
+            if message.endswith(":"):  # a backend's failure
+                message = " ".join([message, *below[:1]])
+            reason = f"{type(error).__name__}: {message[:200]}"
             if isinstance(error, SideEffectError):
                 reason = str(error)
             if "value out of a tracing tensor" in reason:
