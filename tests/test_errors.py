@@ -104,7 +104,7 @@ CONSTRUCTION = {
     "an unknown part": (
         lambda: vae().replace(decoder=net(Z, D)),
         TypeError,
-        "unknown part 'decoder'; give prior, posterior, likelihood",
+        "unknown part 'decoder'; the parts are prior, posterior, likelihood",
     ),
     "zero classes": (
         lambda: SemiSupervisedVAE(**{**ssvae().parts(), "num_classes": 0}),
@@ -146,7 +146,7 @@ OBSERVATIONS = {
     "integer pixels": (
         lambda: torch.ones(7, D, dtype=torch.uint8),
         TypeError,
-        r"floating-point.*uint8.*x\.float\(\) / 255",
+        r"floating-point.*uint8.*x\.float\(\).*ppl_vae\.data\.Dataset",
     ),
     "real-valued pixels": (
         lambda: torch.rand(7, D),

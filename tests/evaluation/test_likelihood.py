@@ -363,7 +363,7 @@ def test_a_proposal_too_narrow_has_a_heavy_tail_and_one_too_wide_none(float64):
     assert narrow.unreliable == int((narrow.pareto_k > 0.7).sum()) > 6
     message = str(caught[0].message)
     assert f"for {narrow.unreliable} of 12" in message
-    assert "more samples than 2000" in message
+    assert "more than num_samples=2000" in message
     assert "annealed_importance_sampling" in message
 
 
