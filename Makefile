@@ -12,7 +12,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | \
 	  while IFS="$$(printf '\t')" read -r target text; do printf '  make %-13s %s\n' "$$target" "$$text"; done
 
-demo: .venv/installed ## swap the prior of a VAE on bundled digits: half a minute
+demo: .venv/installed ## swap the prior of a VAE on bundled digits: two minutes
 	$(BIN)/python examples/swap_priors.py
 
 # One thread for each of several workers: threads of one process wait for each other where cores are busy.
