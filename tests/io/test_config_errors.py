@@ -124,7 +124,7 @@ ERRORS = {
     ),
     "layers without widths": (
         {**LAYERS, "likelihood": {"class": "Bernoulli", "net": "MLP"}},
-        r"model\.likelihood\.net\.in_features is missing: MLP needs it; give it$",
+        r"model\.likelihood\.net\.in_features is missing: MLP needs it; give it, an integer$",
     ),
     "layers without a prior": (without(LAYERS, "prior"), r"model\.prior is missing: Hierarch"),
     # types and values

@@ -16,7 +16,14 @@ from ppl_vae.io.config import wiring
 from ppl_vae.io.config.files import load
 from ppl_vae.io.config.names import SLOTS, activation_name, find, find_activation, name_of, public
 from ppl_vae.io.config.references import Reference, is_reference, link, unlink
-from ppl_vae.io.config.signature import Argument, arguments_of, convert, plain, refuse_unknown
+from ppl_vae.io.config.signature import (
+    Argument,
+    arguments_of,
+    convert,
+    plain,
+    refuse_unknown,
+    words,
+)
 from ppl_vae.io.config.wiring import DEFAULTS, SETTINGS, Place, Wire, shown
 from ppl_vae.io.errors import ConfigError, brief, suggestion
 from ppl_vae.models import Pair
@@ -114,7 +121,7 @@ class _Resolver:
             if value is not None:
                 full[name] = self._modules(argument, value, at, within, inner)
             elif argument.required:
-                raise ConfigError(_missing(cls, name, path, None))
+                raise ConfigError(_missing(cls, argument, path, None))
         return {k: v for k, v in full.items() if v is not inspect.Parameter.empty}
 
     def _class(
@@ -171,7 +178,7 @@ class _Resolver:
         if wire is not None and wire.value is not None:
             return plain(wire.value, at)
         if argument.required:
-            raise ConfigError(_missing(cls, name, path, wire))
+            raise ConfigError(_missing(cls, argument, path, wire))
         if argument.kind == "activation" and argument.default is not None:
             return activation_name(argument.default, at)
         try:
@@ -229,8 +236,13 @@ def _check_image_networks(
         )
 
 
-def _missing(cls: type, name: str, path: str, wire: Wire | None) -> str:
-    sizes = wire.missing() if wire is not None else ""
-    from_sizes = f", or {sizes} of the pair, from which it follows" if sizes else ""
-    example = ", such as {class: MLP, in_features: 784, out_features: 20}" if name == "net" else ""
-    return f"{path}.{name} is missing: {cls.__name__} needs it; give it{example}{from_sizes}"
+def _missing(cls: type, argument: Argument, path: str, wire: Wire | None) -> str:
+    name, sizes = argument.name, wire.missing() if wire is not None else ""
+    fix = ""
+    if name == "net":
+        fix = ", such as {class: MLP, in_features: 784, out_features: 20}"
+    elif sizes:
+        fix = f", or {sizes} of the pair, from which it follows"
+    elif argument.kind == "value":
+        fix = f", {words(argument.hint)}"
+    return f"{path}.{name} is missing: {cls.__name__} needs it; give it{fix}"
