@@ -306,8 +306,8 @@ def _costs(made: Parser) -> None:
     for flag, default, kind, help in (
         ("--num-samples", 5000, _integer(1), "of importance sampling, for each datum"),
         ("--num-data", 1000, _integer(1, all=True), "of the test data, or all"),
-        ("--annealed-data", 0, _integer(0), "so many by annealing, too; takes long"),
-        ("--gap-data", 0, _integer(0), "split the inference gap of so many"),
+        ("--annealed-data", 0, _integer(0), "how many by annealed importance sampling, too; slow"),
+        ("--gap-data", 0, _integer(0), "for how many to split the inference gap"),
     ):
         made.add_argument(flag, type=kind, default=default, metavar="N", help=help)
     made.add_argument(
@@ -340,7 +340,7 @@ def _seed(text: str) -> int | str:
 
 
 def _draws(made: Parser) -> None:
-    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all draws")
+    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all random draws")
     made.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto")
 
 

@@ -125,7 +125,7 @@ def sections(
         comparisons.elbo_terms(pairs),
     )
     if history:
-        caption = "The training curves that were given."
+        caption = "Training curves."
         yield Section("Training", caption, comparisons.training(pairs, history))
     for kind in SECTION_KINDS:
         pictures = []
