@@ -49,7 +49,7 @@ SECTION_KINDS = (
     ),
     SectionKind(
         "Latent space",
-        "One draw of q(z | x) per datum: in two dimensions over the prior's density, in more "
+        "One draw of q(z | x) per datum, over the prior's density in two dimensions; in more, "
         "projected on principal components, over draws of the prior.",
         "a scatter plot of latents over the prior",
         pair_plots.latents,
