@@ -28,7 +28,7 @@ PACKAGES = {
     "models": "conditional estimators posteriors",
     "data": "",
     "testing": "",
-    "compilation": "",
+    "compilation": "distributions",
     "io": "conditional likelihoods models nets posteriors priors",
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
