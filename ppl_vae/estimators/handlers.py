@@ -82,14 +82,19 @@ class Enumerating(IgnoresParameters, EnumMessenger):
     """Pyro's parallel enumeration, which refuses any other kind by an error naming the site."""
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["done"] or msg["is_observed"]:
+        drawn = not (msg["done"] or msg["is_observed"])
+        if drawn:
+            check_enumeration(msg)
+        if "_markov_scope" in msg["infer"] or (drawn and msg["infer"].get("enumerate")):
             super()._pyro_sample(msg)
-            return
-        check_enumeration(msg)
-        super()._pyro_sample(msg)
-        if msg["done"]:
-            # Pyro tags values by the id of their distribution, which must live as long.
-            msg["value"].enumerated_from = msg["fn"]
+            if drawn and msg["done"]:
+                # Pyro tags values by the id of their distribution, which must live as long.
+                msg["value"].enumerated_from = msg["fn"]
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        # Which dimensions a value has matters to later sites within pyro.markov alone.
+        if msg["name"] in self._markov_depths:
+            super()._pyro_post_sample(msg)
 
 
 def check_enumeration(site: dict) -> None:
