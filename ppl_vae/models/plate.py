@@ -6,6 +6,7 @@ from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.subsample_messenger import SubsampleMessenger
@@ -18,10 +19,10 @@ def data_plate(size: int) -> pyro.plate:
 
     The statement by which a plate draws its subsample, here all indices, takes longer than the
     plate itself: it is left out where every handler in effect is one of this package, none of which
-    looks at it.
+    looks at it. Validation does, to compare the plates of model and guide.
     """
     ours = all(isinstance(handler, IgnoresParameters) for handler in _PYRO_STACK)
-    return (_WholePlate if ours else pyro.plate)("data", size)
+    return (_WholePlate if ours and not is_validation_enabled() else pyro.plate)("data", size)
 
 
 class _WholePlate(pyro.plate):
