@@ -35,11 +35,11 @@ class Enumeration:
     @classmethod
     def of(cls, sites: list[dict], plate: BatchPlate, *, same_for_all: bool = False) -> Enumeration:
         """Return the enumeration of some sites; ``same_for_all`` if all particles agree."""
+        if not sites:
+            return _NOTHING
         dims = tuple(map(plate.enumeration_dim, sites))
         log_prob, cost = total(map(log_density, sites)), total(map(plate.log_prob, sites))
-        if not sites:
-            return cls(log_prob, cost, dims)
-        cost = cost.expand(torch.broadcast_shapes(cost.shape, log_prob.shape))
+        cost, _ = torch.broadcast_tensors(cost, log_prob)
         if same_for_all:
             log_prob = log_prob.narrow(plate.particle_dim, 0, 1)
             cost = cost.narrow(plate.particle_dim, 0, 1)
@@ -66,6 +66,8 @@ class Enumeration:
 
     def fixed_expectation(self, term: Tensor) -> Tensor:
         """Return Σ_y q(y) term(y), differentiable in the term alone."""
+        if not self.dims:
+            return term
         fixed = Enumeration(self.log_prob.detach(), self.cost.detach(), self.dims)
         return fixed.expectation(term)
 
@@ -76,6 +78,9 @@ class Enumeration:
         log_prob, cost = torch.broadcast_tensors(self.log_prob, self.cost)
         masked = torch.where(log_prob == cost, 0.0, log_prob)
         return (log_w + masked).logsumexp(self.dims, keepdim=True)
+
+
+_NOTHING = Enumeration(torch.zeros(()), torch.zeros(()), ())
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

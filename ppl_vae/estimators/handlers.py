@@ -7,8 +7,10 @@ register their parameters, as they do under Pyro's own handlers (``SVI`` has one
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
+from pyro.distributions import Independent, Normal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import IndepMessenger
@@ -138,7 +140,8 @@ class Particles(IgnoresParameters, IndepMessenger):
     """A plate of particles, left of all others, that also moves masks to their sites.
 
     Unlike ``pyro.plate`` it has no subsampling statement and leaves distributions that already have
-    its shape alone.
+    its shape alone. Expanded normals keep what they are for one particle, ``of_one_particle``, from
+    which their densities are computed: log σ and σ² once, not for each particle.
     """
 
     def __init__(self, size: int, dim: int) -> None:
@@ -159,6 +162,8 @@ class Particles(IgnoresParameters, IndepMessenger):
         shape[self.dim] = self.size
         if tuple(shape) != fn.batch_shape:
             msg["fn"] = fn.expand(shape)
+            if _is_normal(fn):
+                msg["fn"].of_one_particle = fn
             if msg["fn"].has_rsample != fn.has_rsample:  # an instance attribute of some
                 msg["fn"].has_rsample = fn.has_rsample
 
@@ -166,6 +171,12 @@ class Particles(IgnoresParameters, IndepMessenger):
         super()._process_message(msg)
         if msg["type"] == "sample":
             self._pyro_sample(msg)
+
+
+def _is_normal(fn: Any) -> bool:
+    while type(fn) is Independent:
+        fn = fn.base_dist
+    return type(fn) is Normal
 
 
 def _check_same_subsample(site: dict, given: Tensor | list[int] | None) -> None:
