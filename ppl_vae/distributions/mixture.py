@@ -66,20 +66,22 @@ class Mixture(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
         """Return the mixture with its batch expanded; the components are unchanged."""
-        shape = torch.Size(batch_shape)
-        try:
-            fits = torch.broadcast_shapes(self.batch_shape, shape) == shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            ours = tuple(self.batch_shape)
-            raise ValueError(f"Mixture: batch shape {ours} cannot expand to {tuple(shape)}")
-        logits, components = self.mixture_distribution.logits, self.component_distribution
-        return Mixture(logits, components, self.select, batch_shape=shape)
+        new = self._get_checked_instance(Mixture, _instance)
+        shape, ours = torch.Size(batch_shape), self.batch_shape
+        kept = shape[len(shape) - len(ours) :]
+        if len(shape) < len(ours) or any(a not in (1, b) for a, b in zip(ours, kept, strict=True)):
+            raise ValueError(f"Mixture: batch shape {tuple(ours)} cannot expand to {tuple(shape)}")
+        new.mixture_distribution = self.mixture_distribution
+        new.component_distribution = self.component_distribution
+        new.select = self.select
+        super(Mixture, new).__init__(shape, self.event_shape, validate_args=False)
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value), shape ``(sample..., *batch)``."""
         log_prob = self._log_joint(value).logsumexp(-1)
+        if log_prob.shape == self.batch_shape:
+            return log_prob
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def responsibilities(self, value: Tensor) -> Tensor:
