@@ -4,16 +4,21 @@ They are meant to be hard to beat. Each is one batched pass; constants that canc
 part of a first layer is computed once and not for each label; the density of a mixture is a matrix
 product. Compiled, all of a step but the optimiser is one graph, with torch's own random numbers
 (``fallback_random``), which took less time here than those that Inductor writes.
+
+``eager`` and ``compiled`` are the ordinary columns, which ratios are to. The others differ from
+``compiled`` in one thing each, to show what it brings.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
-from rows import CLASSIFICATION_WEIGHT, Column, Problem, adam, one_by_one
+from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable, adam, one_by_one
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,28 +26,54 @@ MIN_SCALE = 1e-4
 LIKELIHOOD_ROWS = 1000
 
 
+class Functions(NamedTuple):
+    """The functions of each element that a step calls: torch's.
+
+    Args:
+        softplus: log(1 + e^s).
+        activation: the same as a layer.
+        cost: -log Bernoulli(x; sigmoid(l)) of logits l and x, called with a ``reduction``.
+    """
+
+    softplus: Callable[[Tensor], Tensor] = F.softplus
+    activation: Callable[[], nn.Module] = nn.Softplus
+    cost: Callable[..., Tensor] = F.binary_cross_entropy_with_logits
+
+
+TORCH = Functions()
+
+
 class VAE(nn.Module):
     """The VAE with the KL in closed form."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
         super().__init__()
         self.images = problem.images
-        self.encoder = problem.network("encoder")
-        self.decoder = problem.network("decoder")
+        self.functions = functions
+        self.encoder = problem.network("encoder", functions.activation)
+        self.decoder = problem.network("decoder", functions.activation)
 
     def forward(self, index: Tensor) -> Tensor:
         """Return minus the ELBO of a batch, in nats per datum."""
         x = torch.bernoulli(self.images[index])
         loc, scale = self.posterior(x)
         z = loc + scale * torch.randn_like(loc)
-        cost = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+        cost = self.functions.cost(self.decode(z), x, reduction="sum")
         kl = 0.5 * (loc.square() + scale.square() - 2 * scale.log() - 1).sum()
         return (cost + kl) / len(x)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and σ of q(z | x)."""
-        loc, unconstrained = self.encoder(x).chunk(2, -1)
-        return loc, F.softplus(unconstrained) + MIN_SCALE
+        loc, unconstrained = self.encode(x).chunk(2, -1)
+        return loc, self.functions.softplus(unconstrained) + MIN_SCALE
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the output of the encoder."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the logits of p(x | z)."""
+        return self.decoder(z)
 
 
 class MixtureVAE(VAE):
@@ -52,8 +83,14 @@ class MixtureVAE(VAE):
     that of this sum.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__(problem)
+    def __init__(
+        self,
+        problem: Problem,
+        functions: Functions = TORCH,
+        *,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__(problem, functions)
         loc, unconstrained = problem.components
         self.loc = nn.Parameter(loc.clone())
         self.unconstrained = nn.Parameter(unconstrained.clone())
@@ -65,14 +102,14 @@ class MixtureVAE(VAE):
         loc, scale = self.posterior(x)
         epsilon = torch.randn_like(loc)
         z = loc + scale * epsilon
-        cost = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+        cost = self.functions.cost(self.decode(z), x, reduction="sum")
         # log N(z; μ_c, σ_c²) and log q(z | x) without their log 2π.
         log_q = -(scale.log() + 0.5 * epsilon.square()).sum()
         return (cost + log_q - self.log_prior(z).sum()) / len(x)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), but for the constant."""
-        scale = F.softplus(self.unconstrained) + MIN_SCALE
+        scale = self.functions.softplus(self.unconstrained) + MIN_SCALE
         loc, precision, z = self.loc.to(self.dtype), scale.to(self.dtype).pow(-2), z.to(self.dtype)
         constant = -(0.5 * loc.square() * precision).sum(-1) - scale.log().sum(-1)
         of_each = torch.cat([-0.5 * precision, loc * precision], -1)
@@ -83,8 +120,8 @@ class MixtureVAE(VAE):
 class ImportanceWeighted(VAE):
     """The importance-weighted bound of K particles."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
+    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
+        super().__init__(problem, functions)
         self.particles = problem.row.particles
 
     def forward(self, index: Tensor) -> Tensor:
@@ -100,54 +137,67 @@ class ImportanceWeighted(VAE):
         z = loc + scale * epsilon
         # (z - μ) / σ is ε, so that the gradient along the path and the direct one are together.
         log_w = 0.5 * (epsilon.square() - z.square()).sum(-1) + scale.log().sum(-1)
-        return log_w + log_bernoulli(x, self.decoder(z))
+        return log_w + log_bernoulli(x, self.decode(z), self.functions)
 
 
 class SemiSupervised(nn.Module):
     """M2: data without labels, y enumerated, and data with, in one pass."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
         super().__init__()
         row = problem.row
         self.images, self.labels = problem.images, problem.labels
         self.unlabelled, self.classes, self.pixels = row.batch, row.classes, row.pixels
         self.latent = row.latent
-        self.encoder = problem.network("encoder")
-        self.decoder = problem.network("decoder")
-        self.classifier = problem.network("classifier")
+        self.functions = functions
+        self.encoder = problem.network("encoder", functions.activation)
+        self.decoder = problem.network("decoder", functions.activation)
+        self.classifier = problem.network("classifier", functions.activation)
 
     def forward(self, index: Tensor) -> Tensor:
         """Return the objective in nats per datum: the means over both parts, and the labels'."""
         x, y = torch.bernoulli(self.images[index]), self.labels[index[self.unlabelled :]]
         n, classes = self.unlabelled, self.classes
-        log_q_y = self.classifier(x).log_softmax(-1)
-        # All rows (y, x): the n of the first part for each label, then the second part.
-        first, out = self.encoder[0], self.encoder[2]
-        of_x = F.linear(x, first.weight[:, : self.pixels], first.bias)
-        of_y = first.weight[:, self.pixels :].mT
-        rows = torch.cat([(of_x[:n] + of_y.unsqueeze(1)).flatten(0, 1), of_x[n:] + of_y[y]])
-        loc, unconstrained = out(F.softplus(rows)).chunk(2, -1)
-        scale = F.softplus(unconstrained) + MIN_SCALE
+        log_q_y = self.classify(x).log_softmax(-1)
+        loc, unconstrained = self.encode(x, y).chunk(2, -1)
+        scale = self.functions.softplus(unconstrained) + MIN_SCALE
         z = loc + scale * torch.randn_like(loc)
         kl = 0.5 * (loc.square() + scale.square() - 2 * scale.log() - 1).sum(-1)
-        first, out = self.decoder[0], self.decoder[2]
-        of_z = F.linear(z, first.weight[:, : self.latent], first.bias)
-        of_y = first.weight[:, self.latent :].mT
-        every_y = torch.cat([of_y.repeat_interleave(n, 0), of_y[y]])
-        logits = out(F.softplus(of_z + every_y))
+        logits = self.decode(z, y)
         enumerated, seen = logits[: classes * n].view(classes, n, -1), logits[classes * n :]
-        log_p = torch.cat([log_bernoulli(x[:n], enumerated).flatten(), log_bernoulli(x[n:], seen)])
+        log_p_of_each = log_bernoulli(x[:n], enumerated, self.functions)
+        log_p = torch.cat([log_p_of_each.flatten(), log_bernoulli(x[n:], seen, self.functions)])
         cost = kl - log_p + math.log(classes)
         q_y = log_q_y[:n].exp()
         unlabelled = (q_y * (cost[: classes * n].view(classes, n).mT + log_q_y[:n])).sum() / n
         cross_entropy = F.nll_loss(log_q_y[n:], y)
         return unlabelled + cost[classes * n :].mean() + CLASSIFICATION_WEIGHT * cross_entropy
 
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits of q(y | x)."""
+        return self.classifier(x)
 
-def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    def encode(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the encoder's output of all rows (y, x): n for each label, then the others."""
+        n = self.unlabelled
+        first, out = self.encoder[0], self.encoder[2]
+        of_x = F.linear(x, first.weight[:, : self.pixels], first.bias)
+        of_y = first.weight[:, self.pixels :].mT
+        rows = torch.cat([(of_x[:n] + of_y.unsqueeze(1)).flatten(0, 1), of_x[n:] + of_y[y]])
+        return out(self.functions.softplus(rows))
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the logits of p(x | z, y) of the same rows."""
+        first, out = self.decoder[0], self.decoder[2]
+        of_z = F.linear(z, first.weight[:, : self.latent], first.bias)
+        of_y = first.weight[:, self.latent :].mT
+        every_y = torch.cat([of_y.repeat_interleave(self.unlabelled, 0), of_y[y]])
+        return out(self.functions.softplus(of_z + every_y))
+
+
+def log_bernoulli(x: Tensor, logits: Tensor, functions: Functions = TORCH) -> Tensor:
     """Return log p(x) of 0 and 1, summed over the last dimension; x repeats as it has to."""
-    cost = F.binary_cross_entropy_with_logits(logits, x.expand(logits.shape), reduction="none")
-    return -cost.sum(-1)
+    return -functions.cost(logits, x.expand(logits.shape), reduction="none").sum(-1)
 
 
 def eager(problem: Problem) -> Column:
@@ -160,12 +210,68 @@ def compiled(problem: Problem) -> Column:
     return _column(problem, _compiled)
 
 
-def compiled_single(problem: Problem) -> Column | None:
+def compiled_single(problem: Problem) -> Column:
     """The same with the mixture's quadratic forms in float32, which is less exact."""
     if problem.row.kind != "gmvae":
-        return None
-    module = MixtureVAE(problem, torch.float32)
-    return Column(_steps(module, _compiled(module), problem.rate))
+        raise Unavailable
+    return _column(problem, _compiled, MixtureVAE(problem, dtype=torch.float32))
+
+
+def mapped(problem: Problem) -> Column:
+    """The same, after one call that has the constants of torch's log1p in memory.
+
+    With AVX-512, log1p and what is made of it (softplus, log-sigmoid, the Bernoulli's density) load
+    a constant for the lanes that hold -0. As long as none did, the page of the library with that
+    constant is not in memory, and the processor takes a microcode assist at each such load.
+    """
+    torch.log1p(torch.tensor([-0.0]))
+    return compiled(problem)
+
+
+def our_densities(problem: Problem) -> Column:
+    """The same with the softplus and the Bernoulli's density of ppl_vae."""
+    try:
+        from ppl_vae.distributions import elementary
+    except ImportError as error:
+        raise Unavailable(f"ppl_vae has none: {error}") from error
+
+    class Softplus(nn.Module):
+        def forward(self, s: Tensor) -> Tensor:
+            return elementary.softplus(s)
+
+    def cost(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
+        found = -elementary.bernoulli_log_prob(logits, x)
+        return found.sum() if reduction == "sum" else found
+
+    functions = Functions(elementary.softplus, Softplus, cost)
+    return _column(problem, _compiled, LOSSES[problem.row.kind](problem, functions))
+
+
+def bfloat16(problem: Problem) -> Column:
+    """The same with networks under autocast, and all else in full precision."""
+    module = LOSSES[problem.row.kind](problem)
+    for name in NETWORKS:
+        if hasattr(module, name):
+            setattr(module, name, _autocast(getattr(module, name)))
+    return _column(problem, _compiled, module)
+
+
+def rounding(problem: Problem) -> float:
+    """Return the standard deviation of a loss's error by rounding to bfloat16, in nats per datum.
+
+    Autocast rounds each weight θ to θ (1 + δ), |δ| ≤ ε / 2, where ε = 2⁻⁷ is the distance from 1 to
+    the next number. With δ uniform and independent, of variance ε² / 12 (at most: what is above a
+    power of 2 has less), the mean loss L is off by a variance of ε² / 12 Σ (θ ∂L/∂θ)², to first
+    order. Weights are the same at all steps, so that this does not average out. What rounds
+    activations does: it differs from datum to datum and from step to step, and so is in the
+    standard errors that are estimated from losses.
+    """
+    few = replace(problem, row=replace(problem.row, particles=min(problem.row.particles, 50)))
+    module = LOSSES[problem.row.kind](few)
+    module(problem.batches(1, torch.Generator().manual_seed(0))[0]).backward()
+    weights = [weight for network in module.children() for weight in network.parameters()]
+    squares = sum((weight.detach() * weight.grad).square().sum().item() for weight in weights)
+    return torch.finfo(torch.bfloat16).eps * math.sqrt(squares / 12)
 
 
 def train(problem: Problem, steps: int) -> None:
@@ -183,24 +289,36 @@ def train(problem: Problem, steps: int) -> None:
             bias.copy_(layer.bias.detach())
 
 
-LOSSES: dict[str, Callable[[Problem], nn.Module]] = {
+LOSSES: dict[str, Callable[..., nn.Module]] = {
     "vae": VAE,
     "gmvae": MixtureVAE,
     "iwae": ImportanceWeighted,
     "ssvae": SemiSupervised,
+    "likelihood": ImportanceWeighted,
 }
+NETWORKS = ("encode", "decode", "classify")
 
 
 def _compiled(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False, options={"fallback_random": True})
 
 
-def _column(problem: Problem, transform: Callable | None) -> Column:
+def _autocast(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def run(*inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(*inputs).float()
+
+    return run
+
+
+def _column(
+    problem: Problem, transform: Callable | None, module: nn.Module | None = None
+) -> Column:
     transform = transform or (lambda function: function)
+    module = module or LOSSES[problem.row.kind](problem)
     if problem.row.kind == "likelihood":
-        return Column(_likelihood(problem, transform), reference=True)
-    module = LOSSES[problem.row.kind](problem)
-    return Column(_steps(module, transform(module), problem.rate), reference=True)
+        return Column(_likelihood(problem, module, transform))
+    return Column(_steps(module, transform(module), problem.rate))
 
 
 def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor], rate: float) -> Callable:
@@ -216,9 +334,8 @@ def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor], rate: float) 
     return one_by_one(step)
 
 
-def _likelihood(problem: Problem, transform: Callable) -> Callable:
+def _likelihood(problem: Problem, module: nn.Module, transform: Callable) -> Callable:
     """Return -log p(x) by importance sampling, of so many rows at once that they stay in cache."""
-    module = ImportanceWeighted(problem)
     samples = problem.row.particles
     chunk = min(samples, max(1, LIKELIHOOD_ROWS // problem.row.batch))
     whole, rest = divmod(samples, chunk)
