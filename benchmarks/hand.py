@@ -233,7 +233,7 @@ def our_densities(problem: Problem) -> Column:
     try:
         from ppl_vae.distributions import elementary
     except ImportError as error:
-        raise Unavailable(f"ppl_vae has none: {error}") from error
+        raise Unavailable("no ppl_vae.distributions.elementary") from error
 
     class Softplus(nn.Module):
         def forward(self, s: Tensor) -> Tensor:
