@@ -8,7 +8,9 @@ times them on 512 x 784 numbers in float32 and on one thread, prints a table and
 - ``torch``: torch as it is imported, each function in a process of its own.
 - ``mapped``: torch after one call of log1p that has its constants in memory, see ``hand.mapped``.
 - ``compiled``: the same, compiled by Inductor with torch's own random numbers.
-- ``ours``, ``ours-compiled``: what ppl_vae has in their place.
+- ``ours``: the densities of ppl_vae.
+- ``ours-compiled``: the same, compiled with the elementary functions that graphs of ppl_vae have in
+  the place of torch's.
 
 Where a gradient is asked for, the second number is that of the value's sum and its gradient in the
 first argument, by autograd. Densities are those of torch.distributions, and of ppl_vae given the
@@ -28,6 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import hand
 import measure
 import torch
 from torch import Tensor, nn
@@ -42,8 +45,11 @@ COLUMNS = {
     "ours": "ppl_vae",
     "ours-compiled": "ppl_vae, compiled",
 }
-COLUMNS_TOGETHER = 8
-"""Columns that a logsumexp or log_softmax runs over."""
+PIXELS = 784
+OF_GRAPHS = ("sigmoid", "tanh", "softplus", "log-sigmoid", "ELU", "cross-entropy of logits")
+"""Functions that graphs of ppl_vae have their own of."""
+TOGETHER = 8
+"""Numbers that a logsumexp or log_softmax runs over."""
 DISPERSION = 3.0
 LOG_2PI = math.log(2 * math.pi)
 
@@ -52,7 +58,7 @@ class Case(NamedTuple):
     """What is timed.
 
     Args:
-        inputs: names of :func:`tensors`.
+        inputs: names of :func:`argument`.
         torch: torch's function of them, if it has one.
         gradient: whether the gradient is timed, too.
         share: of the rows that is enough, where there are many numbers to an element.
@@ -64,29 +70,30 @@ class Case(NamedTuple):
     share: float = 1.0
 
 
-def tensors(rows: int, columns: int = 784) -> dict[str, Tensor]:
-    """Return the arguments: none is 0 or -0, which would have log1p's constants in memory."""
-    random = torch.Generator().manual_seed(0)
+def argument(name: str, rows: int) -> Tensor:
+    """Return an argument: none has 0 or -0, which would have log1p's constants in memory."""
+    random = torch.Generator().manual_seed(sum(name.encode()))
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(rows, *shape, generator=random)
 
-    means = torch.randn(500, columns, generator=random)  # first: the same for any number of rows
-    unit = 0.01 + 0.98 * torch.rand(rows, columns, generator=random)
+    def unit() -> Tensor:
+        return 0.01 + 0.98 * torch.rand(rows, PIXELS, generator=random)
+
     return {
-        "real": 4 * normal(columns),
-        "other": normal(columns),
+        "real": lambda: 4 * normal(PIXELS),
+        "other": lambda: normal(PIXELS),
         "unit": unit,
-        "positive": 0.1 + 10 * unit,
-        "binary": (unit > 0.5).float(),
-        "grey": (255 * unit).round() / 255,
-        "counts": (10 * unit).round(),
-        "twice": normal(2 * columns),
-        "some": normal(columns // COLUMNS_TOGETHER, COLUMNS_TOGETHER),
-        "levels": normal(256 * columns),
-        "logistics": normal(30 * columns),
-        "means": means,
-    }
+        "positive": lambda: 0.1 + 10 * unit(),
+        "binary": lambda: (unit() > 0.5).float(),
+        "grey": lambda: (255 * unit()).round() / 255,
+        "counts": lambda: (10 * unit()).round(),
+        "twice": lambda: normal(2 * PIXELS),
+        "some": lambda: normal(PIXELS // TOGETHER, TOGETHER),
+        "levels": lambda: normal(256 * PIXELS),
+        "logistics": lambda: normal(30 * PIXELS),
+        "means": lambda: torch.randn(500, PIXELS, generator=random),
+    }[name]()
 
 
 def normal(loc: Tensor, scale: Tensor | float, value: Tensor) -> Tensor:
@@ -184,11 +191,11 @@ CASES = {
 }
 
 
-def ours(columns: int) -> dict[str, Callable[..., Tensor]]:
+def ours() -> dict[str, Callable[..., Tensor]]:
     """Return what ppl_vae has for cases, by name."""
     import pyro
 
-    from ppl_vae import distributions, likelihoods, posteriors, priors
+    from ppl_vae import likelihoods, posteriors, priors
 
     pyro.distributions.enable_validation(False)
     network = nn.Identity()
@@ -203,23 +210,19 @@ def ours(columns: int) -> dict[str, Callable[..., Tensor]]:
         "p(x|z): NegativeBinomial": likelihoods.NegativeBinomial(network, DISPERSION),
         "q(z|x): DiagonalNormal": posteriors.DiagonalNormal(network),
     }
-    mixture = priors.GaussianMixture(columns, components=500)
+    mixture = priors.GaussianMixture(PIXELS, components=500)
     with torch.no_grad():
-        mixture.loc.copy_(tensors(1)["means"])
+        mixture.loc.copy_(argument("means", 1))
         mixture.unconstrained_scale.fill_(math.log(math.expm1(1 - 1e-4)))
     free = {
-        "p(z): StandardNormal": priors.StandardNormal(columns),
+        "p(z): StandardNormal": priors.StandardNormal(PIXELS),
         "p(z): GaussianMixture, 500": mixture,
-        "p(z): Flow, spline": priors.Flow(columns, "spline"),
+        "p(z): Flow, spline": priors.Flow(PIXELS, "spline"),
     }
     found: dict[str, Callable[..., Tensor]] = {
         name: lambda outputs, value, p=p: p(outputs).log_prob(value) for name, p in given.items()
     }
     found |= {name: lambda value, *_, p=p: p().log_prob(value) for name, p in free.items()}
-    elementary = getattr(distributions, "elementary", None)
-    if elementary is not None:
-        found["softplus"] = elementary.softplus
-        found["cross-entropy of logits"] = lambda s, x: -elementary.bernoulli_log_prob(s, x)
     return found
 
 
@@ -232,31 +235,28 @@ def nanoseconds(
     dist.Distribution.set_default_validate_args(False)
     if column != "torch":
         torch.log1p(torch.tensor([-0.0]))
-    elements = tensors(1)["real"].numel()
-    functions = (
-        ours(elements)
-        if column.startswith("ours")
-        else {name: case.torch for name, case in CASES.items()}
-    )
+    functions = {name: case.torch for name, case in CASES.items()}
+    if column.startswith("ours"):
+        functions = {name: functions[name] for name in OF_GRAPHS if column == "ours-compiled"}
+        functions |= ours()
     found: dict[str, list[float]] = {}
     for name in names:
         case, function = CASES[name], functions.get(name)
         if function is None:
             continue
         size = max(1, int(rows * case.share))
-        of_name = tensors(size)
-        inputs = [of_name[one] for one in case.inputs.split()]
+        inputs = [argument(one, size) for one in case.inputs.split()]
         calls = [_value(function, inputs, column)]
         if case.gradient:
             calls.append(_gradient(function, inputs, column))
-        found[name] = [1e9 * _seconds(call, rounds) / (size * elements) for call in calls]
+        found[name] = [1e9 * _seconds(call, rounds) / (size * PIXELS) for call in calls]
     return found
 
 
 def _value(
     function: Callable[..., Tensor], inputs: list[Tensor], column: str
 ) -> Callable[[], Tensor]:
-    run = _compiled(function) if column.endswith("compiled") else function
+    run = _compiled(function, column) if column.endswith("compiled") else function
 
     def call() -> Tensor:
         with torch.no_grad():
@@ -271,7 +271,7 @@ def _gradient(
     def total(*inputs: Tensor) -> Tensor:
         return function(*inputs).sum()
 
-    run = _compiled(total) if column.endswith("compiled") else total
+    run = _compiled(total, column) if column.endswith("compiled") else total
     first = inputs[0].clone().requires_grad_()
 
     def call() -> Tensor:
@@ -280,12 +280,13 @@ def _gradient(
     return call
 
 
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    torch.compiler.reset()  # the code is that of the last function, and would be compiled again
-    # Under no_grad or a lambda of one line, torch.compile takes functions of Python alone.
-    return torch.compile(
-        lambda *inputs: function(*inputs), dynamic=False, options={"fallback_random": True}
-    )
+def _compiled(function: Callable[..., Tensor], column: str) -> Callable[..., Tensor]:
+    torch.compiler.reset()  # or what is here would be compiled once more for each function
+
+    def run(*inputs: Tensor) -> Tensor:  # torch's own functions are not compiled, calls are
+        return function(*inputs)
+
+    return hand.compiled_as_ours(run) if column == "ours-compiled" else hand.compiled_as_is(run)
 
 
 def _seconds(call: Callable[[], Tensor], rounds: int) -> float:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable, adam, one_by_one
@@ -26,46 +26,28 @@ MIN_SCALE = 1e-4
 LIKELIHOOD_ROWS = 1000
 
 
-class Functions(NamedTuple):
-    """The functions of each element that a step calls: torch's.
-
-    Args:
-        softplus: log(1 + e^s).
-        activation: the same as a layer.
-        cost: -log Bernoulli(x; sigmoid(l)) of logits l and x, called with a ``reduction``.
-    """
-
-    softplus: Callable[[Tensor], Tensor] = F.softplus
-    activation: Callable[[], nn.Module] = nn.Softplus
-    cost: Callable[..., Tensor] = F.binary_cross_entropy_with_logits
-
-
-TORCH = Functions()
-
-
 class VAE(nn.Module):
     """The VAE with the KL in closed form."""
 
-    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.images = problem.images
-        self.functions = functions
-        self.encoder = problem.network("encoder", functions.activation)
-        self.decoder = problem.network("decoder", functions.activation)
+        self.encoder = problem.network("encoder")
+        self.decoder = problem.network("decoder")
 
     def forward(self, index: Tensor) -> Tensor:
         """Return minus the ELBO of a batch, in nats per datum."""
         x = torch.bernoulli(self.images[index])
         loc, scale = self.posterior(x)
         z = loc + scale * torch.randn_like(loc)
-        cost = self.functions.cost(self.decode(z), x, reduction="sum")
+        cost = F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="sum")
         kl = 0.5 * (loc.square() + scale.square() - 2 * scale.log() - 1).sum()
         return (cost + kl) / len(x)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and σ of q(z | x)."""
         loc, unconstrained = self.encode(x).chunk(2, -1)
-        return loc, self.functions.softplus(unconstrained) + MIN_SCALE
+        return loc, F.softplus(unconstrained) + MIN_SCALE
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the output of the encoder."""
@@ -83,14 +65,8 @@ class MixtureVAE(VAE):
     that of this sum.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        functions: Functions = TORCH,
-        *,
-        dtype: torch.dtype = torch.float64,
-    ) -> None:
-        super().__init__(problem, functions)
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__(problem)
         loc, unconstrained = problem.components
         self.loc = nn.Parameter(loc.clone())
         self.unconstrained = nn.Parameter(unconstrained.clone())
@@ -102,14 +78,14 @@ class MixtureVAE(VAE):
         loc, scale = self.posterior(x)
         epsilon = torch.randn_like(loc)
         z = loc + scale * epsilon
-        cost = self.functions.cost(self.decode(z), x, reduction="sum")
+        cost = F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="sum")
         # log N(z; μ_c, σ_c²) and log q(z | x) without their log 2π.
         log_q = -(scale.log() + 0.5 * epsilon.square()).sum()
         return (cost + log_q - self.log_prior(z).sum()) / len(x)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), but for the constant."""
-        scale = self.functions.softplus(self.unconstrained) + MIN_SCALE
+        scale = F.softplus(self.unconstrained) + MIN_SCALE
         loc, precision, z = self.loc.to(self.dtype), scale.to(self.dtype).pow(-2), z.to(self.dtype)
         constant = -(0.5 * loc.square() * precision).sum(-1) - scale.log().sum(-1)
         of_each = torch.cat([-0.5 * precision, loc * precision], -1)
@@ -120,8 +96,8 @@ class MixtureVAE(VAE):
 class ImportanceWeighted(VAE):
     """The importance-weighted bound of K particles."""
 
-    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
-        super().__init__(problem, functions)
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
         self.particles = problem.row.particles
 
     def forward(self, index: Tensor) -> Tensor:
@@ -137,22 +113,21 @@ class ImportanceWeighted(VAE):
         z = loc + scale * epsilon
         # (z - μ) / σ is ε, so that the gradient along the path and the direct one are together.
         log_w = 0.5 * (epsilon.square() - z.square()).sum(-1) + scale.log().sum(-1)
-        return log_w + log_bernoulli(x, self.decode(z), self.functions)
+        return log_w + log_bernoulli(x, self.decode(z))
 
 
 class SemiSupervised(nn.Module):
     """M2: data without labels, y enumerated, and data with, in one pass."""
 
-    def __init__(self, problem: Problem, functions: Functions = TORCH) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__()
         row = problem.row
         self.images, self.labels = problem.images, problem.labels
         self.unlabelled, self.classes, self.pixels = row.batch, row.classes, row.pixels
         self.latent = row.latent
-        self.functions = functions
-        self.encoder = problem.network("encoder", functions.activation)
-        self.decoder = problem.network("decoder", functions.activation)
-        self.classifier = problem.network("classifier", functions.activation)
+        self.encoder = problem.network("encoder")
+        self.decoder = problem.network("decoder")
+        self.classifier = problem.network("classifier")
 
     def forward(self, index: Tensor) -> Tensor:
         """Return the objective in nats per datum: the means over both parts, and the labels'."""
@@ -160,13 +135,12 @@ class SemiSupervised(nn.Module):
         n, classes = self.unlabelled, self.classes
         log_q_y = self.classify(x).log_softmax(-1)
         loc, unconstrained = self.encode(x, y).chunk(2, -1)
-        scale = self.functions.softplus(unconstrained) + MIN_SCALE
+        scale = F.softplus(unconstrained) + MIN_SCALE
         z = loc + scale * torch.randn_like(loc)
         kl = 0.5 * (loc.square() + scale.square() - 2 * scale.log() - 1).sum(-1)
         logits = self.decode(z, y)
         enumerated, seen = logits[: classes * n].view(classes, n, -1), logits[classes * n :]
-        log_p_of_each = log_bernoulli(x[:n], enumerated, self.functions)
-        log_p = torch.cat([log_p_of_each.flatten(), log_bernoulli(x[n:], seen, self.functions)])
+        log_p = torch.cat([log_bernoulli(x[:n], enumerated).flatten(), log_bernoulli(x[n:], seen)])
         cost = kl - log_p + math.log(classes)
         q_y = log_q_y[:n].exp()
         unlabelled = (q_y * (cost[: classes * n].view(classes, n).mT + log_q_y[:n])).sum() / n
@@ -184,7 +158,7 @@ class SemiSupervised(nn.Module):
         of_x = F.linear(x, first.weight[:, : self.pixels], first.bias)
         of_y = first.weight[:, self.pixels :].mT
         rows = torch.cat([(of_x[:n] + of_y.unsqueeze(1)).flatten(0, 1), of_x[n:] + of_y[y]])
-        return out(self.functions.softplus(rows))
+        return out(F.softplus(rows))
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the logits of p(x | z, y) of the same rows."""
@@ -192,12 +166,13 @@ class SemiSupervised(nn.Module):
         of_z = F.linear(z, first.weight[:, : self.latent], first.bias)
         of_y = first.weight[:, self.latent :].mT
         every_y = torch.cat([of_y.repeat_interleave(self.unlabelled, 0), of_y[y]])
-        return out(self.functions.softplus(of_z + every_y))
+        return out(F.softplus(of_z + every_y))
 
 
-def log_bernoulli(x: Tensor, logits: Tensor, functions: Functions = TORCH) -> Tensor:
+def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
     """Return log p(x) of 0 and 1, summed over the last dimension; x repeats as it has to."""
-    return -functions.cost(logits, x.expand(logits.shape), reduction="none").sum(-1)
+    cost = F.binary_cross_entropy_with_logits(logits, x.expand(logits.shape), reduction="none")
+    return -cost.sum(-1)
 
 
 def eager(problem: Problem) -> Column:
@@ -207,14 +182,14 @@ def eager(problem: Problem) -> Column:
 
 def compiled(problem: Problem) -> Column:
     """Hand-written PyTorch, compiled whole."""
-    return _column(problem, _compiled)
+    return _column(problem, compiled_as_is)
 
 
 def compiled_single(problem: Problem) -> Column:
     """The same with the mixture's quadratic forms in float32, which is less exact."""
     if problem.row.kind != "gmvae":
         raise Unavailable
-    return _column(problem, _compiled, MixtureVAE(problem, dtype=torch.float32))
+    return _column(problem, compiled_as_is, MixtureVAE(problem, torch.float32))
 
 
 def mapped(problem: Problem) -> Column:
@@ -229,22 +204,8 @@ def mapped(problem: Problem) -> Column:
 
 
 def our_densities(problem: Problem) -> Column:
-    """The same with the softplus and the Bernoulli's density of ppl_vae."""
-    try:
-        from ppl_vae.distributions import elementary
-    except ImportError as error:
-        raise Unavailable("no ppl_vae.distributions.elementary") from error
-
-    class Softplus(nn.Module):
-        def forward(self, s: Tensor) -> Tensor:
-            return elementary.softplus(s)
-
-    def cost(logits: Tensor, x: Tensor, reduction: str) -> Tensor:
-        found = -elementary.bernoulli_log_prob(logits, x)
-        return found.sum() if reduction == "sum" else found
-
-    functions = Functions(elementary.softplus, Softplus, cost)
-    return _column(problem, _compiled, LOSSES[problem.row.kind](problem, functions))
+    """The same with softplus and the Bernoulli's density as graphs of ppl_vae compute them."""
+    return _column(problem, compiled_as_ours)
 
 
 def bfloat16(problem: Problem) -> Column:
@@ -253,7 +214,7 @@ def bfloat16(problem: Problem) -> Column:
     for name in NETWORKS:
         if hasattr(module, name):
             setattr(module, name, _autocast(getattr(module, name)))
-    return _column(problem, _compiled, module)
+    return _column(problem, compiled_as_is, module)
 
 
 def rounding(problem: Problem) -> float:
@@ -289,7 +250,7 @@ def train(problem: Problem, steps: int) -> None:
             bias.copy_(layer.bias.detach())
 
 
-LOSSES: dict[str, Callable[..., nn.Module]] = {
+LOSSES: dict[str, Callable[[Problem], nn.Module]] = {
     "vae": VAE,
     "gmvae": MixtureVAE,
     "iwae": ImportanceWeighted,
@@ -299,8 +260,32 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 NETWORKS = ("encode", "decode", "classify")
 
 
-def _compiled(function: Callable) -> Callable:
+def compiled_as_is(function: Callable) -> Callable:
     return torch.compile(function, dynamic=False, options={"fallback_random": True})
+
+
+def compiled_as_ours(function: Callable) -> Callable:
+    """Return a function compiled with the elementary functions of ppl_vae in torch's place."""
+    try:
+        from ppl_vae.compilation.decompositions import decompositions
+    except ImportError as error:
+        raise Unavailable("no ppl_vae.compilation.decompositions") from error
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+
+    def either(ours: Callable, theirs: Callable | None) -> Callable:
+        def decomposed(*args: Any, **kwargs: Any) -> Any:
+            found = ours(*args, **kwargs)
+            if found is NotImplemented and theirs is not None:
+                return theirs(*args, **kwargs)
+            return found
+
+        return decomposed
+
+    table = select_decomp_table()
+    table |= {name: either(ours, table.get(name)) for name, ours in decompositions().items()}
+    backend = partial(compile_fx, decompositions=table, config_patches={"fallback_random": True})
+    return torch.compile(function, dynamic=False, backend=backend)
 
 
 def _autocast(network: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -103,7 +103,7 @@ def started(
         ready: dict[str, Remote] = {}
         absent: dict[str, str] = {}
         for name, found in zip(columns, pool.map(start, columns.values()), strict=True):
-            if isinstance(found, Remote):
+            if not isinstance(found, Unavailable):
                 stack.callback(found.close)
                 ready[name] = found
             elif str(found):

@@ -126,13 +126,11 @@ class Problem:
         """
         return replace(self, rate=0.0, images=self.images.round())
 
-    def network(
-        self, name: str, activation: Callable[[], nn.Module] = nn.Softplus
-    ) -> nn.Sequential:
+    def network(self, name: str) -> nn.Sequential:
         """Return a network of its own, with the weights of the start."""
         modules: list[nn.Module] = []
         for weight, _ in self.layers[name]:
-            modules += [nn.Linear(weight.shape[1], weight.shape[0]), activation()]
+            modules += [nn.Linear(weight.shape[1], weight.shape[0]), nn.Softplus()]
         network = nn.Sequential(*modules[:-1])
         self.load(name, network)
         return network
