@@ -381,8 +381,11 @@ def in_process(monkeypatch):
 class Here:
     """A column in the place of one in a process of its own."""
 
+    one_by_one = threading.Lock()  # Pyro's state and torch's random numbers are the process's
+
     def __init__(self, make, *args, without=()):
-        self.turn = make(*args).turn
+        with self.one_by_one:
+            self.turn = make(*args).turn
 
     def asleep(self):
         return 0.0
