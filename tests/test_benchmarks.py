@@ -694,7 +694,8 @@ def test_the_command_writes_numbers_table_and_picture(tmp_path, monkeypatch, cap
             row["columns"]["products"]["milliseconds"]["median"]
         )
         assert column["steps"] == 20
-    assert row["columns"]["hand"]["asleep"] < 0.01
+    # Of sleeps of some milliseconds, reading a request is a percent; a thread at work would be all.
+    assert 0 < row["columns"]["hand"]["asleep"] < 0.1
     assert row["columns"]["products"]["loss"] is None
     assert list(row["at rest"]) == columns[1:]
     assert row["at rest"]["hand"]["difference"] == row["at rest"]["hand"]["error"] == 0
