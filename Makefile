@@ -39,8 +39,9 @@ OLD := -W default::DeprecationWarning -W default::FutureWarning -W "default:torc
 test-lowest: .venv-lowest/installed ## the tests with the oldest Python and versions that pyproject.toml allows
 	$(PYTEST) .venv-lowest/bin/python -m pytest $(XDIST) -p no:randomly $(OLD)
 
-bench: .venv/installed ## time the steps and all around them: forty minutes on two idle cores
+bench: .venv/installed ## time the steps and all around them: an hour or more on two idle cores
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/elementwise.py
 	$(BIN)/python benchmarks/anatomy.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/fit.py

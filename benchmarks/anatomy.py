@@ -13,32 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import hand
 import measure
-import ours
-import pyro
-import stock
 import torch
+from columns import COLUMNS, Options, prepare, save_problem
 from matplotlib import pyplot as plt
-from rows import ROWS, problem
+from rows import ROWS
 from torch._inductor import config as inductor
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = {
-    "stock Pyro": stock.svi,
-    "ppl_vae": ours.plain,
-    "hand-written": hand.eager,
-    "hand-written, compiled": hand.compiled,
-    "ppl_vae, compiled": ours.compiled,
-}
+SHOWN = ("pyro", "ours", "hand", "hand-compiled", "ours-compiled")
 KINDS = {
     "matrix products": ("addmm", "aten::mm", "bmm", "linear"),
     "random numbers": ("bernoulli", "normal_", "randn", "rand"),
@@ -49,14 +40,11 @@ STEP = "a step"
 TURNS = 20
 
 
-def breakdown(column: str, row: str, threads: int, steps: int) -> dict[str, float]:
+def breakdown(column: str, options: Options, path: Path, steps: int) -> dict[str, float]:
     """Return the milliseconds of each kind, and of the rest; to be called in its own process."""
-    measure.begin(threads, flush=True)
-    warnings.simplefilter("ignore")
-    pyro.distributions.enable_validation(False)
     inductor.cpp.enable_kernel_profile = True
-    given = problem(ROWS[row])
-    run = COLUMNS[column](given).run
+    make, given = prepare(column, path, options)
+    run = make().run
     generator = torch.Generator().manual_seed(0)
     run(given.batches(20, generator))
     seconds: list[float] = []
@@ -122,10 +110,14 @@ def main() -> int:
     if flags.steps < TURNS:
         parser.error(f"argument --steps: must be {TURNS} or more, got {flags.steps}")
     flags.out.mkdir(parents=True, exist_ok=True)
-    found = {
-        c: measure.in_subprocess(breakdown, c, flags.row, flags.threads, flags.steps)
-        for c in COLUMNS
-    }
+    options = Options(rounds=0, seed=0, threads=flags.threads, errors=0.0, tiny=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "problem.pt"
+        measure.in_subprocess(save_problem, flags.row, options, path)
+        found = {
+            COLUMNS[c].label: measure.in_subprocess(breakdown, c, options, path, flags.steps)
+            for c in SHOWN
+        }
     results: dict[str, Any] = {"machine": measure.machine(flags.threads), "row": flags.row}
     (flags.out / "anatomy.json").write_text(json.dumps(results | {"parts": found}, indent=1) + "\n")
     draw(found).savefig(flags.out / "anatomy.png", dpi=110)

@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 import measure
 import ours
 import pyro
-import steps as side_by_side
 import torch
-from rows import ROWS, Problem, problem
+from rows import ROWS, Problem, problem, row_of
 from torch import Tensor
 
 from ppl_vae import training
@@ -132,7 +131,7 @@ COMPILED = {"a loop of compile_step", "fit, compiled"}
 
 def time_row(name: str, options: Options) -> dict[str, Any]:
     """Return the figures of a row; to be called in a process of its own."""
-    row = side_by_side.row_of(name, options.tiny)
+    row = row_of(name, options.tiny)
     measure.begin(options.threads, row.flush)
     warnings.simplefilter("ignore")
     given = problem(row)

@@ -8,22 +8,29 @@ import math
 import os
 import platform
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from rows import Column, Problem
+from torch import Tensor
 
 BLOCKS = 10
 ROUNDING = 1e-5
 """The share of a loss that two orders of the same sums in float32 may differ by."""
 PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pythae", "numpy")
+
+
+class Taker(Protocol):
+    """A column, here or in a process of its own."""
+
+    def turn(self, indices: Tensor) -> tuple[float, list[float]]:
+        """Take the steps of a turn; return seconds per step, and their losses."""
 
 
 class Turns(NamedTuple):
@@ -50,7 +57,7 @@ class Spread(NamedTuple):
 
 
 def take_turns(
-    columns: dict[str, Column], problem: Problem, rounds: int, seed: int
+    columns: Mapping[str, Taker], problem: Problem, rounds: int, seed: int
 ) -> dict[str, Turns]:
     """Give every column its turn in each round, in an order that is drawn anew.
 
@@ -63,12 +70,10 @@ def take_turns(
         indices = problem.batches(problem.row.turn, generator)
         order.shuffle(names)
         for name in names:
-            start = time.perf_counter()
-            losses = columns[name].run(indices)
-            seconds = (time.perf_counter() - start) / len(indices)
+            seconds, losses = columns[name].turn(indices)
             if turn >= 0:
                 turns[name].seconds.append(seconds)
-                turns[name].losses.extend(float(loss) for loss in losses)
+                turns[name].losses.extend(losses)
     return turns
 
 
@@ -81,13 +86,27 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def at_rest(
-    columns: dict[str, Column], problem: Problem, reference: str, errors: float, seed: int
+    columns: Mapping[str, Taker],
+    problem: Problem,
+    reference: str,
+    errors: float,
+    seed: int,
+    rounding: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Agreement], list[str]]:
     """Compare the losses of columns that were made for a problem at rest: the strict comparison.
 
     Weights are those of the start, for all columns and at all steps: the losses have one mean, and
     what is allowed beside standard errors is rounding. A column that gives the mean over a turn in
     the place of each step's loss is as good as another: turns are what errors are estimated from.
+
+    Args:
+        columns: those to compare.
+        problem: at rest.
+        reference: the column that the others are compared with.
+        errors: how many standard errors losses may differ by.
+        seed: of the indices.
+        rounding: the standard deviation of a column's loss by rounding of its weights, the same at
+            all steps, in nats per datum; it adds to the standard error as a variance.
 
     Returns:
         The loss of each column, and a sentence for each that disagrees.
@@ -103,7 +122,9 @@ def at_rest(
         )
         for name, turn in turns.items()
     }
-    return found, disagreements(turns, reference, errors, share=ROUNDING, blocks=rounds)
+    return found, disagreements(
+        turns, reference, errors, share=ROUNDING, blocks=rounds, rounding=rounding
+    )
 
 
 def disagreement(
@@ -129,6 +150,7 @@ def disagreements(
     *,
     share: float = 0.02,
     blocks: int = BLOCKS,
+    rounding: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Return a sentence for each column whose losses are not those of the reference's.
 
@@ -142,6 +164,7 @@ def disagreements(
         if name == reference:
             continue
         difference, error = disagreement(of_column.losses, expected, blocks)
+        error = math.hypot(error, (rounding or {}).get(name, 0.0))
         allowed = errors * error + share * abs(sum(expected) / len(expected))
         if not abs(difference) <= allowed:
             found.append(
@@ -151,13 +174,18 @@ def disagreements(
     return found
 
 
-def in_subprocess(function: Callable, *args: Any) -> Any:
-    """Return what a function of a module returns in a process of its own."""
+def set_environment() -> None:
+    """Set what processes of their own read when they start."""
     # The profiler says that it starts, that it stops, and that there is no GPU.
     os.environ.update(KINETO_LOG_LEVEL="99", TORCH_CPP_LOG_LEVEL="ERROR")
     # Memory that is freed stays with the process, for all columns: whether the C library gives it
     # back to the system at each step, and has to ask for it again, is chance, and costs as much.
     os.environ.update(MALLOC_TRIM_THRESHOLD_=str(2**32), MALLOC_MMAP_THRESHOLD_=str(2**30))
+
+
+def in_subprocess(function: Callable, *args: Any) -> Any:
+    """Return what a function of a module returns in a process of its own."""
+    set_environment()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 

@@ -100,7 +100,7 @@ def plain(problem: Problem) -> Column:
     return Column(_unvalidated(one_by_one(step)))
 
 
-def compiled(problem: Problem) -> Column:
+def compiled(problem: Problem, **options: str) -> Column:
     """ppl_vae by ``training.compile_step``."""
     if problem.row.kind == "likelihood":
         if "compile" not in inspect.signature(evaluation.log_likelihood).parameters:
@@ -111,9 +111,18 @@ def compiled(problem: Problem) -> Column:
     pair = pair_of(problem)
     optimizer = adam(pair.parameters(), problem.rate)
     step = training.compile_step(
-        pair, estimator_of(problem), optimizer, prepare=prepare_of(problem)
+        pair, estimator_of(problem), optimizer, prepare=prepare_of(problem), **options
     )
     return Column(_strict(one_by_one(lambda index: step(*inputs_of(problem, index)))))
+
+
+def bfloat16(problem: Problem) -> Column:
+    """The same with networks in bfloat16."""
+    if problem.row.kind == "likelihood":
+        raise Unavailable("evaluated in full precision")
+    if "precision" not in inspect.signature(training.compile_step).parameters:
+        raise Unavailable("compile_step has no precision=")
+    return compiled(problem, precision="bf16-mixed")
 
 
 def _unvalidated(run: Callable) -> Callable:

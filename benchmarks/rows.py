@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae import data
-
 CLASSIFICATION_WEIGHT = 10.0
 
 
 class Unavailable(Exception):  # noqa: N818  (a reason, no failure)
-    """Why a row has no such column."""
+    """Why a row has no such column; without a reason where none needs to be told."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,23 @@ ROWS = {
         Row("likelihood", "likelihood", 10, particles=5000),
     )
 }
+
+TINY = {
+    "hidden": 16,
+    "latent": 4,
+    "components": 5,
+    "particles": 5,
+    "pixels": 64,
+    "turn": 2,
+    "rest": 20,
+}
+
+
+def row_of(name: str, tiny: bool) -> Row:
+    """Return a row, or one like it that takes no time."""
+    row = ROWS[name]
+    return replace(row, batch=min(row.batch, 16), labelled=4, **TINY) if tiny else row
+
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -163,11 +179,16 @@ class Column:
     Args:
         run: takes the steps of a turn, given the indices of each, shape ``(steps, batch)``; returns
             their losses, numbers or tensors that hold one, in nats per datum.
-        reference: whether it is one of those that ratios are to.
     """
 
     run: Callable[[Tensor], Sequence[Any]]
-    reference: bool = False
+
+    def turn(self, indices: Tensor) -> tuple[float, list[float]]:
+        """Take the steps of a turn; return seconds per step, and their losses."""
+        start = time.perf_counter()
+        losses = self.run(indices)
+        seconds = (time.perf_counter() - start) / len(indices)
+        return seconds, [float(loss) for loss in losses]
 
 
 def one_by_one(step: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Any]]:
@@ -187,6 +208,8 @@ def _layers(features: int, hidden: int, out: int) -> Layers:
 
 def _images(pixels: int, number: int = 20_000) -> tuple[Tensor, Tensor]:
     """Return MNIST where it is at hand, and numbers like it where not; of any other width too."""
+    from ppl_vae import data  # which other columns' processes must not import
+
     try:
         train = data.load("mnist") if pixels == 784 else None
     except FileNotFoundError:

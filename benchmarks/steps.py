@@ -4,86 +4,84 @@
 
 runs all rows, prints a table and writes ``steps.json``, ``steps.md`` and ``steps.png`` under
 ``benchmarks/results``. The columns of a row start from the same weights, see the same images (by
-index, binarised anew at each step) and take turns in one process. Whether they compute the same
-thing is seen twice: before, in a process of its own, with weights that stay where they start, where
-losses have to be the same within their standard errors, and coarsely while they train. A row whose
-columns do not have the same loss is not printed, and the command ends with status 1. docs/speed.md
-says more.
+index, binarised anew at each step) and take turns, each in a process of its own that sleeps while
+another works. Whether they compute the same thing is seen twice: before, in other processes, with
+weights that stay where they start, where losses have to be the same within their standard errors,
+and coarsely while they train. A row whose columns do not have the same loss is not printed, and the
+command ends with status 1. docs/speed.md says more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import hand
 import measure
-import others
-import ours
-import pyro
-import stock
-import torch
+import processes
+from columns import (
+    COLUMNS,
+    Options,
+    load_problem,
+    make_column,
+    prepare,
+    save_problem,
+    without,
+)
 from matplotlib import pyplot as plt
-from rows import ROWS, Column, Problem, Row, Unavailable, problem
+from rows import ROWS
 
 RESULTS = Path(__file__).parent / "results"
-
-COLUMNS: dict[str, tuple[str, Callable[[Problem], Column | None]]] = {
-    "hand": ("hand-written", hand.eager),
-    "hand-compiled": ("hand-written, compiled", hand.compiled),
-    "hand-float32": ("the same, mixture in float32", hand.compiled_single),
-    "ours": ("ppl_vae", ours.plain),
-    "ours-compiled": ("ppl_vae, compiled", ours.compiled),
-    "pyro": ("stock Pyro", stock.svi),
-    "numpyro": ("NumPyro, jitted loop", others.numpyro),
-    "pythae": ("pythae's trainer", others.pythae),
-}
-TINY = {
-    "hidden": 16,
-    "latent": 4,
-    "components": 5,
-    "particles": 5,
-    "pixels": 64,
-    "turn": 2,
-    "rest": 20,
-}
+REFERENCES = [name for name, entry in COLUMNS.items() if entry.reference]
+NO_TENSORS_OF_TORCH = ("numpyro", "pythae")
+"""Columns of which no memory is measured."""
+DIAGNOSTIC = ("products", "hand-float32", "hand-mapped", "hand-densities")
+"""Columns that the README does without."""
 
 
-class Options(NamedTuple):
-    """What a process is told."""
+def measure_row(
+    name: str, columns: tuple[str, ...], options: Options, path: Path
+) -> dict[str, Any]:
+    """Return what is found about a row: whether the columns have one loss, and then their times.
 
-    rounds: int
-    seed: int
-    threads: int
-    errors: float
-    tiny: bool
-
-
-def measure_row(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
-    """Return what is found about a row: whether the columns have one loss, and then their times."""
-    rest = measure.in_subprocess(at_rest, name, columns, options)
+    Args:
+        name: of the row.
+        columns: those wanted.
+        options: what processes are told.
+        path: where the problem is written for all of them.
+    """
+    rounding = measure.in_subprocess(save_problem, name, options, path)
+    compared = tuple(column for column in columns if COLUMNS[column].losses)
+    rest = at_rest(compared, options, path, rounding)
     row: dict[str, Any] = {"refused": rest["refused"], "absent": {}}
     if not rest["refused"]:
-        # In a process of their own again: what is compiled twice in one is slower for it.
-        row = measure.in_subprocess(time_row, name, tuple(rest["columns"]), options)
-    return {**row, "absent": rest["absent"] | row["absent"], "at rest": rest["columns"]}
+        # In other processes again: what is compiled twice in one is slower for it.
+        there = tuple(c for c in columns if c in rest["columns"] or c not in compared)
+        row = time_row(there, options, path)
+    absent = rest["absent"] | row["absent"]
+    return {**row, "absent": absent, "at rest": rest["columns"], "rounding": rounding}
 
 
-def at_rest(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
-    """Return the losses of a row at fixed weights; to be called in a process of its own."""
-    # Denormal numbers take time, and change no loss.
-    given = _set_up(name, options, flush=True).at_rest()
-    ready, absent = _make_columns(columns, given, options)
-    if not ready:
-        return {"refused": [], "absent": absent, "columns": {}}
-    reference = _references(ready)[0]
-    found, wrong = measure.at_rest(ready, given, reference, options.errors, options.seed)
+def at_rest(
+    columns: tuple[str, ...], options: Options, path: Path, rounding: float
+) -> dict[str, Any]:
+    """Return the losses of a row at fixed weights."""
+    with _started(columns, options, path, rest=True) as (ready, absent):
+        if not ready:
+            return {"refused": [], "absent": absent, "columns": {}}
+        given = load_problem(path).at_rest()
+        rounded = {column: rounding for column in ready if COLUMNS[column].rounding}
+        reference = _references(ready)[0]
+        found, wrong = measure.at_rest(
+            ready, given, reference, options.errors, options.seed, rounded
+        )
     return {
         "refused": [f"at fixed weights, {sentence}" for sentence in wrong],
         "absent": absent,
@@ -91,56 +89,58 @@ def at_rest(name: str, columns: tuple[str, ...], options: Options) -> dict[str, 
     }
 
 
-def time_row(name: str, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
-    """Return the times of a row; to be called in a process of its own."""
-    given = _set_up(name, options)
-    ready, absent = _make_columns(columns, given, options)
-    turns = measure.take_turns(ready, given, options.rounds, options.seed)
+def time_row(columns: tuple[str, ...], options: Options, path: Path) -> dict[str, Any]:
+    """Return the times of a row."""
+    with _started(columns, options, path) as (ready, absent):
+        given = load_problem(path)
+        turns = measure.take_turns(ready, given, options.rounds, options.seed)
+        asleep = {column: remote.asleep() for column, remote in ready.items()}
     references = _references(ready)
-    wrong = measure.disagreements(turns, references[0], options.errors) if references else []
+    compared = {column: turn for column, turn in turns.items() if COLUMNS[column].losses}
+    wrong = measure.disagreements(compared, references[0], options.errors) if references else []
     if wrong:
         return {"refused": [f"as they train, {sentence}" for sentence in wrong], "absent": absent}
     found = {column: measure.spread(turn.seconds) for column, turn in turns.items()}
     best = min(references, key=lambda column: found[column].median, default=None)
+    limit = found["products"].median if "products" in found else None
     return {
         "best": best,
         "absent": absent,
         "columns": {
             column: {
                 "milliseconds": {k: 1e3 * v for k, v in times._asdict().items()},
-                "ratio": times.median / found[best].median,
-                "loss": sum(turns[column].losses) / len(turns[column].losses),
-                "steps": len(turns[column].losses),
+                "ratio": times.median / found[best].median if best else None,
+                "products": limit / times.median if limit else None,
+                "asleep": asleep[column],
+                "loss": _mean(turns[column].losses),
+                "steps": options.rounds * given.row.turn,
             }
             for column, times in found.items()
         },
     }
 
 
-def measure_memory(name: str, column: str, options: Options) -> dict[str, float] | None:
+def measure_memory(column: str, options: Options, path: Path) -> dict[str, float] | None:
     """Return the memory of one column of a row; to be called in a process of its own."""
-    given = _set_up(name, options)
-    return measure.memory(lambda: COLUMNS[column][1](given), given, options.seed)
-
-
-def row_of(name: str, tiny: bool) -> Row:
-    """Return a row, or one like it that takes no time."""
-    row = ROWS[name]
-    return replace(row, batch=min(row.batch, 16), labelled=4, **TINY) if tiny else row
+    make, given = prepare(column, path, options)
+    return measure.memory(make, given, options.seed)
 
 
 def markdown(results: dict[str, Any]) -> str:
     """Return the tables."""
     rows = {name: row for name, row in results["rows"].items() if "columns" in row}
     used = [c for c in COLUMNS if any(c in row["columns"] for row in rows.values())]
-    heads = "| |" + "".join(f" {COLUMNS[c][0]} |" for c in used) + "\n|" + "---|" * (len(used) + 1)
+    heads = (
+        "| |" + "".join(f" {COLUMNS[c].label} |" for c in used) + "\n|" + "---|" * (len(used) + 1)
+    )
     machine = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores; {packages}; "
         f"seed {results['seed']}; {results['rounds']} turns each.",
         "",
-        "Milliseconds per step, median [quartiles], and the ratio to the best hand-written one:",
+        "Milliseconds per step, median [quartiles], the ratio to the best hand-written one, and in "
+        "brackets the share that the matrix products alone would take:",
         "",
         heads,
     ]
@@ -157,7 +157,8 @@ def markdown(results: dict[str, Any]) -> str:
     for name, row in results["rows"].items():
         lines += [f"- {name} refused: {reason}" for reason in row.get("refused", ())]
         lines += [
-            f"- {name}, {COLUMNS[column][0]}: {reason}" for column, reason in row["absent"].items()
+            f"- {name}, {COLUMNS[column].label}: {reason}"
+            for column, reason in row["absent"].items()
         ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -166,8 +167,8 @@ def short(results: dict[str, Any]) -> str:
     """Return the table of the README: ratios alone."""
     rows = {name: row for name, row in results["rows"].items() if "columns" in row}
     used = [c for c in COLUMNS if any(c in row["columns"] for row in rows.values())]
-    used = sorted((c for c in used if c != "hand-float32"), key=lambda c: not c.startswith("ours"))
-    lines = ["| | best by hand |" + "".join(f" {COLUMNS[c][0]} |" for c in used)]
+    used = sorted((c for c in used if c not in DIAGNOSTIC), key=lambda c: not c.startswith("ours"))
+    lines = ["| | best by hand |" + "".join(f" {COLUMNS[c].label} |" for c in used)]
     lines.append("|---" * (len(used) + 2) + "|")
     for name, row in rows.items():
         columns = row["columns"]
@@ -195,7 +196,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
             left=1,
             color=f"C{k}",
             alpha=1 if own else 0.55,
-            label=COLUMNS[column][0],
+            label=COLUMNS[column].label,
         )
         for y, ratio in zip(at, ratios, strict=True):
             side = {"ha": "left"} if ratio >= 1 else {"ha": "right"}
@@ -224,12 +225,16 @@ def main() -> int:
     }
     for name in flags.rows:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        row = measure_row(name, tuple(flags.columns), options)
-        if flags.memory:
-            for column, found in row.get("columns", {}).items():
-                if column not in ("numpyro", "pythae"):
-                    found["memory"] = measure.in_subprocess(measure_memory, name, column, options)
-            _compare_memory(row)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "problem.pt"
+            row = measure_row(name, tuple(flags.columns), options, path)
+            if flags.memory:
+                for column, found in row.get("columns", {}).items():
+                    if column not in NO_TENSORS_OF_TORCH and COLUMNS[column].losses:
+                        found["memory"] = measure.in_subprocess(
+                            measure_memory, column, options, path
+                        )
+                _compare_memory(row)
         results["rows"][name] = row
         # What is known is kept, should the next row not come to its end.
         (flags.out / "steps.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -242,48 +247,34 @@ def main() -> int:
     return int(any("refused" in row for row in results["rows"].values()))
 
 
-def _set_up(name: str, options: Options, *, flush: bool = False) -> Problem:
-    row = row_of(name, options.tiny)
-    measure.begin(options.threads, flush or row.flush)
-    warnings.simplefilter("ignore")
-    # As Pyro's examples have it; its other checks are ended by the columns that end them.
-    pyro.distributions.enable_validation(False)
-    given = problem(row, options.seed)
-    if row.kind == "likelihood":
-        hand.train(given, 5 if options.tiny else 300)
-    pyro.set_rng_seed(options.seed)
-    return given
+@contextmanager
+def _started(
+    columns: tuple[str, ...], options: Options, path: Path, *, rest: bool = False
+) -> Iterator[tuple[dict[str, processes.Remote], dict[str, str]]]:
+    """Have the columns' processes, and why there are no others."""
+
+    def remote(column: str) -> processes.Remote:
+        arguments = (column, path, options, rest)
+        return processes.Remote(make_column, *arguments, without=without(column))
+
+    made = {column: partial(remote, column) for column in columns}
+    with processes.started(made, os.cpu_count() or 1) as found:
+        yield found
 
 
-def _make_columns(
-    columns: tuple[str, ...], given: Problem, options: Options
-) -> tuple[dict[str, Column], dict[str, str]]:
-    """Return the columns that there are, each after a turn, and why there are no others."""
-    ready: dict[str, Column] = {}
-    absent: dict[str, str] = {}
-    for column in columns:
-        try:
-            made = COLUMNS[column][1](given)
-            if made is None:
-                continue
-            made.run(given.batches(given.row.turn, torch.Generator().manual_seed(options.seed)))
-            ready[column] = made
-        except Unavailable as reason:
-            absent[column] = str(reason)
-        except Exception as error:  # another library's, of another version perhaps
-            absent[column] = f"failed with {type(error).__name__}: {str(error).splitlines()[:1]}"
-    return ready, absent
-
-
-def _references(ready: dict[str, Column]) -> list[str]:
+def _references(ready: Iterable[str]) -> list[str]:
     """Return the columns that ratios are to; losses are compared with the first one's."""
-    return [c for c, made in ready.items() if made.reference] or list(ready)[:1]
+    return [c for c in ready if COLUMNS[c].reference] or [c for c in ready if COLUMNS[c].losses][:1]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _compare_memory(row: dict[str, Any]) -> None:
     """Add the ratio to the least of a hand-written version, for what is made of torch's tensors."""
     found = {n: c["memory"] for n, c in row.get("columns", {}).items() if c.get("memory")}
-    by_hand = [found[name]["tensors"] for name in ("hand", "hand-compiled") if name in found]
+    by_hand = [found[name]["tensors"] for name in REFERENCES if name in found]
     for held in found.values():
         if by_hand:
             held["ratio"] = held["tensors"] / min(by_hand)
@@ -300,7 +291,12 @@ def _time(found: dict[str, Any]) -> str:
     if not found:
         return ""
     middle, low, high = (f"{v:.3g}" for v in found["milliseconds"].values())
-    return f"{middle} [{low}, {high}] ×{found['ratio']:.2f}"  # noqa: RUF001
+    cell = f"{middle} [{low}, {high}]"
+    if found.get("ratio") is not None:
+        cell += f" ×{found['ratio']:.2f}"  # noqa: RUF001
+    if found.get("products") is not None:
+        cell += f" ({found['products']:.2f})"
+    return cell
 
 
 def _memory(found: dict[str, Any]) -> str:

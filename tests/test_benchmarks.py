@@ -1,10 +1,14 @@
 """The benchmark runs, and times the same thing in all of its columns."""
 
+import inspect
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,14 +23,20 @@ from torch.nn import functional as F
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import anatomy  # noqa: E402
+import columns as of_rows  # noqa: E402
+import elementwise  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
 import hand  # noqa: E402
 import measure  # noqa: E402
 import ours  # noqa: E402
+import processes  # noqa: E402
+import products  # noqa: E402
 import steps  # noqa: E402
 import stock  # noqa: E402
-from rows import CLASSIFICATION_WEIGHT, ROWS, Column, problem  # noqa: E402
+from rows import CLASSIFICATION_WEIGHT, ROWS, Column, Unavailable, problem, row_of  # noqa: E402
+
+from ppl_vae import training  # noqa: E402
 
 pytestmark = unchecked  # steps are timed as users have them
 
@@ -34,7 +44,7 @@ KINDS = ["vae-128", "gmvae-128", "iwae-50", "ssvae-100", "likelihood"]
 
 
 def tiny(name, **sizes):
-    return problem(replace(steps.row_of(name, tiny=True), **sizes))
+    return problem(replace(row_of(name, tiny=True), **sizes))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -363,19 +373,265 @@ def in_process(monkeypatch):
     """Have done here what has a process of its own."""
     monkeypatch.setattr(measure, "in_subprocess", lambda function, *args: function(*args))
     monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
+    monkeypatch.setattr(processes, "Remote", Here)
     with pyro.validation_enabled(False):
         yield
 
 
+class Here:
+    """A column in the place of one in a process of its own."""
+
+    one_by_one = threading.Lock()  # Pyro's state and torch's random numbers are the process's
+
+    def __init__(self, make, *args, without=()):
+        with self.one_by_one:
+            self.turn = make(*args).turn
+
+    def asleep(self):
+        return 0.0
+
+    def close(self):
+        pass
+
+
+OPTIONS = of_rows.Options(rounds=2, seed=0, threads=1, errors=6.0, tiny=True)
+
+
 @pytest.mark.usefixtures("in_process")
-def test_a_row_that_is_off_at_fixed_weights_is_refused_before_it_is_timed(monkeypatch):
-    options = steps.Options(rounds=2, seed=0, threads=1, errors=6.0, tiny=True)
-    monkeypatch.setitem(steps.COLUMNS, "ours", ("off", off(lambda v: v + 0.5, ours.plain)))
-    row = steps.measure_row("vae-32", ("hand", "hand-float32", "ours", "pythae"), options)
+def test_a_row_that_is_off_at_fixed_weights_is_refused_before_it_is_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(ours, "plain", off(lambda v: v + 0.5, ours.plain))
+    columns = ("products", "hand", "hand-float32", "ours", "pythae")
+    row = steps.measure_row("vae-32", columns, OPTIONS, tmp_path / "problem.pt")
     (sentence,) = row["refused"]
     assert sentence.startswith("at fixed weights, ours: its loss is off from that of hand by ")
     assert "columns" not in row
     assert row["at rest"]["ours"]["difference"] == pytest.approx(0.5, abs=0.2)
+    assert list(row["absent"]) in ([], ["pythae"])  # not what nobody expects of a row
+
+
+@pytest.fixture
+def saved(monkeypatch, tmp_path):
+    """Return where a problem is."""
+    monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
+    of_rows.save_problem("vae-128", OPTIONS, tmp_path / "problem.pt")
+    for name in SET_FOR_PROCESSES:  # and so taken back
+        monkeypatch.setenv(name, "")
+    return tmp_path / "problem.pt"
+
+
+def test_a_column_works_and_sleeps_in_a_process_without_the_library(saved):
+    given = of_rows.load_problem(saved)
+    indices = given.batches(5, torch.Generator().manual_seed(1))
+    expected = of_rows.make_column("hand", saved, OPTIONS).turn(indices)[1]
+    options = OPTIONS._replace(threads=2)
+    assert of_rows.without("hand") == ("ppl_vae",)
+    remote = processes.Remote(
+        of_rows.make_column, "hand", saved, options, without=of_rows.without("hand")
+    )
+    seconds, losses = remote.turn(indices)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert 0 < seconds < 60
+    time.sleep(0.5)
+    assert remote.asleep() < 0.01
+    with pytest.raises(Unavailable, match="failed with IndexError"):
+        remote.turn(torch.full((1, 16), len(given.images)))
+    remote.close()
+
+
+def test_a_process_that_imports_what_it_has_to_do_without_is_found(saved):
+    with pytest.raises(RuntimeError, match=r"do without.*ppl_vae"):
+        processes.Remote(of_rows.make_column, "ours", saved, OPTIONS, without=("ppl_vae",))
+
+
+def test_no_module_of_an_ordinary_column_imports_the_library():
+    modules = {e.make.partition(".")[0] for e in of_rows.COLUMNS.values() if not e.library}
+    assert modules == {"hand", "products", "stock", "others"}
+    names = ", ".join(["steps", "anatomy", "elementwise", *sorted(modules)])
+    code = f"import sys, {names}; sys.exit('ppl_vae' in sys.modules)"
+    paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=True
+    )
+
+
+def test_a_process_answers_when_its_threads_sleep(monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 5)
+    end = threading.Event()
+
+    def work():
+        while not end.is_set():
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match="never sleep"):
+            processes._fall_asleep()
+    finally:
+        end.set()
+        thread.join()
+    processes._fall_asleep()
+
+
+def multiplications(batch, sizes, *, gradient=True, first=False):
+    """Return those of a network's products: values, and gradients in weights and inputs."""
+    layers = [batch * a * b for a, b in itertools.pairwise(sizes)]
+    return sum(layers) * (3 if gradient else 1) - (layers[0] if first and gradient else 0)
+
+
+def test_the_limit_is_the_products_of_a_step():
+    d, h, z = 64, 16, 4
+    encoder, decoder = (d, h, 2 * z), (z, h, d)
+    vae = multiplications(16, encoder, first=True) + multiplications(16, decoder)
+    rows = 16 * 10 + 4
+    expected = {
+        "vae-128": vae,
+        "gmvae-128": vae + 3 * 16 * 2 * z * 5,
+        "iwae-50": multiplications(16, encoder, first=True) + multiplications(16 * 5, decoder),
+        # x's part of the encoder's first layer is computed once, and what y adds is no product.
+        "ssvae-100": multiplications(20, (d, h), first=True)
+        + multiplications(rows, (h, 2 * z))
+        + multiplications(rows, decoder)
+        + multiplications(20, (d, h, 10), first=True),
+        "likelihood": multiplications(10, encoder, gradient=False)
+        + multiplications(10 * 5, decoder, gradient=False),
+    }
+    for name, number in expected.items():
+        found = products.of_step(tiny(name))
+        assert sum(a.shape[0] * a.shape[1] * b.shape[1] for a, b in found) == number, name
+        assert {a.dtype for a, _ in found} <= {torch.float32, torch.float64}
+    given = tiny("vae-128")
+    operands = [t for pair in products.of_step(given) for t in pair]
+    # A weight of the decoder is one tensor in both directions: 10 products of 13 operands.
+    assert len(operands) == 20 + 2
+    assert products.alone(given).turn(given.batches(2, torch.Generator()))[1] == []
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+
+PRECISION = "precision" in inspect.signature(training.compile_step).parameters
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("library", [hand, ours])
+@pytest.mark.usefixtures("uncompiled")
+def test_bfloat16_is_for_networks_and_differs_by_their_rounding(library, name):
+    given = tiny(name, batch=64).at_rest()
+    indices = given.batches(20, torch.Generator().manual_seed(0))
+    if library is ours and (name == "likelihood" or not PRECISION):
+        with pytest.raises(Unavailable):
+            ours.bfloat16(given)
+        return
+    column = library.bfloat16(given)
+    column.run(indices[:1])  # traces, and compares with the uncompiled step
+    with products.Recorder() as recorder:
+        column.run(indices[:1])
+    dtypes = [a.dtype for a, _ in recorder.products]
+    rest = 3 if name == "gmvae-128" else 0
+    assert dtypes.count(torch.bfloat16) == len(dtypes) - rest
+    losses = []
+    for made in (hand.eager(given), column):
+        torch.manual_seed(0)
+        losses.append(torch.tensor(made.turn(indices)[1]))
+    difference = losses[1] - losses[0]
+    error = math.hypot(hand.rounding(given), difference.std() / math.sqrt(len(difference)))
+    assert 0 < abs(difference.mean()) < 6 * error
+
+
+def test_rounding_to_bfloat16_has_the_standard_deviation_that_is_said():
+    ratios = []
+    for seed in range(40):
+        given = problem(row_of("vae-128", tiny=True), seed).at_rest()
+        index = given.batches(1, torch.Generator().manual_seed(0))[0]
+        losses = []
+        for weights in (lambda w: w, lambda w: w.bfloat16().float()):
+            module = hand.VAE(given)
+            for weight in module.parameters():
+                weight.data = weights(weight.data)
+            torch.manual_seed(1)
+            losses.append(module(index).item())
+        ratios.append((losses[1] - losses[0]) / hand.rounding(given))
+    # A variance of ε² / 12 is that of numbers just above a power of 2, and a quarter of it below.
+    assert 0.5 < torch.tensor(ratios).square().mean().sqrt() < 1
+
+
+def test_rounding_at_rest_is_allowed_to_those_that_round():
+    def column(shift):
+        return Column(lambda indices: [10.0 + shift] * len(indices))
+
+    given = tiny("vae-128").at_rest()
+    made = {"hand": column(0), "rounds": column(0.05), "off": column(0.07), "same": column(0.05)}
+    allowed = {"rounds": 0.01, "off": 0.01}
+    _, wrong = measure.at_rest(made, given, "hand", 6.0, 0, allowed)
+    assert [sentence.partition(":")[0] for sentence in wrong] == ["off", "same"]
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_mapped_constants_change_no_loss():
+    given = tiny("vae-128")
+    indices = given.batches(2, torch.Generator().manual_seed(0))
+    losses = []
+    for make in (hand.eager, hand.mapped):
+        torch.manual_seed(0)
+        losses.append(make(given).turn(indices)[1])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("name", ["vae-128", "iwae-50"])  # a sum, and costs one by one
+def test_our_densities_change_losses_by_rounding(name):
+    given = tiny(name)
+    indices = given.batches(5, torch.Generator().manual_seed(0))
+    losses = []
+    for make in (hand.eager, hand.our_densities):
+        torch.manual_seed(0)
+        losses.append(make(given).turn(indices)[1])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_functions_and_densities_are_the_same_in_all_columns():
+    found = elementwise.ours()
+    compared = [name for name in found if elementwise.CASES[name].torch is not None]
+    assert len(compared) == len(found) - 2
+    for name in compared:
+        case = elementwise.CASES[name]
+        inputs = [elementwise.argument(one, 8) for one in case.inputs.split()]
+        with torch.no_grad():
+            values = found[name](*inputs), case.torch(*inputs)
+        rtol = 1e-4 if "Continuous" in name else 1e-5  # torch's is not exact at large logits
+        torch.testing.assert_close(*values, rtol=rtol, atol=0, msg=name)
+
+
+@pytest.mark.usefixtures("in_process", "uncompiled")
+def test_the_table_of_functions_and_densities(tmp_path, monkeypatch, capsys):
+    flags = ["--tiny", "--rounds", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["elementwise.py", *flags])
+    elementwise.main()
+    found = json.loads((tmp_path / "elementwise.json").read_text())
+    assert found["cases"] == list(elementwise.CASES)
+    columns = found["columns"]
+    assert list(columns) == list(elementwise.COLUMNS)
+    for name, case in elementwise.CASES.items():
+        for column in ("torch", "mapped", "compiled"):
+            assert (name in columns[column]) == (case.torch is not None)
+        assert (name in columns["ours"]) == ("|" in name or "p(z)" in name)
+        assert (name in columns["ours-compiled"]) == (
+            name in columns["ours"] or name in elementwise.OF_GRAPHS
+        )
+    for column in columns.values():
+        for name, times in column.items():
+            assert len(times) == 1 + elementwise.CASES[name].gradient
+            assert all(t > 0 for t in times)
+    table = (tmp_path / "elementwise.md").read_text()
+    assert capsys.readouterr().out == table + "\n"
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) == len(elementwise.CASES) + 1
+    for row in rows:
+        assert row.replace("\\|", "").count("|") == len(columns) + 2
 
 
 @pytest.mark.usefixtures("in_process")
@@ -404,21 +660,25 @@ def command(script, *flags, out):
 
 
 def test_the_command_writes_numbers_table_and_picture(tmp_path, monkeypatch, capsys):
-    columns = ["hand", "ours", "pyro"]
+    columns = ["products", "hand", "ours", "pyro"]
     flags = ["--rows", "vae-128", "--columns", *columns, "--rounds", "10", "--threads", "1"]
     argv = ["steps.py", "--tiny", "--no-memory", "--out", str(tmp_path), *flags]
     monkeypatch.setattr(sys, "argv", argv)
     for name in SET_FOR_PROCESSES:  # and so taken back
         monkeypatch.setenv(name, "")
     # One process of its own is enough to see that there is one: importing everything takes seconds.
-    elsewhere = measure.in_subprocess
+    elsewhere = processes.Remote
+    monkeypatch.setattr(measure, "in_subprocess", lambda f, *args: f(*args))
     monkeypatch.setattr(
-        measure,
-        "in_subprocess",
-        lambda f, *args: f(*args) if f is steps.at_rest else elsewhere(f, *args),
+        processes,
+        "Remote",
+        lambda f, *args, **options: (elsewhere if args[0] == "hand" and not args[-1] else Here)(
+            f, *args, **options
+        ),
     )
     monkeypatch.setattr(measure, "begin", lambda threads, flush: None)
-    assert steps.main() == 0
+    with pyro.validation_enabled(False):
+        assert steps.main() == 0
     found = json.loads((tmp_path / "steps.json").read_text())
     assert found["machine"]["threads"] == 1
     assert found["machine"]["packages"]["torch"] == torch.__version__.partition("+")[0]
@@ -427,8 +687,17 @@ def test_the_command_writes_numbers_table_and_picture(tmp_path, monkeypatch, cap
     assert list(row["columns"]) == columns
     assert row["best"] == "hand"
     assert row["columns"]["hand"]["ratio"] == 1
-    assert all(column["milliseconds"]["median"] > 0 for column in row["columns"].values())
-    assert list(row["at rest"]) == columns
+    for column in row["columns"].values():
+        middle = column["milliseconds"]["median"]
+        assert middle > 0
+        assert column["products"] * middle == pytest.approx(
+            row["columns"]["products"]["milliseconds"]["median"]
+        )
+        assert column["steps"] == 20
+    # Of sleeps of some milliseconds, reading a request is a percent; a thread at work would be all.
+    assert 0 < row["columns"]["hand"]["asleep"] < 0.1
+    assert row["columns"]["products"]["loss"] is None
+    assert list(row["at rest"]) == columns[1:]
     assert row["at rest"]["hand"]["difference"] == row["at rest"]["hand"]["error"] == 0
     assert row["at rest"]["pyro"]["error"] > 0
     assert "| vae-128 |" in capsys.readouterr().out == (tmp_path / "steps.md").read_text() + "\n"
@@ -437,12 +706,13 @@ def test_the_command_writes_numbers_table_and_picture(tmp_path, monkeypatch, cap
 
 @pytest.mark.slow
 def test_all_columns_and_memory(tmp_path):
-    result = command("steps", "--rounds", "10", "--threads", "1", out=tmp_path)
+    flags = ["--rows", *KINDS, "--rounds", "10", "--threads", "1"]
+    result = command("steps", *flags, out=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
-    assert list(rows) == list(ROWS)
+    assert list(rows) == KINDS
     for row in rows.values():
-        assert list(row["at rest"]) == list(row["columns"])
+        assert ["products", *row["at rest"]] == list(row["columns"])
         for column in ("hand", "hand-compiled", "ours"):
             assert row["columns"][column]["memory"]["resident"] > 0
         assert not any(reason.startswith("failed") for reason in row["absent"].values())
