@@ -46,6 +46,7 @@ from ppl_vae.training.loop import loop
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.output_folder import OutputFolder
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
+from ppl_vae.training.precision import MIXED, check_mixed
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
 from ppl_vae.training.stopping import EarlyStopping, Settled
@@ -258,6 +259,8 @@ def fit(
             why = "the default estimator needs them; give another estimator"
             check_per_datum(objective, first, why)
         objective.warm_up(first)
+        if fabric.strategy.precision.precision == MIXED:
+            check_mixed("fit", objective, fabric.device, depth=1)
         parameters = Parameters(objective)
         made = made_optimizer(optimizer, parameters.trainable)
         coverage = OptimizerCoverage(made, "fit", partial=True)
