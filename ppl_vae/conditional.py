@@ -13,6 +13,9 @@ from torch.distributions import Distribution
 
 from ppl_vae.constructor import Constructed, qualified
 from ppl_vae.errors import describe, reason
+from ppl_vae.resident_constants import map_constants
+
+map_constants()
 
 
 class NotFinitePartError(ValueError):

@@ -3,6 +3,7 @@
 import copy
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pairs import C, D, Z, binary, net, ssvae, vae
@@ -11,6 +12,7 @@ from torch import nn
 
 from ppl_vae import (
     VAE,
+    ConditionalDistribution,
     SemiSupervisedVAE,
     data,
     estimators,
@@ -27,6 +29,13 @@ pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
 def parts(**changes):
     return {**vae().parts(), **changes}
+
+
+class Scalars(ConditionalDistribution):
+    """A prior that leaves .to_event(1) out."""
+
+    def forward(self):
+        return dist.Normal(torch.zeros(Z), 1.0)
 
 
 CONSTRUCTION = {
@@ -75,6 +84,16 @@ CONSTRUCTION = {
         lambda: vae().replace(prior=nn.Identity()),
         TypeError,
         "was called with 0 context tensors",
+    ),
+    "a class in the place of a prior": (
+        lambda: vae().replace(prior=priors.StandardNormal),
+        TypeError,
+        r"got the class StandardNormal; make an object of it, StandardNormal\(\.\.\.\)",
+    ),
+    "a prior whose dimensions are a batch": (
+        lambda: vae().replace(prior=Scalars()),
+        ValueError,
+        r"prior must have .* event shape, got batch shape \(2,\) .*add \.to_event\(1\)",
     ),
     "a prior of another dimension": (
         lambda: vae().replace(prior=priors.StandardNormal(Z + 1)),

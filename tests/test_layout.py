@@ -14,7 +14,7 @@ import ppl_vae
 ROOT = Path(ppl_vae.__file__).parent
 GROUND_FLOOR = (
     "ascii buffers constructor deprecation equality errors event_shapes files labels module_modes "
-    "process_state protocols random_state registration spec tensors version"
+    "process_state protocols random_state registration resident_constants spec tensors version"
 )
 # What each package may import, besides itself and the ground floor: nothing that stands below it.
 PACKAGES = {
@@ -28,7 +28,7 @@ PACKAGES = {
     "models": "conditional estimators posteriors",
     "data": "",
     "testing": "",
-    "compilation": "",
+    "compilation": "distributions",
     "io": "conditional likelihoods models nets posteriors priors",
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",

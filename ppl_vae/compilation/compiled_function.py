@@ -18,6 +18,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
 
 from ppl_vae.buffers import kept_buffers
+from ppl_vae.compilation.decompositions import decompositions
 from ppl_vae.compilation.guards import Guards, ObjectIds
 from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.compilation.saved_state import SavedState, preserved
@@ -231,7 +232,7 @@ class CompiledFunction:
                 # Without it make_fx makes a mode, and formats a stack trace, for each operation.
                 tracing(TracingContext(FakeTensorMode())),
             ):
-                traced = make_fx(self._function)(*tensors)
+                traced = make_fx(self._function, decompositions())(*tensors)
             cuda = any(t.device.type == "cuda" for t in tensors)
             *first, last = invariant_split(traced) if split else (traced,)
             graph = partial(

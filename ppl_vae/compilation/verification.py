@@ -50,18 +50,22 @@ def other_generators() -> tuple:
 
 
 def tolerance(traced: fx.GraphModule) -> float:
-    """Return the relative error that a different order of summation may cause.
+    """Return the relative error that rounding in another order may cause.
 
-    That is √ε of the arithmetic, or 16 ε of lower-precision intermediate values.
+    A graph sums at most n numbers, those of its largest tensor. The roundings of n additions are
+    independent and come to √n ε, relative to a sum of numbers of one sign; 16 √n ε allows for some
+    cancellation, and for 3 ε of elementary functions. Sums are in float32 at least; intermediate
+    values of fewer digits, where few are summed, are off by 16 of their ε.
     """
-    dtypes = {
-        value.dtype
+    tensors = [
+        value
         for node in traced.graph.nodes
         if isinstance(value := node.meta.get("val"), Tensor) and value.is_floating_point()
-    }
-    coarse = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+    ]
+    coarse = max((torch.finfo(t.dtype).eps for t in tensors), default=0.0)
     fine = min(coarse, torch.finfo(torch.float32).eps)
-    return max(3 * fine**0.5, 16 * coarse)
+    most = max((t.numel() for t in tensors), default=0)
+    return max(16 * most**0.5 * fine, 16 * coarse)
 
 
 def relative_error(got: Outcome, expected: Outcome, perturbed: Outcome | None = None) -> float:

@@ -9,6 +9,7 @@ from ppl_vae.estimators.kl_weight import (
     cyclical_warm_up,
     linear_warm_up,
 )
+from ppl_vae.resident_constants import map_constants
 
 __all__ = [
     "AnalyticKLELBO",
@@ -19,3 +20,5 @@ __all__ = [
     "cyclical_warm_up",
     "linear_warm_up",
 ]
+
+map_constants()

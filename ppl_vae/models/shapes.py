@@ -25,6 +25,11 @@ def checked_observation(
     """
     check_modules(owner, {"prior": prior, "posterior": posterior, "likelihood": likelihood})
     p_z = probe(owner, "prior", prior, *(sizes if takes_context(prior) else ()))
+    if not p_z.event_shape:
+        raise ValueError(
+            f"{owner}: prior must have the latent dimensions as its event shape, got batch shape "
+            f"{tuple(p_z.batch_shape)} and event shape (); add .to_event(1)"
+        )
     p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes)
     q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes)
     check_same_latents(owner, "prior", p_z, "posterior", q_z)
@@ -36,7 +41,10 @@ def check_modules(owner: str, parts: Mapping[str, object]) -> None:
     for name, part in parts.items():
         if not isinstance(part, nn.Module):
             expected = "a module that returns a distribution"
-            raise TypeError(f"{owner}: {name} must be {expected}, got {describe(part)}")
+            got = describe(part)
+            if isinstance(part, type) and issubclass(part, nn.Module):
+                got = f"the class {part.__name__}; make an object of it, {part.__name__}(...)"
+            raise TypeError(f"{owner}: {name} must be {expected}, got {got}")
 
 
 def observation_of(owner: str, likelihood: nn.Module, p_x: Distribution) -> Observation:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from numbers import Real
 
 from pyro.infer import ELBO
 from torch import Tensor
@@ -71,6 +72,9 @@ class Scheduled:
     ) -> None:
         if beta is not None:
             if not callable(beta):
+                if not isinstance(beta, Real):
+                    expected = "a number or a function of the step, such as linear_warm_up(1000)"
+                    raise TypeError(f"fit: beta must be {expected}, got {describe(beta)}")
                 beta = number("fit", "beta", beta, least=0)
             if isinstance(estimator, KLWeighted):
                 raise ValueError(

@@ -91,12 +91,16 @@ def conditional():
 
 
 class WithState(nn.Module):
-    """A network that draws and has a running mean."""
+    """A network that draws and has a running mean.
 
-    def __init__(self):
+    The gradient of a bias before the batch norm is 0 but for rounding.
+    """
+
+    def __init__(self, bias=True):
         super().__init__()
+        first = nn.Linear(D, 6, bias=bias)
         self.layers = nn.Sequential(
-            nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2 * Z)
+            first, nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 2 * Z)
         )
 
     def forward(self, x):
@@ -160,7 +164,7 @@ CASES = {
     "layers": (hierarchy, lambda: iw(2), only_x),
     "a condition": (conditional, lambda: iw(1), with_labels),
     "dropout and batch norm": (
-        lambda: vae(posterior=lambda: posteriors.DiagonalNormal(WithState())),
+        lambda: vae(posterior=lambda: posteriors.DiagonalNormal(WithState(bias=False))),
         lambda: iw(1),
         only_x,
     ),

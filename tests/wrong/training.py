@@ -69,6 +69,7 @@ ROWS = [
     ),
     # β
     ("fit(vae, x, beta='1')", TypeError, "beta", "'1'"),
+    ("fit(vae, x, beta='linear')", TypeError, "beta", "'linear'", "linear_warm_up(1000)"),
     ("fit(vae, x, beta=True)", TypeError, "beta", "True"),
     ("fit(vae, x, beta=-1)", ValueError, "beta", "-1"),
     ("fit(vae, x, beta=np.float32('nan'))", ValueError, "beta", "nan"),

@@ -148,9 +148,12 @@ def read_file(file: Path, *, aliases: bool = True) -> object:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file} is not valid JSON: {reason(error)}") from error
     except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f"line {mark.line + 1}: "
+        problem = getattr(error, "problem", None) or error
         raise ConfigError(
-            f"{file} cannot be read: {reason(error, 500)}. A configuration is plain YAML, without "
-            f"tags that make Python objects"
+            f"{file} cannot be read: {place}{reason(problem)}. A configuration is plain YAML, "
+            f"without tags that make Python objects"
         ) from error
     except RecursionError:
         raise ConfigError(f"{file}: the configuration is nested too deeply") from None
