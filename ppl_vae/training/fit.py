@@ -216,7 +216,8 @@ def fit(
         ValueError: if arguments contradict each other, data are incompatible with the pair, a
             program has parameters in Pyro's store alone, the optimiser does not hold the parameters
             that are trained, or holds others, a schedule gives an invalid weight, number or rate,
-            the precision is mixed and networks are not in float32, or a checkpoint is of another training.
+            the precision is mixed and networks are not in float32, or a checkpoint is of
+            another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
