@@ -111,6 +111,12 @@ def little_tuning(monkeypatch):
 
 
 @pytest.fixture
+def coarse(monkeypatch):
+    """Draw the pictures of reports of few dots, which is faster."""
+    monkeypatch.setattr("ppl_vae.report.figures.picture.PER_INCH", 40)
+
+
+@pytest.fixture
 def usual_handler():
     """Python's own for SIGINT, which a shell's background jobs ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,6 +21,7 @@ from ppl_vae.io import save_weights
 from ppl_vae.training import EarlyStopping, fit
 
 DIGITS = data.load("digits")
+STEPS = 14
 
 
 def vae():
@@ -73,17 +74,17 @@ SCENARIOS = {
     "everything": lambda: {
         "pair": vae(),
         "data": DIGITS,
-        "batch_size": 200,
+        "batch_size": 400,
         "estimator": estimators.ImportanceWeightedELBO(3, "dreg"),
-        "beta": estimators.linear_warm_up(16),
+        "beta": estimators.linear_warm_up(9),
         "num_particles": particles,
         "lr_schedule": cosine,
         "clip_norm": 5.0,
         "validation": DIGITS.subset(range(50)),
-        "validate_every": 4,
+        "validate_every": 3,
         "stopping": EarlyStopping(4),
     },
-    "shared tensors": lambda: {"pair": vamp(), "data": DIGITS, "batch_size": 80},
+    "shared tensors": lambda: {"pair": vamp(), "data": DIGITS, "batch_size": 120},
     "streams": lambda: {"pair": ssvae(), "data": streams()},
     "a DataLoader": lambda: {"pair": vae(), "data": loader()},
 }
@@ -94,7 +95,7 @@ def particles(step):
 
 
 def cosine(optimizer):
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 26)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
 
 
 def train(scenario, out, steps, checkpoint_every):
@@ -145,15 +146,15 @@ def life(scenario, out, steps, checkpoint_every, kill_at):
 
 
 def main(scenario, folder, seed):
-    rng, steps = random.Random(f"{seed} {scenario}"), 26
-    killed, whole = life(scenario, folder / "whole", steps, 1000, None)
+    rng = random.Random(f"{seed} {scenario}")
+    killed, whole = life(scenario, folder / "whole", STEPS, 1000, None)
     if killed:
         sys.exit("the uninterrupted run was killed")
-    for name, checkpoint_every in (("rarely", 7), ("always", 1)):
+    for name, checkpoint_every in (("rarely", 4), ("always", 1)):
         # Before the first checkpoint, in the middle, and anywhere; then no more.
         moments = [rng.uniform(0.1, most) * whole for most in (0.3, 0.8, 1.0)]
         lives = [
-            life(scenario, folder / name, steps, checkpoint_every, kill_at)
+            life(scenario, folder / name, STEPS, checkpoint_every, kill_at)
             for kill_at in (*moments, None)
         ]
         (folder / f"{name}.deaths").write_text(str(sum(killed > 0 for killed, _ in lives)))

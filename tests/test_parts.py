@@ -88,18 +88,19 @@ def grid(half_width, points, dim):
     return mesh.reshape(-1, dim), (axis[1] - axis[0]) ** dim
 
 
-def latent_quadrature(p, half_points):
+def latent_quadrature(p, half_points, radius=12.0):
     """Return nodes and weights over R², and the weights of a rule with a quarter of the nodes.
 
-    The nodes are a lattice around the distribution's samples, as wide as they are, and turned: the
-    kinks of autoregressive flows follow the axes, and then no row of nodes follows a kink.
+    The nodes are a lattice around the distribution's samples, as wide as they are, out to so many
+    standard deviations (at 12 no tail holds 1e-6, at 9 none holds 1e-5), and turned: the kinks of
+    autoregressive flows follow the axes, and then no row of nodes follows a kink.
     """
     draws = p.sample((5_000,))
     factor = torch.linalg.cholesky(draws.T.cov())
     index = torch.arange(-half_points, half_points + 1)
     index = torch.cartesian_prod(index, index)
     index = index[index.square().sum(-1) <= half_points**2]
-    step = 12.0 / half_points
+    step = radius / half_points
     turn = torch.tensor([[math.cos(1), math.sin(1)], [-math.sin(1), math.cos(1)]])
     nodes = draws.mean(0) + step * index.to(draws.dtype) @ turn @ factor.T
     weights = (step**2 * factor.diagonal().prod()).repeat(len(nodes))
@@ -267,7 +268,7 @@ def test_gradients_through_rsample_are_those_of_the_density(name, float64):
     if not parameters:
         return
     directions = [[torch.randn_like(t) for t in parameters] for _ in range(2)]
-    nodes, *rules = latent_quadrature(p, 130)
+    nodes, *rules = latent_quadrature(p, 98, radius=9.0)
 
     @torch.no_grad()
     def integrals(step, direction):

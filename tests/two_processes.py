@@ -22,6 +22,7 @@ from torch import nn
 from torch.distributions import normal
 
 from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
+from ppl_vae.cli import main as typed
 from ppl_vae.data import Part
 from ppl_vae.training import Interrupted, NotFiniteError, fit
 from ppl_vae.training.distributed import shard
@@ -30,6 +31,14 @@ from ppl_vae.training.schedules import Scheduled
 
 X = torch.rand(40, 64, generator=torch.Generator().manual_seed(0)).round().double()
 Y = torch.arange(40) % 10
+WORDS = [
+    *("fit", "ssvae", "--devices.accelerator", "cpu", "--model.latent_dim", "2", "--quiet"),
+    *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),
+    # All labels seen, and not learned from: the classifier never has a gradient.
+    *("--data.labels", "null", "--model.classification_weight", "0", "--data.validation", "0.02"),
+    *("--fit.steps", "3", "--fit.checkpoint_every", "3", "--fit.log_every", "1"),
+]
+"""What is typed for a short training."""
 
 
 def vae(prior=None):
@@ -345,7 +354,9 @@ def main(folder):
     found["by itself"] = distance(
         dict(straight.named_parameters()), dict(found_by_itself.named_parameters())
     )
-    again = damaged(rank, fabric, folder / "damaged")
+    # The training starts what it is given; every parameter has a gradient in every step.
+    unlaunched = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    again = damaged(rank, unlaunched, folder / "damaged")
     found["damaged"] = distance(dict(straight.named_parameters()), dict(again.named_parameters()))
     found["faults"] = {what: fault(what, rank, fabric, folder) for what in FAULTS}
     other = folder if rank == 0 else folder / "another"
@@ -353,6 +364,7 @@ def main(folder):
         train(other / "straight", 12, fabric, divided=False)
     except RuntimeError as error:
         found["another folder"] = str(error)
+    found["typed"] = typed([*WORDS, "--out", str(folder / "typed")])
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     fabric.barrier()  # one that leaves early takes the connection away from the other
     torch.distributed.destroy_process_group()

@@ -85,13 +85,11 @@ class AnalyticKLELBO(PerDatumELBO):
         model_trace = runner.run_model(guide_trace, self.num_particles)
         plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
         closed = self._closed_forms(guide_trace, model_trace)
-        kl = torch.zeros(())
-        for form in closed.values():
-            kl = kl + _weighted_kl(form, plate)
+        kl = {name: _weighted_kl(form, plate) for name, form in closed.items()}
         log_p, _ = model_terms(model_trace, plate, guide_trace.nodes, skip=closed)
-        log_q, outer, inner = guide_terms(guide_trace, plate, skip=closed)
+        log_q, outer, inner = guide_terms(guide_trace, plate, instead=kl)
         sampled = sampled_sites(guide_trace)
-        weights = LogWeights(log_p - kl, None, log_q, outer, inner, plate, sampled)
+        weights = LogWeights(log_p, None, log_q, outer, inner, plate, sampled)
         differentiate = torch.is_grad_enabled()
         if differentiate:
             weights.check_reparameterised()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +35,11 @@ class Enumeration:
     @classmethod
     def of(cls, sites: list[dict], plate: BatchPlate, *, same_for_all: bool = False) -> Enumeration:
         """Return the enumeration of some sites; ``same_for_all`` if all particles agree."""
-        log_prob, cost = torch.zeros(()), torch.zeros(())
         if not sites:
-            return cls(log_prob, cost, ())
+            return _NOTHING
         dims = tuple(map(plate.enumeration_dim, sites))
-        for site in sites:
-            log_prob = log_prob + log_density(site)
-            cost = cost + plate.log_prob(site)
-        cost = cost.expand(torch.broadcast_shapes(cost.shape, log_prob.shape))
+        log_prob, cost = total(map(log_density, sites)), total(map(plate.log_prob, sites))
+        cost, _ = torch.broadcast_tensors(cost, log_prob)
         if same_for_all:
             log_prob = log_prob.narrow(plate.particle_dim, 0, 1)
             cost = cost.narrow(plate.particle_dim, 0, 1)
@@ -69,6 +66,8 @@ class Enumeration:
 
     def fixed_expectation(self, term: Tensor) -> Tensor:
         """Return Σ_y q(y) term(y), differentiable in the term alone."""
+        if not self.dims:
+            return term
         fixed = Enumeration(self.log_prob.detach(), self.cost.detach(), self.dims)
         return fixed.expectation(term)
 
@@ -81,11 +80,21 @@ class Enumeration:
         return (log_w + masked).logsumexp(self.dims, keepdim=True)
 
 
+_NOTHING = Enumeration(torch.zeros(()), torch.zeros(()), ())
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Return the sum of terms that broadcast, 0 if there are none."""
+    first, *others = [*terms] or [torch.zeros(())]
+    return sum(others, first)
+
+
 def model_terms(
     trace: Trace, plate: BatchPlate, guide_names: Collection[str], skip: Collection[str] = ()
 ) -> Terms:
     """Return the model's log-density and that of its observed sites, without those in ``skip``."""
-    log_p, log_likelihood = torch.zeros(()), torch.zeros(())
+    terms: list[Tensor] = []
+    of_observed: list[Tensor] = []
     summed_out = []
     for site in sample_sites(trace):
         if site["name"] in skip:
@@ -103,9 +112,9 @@ def model_terms(
             term = _normalised_log_prob(site, plate)
         else:
             term = plate.log_prob(site)
-        log_p = log_p + term
+        terms.append(term)
         if site["is_observed"] and not is_given_latent(site):
-            log_likelihood = log_likelihood + term
+            of_observed.append(term)
     if summed_out and plate.subsampled:
         site_name, plate_name = plate.subsampled[0]
         raise NotImplementedError(
@@ -113,16 +122,21 @@ def model_terms(
             f"site enumerated in the model alone is summed out over it, which is no bound on "
             f"log p(x); use the whole plate, or enumerate in the guide"
         )
+    log_p = total(terms)
     for dim in summed_out:
         log_p = log_sum(log_p, dim)
-    return log_p, None if summed_out else log_likelihood
+    return log_p, None if summed_out else total(of_observed)
 
 
 def guide_terms(
-    trace: Trace, plate: BatchPlate, skip: Collection[str] = ()
+    trace: Trace, plate: BatchPlate, instead: Mapping[str, Tensor] | None = None
 ) -> tuple[Tensor, Enumeration, Enumeration]:
-    """Return log q of the sampled sites not in ``skip``, and the outer and inner enumerations."""
-    log_q = torch.zeros(())
+    """Return log q of the sampled sites, and the outer and inner enumerations.
+
+    ``instead`` are terms that take the place of sites' log q.
+    """
+    terms: list[Tensor] = []
+    instead = instead or {}
     outer: list[dict] = []
     inner: list[dict] = []
     sampled = False
@@ -131,10 +145,14 @@ def guide_terms(
             (inner if sampled else outer).append(site)
         else:
             sampled = True
-            if site["name"] not in skip:
-                log_q = log_q + plate.log_prob(site)
+            term = instead.get(site["name"])
+            terms.append(plate.log_prob(site) if term is None else term)
     # Nothing is sampled before the outer ones, so all particles agree.
-    return log_q, Enumeration.of(outer, plate, same_for_all=True), Enumeration.of(inner, plate)
+    return (
+        total(terms),
+        Enumeration.of(outer, plate, same_for_all=True),
+        Enumeration.of(inner, plate),
+    )
 
 
 def sampled_sites(guide_trace: Trace) -> list[dict]:

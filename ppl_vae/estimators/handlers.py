@@ -7,8 +7,10 @@ register their parameters, as they do under Pyro's own handlers (``SVI`` has one
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
+from pyro.distributions import Independent, Normal
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import IndepMessenger
@@ -82,14 +84,19 @@ class Enumerating(IgnoresParameters, EnumMessenger):
     """Pyro's parallel enumeration, which refuses any other kind by an error naming the site."""
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["done"] or msg["is_observed"]:
+        drawn = not (msg["done"] or msg["is_observed"])
+        if drawn:
+            check_enumeration(msg)
+        if "_markov_scope" in msg["infer"] or (drawn and msg["infer"].get("enumerate")):
             super()._pyro_sample(msg)
-            return
-        check_enumeration(msg)
-        super()._pyro_sample(msg)
-        if msg["done"]:
-            # Pyro tags values by the id of their distribution, which must live as long.
-            msg["value"].enumerated_from = msg["fn"]
+            if drawn and msg["done"]:
+                # Pyro tags values by the id of their distribution, which must live as long.
+                msg["value"].enumerated_from = msg["fn"]
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        # Which dimensions a value has matters to later sites within pyro.markov alone.
+        if msg["name"] in self._markov_depths:
+            super()._pyro_post_sample(msg)
 
 
 def check_enumeration(site: dict) -> None:
@@ -133,7 +140,8 @@ class Particles(IgnoresParameters, IndepMessenger):
     """A plate of particles, left of all others, that also moves masks to their sites.
 
     Unlike ``pyro.plate`` it has no subsampling statement and leaves distributions that already have
-    its shape alone.
+    its shape alone. Expanded normals keep what they are for one particle, ``of_one_particle``, from
+    which their densities are computed: log σ and σ² once, not for each particle.
     """
 
     def __init__(self, size: int, dim: int) -> None:
@@ -154,6 +162,8 @@ class Particles(IgnoresParameters, IndepMessenger):
         shape[self.dim] = self.size
         if tuple(shape) != fn.batch_shape:
             msg["fn"] = fn.expand(shape)
+            if _is_normal(fn):
+                msg["fn"].of_one_particle = fn
             if msg["fn"].has_rsample != fn.has_rsample:  # an instance attribute of some
                 msg["fn"].has_rsample = fn.has_rsample
 
@@ -161,6 +171,12 @@ class Particles(IgnoresParameters, IndepMessenger):
         super()._process_message(msg)
         if msg["type"] == "sample":
             self._pyro_sample(msg)
+
+
+def _is_normal(fn: Any) -> bool:
+    while type(fn) is Independent:
+        fn = fn.base_dist
+    return type(fn) is Normal
 
 
 def _check_same_subsample(site: dict, given: Tensor | list[int] | None) -> None:

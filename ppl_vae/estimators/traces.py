@@ -110,7 +110,10 @@ def subsamples(trace: Trace) -> dict[str, dict]:
 def log_density(site: dict) -> Tensor:
     """Return a site's log-density, unscaled and unmasked; computed once."""
     if "unscaled_log_prob" not in site:
-        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        fn = getattr(site["fn"], "of_one_particle", site["fn"])
+        log_prob = fn.log_prob(site["value"], *site["args"], **site["kwargs"])
+        if fn is not site["fn"] and log_prob.dim() < len(site["fn"].batch_shape):
+            log_prob = log_prob.expand(site["fn"].batch_shape)  # of a value without particles
         site["unscaled_log_prob"] = log_prob
     return site["unscaled_log_prob"]
 

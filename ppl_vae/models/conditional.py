@@ -13,6 +13,7 @@ from ppl_vae.labels import Labels
 from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation, autograd_safe
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import checked_observation, zeros_for
 from ppl_vae.registration import register
 
@@ -183,7 +184,7 @@ class ConditionalModel(nn.Module):
         size = self.observation.batch_size(x, mask, size, c)
         features = self.condition.features_of(c, size, zeros_for(self.likelihood, 1).dtype)
         register(self)
-        with pyro.plate("data", size):
+        with data_plate(size):
             z = pyro.sample("z", self.prior_given(features))
             self.observation.sample(self.likelihood, self.likelihood(z, features), x, mask)
 
@@ -204,5 +205,5 @@ class ConditionalGuide(nn.Module):
         x = self.observation.guide_input(x, mask)
         features = self.condition.features_of(c, x.shape[0], x.dtype)
         register(self)
-        with pyro.plate("data", x.shape[0]):
+        with data_plate(x.shape[0]):
             pyro.sample("z", self.posterior(x, features))

@@ -13,6 +13,7 @@ from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.models.methods import Data, Draws, dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import check_modules, check_same_latents, observation_of, probe
 from ppl_vae.registration import register
 
@@ -188,7 +189,7 @@ class HierarchicalModel(nn.Module):
         size = self.observation.batch_size(x, mask, size)
         register(self)
         layer = len(self.conditionals) + 1
-        with pyro.plate("data", size):
+        with data_plate(size):
             latents = [pyro.sample(f"z{layer}", self.prior())]
             for conditional in reversed(self.conditionals):
                 layer -= 1
@@ -225,7 +226,7 @@ class HierarchicalGuide(nn.Module):
         """Run the program on a batch x, shape ``(batch, *event)``."""
         x = self.observation.guide_input(x, mask)
         register(self)
-        with pyro.plate("data", x.shape[0]):
+        with data_plate(x.shape[0]):
             self.latents(x, pyro.sample)
 
 

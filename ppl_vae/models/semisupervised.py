@@ -22,6 +22,7 @@ from ppl_vae.models.methods import (
 )
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
@@ -200,7 +201,7 @@ class SemiSupervisedModel(nn.Module):
         register(self)
         p_y = dist.Categorical(logits=zeros_for(self.likelihood, self.labels.num_classes))
         dtype = p_y.logits.dtype
-        with pyro.plate("data", size):
+        with data_plate(size):
             if x is not None and y is not None and self.classifier is not None:
                 observed = y >= 0
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
@@ -237,7 +238,7 @@ class SemiSupervisedGuide(nn.Module):
         x = self.observation.guide_input(x, mask)
         missing = self.labels.check(y, x.shape[0])
         register(self)
-        with pyro.plate("data", x.shape[0]):
+        with data_plate(x.shape[0]):
             if y is None or missing:
                 q_y = self.classifier(x)
                 if y is not None:

@@ -9,6 +9,7 @@ from ppl_vae.errors import positive_int
 from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import checked_observation
 from ppl_vae.registration import register
 
@@ -86,7 +87,7 @@ class VAEModel(nn.Module):
         """Run the program on a batch x, shape ``(batch, *event)``, or draw ``size`` data."""
         size = self.observation.batch_size(x, mask, size)
         register(self)
-        with pyro.plate("data", size):
+        with data_plate(size):
             z = pyro.sample("z", self.prior())
             self.observation.sample(self.likelihood, self.likelihood(z), x, mask)
 
@@ -103,5 +104,5 @@ class VAEGuide(nn.Module):
         """Run the program on a batch x, shape ``(batch, *event)``."""
         x = self.observation.guide_input(x, mask)
         register(self)
-        with pyro.plate("data", x.shape[0]):
+        with data_plate(x.shape[0]):
             pyro.sample("z", self.posterior(x))

@@ -57,18 +57,6 @@ def split(words):
     return flags.split(words, ["--quiet"], "fit")
 
 
-def typed(*words, **options):
-    """Run the program itself."""
-    options.setdefault("env", IN_AS_MANY_THREADS)
-    return subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
-
-
 def weights(run):
     return {k: v.clone() for k, v in io.load(f"{run}/model").state_dict().items()}
 
@@ -91,8 +79,8 @@ def trained(tmp_path_factory):
 
 
 def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
-    words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--fit.steps", "120"]
-    words += ["--fit.checkpoint_every", "20", "--data.validation", "0.02"]
+    words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--fit.steps", "60"]
+    words += ["--fit.checkpoint_every", "5", "--data.validation", "0.02"]
     assert main([*words, "--out", "runs/whole"]) == 0
     with subprocess.Popen(
         [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae", *words, "--out", "runs/cut"],
@@ -101,7 +89,7 @@ def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
         env=IN_AS_MANY_THREADS,
     ) as process:
         deadline = time.monotonic() + 60
-        first = "runs/cut/checkpoints/step-000000020"
+        first = "runs/cut/checkpoints/step-000000005"
         while not os.path.exists(first) and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
@@ -122,7 +110,7 @@ def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
             assert cut.read() == one.read()
 
 
-def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys):
+def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys, coarse):
     def said_by(*words):
         assert main(list(words)) == 0
         return capsys.readouterr().out
@@ -145,25 +133,6 @@ def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys):
     expected = numbers["pairs"]["one"]["quantities"]["NELBO"]
     assert both["one"]["quantities"]["NELBO"] == expected
     assert both["again"]["quantities"]["NELBO"] == expected
-
-
-def test_several_processes_are_one_run(tmp_path):
-    result = typed(
-        *("fit", "ssvae", "--devices", "2", "--devices.accelerator", "cpu", *NARROW),
-        # All labels seen, and not learned from: the classifier never has a gradient.
-        *("--data.labels", "null", "--model.classification_weight", "0"),
-        *("--fit.steps", "3", "--fit.checkpoint_every", "3", "--data.validation", "0.02"),
-        *("--fit.log_every", "1", "--out", "two"),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("training loss") == 1
-    assert main(["fit", "two/config.yaml", "--devices", "1", "--out", "one", "--quiet"]) == 0
-    histories = [
-        np.genfromtxt(f"{run}/history.csv", names=True, delimiter=",") for run in ("one", "two")
-    ]
-    # The same data and initial weights, other draws of the latents.
-    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=0.05)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -405,7 +374,11 @@ def test_runs_of_different_data_are_not_compared(trained, capsys):
     assert "a run is given twice" in capsys.readouterr().err
 
 
-def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(trained, capsys):
+def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(
+    trained, monkeypatch, capsys
+):
+    sections = importlib.import_module("ppl_vae.report.figures.sections")
+    monkeypatch.setattr(sections, "SECTION_KINDS", ())  # what is asked for are numbers
     for name, noise in (("noisy", "true"), ("raw", "false")):
         words = ["--likelihood", "Normal", "--data.dequantise", noise]
         assert fit("vae", *words, "--out", name) == 0

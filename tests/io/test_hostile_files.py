@@ -142,6 +142,11 @@ def net(**more):
     return {"class": "Bernoulli", "net": {"class": "MLP", **more}}
 
 
+def layers(hidden):
+    """A configuration with so many hidden layers, which YAML would take long to write."""
+    return mapping(likelihood=net(hidden="LAYERS")).replace("LAYERS", str(hidden))
+
+
 TEXTS = {
     "40 MB": "# " + "a" * 40 * 2**20,
     "1 MB of lists": "class: [" + "[]," * 350_000 + "]",
@@ -162,8 +167,8 @@ TEXTS = {
     "a long hexadecimal number": "latent_dim: 0x" + "f" * 200_000,
     "a long number in JSON": '{"class": ' + "9" * 200_000 + "}",
     "a long binary": "class: !!binary " + "a" * 200_000,
-    "many hidden layers": mapping(likelihood=net(hidden=[100] * 9000)),
-    "words for layers": mapping(likelihood=net(hidden=["1e2"] * 4000)),
+    "many hidden layers": layers([100] * 9000),
+    "words for layers": layers(["1e2"] * 4000),
     "very wide": mapping(likelihood=net(hidden=[10**9])),
     "too wide a latent": mapping(latent_dim=10**9),
     "a huge latent": mapping(latent_dim=10**30),

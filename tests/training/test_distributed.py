@@ -13,8 +13,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from two_processes import FAULTS, GRADIENTS, train
+from two_processes import FAULTS, GRADIENTS, WORDS, train
 
+from ppl_vae.cli import main
 from ppl_vae.data import Part
 from ppl_vae.io.tensors import read_tensors
 from ppl_vae.training.distributed import shard
@@ -157,25 +158,21 @@ def test_shards_partition_the_batch(size, number):
     assert all(len(s.parts[0].args[0]) for s in shares), "each must take part"
 
 
-ONE_ARGUMENT = """
-import sys
-from functools import partial
-sys.path.insert(0, {here!r})
-from lightning_fabric import Fabric
-from two_processes import train
-fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
-pair, fitted = train({folder!r}, 10, fabric, divided=False)
-sys.stdout.write(f"rank {{fabric.global_rank}} of {{fabric.world_size}}\\n")
-"""
-
-
-def test_one_argument_starts_the_processes(found, tmp_path):
+def test_one_argument_of_the_command_line_starts_the_processes(found, tmp_path):
     """And ends, by another launcher, where torchrun ended."""
-    script = tmp_path / "script.py"
-    script.write_text(ONE_ARGUMENT.format(here=str(HERE), folder=str(tmp_path / "run")))
-    out = ended([sys.executable, script])
-    lines = sorted(line for line in out.splitlines() if line.startswith("rank"))
-    assert lines == ["rank 0 of 2", "rank 1 of 2"]
-    ours = tmp_path / "run" / "checkpoints" / "step-000000010" / "weights.safetensors"
-    theirs = found[0] / "broken" / "checkpoints" / "step-000000010" / "weights.safetensors"
-    assert ours.read_bytes() == theirs.read_bytes()
+    two, one = tmp_path / "two", tmp_path / "one"
+    ours = [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae"]
+    assert ended([*ours, *WORDS, "--devices", "2", "--out", two]).count("training loss") == 1
+    assert [rank["typed"] for rank in found[1]] == [0, 0]
+    for file in ("model/model.safetensors", "history.csv", "validation.csv"):
+        assert (two / file).read_bytes() == (found[0] / "typed" / file).read_bytes()
+    assert main(["fit", str(two), "--devices", "1", "--out", str(one), "--quiet"]) == 0
+    of_one, of_two = (losses(folder / "history.csv") for folder in (one, two))
+    # The same data and initial weights, other draws of the latents.
+    assert of_one == pytest.approx(of_two, rel=0.05)
+    assert (of_one != of_two).all()
+
+
+def losses(file):
+    rows, header = numbers(file)
+    return rows[:, header.split(",").index("loss")]
