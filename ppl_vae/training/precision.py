@@ -1,10 +1,11 @@
 r"""Mixed precision, ``"bf16-mixed"``: networks in bfloat16, densities in float32.
 
 Matrix products and convolutions of networks, forward and backward, take operands in bfloat16 (8
-significant bits) and sum in float32; between them, activations are in bfloat16. A network's output
-is cast to float32 before a distribution sees it. Densities, KLs, log-weights, sums over events and
-data, weights, their gradients and the optimiser are in float32. Evaluation and validation are in
-the pair's own precision throughout.
+significant bits), sum in float32 and round the result to bfloat16; between them, activations are
+in bfloat16. A network's output is cast to float32 before a distribution sees it. Densities, KLs,
+log-weights, sums over events and data, weights and the optimiser are in float32, and so are sums of
+a weight's gradients over several calls of its network. Evaluation and validation are in the pair's
+own precision throughout.
 """
 
 from __future__ import annotations
