@@ -97,11 +97,15 @@ class NeuralConditional(ConditionalDistribution, ABC):
             self._num_inputs = _num_inputs(value)
 
     def outputs(self, *context: Tensor) -> Tensor:
-        """Return the network's output for the context, shape ``(..., features_out)``."""
+        """Return the network's output for the context, shape ``(..., features_out)``.
+
+        Within ``torch.autocast`` networks work in few digits, distributions do not: their
+        parameters are float32.
+        """
         separate = len(context) > 0 and self._num_inputs in (None, len(context))
         inputs = context if separate else (concatenate(*context),)
         try:
-            return self.net(*inputs)
+            return in_float32(self.net(*inputs))
         except torch.OutOfMemoryError:
             raise
         except ValueError as error:
@@ -123,6 +127,14 @@ class NeuralConditional(ConditionalDistribution, ABC):
             ) from error
 
 
+def in_float32(output: Any) -> Any:
+    """Return what autocast has rounded in float32; anything else as it is."""
+    if not isinstance(output, Tensor) or not torch.is_autocast_enabled(output.device.type):
+        return output
+    return output.float() if output.dtype in _LOW_PRECISION else output
+
+
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
 _OF_BATCH_NORM = "Expected more than 1 value per channel when training"
 """torch's error for a batch of one."""
 

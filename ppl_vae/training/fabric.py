@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.evaluation.inputs import parameter_of
 from ppl_vae.protocols import ModelAndGuide, check_pair
+from ppl_vae.training.precision import MIXED
 
 
 def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
@@ -37,7 +38,7 @@ def launch(fabric: Fabric | None, pair: ModelAndGuide) -> Fabric:
             f"{kind}"
         )
     precision = fabric.strategy.precision.precision
-    if precision not in ("32-true", "64-true", "bf16-mixed"):
+    if precision not in ("32-true", "64-true", MIXED):
         raise ValueError(
             f"fit: precision must be '32-true', '64-true' or 'bf16-mixed' (networks in bfloat16, "
             f"densities in float32), got {precision!r}: log-densities need more digits"

@@ -46,6 +46,7 @@ from ppl_vae.training.loop import loop
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.output_folder import OutputFolder
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
+from ppl_vae.training.precision import MIXED, check_mixed
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.settings import Declaration, optimizer_settings, pair_settings
 from ppl_vae.training.stopping import EarlyStopping, Settled
@@ -215,7 +216,8 @@ def fit(
         ValueError: if arguments contradict each other, data are incompatible with the pair, a
             program has parameters in Pyro's store alone, the optimiser does not hold the parameters
             that are trained, or holds others, a schedule gives an invalid weight, number or rate,
-            or a checkpoint is of another training.
+            the precision is mixed and networks are not in float32, or a checkpoint is of
+            another training.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -258,6 +260,8 @@ def fit(
             why = "the default estimator needs them; give another estimator"
             check_per_datum(objective, first, why)
         objective.warm_up(first)
+        if fabric.strategy.precision.precision == MIXED:
+            check_mixed("fit", objective, fabric.device, depth=1)
         parameters = Parameters(objective)
         made = made_optimizer(optimizer, parameters.trainable)
         coverage = OptimizerCoverage(made, "fit", partial=True)

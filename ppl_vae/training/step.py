@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import pyro
+import torch
 from pyro.infer import ELBO
 from torch import Tensor
 from torch.optim import Optimizer
@@ -29,6 +31,7 @@ from ppl_vae.training.fabric import avoid_gpu_search
 from ppl_vae.training.nan_tracing import NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
+from ppl_vae.training.precision import MIXED, check_mixed, check_precision
 from ppl_vae.training.schedules import Scheduled
 
 _OWNER = "compile_step"
@@ -41,6 +44,7 @@ def compile_step(
     optimizer: Optimizer,
     *,
     prepare: Callable[..., Any] | None = None,
+    precision: str | None = None,
 ) -> Callable[..., Tensor]:
     r"""Return a function that takes one training step: one compiled graph, then the optimiser.
 
@@ -66,6 +70,9 @@ def compile_step(
             :class:`ppl_vae.data.Part`, for a step's inputs, and is compiled, too. By default the
             inputs are the arguments, ``step(x, mask=mask)``. Labels must be inputs, since graphs
             depend on whether some are missing.
+        precision: ``"bf16-mixed"`` has the matrix products and convolutions of networks computed in
+            bfloat16, forward and backward; see :mod:`ppl_vae.training.precision`. By default, all
+            is computed in the pair's own precision.
 
     Raises:
         NotFiniteError: by a step, if its loss or a gradient is not finite; weights, buffers and the
@@ -73,8 +80,12 @@ def compile_step(
         TypeError: by a step, if an input is not a tensor, or ``prepare`` returns something else.
         ValueError: by a step, if the inputs are not the programs' arguments; if the optimiser lacks
             a parameter that is to be trained or has one that the pair never had, or there is none;
-            if β, a learning rate or the weight of a part is not finite or below 0. Nothing has
-            changed then.
+            if β, a learning rate or the weight of a part is not finite or below 0; if the precision
+            is mixed and the pair's weights are not in float32. Nothing has changed then.
+
+    Warns:
+        UserWarning: by the first step, if the precision is mixed and the device has no arithmetic
+            in bfloat16.
 
     Example:
         >>> import torch
@@ -97,7 +108,8 @@ def compile_step(
     check_kind(_OWNER, "optimizer", optimizer, Optimizer, "a torch.optim.Optimizer")
     if prepare is not None and not callable(prepare):
         raise TypeError(f"{_OWNER}: prepare must be a function, got {describe(prepare)}")
-    return _Step(pair, checked_estimator(_OWNER, estimator), optimizer, prepare)
+    check_precision(_OWNER, precision)
+    return _Step(pair, checked_estimator(_OWNER, estimator), optimizer, prepare, precision)
 
 
 class _Step:
@@ -107,12 +119,15 @@ class _Step:
         estimator: ELBO,
         optimizer: Optimizer,
         prepare: Callable[..., Any] | None,
+        precision: str | None,
     ) -> None:
         avoid_gpu_search()
         self._pair = pair
         self._scheduled = Scheduled(estimator)
         self._optimizer = optimizer
         self._prepare = prepare
+        self._mixed = precision == MIXED
+        self._context: Callable[[], AbstractContextManager] = nullcontext
         by_name = "it by name, step(x, mask=mask)"
         self._signature = Signature(_OWNER, pair.model, pair.guide, by_name=by_name)
         self._names: tuple[str, ...] = ()
@@ -171,13 +186,19 @@ class _Step:
         """Return the objective, compiled too, and its buffers; made at the first step."""
         if self._objectives is None:
             programs = {"model": self._pair.model, "guide": self._pair.guide}
+            device = inputs[0].device
             with preserved({**programs, "prepare": self._prepare}):
                 first = self._shard(*inputs).parts[0]
                 objective = TrainingObjective(self._pair, self._scheduled, first)
             self._coverage.check(Parameters(objective))
-            compiled = CompiledObjective(objective, self._shard, prepare=self._prepare)
+            if self._mixed:
+                check_mixed(_OWNER, objective, device, depth=2)
+                self._context = partial(torch.autocast, device.type, torch.bfloat16)
+            compiled = CompiledObjective(
+                objective, self._shard, prepare=self._prepare, context=self._context
+            )
             self._objectives = objective, compiled, MovingBuffers(objective)
-            if DeferredChecks.supports(self._optimizer, inputs[0].device):
+            if DeferredChecks.supports(self._optimizer, device):
                 self._deferred = DeferredChecks(self._optimizer)
         return self._objectives
 
@@ -188,12 +209,12 @@ class _Step:
         self._scheduled.advance(record.step - self._steps)
         self._steps = record.step
         self._scheduled.at_own_step()
-        found = find_origin(
-            objective,
-            record.generators,
-            lambda: objective(self._shard(*inputs))[0],
-            record.loss,
-        )
+
+        def forward() -> Tensor:
+            with self._context():
+                return objective(self._shard(*inputs))[0]
+
+        found = find_origin(objective, record.generators, forward, record.loss)
         return NotFiniteError(record.step, found, owner=_OWNER)
 
     def _shard(self, *inputs: Tensor) -> DataShard:
