@@ -64,15 +64,15 @@ class Row:
 ROWS = {
     row.name: row
     for row in (
-        Row("vae-32", "vae", 32, turn=10),
-        Row("vae-128", "vae", 128, turn=10),
-        Row("vae-512", "vae", 512, turn=5),
-        Row("gmvae-128", "gmvae", 128, turn=5),
-        Row("gmvae-512", "gmvae", 512, turn=2),
-        Row("iwae-50", "iwae", 128),
-        Row("ssvae-100", "ssvae", 100, turn=2, rest=100),
-        Row("ssvae-late", "ssvae", 100, turn=2, rest=100, late=True),
-        Row("ssvae-late-flushed", "ssvae", 100, turn=2, rest=100, late=True, flush=True),
+        Row("vae-32", "vae", 32, turn=50),
+        Row("vae-128", "vae", 128, turn=40),
+        Row("vae-512", "vae", 512, turn=15),
+        Row("gmvae-128", "gmvae", 128, turn=25),
+        Row("gmvae-512", "gmvae", 512, turn=10),
+        Row("iwae-50", "iwae", 128, turn=3),
+        Row("ssvae-100", "ssvae", 100, turn=8, rest=40),
+        Row("ssvae-late", "ssvae", 100, turn=8, rest=40, late=True),
+        Row("ssvae-late-flushed", "ssvae", 100, turn=8, rest=40, late=True, flush=True),
         Row("likelihood", "likelihood", 10, particles=5000),
     )
 }

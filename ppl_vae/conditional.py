@@ -129,9 +129,13 @@ class NeuralConditional(ConditionalDistribution, ABC):
 
 def in_float32(output: Any) -> Any:
     """Return what autocast has rounded in float32; anything else as it is."""
-    if not isinstance(output, Tensor) or not torch.is_autocast_enabled(output.device.type):
+    if not isinstance(output, Tensor) or output.dtype not in _LOW_PRECISION:
         return output
-    return output.float() if output.dtype in _LOW_PRECISION else output
+    return output.float() if _in_autocast(output.device.type) else output
+
+
+def _in_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -152,7 +156,7 @@ def _check_dtype_and_device(
             ) from error
         # Integers may be for an embedding.
         floating = t.is_floating_point() or "dtype" in str(error)
-        mixed = torch.is_autocast_enabled(t.device.type) or not floating
+        mixed = _in_autocast(t.device.type) or not floating
         if like is not None and t.dtype != like.dtype and not mixed:
             fix = f", or pair.to({t.dtype}) (a Dataset's batches have torch's default dtype)"
             raise ValueError(

@@ -237,8 +237,8 @@ class CompiledFunction:
             *first, last = invariant_split(traced) if split else (traced,)
             graph = partial(
                 _run,
-                [_inductor(part, cuda=False) for part in first],
-                _inductor(last, cuda=cuda),
+                [inductor(part, cuda=False) for part in first],
+                inductor(last, cuda=cuda),
                 self._num_persistent if cuda else None,
             )
             # A CUDA graph is recorded at the second run and replayed from the third on.
@@ -337,9 +337,25 @@ def _missing_labels(
     return [None if of is None else of.check(t, len(t)) for t, of in pairs]
 
 
-def _inductor(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:
+def inductor(traced: fx.GraphModule, *, cuda: bool) -> Callable[..., Tensors]:
+    """Return a graph that Inductor compiles at its first call.
+
+    ``torch.compile`` would trace it once more, and look the result up at each call: 0.3 ms of a
+    step of 3.3 at batch 32. CUDA graphs need what it says about parameters.
+    """
     options: dict[str, Any] = {"fallback_random": True, "triton.cudagraphs": cuda}
-    return torch.compile(traced, dynamic=False, options=options)
+    if cuda:
+        return torch.compile(traced, dynamic=False, options=options)
+    compiled: list[Callable[..., Tensors]] = []
+
+    def run(*tensors: Tensor) -> Tensors:
+        if not compiled:
+            from torch import _inductor  # slow to import
+
+            compiled.append(_inductor.compile(traced, list(tensors), options))
+        return tuple(compiled[0](*tensors))
+
+    return run
 
 
 @torch.no_grad()

@@ -160,7 +160,9 @@ def iwae():
 
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
 
 
 def test_batches_go_through_the_workers_of_a_loader():

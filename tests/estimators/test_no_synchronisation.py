@@ -136,7 +136,9 @@ def test_a_step_of_fit_synchronises_at_most_once(name, later, monkeypatch):
 
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_compiled_step_of_fit_synchronises_no_more(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
     for name in ("a vae", "two streams"):
         pair, given, options = FITS[name]()
         found = reads_in_each_step(pair, given, compile=True, **options)

@@ -173,7 +173,9 @@ def test_a_value_that_is_rewritten_is_seen(value, write):
 @pytest.mark.parametrize("write", WRITE)
 def test_a_compiled_step_sees_labels_that_are_rewritten(write, monkeypatch):
     """The loss is that of the labels as they are: of the pair uncompiled, on the same draws."""
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
     pair, x, y = ssvae(), binary(), Y.clone()
     elbo = ImportanceWeightedELBO(1)
     step = compile_step(pair, elbo, torch.optim.SGD(pair.parameters(), lr=0.0))

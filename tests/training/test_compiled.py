@@ -42,7 +42,9 @@ def eager(request, monkeypatch):
     What Inductor makes of a graph is tested by those that are marked.
     """
     if "inductor" not in request.keywords:
-        monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+        monkeypatch.setattr(
+            "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+        )
 
 
 def net(width_in, width_out):
@@ -393,7 +395,8 @@ def test_a_program_that_reads_values_runs_uncompiled():
 def test_a_wrong_graph_is_not_used(monkeypatch):
     pair = vae()
     monkeypatch.setattr(
-        torch, "compile", lambda graph, **options: lambda *xs: [1.01 * t for t in graph(*xs)]
+        "ppl_vae.compilation.compiled_function.inductor",
+        lambda graph, **options: lambda *xs: [1.01 * t for t in graph(*xs)],
     )
     with pytest.warns(NotCompiledWarning, match="off by"):
         value = got(new_step(pair), X[:16])
@@ -409,7 +412,7 @@ def test_a_graph_with_other_draws_is_not_used(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(torch, "compile", draws_more)
+    monkeypatch.setattr("ppl_vae.compilation.compiled_function.inductor", draws_more)
     with pytest.warns(NotCompiledWarning, match="draws other random numbers"):
         got(new_step(vae()), X[:16])
 

@@ -26,7 +26,9 @@ GOOD_STEPS = 3
 
 @pytest.fixture(autouse=True)
 def eager(as_users_see_it, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
     pyro.enable_validation(False)  # which would refuse the data before the step
 
 

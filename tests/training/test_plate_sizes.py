@@ -61,7 +61,9 @@ SIZES = {"all first": (N, 4, N, 8), "few first": (4, N, 8), "one first": (1, N, 
 
 @pytest.fixture(autouse=True)
 def eager(as_users_see_it, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
 
 
 @pytest.mark.parametrize("estimator", [Trace_ELBO(), ImportanceWeightedELBO(4)], ids=["1", "4"])

@@ -371,7 +371,9 @@ def test_pairs_in_float64_are_refused():
 
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_processor_without_bfloat16_brings_one_warning(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)

@@ -224,7 +224,9 @@ def test_compiled_steps_have_the_mask():
 def test_a_compiled_step_takes_inputs_by_name(monkeypatch):
     """The weights are those of the loop by hand, in whatever order the names come."""
     # The graph as it is traced: above, Inductor compiles it.
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
     x, mask = masked(20)
     labels = torch.arange(20) % C
     pair, theirs = made(conditional), made(conditional)
