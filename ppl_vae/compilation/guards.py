@@ -80,6 +80,15 @@ class ObjectIds:
         return number
 
 
+class HashedOnce(tuple):
+    """A tuple that keeps its hash: hundreds of items are hashed at each lookup otherwise."""
+
+    def __hash__(self) -> int:
+        if not hasattr(self, "_hash"):
+            self._hash = super().__hash__()
+        return self._hash
+
+
 class Guards:
     """What some objects hold, recursively, at one time.
 
@@ -116,7 +125,7 @@ class Guards:
                 self._enqueue(name, root, frozenset((ignored or {}).get(name, ())))
         while self._queue:
             self._search(*self._queue.popleft())
-        self.key = tuple(self._key)
+        self.key = HashedOnce(self._key)
         """Equal for two guards if nothing differs."""
         self.structure = frozenset(self._structure)
         """The numbers of the modules and tensors."""

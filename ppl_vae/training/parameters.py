@@ -22,9 +22,13 @@ class Parameters:
         for parameter in self.named.values():
             parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients that there are."""
+        return [p.grad for p in self.named.values() if p.grad is not None]
+
     def gradient_norm(self) -> Tensor:
         """Return the norm of all gradients as of one vector."""
-        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        gradients = self.gradients()
         if not gradients or gradients[0].device.type != "cpu":
             return nn.utils.get_total_norm(gradients)
         # The same in half the time: on a CPU, grouping by device and dtype saves nothing.

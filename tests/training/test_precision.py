@@ -325,6 +325,7 @@ def test_a_compiled_step_draws_and_computes_as_an_uncompiled_one():
 
 
 @pytest.mark.inductor
+@pytest.mark.slow
 def test_hundreds_of_steps_end_at_the_same_loss():
     """From the same start, on the same draws, the mean loss is the same within standard errors."""
     grey, losses = DIGITS.tensor(), {}
