@@ -586,9 +586,8 @@ def test_mapped_constants_change_no_loss():
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("name", ["vae-128", "iwae-50"])  # a sum, and costs one by one
-def test_our_densities_change_losses_by_rounding(name):
-    given = tiny(name)
+def test_our_densities_change_losses_by_rounding():
+    given = tiny("iwae-50")
     indices = given.batches(5, torch.Generator().manual_seed(0))
     losses = []
     for make in (hand.eager, hand.our_densities):
