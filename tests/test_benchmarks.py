@@ -281,7 +281,7 @@ def same_curve(name, **sizes):
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
 def test_compiled_steps_have_the_losses_of_uncompiled_ones(name, monkeypatch):
     monkeypatch.setattr(
@@ -440,11 +440,13 @@ def test_a_column_works_and_sleeps_in_a_process_without_the_library(saved):
     remote.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_imports_what_it_has_to_do_without_is_found(saved):
     with pytest.raises(RuntimeError, match=r"do without.*ppl_vae"):
         processes.Remote(of_rows.make_column, "ours", saved, OPTIONS, without=("ppl_vae",))
 
 
+@pytest.mark.slow
 def test_no_module_of_an_ordinary_column_imports_the_library():
     modules = {e.make.partition(".")[0] for e in of_rows.COLUMNS.values() if not e.library}
     assert modules == {"hand", "products", "stock", "others"}
@@ -585,6 +587,7 @@ def test_mapped_constants_change_no_loss():
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.inductor
 def test_our_densities_change_losses_by_rounding():
     given = tiny("iwae-50")
@@ -610,6 +613,7 @@ def test_functions_and_densities_are_the_same_in_all_columns():
         torch.testing.assert_close(*values, rtol=rtol, atol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process", "uncompiled")
 def test_the_table_of_functions_and_densities(tmp_path, monkeypatch, capsys):
     flags = ["--tiny", "--rounds", "2", "--out", str(tmp_path)]
