@@ -152,7 +152,8 @@ def markdown(results: dict[str, Any]) -> str:
             "resident set):",
             "",
         ]
-        lines += [heads, *_lines(rows, used, _memory)]
+        held = {n: r for n, r in rows.items() if any("memory" in c for c in r["columns"].values())}
+        lines += [heads, *_lines(held, used, _memory)]
     lines += [""]
     for name, row in results["rows"].items():
         lines += [f"- {name} refused: {reason}" for reason in row.get("refused", ())]
