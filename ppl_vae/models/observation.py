@@ -52,13 +52,22 @@ class Observation:
     """The shape and support of one datum, shared by the model and guide of a pair.
 
     Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``;
-    ``likelihood`` is a name, for messages.
+    ``likelihood`` is a name, for messages. The guide sees missing entries as NaN if
+    ``guide_reads_missing`` (all its networks of x say ``reads_missing``), else filled.
     """
 
-    def __init__(self, event_shape: Size, support: Constraint, likelihood: str) -> None:
+    def __init__(
+        self,
+        event_shape: Size,
+        support: Constraint,
+        likelihood: str,
+        *,
+        guide_reads_missing: bool = False,
+    ) -> None:
         self.event_shape = event_shape
         self.support = support
         self.likelihood = likelihood
+        self.guide_reads_missing = guide_reads_missing
         self.filling = self._value_in_support()
 
     @property
@@ -102,17 +111,22 @@ class Observation:
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with a value of the support (0 if possible) where it is not observed."""
-        return autograd_safe(x) if mask is None else torch.where(mask, x, self.filling)
+        if mask is None:
+            return autograd_safe(x)
+        filling = self.filling
+        return torch.where(mask, x, filling.to(x) if isinstance(filling, Tensor) else filling)
 
     def guide_input(self, x: Tensor, mask: Tensor | None, *, values: bool = True) -> Tensor:
-        """Check x, its values too unless told not to, and return it with missing entries filled."""
+        """Check x, its values too unless told not to, and return it as the guide sees it."""
         self.check_shape(x)
         if mask is not None:
             self.check_mask(x, mask)
-        x = self.filled(x, mask)
+        filled = self.filled(x, mask)
         if values and is_validation_enabled():
-            self.check_values(x)
-        return x
+            self.check_values(filled)
+        if mask is None or not self.guide_reads_missing:
+            return filled
+        return torch.where(mask, x, torch.nan)
 
     def batch_size(
         self,
@@ -267,7 +281,10 @@ class Observation:
             f"missing ones cannot be left out; use one that does, such as Normal"
         )
 
-    def _value_in_support(self) -> float:
+    def _value_in_support(self) -> float | Tensor:
+        """Return one value, or one for each entry where the support has them."""
+        if (own := getattr(self.element, "filling", None)) is not None:
+            return own
         candidates = (0.0, 1.0, 0.5)
         return next(
             (v for v in candidates if self.support.check(torch.full(self.event_shape, v)).all()),
