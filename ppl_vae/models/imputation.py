@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.estimators.log_weights import weighted_particles
+from ppl_vae.models.missingness import MISSING
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
@@ -66,6 +67,8 @@ def _guessed(pair: Any, particles: int, x: Tensor, mask: Tensor, *context: Tenso
     log_w, drawn = weighted_particles(
         model, pair.guide, x, *context, num_particles=particles, max_plate_nesting=1, mask=mask
     )
+    if MISSING in drawn:  # weighed with the mask that they explain
+        return torch.where(mask, x, _average(log_w, drawn[MISSING]))
     p_x = _observation_given(model, particles, drawn, len(x), *context)["fn"]
     if not hasattr(likelihood, "statistics"):
         return torch.where(mask, x, _average(log_w, p_x.mean))
@@ -98,5 +101,7 @@ def _filled(
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
     latents = {name: value[chosen, data] for name, value in drawn.items()}
+    if MISSING in latents:
+        return torch.where(mask, x, latents[MISSING])
     site = _observation_given(model, draws, latents, len(x), *context)
     return torch.where(mask, x, site["fn"].mean if mean else site["value"])

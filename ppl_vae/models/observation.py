@@ -97,8 +97,8 @@ class Observation:
 
     def sample(
         self, likelihood: nn.Module, p_x: Distribution, x: Tensor | None, mask: Tensor | None
-    ) -> None:
-        """Make the site ``x``: drawn if x is None, else scored where it is observed."""
+    ) -> Tensor:
+        """Make the site ``x``: drawn if x is None, else scored where observed; return its value."""
         if x is not None:
             x = self.filled(x, mask)
             learning = likelihood.training and torch.is_grad_enabled()
@@ -106,8 +106,8 @@ class Observation:
             if learning and hasattr(likelihood, "update_running_statistics"):
                 cast(TracksData, likelihood).update_running_statistics(p_x, x, mask)
             if mask is not None:
-                p_x = self._masked(p_x, autograd_safe(mask))
-        pyro.sample("x", p_x, obs=x)
+                p_x = self.masked(p_x, autograd_safe(mask))
+        return pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with a value of the support (0 if possible) where it is not observed."""
@@ -214,6 +214,14 @@ class Observation:
         inside = self.support.check(x)
         if inside.all():
             return
+        if (supports := getattr(self.element, "supports", None)) is not None:
+            entries = self.element.check(x)
+            row, column = (~entries).nonzero()[0].tolist()
+            raise ValueError(
+                f"x[{row}, {column}] = {x[row, column].item():.6g} lies outside the support of "
+                f"column {column} ({supports[column]}), and so do {int((~entries).sum())} of "
+                f"{x.numel()} entries; correct them, or pass mask= with False there"
+            )
         advice = ""
         if self.is_boolean:
             advice = (
@@ -267,7 +275,7 @@ class Observation:
             fix = "mask.expand_as(x) repeats one mask for all data"
             raise ValueError(f"expected a {expected}, got {describe(mask)}; {fix}")
 
-    def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
+    def masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
         """Return p(x | z) with the entries that are not observed marginalised out."""
         elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)

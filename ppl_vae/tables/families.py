@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from ppl_vae.tables.schema import Schema
 
 from ppl_vae import columns
 from ppl_vae.columns import Column
 from ppl_vae.errors import quoted
+from ppl_vae.tables.schema import Schema
 
 Family = Callable[[np.ndarray], Column]
 """Makes a column from its observed values."""

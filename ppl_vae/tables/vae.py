@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ppl_vae.tables.schema import Schema
 from pyro.infer import ELBO
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -23,6 +22,7 @@ from ppl_vae.likelihoods import Columns
 from ppl_vae.models import VAE
 from ppl_vae.random_state import restored, seed_everything
 from ppl_vae.tables.families import columns_of
+from ppl_vae.tables.schema import Schema
 
 
 class TableVAE(TransformerMixin, BaseEstimator):
