@@ -133,12 +133,12 @@ def column_name(name: object) -> str | int:
     """
     if isinstance(name, str):
         if not name:
-            raise ValueError("a column must have a name, got ''; name it, or drop it")
+            raise ValueError("names of columns must not be empty, got ''")
         return str(name)
     integer = getattr(name, "item", lambda: name)()  # of NumPy
     if isinstance(integer, int) and not isinstance(integer, bool):
         return integer
-    raise TypeError(f"names of columns must be strings or integers, got {describe(name)}; rename")
+    raise TypeError(f"names of columns must be strings or integers, got {describe(name)}")
 
 
 def category(value: object) -> Category:

@@ -25,7 +25,8 @@ def codes_of(column: Column, cells: Cells, table: Table, owner: str) -> np.ndarr
         row = cells.row_of(codes < 0)
         raise ValueError(
             f"{owner}: {table.where(row, column.name)} is {quoted(_plain(cells.values[row]), 60)}, "
-            f"not among its categories {quoted(tuple(known), 120)}"
+            f"not among its categories {quoted(tuple(known), 120)}; "
+            f"correct it, or mark it as missing"
         )
     return _spread(codes, cells)
 
@@ -35,12 +36,12 @@ def numbers_of(column: Column, cells: Cells, table: Table, owner: str) -> np.nda
     _refuse_text(column, cells, table, owner)
     refuse_infinite(cells, table, owner)
     observed = cells.observed.astype(float)
-    for wrong, expected in _limits(column, cells.observed, observed):
+    for wrong, needed in _limits(column, cells.observed, observed):
         if wrong.any():
             row = cells.row_of(wrong)
             raise ValueError(
                 f"{owner}: {table.where(row, column.name)} is {quoted(_plain(cells.values[row]))}, "
-                f"and kind {column.kind!r} is {expected}; correct it, or choose another kind"
+                f"and kind {column.kind!r} needs {needed}; correct it, or choose another kind"
             )
     return _spread(observed, cells)
 
@@ -50,14 +51,14 @@ def _limits(column: Column, came: np.ndarray, values: np.ndarray) -> list[tuple[
     beyond = np.zeros(len(came), bool)
     if came.dtype.kind in "iu":
         beyond = (came > LARGEST_INTEGER) | (values < -LARGEST_INTEGER)
-    rules = [(beyond, "an integer within ±2**53, up to where float64 holds each")]
+    rules = [(beyond, "integers within ±2**53, which float64 holds exactly")]
     if column.kind == "positive":
-        rules.append((values <= 0, "above zero"))
+        rules.append((values <= 0, "numbers above zero"))
     elif column.kind == "count":
-        rules.append((values < 0, "zero or more"))
-        rules.append((values != np.rint(values), "a whole number"))
+        rules.append((values < 0, "numbers of zero or more"))
+        rules.append((values != np.rint(values), "whole numbers"))
     elif column.low is not None and column.high is not None:
-        inside = f"between {column.low:g} and {column.high:g}, exclusive"
+        inside = f"numbers between {column.low:g} and {column.high:g}, exclusive"
         rules.append(((values <= column.low) | (values >= column.high), inside))
     return rules
 
@@ -68,7 +69,7 @@ def _refuse_text(column: Column, cells: Cells, table: Table, owner: str) -> None
     row = cells.row_of(np.ones(len(cells.observed), bool))
     raise TypeError(
         f"{owner}: {table.where(row, column.name)} is {describe(cells.values[row])}, and kind "
-        f"{column.kind!r} is a number; cast the column"
+        f"{column.kind!r} needs numbers; cast the column"
     )
 
 

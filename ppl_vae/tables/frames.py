@@ -120,7 +120,8 @@ def _of_numpy(name: str | int, values: np.ndarray, hidden: np.ndarray, owner: st
         objects[hidden] = None
         word = "T" if dtype.kind == "T" else dtype.str
         return _of_objects(name, word, objects.tolist(), owner)
-    return _of_numbers(name, dtype.str, values, hidden)
+    word = dtype.name if dtype.isnative else dtype.str
+    return _of_numbers(name, word, values, hidden)
 
 
 def eager(frame: object, owner: str) -> tuple[Any, list[str | int]]:
@@ -171,7 +172,7 @@ def _names(given: Sequence[object], owner: str) -> list[str | int]:
         try:
             names.append(column_name(name))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{owner}: {error} (column {place} of the table)") from None
+            raise type(error)(f"{owner}: {error}; rename column {place} of the table") from None
     seen: set[str] = set()
     for name in names:  # 1 and '1' would read alike
         if str(name) in seen:
@@ -280,7 +281,9 @@ def _of_objects(
         try:
             return Cells(name, "int64", filled.astype(np.int64), missing)
         except OverflowError as error:
-            raise ValueError(f"{owner}: column {quoted(name)}: {error}; {_OTHER}") from error
+            raise ValueError(
+                f"{owner}: column {quoted(name)} has integers of more than 64 bits; {_OTHER}"
+            ) from error
     return Cells(name, dtype, array, missing)
 
 

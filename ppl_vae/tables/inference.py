@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +43,8 @@ def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -
     low, high = float(values.min()), float(values.max())
     if low == high and column.kind != "count":
         raise ValueError(
-            f"{owner}: column {name} is {low:g} in every row, where a density has no bound; drop it"
+            f"{owner}: column {name} is {low:g} in every row, and a density of kind "
+            f"{column.kind!r} would grow without bound; drop it"
         )
     return replace(column, minimum=low, maximum=high)
 
@@ -54,8 +56,7 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
         if len(cells.declared) == 1:
             raise ValueError(
                 f"{owner}: column {name} has one category, {quoted(cells.declared[0], 40)}, and "
-                f"tells rows apart no more than none; drop it, or give kinds={{{name}: "
-                f"'categorical'}}"
+                f"says nothing about a row; drop it, or give kinds={{{name}: 'categorical'}}"
             )
         if len(cells.declared) > 2:
             _refuse_not_categories(cells, len(cells.declared), table, owner)
@@ -68,8 +69,8 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
     distinct = len(set(observed.tolist()))
     if distinct == 1:
         raise ValueError(
-            f"{owner}: column {name} is {quoted(category(observed[0]), 40)} in every row that has "
-            f"it, and tells rows nothing; drop it, or give kinds={{{name}: 'categorical'}}"
+            f"{owner}: column {name} is {quoted(category(observed[0]), 40)} in every row, "
+            f"and says nothing about one; drop it, or give kinds={{{name}: 'categorical'}}"
         )
     if distinct == 2:
         return "binary"
@@ -147,7 +148,7 @@ def _two(found: list[Category], logical: bool, name: str, owner: str) -> list[Ca
     return found
 
 
-def _no_order(name: str, found: tuple[object, ...], owner: str) -> str:
+def _no_order(name: str, found: Sequence[object], owner: str) -> str:
     return (
         f"{owner}: column {name} is text without an order, and kind 'ordinal' needs one; give "
         f"Column({name}, 'ordinal', categories=...) with these in order: {quoted(found, 120)}"

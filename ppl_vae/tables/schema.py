@@ -272,14 +272,14 @@ class Schema:
         if unnamed and len(table.cells) == len(self) and absent:
             raise ValueError(
                 f"{owner}: an array has no names of columns, and the schema has {_some(absent)}; "
-                f"give a table"
+                f"give a table that names them"
             )
         if absent:
             rest = f"; it has {_some(extra)} instead" if extra else ""
-            raise ValueError(f"{owner}: the table lacks the column {_some(absent)}{rest}")
+            raise ValueError(f"{owner}: the table lacks {_some(absent)}{rest}")
         if extra:
             raise ValueError(
-                f"{owner}: the schema has no column {_some(extra)}; select those that it has, by "
+                f"{owner}: the schema does not have {_some(extra)}; select those that it has, by "
                 f"frame[list(schema.names)]"
             )
         return table
@@ -330,7 +330,7 @@ def _given(kinds: object, table: Table, owner: str) -> dict[str | int, Column]:
     for name, kind in kinds.items():
         if name not in table.cells:
             there = _some(list(table.cells))
-            raise ValueError(f"{owner}: kinds has the column {quoted(name)}; there are {there}")
+            raise ValueError(f"{owner}: kinds names {_some([name])}, and the table has {there}")
         if not isinstance(kind, (str, Column)):
             raise TypeError(
                 f"{owner}: kinds[{quoted(name)}] must be one of {KINDS}, or a Column, got "
@@ -350,5 +350,7 @@ def _given(kinds: object, table: Table, owner: str) -> dict[str | int, Column]:
 
 
 def _some(names: Sequence[object]) -> str:
-    """Return names for a message."""
-    return quoted(names[0]) if len(names) == 1 else quoted(list(names), 120)
+    """Return columns for a message."""
+    if len(names) == 1:
+        return f"column {quoted(names[0])}"
+    return f"columns {quoted(list(names), 120)}"

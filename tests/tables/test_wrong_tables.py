@@ -86,7 +86,7 @@ INFER = [
     ("named('a', 'a')", ValueError, "two columns 'a'", "rename"),
     ("named(1, '1')", ValueError, "two columns", "rename"),
     ("Schema.infer(pa.table([[1], [2]], names=['a', 'a']))", ValueError, "two columns 'a'"),
-    ("named('a', '')", ValueError, "must have a name", "column 1"),
+    ("named('a', '')", ValueError, "not be empty", "column 1"),
     ("named('a', None)", TypeError, "strings or integers", "rename"),
     ("named('a', 1.5)", TypeError, "strings or integers", "1.5"),
     ("named('a', True)", TypeError, "strings or integers", "True"),
@@ -107,8 +107,8 @@ INFER = [
     ("column([3, 3, 3])", ValueError, "'a'", "3 in every row", "drop it", "kinds="),
     ("column(['x', 'x', None])", ValueError, "'a'", "'x' in every row", "drop it"),
     ("column([2.5, None, 2.5], pl.DataFrame)", ValueError, "'a'", "2.5 in every row"),
-    ("column([2.5, 2.5], kinds={'a': 'real'})", ValueError, "'a'", "2.5", "no bound"),
-    ("column([3, 3], kinds={'a': 'positive'})", ValueError, "'a'", "no bound", "drop"),
+    ("column([2.5, 2.5], kinds={'a': 'real'})", ValueError, "'a'", "2.5", "without bound"),
+    ("column([3, 3], kinds={'a': 'positive'})", ValueError, "'a'", "without bound", "drop"),
     ("column(pd.Categorical(['x', 'x']))", ValueError, "'a'", "one category", "'x'"),
     ("column(words)", ValueError, "'a'", "each of 60 rows", "identifier", "categorical"),
     ("column([f'w{i}' for i in range(10**4)] * 2)", ValueError, "'a'", "10000 categories"),
@@ -187,7 +187,7 @@ INFER = [
         "column([1.0, 2.0, 10.0], kinds={'a': Column('a', 'bounded', low=1, high=10)})",
         ValueError,
         "row 0, column 'a' is 1.0",
-        "between 1 and 10, exclusive",
+        "numbers between 1 and 10, exclusive",
     ),
 ]
 
@@ -221,7 +221,7 @@ ENCODE = [
     ("schema.encode(array)", ValueError, "lacks", "'age'"),
     ("schema.encode(np.zeros((4, 6)))", ValueError, "no names", "'age'"),
     ("schema.encode(people().to_numpy()[0])", ValueError, "two dimensions"),
-    ("schema.encode(people().set_index('age'))", ValueError, "lacks the column 'age'"),
+    ("schema.encode(people().set_index('age'))", ValueError, "lacks column 'age'"),
     ("schema.encode(3)", TypeError, "DataFrame", "3"),
 ]
 
