@@ -53,10 +53,16 @@ def decoded(
         return cells if as_given else _as_numbers(cells, numpy_dtype)
     filled = np.where(missing, 1.0, values)
     if column.kind == "count":
-        filled = np.rint(filled)
-    if numpy_dtype is None:
+        filled = np.maximum(np.rint(filled), 0)
+    if numpy_dtype is None or numpy_dtype.kind == "b":
         return filled
     return _within(column, filled, numpy_dtype)
+
+
+def holds(dtype: str, values: np.ndarray) -> bool:
+    """Return whether a dtype of numbers is that of the values; any other holds what it must."""
+    expected = number_dtype(dtype)
+    return expected is None or values.dtype in (expected, object)
 
 
 def plain_dtype(origin: str, values: np.ndarray) -> str:
@@ -79,8 +85,6 @@ def build(origin: str, columns: Sequence[Cells], index: Any, owner: str) -> Any:
     arrays = [_for_numpy(cells) for cells in columns]
     masked = any(map(np.ma.isMaskedArray, arrays))
     if origin == "array":
-        if len({array.dtype.kind in "UT" for array in arrays}) > 1:
-            arrays = [array.astype(object) for array in arrays]
         return (np.ma.stack if masked else np.stack)(arrays, axis=1)
     dtype = [(str(cells.name), array.dtype) for cells, array in zip(columns, arrays, strict=True)]
     table = (np.ma.empty if masked else np.empty)(len(arrays[0]), dtype=dtype)
@@ -126,8 +130,6 @@ def _within(column: Column, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return np.clip(np.rint(values), least, most).astype(dtype)
     with np.errstate(over="ignore"):
         cast = values.astype(dtype)
-    if dtype.kind != "f":
-        return cast
     largest = np.finfo(dtype).max
     least_float = -largest if low is None else np.nextafter(dtype.type(low), dtype.type(np.inf))
     most_float = largest if high is None else np.nextafter(dtype.type(high), dtype.type(-np.inf))

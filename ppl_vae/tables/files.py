@@ -20,7 +20,7 @@ from ppl_vae.tables.decoding import build, plain_dtype
 from ppl_vae.tables.frames import Frame, eager, is_number, library, read
 
 SUFFIXES = (".csv", ".parquet")
-MISSING = ("", "NA", "NaN", "null")
+MISSING = ("", "NA", "NaN", "nan", "null")
 """The cells of a CSV file that are missing."""
 
 
@@ -28,7 +28,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     """Return the table in a file, as a pandas DataFrame, or a polars one where pandas is absent.
 
     A CSV file is text in UTF-8: a line of names, then one line for each row, with commas between
-    fields. Fields that are empty or read ``NA``, ``NaN`` or ``null`` are missing.
+    fields. Fields that are empty or read ``NA``, ``NaN``, ``nan`` or ``null`` are missing.
 
     Args:
         path: of a file whose name ends in ``.csv`` or ``.parquet``.
@@ -128,7 +128,8 @@ def _check_csv(file: Path, binary: BinaryIO) -> None:
         header = next(rows, [])
         _check_header(name, header)
         for row in rows:
-            if len(row) != len(header):
+            blank = not row and len(header) == 1  # as some libraries write a missing cell
+            if len(row) != len(header) and not blank:
                 raise ValueError(
                     f"{name}: line {rows.line_num} has {len(row)} fields, and the first line names "
                     f"{len(header)} columns; write each row in full, quoted where a comma is meant"
@@ -170,12 +171,15 @@ def _check_header(name: str, header: list[str]) -> None:
 
 def _first_undecodable(file: Path) -> int:
     with opened(file) as binary:
-        for number, line in enumerate(binary, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 1
+        return next(n for n, line in enumerate(binary, start=1) if not _is_utf8(line))
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _CSV_OPTIONS: dict[str, dict[str, Any]] = {
@@ -184,6 +188,7 @@ _CSV_OPTIONS: dict[str, dict[str, Any]] = {
         "index_col": False,
         "keep_default_na": False,
         "na_values": list(MISSING),
+        "skip_blank_lines": False,
         "low_memory": False,  # which would guess dtypes of parts of a column
     },
     "polars": {"null_values": list(MISSING), "infer_schema_length": None},

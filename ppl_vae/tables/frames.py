@@ -65,6 +65,7 @@ class Table:
     def where(self, row: int, name: str | int) -> str:
         """Name a cell: its row from 0, with its label in an index of pandas, and its column."""
         label = "" if self.index is None else self.index[row]
+        label = label.item() if isinstance(label, np.generic) else label
         plain = self.index is None or (isinstance(label, Integral) and label == row)
         return f"row {row}{'' if plain else f' (index {quoted(label, 40)})'}, column {quoted(name)}"
 
@@ -129,6 +130,7 @@ def eager(frame: object, owner: str) -> tuple[Any, list[str | int]]:
     if frame is None or isinstance(frame, (list, tuple, dict, set, int, float)):  # needs no library
         raise TypeError(f"{owner}: the table must be {_ACCEPTED}, got {describe(frame)}")
     nw = library("narwhals", owner)
+    frame = nw.to_native(frame, pass_through=True)
     if nw.dependencies.is_polars_lazyframe(frame):
         raise TypeError(f"{owner}: the table must be in memory, got a LazyFrame; use .collect()")
     named = _names_of(frame)
@@ -149,7 +151,7 @@ def _from_frame(frame: object, owner: str) -> Table:
     nw, origin = library("narwhals", owner), str(table.implementation.value)
     columns = zip(names, table.iter_columns(), strict=True)
     cells = {name: _of_series(nw, name, series, origin, owner) for name, series in columns}
-    index = frame.index if origin == "pandas" else None  # type: ignore[attr-defined]
+    index = table.to_native().index if origin == "pandas" else None
     return Table(origin, cells, len(table), index)
 
 
@@ -184,7 +186,7 @@ def _names(given: Sequence[object], owner: str) -> list[str | int]:
 def _of_series(nw: Any, name: str | int, series: Any, origin: str, owner: str) -> Cells:
     dtype = series.dtype
     native = _native_dtype(series, origin)
-    if dtype in (nw.Categorical, nw.Enum):
+    if dtype in (nw.Categorical, nw.Enum) and not native.endswith("[pyarrow]"):
         declared, ordered = _declared(series, origin)
         return _of_objects(name, native, series.to_list(), owner, declared, ordered)
     if dtype == nw.String or (dtype == nw.Object and native == "object"):
@@ -198,10 +200,7 @@ def _of_series(nw: Any, name: str | int, series: Any, origin: str, owner: str) -
     missing = np.asarray(series.is_null().to_numpy(), bool)
     if missing.any():
         series = series.fill_null(False if dtype == nw.Boolean else 0)
-    values = np.asarray(series.to_numpy())
-    if values.dtype.kind == "O":
-        values = values.astype("bool" if dtype == nw.Boolean else str(dtype).lower())
-    return _of_numbers(name, native, values, missing)
+    return _of_numbers(name, native, np.asarray(series.to_numpy()), missing)
 
 
 def _native_dtype(series: Any, origin: str) -> str:
@@ -214,8 +213,9 @@ def _native_dtype(series: Any, origin: str) -> str:
     dtype = native.dtype
     if str(dtype) == "category":
         return f"category[{dtype.categories.dtype}{', ordered' if dtype.ordered else ''}]"
-    if str(dtype) == "string":
-        return f"string[{dtype.storage}]"
+    if str(dtype).startswith("string"):  # two dtypes of pandas go by "string[pyarrow]"
+        of_arrow = type(dtype).__name__ == "ArrowDtype"
+        return "utf8[pyarrow]" if of_arrow else f"string[{dtype.storage}]"
     return str(dtype)
 
 

@@ -122,6 +122,8 @@ def _categories(cells: Cells, kind: str, owner: str) -> tuple[Category, ...]:
         if kind == "ordinal" and not cells.ordered and cells.dtype != "Enum":
             raise ValueError(_no_order(name, cells.declared, owner))
         found = [_category(value, name, owner) for value in cells.declared]
+    elif cells.values.dtype.kind == "b":
+        found = [False, True]
     else:
         values = cells.observed
         if kind == "ordinal" and values.dtype.kind == "O":
@@ -130,15 +132,13 @@ def _categories(cells: Cells, kind: str, owner: str) -> tuple[Category, ...]:
             values = values.astype(np.int64)
         found = sorted(_category(value, name, owner) for value in set(values.tolist()))
     if kind == "binary":
-        found = _two(found, cells.values.dtype.kind == "b", name, owner)
+        found = _two(found, name, owner)
     return tuple(found)
 
 
-def _two(found: list[Category], logical: bool, name: str, owner: str) -> list[Category]:
-    """Return the two categories of a binary column, one of which may not have been seen."""
-    if logical:
-        return [False, True]
-    if {0, 1}.issuperset(found):
+def _two(found: list[Category], name: str, owner: str) -> list[Category]:
+    """Return the two categories of a binary column; 0 or 1 may not have been seen."""
+    if len(found) < 2 and {0, 1}.issuperset(found):
         return [0, 1]
     if len(found) != 2:
         raise ValueError(

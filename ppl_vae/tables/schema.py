@@ -12,7 +12,7 @@ import numpy as np
 
 from ppl_vae.errors import describe, quoted
 from ppl_vae.tables.column import KINDS, Column
-from ppl_vae.tables.decoding import build, decoded, filled_from, plain_dtype
+from ppl_vae.tables.decoding import build, decoded, filled_from, holds, plain_dtype
 from ppl_vae.tables.encoding import encode_column
 from ppl_vae.tables.files import read_table
 from ppl_vae.tables.frames import LIBRARIES, Cells, Frame, Table, read
@@ -206,7 +206,8 @@ class Schema:
             found = decoded(column, numbers[:, j], unknown, dtype, owner)
             if cells is not None:
                 found = filled_from(cells, found)
-            dtype = dtype or plain_dtype(origin, found)
+            if dtype is None or not holds(dtype, found):
+                dtype = plain_dtype(origin, found)
             made.append(Cells(column.name, dtype, found, gone, column.categories))
         return build(origin, made, None if table is None else table.index, owner)
 
@@ -288,7 +289,7 @@ class Schema:
         """Return values as float64, and which are missing, both checked."""
         try:
             numbers = np.asarray(values, dtype=float)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's, of one with a gradient
             raise TypeError(f"{owner}: values must be numbers, got {describe(values)}") from error
         if numbers.ndim != 2 or numbers.shape[1] != len(self):
             raise ValueError(

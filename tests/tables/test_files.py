@@ -36,7 +36,7 @@ def test_a_table_comes_back(tmp_path, suffix, library, backend):
     found = read_table(path)
     assert type(found).__module__.partition(".")[0] == backend
     found = found if backend == "pandas" else found.to_pandas()
-    assert_frame_equal(found, FRAME, check_dtype=False)
+    assert_frame_equal(found.convert_dtypes(), FRAME.convert_dtypes())
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -56,12 +56,20 @@ def test_arrays_are_written(tmp_path):
 
 def test_cells_that_are_missing(tmp_path, backend):
     path = tmp_path / "a.csv"
-    path.write_text('a,b,c\n1,x,2.5\n,NA,null\nNaN,"",NaN\n4,None,-1\n')
+    path.write_text('a,b,c\n1,x,2.5\n,NA,null\nnan,"",NaN\n4,None,-1\n')
     schema = Schema.infer(path, kinds={"a": "count", "c": "real"})
     values, mask = schema.encode(path)
     assert mask.tolist() == [[True] * 3, [False] * 3, [False] * 3, [True] * 3]
     assert schema["b"].categories == ("None", "x")
     assert values[[0, 3]].tolist() == [[1, 1, 2.5], [4, 0, -1]]
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_a_missing_cell_alone_in_its_row(tmp_path, library, backend):
+    path = tmp_path / "a.csv"
+    write_table(library({"a": [1.5, None, 2.5, None]}), path)
+    values, _ = Schema.infer(path).encode(path)
+    assert np.array_equal(values, [[0], [np.nan], [1], [np.nan]], equal_nan=True)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -145,7 +153,7 @@ def test_the_old_file_stays_where_writing_fails(tmp_path):
 
 
 def test_a_library_that_is_absent_is_named_with_the_extra(tmp_path, monkeypatch):
-    def absent(self, path):
+    def absent(*arguments, **options):
         raise ImportError("no engine: pyarrow")
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", absent)
@@ -153,5 +161,9 @@ def test_a_library_that_is_absent_is_named_with_the_extra(tmp_path, monkeypatch)
         write_table(FRAME, tmp_path / "a.parquet")
     assert os.listdir(tmp_path) == []
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(pd, "read_csv", absent)
+        with pytest.raises(ImportError, match=r"read_table: .*pip install 'ppl-vae\[tables\]'"):
+            read_table(tmp_path / "a.csv")
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "pandas" else name)
     assert isinstance(read_table(tmp_path / "a.csv"), pl.DataFrame)

@@ -106,6 +106,7 @@ def test_dtypes_declare_categories_and_their_order(frame, kind, categories):
         ([4.5, 0.5, 1.0], "ordinal", (0.5, 1.0, 4.5)),
         (["x", "x"], "categorical", ("x",)),
         ([1, 1], "binary", (0, 1)),
+        ([True, True], "categorical", (False, True)),
         (["low", "high"], Column("a", "ordinal", ["low", "mid", "high"]), ("low", "mid", "high")),
         ([2, 3], Column("a", "ordinal", range(1, 6)), (1, 2, 3, 4, 5)),
         (

@@ -46,6 +46,7 @@ PANDAS = {
     "objects": np.array(["b", None, "c", "d"], object),
     "string": pd.array(["b", None, "a", "c"], "string[python]"),
     "arrow string": pd.array(["b", None, "a", "c"], "string[pyarrow]"),
+    "arrow's own string": pd.array(["b", None, "a", "c"], pd.ArrowDtype(pa.string())),
     "category": pd.Categorical(["b", None], ["c", "b", "a"]),
     "ordered": pd.Categorical(["b", None, "a"], ["c", "b", "a"], ordered=True),
     "category of integers": pd.Categorical([2, 1, None], [3, 2, 1]),
@@ -188,11 +189,34 @@ def test_like_gives_the_dtypes_of_numbers():
     assert back["age"].tolist() == [0.0, 45.0, 27.0, 60.0]
 
 
+def test_like_may_lack_what_the_schema_knows():
+    schema = Schema.infer(MIXED)
+    values = schema.encode(MIXED)[0][:1]
+    for library in (pd.DataFrame, pl.DataFrame, pa.table):
+        empty = library({name: [None] for name in MIXED})
+        back = schema.decode(values, like=empty)
+        row = (
+            back.to_pylist()[0]
+            if isinstance(back, pa.Table)
+            else dict(zip(MIXED, *back.to_numpy(), strict=True))
+        )
+        assert row == {"age": 31, "height": 1.7, "grade": "b", "city": "Bern", "smoker": True}
+
+
+def test_a_number_that_the_dtype_of_like_cannot_hold():
+    frame = pd.DataFrame({"stars": [0.5, 1.0, 4.5]})
+    schema = Schema.infer(frame, kinds={"stars": "ordinal"})
+    whole = pd.DataFrame({"stars": pd.array([1, None], "Int64")})
+    back = schema.decode([[0], [2]], like=whole)
+    assert back["stars"].tolist() == [1.0, 4.5]
+
+
 def test_a_schema_reads_and_writes_other_libraries():
     schema = Schema.infer(MIXED)
     values, _ = schema.encode(MIXED)
-    plain = MIXED.astype({"grade": object}).reset_index(drop=True)
-    for frame in (pl.from_pandas(plain), pa.Table.from_pandas(plain, preserve_index=False)):
+    plain = {name: MIXED[name].astype(object).where(MIXED[name].notna(), None) for name in MIXED}
+    plain = {name: column.tolist() for name, column in plain.items()}
+    for frame in (pl.DataFrame(plain), pa.table(plain)):
         again, mask = schema.encode(frame)
         assert np.array_equal(again, values, equal_nan=True)
         back = schema.decode(np.where(mask, values, 2.0 * (values[0] == 31)), like=frame)
@@ -237,7 +261,7 @@ def test_integers_are_rounded_within_what_is_allowed():
         [
             [1e9, 1e9, 0.2, 9.9, 1e-60, 1 - 1e-12, 2.4],
             [-1e9, -5, 1.6, 0.1, 1e60, 1e-60, 2.6],
-            [1.4, 7.6, 1e300, 4.4, 1.0, 0.5, -0.0],
+            [1.4, 7.6, 1e300, 4.4, 1.0, 0.5, -0.7],
         ]
     )
     back = schema.decode(values)

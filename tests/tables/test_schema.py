@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,9 +78,10 @@ for call in (tables.Schema.infer, schema.encode, lambda x: tables.write_table(x,
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_frame_of_pandas_needs_no_other_library_than_its_own():
-    schema = Schema.infer(FRAME)
-    values, _ = schema.encode(FRAME)
+def test_a_frame_of_narwhals_is_that_of_its_library():
+    schema = Schema.infer(nw.from_native(FRAME))
+    assert schema == Schema.infer(FRAME)
+    values, _ = schema.encode(nw.from_native(FRAME))
     assert values[:, 0].tolist() == [31.0, 45.0, 27.0, 60.0]
     assert np.isnan(values[1, 1])
 

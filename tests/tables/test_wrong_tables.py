@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 import ppl_vae
 from ppl_vae.tables import Column, Schema
@@ -50,6 +51,7 @@ NAMES = {
     "pd": pd,
     "pl": pl,
     "pa": pa,
+    "torch": torch,
     "datetime": datetime,
     "decimal": decimal,
     "Column": Column,
@@ -128,6 +130,14 @@ INFER = [
     ("column([None, datetime.date(2026, 1, 1)], pl.DataFrame)", TypeError, "Date", "days since"),
     ("column([datetime.time(1)], pa.table)", TypeError, "'a'", "time64", "days since"),
     ("column(pd.to_timedelta([1, 2], 'D'))", TypeError, "'a'", "timedelta64", "days since"),
+    (
+        "column(pd.array(['x'], pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))))",
+        TypeError,
+        "'a'",
+        "dictionary",
+        "cast",
+    ),
+    ("column(pd.array([0.0, 1.0], 'Sparse[float]'))", TypeError, "'a'", "Sparse", "cast"),
     ("column(pd.period_range('2026', periods=2, freq='Y'))", TypeError, "'a'", "period"),
     ("Schema.infer(np.zeros((2, 2), 'M8[D]'))", TypeError, "'x0'", "datetime64", "days since"),
     ("column([[1], [2, 3]])", TypeError, "row 0, column 'a'", "[1] (list)", "drop it"),
@@ -227,6 +237,7 @@ ENCODE = [
 
 DECODE = [
     ("schema.decode('values')", TypeError, "values", "'values'"),
+    ("schema.decode(torch.ones(2, 6, requires_grad=True))", TypeError, "values", "(2, 6)"),
     ("schema.decode(values[0])", ValueError, "(rows, 6)", "(6,)"),
     ("schema.decode(values[:, 1:])", ValueError, "(rows, 6)", "(4, 5)"),
     ("schema.decode(values, mask=values)", TypeError, "mask", "float64"),
