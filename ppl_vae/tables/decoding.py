@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.errors import quoted
+from ppl_vae.errors import quoted, reason
 from ppl_vae.tables.column import LARGEST_INTEGER, Column
 from ppl_vae.tables.frames import Cells, library
 
@@ -73,22 +73,33 @@ def plain_dtype(origin: str, values: np.ndarray) -> str:
 
 def build(origin: str, columns: Sequence[Cells], index: Any, owner: str) -> Any:
     """Return a table of a library, whose dtypes the cells name; ``index`` is for pandas."""
+    make, module = _MAKERS[origin], np if origin in ("numpy", "array") else library(origin, owner)
+    made = {}
+    for cells in columns:
+        try:
+            made[cells.name] = make(module, cells)
+        except Exception as error:  # a dtype that a file names, and the library does not have
+            raise ValueError(
+                f"{owner}: column {quoted(cells.name)} cannot have the dtype "
+                f"{quoted(cells.dtype, 60)} in {origin}: {reason(error)}"
+            ) from error
     if origin == "pandas":
-        pd = library("pandas", owner)
-        return pd.DataFrame({cells.name: _for_pandas(pd, cells) for cells in columns}, index=index)
+        return module.DataFrame(made, index=index)
+    named = {str(name): array for name, array in made.items()}
     if origin == "polars":
-        pl = library("polars", owner)
-        return pl.DataFrame([_for_polars(pl, cells) for cells in columns])
-    if origin == "pyarrow":
-        pa = library("pyarrow", owner)
-        return pa.table({str(cells.name): _for_arrow(pa, cells) for cells in columns})
-    arrays = [_for_numpy(cells) for cells in columns]
+        return module.DataFrame(named)
+    return module.table(named) if origin == "pyarrow" else _array(origin, named)
+
+
+def _array(origin: str, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return columns as an array of two dimensions, or a structured one."""
+    arrays = list(columns.values())
     masked = any(map(np.ma.isMaskedArray, arrays))
     if origin == "array":
         return (np.ma.stack if masked else np.stack)(arrays, axis=1)
-    dtype = [(str(cells.name), array.dtype) for cells, array in zip(columns, arrays, strict=True)]
+    dtype = [(name, array.dtype) for name, array in columns.items()]
     table = (np.ma.empty if masked else np.empty)(len(arrays[0]), dtype=dtype)
-    for (name, _), array in zip(dtype, arrays, strict=True):
+    for name, array in columns.items():
         table[name] = array
     return table
 
@@ -182,7 +193,7 @@ def _for_arrow(pa: Any, cells: Cells) -> Any:
     )
 
 
-def _for_numpy(cells: Cells) -> np.ndarray:
+def _for_numpy(_: Any, cells: Cells) -> np.ndarray:
     """Return an array; where a cell is missing it has NaN or None, else it is a masked one."""
     dtype, missing = np.dtype(cells.dtype), cells.missing
     if dtype.kind == "O":
@@ -200,6 +211,15 @@ def _for_numpy(cells: Cells) -> np.ndarray:
     if dtype.kind == "f":
         return np.where(missing, np.nan, array).astype(dtype)
     return np.ma.array(array, mask=missing)
+
+
+_MAKERS = {
+    "pandas": _for_pandas,
+    "polars": _for_polars,
+    "pyarrow": _for_arrow,
+    "numpy": _for_numpy,
+    "array": _for_numpy,
+}
 
 
 def filled_from(cells: Cells, values: np.ndarray) -> np.ndarray:

@@ -172,7 +172,8 @@ class Schema:
         """Return numbers, as from :meth:`encode`, as a table of its library and dtypes.
 
         Counts, and numbers of integer dtypes, are rounded to the nearest integer that the dtype
-        and the kind allow (at least 1 in a positive column). A dtype that cannot be missing gives
+        and the kind allow (at least 1 in a positive column); what is beyond a dtype becomes the
+        largest number that it holds. A dtype that cannot be missing gives
         way where a cell is: int64 to Int64 and bool to boolean in pandas, an array to a masked one
         in NumPy.
 
@@ -186,8 +187,8 @@ class Schema:
 
         Raises:
             TypeError: for values or a mask of another type, or ``like`` as in :meth:`encode`.
-            ValueError: for another shape, a code that no category has, or a number that is not
-                finite.
+            ValueError: for another shape, a code that no category has, a number that is not finite,
+                and a dtype that the library does not have.
         """
         owner = "Schema.decode"
         numbers, missing = self._numbers(values, mask, owner)

@@ -122,6 +122,12 @@ def test_kinds_that_are_given_come_first(values, given, categories):
     assert column.kind == (given if isinstance(given, str) else given.kind)
 
 
+def test_an_enum_of_polars_has_an_order_for_levels():
+    frame = pl.DataFrame({"a": ["b"]}, schema={"a": pl.Enum(["b", "c", "a"])})
+    column = Schema.infer(frame, kinds={"a": "ordinal"})["a"]
+    assert (column.kind, column.categories) == ("ordinal", ("b", "c", "a"))
+
+
 @pytest.mark.parametrize("given", ["real", "positive", "count"])
 def test_a_number_is_of_any_kind_that_it_fits(given):
     column = Schema.infer(pd.DataFrame({"a": [1, 2, 1]}), kinds={"a": given})["a"]

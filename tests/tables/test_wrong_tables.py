@@ -46,7 +46,13 @@ def named(*names):
     return Schema.infer(pd.DataFrame(np.arange(3.0 * len(names)).reshape(3, -1), columns=names))
 
 
+def of_dtype(library, dtype):
+    """Return a schema of one column, as a file may have it."""
+    return Schema([Column("a", "real", dtype=dtype)], library)
+
+
 NAMES = {
+    "of_dtype": of_dtype,
     "np": np,
     "pd": pd,
     "pl": pl,
@@ -251,6 +257,10 @@ DECODE = [
         "inf",
     ),
     ("schema.decode(values * NAN, values == values)", ValueError, "row 0", "'age'", "nan"),
+    ("of_dtype('pandas', 'floaty').decode([[1.0]])", ValueError, "'a'", "'floaty' in pandas"),
+    ("of_dtype('polars', 'read_csv').decode([[1.0]])", ValueError, "'a'", "'read_csv' in polars"),
+    ("of_dtype('pyarrow', 'x').decode([[1.0]])", ValueError, "'a'", "'x' in pyarrow"),
+    ("of_dtype('numpy', 'x').decode([[1.0]])", ValueError, "'a'", "'x' in numpy"),
     ("schema.decode(values, like=people()[:2])", ValueError, "like", "4 rows", "2"),
     ("schema.decode(values, like=people().drop(columns='age'))", ValueError, "lacks", "'age'"),
 ]
