@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         posteriors,
         priors,
         report,
+        tables,
         testing,
         training,
     )
@@ -62,6 +63,7 @@ __all__ = [
     "priors",
     "report",
     "save",
+    "tables",
     "testing",
     "to_config",
     "training",

@@ -34,6 +34,8 @@ PACKAGES = {
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
+    "tables": "compilation conditional data distributions estimators evaluation io likelihoods "
+    "models nets posteriors priors training",
     "report": "data distributions estimators evaluation io models plots",
     "cli": "data estimators evaluation io models plots report training",
     "__main__": "cli",
@@ -160,7 +162,7 @@ from ppl_vae import posteriors, priors, testing
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())
-late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton"}
+late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton", "narwhals", "pandas"}
 assert not late & set(sys.modules), late & set(sys.modules)
 assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
 # zuko turns off the validation of all distributions when it is imported.
