@@ -12,6 +12,7 @@ from ppl_vae.version import __version__
 
 if TYPE_CHECKING:
     from ppl_vae import (
+        columns,
         data,
         distributions,
         estimators,
@@ -48,6 +49,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "StackedVAE",
     "__version__",
+    "columns",
     "data",
     "distributions",
     "estimators",

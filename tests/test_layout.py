@@ -34,10 +34,10 @@ PACKAGES = {
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
-    "tables": "compilation conditional data distributions estimators evaluation io likelihoods "
+    "tables": "columns compilation conditional data distributions estimators evaluation io likelihoods "
     "models nets posteriors priors training",
-    "report": "data distributions estimators evaluation io models plots",
-    "cli": "data estimators evaluation io models plots report training",
+    "report": "columns data distributions estimators evaluation io models plots tables",
+    "cli": "data estimators evaluation io models plots report tables training",
     "__main__": "cli",
 }
 

@@ -16,7 +16,19 @@ Example:
 """
 
 from ppl_vae.tables.column import KINDS, Column
+from ppl_vae.tables.families import FAMILIES
 from ppl_vae.tables.files import read_table, write_table
 from ppl_vae.tables.schema import Schema
+from ppl_vae.tables.vae import TableVAE, fit, load
 
-__all__ = ["KINDS", "Column", "Schema", "read_table", "write_table"]
+__all__ = [
+    "FAMILIES",
+    "KINDS",
+    "Column",
+    "Schema",
+    "TableVAE",
+    "fit",
+    "load",
+    "read_table",
+    "write_table",
+]

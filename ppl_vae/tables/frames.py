@@ -287,6 +287,11 @@ def _of_objects(
     return Cells(name, dtype, array, missing)
 
 
+def one_cell(name: str | int, value: object, owner: str) -> Cells:
+    """Return a column of one row."""
+    return _of_objects(name, "object", [value], owner)
+
+
 _TIMES = ("Timestamp", "Timedelta", "Period", "datetime", "date", "time", "timedelta", "datetime64")
 
 

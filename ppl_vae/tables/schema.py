@@ -15,7 +15,7 @@ from ppl_vae.tables.column import KINDS, Column
 from ppl_vae.tables.decoding import build, decoded, filled_from, holds, plain_dtype
 from ppl_vae.tables.encoding import encode_column
 from ppl_vae.tables.files import read_table
-from ppl_vae.tables.frames import LIBRARIES, Cells, Frame, Table, read
+from ppl_vae.tables.frames import LIBRARIES, Cells, Frame, Table, one_cell, read
 from ppl_vae.tables.inference import infer_column
 
 _HEADINGS = ("name", "kind", "dtype", "values", "missing")
@@ -166,6 +166,26 @@ class Schema:
         table = self._matched(_table(frame, owner), owner)
         columns = [encode_column(column, table.cells[column.name], table, owner) for column in self]
         values = np.stack(columns, axis=1)
+        return values, ~np.isnan(values)
+
+    def encode_some(self, given: Mapping[Any, Any] | Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows of which some columns are given, as :meth:`encode`; the others are missing.
+
+        Args:
+            given: a table with some of the columns, or one row as a mapping from names to values.
+
+        Raises KeyError for a name that is not a column's, and otherwise as :meth:`encode`.
+        """
+        owner = "Schema.encode_some"
+        if isinstance(given, Mapping):
+            cells = {name: one_cell(name, value, owner) for name, value in given.items()}
+            table = Table("array", cells, 1)
+        else:
+            table = _table(given, owner)
+        values = np.full((table.rows, len(self)), np.nan)
+        for name, column_cells in table.cells.items():
+            coded = encode_column(self[name], column_cells, table, owner)
+            values[:, self.names.index(name)] = coded
         return values, ~np.isnan(values)
 
     def decode(self, values: Any, mask: Any = None, like: Frame = None) -> Any:

@@ -162,7 +162,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             validate_every=self.validate_every,
             validation_particles=20,
             stopping=stopping,
-            out=out,
+            out=None if out is None else path_of("fit", "out", out),
             resume=resume,
             compile=self.compile,
             seed=self.seed,
