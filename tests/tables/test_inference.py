@@ -152,6 +152,16 @@ def test_rows_without_an_observed_cell_are_kept():
     assert np.isnan(values[1]).all()
 
 
+def test_what_is_missing_in_objects():
+    marks = [None, NAN, pd.NA, pd.NaT, np.float32(NAN), np.datetime64("NaT"), "x", "y", ""]
+    column = np.empty(len(marks), object)
+    column[:] = marks
+    for frame in (pd.DataFrame({"x0": column}), column.reshape(-1, 1)):
+        schema = Schema.infer(frame)
+        assert schema["x0"].categories == ("", "x", "y")
+        assert schema.encode(frame)[1].ravel().tolist() == [False] * 6 + [True] * 3
+
+
 def test_names_are_strings_or_integers():
     frame = pd.DataFrame(np.arange(6.0).reshape(3, 2))
     schema = Schema.infer(frame)
