@@ -27,11 +27,11 @@ def load(
     x: str | None = None,
     y: str | None = None,
     mask: str | None = None,
+    memory_map: bool | None = None,
     classes: Sequence[str] | None = None,
     size: int | Sequence[int] | None = None,
     test_fraction: int | float | None = None,
     seed: int = 0,
-    memory_map: bool | None = None,
 ) -> Dataset:
     """Load a dataset by name, or from a ``.npy`` or ``.npz`` file or a folder of images.
 
@@ -49,13 +49,13 @@ def load(
         split: ``"train"`` or ``"test"``.
         scale: of a file, as in `from_file`, and so are ``missing``, ``channels``, ``x``, ``y`` and
             ``mask``.
+        memory_map: True leaves the values of a ``.npy`` file on the disk, see `from_file`; the test
+            data are then its last items.
         grey: of a folder, as in `from_folder`, and so is ``size``.
         classes: the names of the classes of a file or folder, as in `Dataset`.
         test_fraction: of a file or folder, which has no official split; by default 0.1. See
             `Dataset.split`.
         seed: of that split.
-        memory_map: True leaves the values of a ``.npy`` file on the disk, see `from_file`; the test
-            data are then its last items.
 
     Raises:
         FileNotFoundError: the data are absent and cannot be downloaded; nothing is left behind.

@@ -21,6 +21,8 @@ CHUNK = 4096
 """Items transformed at once where all are, at most, to bound memory."""
 _CHUNK_VALUES = 2**24
 """Values of these, at most."""
+_CHECKED_VALUES = 2**20
+"""And where they are only looked at: fewer, which stay in the processor's cache."""
 
 C = TypeVar("C", bound=Columns)
 
@@ -161,7 +163,8 @@ class ValueTransform:
             transform = replace(self, binarise="threshold")
         generator = seeded_generator(0 if seed is None else seed, data.values.device)
         self.check(data)
-        for some in (torch.arange(len(data)) if index is None else index).split(_chunk(data)):
+        rows = _chunk(data, _CHECKED_VALUES if seed is None else _CHUNK_VALUES)
+        for some in (torch.arange(len(data)) if index is None else index).split(rows):
             yield transform.values(data, some, generator)
 
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
@@ -241,16 +244,16 @@ def _dtypes(pair: Any) -> set[torch.dtype]:
 
 def _has_grey(data: Columns) -> bool:
     """Return whether an observed value is neither 0 nor the scale."""
-    for index in torch.arange(len(data)).split(_chunk(data)):
+    for index in torch.arange(len(data)).split(_chunk(data, _CHECKED_VALUES)):
         values = data.observed(index)
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False
 
 
-def _chunk(data: Columns) -> int:
-    """Return how many items are transformed at once."""
-    return min(CHUNK, max(1, _CHUNK_VALUES // max(1, data.values[:1].numel())))
+def _chunk(data: Columns, values: int) -> int:
+    """Return how many items have so many values, at most `CHUNK`."""
+    return min(CHUNK, max(1, values // max(1, data.values[:1].numel())))
 
 
 def _with_gaps(x: Tensor, mask: Tensor | None) -> Tensor:
