@@ -107,7 +107,8 @@ def for_training(
     }
     batches: Any
     if labelled is None:
-        batches = train.to(device).batches(**drawn)
+        near = train if train.is_memory_mapped else train.to(device)
+        batches = near.batches(**drawn)
     else:
         batches = SemiSupervised(
             train,

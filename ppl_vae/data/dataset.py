@@ -333,6 +333,9 @@ class Dataset(Columns):
         ``observation`` they are flat.
         """
         data, transform = prepare(pair, self)
+        if data.is_memory_mapped:  # not binarised as a whole
+            yield from transform.in_order(data, batch_size)
+            return
         data, transform = transform.fixed(data)
         for index in torch.arange(len(data)).split(batch_size):
             yield transform.batch(data, index)
@@ -360,7 +363,8 @@ class Dataset(Columns):
 
         Args:
             batch_size: items per batch; the last batch may be shorter.
-            binarise: as in `draw`, and so are ``dequantise`` and ``flat``.
+            binarise: as in `draw`, and so are ``dequantise`` and ``flat``; after the transform of
+                `augmented` data.
             shuffle: a new order in each epoch, else the order of the data.
             seed: of the order, the dynamic draws and the noise.
             generator: used in place of ``seed`` if given; on the device of the values.

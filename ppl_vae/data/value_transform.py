@@ -167,6 +167,20 @@ class ValueTransform:
         for some in (torch.arange(len(data)) if index is None else index).split(rows):
             yield transform.values(data, some, generator)
 
+    def in_order(self, data: Columns, batch_size: int) -> Iterator[Batch | MaskedBatch]:
+        """Yield all data in order, at most ``batch_size`` at a time, as after `fixed` with seed 0.
+
+        They are drawn some at a time, and never held as a whole.
+        """
+        start = 0
+        for some in self.chunks(data, seed=0):
+            for x in some.split(batch_size):
+                index = torch.arange(start, start + len(x))
+                start += len(x)
+                y = None if data.labels is None else data.labels[index].to(device=self.device)
+                mask = data.mask_at(index, flat=self.flat, device=self.device)
+                yield Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
         """Return data that are binarised once, if at all, and the transform that remains."""
         if self.binarise == "none":

@@ -180,3 +180,20 @@ def test_a_map_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert np.load("z.npy").shape == (6, 10)
     assert main(["fit", "--data", "digits", "--data.memory_map", "true"]) == 2
     assert "--data.memory_map does not apply to source 'digits'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal"])
+def test_a_pair_is_shown_the_same_values_though_they_are_never_binarised_as_a_whole(
+    likelihood, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ppl_vae.data.value_transform.CHUNK", 16)
+    path = saved(tmp_path, ARRAYS["grey"])
+    pair, labels = vae(likelihood=likelihood), torch.arange(40) % 3
+    held = [*replace(from_file(path), labels=labels).drawn_for(pair, 10)]
+    mapped = replace(from_file(path, memory_map=True), labels=labels)
+    monkeypatch.setattr("ppl_vae.data.dataset.Dataset.binarised", None)
+    shown = [*mapped.drawn_for(pair, 10)]
+    assert max(len(batch.x) for batch in shown) == 10
+    for column in ("x", "y"):
+        ours, theirs = (torch.cat([getattr(b, column) for b in d]) for d in (shown, held))
+        assert torch.equal(ours, theirs)

@@ -94,15 +94,15 @@ STREAMS = {
 @pytest.mark.parametrize("case", STREAMS)
 def test_a_stream_resumes_exactly_at_every_kind_of_place(case, tmp_path):
     make = STREAMS[case]
-    whole = trained(make(), 12, tmp_path / "whole")
-    stops = (3, 5, 7) if "workers" not in case else (5, 7)
+    whole = trained(make(), 8, tmp_path / "whole")
+    stops = (3, 5, 6) if "workers" not in case else (6,)
     for stop in stops:  # within an epoch, at its end, and in the next one
         out = tmp_path / str(stop)
         trained(make(), stop, out)
         torch.rand(stop), np.random.rand(stop)
-        assert torch.equal(trained(make(), 12, out, resume=True), whole)
-        for file in ("history.csv",):
-            assert (out / file).read_text() == (tmp_path / "whole" / file).read_text()
+        assert torch.equal(trained(make(), 8, out, resume=True), whole)
+        histories = [(folder / "history.csv").read_text() for folder in (out, tmp_path / "whole")]
+        assert histories[0] == histories[1]
 
 
 def test_workers_bring_all_rows_and_each_epoch_its_own_noise():
