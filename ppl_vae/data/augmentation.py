@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae import random_state
 from ppl_vae.errors import describe, reason
 from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import seeded_for
 
 _SEEDS = 2**62
 
@@ -26,8 +26,7 @@ def augment(
     """
     seed = int(torch.randint(_SEEDS, (), generator=generator, device=generator.device))
     shape, dtype, device = x.shape, x.dtype, x.device  # x may be written to
-    with exclusively(), random_state.restored(), torch.no_grad():
-        random_state.seed_everything(seed)
+    with exclusively(), seeded_for(device, seed), torch.no_grad():
         y = transform(x)  # type: ignore[operator]
     expected = f"augmented: transform must return a {dtype} tensor of shape {tuple(shape)}"
     if not isinstance(y, Tensor):

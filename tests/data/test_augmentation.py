@@ -54,6 +54,7 @@ def test_x_is_transformed_in_the_shape_of_the_data_and_nothing_else_is():
     for kept in (augmented.subset(range(5)), augmented.split(0.5)[0], augmented.arranged((6,))):
         assert kept.augmentation is doubled
     assert augmented.augmented(None).augmentation is None
+    assert repr(augmented) == f"{repr(REAL)[:-1]}, augmented)"
 
 
 def test_values_are_binarised_after_it():

@@ -38,6 +38,7 @@ def test_it_holds_and_draws_what_a_data_set_in_memory_does(kind, tmp_path):
     mapped, held = (from_file(path, scale=scale, memory_map=m) for m in (True, False))
     assert mapped.is_memory_mapped
     assert not held.is_memory_mapped
+    assert repr(mapped) == f"{repr(held)[:-1]}, memory-mapped)"
     assert torch.equal(mapped.values, held.values)
     assert (mapped.scale, mapped.name, mapped.event_shape) == (held.scale, "x", held.event_shape)
     ours, theirs = (d.batches(7, binarise="none", seed=3) for d in (mapped, held))
