@@ -53,7 +53,7 @@ def killed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "scenario",
-    ["everything", "shared tensors", "streams", "a DataLoader", "a stream", "a transform"],
+    ["everything", "shared tensors", "streams", "a DataLoader", "a stream"],
 )
 def test_killed_anywhere_and_resumed(scenario, killed):
     folder = killed / scenario
