@@ -12,6 +12,7 @@ from ppl_vae.version import __version__
 
 if TYPE_CHECKING:
     from ppl_vae import (
+        columns,
         data,
         distributions,
         estimators,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         posteriors,
         priors,
         report,
+        tables,
         testing,
         training,
     )
@@ -47,6 +49,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "StackedVAE",
     "__version__",
+    "columns",
     "data",
     "distributions",
     "estimators",
@@ -62,6 +65,7 @@ __all__ = [
     "priors",
     "report",
     "save",
+    "tables",
     "testing",
     "to_config",
     "training",

@@ -21,20 +21,23 @@ PACKAGES = {
     "conditional": "",
     "distributions": "",
     "nets": "conditional",
+    "columns": "conditional distributions",
     "priors": "conditional distributions",
     "posteriors": "conditional distributions",
-    "likelihoods": "conditional distributions",
+    "likelihoods": "columns conditional distributions",
     "estimators": "",
     "models": "conditional estimators posteriors",
     "data": "",
     "testing": "",
     "compilation": "distributions",
-    "io": "conditional likelihoods models nets posteriors priors",
+    "io": "columns conditional likelihoods models nets posteriors priors",
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
-    "report": "data distributions estimators evaluation io models plots",
-    "cli": "data estimators evaluation io models plots report training",
+    "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
+    "training",
+    "report": "columns data distributions estimators evaluation io models plots tables",
+    "cli": "data estimators evaluation io models plots report tables training",
     "__main__": "cli",
 }
 
@@ -159,7 +162,7 @@ from ppl_vae import posteriors, priors, testing
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())
-late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton"}
+late = {"torchvision", "matplotlib", "sklearn", "lightning_fabric", "triton", "narwhals", "pandas"}
 assert not late & set(sys.modules), late & set(sys.modules)
 assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
 # zuko turns off the validation of all distributions when it is imported.

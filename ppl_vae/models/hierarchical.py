@@ -253,4 +253,4 @@ def _checked_observation(
         name = f"posteriors[{layer}]"
         q_z = probe(_OWNER, name, posterior, *inputs)
         check_same_latents(_OWNER, names[layer], p[layer], name, q_z)
-    return observation_of(_OWNER, likelihood, p_x)
+    return observation_of(_OWNER, likelihood, p_x, *(posteriors if top_down else posteriors[:1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, flag, positive_int
 from ppl_vae.estimators.log_weights import weighted_particles
+from ppl_vae.models.missingness import MISSING
 
 MAX_ROWS = 20_000
 """How many rows (data times particles) go through the networks at once; bounds the memory."""
@@ -29,6 +30,13 @@ def imputed(
     num_particles = positive_int("impute", "num_particles", num_particles)
     mean = flag("impute", "mean", mean)
     size = max(1, MAX_ROWS // max(num_particles, draws))
+    if mean and num_samples is None:
+        guessed = [
+            _guessed(pair, num_particles, *rows)
+            for batch in batches
+            for rows in zip(*(t.split(size) for t in _checked(pair, *batch)), strict=True)
+        ]
+        return torch.cat(guessed)
     filled = [
         _filled(pair, draws, num_particles, mean, *rows)
         for batch in batches
@@ -53,6 +61,35 @@ def _checked(pair: Any, x: Tensor, mask: Tensor, *context: Tensor) -> tuple[Tens
     return x, mask, *context
 
 
+def _guessed(pair: Any, particles: int, x: Tensor, mask: Tensor, *context: Tensor) -> Tensor:
+    """Return some rows, filled with their best guess."""
+    model, likelihood = pair.model, pair.likelihood
+    log_w, drawn = weighted_particles(
+        model, pair.guide, x, *context, num_particles=particles, max_plate_nesting=1, mask=mask
+    )
+    if MISSING in drawn:  # weighed with the mask that they explain
+        return torch.where(mask, x, _average(log_w, drawn[MISSING]))
+    p_x = _observation_given(model, particles, drawn, len(x), *context)["fn"]
+    if not hasattr(likelihood, "statistics"):
+        return torch.where(mask, x, _average(log_w, p_x.mean))
+    averages = [_average(log_w, statistics) for statistics in likelihood.statistics(p_x)]
+    return torch.where(mask, x, likelihood.estimate(averages))
+
+
+def _average(log_w: Tensor, values: Tensor) -> Tensor:
+    """Return the self-normalised average over particles, (K, N, *event) to (N, *event)."""
+    weights = log_w.softmax(0)
+    return torch.einsum("kn,kn...->n...", weights, values.expand(*weights.shape, *values.shape[2:]))
+
+
+def _observation_given(
+    model: Any, draws: int, latents: Mapping[str, Tensor], size: int, *context: Tensor
+) -> Any:
+    """Return the site ``x`` of the model at given latents, shape ``(draws, size, *event)``."""
+    conditioned = poutine.condition(pyro.plate("draws", draws, dim=-2)(model), data=latents)
+    return poutine.trace(conditioned).get_trace(None, *context, size=size).nodes["x"]
+
+
 def _filled(
     pair: Any, draws: int, particles: int, mean: bool, x: Tensor, mask: Tensor, *context: Tensor
 ) -> Tensor:
@@ -64,6 +101,7 @@ def _filled(
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
     latents = {name: value[chosen, data] for name, value in drawn.items()}
-    resampled = poutine.condition(pyro.plate("draws", draws, dim=-2)(model), data=latents)
-    site = poutine.trace(resampled).get_trace(None, *context, size=len(x)).nodes["x"]
+    if MISSING in latents:
+        return torch.where(mask, x, latents[MISSING])
+    site = _observation_given(model, draws, latents, len(x), *context)
     return torch.where(mask, x, site["fn"].mean if mean else site["value"])

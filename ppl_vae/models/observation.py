@@ -52,13 +52,22 @@ class Observation:
     """The shape and support of one datum, shared by the model and guide of a pair.
 
     Shapes are checked at every call, values unless under ``pyro.enable_validation(False)``;
-    ``likelihood`` is a name, for messages.
+    ``likelihood`` is a name, for messages. The guide sees missing entries as NaN if
+    ``guide_reads_missing`` (all its networks of x say ``reads_missing``), else filled.
     """
 
-    def __init__(self, event_shape: Size, support: Constraint, likelihood: str) -> None:
+    def __init__(
+        self,
+        event_shape: Size,
+        support: Constraint,
+        likelihood: str,
+        *,
+        guide_reads_missing: bool = False,
+    ) -> None:
         self.event_shape = event_shape
         self.support = support
         self.likelihood = likelihood
+        self.guide_reads_missing = guide_reads_missing
         self.filling = self._value_in_support()
 
     @property
@@ -88,8 +97,8 @@ class Observation:
 
     def sample(
         self, likelihood: nn.Module, p_x: Distribution, x: Tensor | None, mask: Tensor | None
-    ) -> None:
-        """Make the site ``x``: drawn if x is None, else scored where it is observed."""
+    ) -> Tensor:
+        """Make the site ``x``: drawn if x is None, else scored where observed; return its value."""
         if x is not None:
             x = self.filled(x, mask)
             learning = likelihood.training and torch.is_grad_enabled()
@@ -97,22 +106,27 @@ class Observation:
             if learning and hasattr(likelihood, "update_running_statistics"):
                 cast(TracksData, likelihood).update_running_statistics(p_x, x, mask)
             if mask is not None:
-                p_x = self._masked(p_x, autograd_safe(mask))
-        pyro.sample("x", p_x, obs=x)
+                p_x = self.masked(p_x, autograd_safe(mask))
+        return pyro.sample("x", p_x, obs=x)
 
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with a value of the support (0 if possible) where it is not observed."""
-        return autograd_safe(x) if mask is None else torch.where(mask, x, self.filling)
+        if mask is None:
+            return autograd_safe(x)
+        filling = self.filling
+        return torch.where(mask, x, filling.to(x) if isinstance(filling, Tensor) else filling)
 
     def guide_input(self, x: Tensor, mask: Tensor | None, *, values: bool = True) -> Tensor:
-        """Check x, its values too unless told not to, and return it with missing entries filled."""
+        """Check x, its values too unless told not to, and return it as the guide sees it."""
         self.check_shape(x)
         if mask is not None:
             self.check_mask(x, mask)
-        x = self.filled(x, mask)
+        filled = self.filled(x, mask)
         if values and is_validation_enabled():
-            self.check_values(x)
-        return x
+            self.check_values(filled)
+        if mask is None or not self.guide_reads_missing:
+            return filled
+        return torch.where(mask, x, torch.nan)
 
     def batch_size(
         self,
@@ -200,6 +214,14 @@ class Observation:
         inside = self.support.check(x)
         if inside.all():
             return
+        if (supports := getattr(self.element, "supports", None)) is not None:
+            entries = self.element.check(x)
+            row, column = (~entries).nonzero()[0].tolist()
+            raise ValueError(
+                f"x[{row}, {column}] = {x[row, column].item():.6g} lies outside the support of "
+                f"column {column} ({supports[column]}), and so do {int((~entries).sum())} of "
+                f"{x.numel()} entries; correct them, or pass mask= with False there"
+            )
         advice = ""
         if self.is_boolean:
             advice = (
@@ -253,7 +275,7 @@ class Observation:
             fix = "mask.expand_as(x) repeats one mask for all data"
             raise ValueError(f"expected a {expected}, got {describe(mask)}; {fix}")
 
-    def _masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
+    def masked(self, p_x: Distribution, mask: Tensor) -> Distribution:
         """Return p(x | z) with the entries that are not observed marginalised out."""
         elements: Any = p_x.base_dist if isinstance(p_x, dist.Independent) else p_x
         count = len(self.event_shape)
@@ -267,7 +289,10 @@ class Observation:
             f"missing ones cannot be left out; use one that does, such as Normal"
         )
 
-    def _value_in_support(self) -> float:
+    def _value_in_support(self) -> float | Tensor:
+        """Return one value, or one for each entry where the support has them."""
+        if (own := getattr(self.element, "filling", None)) is not None:
+            return own
         candidates = (0.0, 1.0, 0.5)
         return next(
             (v for v in candidates if self.support.check(torch.full(self.event_shape, v)).all()),

@@ -125,7 +125,8 @@ class Pair(Constructed, ABC):
         _check_data_type("check", data)
         ours = hasattr(data, "as_counts")  # a data set of this package
         for x in self._parts(self.observation.prepared(data) if ours else data):
-            if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
+            low, high = x.aminmax()
+            if self.observation.is_boolean and low >= 0 and high <= 1:
                 continue  # grey values, binarised when drawn
             self.observation.check_values(x)
 
@@ -134,7 +135,7 @@ class Pair(Constructed, ABC):
         missing = getattr(data, "mask", None) is not None
         for x in [data] if isinstance(data, Tensor) else data.in_parts():
             x = self.observation.arranged(x)
-            yield x.nan_to_num(nan=self.observation.filling) if missing else x
+            yield self.observation.filled(x, ~x.isnan()) if missing else x
 
     def initialise_from(self, data: DatasetLike | Tensor, *, seed: int = 0) -> None:
         """Initialise the pseudo-inputs of a VampPrior at data; leave any other prior unchanged.
@@ -188,7 +189,10 @@ class Pair(Constructed, ABC):
             context: further arguments of the programs, such as labels.
             num_samples: number of imputations per datum; None for one, without a leading dimension.
             num_particles: draws from the guide per datum.
-            mean: fill with E[x | z] at the resampled z instead of a draw.
+            mean: fill with the best guess instead of a draw: the mean E[x_missing | x_observed],
+                self-normalised over all particles (for the :class:`ppl_vae.likelihoods.Columns` of
+                a table the most probable category and the median level where a column has them).
+                With ``num_samples`` E[x | z] at each resampled z.
 
         Returns:
             x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``

@@ -92,7 +92,9 @@ class SemiSupervisedVAE(Pair):
         alpha = number(owner, "classification_weight", classification_weight, least=0)
         check_modules(owner, {"classifier": classifier})
         check_same_posterior(owner, prior, posterior)
-        observation = checked_observation(owner, prior, posterior, likelihood, num_classes)
+        observation = checked_observation(
+            owner, prior, posterior, likelihood, num_classes, classifier=classifier
+        )
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
         self.model = SemiSupervisedModel(prior, likelihood, q_y, observation, labels, float(alpha))

@@ -17,11 +17,17 @@ from ppl_vae.random_state import restored
 
 
 def checked_observation(
-    owner: str, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module, *sizes: int
+    owner: str,
+    prior: nn.Module,
+    posterior: nn.Module,
+    likelihood: nn.Module,
+    *sizes: int,
+    classifier: nn.Module | None = None,
 ) -> Observation:
     """Return the pair's observation; raise an error naming parts whose shapes disagree.
 
-    ``sizes`` are the widths of further contexts, such as a one-hot label's.
+    ``sizes`` are the widths of further contexts, such as a one-hot label's; the ``classifier`` sees
+    x as the posterior does.
     """
     check_modules(owner, {"prior": prior, "posterior": posterior, "likelihood": likelihood})
     p_z = probe(owner, "prior", prior, *(sizes if takes_context(prior) else ()))
@@ -33,7 +39,9 @@ def checked_observation(
     p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes)
     q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes)
     check_same_latents(owner, "prior", p_z, "posterior", q_z)
-    return observation_of(owner, likelihood, p_x)
+    return observation_of(
+        owner, likelihood, p_x, posterior, *([] if classifier is None else [classifier])
+    )
 
 
 def check_modules(owner: str, parts: Mapping[str, object]) -> None:
@@ -47,11 +55,22 @@ def check_modules(owner: str, parts: Mapping[str, object]) -> None:
             raise TypeError(f"{owner}: {name} must be {expected}, got {got}")
 
 
-def observation_of(owner: str, likelihood: nn.Module, p_x: Distribution) -> Observation:
-    """Return the observation of x under p(x | z)."""
+def observation_of(
+    owner: str, likelihood: nn.Module, p_x: Distribution, *readers: nn.Module
+) -> Observation:
+    """Return the observation of x under p(x | z), as the networks of those that see x want it."""
     if p_x.support is None:
         raise ValueError(f"{owner}: likelihood {type(likelihood).__name__} declares no support")
-    return Observation(p_x.event_shape, p_x.support, type(likelihood).__name__)
+    reads_missing = [
+        any(getattr(module, "reads_missing", False) for module in reader.modules())
+        for reader in readers
+    ]
+    return Observation(
+        p_x.event_shape,
+        p_x.support,
+        type(likelihood).__name__,
+        guide_reads_missing=bool(reads_missing) and all(reads_missing),
+    )
 
 
 def check_same_latents(

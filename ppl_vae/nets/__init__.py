@@ -8,5 +8,14 @@ from ppl_vae.nets.adapters import KeepLeading
 from ppl_vae.nets.conv import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nets.gated import GatedMLP
 from ppl_vae.nets.mlp import MLP
+from ppl_vae.nets.self_masking import SelfMasking
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "KeepLeading", "ResidualBlock"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "GatedMLP",
+    "KeepLeading",
+    "ResidualBlock",
+    "SelfMasking",
+]

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from ppl_vae import likelihoods, models, nets, posteriors, priors
+from ppl_vae import columns, likelihoods, models, nets, posteriors, priors
 from ppl_vae.constructor import parameters
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.errors import ConfigError, brief, suggestion
@@ -23,6 +23,7 @@ PACKAGES = {
     "posteriors": posteriors,
     "likelihoods": likelihoods,
     "nets": nets,
+    "columns": columns,
     "models": models,
 }
 PARTS = ("priors", "posteriors", "likelihoods", "nets")
@@ -37,7 +38,8 @@ SLOTS = {
     "posteriors": ("posteriors",),
     "classifier": ("posteriors", "nets"),
     "likelihood": ("likelihoods",),
-    "net": ("nets",),
+    "net": ("nets", "columns"),
+    "columns": ("columns",),
 }
 """Per argument, the packages whose classes are written by their short names; else ``PARTS``."""
 

@@ -1,0 +1,397 @@
+"""Columns of a table: densities, encodings, and the likelihood they make together."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from evaluated import unchecked
+from torch import nn
+
+from ppl_vae import VAE, columns, evaluation, from_config, load, posteriors, priors, save, to_config
+from ppl_vae import nets as networks
+from ppl_vae.columns.group import grouped
+from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.likelihoods import Columns
+
+TYPES = {
+    "normal": (columns.Normal(3.0, 2.0), columns.Normal(-1.0, 0.5)),
+    "normal, learned": (columns.Normal(3.0, 2.0, "learned"), columns.Normal(0.0, 0.5, "learned")),
+    "student": (columns.StudentT(3.0, 2.0), columns.StudentT(-1.0, 0.5)),
+    "student, learned": (columns.StudentT(3.0, 2.0, "learned"), columns.StudentT(0, 1, "learned")),
+    "log-normal": (columns.LogNormal(1.0, 0.5), columns.LogNormal(-1.0, 0.2)),
+    "log-normal, learned": (
+        columns.LogNormal(1, 0.5, "learned"),
+        columns.LogNormal(0, 1, "learned"),
+    ),
+    "hurdle": (columns.HurdleLogNormal(1.0, 0.5), columns.HurdleLogNormal(-1.0, 0.2)),
+    "gamma": (columns.Gamma(3.0), columns.Gamma(0.5)),
+    "gamma, learned": (columns.Gamma(3.0, "learned"), columns.Gamma(0.5, "learned")),
+    "logit-normal": (columns.LogitNormal(-1.0, 3.0), columns.LogitNormal(0.0, 100.0)),
+    "poisson": (columns.Poisson(3.0), columns.Poisson(0.5)),
+    "negative binomial": (columns.NegativeBinomial(3.0), columns.NegativeBinomial(0.5)),
+    "negative binomial, learned": (
+        columns.NegativeBinomial(3.0, "learned"),
+        columns.NegativeBinomial(0.5, "learned"),
+    ),
+    "bernoulli": (columns.Bernoulli(), columns.Bernoulli()),
+    "categorical": (columns.Categorical(5), columns.Categorical(5)),
+    "ordinal": (columns.Ordinal(5), columns.Ordinal(5)),
+    "ordinal, learned": (columns.Ordinal(5, "learned"), columns.Ordinal(5, "learned")),
+}
+TABLE = [
+    columns.Normal(170.0, 10.0),
+    columns.Categorical(3),
+    columns.LogNormal(9.0, 0.7),
+    columns.Normal(70.0, 12.0),
+    columns.Bernoulli(),
+    columns.NegativeBinomial(2.0),
+    columns.Ordinal(4),
+    columns.LogitNormal(0.0, 10.0),
+    columns.HurdleLogNormal(1.0, 1.0),
+    columns.Categorical(3),
+]
+
+
+@pytest.fixture(params=TYPES)
+def pair_of_columns(request):
+    """Return two columns of one kind, and their distribution at some outputs, in float64."""
+    given = TYPES[request.param]
+    (group,) = grouped(given)
+    group.double()
+    outputs = torch.randn(2, given[0].num_outputs, dtype=torch.float64)
+    return given, group, outputs
+
+
+def grid(column):
+    """Return the points and weights of a rule for sums or integrals over a column's support."""
+    support = column.support
+    if support.is_discrete:
+        highest = getattr(column, "categories", getattr(column, "levels", None))
+        count = 2 if isinstance(column, columns.Bernoulli) else highest or 3000
+        points = torch.arange(count, dtype=torch.float64)
+        return points, torch.ones(count, dtype=torch.float64)
+    u = torch.linspace(-40, 40, 40_001, dtype=torch.float64)
+    step = u[1] - u[0]
+    if isinstance(column, (columns.LogNormal, columns.Gamma)):
+        points = u.exp()
+        weights = points * step
+    elif isinstance(column, columns.LogitNormal):
+        width = column.high - column.low
+        points = column.low + width * u.sigmoid()
+        inside = (points > column.low) & (points < column.high)
+        points, weights = points[inside], (width * u.sigmoid() * (-u).sigmoid() * step)[inside]
+    else:  # tails of Student's t
+        points, weights = column.mean + column.std * u.sinh(), column.std * u.cosh() * step
+    if isinstance(column, columns.HurdleLogNormal):
+        zero = torch.zeros(1, dtype=torch.float64)
+        points, weights = torch.cat([zero, points]), torch.cat([zero + 1, weights])
+    return points, weights
+
+
+@pytest.mark.usefixtures("float64")
+def test_masses_and_densities_sum_to_one_and_have_the_moments_that_are_said(pair_of_columns):
+    for column, outputs in zip(pair_of_columns[0], pair_of_columns[2], strict=True):
+        (group,) = grouped([column])
+        with torch.no_grad():
+            p = column.distribution(outputs[None], **group.double().numbers())
+            assert p.batch_shape == (1,)
+            points, weights = grid(column)
+            density = p.log_prob(points[:, None])[:, 0].exp() * weights
+        mean = (density * points).sum()
+        assert density.sum().item() == pytest.approx(1, abs=1e-6)
+        assert p.mean.item() == pytest.approx(mean.item(), rel=1e-5)
+        variance = (density * (points - mean).square()).sum().item()
+        rel = 5e-2 if isinstance(column, columns.StudentT) else 1e-4  # its tails are cut
+        assert p.variance.item() == pytest.approx(variance, rel=rel)
+
+
+@pytest.mark.usefixtures("float64")
+def test_draws_have_the_mean_and_are_in_the_support(pair_of_columns):
+    given, group, outputs = pair_of_columns
+    p = given[0].distribution(outputs, **group.numbers())
+    draws = p.sample((20_000,))
+    for j, column in enumerate(given):
+        assert column.support.check(draws[:, j]).all()
+        error = draws[:, j].std() / math.sqrt(len(draws))
+        assert (draws[:, j].mean() - p.mean[j]).abs() < 5 * error
+
+
+@pytest.mark.usefixtures("float64")
+def test_columns_of_one_kind_are_what_each_is_alone(pair_of_columns):
+    given, group, outputs = pair_of_columns
+    together = given[0].distribution(outputs, **group.numbers())
+    x = together.sample()
+    values, features = together.log_prob(x), given[0].features(x, **group.constants())
+    for j, column in enumerate(given):
+        (alone,) = grouped([column])
+        alone.double()
+        p = column.distribution(outputs[j : j + 1], **alone.numbers())
+        torch.testing.assert_close(p.log_prob(x[j : j + 1]), values[j : j + 1])
+        assert column.num_features == features.shape[-1]
+        own = column.features(x[j : j + 1], **alone.constants())
+        torch.testing.assert_close(own, features[j : j + 1])
+        assert column.support.check(torch.tensor(float(column.filling)))
+
+
+@pytest.mark.usefixtures("float64")
+def test_every_output_and_learned_parameter_has_a_gradient(pair_of_columns):
+    given, group, outputs = pair_of_columns
+    outputs.requires_grad_()
+    p = given[0].distribution(outputs, **group.numbers())
+    x = p.sample((200,))
+    p.log_prob(x).sum().backward()
+    assert (outputs.grad != 0).all()
+    for parameter in group.parameters():
+        assert (parameter.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "u_of_x", "x"),
+    [
+        (columns.Normal(3.0, 2.0), lambda x: (x - 3) / 2, 4.0),
+        (columns.LogNormal(1.0, 0.5), lambda x: (x.log() - 1) / 0.5, 4.0),
+        (columns.LogitNormal(-1.0, 3.0), lambda x: ((x + 1) / (3 - x)).log(), 0.7),
+    ],
+)
+@pytest.mark.usefixtures("float64")
+def test_densities_are_those_of_the_original_values(column, u_of_x, x):
+    """p(x) = N(u(x); l, σ²) |du/dx|, the derivative by finite differences."""
+    (group,) = grouped([column])
+    outputs, x, h = torch.tensor([[0.3, -0.2]]), torch.tensor([x]), 1e-5
+    found = column.distribution(outputs, **group.numbers()).log_prob(x)
+    normal = torch.distributions.Normal(0.3, math.log1p(math.exp(-0.2)) + column.min_scale)
+    jacobian = (u_of_x(x + h) - u_of_x(x - h)) / (2 * h)
+    torch.testing.assert_close(
+        found, normal.log_prob(u_of_x(x)) + jacobian.log(), atol=1e-8, rtol=0
+    )
+
+
+@pytest.mark.usefixtures("float64")
+def test_cumulative_logits_keep_their_digits_in_the_tails():
+    (group,) = grouped([columns.Ordinal(4, "learned")])
+    theta = columns.Ordinal(4).learned()["thresholds"]
+    for location in (-60.0, 0.0, 60.0):
+        p = columns.Ordinal(4, "learned").distribution(
+            torch.tensor([[location]]), **group.numbers()
+        )
+        levels = p.log_prob(torch.arange(4.0)[:, None]).squeeze(-1)
+        assert levels.exp().sum().item() == pytest.approx(1)
+        assert levels.isfinite().all()
+        if location:  # far away log P(x = k) is linear in θ_k - location
+            far = levels[0] if location > 0 else levels[-1]
+            assert far.item() == pytest.approx(-60, abs=2 + theta.abs().max().item())
+
+
+def vae(table=TABLE, latent=2, hidden=(8,)):
+    (outputs,) = Columns.net_shape(columns=table)
+    encoder = networks.MLP(columns.num_features(table), 2 * latent, hidden=hidden)
+    return VAE(
+        prior=priors.StandardNormal(latent),
+        posterior=posteriors.DiagonalNormal(columns.Encoder(encoder, table)),
+        likelihood=Columns(networks.MLP(latent, outputs, hidden=hidden), table),
+    )
+
+
+def test_the_joint_density_is_the_product_over_columns_in_their_order():
+    pair = vae()
+    z = torch.randn(5, 2)
+    p = pair.likelihood(z)
+    x = p.sample()
+    assert x.shape == (5, 10)
+    outputs = pair.likelihood.net(z)
+    expected, start = torch.zeros(5), 0
+    for group in pair.likelihood.groups:
+        for j, index in enumerate(group.indices.tolist()):
+            n = TABLE[index].num_outputs
+            own = outputs[:, None, start : start + n]
+            start += n
+            numbers = {k: v[j : j + 1] for k, v in group.numbers().items()}
+            expected += TABLE[index].distribution(own, **numbers).log_prob(x[:, [index]])[:, 0]
+    torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-4, atol=1e-4)
+    assert p.expand((3, 5)).sample().shape == (3, 5, 10)
+    assert p.mean.shape == p.variance.shape == (5, 10)
+    assert not p.has_rsample
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("complete", [True, False])
+def test_log_p_of_a_row_equals_quadrature_over_z(complete):
+    pair = vae().double()
+    x = pair.generate(4)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    if not complete:
+        mask = torch.rand(4, 10) < 0.6
+        mask[0] = False  # nothing is observed: p = 1
+        x[~mask] = torch.nan
+    t = torch.linspace(-7, 7, 281)
+    z = torch.cartesian_prod(t, t)
+    p_z = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    values = torch.where(mask, x, pair.observation.filling.to(x))
+    elements = pair.likelihood(z[:, None]).base_dist
+    each = torch.where(mask, elements.log_prob(values), 0.0).sum(-1)
+    exact = (p_z[:, None] + each).logsumexp(0) + 2 * (t[1] - t[0]).log()
+    found = evaluation.log_likelihood(pair, x, mask=None if complete else mask, num_samples=20_000)
+    error = (found.log_px - exact).abs()
+    assert (error < 5 * found.standard_error + 1e-6).all()
+    if not complete:
+        assert exact[0].abs() < 1e-6
+
+
+def linear_gaussian(table, weight, bias, log_sigma):
+    """Return a pair whose columns are x_j = mean + std (w_j z + b_j + σ ε)."""
+    d, n = weight.shape[1], len(table)
+    net = nn.Linear(d, 2 * n)
+    with torch.no_grad():
+        net.weight.zero_()
+        net.weight[0::2], net.bias[0::2], net.bias[1::2] = weight, bias, log_sigma
+    pair = vae(table, latent=d)
+    return pair.replace(likelihood=Columns(net, table))
+
+
+@pytest.mark.usefixtures("float64")
+def test_imputations_follow_the_exact_conditional_of_a_linear_gaussian_table():
+    n, d = 5, 2
+    table = [columns.Normal(10.0 * j, 1.0 + j) for j in range(n)]
+    weight, bias = torch.randn(n, d), torch.randn(n)
+    pair = linear_gaussian(table, weight, bias, torch.zeros(n)).double()
+    std = torch.tensor([c.std for c in table])
+    mean = torch.tensor([c.mean for c in table]) + std * bias
+    sigma = math.log(2) + columns.Normal(0.0, 1.0).min_scale
+    factor = std[:, None] * weight
+    covariance = factor @ factor.T + torch.diag((std * sigma) ** 2)
+    x = torch.distributions.MultivariateNormal(mean, covariance).sample((1,))
+    mask = torch.tensor([[True, False, True, False, True]])
+    seen, gone = mask[0].nonzero()[:, 0], (~mask[0]).nonzero()[:, 0]
+    gain = covariance[gone][:, seen] @ covariance[seen][:, seen].inverse()
+    exact_mean = mean[gone] + gain @ (x[0, seen] - mean[seen])
+    exact = covariance[gone][:, gone] - gain @ covariance[seen][:, gone]
+    given = torch.where(mask, x, torch.nan)
+    draws = pair.impute(given, mask, num_samples=8000, num_particles=8000)[:, 0]
+    assert torch.equal(draws[:, seen], x[:, seen].expand(8000, -1))
+    missing = draws[:, gone]
+    error = missing.std(0) / math.sqrt(len(draws) / 4)  # resampling of 8000 weighted particles
+    assert ((missing.mean(0) - exact_mean).abs() < 5 * error).all()
+    torch.testing.assert_close(missing.T.cov(), exact, rtol=0.15, atol=0.1 * exact.max().item())
+    guess = pair.impute(given, mask, num_particles=20_000, mean=True)[0, gone]
+    assert ((guess - exact_mean).abs() < 3 * error).all()
+
+
+def test_the_best_guess_is_a_mean_a_mode_or_a_median():
+    table = [columns.Normal(), columns.Categorical(3), columns.Ordinal(3), columns.Bernoulli()]
+    pair = vae(table)
+    x, mask = torch.zeros(9, 4), torch.zeros(9, 4, dtype=torch.bool)
+    guess = pair.impute(x, mask, num_particles=20_000, mean=True)
+    assert (guess == guess[0]).all(0)[1:].all()  # nothing is observed: one guess for all rows
+    draws = pair.generate(20_000)
+    assert guess[:, 0].mean() == pytest.approx(draws[:, 0].mean().item(), abs=0.1)
+    assert guess[0, 1] == draws[:, 1].mode().values
+    assert guess[0, 2] == draws[:, 2].median()
+    assert guess[0, 3] == (draws[:, 3].mean() > 0.5)
+
+
+def test_an_encoder_sees_which_cells_are_missing_and_nothing_of_their_values():
+    pair = vae()
+    x = pair.generate(6)
+    mask = torch.rand(6, 10) < 0.5
+    encoded = pair.encode(x, mask=mask)
+    assert torch.equal(encoded, pair.encode(torch.where(mask, x, torch.nan), mask=mask))
+    assert torch.equal(encoded, pair.encode(torch.where(mask, x, 1e30), mask=mask))
+    features = pair.posterior.net.features(torch.where(mask, x, torch.nan))
+    assert torch.equal(features[:, -10:], mask.float())
+    assert (features[~mask.any(-1)] == 0).all()
+    filled = torch.where(mask, x, pair.observation.filling.to(x))
+    assert not torch.equal(encoded, pair.encode(filled))
+
+
+def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells():
+    pair = vae()
+    with torch.no_grad():
+        x = vae().generate(300)
+    mask = torch.rand(300, 10) < 0.7
+    x[~mask] = torch.nan
+    optimizer = torch.optim.Adam([*pair.model.parameters(), *pair.guide.parameters()], lr=1e-2)
+    elbo = ImportanceWeightedELBO(num_particles=5)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = elbo.differentiable_loss(pair.model, pair.guide, x, mask=mask)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < sum(losses[:10])
+    assert all(p.grad is not None for p in pair.parameters())
+
+
+def test_configurations_and_folders_bring_a_table_back(tmp_path):
+    pair = vae()
+    again = from_config(to_config(pair))
+    again.load_state_dict(pair.state_dict())
+    x = pair.generate(3)
+    z = torch.zeros(3, 2)
+    assert torch.equal(again.likelihood(z).log_prob(x), pair.likelihood(z).log_prob(x))
+    save(pair, tmp_path / "pair")
+    loaded = load(tmp_path / "pair")
+    assert torch.equal(loaded.likelihood(z).log_prob(x), pair.likelihood(z).log_prob(x))
+    assert torch.equal(loaded.encode(x), pair.encode(x))
+
+
+def test_constants_have_the_digits_of_the_dtype_they_are_moved_to():
+    pair = vae([columns.Normal(0.1, 0.3)]).double()
+    (group,) = pair.likelihood.groups
+    assert group.mean.item() == 0.1
+
+
+class Triangular(columns.Column):
+    """A column of one's own: x = centre + width (u_1 + u_2 - 1)."""
+
+    constants = ("centre",)
+
+    def __init__(self, centre=0.0):
+        super().__init__()
+        self.centre = centre
+
+    @property
+    def support(self):
+        return torch.distributions.constraints.real
+
+    def distribution(self, outputs, *, centre):
+        return pyro.distributions.Laplace(centre + outputs[..., 0], 1.0)
+
+
+def test_a_column_of_ones_own_needs_a_support_and_a_distribution():
+    table = [Triangular(1.0), columns.Categorical(3), Triangular(2.0)]
+    pair = vae(table)
+    assert [len(g.columns) for g in pair.likelihood.groups] == [2, 1]
+    x = pair.generate(5)
+    assert pair.impute(x, torch.rand(5, 3) < 0.5, mean=True).shape == (5, 3)
+
+
+@unchecked
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: columns.Normal(0.0, 0.0), ValueError, "std must be finite and above 0, got 0"),
+        (lambda: columns.Normal("a"), TypeError, "mean must be a number, got 'a'"),
+        (lambda: columns.Normal(scale="per-pixel"), ValueError, "'network'.*'learned'.*got"),
+        (lambda: columns.Categorical(1), ValueError, "categories must be 2 or more, got 1"),
+        (lambda: columns.LogitNormal(3.0, 3.0), ValueError, "high must be .*above 3, got 3"),
+        (lambda: columns.Gamma(-1.0), ValueError, "mean must be finite and above 0, got -1"),
+        (lambda: Columns(nn.Linear(2, 2), []), ValueError, "columns must not be empty"),
+        (lambda: Columns(nn.Linear(2, 2), [nn.Linear(2, 2)]), TypeError, r"columns\[0\] must be a"),
+        (
+            lambda: Columns(nn.Linear(2, 3), [columns.Normal()])(torch.zeros(1, 2)),
+            ValueError,
+            "2 n",
+        ),
+        (lambda: Columns.net_shape((3,), columns=[columns.Normal()]), ValueError, "event_shape"),
+        (
+            lambda: vae().check(torch.zeros(1, 10)),
+            ValueError,
+            r"x\[0, 2\] = 0 lies outside the support of column 2",
+        ),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
