@@ -144,6 +144,23 @@ def test_miss_forest_stops_where_changes_grow(monkeypatch):
     assert imputation.miss_forest(values, table, FULL).best[2].tolist() == [8, 1]
 
 
+def test_miss_forest_begins_with_the_column_that_misses_least(monkeypatch):
+    nan = math.nan
+    values = np.array([[nan, 0, nan], [nan, 1, 0], [2, nan, nan], [3, 1, nan]])
+    observed = []
+
+    class Forest:
+        def fit(self, x, y):
+            observed.append(len(y))
+
+        def predict(self, x):
+            return np.zeros(len(x))
+
+    monkeypatch.setattr(imputation, "_forest", lambda *_: Forest())
+    imputation.miss_forest(values, Table(values, ("real",) * 3, (0,) * 3), TINY)
+    assert observed[:3] == [3, 2, 1]
+
+
 def test_miss_forest_has_the_settings_of_its_package():
     regression, classes = (imputation._forest(nominal, 17, FULL) for nominal in (False, True))
     assert regression.n_estimators == classes.n_estimators == 100
