@@ -81,9 +81,6 @@ MIWAE_TABLES = {
 they keep the quality (``MIWAE_demo_UCI.ipynb`` in their repository, pamattei/miwae)."""
 
 
-PUBLISHED: dict[str, str] = {}
-
-
 class Table(NamedTuple):
     """A table whose cells are numbers; of categories and levels, codes from 0."""
 
@@ -316,7 +313,8 @@ def measure_run(run: Run, folder: Path, options: Options) -> dict[str, Any]:
         table = read_table(folder, run.table)
         hidden = read_mask(folder, run.table, run.rate, run.mask, table.values.shape)
     if options.tiny:
-        table, hidden = table._replace(values=table.values[:ROWS_OF_TINY]), hidden[:ROWS_OF_TINY]
+        rows = slice(None, None, math.ceil(len(hidden) / ROWS_OF_TINY))  # some are in an order
+        table, hidden = table._replace(values=table.values[rows]), hidden[rows]
     values = np.where(hidden, np.nan, table.values)
     start = time.perf_counter()
     filled = METHODS[run.method](values, table, options)
@@ -344,22 +342,21 @@ def markdown(results: dict[str, Any]) -> str:
         "Means over masks ± standard deviations (masks).",
     ]
 
-    def table(rate: int, of_column: str, first: Sequence[str], names: Iterable[str]) -> None:
-        heads = [*first, *labels]
-        lines.extend(["", "| | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)])
+    def table(names: Iterable[str], rate: int) -> list[str]:
+        rows = ["", "| | " + " | ".join(labels) + " |", "|" + "---|" * (len(labels) + 1)]
         for name in names:
-            runs = [found.get((name, rate, m), []) for m in methods]
+            runs = [found.get((name, rate, method), []) for method in methods]
             if any(runs):
-                cells = [PUBLISHED[name]] if first else []
-                cells += [_spread([run[of_column] for run in of]) for of in runs]
-                lines.append(f"| {name} | " + " | ".join(cells) + " |")
+                cells = [_spread([run["error"] for run in of]) for of in runs]
+                rows.append(f"| {name} | " + " | ".join(cells) + " |")
+        return rows
 
     for rate in (rate for rate in RATES if any(rate == of for _, of, _ in found)):
         lines += ["", f"Error of imputation, {rate} % missing, mean over columns:"]
-        table(rate, "error", (), TABLES)
+        lines += table(TABLES, rate)
     if any(rate == MIWAE for _, rate, _ in found):
         lines += ["", "Mean squared error, half of the cells missing, standardised columns:"]
-        table(MIWAE, "error", ("MIWAE, published",) if PUBLISHED else (), MIWAE_TABLES)
+        lines += table(MIWAE_TABLES, MIWAE)
     covered = [(of, [r["coverage"] for r in runs if "coverage" in r]) for of, runs in found.items()]
     if any(shares for _, shares in covered):
         lines += [
