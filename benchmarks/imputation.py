@@ -469,7 +469,7 @@ def _forest(nominal: bool, columns: int, options: Options) -> Any:
 
 def _kind(kind: str, values: np.ndarray) -> str:
     """Return the kind that ppl_vae is told: positive columns have no zeros there."""
-    return "real" if kind == "positive" and np.nanmin(values) <= 0 else kind
+    return "nonnegative" if kind == "positive" and np.nanmin(values) <= 0 else kind
 
 
 def _spread(values: Sequence[float]) -> str:

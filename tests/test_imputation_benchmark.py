@@ -308,8 +308,6 @@ def test_no_value_and_no_method_are_told(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_ppl_vae_fills_and_draws(folder):
-    if not hasattr(pytest.importorskip("ppl_vae.tables"), "TableVAE"):
-        pytest.skip("there is no TableVAE yet")
     run = imputation.Run("wine", 50, 1, "ppl_vae")
     found = imputation.measure_run(run, folder / "tables", TINY)
     assert 0 < found["error"] < 1
