@@ -168,9 +168,9 @@ def test_miss_forest_has_the_settings_of_its_package():
     assert (regression.min_samples_split, classes.min_samples_split) == (2, 6)
 
 
-def test_positive_columns_with_zeros_are_real_to_ppl_vae():
+def test_positive_columns_with_zeros_are_nonnegative_to_ppl_vae():
     assert imputation._kind("positive", np.array([1.0, math.nan, 2])) == "positive"
-    assert imputation._kind("positive", np.array([1.0, math.nan, 0])) == "real"
+    assert imputation._kind("positive", np.array([1.0, math.nan, 0])) == "nonnegative"
     assert imputation._kind("count", np.array([0.0])) == "count"
 
 
