@@ -101,6 +101,8 @@ def columns_of(
 
 def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) -> Column:
     if declared.kind in FAMILIES:
+        _check_resolution(declared.name, observed)
+    if declared.kind in FAMILIES:
         return family(declared.kind, families.get(declared.kind))(observed)
     if declared.kind == "bounded":
         return columns.LogitNormal(declared.low, declared.high)
@@ -108,3 +110,13 @@ def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) ->
         return columns.Bernoulli()
     count = len(declared.categories)
     return columns.Ordinal(count) if declared.kind == "ordinal" else columns.Categorical(count)
+
+
+def _check_resolution(name: str | int, observed: np.ndarray) -> None:
+    """Raise ValueError unless float32, in which networks compute, tells the values apart."""
+    largest, std = np.abs(observed).max(), observed.std()
+    if largest > np.finfo(np.float32).max or np.spacing(np.float32(largest)) > 0.01 * std > 0:
+        raise ValueError(
+            f"column {quoted(name)} varies by {std:.3g} around {observed.mean():.6g}, which "
+            f"float32 does not resolve; subtract a constant from it, or change its unit"
+        )
