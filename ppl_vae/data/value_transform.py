@@ -12,12 +12,15 @@ from torch import Tensor
 from ppl_vae.data.checks import check_representable, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.dequantisation import add_noise, count_levels
-from ppl_vae.data.minibatch import Batch, MaskedBatch
+from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch
 from ppl_vae.errors import describe, device_of, flag, seed_of
 
 BINARISE = ("dynamic", "static", "threshold", "none")
 CHUNK = 4096
 """Items transformed at once where all are, to bound memory."""
+
+_NUMBERS = 2**23
+"""Numbers that a sparse matrix becomes at once where all of it does, to bound memory."""
 
 C = TypeVar("C", bound=Columns)
 
@@ -104,11 +107,14 @@ class ValueTransform:
 
     def batch(
         self, data: Columns, index: Tensor, generator: torch.Generator | None = None
-    ) -> Batch | MaskedBatch:
-        """Return x as `values` does, with the labels and the mask, if any."""
+    ) -> Batch | MaskedBatch | ContextBatch:
+        """Return x as `values` does, with the labels, the mask and the context, if any."""
         x = self.values(data, index, generator)
         y = None if data.labels is None else data.labels[index].to(device=self.device)
         mask = data.mask_at(index, flat=self.flat, device=self.device)
+        c = data.context_at(index, self.device)
+        if c is not None:
+            return ContextBatch(x, y, mask, c)
         return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
     def chunks(
@@ -123,7 +129,8 @@ class ValueTransform:
             transform = replace(self, binarise="threshold")
         generator = seeded_generator(0 if seed is None else seed, data.values.device)
         self.check(data)
-        for some in (torch.arange(len(data)) if index is None else index).split(CHUNK):
+        size = min(CHUNK, max(1, _NUMBERS // data.values.shape[1])) if data.is_sparse else CHUNK
+        for some in (torch.arange(len(data)) if index is None else index).split(size):
             yield transform.values(data, some, generator)
 
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
@@ -159,6 +166,7 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
 def binarised(data: C, seed: int) -> C:
     """Return the data with every pixel drawn once; see `Dataset.binarised`."""
     seed, transform = seed_of("", seed), ValueTransform("dynamic", flat=False)
+    check_dense(data, "drawn once as 0 and 1")
     values = [x.nan_to_num_().to(torch.uint8) for x in transform.chunks(data, seed=seed)]
     return converted(data, torch.cat(values), f"drawn once as 0 and 1, seed {seed}")
 
@@ -166,6 +174,7 @@ def binarised(data: C, seed: int) -> C:
 def dequantised(data: C, seed: int) -> C:
     """Return the data with noise added once; see `Dataset.dequantised`."""
     seed, transform = seed_of("", seed), ValueTransform("none", dequantise=True, flat=False)
+    check_dense(data, "dequantised")
     values = torch.cat([*transform.chunks(data, seed=seed)])
     return converted(data, values, f"noise added, seed {seed}", levels=data.levels)
 
@@ -175,6 +184,7 @@ def quantised(data: C) -> C:
     levels = data.dequantised_levels
     if levels is None:
         raise ValueError(f"quantised: {data.name!r} must be dequantised, got values without levels")
+    check_dense(data, "quantised")
     values = [
         v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
         for v in data.values.split(CHUNK)  # bounds the memory of float64
@@ -198,8 +208,18 @@ def _dtypes(pair: Any) -> set[torch.dtype]:
 
 def _has_grey(data: Columns) -> bool:
     """Return whether an observed value is neither 0 nor the scale."""
-    for index in torch.arange(len(data)).split(CHUNK):
+    parts = [None] if data.is_sparse else torch.arange(len(data)).split(CHUNK)
+    for index in parts:
         values = data.observed(index)
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False
+
+
+def check_dense(data: Columns, what: str) -> None:
+    """Raise ValueError for a sparse matrix, of which all would be made dense."""
+    if data.is_sparse:
+        raise ValueError(
+            f"{data.name!r} is sparse and would be made dense to be {what}; give a dense Dataset, "
+            f"or draw it batch by batch"
+        )

@@ -5,7 +5,8 @@
 `ContinuousBernoulli`                       a density of grey values in [0, 1]
 `Normal`, `Laplace`                         a density of real values
 `Categorical`, `DiscretisedLogisticMixture` a mass for each grey level k / (levels - 1) in [0, 1]
-`Poisson`, `NegativeBinomial`               counts 0, 1, 2, ..., as floating-point numbers
+`Poisson`, `NegativeBinomial`,              counts 0, 1, 2, ..., as floating-point numbers
+`ZeroInflatedNegativeBinomial`
 =========================================== ================================================
 
 ``net_shape(event_shape, ...)`` of each is the shape of its network's output per datum. Masses and
@@ -13,7 +14,7 @@ densities can be compared only if the data are dequantised, see `ppl_vae.data.Da
 """
 
 from ppl_vae.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
-from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson
+from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppl_vae.likelihoods.grey import Categorical, DiscretisedLogisticMixture
 from ppl_vae.likelihoods.normal import Laplace, Normal
 
@@ -26,4 +27,5 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "Poisson",
+    "ZeroInflatedNegativeBinomial",
 ]
