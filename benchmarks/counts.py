@@ -45,16 +45,16 @@ COMPONENTS = 20
 class Settings:
     """What all models have in common."""
 
-    genes: int = 2000
+    genes: int = 1000
     latent_dim: int = 10
     hidden: int = 128
     batch_size: int = 128
     rate: float = 1e-3
-    steps: int = 4000
-    warm_up: int = 400
+    steps: int = 2000
+    warm_up: int = 200
     validate_every: int = 100
-    patience: int = 6
-    num_samples: int = 1000
+    patience: int = 4
+    num_samples: int = 500
 
 
 TINY = Settings(12, 2, 8, 16, 1e-3, 4, 2, 2, 2, 30)

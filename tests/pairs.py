@@ -78,11 +78,8 @@ LIKELIHOODS = {
     ),
     "poisson": lambda further=0: likelihoods.Poisson(net(Z + further, D)),
     "negative binomial": lambda further=0: likelihoods.NegativeBinomial(net(Z + further, D)),
-    "negative binomial, per element": lambda further=0: likelihoods.NegativeBinomial(
-        net(Z + further, D), "per-element", elements=D
-    ),
     "zero-inflated negative binomial": lambda further=0: likelihoods.ZeroInflatedNegativeBinomial(
-        net(Z + further, 2 * D), "per-element", elements=D
+        net(Z + further, 2 * D)
     ),
 }
 

@@ -143,6 +143,7 @@ def test_batches_carry_the_context_by_name():
         from_counts(SPARSE, LABELS).batches(5, binarise="none").load_state_dict(state)
 
 
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
 def test_training_and_evaluation_take_sparse_counts_with_a_context():
     sparse, dense = both(batch=BATCH)
     trained = []
