@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.distributions import counts
 from ppl_vae.distributions.scale import positive_scale
-from ppl_vae.errors import describe, positive_int, sizes
+from ppl_vae.errors import describe, number, positive_int, sizes
 from ppl_vae.likelihoods.elementwise import (
     WithPositiveParameter,
     outputs_per_element,
@@ -25,6 +25,9 @@ Dispersion: TypeAlias = int | float | Literal["learned", "per-element", "per-pix
 
 Gate: TypeAlias = Literal["learned", "per-element", "per-pixel"]
 """A probability of extra zeros: one learned for all elements or for each, or from the network."""
+
+SizeFactor: TypeAlias = Literal["context", "latent"]
+"""Where the logarithm of a factor of the mean comes from."""
 
 WORDS = ("learned", "per-element", "per-pixel")
 
@@ -41,7 +44,8 @@ class _Counts(WithPositiveParameter):
     Args:
         net: the network, without the size factor among its inputs.
         elements: the shape of a datum, for what is learned per element; None if nothing is.
-        size_factor: None, or ``"context"``.
+        size_factor: None, ``"context"`` or ``"latent"``.
+        log_size: mean and standard deviation of the logarithm of a latent size factor.
         event_dim: number of dimensions of one datum.
         words: the values of the settings that may be ``"per-element"``, by name.
     """
@@ -51,17 +55,19 @@ class _Counts(WithPositiveParameter):
         net: nn.Module,
         elements: int | Sequence[int] | None,
         size_factor: str | None,
+        log_size: Sequence[int | float] | None,
         event_dim: int,
         **words: object,
     ) -> None:
         super().__init__(net, event_dim=event_dim)
         owner = type(self).__name__
-        if size_factor not in (None, "context"):
-            expected = "None or 'context' (the last number of the last context is its logarithm)"
+        if size_factor not in (None, "context", "latent"):
             raise ValueError(
-                f"{owner}: size_factor must be {expected}, got {describe(size_factor)}"
+                f"{owner}: size_factor must be None, 'context' (the last number of the last "
+                f"context is its logarithm) or 'latent', got {describe(size_factor)}"
             )
         self.size_factor = size_factor
+        self.log_size = _checked_log_size(owner, size_factor, log_size)
         if words:
             self.elements = elements
             self._shape_of_elements = self._checked_elements(elements, words)
@@ -97,15 +103,18 @@ class _Counts(WithPositiveParameter):
     @staticmethod
     def net_inputs(features: int, *, size_factor: str | None = None) -> int:
         """Return how many of the features of z and of the context the network sees."""
-        return features - 1 if size_factor == "context" else features
+        return features if size_factor is None else features - 1
 
     def mean_and_outputs(
         self, context: tuple[Tensor, ...], *names: str
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Return the mean, and the network's output for each named setting, None if it has none."""
         owner, log_size = type(self).__name__, None
-        if self.size_factor is not None:
+        if self.size_factor == "context":
             context, log_size = _without_last(owner, context)
+        elif self.log_size is not None:
+            (z, *given_too), (loc, scale) = context, self.log_size
+            context, log_size = (z[..., 1:], *given_too), loc + scale * z[..., :1]
         outputs = self.outputs(*context)
         given: dict[str, Tensor] = {}
         if from_net := [name for name in names if getattr(self, name) == "per-pixel"]:
@@ -132,6 +141,23 @@ class _Counts(WithPositiveParameter):
         return size * share + MIN_MEAN
 
 
+def _checked_log_size(
+    owner: str, size_factor: str | None, log_size: Sequence[int | float] | None
+) -> tuple[float, float] | None:
+    """Return mean and standard deviation; raise an error unless a latent size factor has them."""
+    if (size_factor == "latent") != (log_size is not None):
+        raise ValueError(
+            f"{owner}: log_size, the mean and standard deviation of log l, goes with "
+            f"size_factor='latent', got {describe(log_size)} with size_factor={size_factor!r}"
+        )
+    if log_size is None:
+        return None
+    if isinstance(log_size, str) or not isinstance(log_size, Sequence) or len(log_size) != 2:
+        raise TypeError(f"{owner}: log_size must be (mean, deviation), got {describe(log_size)}")
+    loc = number(owner, "log_size", log_size[0])
+    return float(loc), float(number(owner, "log_size", log_size[1], above=0))
+
+
 def _without_last(owner: str, context: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
     """Return what the network sees of z and the contexts, and the last number of the last."""
     if len(context) < 2:
@@ -153,8 +179,8 @@ class Poisson(_Counts):
 
     Args:
         net: any module ``(..., latent_dim) -> (..., *event)`` that returns the unconstrained mean.
-        size_factor: ``"context"`` for p(x | z, c, l) with μ = l softmax(net(z, c)) + 1e-8, see
-            `NegativeBinomial`.
+        size_factor: ``"context"`` or ``"latent"`` for μ = l softmax(net(z, c)) + 1e-8, see
+            `NegativeBinomial`, and so for ``log_size``.
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
     """
 
@@ -162,10 +188,11 @@ class Poisson(_Counts):
         self,
         net: nn.Module,
         *,
-        size_factor: Literal["context"] | None = None,
+        size_factor: SizeFactor | None = None,
+        log_size: Sequence[int | float] | None = None,
         event_dim: int = 1,
     ) -> None:
-        super().__init__(net, None, size_factor, event_dim)
+        super().__init__(net, None, size_factor, log_size, event_dim)
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the mean."""
@@ -182,9 +209,12 @@ class NegativeBinomial(_Counts):
     the logits are log μ - log r, but the mass is computed from μ itself.
 
     With a size factor l, such as the number of molecules counted in a cell, the network returns
-    what share of them each element has: μ = l softmax(net(z, c)) + 1e-8. log l is the last number
-    of the last context, c the rest of it, such as covariates and a one-hot batch, which is all that
-    the network sees. l is given, so that a bound is on log p(x | l, c).
+    what share of them each element has: μ = l softmax(net(z, c)) + 1e-8. In a context, log l is
+    the last number of the last one, and c the rest of it, such as covariates and a one-hot batch.
+    l is then given, and a bound on log p(x | l, c). A latent one is log l = m + s z_1, with z_1 the
+    first latent, and m and s the mean and standard deviation of log l in the data: under
+    `ppl_vae.priors.StandardNormal`, log l ~ N(m, s²), independent of the others. The network sees
+    the other latents and contexts.
 
     Source: Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics" (Nature
     Methods 15), for the size factor, the dispersions and zero inflation.
@@ -199,7 +229,8 @@ class NegativeBinomial(_Counts):
             softplus(.) + 1e-4.
         elements: the number of elements of a datum (the shape, unless data are flat), for what is
             per element.
-        size_factor: None, or ``"context"``.
+        size_factor: None, ``"context"`` or ``"latent"``.
+        log_size: (m, s), with ``size_factor="latent"``.
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
 
     Example:
@@ -218,10 +249,11 @@ class NegativeBinomial(_Counts):
         dispersion: Dispersion = "learned",
         *,
         elements: int | Sequence[int] | None = None,
-        size_factor: Literal["context"] | None = None,
+        size_factor: SizeFactor | None = None,
+        log_size: Sequence[int | float] | None = None,
         event_dim: int = 1,
     ) -> None:
-        super().__init__(net, elements, size_factor, event_dim, dispersion=dispersion)
+        super().__init__(net, elements, size_factor, log_size, event_dim, dispersion=dispersion)
         self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
 
     @staticmethod
@@ -250,7 +282,8 @@ class ZeroInflatedNegativeBinomial(_Counts):
         net: any module ``(..., latent_dim) -> (..., *event)`` that returns the unconstrained mean,
             and in further channels the unconstrained dispersion and the gate's logit, in this
             order, where they are per pixel.
-        dispersion: as in `NegativeBinomial`, and so are ``elements`` and ``size_factor``.
+        dispersion: as in `NegativeBinomial`, and so are ``elements``, ``size_factor`` and
+            ``log_size``.
         gate: π, the probability of an extra zero: ``"per-pixel"`` (a function of z, as in
             scvi-tools), ``"per-element"`` (one learned for each element), or ``"learned"`` (one for
             all); the learned ones are initially 0.1.
@@ -264,10 +297,12 @@ class ZeroInflatedNegativeBinomial(_Counts):
         gate: Gate = "per-pixel",
         *,
         elements: int | Sequence[int] | None = None,
-        size_factor: Literal["context"] | None = None,
+        size_factor: SizeFactor | None = None,
+        log_size: Sequence[int | float] | None = None,
         event_dim: int = 1,
     ) -> None:
-        super().__init__(net, elements, size_factor, event_dim, dispersion=dispersion, gate=gate)
+        of_elements = {"dispersion": dispersion, "gate": gate}
+        super().__init__(net, elements, size_factor, log_size, event_dim, **of_elements)
         self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
         if not isinstance(gate, str) or gate not in WORDS:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from likelihood_cases import CASES, COUNTS, width_options
 from torch import nn
 
-from ppl_vae import likelihoods
+from ppl_vae import VAE, evaluation, likelihoods, posteriors, priors
 from ppl_vae.distributions.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 
 
@@ -174,6 +174,41 @@ def test_a_size_factor_times_shares_is_the_mean(cls, float64):
     torch.testing.assert_close(elements.mean, size[:, None] * share + 1e-8)
 
 
+def test_a_latent_size_factor_is_log_normal_under_a_standard_normal(float64):
+    n, net = 4000, nn.Linear(2 + 3, 5)
+    part = likelihoods.Poisson(net, size_factor="latent", log_size=(3, 0.5))
+    z, c = torch.randn(n, 3), torch.randn(n, 3)
+    mean = part(z, c).mean
+    log_size = mean.sum(-1).log()
+    torch.testing.assert_close(log_size, 3 + 0.5 * z[:, 0])
+    share = net(torch.cat([z[:, 1:], c], -1)).softmax(-1)
+    torch.testing.assert_close(mean / mean.sum(-1, keepdim=True), share)
+
+
+def test_the_evidence_of_a_latent_size_factor_is_the_integral_over_it(float64):
+    """Without other latents in the network's use, log p(x) is a sum over a grid of log l."""
+    part = likelihoods.NegativeBinomial(
+        nn.Sequential(nn.Linear(1, 3)), 2.0, size_factor="latent", log_size=(2, 0.7)
+    )
+    nn.init.zeros_(part.net[0].weight)
+    vae = VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nn.Linear(3, 4)),
+        likelihood=part,
+    )
+    nn.init.zeros_(vae.posterior.net.weight)  # q(z) is wider than any posterior
+    with torch.no_grad():
+        vae.posterior.net.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 0.6]))
+    x = torch.tensor([[3.0, 0.0, 7.0], [0.0, 1.0, 0.0]])
+    z = torch.linspace(-9, 9, 20_001)
+    mean = torch.exp(2 + 0.7 * z)[:, None] * part.net[0].bias.softmax(-1)
+    p_x = NegativeBinomial(torch.tensor(2.0), mean=mean[:, None]).log_prob(x).sum(-1)
+    log_p = (p_x + torch.distributions.Normal(0, 1).log_prob(z)[:, None]).logsumexp(0)
+    expected = log_p + math.log(18 / 20_000)
+    found = evaluation.log_likelihood(vae, x, num_samples=20_000)
+    assert ((found.log_px - expected).abs() <= 5 * found.standard_error).all()
+
+
 def test_shares_are_over_all_elements_of_images(float64):
     part = counting(likelihoods.Poisson, event_shape=(2, 3, 4))
     p = part(torch.randn(7, 2), torch.full((7, 1), math.log(100.0)))
@@ -259,8 +294,24 @@ ERRORS = {
     ),
     "another gate": (lambda: ZINB(NET, gate=0.5), "gate must be 'learned'.*got 0.5"),
     "another size factor": (
+        lambda: likelihoods.Poisson(NET, size_factor="learned"),
+        "size_factor must be None, 'context'.*or 'latent', got 'learned'",
+    ),
+    "a latent size factor of any size": (
         lambda: likelihoods.Poisson(NET, size_factor="latent"),
-        "size_factor must be None or 'context'.*got 'latent'",
+        "log_size, the mean and standard deviation of log l, goes with.*got None",
+    ),
+    "the size of no size factor": (
+        lambda: likelihoods.Poisson(NET, log_size=(7, 1)),
+        "goes with size_factor='latent', got",
+    ),
+    "one number": (
+        lambda: likelihoods.Poisson(NET, size_factor="latent", log_size=7),
+        r"log_size must be \(mean, deviation\), got 7",
+    ),
+    "a deviation of 0": (
+        lambda: likelihoods.Poisson(NET, size_factor="latent", log_size=(7, 0)),
+        "log_size must be finite and above 0, got 0",
     ),
     "no size factor": (
         lambda: likelihoods.Poisson(NET, size_factor="context")(torch.zeros(2, 6)),
