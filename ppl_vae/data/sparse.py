@@ -31,6 +31,8 @@ def from_scipy(matrix: SciPySparse) -> Tensor:
         csr = csr.copy()  # SciPy would change the user's matrix
         csr.sum_duplicates()
     starts, columns = as_tensor("values", csr.indptr), as_tensor("values", csr.indices)
+    if starts.dtype != columns.dtype:
+        starts, columns = starts.long(), columns.long()
     return csr_tensor(starts, columns, as_tensor("values", csr.data), tuple(csr.shape))
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ppl_vae import (
     VAE,
     ConditionalVAE,
+    SemiSupervisedVAE,
     evaluation,
     io,
     likelihoods,
@@ -181,6 +182,32 @@ def test_training_and_evaluation_take_sparse_counts_with_a_context():
     assert training.fit(vae, masked, steps=1, batch_size=20, progress=False)
 
 
+def test_training_on_sparse_counts_is_resumed(tmp_path):
+    sparse, _ = both(batch=BATCH)
+    straight, resumed = pair(4), pair(4)
+    resumed.load_state_dict(straight.state_dict())
+    options = {"batch_size": 20, "progress": False}
+    training.fit(straight, sparse, steps=5, **options)
+    for steps in (2, 5):
+        training.fit(resumed, sparse, steps=steps, out=tmp_path, resume=True, **options)
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("cls", [ConditionalVAE, SemiSupervisedVAE])
+def test_a_label_is_no_size_factor(cls):
+    parts = {
+        "prior": priors.StandardNormal(Z),
+        "posterior": posteriors.DiagonalNormal(nets.MLP(D + 3, 2 * Z)),
+        "likelihood": likelihoods.Poisson(nets.MLP(Z + 2, D), size_factor="context"),
+        "num_classes": 3,
+    }
+    if cls is SemiSupervisedVAE:
+        parts["classifier"] = nets.MLP(D, 3)
+    with pytest.raises(ValueError, match="the context is a label"):
+        cls(**parts)
+
+
 @pytest.mark.slow
 @pytest.mark.inductor
 def test_compiled_steps_take_a_context():
@@ -221,6 +248,32 @@ def test_pairs_are_saved_and_configured_with_a_size_factor(tmp_path):
     io.save(vae, tmp_path / "pair")
     loaded = io.load(tmp_path / "pair")
     torch.testing.assert_close(loaded.encode(sparse), vae.encode(sparse))
+
+
+def test_a_size_factor_may_be_latent():
+    sparse, _ = both()
+    log_size = sparse.context[:, 0]
+    config = {
+        "class": "VAE",
+        "latent_dim": Z + 1,
+        "posterior": {"net": {"class": "Log1p", "net": {"class": "MLP", "hidden": [4]}}},
+        "likelihood": {
+            "class": "NegativeBinomial",
+            "dispersion": "per-element",
+            "size_factor": "latent",
+            "log_size": [log_size.mean().item(), log_size.std().item()],
+            "net": {"class": "MLP", "hidden": [4]},
+        },
+    }
+    counts = Dataset(SPARSE, LABELS)
+    vae = io.from_config(config, data=counts)
+    assert vae.likelihood.net.in_features == Z
+    assert repr(io.from_config(io.to_config(vae))) == repr(vae)
+    training.fit(vae, counts, steps=2, batch_size=20, progress=False)
+    assert vae.encode(counts).shape == (N, Z + 1)
+    z = vae.prior().sample((50,))
+    expected = log_size.mean() + log_size.std() * z[:, 0]
+    torch.testing.assert_close(vae.decode(z).sum(-1).log(), expected)
 
 
 def test_values_of_a_sparse_data_set_are_checked():
