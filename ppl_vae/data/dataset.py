@@ -98,8 +98,7 @@ class Dataset(Columns):
         transform.check(self, index)
         batch = transform.batch(self, index)
         if isinstance(batch, ContextBatch):  # a loader cannot collate None
-            none = torch.full_like(index, -1)
-            y = none if batch.y is None else batch.y
+            y = torch.full_like(index, -1) if batch.y is None else batch.y
             mask = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
             return list(map(ContextBatch, batch.x, y, mask, batch.c))
         kinds = (Unlabelled, Batch) if self.mask is None else (MaskedUnlabelled, MaskedBatch)

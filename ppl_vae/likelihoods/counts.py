@@ -121,9 +121,8 @@ class _Counts(WithPositiveParameter):
             meaning = f"mean and unconstrained {' and '.join(from_net)}"
             meaning = f"{meaning} (with {from_net[0]}='per-pixel')"
             count = 1 + len(from_net)
-            outputs, *rest = split_outputs(owner, outputs, self.event_dim, count, meaning).unbind(
-                -1
-            )
+            all_of_them = split_outputs(owner, outputs, self.event_dim, count, meaning)
+            outputs, *rest = all_of_them.unbind(-1)
             given = dict(zip(from_net, rest, strict=True))
         shape = self._shape_of_elements if names else ()
         if shape and outputs.shape[-self.event_dim :] != shape:

@@ -282,6 +282,9 @@ def test_values_of_a_sparse_data_set_are_checked():
     with pytest.raises(ValueError, match=r"expected x of shape \(batch, 8\)"):
         pair(1).check(Dataset(SPARSE[:, :5]))
     pair(1).check(Dataset(SPARSE.astype(np.uint8)))
+    fractions = Dataset(SPARSE * 0.5, scale=1, context=from_counts(SPARSE).context)
+    with pytest.raises(ValueError, match="outside the support"):
+        training.fit(pair(1), fractions.batches(20, binarise="none"), steps=1, progress=False)
     real = VAE(
         prior=priors.StandardNormal(Z),
         posterior=posteriors.DiagonalNormal(nets.MLP(D, 2 * Z)),
@@ -315,6 +318,7 @@ def test_all_of_a_large_matrix_is_never_dense():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = from_counts(large)
     training.fit(vae, counts, steps=1, batch_size=20, progress=False)
+    training.fit(vae, counts.batches(20, binarise="none"), steps=1, progress=False)
     _, test = counts.split(0.001)
     assert vae.encode(test).shape == (len(test), Z)
     risen = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # kB
