@@ -29,7 +29,25 @@ CASES = {
         {"dispersion": "per-pixel"},
         [0.0, 1.0, 30.0],
     ),
+    "zero-inflated": (likelihoods.ZeroInflatedNegativeBinomial, {}, [0.0, 1.0, 30.0]),
+    "zero-inflated, learned gate": (
+        likelihoods.ZeroInflatedNegativeBinomial,
+        {"dispersion": 0.5, "gate": "learned"},
+        [0.0, 1.0, 30.0],
+    ),
+    "zero-inflated, per pixel": (
+        likelihoods.ZeroInflatedNegativeBinomial,
+        {"dispersion": "per-pixel"},
+        [0.0, 1.0, 30.0],
+    ),
 }
+
+
+COUNTS = (
+    likelihoods.Poisson,
+    likelihoods.NegativeBinomial,
+    likelihoods.ZeroInflatedNegativeBinomial,
+)
 
 
 def width_options(cls, options):

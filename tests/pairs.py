@@ -78,6 +78,9 @@ LIKELIHOODS = {
     ),
     "poisson": lambda further=0: likelihoods.Poisson(net(Z + further, D)),
     "negative binomial": lambda further=0: likelihoods.NegativeBinomial(net(Z + further, D)),
+    "zero-inflated negative binomial": lambda further=0: likelihoods.ZeroInflatedNegativeBinomial(
+        net(Z + further, 2 * D)
+    ),
 }
 
 
@@ -111,6 +114,6 @@ def observations(likelihood, batch=7):
         return torch.rand(batch, D)
     if kind in ("categorical", "discretised logistic mixture"):
         return torch.randint(LEVELS, (batch, D)) / (LEVELS - 1.0)
-    if kind in ("poisson", "negative binomial"):
+    if kind == "poisson" or kind.endswith("negative binomial"):
         return torch.randint(9, (batch, D)).to(torch.get_default_dtype())
     return torch.randn(batch, D)

@@ -24,6 +24,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import anatomy  # noqa: E402
 import columns as of_rows  # noqa: E402
+import counts  # noqa: E402
 import elementwise  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
@@ -741,3 +742,35 @@ def test_growth(tmp_path):
     result = command("growth", "--axes", "classes", "--rounds", "3", out=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "classes of y, ours-compiled" in result.stdout
+
+
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):
+    (tmp_path / "counts.json").write_text('{"settings": "of another run", "models": {"old": {}}}')
+    counts.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "counts.json").read_text())
+    names = [f"{p}, {q}, seed 0" for p in counts.LIKELIHOODS for q in counts.PRIORS]
+    assert [name for name in found["models"] if "scVI" not in name] == names
+    for numbers in found["models"].values():
+        assert numbers["log_px"] < 0 < numbers["standard_error"]
+        assert 0 <= numbers["nmi"] <= 1
+    assert sum(found["cells"].values()) == 120
+    table = (tmp_path / "counts.md").read_text()
+    assert table == capsys.readouterr().out
+    assert table.count("\n| NB,") >= len(counts.PRIORS)
+    again = lambda *arguments: pytest.fail("what is there is not trained again")  # noqa: E731
+    monkeypatch.setattr(counts, "ours", again)
+    counts.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "counts.json").read_text()) == found
+
+
+def test_genes_are_chosen_without_the_cells_held_out():
+    x, y = counts.made_up()
+    cells = counts.divided(x, y, 12, seed=0)
+    held = torch.cat([cells.validation.labels, cells.test.labels])
+    assert len(cells.train) == 96
+    assert held.bincount().tolist() == [8, 8, 8]
+    assert cells.train.event_shape == (12,)
+    torch.testing.assert_close(
+        cells.test.context, cells.test.tensor().sum(1, keepdim=True).log(), rtol=1e-6, atol=0
+    )

@@ -150,6 +150,12 @@ def counts(mass, r=lambda part, outputs: ()):
     return oracle
 
 
+def zero_inflated(x, mean, r, logit):
+    gate = 1 / (1 + (-Decimal(logit)).exp())
+    mass = (1 - gate) * negative_binomial(x, mean, r).exp()
+    return (gate + mass if not x else mass).ln()
+
+
 def grey(*shape):
     return torch.randint(LEVELS, shape).double() / (LEVELS - 1)
 
@@ -243,6 +249,23 @@ LIKELIHOODS = {
         lambda: likelihoods.NegativeBinomial(net(Z, 2 * D), "per-pixel"),
         numbers,
         counts(negative_binomial, lambda part, outputs: (scale(outputs[..., D:]),)),
+    ),
+    "negative binomial, per element": (
+        lambda: likelihoods.NegativeBinomial(net(Z, D), "per-element", elements=D),
+        numbers,
+        counts(
+            negative_binomial, lambda part, outputs: (scale(of(part.unconstrained_dispersion)),)
+        ),
+    ),
+    "zero-inflated, 0.3": (
+        lambda: likelihoods.ZeroInflatedNegativeBinomial(net(Z, 2 * D), 0.3),
+        numbers,
+        counts(zero_inflated, lambda part, outputs: (0.3, outputs[..., D:])),
+    ),
+    "zero-inflated, learned gate": (
+        lambda: likelihoods.ZeroInflatedNegativeBinomial(net(Z, D), 0.3, "learned"),
+        numbers,
+        counts(zero_inflated, lambda part, outputs: (0.3, part.gate_logits.item())),
     ),
 }
 

@@ -4,8 +4,9 @@ A `Dataset` keeps the stored values (one byte per grey pixel) with a ``scale``: 
 ``value / scale``. The default scale follows from the dtype; a likelihood of counts then takes
 integers unscaled. Grey values are binarised for a Bernoulli likelihood, left as they are
 (``binarise="none"``) for one of grey levels, and dequantised for a density. Missing entries are
-False in the ``mask``, and NaN in x. ``conversions`` records what was done to the values.
-`Dataset.augmented` transforms training batches on the fly.
+False in the ``mask``, and NaN in x. A ``context`` is given beside x, such as a cell's batch and
+library size (`from_counts`, `from_h5ad`), whose counts stay sparse. ``conversions`` records what
+was done to the values. `Dataset.augmented` transforms training batches on the fly.
 
 Loaders resume by ``state_dict`` and ``load_state_dict``, exactly and at no cost: `Batches`, and
 `SemiSupervised`, a labelled stream beside an unlabelled one. `ResumableLoader` wraps any other.
@@ -24,10 +25,11 @@ Example:
 
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.builtin import LOADERS
+from ppl_vae.data.counts import from_counts, from_h5ad
 from ppl_vae.data.custom import from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.loading import SPLITS, load
-from ppl_vae.data.minibatch import Batch, MaskedBatch, Part
+from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch, Part
 from ppl_vae.data.resumable_loader import ResumableLoader
 from ppl_vae.data.semisupervised import SemiSupervised
 from ppl_vae.data.value_transform import BINARISE
@@ -38,13 +40,16 @@ __all__ = [
     "SPLITS",
     "Batch",
     "Batches",
+    "ContextBatch",
     "Dataset",
     "MaskedBatch",
     "Part",
     "ResumableLoader",
     "SemiSupervised",
+    "from_counts",
     "from_file",
     "from_folder",
+    "from_h5ad",
     "from_numpy",
     "from_tensor",
     "load",

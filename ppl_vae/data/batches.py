@@ -25,8 +25,8 @@ class Batches(Epochs):
     Every iteration is a new epoch, even if the one before it was left early. `state_dict` and
     `load_state_dict` resume in the middle of one, bit for bit.
 
-    Yields a `Batch`, which unpacks as ``x, y``; with a mask a `MaskedBatch`, ``x, y, mask``, so
-    that a loop that would ignore the mask fails.
+    Yields a `Batch`, which unpacks as ``x, y``; with a mask a `MaskedBatch`, ``x, y, mask``, and
+    with a context a `ContextBatch`, ``x, y, mask, c``, so that a loop that would ignore them fails.
 
     Example:
         >>> from ppl_vae.data import load
@@ -144,6 +144,8 @@ class Batches(Epochs):
         if (mask := self.dataset.mask) is not None:
             checksum = zlib.crc32(mask.cpu().numpy().tobytes())
             settings["missing"] = f"{int((~mask).sum())} entries, {checksum:08x}"
+        if (context := self.dataset.context) is not None:
+            settings["context_features"] = context.shape[1]
         return settings
 
     def _order(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from ppl_vae.data import sparse
 from ppl_vae.errors import describe, seed_of
 from ppl_vae.tensors import as_tensor
 
@@ -18,18 +20,22 @@ _WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torc
 
 
 def checked_values(values: Any) -> Tensor:
-    """Return a dense tensor ``(N, *event)`` in a dtype that torch computes with."""
+    """Return a tensor ``(N, *event)``, dense or CSR, in a dtype that torch computes with."""
     if isinstance(values, np.ndarray):
         values = as_tensor("values", values)
+    elif isinstance(values, sparse.SciPySparse):
+        values = sparse.from_scipy(values)
     if not isinstance(values, Tensor):
         raise TypeError(f"values must be a tensor or an array, got {type(values).__name__}")
     got = describe(values)
     if values.is_complex() or values.is_quantized:
         raise TypeError(f"values must be integer or floating point, got {got}; convert them")
-    if values.layout != torch.strided or values.device.type == "meta":
-        raise TypeError(f"values must be a dense tensor with data, got {got}")
-    if values.ndim < 2 or not values.numel():
+    if values.layout not in (torch.strided, torch.sparse_csr) or values.device.type == "meta":
+        raise TypeError(f"values must be a dense or CSR tensor with data, got {got}")
+    if values.ndim < 2 or not math.prod(values.shape):
         raise ValueError(f"values must have shape (N, *event) and not be empty, got {got}")
+    if sparse.is_sparse(values):
+        return _checked_csr(values)
     if values.dtype == torch.uint64:
         values = values.view(torch.int64)
         if (values < 0).any():
@@ -37,8 +43,38 @@ def checked_values(values: Any) -> Tensor:
     return values.to(_WIDER.get(values.dtype, values.dtype))
 
 
+def _checked_csr(values: Tensor) -> Tensor:
+    """Return a matrix whose entries are of a dtype that torch computes with."""
+    if values.ndim != 2:
+        raise ValueError(f"sparse values must have shape (N, D), got {describe(values)}")
+    entries = checked_values(values.values()[:, None])[:, 0] if values._nnz() else values.values()
+    if entries.dtype == values.dtype:
+        return values
+    parts = values.crow_indices(), values.col_indices(), entries
+    return sparse.csr_tensor(*parts, tuple(values.shape), check=False)
+
+
+def checked_context(context: Any, values: Tensor) -> Tensor:
+    """Return a finite floating tensor ``(N, features)``, on the values' device."""
+    if isinstance(context, np.ndarray):
+        context = as_tensor("context", context)
+    expected = f"context must be numbers of shape ({len(values)}, features)"
+    if not isinstance(context, Tensor) or context.is_complex() or context.layout != torch.strided:
+        raise TypeError(f"{expected}, got {describe(context)}")
+    if context.ndim != 2 or len(context) != len(values) or not context.numel():
+        raise ValueError(f"{expected}, got {describe(context)}; give a row for each datum")
+    if not context.is_floating_point():  # one-hot codes
+        context = context.to(torch.get_default_dtype())
+    if not context.isfinite().all():
+        where = tuple((~context.isfinite()).nonzero()[0].tolist())
+        raise ValueError(f"context must be finite, got {context[where]} at index {where}")
+    return context.to(values.device)
+
+
 def checked_mask(mask: Any, values: Tensor) -> Tensor:
     """Return a boolean mask of the values' shape, not False everywhere, on their device."""
+    if sparse.is_sparse(values):
+        raise TypeError("mask must be None for sparse values, whose 0 is a value; make them dense")
     if isinstance(mask, np.ndarray):
         mask = as_tensor("mask", mask)
     expected = f"mask must be boolean, of the values' shape {tuple(values.shape)}"

@@ -1,27 +1,36 @@
-"""The columns of a data set (values, labels, mask), validated."""
+"""The columns of a data set (values, labels, mask, context), validated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from ppl_vae.data.checks import checked_mask, checked_values, extremes, parts_of
+from ppl_vae.data import sparse
+from ppl_vae.data.checks import (
+    checked_context,
+    checked_mask,
+    checked_values,
+    extremes,
+    parts_of,
+)
 from ppl_vae.data.dequantisation import check_dequantised, count_levels
 from ppl_vae.data.label_encoding import encode_labels
 from ppl_vae.errors import describe, number
 
 if TYPE_CHECKING:  # the types after __post_init__
+    _Matrix = Tensor
     _Values = Tensor
     _Labels = Tensor
     _Classes = tuple[str, ...]
     _Scale = int | float
 else:  # the types that __init__ accepts
+    _Matrix = Tensor | np.ndarray | sparse.SciPySparse
     _Values = Tensor | np.ndarray
     _Labels = Tensor | np.ndarray | Sequence[object]
     _Classes = Sequence[str]
@@ -32,12 +41,13 @@ else:  # the types that __init__ accepts
 class Columns:
     """What a :class:`~ppl_vae.data.Dataset` holds; the arguments are described there."""
 
-    values: _Values
+    values: _Matrix
     labels: _Labels | None = None
     name: str = "data"
     _: KW_ONLY
     scale: _Scale = None  # type: ignore[assignment]
     mask: _Values | None = None
+    context: _Values | None = None
     classes: _Classes | None = None
     conversions: tuple[str, ...] = ()
     _scale_is_default: bool = field(default=False, repr=False)
@@ -49,12 +59,13 @@ class Columns:
 
         def __init__(
             self,
-            values: Tensor | np.ndarray,
+            values: Tensor | np.ndarray | sparse.SciPySparse,
             labels: Tensor | np.ndarray | Sequence[object] | None = None,
             name: str = "data",
             *,
             scale: int | float | None = None,
             mask: Tensor | np.ndarray | None = None,
+            context: Tensor | np.ndarray | None = None,
             classes: Sequence[str] | None = None,
             conversions: tuple[str, ...] = (),
             dequantised_levels: int | None = None,
@@ -65,6 +76,8 @@ class Columns:
         vars(self)["values"] = values = checked_values(self.values)
         if self.mask is not None:
             vars(self)["mask"] = checked_mask(self.mask, values)
+        if self.context is not None:
+            vars(self)["context"] = checked_context(self.context, values)
         seen = self.observed()
         given: object = self.scale
         if given is None:  # integers 0 and 1 are not grey levels of 255
@@ -99,6 +112,15 @@ class Columns:
                     f"means 1.0 (255 for 8-bit images, 1 for values that stay as they are)"
                 )
             return
+        fix = 'remove or fill them, or say that they are missing: missing="nan", or mask='
+        if self.is_sparse:
+            if not seen.isfinite().all():
+                entry = int(seen.isfinite().logical_not().nonzero()[0])
+                where = sparse.place_of(values, entry)
+                raise ValueError(
+                    f"values must be finite, got {seen[entry]} at index {where}; {fix}"
+                )
+            return
         row = 0
         for part in parts_of(values):
             bad = part.isfinite().logical_not_()
@@ -108,8 +130,7 @@ class Columns:
                 first, *rest = bad.nonzero()[0].tolist()
                 where = (row + first, *rest)
                 raise ValueError(
-                    f"values must be finite, got {values[where]} at index {where}; remove or fill "
-                    f'them, or say that they are missing: missing="nan", or mask='
+                    f"values must be finite, got {values[where]} at index {where}; {fix}"
                 )
             row += len(part)
 
@@ -117,16 +138,28 @@ class Columns:
         return self.values.shape[0]
 
     def __getstate__(self) -> dict[str, object]:
-        """Return the state to copy or pickle, with views replaced by copies.
+        """Return the state to copy or pickle: views as copies, a sparse matrix as its parts.
 
         torch writes the whole storage of a view.
         """
         state = dict(vars(self))
         for name, value in state.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and sparse.is_sparse(value):
+                state[name] = sparse.parts_of(value)
+            elif isinstance(value, Tensor):
                 is_view = value.numel() * value.element_size() < value.untyped_storage().nbytes()
                 state[name] = value.clone() if is_view else value
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.values, tuple):
+            vars(self)["values"] = sparse.csr_tensor(*self.values, check=False)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only the values other than 0 are held."""
+        return sparse.is_sparse(self.values)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -171,7 +204,12 @@ class Columns:
         return self.labels
 
     def observed(self, index: Tensor | None = None) -> Tensor:
-        """Return the observed values, of all items or those at ``index``; flat with a mask."""
+        """Return the observed values, of all items or those at ``index``; flat with a mask.
+
+        Of all items of a sparse matrix, only what is held and a 0, which have the same extremes.
+        """
+        if self.is_sparse and index is None:
+            return sparse.stored(self.values)
         values = self.values if index is None else self.values_at(index)
         if self.mask is None:
             return values
@@ -179,8 +217,11 @@ class Columns:
 
     def values_at(self, index: Integer[Tensor, " batch"]) -> Tensor:
         """Return a copy of the stored values at ``index``."""
+        index = self._from_start(index)
+        if self.is_sparse:
+            return sparse.dense_rows(self.values, index)
         # Whole rows at once: many times faster than values[index].
-        return self.values.index_select(0, self._from_start(index))
+        return self.values.index_select(0, index)
 
     def mask_at(
         self,
@@ -194,6 +235,15 @@ class Columns:
             return None
         rows = self.mask.index_select(0, self._from_start(index))
         return (rows.flatten(1) if flat else rows).to(device=device)
+
+    def context_at(
+        self, index: Integer[Tensor, " batch"], device: torch.device | str | None = None
+    ) -> Tensor | None:
+        """Return the contexts at ``index``, in torch's default dtype; None if there are none."""
+        if self.context is None:
+            return None
+        rows = self.context.index_select(0, self._from_start(index))
+        return rows.to(device=device, dtype=torch.get_default_dtype())
 
     def _from_start(self, index: Tensor) -> Tensor:
         """Return indices on the values' device, negative ones counted from the start."""

@@ -12,12 +12,19 @@ import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
-from ppl_vae.data import value_transform
+from ppl_vae.data import sparse, value_transform
 from ppl_vae.data.batches import Batches
 from ppl_vae.data.checks import as_index, optional_generator, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.description import html_table, one_line
-from ppl_vae.data.minibatch import Batch, Item, MaskedBatch, MaskedUnlabelled, Unlabelled
+from ppl_vae.data.minibatch import (
+    Batch,
+    ContextBatch,
+    Item,
+    MaskedBatch,
+    MaskedUnlabelled,
+    Unlabelled,
+)
 from ppl_vae.data.splits import held_out, per_class_indices
 from ppl_vae.data.value_transform import ValueTransform, prepare
 from ppl_vae.errors import describe, device_of, flag, number, positive_int, quoted, seed_of, sizes
@@ -28,7 +35,8 @@ class Dataset(Columns):
     """Values and labels in memory. Immutable: every method returns a new dataset.
 
     ``dataset[i]`` is one item, a named tuple of those of ``x``, ``y`` and ``mask`` that there are:
-    x is value / scale, of the event's shape, NaN where missing. A ``torch.utils.data.DataLoader``
+    x is value / scale, of the event's shape, NaN where missing. With a context it is of all of
+    ``x``, ``y`` (-1 without labels), ``mask`` and ``c``. A ``torch.utils.data.DataLoader``
     collates such items into batches that training and evaluation take. ``dataset[i:j]`` is a
     dataset. `batches` is many times faster, binarises, and resumes.
 
@@ -36,7 +44,9 @@ class Dataset(Columns):
         values: a tensor or a NumPy array of shape ``(N, *event)``, integer or floating point;
             images ``(N, channels, height, width)`` or, grey, ``(N, height, width)``. A tensor is
             held, not copied: do not write to it while batches are drawn. An array is copied, as are
-            booleans (to uint8) and unsigned integers of more than 8 bits (to signed ones).
+            booleans (to uint8) and unsigned integers of more than 8 bits (to signed ones). Or a
+            sparse matrix ``(N, D)``, of SciPy or of torch's CSR layout, which stays sparse: only
+            batches are made dense.
         labels: of shape ``(N,)``: class numbers 0, 1, ..., or strings, numbered in sorted order; a
             tensor, an array or a list. -1, NaN, None, an empty string, or an entry hidden by a
             masked array, is no label. Kept as int64, -1 for no label. None if there are none.
@@ -46,6 +56,8 @@ class Dataset(Columns):
             then takes all values unscaled, see `as_counts`.
         mask: boolean, of the values' shape, True where a value is observed; None if all are. The
             values elsewhere are ignored.
+        context: what is given beside x, shape ``(N, features)``, finite: of a
+            :class:`ppl_vae.ConditionalVAE` with ``context_features``. Batches have it as c.
         classes: the names of the classes, in the order of their numbers; by default those of string
             labels. Pass those of the training data to other data, so that both number alike.
         conversions: what was done to the values before, for messages and reports.
@@ -87,8 +99,13 @@ class Dataset(Columns):
         index = torch.as_tensor(indices, dtype=torch.int64)
         transform = ValueTransform("none", flat=False)
         transform.check(self, index)
+        batch = transform.batch(self, index)
+        if isinstance(batch, ContextBatch):  # a loader cannot collate None
+            y = torch.full_like(index, -1) if batch.y is None else batch.y
+            mask = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
+            return list(map(ContextBatch, batch.x, y, mask, batch.c))
         kinds = (Unlabelled, Batch) if self.mask is None else (MaskedUnlabelled, MaskedBatch)
-        columns = [c for c in transform.batch(self, index) if c is not None]
+        columns = [c for c in batch if c is not None]
         return [kinds[self.labels is not None](*item) for item in zip(*columns, strict=True)]
 
     def __repr__(self) -> str:
@@ -120,6 +137,7 @@ class Dataset(Columns):
                 f"arranged: items must be of shape {event_shape}, flat, or grey images, got "
                 f"{self!r}; {fix}"
             )
+        value_transform.check_dense(self, f"arranged as {event_shape}")
         shape = (len(self), *event_shape)
         mask = None if self.mask is None else self.mask.reshape(shape)
         conversions = (*self.conversions, f"{self.event_shape} taken as {shape[1:]}")
@@ -136,11 +154,14 @@ class Dataset(Columns):
     def subset(self, indices: Tensor | np.ndarray | Sequence[int]) -> Dataset:
         """Return the items at ``indices`` (integers, or a mask of N booleans), in that order."""
         index = as_index("indices", indices, len(self)).to(self.values.device)
-        return self._with_each(lambda tensor: tensor[index])
+        rows = self._from_start(index)
+        return self._with_each(
+            lambda t: sparse.sparse_rows(t, rows) if sparse.is_sparse(t) else t[index]
+        )
 
     def _with_each(self, change: Callable[[Tensor], Tensor], *, views: bool = False) -> Dataset:
         """Return the dataset with each of its columns changed."""
-        columns = {name: getattr(self, name) for name in ("values", "labels", "mask")}
+        columns = {name: getattr(self, name) for name in ("values", "labels", "mask", "context")}
         changed: dict[str, Any] = {n: change(t) for n, t in columns.items() if t is not None}
         return replace(self, **changed, _is_mapped=views and self._is_mapped)
 
@@ -325,7 +346,7 @@ class Dataset(Columns):
         """Yield value / scale of all items, a few thousand at a time, NaN where missing."""
         return ValueTransform("none", flat=False).chunks(self)
 
-    def drawn_for(self, pair: object, batch_size: int = 1000) -> Iterator[Batch | MaskedBatch]:
+    def drawn_for(self, pair: object, batch_size: int = 1000) -> Iterator[Any]:
         """Yield all items in order as a pair sees them, ``batch_size`` at a time.
 
         Grey values under a likelihood of 0 and 1 are binarised once, as ``binarised(seed=0)``;
@@ -355,7 +376,8 @@ class Dataset(Columns):
     ) -> Batches:
         """Return the epochs of this dataset: ``for x, labels in dataset.batches(100): ...``.
 
-        With a mask, ``for x, labels, mask in ...``: x is NaN where it is missing.
+        With a mask, ``for x, labels, mask in ...``: x is NaN where it is missing. With a context,
+        ``for x, labels, mask, c in ...``; the mask is None if there is none.
 
         Every iteration is a new epoch with a new order, draws and noise, all of which follow from
         one seed; torch's global generator is not used. `Batches.state_dict` resumes anywhere in an

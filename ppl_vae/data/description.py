@@ -16,6 +16,10 @@ def one_line(data: Columns) -> str:
         f"{data.values.dtype} / {data.scale:g}",
         _classes(data),
     ]
+    if data.is_sparse:
+        parts.append(_stored(data))
+    if data.context is not None:
+        parts.append(f"context of {data.context.shape[1]}")
     if data.mask is not None:
         parts.append(f"{_missing(data)} missing")
     if data.dequantised_levels is not None:
@@ -37,6 +41,10 @@ def html_table(data: Columns) -> str:
         "labels": _classes(data),
         "missing": _missing(data),
     }
+    if data.is_sparse:
+        rows["sparse"] = _stored(data)
+    if data.context is not None:
+        rows["context"] = f"{data.context.shape[1]} numbers"
     if data.dequantised_levels is not None:
         rows["dequantised"] = f"from {data.dequantised_levels} levels"
     if data.conversions:
@@ -47,6 +55,11 @@ def html_table(data: Columns) -> str:
         for name, text in rows.items()
     )
     return f"<table><caption>Dataset {escape(reason(repr(data.name)))}</caption>{cells}</table>"
+
+
+def _stored(data: Columns) -> str:
+    entries, (rows, columns) = data.values.values(), data.values.shape
+    return f"{100 * len(entries) / rows / columns:.3g} % held"
 
 
 def _missing(data: Columns) -> str:

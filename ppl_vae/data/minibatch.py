@@ -27,6 +27,15 @@ class MaskedBatch(NamedTuple):
     mask: Tensor
 
 
+class ContextBatch(NamedTuple):
+    """A `Batch` with contexts c, and a mask or None: of programs that take ``(x, c)``."""
+
+    x: Tensor
+    y: Tensor | None
+    mask: Tensor | None
+    c: Tensor
+
+
 class Unlabelled(NamedTuple):
     """A `Batch` without labels: a tuple that loaders can collate."""
 
@@ -40,7 +49,7 @@ class MaskedUnlabelled(NamedTuple):
     mask: Tensor
 
 
-Item = Batch | MaskedBatch | Unlabelled | MaskedUnlabelled
+Item = Batch | MaskedBatch | ContextBatch | Unlabelled | MaskedUnlabelled
 """One datum of a data set, by name."""
 
 
@@ -91,14 +100,16 @@ class Part:
         return Part(self.name, args, self.weight, {name: next(tensors) for name in self.kwargs})
 
 
-Given = Batch | MaskedBatch | tuple[Tensor, ...] | dict[str, Tensor] | tuple[Part, ...]
+Given = (
+    Batch | MaskedBatch | ContextBatch | tuple[Tensor, ...] | dict[str, Tensor] | tuple[Part, ...]
+)
 """A loader's batch: of a data set, or tensors by position, by name, or as parts."""
 
 
 def given(owner: str, batch: object) -> Given:
     """Return a loader's batch in one of the forms of `Given`; names of None values are left out."""
     match batch:
-        case Batch() | MaskedBatch():
+        case Batch() | MaskedBatch() | ContextBatch():
             return batch
         case Unlabelled(x):
             return Batch(x, None)

@@ -96,6 +96,10 @@ class SemiSupervised(Epochs):
         owner = "SemiSupervised"
         if not isinstance(self.dataset, Dataset):
             raise TypeError(f"{owner}: dataset must be a Dataset, got {describe(self.dataset)}")
+        for given in (self.dataset, self.labelled, self.unlabelled):
+            if isinstance(given, Dataset) and given.context is not None:
+                fix = "pairs that infer labels take none; make the Dataset without it"
+                raise ValueError(f"{owner}: {given.name!r} must have no context; {fix}")
         checked: dict[str, object] = {"seed": seed_of(owner, self.seed)}
         if isinstance(self.labelled, Dataset):
             if self.unlabelled is not None:

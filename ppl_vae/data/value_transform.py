@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from ppl_vae.data.augmentation import augment
 from ppl_vae.data.checks import check_representable, extremes, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.dequantisation import add_noise, count_levels
-from ppl_vae.data.minibatch import Batch, MaskedBatch
+from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch
 from ppl_vae.errors import describe, device_of, flag, seed_of
 
 BINARISE = ("dynamic", "static", "threshold", "none")
@@ -119,16 +120,15 @@ class ValueTransform:
 
     def batch(
         self, data: Columns, index: Tensor, generator: torch.Generator | None = None
-    ) -> Batch | MaskedBatch:
-        """Return x as `values` does, with the labels and the mask, if any."""
+    ) -> Batch | MaskedBatch | ContextBatch:
+        """Return x as `values` does, with the labels, the mask and the context, if any."""
         x = self.values(data, index, generator)
-        y = None if data.labels is None else data.labels[index].to(device=self.device)
         mask = data.mask_at(index, flat=self.flat, device=self.device)
-        return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+        return _batch(data, index, x, mask, self.device)
 
     def training_batch(
         self, data: Columns, index: Tensor, generator: torch.Generator
-    ) -> Batch | MaskedBatch:
+    ) -> Batch | MaskedBatch | ContextBatch:
         """Return a batch as `batch` does, transformed before x is drawn if the data are augmented.
 
         "static" binarisation must not have been asked for, see `check_training`.
@@ -148,8 +148,7 @@ class ValueTransform:
         else:
             x = self._drawn(x, 1, generator)
         x = self._arranged(_with_gaps(x, mask))
-        y = None if data.labels is None else data.labels[index].to(device=self.device)
-        return Batch(x, y) if mask is None else MaskedBatch(x, y, self._arranged(mask))
+        return _batch(data, index, x, None if mask is None else self._arranged(mask), self.device)
 
     def chunks(
         self, data: Columns, index: Tensor | None = None, seed: int | None = None
@@ -167,7 +166,9 @@ class ValueTransform:
         for some in (torch.arange(len(data)) if index is None else index).split(rows):
             yield transform.values(data, some, generator)
 
-    def in_order(self, data: Columns, batch_size: int) -> Iterator[Batch | MaskedBatch]:
+    def in_order(
+        self, data: Columns, batch_size: int
+    ) -> Iterator[Batch | MaskedBatch | ContextBatch]:
         """Yield all data in order, at most ``batch_size`` at a time, as after `fixed` with seed 0.
 
         They are drawn some at a time, and never held as a whole.
@@ -177,9 +178,8 @@ class ValueTransform:
             for x in some.split(batch_size):
                 index = torch.arange(start, start + len(x))
                 start += len(x)
-                y = None if data.labels is None else data.labels[index].to(device=self.device)
                 mask = data.mask_at(index, flat=self.flat, device=self.device)
-                yield Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+                yield _batch(data, index, x, mask, self.device)
 
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
         """Return data that are binarised once, if at all, and the transform that remains."""
@@ -214,6 +214,7 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
 def binarised(data: C, seed: int) -> C:
     """Return the data with every pixel drawn once; see `Dataset.binarised`."""
     seed, transform = seed_of("", seed), ValueTransform("dynamic", flat=False)
+    check_dense(data, "drawn once as 0 and 1")
     values = [x.nan_to_num_().to(torch.uint8) for x in transform.chunks(data, seed=seed)]
     return converted(data, torch.cat(values), f"drawn once as 0 and 1, seed {seed}")
 
@@ -221,6 +222,7 @@ def binarised(data: C, seed: int) -> C:
 def dequantised(data: C, seed: int) -> C:
     """Return the data with noise added once; see `Dataset.dequantised`."""
     seed, transform = seed_of("", seed), ValueTransform("none", dequantise=True, flat=False)
+    check_dense(data, "dequantised")
     values = torch.cat([*transform.chunks(data, seed=seed)])
     return converted(data, values, f"noise added, seed {seed}", levels=data.levels)
 
@@ -230,6 +232,7 @@ def quantised(data: C) -> C:
     levels = data.dequantised_levels
     if levels is None:
         raise ValueError(f"quantised: {data.name!r} must be dequantised, got values without levels")
+    check_dense(data, "quantised")
     values = [
         v.double().mul_(levels).floor_().clamp_(max=levels - 1).to(v.dtype)
         for v in data.values.split(CHUNK)  # bounds the memory of float64
@@ -258,17 +261,40 @@ def _dtypes(pair: Any) -> set[torch.dtype]:
 
 def _has_grey(data: Columns) -> bool:
     """Return whether an observed value is neither 0 nor the scale."""
-    for index in torch.arange(len(data)).split(_chunk(data, _CHECKED_VALUES)):
+    parts = (
+        [None] if data.is_sparse else torch.arange(len(data)).split(_chunk(data, _CHECKED_VALUES))
+    )
+    for index in parts:
         values = data.observed(index)
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False
 
 
+def _batch(
+    data: Columns, index: Tensor, x: Tensor, mask: Tensor | None, device: torch.device | str | None
+) -> Batch | MaskedBatch | ContextBatch:
+    """Return x with the labels and the context of its rows."""
+    y = None if data.labels is None else data.labels[index].to(device=device)
+    c = data.context_at(index, device)
+    if c is not None:
+        return ContextBatch(x, y, mask, c)
+    return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+
+
 def _chunk(data: Columns, values: int) -> int:
     """Return how many items have so many values, at most `CHUNK`."""
-    return min(CHUNK, max(1, values // max(1, data.values[:1].numel())))
+    return min(CHUNK, max(1, values // max(1, math.prod(data.event_shape))))
 
 
 def _with_gaps(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill_(~mask, torch.nan)
+
+
+def check_dense(data: Columns, what: str) -> None:
+    """Raise ValueError for a sparse matrix, of which all would be made dense."""
+    if data.is_sparse:
+        raise ValueError(
+            f"{data.name!r} is sparse and would be made dense to be {what}; give a dense Dataset, "
+            f"or draw it batch by batch"
+        )

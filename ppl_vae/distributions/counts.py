@@ -1,13 +1,15 @@
-"""Poisson and negative binomial distributions, accurate for large counts."""
+"""Poisson and negative binomial distributions, zero-inflated too, accurate for large counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
 
 from ppl_vae.distributions.saddle_point import (
     broadcast_floats,
@@ -94,3 +96,73 @@ class NegativeBinomial(dist.NegativeBinomial):
         x, mean, r = broadcast_floats(value, self.mean, self.total_count)
         gain = log_gamma_increment(self._r.to(x.dtype), x) - stirling_remainder(x)
         return gain - negative_binomial_deviance(x, mean, r)
+
+
+class ZeroInflatedNegativeBinomial(dist.TorchDistribution):
+    r"""0 with probability π, else a negative binomial: for counts with more zeros than it has.
+
+    P(x) = π [x = 0] + (1 - π) NB(x; μ, r), with mean (1 - π) μ and variance
+    (1 - π) (μ + μ² / r + π μ²). At 0 the logarithm is log-sum-exp of log π and
+    log (1 - π) + log NB(0; μ, r), finite for any logit of π.
+
+    Args:
+        total_count: r, positive, any real number.
+        mean: μ of the negative binomial, not negative.
+        gate_logits: log[π / (1 - π)].
+        validate_args: check parameters and values; None is torch's global setting.
+    """
+
+    arg_constraints: ClassVar = {"gate_logits": constraints.real}
+    support = constraints.nonnegative_integer
+
+    def __init__(
+        self,
+        total_count: Tensor | float,
+        *,
+        mean: Tensor,
+        gate_logits: Tensor,
+        validate_args: bool | None = None,
+    ) -> None:
+        base = NegativeBinomial(total_count, mean=mean, validate_args=validate_args)
+        batch_shape = torch.broadcast_shapes(base.batch_shape, gate_logits.shape)
+        self.base = base if base.batch_shape == batch_shape else base.expand(batch_shape)
+        self.gate_logits = gate_logits
+        super().__init__(batch_shape, validate_args=validate_args)
+
+    def expand(
+        self, batch_shape: Sequence[int], _instance: ZeroInflatedNegativeBinomial | None = None
+    ) -> ZeroInflatedNegativeBinomial:
+        """Return the distribution with its batch shape broadcast."""
+        new: Any = self._get_checked_instance(ZeroInflatedNegativeBinomial, _instance)
+        new.base = self.base.expand(batch_shape)
+        new.gate_logits = self.gate_logits.expand(batch_shape)
+        super(ZeroInflatedNegativeBinomial, new).__init__(batch_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x] = (1 - π) μ."""
+        return torch.sigmoid(-self.gate_logits) * self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance (1 - π) (μ + μ² / r + π μ²)."""
+        gate = torch.sigmoid(self.gate_logits)
+        spread = self.base.variance + gate * self.base.mean.square()
+        return torch.sigmoid(-self.gate_logits) * spread
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw counts, shape ``(*sample_shape, *batch_shape)``."""
+        with torch.no_grad():
+            x = self.base.sample(torch.Size(sample_shape))
+            return torch.where(torch.rand_like(x) < torch.sigmoid(self.gate_logits), 0.0, x)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(value), in nats, at least in float32."""
+        if self._validate_args:
+            self._validate_sample(value)
+        log_p = self.base.log_prob(value)
+        logits = self.gate_logits.to(log_p.dtype)
+        log_p = F.logsigmoid(-logits) + log_p
+        return torch.where(value == 0, torch.logaddexp(F.logsigmoid(logits), log_p), log_p)

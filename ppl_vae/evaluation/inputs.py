@@ -29,7 +29,7 @@ _KINDS = "a Dataset, its batches, a tensor (N, *event), or batches such as those
 class DatasetInputs:
     """The arguments that a data set has for a pair, drawn on demand and binarised with ``seed``.
 
-    Refuses a context beside labels.
+    Refuses a context beside the data set's labels or context.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class DatasetInputs:
         seed: int = 0,
         context: tuple[Tensor, ...] = (),
     ) -> None:
-        if context and data.labels is not None:
+        if context and (data.labels is not None or data.context is not None):
+            brings = "labels" if data.labels is not None else "a context"
             raise TypeError(
-                f"{owner}: {data!r} has labels, got {describe(context[0])} as well; give tensors, "
-                f"or a Dataset without labels"
+                f"{owner}: {data!r} has {brings}, got {describe(context[0])} as well; give "
+                f"tensors, or a Dataset without {brings}"
             )
         _check_lengths(owner, len(data), context)
         if hasattr(pair, "check"):
@@ -90,8 +91,8 @@ def program_inputs(
       following likewise.
     - A data set is drawn some at a time (:func:`ppl_vae.data.value_transform.prepare`), grey
       values binarised once, with seed 0, if the likelihood is of 0 and 1. Its mask is passed by
-      name, its labels to programs with a second argument, except to a ``SemiSupervisedVAE``, which
-      infers them.
+      name, its context as c, its labels, without a context, to programs with a second argument,
+      except to a ``SemiSupervisedVAE``, which infers them.
     - Batches, an iterable of anything that ``fit`` accepts as batches, are read once and held.
 
     Raises:

@@ -11,7 +11,7 @@ from inspect import Parameter
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.data import Batch, MaskedBatch, Part
+from ppl_vae.data import Batch, ContextBatch, MaskedBatch, Part
 from ppl_vae.data.minibatch import Given
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
@@ -72,7 +72,7 @@ class Signature:
         """
         if isinstance(batch, dict):
             return (self._named(batch),)
-        if isinstance(batch, (Batch, MaskedBatch)):
+        if isinstance(batch, (Batch, MaskedBatch, ContextBatch)):
             return (self._drawn(batch, labels),)
         parts = [t for t in batch if isinstance(t, Part)]
         if not parts:
@@ -92,18 +92,26 @@ class Signature:
             args.append(kwargs.pop(position))
         return self.part("data", args, kwargs)
 
-    def _drawn(self, batch: Batch | MaskedBatch, labels: bool) -> Part:
+    def _drawn(self, batch: Batch | MaskedBatch | ContextBatch, labels: bool) -> Part:
         """Return the part of a batch of a data set.
 
         x comes first, in the shape that the model declares and 0 where missing, labels second if
-        the programs accept them, and the mask by name.
+        the programs accept them, and the mask by name. A context is passed as ``c``, and labels
+        beside it as ``y`` if the programs accept that name.
         """
-        x, mask = batch.x, batch.mask if isinstance(batch, MaskedBatch) else None
+        x, mask = batch.x, None if isinstance(batch, Batch) else batch.mask
         if self._observation is not None:
             x = self._observation.arranged(x)
             mask = None if mask is None else mask.reshape(x.shape)
         args, kwargs = [x], {}
-        if labels and batch.y is not None:
+        if isinstance(batch, ContextBatch):
+            if self._positions[1:2] == ("c",):
+                args.append(batch.c)
+            else:
+                kwargs["c"] = batch.c
+            if labels and batch.y is not None and "y" in self._positions:
+                kwargs["y"] = batch.y
+        elif labels and batch.y is not None:
             further = [name for name in self._positions[1:] if name != MASK]
             if further and further[0] != self._positions[1]:
                 kwargs[further[0]] = batch.y

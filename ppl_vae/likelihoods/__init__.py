@@ -5,7 +5,8 @@
 `ContinuousBernoulli`                       a density of grey values in [0, 1]
 `Normal`, `Laplace`                         a density of real values
 `Categorical`, `DiscretisedLogisticMixture` a mass for each grey level k / (levels - 1) in [0, 1]
-`Poisson`, `NegativeBinomial`               counts 0, 1, 2, ..., as floating-point numbers
+`Poisson`, `NegativeBinomial`,              counts 0, 1, 2, ..., as floating-point numbers
+`ZeroInflatedNegativeBinomial`
 `Columns`                                   a table, with a family for each column
 =========================================== ================================================
 
@@ -15,7 +16,7 @@ densities can be compared only if the data are dequantised, see `ppl_vae.data.Da
 
 from ppl_vae.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from ppl_vae.likelihoods.columns import Columns
-from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson
+from ppl_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppl_vae.likelihoods.grey import Categorical, DiscretisedLogisticMixture
 from ppl_vae.likelihoods.normal import Laplace, Normal
 
@@ -29,4 +30,5 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "Poisson",
+    "ZeroInflatedNegativeBinomial",
 ]

@@ -68,12 +68,17 @@ class WithPositiveParameter(Elementwise, ABC):
     """A likelihood with a location and a positive parameter, such as a scale or a dispersion."""
 
     def declare_positive(
-        self, name: str, value: int | float | str, words: Sequence[str] = ("learned", "per-pixel")
+        self,
+        name: str,
+        value: int | float | str,
+        words: Sequence[str] = ("learned", "per-pixel"),
+        elements: Sequence[int] = (),
     ) -> None:
         """Register the positive parameter and keep its value as the attribute ``name``.
 
         A fixed number becomes a buffer; ``"per-pixel"`` is computed by the network; any other word
-        becomes the parameter ``unconstrained_<name>``, initially 1.
+        becomes the parameter ``unconstrained_<name>``, initially 1, of the shape ``elements`` if
+        the word is ``"per-element"``.
 
         Raises:
             ValueError: if the value is none of these.
@@ -81,13 +86,15 @@ class WithPositiveParameter(Elementwise, ABC):
         value = as_python_number(value)
         setattr(self, name, value)
         if isinstance(value, str) and value in words and value != "per-pixel":
-            start = nn.Parameter(inverse_softplus(torch.ones(())))
+            shape = tuple(elements) if value == "per-element" else ()
+            start = nn.Parameter(inverse_softplus(torch.ones(shape)))
             self.register_parameter(f"unconstrained_{name}", start)
         elif value != "per-pixel" and not is_positive(value):
-            *learned, _ = (repr(word) for word in words)
+            learned = " or ".join(repr(word) for word in words if not word.startswith("per-"))
+            each = ", 'per-element' (one for each pixel)" if "per-element" in words else ""
             raise ValueError(
                 f"{type(self).__name__}: {name} must be a positive number (1e-18 to 1e18, so that "
-                f"float32 holds its square), {' or '.join(learned)} (one for all pixels) or "
+                f"float32 holds its square), {learned} (one for all pixels){each} or "
                 f"'per-pixel' (from the network), got {describe(value)}"
             )
         self.register_buffer(f"{_FIXED}{name}", torch.tensor(_fixed(value)), persistent=False)
@@ -100,15 +107,22 @@ class WithPositiveParameter(Elementwise, ABC):
         Raises:
             ValueError: if the network must return both and its output cannot be halved.
         """
-        value = getattr(self, name)
-        if value == "per-pixel":
-            meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
-            both = split_outputs(type(self).__name__, outputs, self.event_dim, 2, meaning)
-            location, unconstrained = both.unbind(-1)
-            return location, positive_scale(unconstrained, minimum)
-        if isinstance(value, str):
-            return outputs, positive_scale(getattr(self, f"unconstrained_{name}"), minimum)
-        return outputs, getattr(self, f"{_FIXED}{name}")
+        if getattr(self, name) != "per-pixel":
+            return outputs, self.positive(name, None, minimum)
+        meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
+        both = split_outputs(type(self).__name__, outputs, self.event_dim, 2, meaning)
+        location, unconstrained = both.unbind(-1)
+        return location, self.positive(name, unconstrained, minimum)
+
+    def positive(
+        self, name: str, unconstrained: Tensor | None, minimum: int | float = MIN_SCALE
+    ) -> Tensor:
+        """Return the parameter: of the network's output, which is None unless it is per pixel."""
+        if unconstrained is None and not isinstance(getattr(self, name), str):
+            return getattr(self, f"{_FIXED}{name}")
+        if unconstrained is None:
+            unconstrained = getattr(self, f"unconstrained_{name}")
+        return positive_scale(unconstrained, minimum)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithPositiveParameter:
         super()._apply(fn, recurse)

@@ -14,7 +14,7 @@ from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inferen
 from ppl_vae.models.observation import Observation, autograd_safe
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.plate import data_plate
-from ppl_vae.models.shapes import checked_observation, zeros_for
+from ppl_vae.models.shapes import check_labels_suffice, checked_observation, zeros_for
 from ppl_vae.registration import register
 
 
@@ -70,6 +70,8 @@ class ConditionalVAE(Pair):
             "ConditionalVAE", prior, posterior, likelihood, condition.features
         )
         of_labels = condition.labels is not None
+        if of_labels:
+            check_labels_suffice("ConditionalVAE", likelihood)
         self.num_classes = condition.features if of_labels else None
         self.context_features = None if of_labels else condition.features
         self.model = ConditionalModel(prior, likelihood, observation, condition)

@@ -112,10 +112,14 @@ def dataset_method(
 def batches_for(
     pair: nn.Module, data: DatasetLike
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-    """Yield batches (x, labels, mask) of a data set on a pair's device and in its dtype."""
+    """Yield batches (x, labels, mask) of a data set on a pair's device and in its dtype.
+
+    A context, if there is one, comes in place of the labels.
+    """
     like = zeros_for(pair, 0)
     for batch in data.drawn_for(pair):
-        y, mask = batch.y, getattr(batch, "mask", None)
+        c, mask = getattr(batch, "c", None), getattr(batch, "mask", None)
+        y = batch.y if c is None else c.to(like)
         y, mask = (None if t is None else t.to(like.device) for t in (y, mask))
         yield batch.x.to(like), y, mask
 
@@ -126,8 +130,9 @@ def _check_extra_arguments(name: str, data: Any, extra: dict[str, Any]) -> None:
         if argument == "mask":
             fix = "which brings its own; use Dataset(values, labels, mask=mask)"
             raise TypeError(f"{name}: mask= cannot be given with {data!r}, {fix}")
-        if data.labels is not None:
-            fix = "which has labels; give dataset.tensor(), or a Dataset without labels"
+        brings = "labels" if data.labels is not None else "a context"
+        if data.labels is not None or getattr(data, "context", None) is not None:
+            fix = f"which has {brings}; give dataset.tensor(), or a Dataset without {brings}"
             raise TypeError(f"{name}: {argument} cannot be given with {data!r}, {fix}")
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(data):
             expected = f"a tensor with an entry for each of {len(data)} data"

@@ -261,6 +261,18 @@ class Observation:
             return bool(element.check(ends).all())
         return bool(self.support.check(x).all())
 
+    def accepts_anywhere(self, values: Tensor) -> bool:
+        """Return whether values, in any shape, are in the support as any entry of a datum.
+
+        False, too, if entries may differ in their supports, or by their neighbours.
+        """
+        element = self.element
+        if not isinstance(element, (*_INTERVALS, *_INTEGERS, type(constraints.boolean))):
+            return False
+        if any(isinstance(bound, Tensor) for bound in vars(element).values()):
+            return False
+        return bool((element.check(values) & values.isfinite()).all())
+
     def check_mask(self, x: Tensor, mask: Tensor) -> None:
         """Raise an error unless the mask is a boolean tensor of x's shape.
 

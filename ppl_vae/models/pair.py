@@ -124,7 +124,13 @@ class Pair(Constructed, ABC):
             return
         _check_data_type("check", data)
         ours = hasattr(data, "as_counts")  # a data set of this package
-        for x in self._parts(self.observation.prepared(data) if ours else data):
+        prepared: Any = self.observation.prepared(data) if ours else data
+        # A look at all of a sparse matrix is as long as one at all of its zeros.
+        held = prepared.observed() / prepared.scale if ours and prepared.is_sparse else None
+        alike = held is not None and self.observation.accepts_anywhere(held)
+        for x in self._parts(prepared):
+            if alike:
+                return  # its shape is right
             low, high = x.aminmax()
             if self.observation.is_boolean and low >= 0 and high <= 1:
                 continue  # grey values, binarised when drawn

@@ -23,7 +23,13 @@ from ppl_vae.models.methods import (
 from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.plate import data_plate
-from ppl_vae.models.shapes import check_modules, checked_observation, probe, zeros_for
+from ppl_vae.models.shapes import (
+    check_labels_suffice,
+    check_modules,
+    checked_observation,
+    probe,
+    zeros_for,
+)
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
 
@@ -95,6 +101,7 @@ class SemiSupervisedVAE(Pair):
         observation = checked_observation(
             owner, prior, posterior, likelihood, num_classes, classifier=classifier
         )
+        check_labels_suffice(owner, likelihood)
         labels = Labels(num_classes)
         q_y = _as_classifier(classifier, observation, num_classes)
         self.model = SemiSupervisedModel(prior, likelihood, q_y, observation, labels, float(alpha))

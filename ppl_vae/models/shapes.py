@@ -55,6 +55,16 @@ def check_modules(owner: str, parts: Mapping[str, object]) -> None:
             raise TypeError(f"{owner}: {name} must be {expected}, got {got}")
 
 
+def check_labels_suffice(owner: str, likelihood: nn.Module) -> None:
+    """Raise ValueError if a likelihood would take the last class of a label for a size factor."""
+    if getattr(likelihood, "size_factor", None) == "context":
+        raise ValueError(
+            f"{owner}: likelihood {type(likelihood).__name__} has size_factor='context', but the "
+            f"context is a label; use a ConditionalVAE with context_features, or "
+            f"size_factor='latent'"
+        )
+
+
 def observation_of(
     owner: str, likelihood: nn.Module, p_x: Distribution, *readers: nn.Module
 ) -> Observation:

@@ -4,7 +4,7 @@ For images the features are ``(channels, height, width)``. Between flat data and
 ``torch.nn.Flatten(-3)`` and ``torch.nn.Unflatten(-1, (1, 28, 28))`` keep the leading dimensions.
 """
 
-from ppl_vae.nets.adapters import KeepLeading
+from ppl_vae.nets.adapters import KeepLeading, Log1p
 from ppl_vae.nets.conv import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nets.gated import GatedMLP
 from ppl_vae.nets.mlp import MLP
@@ -16,6 +16,7 @@ __all__ = [
     "ConvEncoder",
     "GatedMLP",
     "KeepLeading",
+    "Log1p",
     "ResidualBlock",
     "SelfMasking",
 ]

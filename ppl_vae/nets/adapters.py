@@ -1,4 +1,4 @@
-"""Adapters of networks with a single batch dimension."""
+"""Adapters of networks: of those with a single batch dimension, and of what they see."""
 
 from __future__ import annotations
 
@@ -54,3 +54,29 @@ class KeepLeading(Constructed):
                 f"{self.event_dim} must be the number of dimensions of one datum"
             )
         return outputs.reshape(*leading, *outputs.shape[1:])
+
+
+class Log1p(Constructed):
+    """Let a network see log(1 + x) in place of x: for encoders of counts.
+
+    Counts range over orders of magnitude, and networks learn best from inputs of about unit size.
+    This is what q(z | x) sees, and no part of any density of x. A context is passed on as it is.
+
+    Args:
+        net: any network of x, or of x and a context, apart, such as :class:`ppl_vae.nets.MLP`.
+
+    Example:
+        >>> from ppl_vae.nets import MLP
+        >>> Log1p(MLP(50 + 3, 2 * 10))(torch.zeros(5, 50), torch.zeros(5, 3)).shape
+        torch.Size([5, 20])
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"Log1p: net must be a torch.nn.Module, got {describe(net)}")
+        self.net = net
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the network's output for log(1 + x) and the context, if any."""
+        return self.net(x.log1p(), *context)

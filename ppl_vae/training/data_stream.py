@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -216,12 +217,24 @@ def _validation(data: Any) -> Given:
 def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     """Raise an error if any data, as they are drawn, are incompatible with the pair."""
     observation: Observation = pair.observation  # type: ignore[attr-defined]
-    for x in data.in_parts():
+    parts = data.in_parts()
+    if isinstance(data, Batches) and _is_sparse_and_inside(observation, data):
+        parts = islice(parts, 1)  # for its shape: all zeros of a sparse matrix take long
+    for x in parts:
         if isinstance(data, Batches):
             x = observation.arranged(x)
         missing = x.isnan()  # observed values are finite
         observation.check(x, ~missing if missing.any() else None)
     _check_labels(pair, data.labels)
+
+
+def _is_sparse_and_inside(observation: Observation, data: Batches) -> bool:
+    """Return whether batches of a sparse matrix have the values it holds, all in the support."""
+    source, transform = data.dataset, data.transform
+    unchanged = transform.binarise == "none" and not transform.dequantise
+    if not (source.is_sparse and unchanged):
+        return False
+    return observation.accepts_anywhere(source.observed() / source.scale)
 
 
 def check_classes(data: Any, validation: Any) -> None:

@@ -68,6 +68,8 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
         _missing(data),
         _labels(data, shown),
     ]
+    if data.context is not None:
+        facts.append(f"context of {data.context.shape[1]} numbers")
     lines = [f"data: {'; '.join(facts)}", f"likelihood: {_likelihood(pair, data, transform)}"]
     return "\n".join([*lines, *(f"converted: {each}" for each in prepared.conversions)])
 

@@ -6,7 +6,7 @@ import math
 import pyro
 import pytest
 import torch
-from likelihood_cases import CASES, width_options
+from likelihood_cases import CASES, COUNTS, width_options
 from torch import nn
 
 from ppl_vae import likelihoods, nets
@@ -69,7 +69,7 @@ def test_values_in_the_support_are_scored_and_others_refused(name):
     if cls in (likelihoods.Categorical, likelihoods.DiscretisedLogisticMixture):
         last = options["levels"] - 1
         outside = [0.5 / last, 1 + 1 / last, -1 / last, 3.0]
-    if cls in (likelihoods.Poisson, likelihoods.NegativeBinomial):
+    if cls in COUNTS:
         outside = [0.5, -1.0]
     for values in (p.sample(), data_for(name, (2, 6)), data_for(name, (2, 6), torch.float64)):
         assert p.support.check(values).all()

@@ -94,6 +94,14 @@ NETS = {
 }
 
 
+def test_log1p_is_seen_in_place_of_counts_and_a_context_as_it_is():
+    inner = nets.MLP(4 + 2, 3)
+    x, c = torch.randint(100, (5, 7, 4)).float(), torch.randn(7, 2)
+    expected = inner(torch.cat([(1 + x).log(), c.expand(5, 7, 2)], -1))
+    torch.testing.assert_close(nets.Log1p(inner)(x, c), expected)
+    torch.testing.assert_close(nets.Log1p(nn.Identity())(x), (1 + x).log())
+
+
 @pytest.fixture(params=NETS)
 def case(request):
     return NETS[request.param]

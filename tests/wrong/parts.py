@@ -59,6 +59,7 @@ ROWS = [
     ("nets.ConvDecoder(0, (1, 8, 8))", ValueError, "in_features", "0"),
     ("nets.ResidualBlock(None)", TypeError, "channels", "None"),
     ("nets.KeepLeading('net', 1)", TypeError, "net", "'net'"),
+    ("nets.Log1p('net')", TypeError, "net", "'net'"),
     ("nets.KeepLeading(net(6, 3), 0)", ValueError, "event_dim", "0"),
     # Networks and parts
     ("nets.MLP(6, 3, activation='relu')", TypeError, "activation", "'relu'", "nn.ELU"),
@@ -108,6 +109,24 @@ ROWS = [
     ("likelihoods.Laplace(net(2, 6), scale=True)", ValueError, "scale", "True"),
     ("likelihoods.Laplace(net(2, 6), scale=np.array(1.0))", ValueError, "scale", "array(1.)"),
     ("likelihoods.NegativeBinomial(net(2, 6), -1)", ValueError, "dispersion", "-1"),
+    ("likelihoods.NegativeBinomial(net(2, 6), 'gene')", ValueError, "dispersion", "'gene'"),
+    ("likelihoods.NegativeBinomial(net(2, 6), 'per-element')", ValueError, "elements", "None"),
+    ("likelihoods.NegativeBinomial(net(2, 6), elements=6)", ValueError, "elements", "6"),
+    (
+        "likelihoods.NegativeBinomial(net(2, 6), 'per-element', elements='6')",
+        TypeError,
+        "elements",
+        "'6'",
+    ),
+    (
+        "likelihoods.NegativeBinomial(net(2, 6), 'per-element', elements=5)(z)",
+        ValueError,
+        "elements",
+        "(7, 6)",
+    ),
+    ("likelihoods.ZeroInflatedNegativeBinomial(net(2, 6), 1, 0.5)", ValueError, "gate", "0.5"),
+    ("likelihoods.Poisson(net(2, 6), size_factor=2)", ValueError, "size_factor", "2"),
+    ("likelihoods.Poisson(net(2, 6), size_factor='context')(z)", TypeError, "ConditionalVAE"),
     # Incompatible inputs, found when called
     ("vae.posterior()", TypeError, "context", "none"),
     ("vae.posterior('x')", TypeError, "context", "'x'"),

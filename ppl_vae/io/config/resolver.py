@@ -109,7 +109,7 @@ class _Resolver:
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
                 within = Place(name, roles[name], sizes, path.partition(".")[2])
-                inner = within.part()
+                inner = within.part(value)
                 value = DEFAULTS.get(name) if value is None else value
             elif name == "net":
                 within = place

@@ -89,8 +89,8 @@ class Place:
     sizes: Mapping[str, Size] = field(default_factory=dict)
     pair: str = ""
 
-    def part(self) -> dict[str, Wire]:
-        """Return values for the part's arguments by name."""
+    def part(self, given: object = None) -> dict[str, Wire]:
+        """Return values for the part's arguments by name; ``given`` are those in the mapping."""
         if self.contexts is None:
             return {}
         x, z = self.sizes["x"], self.sizes["z"]
@@ -100,6 +100,9 @@ class Place:
         }
         if x.value is not None:
             wires["event_dim"] = Wire(len(x.value), (x,), firm=False)
+        if isinstance(given, Mapping) and "per-element" in given.values():
+            shape = x.value or ()
+            wires["elements"] = Wire(shape[0] if len(shape) == 1 else x.value, (x,), firm=False)
         if self.role == "prior":
             path = f"{self.pair}.posterior".removeprefix(".")
             wires["posterior"] = Wire(f"${{{path}}}")
@@ -119,7 +122,7 @@ class Place:
         sees_x = self.contexts[:1] == ("x",)
         shape = output.value if isinstance(output.value, tuple) else None
         wires = {
-            "in_features": self._features(self.contexts),
+            "in_features": self._inputs(owner, options),
             "out_features": Wire(shape and math.prod(shape), output.sizes),
             "image_shape": Wire(x.value, (x,)) if sees_x else output,
         }
@@ -146,6 +149,17 @@ class Place:
             return None
         x = self.sizes["x"]
         return x if len(x.value or ()) > 1 else None
+
+    def _inputs(self, owner: type, options: Mapping[str, object]) -> Wire:
+        """Return the width of the network's input: a likelihood may keep some of it to itself."""
+        assert self.contexts is not None
+        wire = self._features(self.contexts)
+        method = getattr(owner, "net_inputs", None)
+        if self.role != "likelihood" or wire.value is None or not callable(method):
+            return wire
+        takes = list(inspect.signature(method).parameters)[1:]
+        known = {k: options[k] for k in takes if k in options}
+        return Wire(method(wire.value, **known), wire.sizes)
 
     def _features(self, symbols: tuple[str, ...]) -> Wire:
         sizes = tuple(self.sizes[s] for s in symbols)
@@ -203,7 +217,10 @@ def add_from_data(
     else:
         given["event_shape"] = list(written)
     is_open = all(given.get(k) is None for k in ("num_classes", "context_features"))
-    if "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
+    context = getattr(data, "context", None)
+    if "context_features" in arguments and is_open and context is not None:
+        given["context_features"] = context.shape[1]
+    elif "num_classes" in arguments and is_open and getattr(data, "labels", None) is not None:
         given["num_classes"] = data.num_classes  # type: ignore[attr-defined]
     return [name for name in given if name not in before]
 
