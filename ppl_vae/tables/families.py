@@ -65,7 +65,7 @@ def family(kind: str, name: str | None) -> Family:
     known = FAMILIES[kind]
     if name is None:
         return next(iter(known.values()))
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"families: a {kind} column may be {' or '.join(map(quoted, known))}, got "
             f"{quoted(name)}"
