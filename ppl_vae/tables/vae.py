@@ -118,8 +118,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         estimator: ELBO | None = None,
         steps: int = 10_000,
         batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        validation_fraction: float = 0.1,
+        learning_rate: int | float = 1e-3,
+        validation_fraction: int | float = 0.1,
         patience: int = 10,
         validate_every: int = 250,
         compile: bool = False,
@@ -304,10 +304,10 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.columns_ = list(pair.likelihood.columns)  # type: ignore[arg-type]
         self.n_features_in_ = len(schema)
         self._n_features_out = pair.prior().event_shape[0]
-        if hasattr(self, "feature_names_in_"):  # of an earlier table
-            del self.feature_names_in_
         if schema.library != "array" and all(isinstance(name, str) for name in schema.names):
             self.feature_names_in_ = np.array(schema.names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):  # of an earlier table
+            del self.feature_names_in_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
