@@ -73,6 +73,27 @@ def set_generators(states: Mapping[torch.device, Tensor]) -> None:
             torch.set_rng_state(state)
 
 
+@contextmanager
+def seeded_for(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's generators that are used on a device, NumPy and Python; restore them on exit.
+
+    To seed all of torch takes a millisecond where CUDA is not in use.
+    """
+    of_torch, of_numpy, of_python = generators(device), np.random.get_state(), random.getstate()
+    try:
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+    finally:
+        set_generators(of_torch)
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+
+
 def random_state() -> dict[str, Any]:
     """Return the states of all generators as plain data, for a file."""
     of_torch, of_cuda, (name, keys, position, has_gauss, gauss), of_python = snapshot()

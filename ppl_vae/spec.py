@@ -176,6 +176,10 @@ class DataSpec:
         "string are no label"
     )
     mask: str | None = _of_file("of your own .npz: the name of the mask of observed values; mask")
+    memory_map: bool | None = _of_file(
+        "of your own .npy: true reads its values from the disk as they are used, for a file larger "
+        "than the memory"
+    )
     classes: list[str] | None = _of_file(
         "of your own data: the names of the classes, in the order of their numbers"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyro
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.io import save_weights
@@ -69,6 +69,14 @@ def loader():
     return DataLoader(TensorDataset(x), 32, shuffle=True)
 
 
+class Stream(IterableDataset):
+    """Batches by name, which are drawn where they are read."""
+
+    def __iter__(self):
+        for _ in range(5):
+            yield {"x": DIGITS.draw(torch.randperm(len(DIGITS))[:50])}
+
+
 SCENARIOS = {
     # Three epochs and a bit, every schedule, validation; checkpoints out of step with all else.
     "everything": lambda: {
@@ -87,6 +95,7 @@ SCENARIOS = {
     "shared tensors": lambda: {"pair": vamp(), "data": DIGITS, "batch_size": 120},
     "streams": lambda: {"pair": ssvae(), "data": streams()},
     "a DataLoader": lambda: {"pair": vae(), "data": loader()},
+    "a stream": lambda: {"pair": vae(), "data": DataLoader(Stream(), batch_size=None)},
 }
 
 

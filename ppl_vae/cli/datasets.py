@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl_vae.cli.errors import UsageError
-from ppl_vae.data import Dataset, SemiSupervised, load
-from ppl_vae.data.value_transform import prepare
+from ppl_vae.data import LOADERS, Dataset, SemiSupervised, from_file, from_folder, load
+from ppl_vae.data.value_transform import converted, prepare
 from ppl_vae.errors import quoted, reason
 from ppl_vae.models import Pair
 from ppl_vae.spec import DataSpec, FitSpec, entries
@@ -28,12 +31,42 @@ def loaded(settings: DataSpec, split: str) -> Dataset:
     """Return the training or the test data, binarised if the settings say so."""
     of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
     dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
+    return _binarised(dataset, settings)
+
+
+def whole(settings: DataSpec, split: str | None, typed: Collection[str]) -> Dataset:
+    """Return all of a file or folder, or a split of named data, as `loaded` does.
+
+    Of the settings that were not ``typed``, those of another kind of data are ignored.
+    """
+    name, path = settings.name, Path(settings.name).expanduser()
+    of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
+    if name not in LOADERS and split is not None:
+        raise UsageError(f"--split {split}: {quoted(name)} has no splits; leave it out")
+    reader: Callable[..., Dataset] = partial(load, name, split=split or "test")
+    used = {"root"}
+    if name not in LOADERS and path.is_dir():
+        reader, used = partial(from_folder, path), {"grey", "size"}
+    elif name not in LOADERS and path.suffix in (".npy", ".npz"):
+        reader, used = partial(from_file, path), {"scale", "missing", "channels"}
+        used |= {"memory_map"} if path.suffix == ".npy" else {"x", "y", "mask"}
+    for option in typed:
+        if option not in used:
+            raise UsageError(f"--data.{option} does not apply to DATA {quoted(name)}; leave it out")
+    given = {n: v for n, v in of_file.items() if v is not None and n in used}
+    dataset = reader(**given)
+    if settings.classes is not None and dataset.labels is not None and name not in LOADERS:
+        dataset = reader(**given, classes=settings.classes)
+    dataset = _binarised(dataset, settings)
+    return dataset.dequantised(settings.seed) if settings.dequantise else dataset
+
+
+def _binarised(dataset: Dataset, settings: DataSpec) -> Dataset:
     if settings.binarise == "static":
         return dataset.binarised(settings.seed)
     if settings.binarise == "threshold":
         x = dataset.tensor(binarise="threshold", flat=False)
-        done = (*dataset.conversions, "0 and 1 by a threshold of 1/2")
-        return replace(dataset, values=x, scale=1.0, conversions=done)
+        return converted(dataset, x, "0 and 1 by a threshold of 1/2")
     return dataset
 
 
@@ -74,7 +107,8 @@ def for_training(
     }
     batches: Any
     if labelled is None:
-        batches = train.to(device).batches(**drawn)
+        near = train if train.is_memory_mapped else train.to(device)
+        batches = near.batches(**drawn)
     else:
         batches = SemiSupervised(
             train,

@@ -136,7 +136,8 @@ def parsed_value(text: str) -> Any:
     from ppl_vae.io.config.files import parsed
 
     if _NUMBER.fullmatch(text):
-        return float(text)  # YAML wants a point in 1e-3
+        number = float(text)  # YAML wants a point in 1e-3
+        return int(number) if number.is_integer() and number > 1 else number  # 1e3 steps
     try:
         return parsed(text)
     except ConfigError:

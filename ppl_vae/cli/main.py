@@ -104,7 +104,8 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
         )
     parser = commands[command]
     rest, entries = split(rest, parser.flags, command)
-    typed, more = parser.parse_known_args(rest)
+    # An optional argument may come after flags, ppl-vae encode RUN --out z.npy DATA.
+    typed, more = parser.parse_known_intermixed_args(rest)
     if more:
         raise UsageError(f"{more[0]!r} is unexpected; {parser.format_usage().strip()}")
     return command, typed, entries
@@ -120,6 +121,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import sample
 
         return sample.sample(typed) if name == "sample" else sample.reconstruct(typed)
+    if name == "encode":
+        from ppl_vae.cli import encode
+
+        return encode.encode(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)
@@ -151,8 +156,11 @@ def _message(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, st
 
 def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     """Return the flag of each argument in Python."""
-    if name != "fit":
+    if name not in ("encode", "fit"):
         return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
+    if name == "encode":
+        flags = {e.name: f"--{e.path}" for e in entries("data") if e.load}
+        return {**flags, "source": "DATA", "path": "DATA"}
     flags = {e.name: f"--{e.path}" for section in ("data", "fit") for e in entries(section)}
     del flags["labels"]  # Python has another argument of that name
     return {**flags, "source": "--data", "path": "--data", "out": "--out", "resume": "--resume"}

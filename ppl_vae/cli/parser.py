@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "one HTML page on one run, or on several side by side",
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
+    "encode": "write the latents of data as numbers",
 }
 ALIASES = {"generate": "sample"}
 SHELLS = ("bash", "zsh", "tcsh")
@@ -93,7 +94,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    makers = (_fit, _evaluate, _report, _sample, _reconstruct)
+    makers = (_fit, _evaluate, _report, _sample, _reconstruct, _encode)
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -275,6 +276,47 @@ def _reconstruct(commands: Any) -> Parser:
         "ppl-vae reconstruct runs/gmvae -n 50",
     )
     _output(made, "reconstructions", 50)
+    return made
+
+
+OF_FILE = ("root", "scale", "missing", "channels", "grey", "size", "x", "y", "mask", "memory_map")
+"""Entries of the section data that say how data are read."""
+
+
+def _encode(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "encode",
+        "RUN [DATA]",
+        "Write the latents of data: the mean of q(z|x) for each datum, or draws. RUN may also be\n"
+        "a saved pair. A .npz file has an array for each latent: z, or z1, z2, ... of a\n"
+        "HierarchicalVAE. Files are read as in the run unless the flags below say otherwise.",
+        "ppl-vae encode runs/gmvae --out z.npy",
+        "ppl-vae encode runs/gmvae faces.npy --out z.csv",
+        "ppl-vae encode runs/gmvae mnist --split train --labels --samples 10 --out z.npz",
+    )
+    made.add_argument("run", metavar="RUN", help="the folder of a run, or of a saved pair")
+    made.add_argument(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="a .npy or .npz file or a folder of images, or the name of data as in fit; the test "
+        "data of the run if not given",
+    )
+    made.add_argument(
+        "--out", metavar="FILE", help=".npy, .npz or .csv; latents.npz in the run if not given"
+    )
+    made.add_argument(
+        "--samples", type=_integer(1), metavar="N", help="N draws from q(z|x), not its mean"
+    )
+    made.add_argument("--labels", action="store_true", help="write the labels, too: y, or label")
+    made.add_argument("--split", choices=("train", "test"), help="of data with a name [test]")
+    group = made.add_argument_group("how DATA are read")
+    for e in entries("data"):
+        if e.name in OF_FILE:
+            group.add_argument(f"--{e.path}", dest=e.name, metavar=_metavar(e.hint), help=e.help)
+    _draws(made)
+    _debug(made)
     return made
 
 

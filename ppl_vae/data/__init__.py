@@ -1,10 +1,11 @@
-"""Datasets held in memory, and batches drawn from them by index.
+"""Datasets held in memory or in a file, and batches drawn from them by index.
 
 A `Dataset` keeps the stored values (one byte per grey pixel) with a ``scale``: a model sees
 ``value / scale``. The default scale follows from the dtype; a likelihood of counts then takes
 integers unscaled. Grey values are binarised for a Bernoulli likelihood, left as they are
 (``binarise="none"``) for one of grey levels, and dequantised for a density. Missing entries are
 False in the ``mask``, and NaN in x. ``conversions`` records what was done to the values.
+`Dataset.augmented` transforms training batches on the fly.
 
 Loaders resume by ``state_dict`` and ``load_state_dict``, exactly and at no cost: `Batches`, and
 `SemiSupervised`, a labelled stream beside an unlabelled one. `ResumableLoader` wraps any other.

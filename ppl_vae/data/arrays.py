@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -43,6 +45,38 @@ def read_arrays(path: Path, keys: Collection[str]) -> tuple[dict[str, np.ndarray
             raise ValueError(reason(error)) from error
         except (KeyError, NotImplementedError, RuntimeError) as error:  # unusual archives
             raise ValueError(f"the archive cannot be read, {reason(error)}") from error
+
+
+_MAPPED = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""Dtypes that need no conversion, which would be a copy."""
+# Pages that are written to are the process's own, and none is reserved: the file may be larger than
+# the memory. Python 3.10 lacks the name; elsewhere than on Linux memory is not reserved beforehand.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Return the array of a ``.npy`` file, whose values are read from the disk as they are used.
+
+    The file is never written to. Booleans come as uint8. Raises OSError or ValueError.
+    """
+    with opened(path, sys.maxsize) as file:
+        try:
+            shape, in_columns, dtype, start = _header(file, os.fstat(file.fileno()).st_size)
+        except (EOFError, MemoryError) as error:
+            raise ValueError(reason(error)) from error
+        if dtype.name not in _MAPPED or not dtype.isnative or (in_columns and len(shape) > 1):
+            got = f"{dtype.str}, in Fortran order" if in_columns else dtype.str
+            raise ValueError(
+                f"memory_map=True needs {', '.join(_MAPPED)}, in this machine's byte order and in "
+                f"C order, got {got}"
+            )
+        if os.name == "posix":
+            flags, access = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+            pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+        else:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    values = np.frombuffer(pages, np.uint8 if dtype.kind == "b" else dtype, offset=start)
+    return values.reshape(shape)
 
 
 def _archive(file: BinaryIO, keys: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -99,8 +133,11 @@ def _check_compression(key: str, entry: zipfile.ZipInfo) -> None:
         )
 
 
-def _array(stream: Any, size: int, which: str = "") -> np.ndarray:
-    """Return the array in a stream of so many bytes."""
+def _header(stream: Any, size: int, which: str = "") -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read the header of an array in a stream of so many bytes.
+
+    Return the shape, whether it is in columns, the dtype, and where the values begin.
+    """
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown version {version} of the format")
@@ -122,8 +159,15 @@ def _array(stream: Any, size: int, which: str = "") -> np.ndarray:
     if any(side < 0 for side in shape):
         raise ValueError(f"its header has the shape {quoted(shape)}")
     needed = math.prod(shape) * dtype.itemsize
-    if needed != (found := size - 8 - len(head)):
+    if needed != (found := size - (start := 8 + len(head))):
         raise ValueError(f"its header promises {quoted(needed)} bytes, got {found}")
+    return shape, in_columns, dtype, start
+
+
+def _array(stream: Any, size: int, which: str = "") -> np.ndarray:
+    """Return the array in a stream of so many bytes."""
+    shape, in_columns, dtype, start = _header(stream, size, which)
+    needed = size - start
     if needed > memory():
         raise ValueError(f"it needs {needed} bytes of memory, more than this machine has")
     values = np.frombuffer(_read_exactly(stream, needed), dtype)

@@ -53,7 +53,7 @@ class Batches(Epochs):
 
     def __post_init__(self) -> None:
         size = positive_int("batches", "batch_size", self.batch_size)
-        self.transform.check(self.dataset)
+        self.transform.check_training(self.dataset)
         source, transform = self.dataset, self.transform
         if transform.binarise == "static":
             source, transform = transform.fixed(source)
@@ -83,7 +83,7 @@ class Batches(Epochs):
         order = self._order()
         for index in order.split(self.batch_size)[self.position : len(self)]:
             self._progress.check("Batches", iteration)
-            batch = self._transform.batch(self._source, index, self.generator)
+            batch = self._transform.training_batch(self._source, index, self.generator)
             self._progress.advance(iteration)
             yield batch
         self._progress.end(iteration)
@@ -139,6 +139,8 @@ class Batches(Epochs):
             "drop_last": self.drop_last,
             "device": self.generator.device.type,
         }
+        if self.dataset.augmentation is not None:
+            settings["augmented"] = True
         if (mask := self.dataset.mask) is not None:
             checksum = zlib.crc32(mask.cpu().numpy().tobytes())
             settings["missing"] = f"{int((~mask).sum())} entries, {checksum:08x}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,28 @@ def checked_mask(mask: Any, values: Tensor) -> Tensor:
     return mask.to(values.device)
 
 
+PART = 2**20
+"""Values that are read at once where all are checked, to bound memory."""
+
+
+def parts_of(values: Tensor) -> Iterator[Tensor]:
+    """Yield views of some rows at a time, about `PART` values."""
+    return iter(values.split(max(1, PART // max(1, values[:1].numel()))))
+
+
+def extremes(values: Tensor) -> tuple[int | float, int | float]:
+    """Return the least and the largest value, NaN if there is one, without a copy of all."""
+    of_each = torch.stack([torch.stack(part.aminmax()) for part in parts_of(values)])
+    low, high = of_each.aminmax()
+    return low.item(), high.item()
+
+
 def check_representable(values: Tensor, dtype: torch.dtype, name: str) -> None:
     """Raise ValueError if integers would be rounded in a floating dtype."""
     eps = torch.finfo(dtype).eps
     if values.is_floating_point() and torch.finfo(values.dtype).eps >= eps:
         return
-    low, high = (v.item() for v in values.aminmax())
+    low, high = extremes(values)
     if max(-low, high) > 2 / eps:
         raise ValueError(
             f"integers of {name!r} must be at most {2 / eps:.0f} for {dtype}, got {low} to {high}; "

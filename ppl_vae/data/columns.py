@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from ppl_vae.data.checks import checked_mask, checked_values
+from ppl_vae.data.checks import checked_mask, checked_values, extremes, parts_of
 from ppl_vae.data.dequantisation import check_dequantised, count_levels
 from ppl_vae.data.label_encoding import encode_labels
 from ppl_vae.errors import describe, number
@@ -41,7 +41,9 @@ class Columns:
     classes: _Classes | None = None
     conversions: tuple[str, ...] = ()
     _scale_is_default: bool = field(default=False, repr=False)
+    _is_mapped: bool = field(default=False, repr=False)
     dequantised_levels: int | None = None
+    augmentation: Callable[[Tensor], Tensor] | None = None
 
     if TYPE_CHECKING:
 
@@ -56,6 +58,7 @@ class Columns:
             classes: Sequence[str] | None = None,
             conversions: tuple[str, ...] = (),
             dequantised_levels: int | None = None,
+            augmentation: Callable[[Tensor], Tensor] | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -65,11 +68,15 @@ class Columns:
         seen = self.observed()
         given: object = self.scale
         if given is None:  # integers 0 and 1 are not grey levels of 255
-            given = 255.0 if values.dtype == torch.uint8 and (seen > 1).any() else 1.0
+            given = 255.0 if values.dtype == torch.uint8 and extremes(seen)[1] > 1 else 1.0
             vars(self)["_scale_is_default"] = True
         scale = number("", "scale", given, above=0, fix="it is the value that means 1.0")
         vars(self)["scale"] = scale
         self._check_range(seen)
+        if not (self.augmentation is None or callable(self.augmentation)):
+            raise TypeError(
+                f"augmentation must be a function of a batch, got {describe(self.augmentation)}"
+            )
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {describe(self.name)}")
         levels, labels, classes = self.dequantised_levels, self.labels, self.classes
@@ -86,18 +93,25 @@ class Columns:
         """Raise ValueError unless observed floats are finite, and integers at most the scale."""
         values, mask, scale = self.values, self.mask, self.scale
         if not values.is_floating_point():
-            if scale != 1 and (largest := seen.max()) > scale:
+            if scale != 1 and (largest := extremes(seen)[1]) > scale:
                 raise ValueError(
                     f"integers must be at most scale={scale:g}, got {largest}; give the value that "
                     f"means 1.0 (255 for 8-bit images, 1 for values that stay as they are)"
                 )
-        elif not seen.isfinite().all():
-            bad = values.isfinite().logical_not()
-            where = tuple((bad if mask is None else bad & mask).nonzero()[0].tolist())
-            raise ValueError(
-                f"values must be finite, got {values[where]} at index {where}; remove or fill "
-                f'them, or give mask= (or missing="nan", of from_tensor, from_file and load)'
-            )
+            return
+        row = 0
+        for part in parts_of(values):
+            bad = part.isfinite().logical_not_()
+            if mask is not None:
+                bad &= mask[row : row + len(part)]
+            if bad.any():
+                first, *rest = bad.nonzero()[0].tolist()
+                where = (row + first, *rest)
+                raise ValueError(
+                    f"values must be finite, got {values[where]} at index {where}; remove or fill "
+                    f'them, or say that they are missing: missing="nan", or mask='
+                )
+            row += len(part)
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -118,6 +132,11 @@ class Columns:
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one item, before flattening."""
         return tuple(self.values.shape[1:])
+
+    @property
+    def is_memory_mapped(self) -> bool:
+        """Whether the values are read from a file as they are used; see `from_file`."""
+        return self._is_mapped
 
     @property
     def num_classes(self) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import read_arrays
+from ppl_vae.data.arrays import map_array, read_arrays
 from ppl_vae.data.checks import checked_mask
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import IMAGE_SUFFIXES, image_files, labelled_files, read_images, visible
@@ -51,11 +52,7 @@ def from_tensor(
         mask = checked_mask(mask, x)
     if missing is not None:
         mask = _without_nan(x, mask, missing)
-    if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
-        raise ValueError(
-            f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
-            f"give 1 for 0/1 or counts, 255 for 8-bit grey values"
-        )
+    _check_uint8(x, scale, name)
     conversions: tuple[str, ...] = ()
     if _channels_are_last(x.shape[1:], channels):
         conversions = (f"channels last, {tuple(x.shape[1:])}, made first",)
@@ -100,6 +97,7 @@ def from_file(
     y: str | None = None,
     mask: str | None = None,
     classes: Sequence[str] | None = None,
+    memory_map: bool = False,
 ) -> Dataset:
     """Read a ``.npy`` file (values) or a ``.npz`` file (values, and perhaps labels and a mask).
 
@@ -110,9 +108,15 @@ def from_file(
         y: of the labels, by default y, if there are any.
         mask: of the mask, by default mask, if there is one. If no name is given, there must be no
             other arrays.
+        memory_map: leave the values of a ``.npy`` file on the disk, and read them as they are used:
+            for a file larger than the memory. It must be in C order and this machine's byte order,
+            without unsigned integers of more than 8 bits; images have their channels first. Slices
+            and `Dataset.split` are views; subsets and conversions are copies in memory. All values
+            are checked now, in parts.
 
     Raises FileNotFoundError, or ValueError for a damaged file or other arrays than expected.
     """
+    mapped = flag("", "memory_map", memory_map)
     path = path_of("", "path", path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"path must be an existing .npy or .npz file, got {quoted(path)}")
@@ -124,13 +128,28 @@ def from_file(
         raise ValueError(
             f"{quoted(path)} is a .npy file, whose array has no name, got {got}; drop it"
         )
+    if mapped and path.suffix != ".npy":
+        raise ValueError(
+            f"memory_map=True needs a .npy file, got {quoted(path)}; write the values alone, with "
+            f"np.save"
+        )
+    if mapped and missing is not None:
+        raise ValueError(
+            f"missing={missing!r} cannot be given with memory_map=True, as its mask would be held "
+            f"in memory; leave memory_map out"
+        )
     try:
-        arrays, found = read_arrays(path, tuple(keys.values()))
+        if mapped:
+            arrays, found = {"x": map_array(path)}, ["x"]
+        else:
+            arrays, found = read_arrays(path, tuple(keys.values()))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
             f"be read: {reason(error)}; save it again, with np.save"
         ) from error
+    if mapped:
+        return _of_map(arrays["x"], scale, channels, path.stem, classes)
     for argument, key in {"x": keys["x"], **named}.items():
         if key not in arrays and named:
             expected = f"the array {quoted(key)}, given as {argument}="
@@ -198,6 +217,34 @@ def from_folder(
     images, conversions = read_images(files, size, grey)
     classes = classes or names or None
     return Dataset(images, labels, path.name, scale=255, classes=classes, conversions=conversions)
+
+
+def _of_map(
+    values: np.ndarray,
+    scale: int | float | None,
+    channels: str | None,
+    name: str,
+    classes: Sequence[str] | None,
+) -> Dataset:
+    """Make a dataset of a memory-mapped array, without a copy."""
+    x = torch.from_numpy(values)
+    if _channels_are_last(x.shape[1:], channels):
+        raise ValueError(
+            f"{name!r} holds images of shape {tuple(x.shape[1:])}, channels last, which "
+            f"memory_map=True cannot make first; save them as (N, C, H, W)"
+        )
+    _check_uint8(x, scale, name)
+    options: dict[str, Any] = {"scale": scale, "classes": classes, "_is_mapped": True}
+    return Dataset(x, None, name, **options)
+
+
+def _check_uint8(x: Tensor, scale: object, name: str) -> None:
+    """Raise ValueError for uint8 values that may be of scale 1 or 255."""
+    if scale is None and x.dtype == torch.uint8 and x.numel() and x.max() <= 1:
+        raise ValueError(
+            f"scale must be given for uint8 values with nothing above 1, got None for {name!r}; "
+            f"give 1 for 0/1 or counts, 255 for 8-bit grey values"
+        )
 
 
 def _names(keys: Sequence[str]) -> str:

@@ -52,6 +52,7 @@ class Dataset(Columns):
         dequantised_levels: for values (k + u) / levels, as `dequantised` returns them, the number
             of levels of the integers k; else None. Evaluation then bounds the mass of integers by
             the density of these values.
+        augmentation: what `augmented` was given, applied to training batches alone.
 
     Raises:
         TypeError: unsupported dtype of values, labels or mask.
@@ -69,6 +70,8 @@ class Dataset(Columns):
     def __getitem__(self, index: SupportsIndex) -> Item: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Item | Dataset:
         if isinstance(index, slice):
+            if self._is_mapped and index.step in (None, 1):
+                return self._with_each(lambda tensor: tensor[index], views=True)
             return self.subset(range(len(self))[index])
         try:
             row = range(len(self))[operator.index(index)]
@@ -97,6 +100,8 @@ class Dataset(Columns):
     def to(self, device: torch.device | str) -> Dataset:
         """Move everything to ``device``; batches are then drawn and binarised there."""
         device = device_of("to", device)
+        if device == self.values.device:
+            return self
         return self._with_each(lambda tensor: tensor.to(device))
 
     def as_counts(self) -> Dataset:
@@ -133,11 +138,11 @@ class Dataset(Columns):
         index = as_index("indices", indices, len(self)).to(self.values.device)
         return self._with_each(lambda tensor: tensor[index])
 
-    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
+    def _with_each(self, change: Callable[[Tensor], Tensor], *, views: bool = False) -> Dataset:
         """Return the dataset with each of its columns changed."""
         columns = {name: getattr(self, name) for name in ("values", "labels", "mask")}
         changed: dict[str, Any] = {n: change(t) for n, t in columns.items() if t is not None}
-        return replace(self, **changed)
+        return replace(self, **changed, _is_mapped=views and self._is_mapped)
 
     def labelled_subset(
         self, per_class: int, seed: int = 0, *, fewer: bool = False
@@ -160,8 +165,9 @@ class Dataset(Columns):
     def split(self, test_fraction: int | float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split at random into ``(train, test)``, stratified by class if there are labels.
 
-        Items without a label count as a class. Depends on the seed, the labels and N alone. Raises
-        ValueError if a side would be empty.
+        Items without a label count as a class. Depends on the seed, the labels and N alone. Of a
+        memory-mapped file the last items are held out, since a choice from all of it would be a
+        copy. Raises ValueError if a side would be empty.
         """
         test_fraction = number("split", "test_fraction", test_fraction)
         held = held_out(len(self), test_fraction, self.labels, seed_of("split", seed))
@@ -170,6 +176,9 @@ class Dataset(Columns):
                 f"split: test_fraction must leave items on both sides of {self.name!r} "
                 f"({len(self)} items), got {test_fraction}; give a fraction such as 0.1"
             )
+        if self._is_mapped:
+            first = len(self) - int(held.sum())
+            return self[:first], self[first:]
         return self.subset(~held), self.subset(held)
 
     def binarised(self, seed: int = 0) -> Dataset:
@@ -213,6 +222,34 @@ class Dataset(Columns):
         Raises ValueError if ``dequantised_levels`` is None.
         """
         return value_transform.quantised(self)
+
+    def augmented(self, transform: Callable[[Tensor], Tensor] | None) -> Dataset:
+        """Transform training batches on the fly: x becomes transform(x), then it is binarised.
+
+        Every batch of `batches`, of `SemiSupervised` and of `ppl_vae.training.fit` is transformed
+        anew. Items, `draw`, `tensor`, validation and evaluation are not.
+
+        Random numbers that ``transform`` takes from the global generators of torch, NumPy and
+        Python follow from the seed of the batches alone: runs repeat and resume exactly. What is
+        drawn elsewhere is unaffected.
+
+        Args:
+            transform: of x = value / scale, shape ``(B, *event)``, in torch's default dtype; NaN
+                where it is missing. Returns a tensor of the same shape, dtype and device, in [0, 1]
+                if it is to be binarised or dequantised (from the nearest level). If entries are
+                missing, those are missing afterwards where it returns NaN. None for no transform.
+
+        Raises TypeError or ValueError, when a batch is drawn, if it returns anything else.
+
+        Example:
+            >>> from ppl_vae.data import load
+            >>> def shifted(x):  # by a pixel at most, another way for each batch
+            ...     return x.roll(torch.randint(-1, 2, (2,)).tolist(), (-2, -1))
+            >>> x, y = next(iter(load("digits").augmented(shifted).batches(100)))
+            >>> x.shape
+            torch.Size([100, 64])
+        """
+        return replace(self, augmentation=transform)
 
     def draw(
         self,
@@ -296,6 +333,9 @@ class Dataset(Columns):
         ``observation`` they are flat.
         """
         data, transform = prepare(pair, self)
+        if data.is_memory_mapped:  # not binarised as a whole
+            yield from transform.in_order(data, batch_size)
+            return
         data, transform = transform.fixed(data)
         for index in torch.arange(len(data)).split(batch_size):
             yield transform.batch(data, index)
@@ -323,7 +363,8 @@ class Dataset(Columns):
 
         Args:
             batch_size: items per batch; the last batch may be shorter.
-            binarise: as in `draw`, and so are ``dequantise`` and ``flat``.
+            binarise: as in `draw`, and so are ``dequantise`` and ``flat``; after the transform of
+                `augmented` data.
             shuffle: a new order in each epoch, else the order of the data.
             seed: of the order, the dynamic draws and the noise.
             generator: used in place of ``seed`` if given; on the device of the values.

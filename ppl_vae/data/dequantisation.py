@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.data.checks import extremes, parts_of
 from ppl_vae.errors import integer
 
 MAX_LEVELS = 2**16
@@ -17,8 +18,10 @@ def count_levels(values: Tensor, scale: int | float, name: str) -> int:
     if scale != int(scale) or scale >= MAX_LEVELS:
         problem = f"scale={scale:g}; give the largest integer, at most {MAX_LEVELS - 1}"
     else:
-        low, high = (v.item() for v in values.aminmax())
-        whole = not values.is_floating_point() or (values == values.round()).all()
+        low, high = extremes(values)
+        whole = not values.is_floating_point() or all(
+            bool((part == part.round()).all()) for part in parts_of(values)
+        )
         if low < 0 or high > scale or not whole:
             problem = (
                 f"{values.dtype} values from {low:g} to {high:g} with scale={scale:g}; give the "
@@ -34,7 +37,7 @@ def check_dequantised(values: Tensor, scale: int | float, levels: object, name: 
     levels = integer("", "dequantised_levels", levels, 2)
     if levels > MAX_LEVELS:
         raise ValueError(f"dequantised_levels must be at most {MAX_LEVELS}, got {levels}")
-    low, high = (v.item() / scale for v in values.aminmax())
+    low, high = (v / scale for v in extremes(values))
     if not values.is_floating_point() or scale != 1 or low < 0 or high > 1:
         raise ValueError(
             f"dequantised_levels={levels}: {name!r} must hold (k + u) / {levels} in [0, 1] with "

@@ -20,6 +20,10 @@ def one_line(data: Columns) -> str:
         parts.append(f"{_missing(data)} missing")
     if data.dequantised_levels is not None:
         parts.append(f"dequantised from {data.dequantised_levels} levels")
+    if data.is_memory_mapped:
+        parts.append("memory-mapped")
+    if data.augmentation is not None:
+        parts.append("augmented")
     conversions = "".join(f"; {conversion}" for conversion in data.conversions)
     return f"Dataset({', '.join(parts)}{conversions})"
 

@@ -27,6 +27,7 @@ def load(
     x: str | None = None,
     y: str | None = None,
     mask: str | None = None,
+    memory_map: bool | None = None,
     classes: Sequence[str] | None = None,
     size: int | Sequence[int] | None = None,
     test_fraction: int | float | None = None,
@@ -48,6 +49,8 @@ def load(
         split: ``"train"`` or ``"test"``.
         scale: of a file, as in `from_file`, and so are ``missing``, ``channels``, ``x``, ``y`` and
             ``mask``.
+        memory_map: True leaves the values of a ``.npy`` file on the disk, see `from_file`; the test
+            data are then its last items.
         grey: of a folder, as in `from_folder`, and so is ``size``.
         classes: the names of the classes of a file or folder, as in `Dataset`.
         test_fraction: of a file or folder, which has no official split; by default 0.1. See
@@ -67,6 +70,7 @@ def load(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {describe(split)}")
     of_file: dict[str, Any] = {"scale": scale, "missing": missing, "channels": channels}
     of_file |= {"x": x, "y": y, "mask": mask}
+    of_file["memory_map"] = memory_map
     of_folder: dict[str, Any] = {"grey": grey, "size": size}
     if isinstance(source, str) and source in LOADERS:
         _refuse(source, **of_file, **of_folder, classes=classes, test_fraction=test_fraction)
@@ -78,6 +82,7 @@ def load(
         dataset = from_folder(path, **of_folder, classes=classes)
     elif path.suffix in (".npy", ".npz"):
         _refuse(source, **of_folder)
+        of_file["memory_map"] = False if memory_map is None else memory_map
         dataset = from_file(path, **of_file, classes=classes)
     else:
         raise ValueError(

@@ -117,7 +117,7 @@ class SemiSupervised(Epochs):
             raise ValueError(
                 f"{owner}: labelled_weight or unlabelled_weight must be above 0, got 0 for both"
             )
-        self.transform.check(self.dataset)
+        self.transform.check_training(self.dataset)
         _ = self._batches, self._sampler  # made now, to raise their errors now
 
     def __len__(self) -> int:
@@ -151,7 +151,7 @@ class SemiSupervised(Epochs):
         source, transform = self._source
         for unlabelled in self._batches:
             index = self._labelled[self._sampler.draw()]
-            labelled: Any = transform.batch(source, index, self._sampler.generator)
+            labelled: Any = transform.training_batch(source, index, self._sampler.generator)
             x, (labelled_x, y) = unlabelled.x, labelled[:2]
             parts = (
                 Part("unlabelled", (x,), self.unlabelled_weight, _mask_of(unlabelled)),

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ppl_vae.data.checks import check_representable, seeded_generator
+from ppl_vae.data.augmentation import augment
+from ppl_vae.data.checks import check_representable, extremes, seeded_generator
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.dequantisation import add_noise, count_levels
 from ppl_vae.data.minibatch import Batch, MaskedBatch
@@ -17,7 +18,11 @@ from ppl_vae.errors import describe, device_of, flag, seed_of
 
 BINARISE = ("dynamic", "static", "threshold", "none")
 CHUNK = 4096
-"""Items transformed at once where all are, to bound memory."""
+"""Items transformed at once where all are, at most, to bound memory."""
+_CHUNK_VALUES = 2**24
+"""Values of these, at most."""
+_CHECKED_VALUES = 2**20
+"""And where they are only looked at: fewer, which stay in the processor's cache."""
 
 C = TypeVar("C", bound=Columns)
 
@@ -48,7 +53,7 @@ class ValueTransform:
         values = data.observed(index)
         if not values.numel():
             return
-        low, high = (v.item() / data.scale for v in values.aminmax())
+        low, high = (v / data.scale for v in extremes(values))
         dtype = torch.finfo(torch.get_default_dtype())
         largest = max(-low, high)
         if largest > dtype.max or 0 < largest < dtype.tiny:
@@ -78,29 +83,39 @@ class ValueTransform:
             )
         count_levels(values, data.scale, data.name)
 
+    def check_training(self, data: Columns) -> None:
+        """Raise ValueError as `check` does, or if values would be binarised before a transform."""
+        self.check(data)
+        if data.augmentation is not None and self.binarise == "static":
+            raise ValueError(
+                f"binarise='static' draws values once, before the transform of {data.name!r}; give "
+                f"'dynamic' or 'threshold', or augmented(None)"
+            )
+
     def values(
         self, data: Columns, index: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return x at ``index``, for data that passed `check`. "static" must have been `fixed`."""
-        rows = data.values_at(index)
+        x = self._drawn(data.values_at(index), data.scale, generator)
+        return self._arranged(_with_gaps(x, data.mask_at(index, flat=False)))
+
+    def _drawn(self, rows: Tensor, scale: int | float, generator: torch.Generator | None) -> Tensor:
+        """Return x for stored values, which are written to, before missing ones are NaN."""
         dtype = torch.get_default_dtype()
         precision = torch.promote_types(rows.dtype, torch.float32)
         if self.dequantise:
-            x = add_noise(rows.to(dtype), int(data.scale) + 1, generator)
-        elif self.binarise == "none":
-            x = rows.to(torch.promote_types(precision, dtype)).div_(data.scale).to(dtype)
-        else:
-            p = rows.to(precision).div_(data.scale)
-            if self.binarise == "dynamic":
-                # A third of the time of torch.bernoulli on a CPU; 0 and 1 stay as they are.
-                u = torch.rand(p.shape, generator=generator, device=p.device, dtype=torch.float32)
-                x = u.lt_(p).to(dtype)
-            else:
-                x = (p > 0.5).to(dtype)
-        mask = data.mask_at(index, flat=False)
-        if mask is not None:
-            x = x.masked_fill_(~mask, torch.nan)
-        return (x.flatten(1) if self.flat else x).to(device=self.device)
+            return add_noise(rows.to(dtype), int(scale) + 1, generator)
+        if self.binarise == "none":
+            return rows.to(torch.promote_types(precision, dtype)).div_(scale).to(dtype)
+        p = rows.to(precision).div_(scale)
+        if self.binarise == "dynamic":
+            # A third of the time of torch.bernoulli on a CPU; 0 and 1 stay as they are.
+            u = torch.rand(p.shape, generator=generator, device=p.device, dtype=torch.float32)
+            return u.lt_(p).to(dtype)
+        return (p > 0.5).to(dtype)
+
+    def _arranged(self, values: Tensor) -> Tensor:
+        return (values.flatten(1) if self.flat else values).to(device=self.device)
 
     def batch(
         self, data: Columns, index: Tensor, generator: torch.Generator | None = None
@@ -110,6 +125,31 @@ class ValueTransform:
         y = None if data.labels is None else data.labels[index].to(device=self.device)
         mask = data.mask_at(index, flat=self.flat, device=self.device)
         return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
+
+    def training_batch(
+        self, data: Columns, index: Tensor, generator: torch.Generator
+    ) -> Batch | MaskedBatch:
+        """Return a batch as `batch` does, transformed before x is drawn if the data are augmented.
+
+        "static" binarisation must not have been asked for, see `check_training`.
+        """
+        if data.augmentation is None:
+            return self.batch(data, index, generator)
+        x = augment(
+            data.augmentation,
+            ValueTransform("none", flat=False).values(data, index),
+            generator,
+            missing=data.mask is not None,
+            levels=self.dequantise or self.binarise != "none",
+        )
+        mask = None if data.mask is None else ~x.isnan()
+        if self.dequantise:
+            x = self._drawn(x.mul_(data.scale).round_(), data.scale, generator)
+        else:
+            x = self._drawn(x, 1, generator)
+        x = self._arranged(_with_gaps(x, mask))
+        y = None if data.labels is None else data.labels[index].to(device=self.device)
+        return Batch(x, y) if mask is None else MaskedBatch(x, y, self._arranged(mask))
 
     def chunks(
         self, data: Columns, index: Tensor | None = None, seed: int | None = None
@@ -123,8 +163,23 @@ class ValueTransform:
             transform = replace(self, binarise="threshold")
         generator = seeded_generator(0 if seed is None else seed, data.values.device)
         self.check(data)
-        for some in (torch.arange(len(data)) if index is None else index).split(CHUNK):
+        rows = _chunk(data, _CHECKED_VALUES if seed is None else _CHUNK_VALUES)
+        for some in (torch.arange(len(data)) if index is None else index).split(rows):
             yield transform.values(data, some, generator)
+
+    def in_order(self, data: Columns, batch_size: int) -> Iterator[Batch | MaskedBatch]:
+        """Yield all data in order, at most ``batch_size`` at a time, as after `fixed` with seed 0.
+
+        They are drawn some at a time, and never held as a whole.
+        """
+        start = 0
+        for some in self.chunks(data, seed=0):
+            for x in some.split(batch_size):
+                index = torch.arange(start, start + len(x))
+                start += len(x)
+                y = None if data.labels is None else data.labels[index].to(device=self.device)
+                mask = data.mask_at(index, flat=self.flat, device=self.device)
+                yield Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
         """Return data that are binarised once, if at all, and the transform that remains."""
@@ -136,10 +191,10 @@ class ValueTransform:
 def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
     """Return data in the shape that a pair declares, and the transform for its likelihood.
 
-    Values strictly between 0 and 1 under a likelihood of 0 and 1 are grey levels, to be binarised.
-    Integers under a likelihood of counts are divided only by a scale that was given. Flat data and
-    grey images are reshaped to the declared shape; x is flattened for a pair of flat data and for
-    programs without an ``observation``.
+    Values strictly between 0 and 1 under a likelihood of 0 and 1 are grey levels, to be binarised,
+    and so is what a transform of augmented data returns. Integers under a likelihood of counts are
+    divided only by a scale that was given. Flat data and grey images are reshaped to the declared
+    shape; x is flattened for a pair of flat data and for programs without an ``observation``.
 
     Raises ValueError if counts would be rounded in the dtype of the pair.
     """
@@ -151,7 +206,7 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
         seen = data.observed()
         for dtype in {torch.get_default_dtype(), *_dtypes(pair)}:
             check_representable(seen, dtype, data.name)
-    is_grey = observation.is_boolean and _has_grey(data)
+    is_grey = observation.is_boolean and (data.augmentation is not None or _has_grey(data))
     flat = len(observation.event_shape) == 1
     return data, ValueTransform("dynamic" if is_grey else "none", flat=flat)
 
@@ -186,7 +241,12 @@ def converted(data: C, values: Tensor, conversion: str, *, levels: int | None = 
     """Return the data with other values, of scale 1, and the conversion on record."""
     conversions = (*data.conversions, conversion)
     return replace(
-        data, values=values, scale=1.0, dequantised_levels=levels, conversions=conversions
+        data,
+        values=values,
+        scale=1.0,
+        dequantised_levels=levels,
+        conversions=conversions,
+        _is_mapped=False,
     )
 
 
@@ -198,8 +258,17 @@ def _dtypes(pair: Any) -> set[torch.dtype]:
 
 def _has_grey(data: Columns) -> bool:
     """Return whether an observed value is neither 0 nor the scale."""
-    for index in torch.arange(len(data)).split(CHUNK):
+    for index in torch.arange(len(data)).split(_chunk(data, _CHECKED_VALUES)):
         values = data.observed(index)
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False
+
+
+def _chunk(data: Columns, values: int) -> int:
+    """Return how many items have so many values, at most `CHUNK`."""
+    return min(CHUNK, max(1, values // max(1, data.values[:1].numel())))
+
+
+def _with_gaps(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x.masked_fill_(~mask, torch.nan)

@@ -20,7 +20,10 @@ from torch.distributions import (
 from ppl_vae.distributions.mixture import Mixture, MixtureOfDiagonalNormals
 from ppl_vae.estimators.masks import elementwise
 from ppl_vae.estimators.traces import sample_sites
+from ppl_vae.evaluation.inputs import Data, input_blocks, program_inputs
 from ppl_vae.evaluation.signature import Signature
+from ppl_vae.module_modes import evaluating
+from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 
 BLOCK = 500
@@ -144,6 +147,29 @@ def run_latent(
     names = ", ".join(map(repr, latents))
     came = "there are several" if site is None else f"got site={site!r}"
     raise ValueError(f"{owner}: site must name one of the latents {names}, but {came}")
+
+
+@torch.no_grad()
+def draw_latents(
+    owner: str, pair: ModelAndGuide, data: Data, num_draws: int, *, seed: int
+) -> dict[str, Tensor]:
+    """Return draws of the guide's continuous latents by name, ``(num_draws, N, D)`` on the CPU.
+
+    A label that the guide infers is drawn with them, anew for each.
+    """
+    inputs = program_inputs(owner, pair, data)
+    found: dict[str, list[Tensor]] = {}
+    with evaluating(pair.model, pair.guide), seeded(owner, seed):
+        for args, kwargs in input_blocks(inputs, BLOCK):
+            draws: dict[str, list[Tensor]] = {}
+            for _ in range(num_draws):
+                trace = poutine.trace(pair.guide).get_trace(*args, **kwargs)
+                for site in sample_sites(trace):
+                    if not (site["is_observed"] or site["fn"].has_enumerate_support):
+                        draws.setdefault(site["name"], []).append(site["value"].cpu())
+            for name, values in draws.items():
+                found.setdefault(name, []).append(torch.stack(values))
+    return {name: torch.cat(parts, 1) for name, parts in sorted(found.items())}
 
 
 def mode_of(d: Distribution) -> Tensor:

@@ -125,7 +125,8 @@ class Pair(Constructed, ABC):
         _check_data_type("check", data)
         ours = hasattr(data, "as_counts")  # a data set of this package
         for x in self._parts(self.observation.prepared(data) if ours else data):
-            if self.observation.is_boolean and ((x >= 0) & (x <= 1)).all():
+            low, high = x.aminmax()
+            if self.observation.is_boolean and low >= 0 and high <= 1:
                 continue  # grey values, binarised when drawn
             self.observation.check_values(x)
 

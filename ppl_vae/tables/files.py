@@ -71,7 +71,7 @@ def write_table(frame: Frame, path: str | os.PathLike[str]) -> None:
 
     Raises:
         TypeError: for another table or path.
-        ValueError: for another suffix, and a table that is empty or has names twice.
+        ValueError: for another suffix, and a table that has a name twice.
         OSError: if the file cannot be written.
         ImportError: without narwhals and the libraries that write the file.
     """
@@ -185,7 +185,6 @@ def _is_utf8(line: bytes) -> bool:
 _CSV_OPTIONS: dict[str, dict[str, Any]] = {
     "pandas": {
         "encoding": "utf-8-sig",
-        "index_col": False,
         "keep_default_na": False,
         "na_values": list(MISSING),
         "skip_blank_lines": False,

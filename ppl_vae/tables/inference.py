@@ -77,12 +77,14 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
     if text:
         _refuse_not_categories(cells, distinct, table, owner)
         return "categorical"
-    if whole(observed):
+    if _whole(observed):
         return "count" if observed.min() >= 0 else "real"
-    return "positive" if observed.min() > 0 else "real"
+    if observed.min() < 0:
+        return "real"
+    return "positive" if observed.min() > 0 else "nonnegative"
 
 
-def whole(values: np.ndarray) -> bool:
+def _whole(values: np.ndarray) -> bool:
     """Return whether numbers are all integers that float64 holds."""
     if values.dtype.kind in "iub":
         return True
@@ -128,7 +130,7 @@ def _categories(cells: Cells, kind: str, owner: str) -> tuple[Category, ...]:
         values = cells.observed
         if kind == "ordinal" and values.dtype.kind == "O":
             raise ValueError(_no_order(name, tuple(dict.fromkeys(values)), owner))
-        if values.dtype.kind == "f" and whole(values):  # integers beside missing cells
+        if values.dtype.kind == "f" and _whole(values):  # integers beside missing cells
             values = values.astype(np.int64)
         found = sorted(_category(value, name, owner) for value in set(values.tolist()))
     if kind == "binary":

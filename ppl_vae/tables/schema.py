@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -84,6 +84,7 @@ class Schema:
         integers (also floats all whole), all zero or more      count
         integers, one negative                                  real
         floats, all above zero                                  positive
+        floats, all zero or more                                nonnegative
         other floats                                            real
         ======================================================  ==============================
 
@@ -111,8 +112,9 @@ class Schema:
                 cell or with an infinite one, or integers beyond 2**53; and for a kind that does not
                 fit. Where no kind is given also for a column of one value, which says nothing
                 (bools and category dtypes declare what else there may be), and for an identifier:
-                more than 1,000 categories, or another text in every row of more than 50. A column
-                of one value is never real, positive or bounded: its density has no bound.
+                more than 1,000 categories, or another text in every row of more than 50; and for
+                text of which nine in ten are numbers, such as ``"?"`` among ages. A column of one
+                value is never real, positive or bounded: its density has no bound.
             ImportError: without narwhals, or a library that reads the file.
         """
         owner = "Schema.infer"
@@ -367,7 +369,7 @@ def _given(kinds: object, table: Table, owner: str) -> dict[str | int, Column]:
                 f"{owner}: kinds[{quoted(name)}] must be a column of that name, got "
                 f"{quoted(column.name)}"
             )
-        given[name] = replace(column, minimum=None, maximum=None)
+        given[name] = column
     return given
 
 

@@ -125,7 +125,8 @@ def make_stream(
             pair.check(data)
         _check_labels(pair, data.labels)
         prepared, transform = prepare(pair, data)
-        batches = prepared.to(like.device).batches(
+        near = prepared if prepared.is_memory_mapped else prepared.to(like.device)
+        batches = near.batches(
             batch_size or 100,
             binarise=transform.binarise,
             flat=transform.flat and not as_it_is,
@@ -142,10 +143,16 @@ def make_stream(
         batches,
         _signature(pair),
         like,
-        checked=checked,
+        checked=checked and not _is_augmented(data),
         labelled=checked and (labels is None or bool((labels >= 0).all())),
         replayed=not (in_memory or resumable),
     )
+
+
+def _is_augmented(data: Any) -> bool:
+    """Return whether batches are transformed, to values that are not known beforehand."""
+    sources = (data, getattr(data, "dataset", None), getattr(data, "unlabelled", None))
+    return any(isinstance(s, Dataset) and s.augmentation is not None for s in sources)
 
 
 def _signature(pair: ModelAndGuide) -> Signature:

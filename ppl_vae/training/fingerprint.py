@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from ppl_vae.training.checksums import checksum, short_hash
 from ppl_vae.training.code_fingerprint import (
@@ -196,6 +196,8 @@ class _Fingerprint:
         self.entries[path] = _name(type(loader))
         for name in _LOADER_ATTRIBUTES:
             self.add(f"{path}.{name}", getattr(loader, name), depth)
+        if isinstance(loader.dataset, IterableDataset):  # which workers may divide among them
+            self.entries[f"{path}.num_workers"] = str(loader.num_workers)
         for name in ("sampler", "batch_sampler"):
             sampler = getattr(loader, name)
             self.entries[f"{path}.{name}"] = _name(type(sampler))

@@ -258,9 +258,19 @@ def test_entries_of_lists_and_what_values_are():
     assert second["k"] == 2
     with pytest.raises(ValueError, match="must be an index below 2"):
         apply(tree, split(["--model.posteriors.2.k", "2"])[1])
-    values = {"1e-3": 1e-3, "3": 3, "true": True, "null": None, "[1, 2]": [1, 2], "a: b: c": None}
+    values = {
+        "1e-3": 1e-3,
+        "1e3": 1000,
+        "1.5e0": 1.5,
+        "3": 3,
+        "true": True,
+        "null": None,
+        "[1, 2]": [1, 2],
+        "a: b: c": None,
+    }
     for text, value in values.items():
         assert parsed_value(text) == (text if text == "a: b: c" else value)
+    assert type(parsed_value("1e3")) is int
 
 
 def test_the_data_are_what_was_asked_for():

@@ -75,8 +75,15 @@ def test_a_missing_cell_alone_in_its_row(tmp_path, library, backend):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, encoding, backend):
     path = tmp_path / "a.csv"
-    path.write_bytes("ä,b\r\n1,2\r\n".encode(encoding))
-    assert list(read_table(path).columns) == ["ä", "b"]
+    path.write_bytes('"ä, ö",b\r\n1,2\r\n'.encode(encoding))
+    assert list(read_table(path).columns) == ["ä, ö", "b"]
+
+
+def test_a_column_has_one_dtype_however_late_its_text(tmp_path, backend):
+    path = tmp_path / "a.csv"
+    names, row = (",".join(words) for words in (map("c{}".format, range(64)), "1" * 64))
+    path.write_text(f"{names}\n" + f"{row}\n" * 20_000 + f"x{row[1:]}\n")
+    assert set(read_table(path)["c0"]) == {"1", "x"}
 
 
 BAD = [

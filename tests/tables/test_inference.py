@@ -29,7 +29,7 @@ RULES = [
     ([3.0, -1.0, 7.0], "real", None),
     ([0.5, 1.5, 1e-9, NAN], "positive", None),
     ([1e20, 2e20, 5e25], "positive", None),  # too large to be counted
-    ([0.5, 0.0, 1.5], "real", None),
+    ([0.5, 0.0, 1.5], "nonnegative", None),
     ([0.5, -2.0, 1.5], "real", None),
 ]
 
@@ -150,6 +150,16 @@ def test_rows_without_an_observed_cell_are_kept():
     values, mask = Schema.infer(frame).encode(frame)
     assert mask.tolist() == [[True, True], [False, False], [True, True]]
     assert np.isnan(values[1]).all()
+
+
+def test_what_is_missing_in_objects():
+    marks = [None, NAN, pd.NA, pd.NaT, np.float32(NAN), np.datetime64("NaT"), "x", "y", ""]
+    column = np.empty(len(marks), object)
+    column[:] = marks
+    for frame in (pd.DataFrame({"x0": column}), column.reshape(-1, 1)):
+        schema = Schema.infer(frame)
+        assert schema["x0"].categories == ("", "x", "y")
+        assert schema.encode(frame)[1].ravel().tolist() == [False] * 6 + [True] * 3
 
 
 def test_names_are_strings_or_integers():

@@ -93,6 +93,7 @@ INFER = [
     # Names.
     ("named('a', 'a')", ValueError, "two columns 'a'", "rename"),
     ("named(1, '1')", ValueError, "two columns", "rename"),
+    ("named('1', 1)", ValueError, "two columns 1", "rename"),
     ("Schema.infer(pa.table([[1], [2]], names=['a', 'a']))", ValueError, "two columns 'a'"),
     ("named('a', '')", ValueError, "not be empty", "column 1"),
     ("named('a', None)", TypeError, "strings or integers", "rename"),

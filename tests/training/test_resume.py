@@ -51,7 +51,10 @@ def killed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("scenario", ["everything", "shared tensors", "streams", "a DataLoader"])
+@pytest.mark.parametrize(
+    "scenario",
+    ["everything", "shared tensors", "streams", "a DataLoader", "a stream"],
+)
 def test_killed_anywhere_and_resumed(scenario, killed):
     folder = killed / scenario
     whole = {p.name: p for p in (folder / "whole").iterdir() if p.is_file()}

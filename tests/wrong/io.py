@@ -49,7 +49,7 @@ ROWS = [
     ("ppl_vae.from_config(3)", ValueError, "model", "path of a file", "3"),
     ("ppl_vae.from_config('')", ValueError, "config", "''"),
     ("ppl_vae.from_config({})", ValueError, "class"),
-    ("ppl_vae.from_config(out / 'missing.yaml')", FileNotFoundError, "missing.yaml"),
+    ("ppl_vae.from_config(out / 'missing.yaml')", FileNotFoundError, "config must", "missing.yaml"),
     ("ppl_vae.from_config({'class': 'VEA'})", ValueError, "'VEA'", "VAE"),
     ("ppl_vae.from_config({'class': 'VAE'}, allow='mine')", TypeError, "allow", "'mine'"),
     ("ppl_vae.from_config({'class': 'VAE'}, max_bytes='1')", TypeError, "max_bytes", "'1'"),

@@ -27,13 +27,23 @@ _MERGE = "tag:yaml.org,2002:merge"  # the key <<, which includes the entries of 
 def load(config: Mapping[Any, Any] | str | os.PathLike[str]) -> dict[str, object]:
     """Return the pair's mapping from a mapping or the path of a YAML or JSON file."""
     from_file = isinstance(config, (str, os.PathLike))
-    given: object = read_file(path_of("", "config", config)) if from_file else config
+    given: object = _read_existing(path_of("", "config", config)) if from_file else config
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"model must be a mapping with a class, such as {{class: VAE, ...}}, or the path of a "
             f"file that holds one, got {brief(given)}"
         )
     return _of_model(plain(given, counter=count() if from_file else None))
+
+
+def _read_existing(file: Path) -> object:
+    try:
+        return read_file(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"config must be a mapping, or the path of an existing YAML or JSON file, got "
+            f"{quoted(os.fspath(file))}"
+        ) from error
 
 
 def dumped(tree: Mapping[str, object]) -> str:

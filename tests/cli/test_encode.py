@@ -1,0 +1,293 @@
+"""``ppl-vae encode``: what the file holds is what the pair gives, for every pair."""
+
+import csv
+import os
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pairs import POSTERIORS, C, D, Z, net, ssvae, vae
+
+from ppl_vae import (
+    VAE,
+    ConditionalVAE,
+    HierarchicalVAE,
+    SemiSupervisedVAE,
+    StackedVAE,
+    data,
+    io,
+    likelihoods,
+    nets,
+    posteriors,
+    priors,
+)
+from ppl_vae.cli import main
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+N = 30
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 2, (N, D), dtype=np.uint8)
+NAMES = ("cat", "dog", "eel")
+
+
+def conditional(**condition):
+    width = C if "num_classes" in condition else 2
+    return ConditionalVAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D + width, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + width, D)),
+        **condition,
+    )
+
+
+def hierarchical():
+    return HierarchicalVAE(
+        prior=priors.StandardNormal(Z),
+        conditionals=[posteriors.DiagonalNormal(net(Z, 2 * 4))],
+        posteriors=[
+            posteriors.DiagonalNormal(net(D, 2 * 4)),
+            posteriors.DiagonalNormal(net(4, 2 * Z)),
+        ],
+        likelihood=likelihoods.Bernoulli(net(4, D)),
+    )
+
+
+def stacked():
+    second = SemiSupervisedVAE(
+        prior=priors.StandardNormal(Z),
+        classifier=net(4, C),
+        posterior=posteriors.DiagonalNormal(net(4 + C, 2 * Z)),
+        likelihood=likelihoods.Normal(net(Z + C, 4)),
+        num_classes=C,
+    )
+    first = VAE(
+        prior=priors.StandardNormal(4),
+        posterior=posteriors.DiagonalNormal(net(D, 2 * 4)),
+        likelihood=likelihoods.Bernoulli(net(4, D)),
+    )
+    return StackedVAE(first=first, second=second)
+
+
+PAIRS = {
+    "vae": vae,
+    "flow": lambda: vae(posterior="spline flow"),
+    "ssvae": ssvae,
+    "conditional": lambda: conditional(num_classes=C),
+    "hierarchical": hierarchical,
+    "stacked": stacked,
+}
+MEANS = {**PAIRS, **{name: (lambda q=name: vae(posterior=q)) for name in POSTERIORS}}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A folder with data, some of a name, in each form that a command takes."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x=X, y=np.array(NAMES)[np.arange(N) % C])
+    np.save("x.npy", X)
+
+
+def encoded(*words):
+    assert main(["encode", "pair", *words]) == 0
+
+
+def arrays(file):
+    with np.load(file) as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_the_file_holds_the_means_of_every_pair(name):
+    io.save(pair := MEANS[name](), "pair")
+    encoded("x.npz", "--data.scale", "1", "--out", "z.npz")
+    dataset = data.from_file("x.npz", scale=1)
+    pyro.set_rng_seed(0)
+    expected = pair.eval().encode(dataset)
+    named = {"z": expected}
+    if isinstance(expected, tuple):
+        named = {f"z{i}": z for i, z in enumerate(expected, start=1)}
+    found = arrays("z.npz")
+    assert found.keys() == named.keys()
+    for key, z in named.items():
+        assert z.shape[0] == N
+        np.testing.assert_array_equal(found[key], z)
+
+
+@pytest.mark.parametrize("name", ["vae", "ssvae", "conditional", "hierarchical"])
+def test_draws_have_the_moments_of_the_posterior(name):
+    torch.manual_seed(1)
+    io.save(PAIRS[name](), "pair")
+    words = ["x.npz", "--data.scale", "1"]
+    encoded(*words, "--out", "mean.npz")
+    encoded(*words, "--samples", "100", "--out", "draws.npz")
+    means, draws = arrays("mean.npz"), arrays("draws.npz")
+    assert draws.keys() == means.keys()
+    first = "z1" if name == "hierarchical" else "z"  # z2's mean depends on the draw of z1
+    z, mean = draws[first], means[first]
+    assert z.shape == (100, *mean.shape)
+    error = z.std(0) / 10
+    if name != "ssvae":  # whose draws are of other labels, too
+        assert (abs(z.mean(0) - mean) < 5 * error).all()
+    assert (z.std(0) > 0).all()
+    encoded(*words, "--samples", "100", "--out", "again.npz")
+    np.testing.assert_array_equal(arrays("again.npz")[first], z)
+    encoded(*words, "--samples", "100", "--seed", "1", "--out", "other.npz")
+    assert not (arrays("other.npz")[first] == z).any()
+
+
+def table(file):
+    with open(file, newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def test_each_kind_of_file_holds_the_same():
+    io.save(vae(), "pair")
+    words = ["x.npz", "--data.scale", "1"]
+    for file in ("z.npy", "z.npz", "z.csv"):
+        encoded(*words, "--out", file, *(["--labels"] if file != "z.npy" else []))
+    z = np.load("z.npy")
+    assert z.shape == (N, Z)
+    assert z.dtype == np.float32
+    found = arrays("z.npz")
+    np.testing.assert_array_equal(found["z"], z)
+    assert found["y"].tolist() == [NAMES[i % C] for i in range(N)]
+    rows = table("z.csv")
+    assert list(rows[0]) == ["z1", "z2", "label"]
+    read = np.array([[row["z1"], row["z2"]] for row in rows], dtype=np.float32)
+    np.testing.assert_array_equal(read, z)
+    assert [row["label"] for row in rows] == found["y"].tolist()
+    encoded(*words, "--samples", "3", "--out", "draws.csv")
+    encoded(*words, "--samples", "3", "--out", "draws.npy")
+    rows, draws = table("draws.csv"), np.load("draws.npy")
+    assert draws.shape == (3, N, Z)
+    for row in (rows[0], rows[4], rows[-1]):
+        value = np.float32(row["z2"])
+        assert value == draws[int(row["draw"]), int(row["row"]), 1]
+    assert [(r["row"], r["draw"]) for r in rows[:4]] == [
+        ("0", "0"),
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "0"),
+    ]
+
+
+def test_several_latents_have_columns_of_their_own():
+    io.save(hierarchical(), "pair")
+    encoded("x.npy", "--data.scale", "1", "--out", "z.csv")
+    assert list(table("z.csv")[0]) == ["z1_1", "z1_2", "z1_3", "z1_4", "z2_1", "z2_2"]
+
+
+def test_labels_that_are_numbers_or_missing(tmp_path):
+    io.save(vae(), "pair")
+    np.savez("n.npz", x=X, y=np.arange(N) % 3 - 1)
+    encoded("n.npz", "--data.scale", "1", "--labels", "--out", "z.npz")
+    assert arrays("z.npz")["y"].tolist() == [i % 3 - 1 for i in range(N)]
+    np.savez("s.npz", x=X, y=np.array(["", "dog"])[np.arange(N) % 2])
+    encoded("s.npz", "--data.scale", "1", "--labels", "--out", "z.csv")
+    assert [row["label"] for row in table("z.csv")[:2]] == ["", "dog"]
+
+
+def test_missing_values_are_not_seen():
+    pair = VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D, 2 * Z)),
+        likelihood=likelihoods.Normal(net(Z, D)),
+    )
+    io.save(pair, "pair")
+    x = RNG.standard_normal((N, D)).astype(np.float32)
+    x[:, 2] = np.nan
+    np.save("gaps.npy", x)
+    encoded("gaps.npy", "--data.missing", "nan", "--out", "z.npy")
+    mask = torch.from_numpy(~np.isnan(x))
+    expected = pair.eval().encode(torch.from_numpy(x).nan_to_num(), mask=mask)
+    np.testing.assert_array_equal(np.load("z.npy"), expected)
+
+
+def test_a_run_encodes_its_test_data_and_files_with_its_settings():
+    narrow = ["--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"]
+    np.savez("own.npz", images=RNG.integers(0, 8, (60, 6)), target=np.arange(60) % 3)
+    own = ["--data", "own.npz", "--data.x", "images", "--data.y", "target", "--data.scale", "7"]
+    words = ["--steps", "2", "--quiet", "--latent-dim", "2", "--out", "run"]
+    assert main(["fit", "cvae", *own, *narrow, *words]) == 0
+    assert main(["encode", "run"]) == 0
+    assert arrays("run/latents.npz")["z"].shape == (6, 2)
+    assert main(["encode", "run", "--out", "z.npy", "own.npz"]) == 0
+    pair = io.load("run/model").eval()
+    whole = data.from_file("own.npz", x="images", y="target", scale=7)
+    np.testing.assert_array_equal(np.load("z.npy"), pair.encode(whole))
+    np.save("x6.npy", np.ones((4, 6)))
+    assert main(["encode", "run", "x6.npy", "--out", "z.npy"]) == 2  # no labels
+
+
+def test_images_and_named_data(capsys):
+    from PIL import Image
+
+    pair = VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(nets.MLP(64, 2 * Z, hidden=(4,))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(Z, 64, hidden=(4,))),
+    )
+    io.save(pair, "pair")
+    for name in ("a", "b"):
+        os.makedirs(f"images/{name}")
+        for i in range(2):
+            Image.fromarray(RNG.integers(0, 256, (8, 8), dtype=np.uint8)).save(
+                f"images/{name}/{i}.png"
+            )
+    encoded("images", "--labels", "--out", "z.npz")
+    found = arrays("z.npz")
+    assert found["y"].tolist() == ["a", "a", "b", "b"]
+    np.testing.assert_array_equal(found["z"], pair.eval().encode(data.from_folder("images")))
+    for split, rows in (("train", 1437), ("test", 360)):
+        encoded("digits", "--split", split, "--out", "z.npy")
+        assert np.load("z.npy").shape == (rows, Z)
+    assert f"latents: z.npy, means of the posterior, z (360, {Z})" in capsys.readouterr().out
+
+
+def test_a_failure_leaves_the_file_as_it_was(monkeypatch):
+    io.save(vae(), "pair")
+    with open("z.npy", "w") as file:
+        file.write("before")
+
+    def fail(file, *arrays):
+        with open(file, "w") as half:
+            half.write("half")
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr("ppl_vae.cli.encode.np.save", fail)
+    assert main(["encode", "pair", "x.npy", "--data.scale", "1", "--out", "z.npy"]) == 1
+    with open("z.npy") as file:
+        assert file.read() == "before"
+    assert sorted(os.listdir()) == ["pair", "x.npy", "x.npz", "z.npy"]
+
+
+WRONG = {
+    "two latents": (hierarchical, ["--out", "z.npy"], "z.npy: there are 2 latents, z1, z2|.npz"),
+    "no labels": (lambda: conditional(num_classes=C), [], "needs the label of every datum, and 30"),
+    "vectors": (lambda: conditional(context_features=2), [], "conditioned on vectors"),
+    "draws without a guide": (stacked, ["--samples", "2"], "--samples|a StackedVAE has none"),
+    "labels": (vae, ["--labels"], "--labels: 'x' has no labels"),
+    "width": (lambda: vae_of(5), [], "5"),
+}
+
+
+def vae_of(width):
+    return VAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(nets.MLP(width, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(nets.MLP(Z, width)),
+    )
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_pair_cannot_do_is_said(case, capsys):
+    make, words, named = WRONG[case]
+    io.save(make(), "pair")
+    before = sorted(os.listdir())
+    out = [] if "--out" in words else ["--out", "z.npz"]
+    assert main(["encode", "pair", "x.npy", "--data.scale", "1", *words, *out]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in named.split("|")), said
+    assert len(said.splitlines()) <= 2
+    assert sorted(os.listdir()) == before
