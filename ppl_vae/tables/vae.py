@@ -543,7 +543,7 @@ def _as_table(X: Frame) -> Any:
         X = np.array(X, dtype=object)  # in which each column keeps its type
     if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.names):
         return X
-    is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
+    is_frame = hasattr(type(X), "columns") or hasattr(type(X), "column_names")
     is_sparse = hasattr(X, "tocsr")
     if is_frame or not (is_sparse or hasattr(X, "__array__")):
         return X
@@ -597,19 +597,23 @@ def _tensor(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str) 
 
 
 def _check_digits(schema: Schema, values: np.ndarray, dtype: torch.dtype) -> None:
-    """Raise ValueError for a column of which a dtype rounds the differences away."""
-    step = torch.finfo(dtype).eps
+    """Raise ValueError for a column whose differences, or their squares, a dtype does not hold."""
+    about = torch.finfo(dtype)
+    least, most = math.sqrt(about.tiny / about.eps), math.sqrt(about.max * about.eps)
     for column, x in zip(schema, values.T, strict=True):
-        x = x[~np.isnan(x)]
-        if column.kind == "positive":  # its log is what is standardised
-            coarse, spread = step, np.log(x).std()
-        elif column.kind in ("real", "bounded"):
-            coarse, spread = step * np.abs(x).max(), x.std()
-        else:
+        x, logs = x[~np.isnan(x)], column.kind in ("positive", "nonnegative")
+        if logs:  # which are what is standardised
+            x = np.log(x[x > 0])
+        elif column.kind not in ("real", "bounded"):
             continue
-        if coarse > _FEWEST_DIGITS * spread:
+        if not len(x) or np.ptp(x) == 0:
+            continue
+        spread, largest = x.std(), 1.0 if logs else np.abs(x).max()
+        coarse = about.eps * largest > _FEWEST_DIGITS * spread
+        if coarse or (column.kind == "real" and not least < spread < most):
+            fix = "subtract a constant" if coarse else "rescale it"
             raise ValueError(
-                f"TableVAE.fit: column {quoted(column.name)} has numbers near {x.mean():.3g} that "
-                f"differ by about {x.std():.1g}, which {dtype} rounds away; subtract a constant, "
-                f"or fit with torch.set_default_dtype(torch.float64)"
+                f"TableVAE.fit: the numbers of column {quoted(column.name)}, {column.contents}, "
+                f"have differences that {dtype} does not hold: {fix}, or fit with "
+                f"torch.set_default_dtype(torch.float64)"
             )

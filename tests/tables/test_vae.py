@@ -165,11 +165,11 @@ def test_files(tmp_path, suffix):
     table = tables.read_table(path)
     pd.testing.assert_frame_equal(fitted.impute(path), fitted.impute(table))
     np.testing.assert_array_equal(fitted.transform(path), fitted.transform(table))
-    torch.testing.assert_close(fitted.log_prob(path).log_px, fitted.log_prob(table).log_px)
-    assert fitted.score(path) == fitted.score(table)
+    one, other = (fitted.log_prob(each, num_samples=50) for each in (path, table))
+    assert torch.equal(one.log_px, other.log_px)
     asked = tmp_path / f"asked.{suffix}"
     tables.write_table(pd.DataFrame({"town": ["c", "a"]}), asked)
-    assert list(fitted.sample(2, given=asked)["town"]) == ["c", "c", "a", "a"]
+    assert list(fitted.sample(2, given=asked, num_particles=100)["town"]) == ["c", "c", "a", "a"]
 
 
 def test_columns_in_any_order(vae):
@@ -227,9 +227,9 @@ def test_a_fit_repeats():
         lambda vae: vae.transform(TABLE),
         lambda vae: vae.impute(TABLE, 2, num_particles=5),
         lambda vae: vae.sample(2),
-        lambda vae: vae.sample(2, given={"smoker": True}),
-        lambda vae: vae.score(TABLE),
-        lambda vae: vae.log_prob(TABLE, given=["age"]),
+        lambda vae: vae.sample(2, given={"smoker": True}, num_particles=5),
+        lambda vae: vae.score(TABLE[:2]),
+        lambda vae: vae.log_prob(TABLE, given=["age"], num_samples=5),
     ],
 )
 @pytest.mark.usefixtures("as_users_see_it")  # whose checks draw which items they look at
@@ -341,9 +341,9 @@ def test_draws_given_others_have_their_conditional_mean(mixed):
 
 
 def test_numbers_do_not_depend_on_the_units(float64):
-    """Of a column in thousandths, log p differs by log 1000 for each observed cell."""
+    """Of a column in billionths, log p differs by log 1e9 for each observed cell."""
     values = MIXED[["size", "price"]]
-    scaled = values.assign(price=1000 * values["price"], size=values["size"] / 1000)
+    scaled = values.assign(price=1e9 * values["price"], size=values["size"] / 1e9)
     fitted = []
     for table in (values, scaled):
         fitted.append(TableVAE(kinds={"price": "positive"}, **SMALL).fit(table))
@@ -358,7 +358,7 @@ def test_numbers_do_not_depend_on_the_units(float64):
         vae.log_prob(table).log_px for vae, table in zip(fitted, (values, scaled), strict=True)
     )
     cells = torch.as_tensor(values.notna().to_numpy(copy=True)).double()
-    shift = cells @ torch.tensor([math.log(1000), -math.log(1000)])
+    shift = cells @ torch.tensor([math.log(1e9), -math.log(1e9)])
     torch.testing.assert_close(other, one + shift, rtol=0, atol=1e-6)
     np.testing.assert_allclose(fitted[0].transform(values), fitted[1].transform(scaled), atol=1e-9)
 
@@ -448,15 +448,14 @@ def test_values_that_are_not_missing_at_random():
         nn.init.zeros_(parameter)
     free = TableVAE(make_pair=with_parts(), steps=1).fit(table)
     free.pair_ = fitted.pair_.replace(missingness=None)
-    joint, alone = (each.log_prob(table, num_samples=1000) for each in (fitted, free))
+    joint, alone = (each.log_prob(table, num_samples=500) for each in (fitted, free))
     error = joint.standard_error.hypot(alone.standard_error)
     assert ((joint.log_px - alone.log_px + 2 * math.log(2)).abs() < 5 * error).all()
     # Cells that are not asked for did not go missing: p(price | size) has no part of p(m | x).
-    torch.testing.assert_close(
-        fitted.log_prob(table, given=["size"]).log_px, free.log_prob(table, given=["size"]).log_px
-    )
-    given = {"size": 0.5}
-    pd.testing.assert_frame_equal(fitted.sample(3, given=given), free.sample(3, given=given))
+    one, other = (v.log_prob(table, given=["size"], num_samples=50) for v in (fitted, free))
+    assert torch.equal(one.log_px, other.log_px)
+    one, other = (v.sample(3, given={"size": 0.5}, num_particles=50) for v in (fitted, free))
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_rows_without_a_cell_teach_nothing():
@@ -522,7 +521,7 @@ def test_patience_ends_a_training():
 def test_a_training_learns_what_columns_have_in_common():
     frame = people(100)[["age", "smoker"]]
     kinds = {"age": "real"}
-    fitted = TableVAE(latent_dim=1, hidden=(8,), steps=250, learning_rate=0.02, kinds=kinds).fit(
+    fitted = TableVAE(latent_dim=1, hidden=(8,), steps=150, learning_rate=0.03, kinds=kinds).fit(
         frame
     )
     rows = fitted.sample(200, given=pd.DataFrame({"smoker": [True, False]}))
@@ -560,9 +559,9 @@ def test_a_saved_model_answers_as_before(vae, saved):
     np.testing.assert_array_equal(again.transform(TABLE), vae.transform(TABLE))
     pd.testing.assert_frame_equal(again.impute(TABLE), vae.impute(TABLE))
     pd.testing.assert_frame_equal(again.sample(4), vae.sample(4))
-    given = {"smoker": False}
-    pd.testing.assert_frame_equal(again.sample(4, given=given), vae.sample(4, given=given))
-    assert again.score(TABLE) == vae.score(TABLE)
+    one, other = (each.sample(given={"age": 45.0}, num_particles=50) for each in (vae, again))
+    pd.testing.assert_frame_equal(one, other)
+    assert again.score(TABLE[:4]) == vae.score(TABLE[:4])
     assert again.get_feature_names_out().tolist() == ["tablevae0", "tablevae1"]
     other = again.save(saved.parent / "again")
     assert (other / "table.json").read_text() == (saved / "table.json").read_text()
@@ -571,8 +570,8 @@ def test_a_saved_model_answers_as_before(vae, saved):
 def test_the_pair_is_one_of_the_library(vae, saved):
     pair = ppl_vae.load(saved)
     x, mask = vae.schema_.encode(TABLE)
-    found = evaluation.log_likelihood(pair, np.nan_to_num(x), mask=mask, num_samples=1000)
-    torch.testing.assert_close(found.log_px, vae.log_prob(TABLE).log_px)
+    found = evaluation.log_likelihood(pair, np.nan_to_num(x), mask=mask, num_samples=50)
+    assert torch.equal(found.log_px, vae.log_prob(TABLE, num_samples=50).log_px)
 
 
 def edited(**changes):
