@@ -58,7 +58,12 @@ class ConditionalDistribution(Constructed, ABC):
 
 
 def check_finite(part: nn.Module, *context: Tensor) -> None:
-    """Raise NotFinitePartError, naming it, if a context or parameter of a part is not finite."""
+    """Raise NotFinitePartError, naming it, if a context or parameter of a part is not finite.
+
+    NaN in a context is a missing entry where a network of the part says ``reads_missing``.
+    """
+    if any(getattr(module, "reads_missing", False) for module in part.modules()):
+        context = tuple(c.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for c in context)
     advice = "check what it was computed from"
     tensors = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
     advice = "load weights from before training diverged"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pairs import LIKELIHOODS, POSTERIORS, PRIORS, D, Z, binary, net, observations, vae
 
-from ppl_vae import VAE, evaluation, posteriors, priors
+from ppl_vae import VAE, columns, evaluation, posteriors, priors
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.estimators import ImportanceWeightedELBO
 
@@ -84,3 +84,18 @@ def test_one_hot_words_cannot_be_masked_and_say_so(program):
     pair.encode(x)
     with pytest.raises(NotImplementedError, match="mask: the Words likelihood does not factorise"):
         getattr(pair, program)(x, mask=torch.ones_like(x, dtype=torch.bool))
+
+
+def test_missing_entries_that_a_network_reads_are_no_fault():
+    table = [columns.Normal(), columns.Normal()]
+    encoder = columns.Encoder(
+        net(columns.num_features(table), posteriors.Flow.net_features(Z)), table
+    )
+    posterior = posteriors.Flow(encoder, Z)
+    x = torch.tensor([[0.5, torch.nan]])
+    assert posterior(x).sample().isfinite().all()
+    with pytest.raises(ValueError, match=r"its context of shape \(1, 2\) is NaN or infinite at 1"):
+        posterior(torch.tensor([[torch.inf, torch.nan]]))
+    name = spoil(posterior)
+    with pytest.raises(ValueError, match=f"its parameter '{name}' is NaN"):
+        posterior(x)

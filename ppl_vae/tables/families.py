@@ -63,7 +63,7 @@ _LEAST_MEAN = 0.1
 def _spread(x: np.ndarray) -> float:
     """Return the standard deviation; 1 where there is none."""
     std = x.std().item()
-    return std if std > 1e-6 * max(1.0, abs(x.mean().item())) else 1.0
+    return std if std > 1e-12 * abs(x.mean().item()) else 1.0
 
 
 def family(kind: str, name: str | None) -> Family:
@@ -71,7 +71,7 @@ def family(kind: str, name: str | None) -> Family:
     known = FAMILIES[kind]
     if name is None:
         return next(iter(known.values()))
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"families: a {kind} column may be {' or '.join(map(quoted, known))}, got "
             f"{quoted(name)}"
@@ -89,10 +89,11 @@ def columns_of(
         values, mask: as ``schema.encode`` returns them.
         families: the name of a family by kind, see `FAMILIES`.
     """
-    for kind in families:
+    for kind, name in families.items():
         if kind not in FAMILIES:
             known = " and ".join(map(quoted, FAMILIES))
             raise ValueError(f"families: there is a choice for {known}, got {quoted(kind)}")
+        family(kind, name)  # also where no column is of this kind
     return [
         _column(declared, x[seen], families)
         for declared, x, seen in zip(schema.columns, values.T, mask.T, strict=True)
@@ -101,22 +102,11 @@ def columns_of(
 
 def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) -> Column:
     if declared.kind in FAMILIES:
-        _check_resolution(declared.name, observed)
-    if declared.kind in FAMILIES:
         return family(declared.kind, families.get(declared.kind))(observed)
     if declared.kind == "bounded":
         return columns.LogitNormal(declared.low, declared.high)
     if declared.kind == "binary":
         return columns.Bernoulli()
     count = len(declared.categories)
-    return columns.Ordinal(count) if declared.kind == "ordinal" else columns.Categorical(count)
-
-
-def _check_resolution(name: str | int, observed: np.ndarray) -> None:
-    """Raise ValueError unless float32, in which networks compute, tells the values apart."""
-    largest, std = np.abs(observed).max(), observed.std()
-    if largest > np.finfo(np.float32).max or np.spacing(np.float32(largest)) > 0.01 * std > 0:
-        raise ValueError(
-            f"column {quoted(name)} varies by {std:.3g} around {observed.mean():.6g}, which "
-            f"float32 does not resolve; subtract a constant from it, or change its unit"
-        )
+    ordinal = declared.kind == "ordinal" and count > 1
+    return columns.Ordinal(count) if ordinal else columns.Categorical(count)

@@ -70,11 +70,3 @@ def test_all_zeros_have_a_family():
 def test_unknown_families(families, message):
     with pytest.raises(ValueError, match=message):
         made(families)
-
-
-@pytest.mark.parametrize("values", [1.7e9 + np.arange(5.0) * 0.5, np.array([1e39, 2e39, 5e39])])
-def test_values_that_float32_does_not_resolve_are_refused(values):
-    table = values.reshape(-1, 1)
-    schema = Schema.infer(table, kinds={"x0": "real"})
-    with pytest.raises(ValueError, match=r"column 'x0' varies by .* does not resolve; subtract"):
-        columns_of(schema, *schema.encode(table), {})
