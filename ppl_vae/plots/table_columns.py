@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import flag, number, sequence
@@ -59,6 +60,11 @@ def histograms(
     ax.stairs(shares[1], bins, **_SYNTHETIC)
     if log:
         ax.set_xscale("log")
+        # Within a decade powers of ten are too few.
+        far = bins[-1] / bins[0] > 30
+        ax.xaxis.set_major_locator(LogLocator() if far else MaxNLocator(4))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     ax.set_ylim(bottom=0)
     ax.set_ylabel("share")
     ax.legend(fontsize="x-small")

@@ -73,9 +73,7 @@ class TableOptions:
             _OWNER, "draws", self.draws, 39, "intervals of 95 % need so many draws of each cell"
         )
         if self.num_data is not None:
-            checked["num_data"] = integer(
-                _OWNER, "num_data", self.num_data, 2, "give None for all"
-            )
+            checked["num_data"] = integer(_OWNER, "num_data", self.num_data, 2, "give None for all")
         for name in ("num_samples", "num_particles"):
             checked[name] = positive_int(_OWNER, name, getattr(self, name))
         checked["examples"] = integer(_OWNER, "examples", self.examples, 0)
@@ -92,7 +90,7 @@ def table_report(
     *,
     held_out: int | float = 0.1,
     draws: int = 199,
-    num_data: int | None = 2000,
+    num_data: int | None = 1000,
     num_samples: int = 1000,
     num_particles: int = 1000,
     examples: int = 5,
@@ -175,7 +173,7 @@ def table_report(
     found = _evaluate(vae, table[rows], options, rng)
     shown = examples_of(found.cells, vae.schema_, rows, options.examples, rng)
     facts = {
-        "table": f"{_name(frame)}: {_count(rows, table)}, {len(vae.schema_)} columns, "
+        "rows": f"{_name(frame)}: {_count(rows, table)}, {len(vae.schema_)} columns, "
         f"{np.isnan(table[rows]).mean():.1%} of the cells missing",
         "cells held out": f"{len(found.cells)}, chosen at random among those observed",
         "synthetic rows": f"{found.synthetic_rows}, in tables of {len(rows)}",
@@ -204,13 +202,13 @@ def table_report(
     }
     html = render(
         "table.html",
-        title=f"{_name(frame)}: report on a table",
+        title=f"Report on {_name(frame)}",
         warnings=[("", text) for text in found.warnings],
         left_out=[] if options.figures else ["Figures, as figures=False."],
         facts=facts,
         summary=sentences,
         found=found,
-        schema=list(vae.schema_._rows()),
+        schema=vae.schema_,
         examples=shown,
         sections=drawn,
         confidence=CONFIDENCE,
@@ -411,7 +409,9 @@ def _nested(matrix: NDArray) -> list[list[float | None]]:
 
 
 def _name(frame: Frame) -> str:
-    return quoted(Path(frame).name, 80)[1:-1] if isinstance(frame, (str, os.PathLike)) else "table"
+    if isinstance(frame, (str, os.PathLike)):
+        return quoted(Path(frame).name, 80)[1:-1]
+    return "a table"
 
 
 def _count(rows: NDArray, table: NDArray) -> str:

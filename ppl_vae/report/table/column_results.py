@@ -161,9 +161,7 @@ def column_results(
     elif len(cells):
         place = ranks(cells, rng)
     error = imputation_error(cells, column.kind)
-    return ColumnResults(
-        column, family, observed, synthetic, apart, error, place, calibration
-    )
+    return ColumnResults(column, family, observed, synthetic, apart, error, place, calibration)
 
 
 def calibration_of(probabilities: NDArray, truth: NDArray) -> Calibration:

@@ -26,7 +26,7 @@ def marginals(columns: list[ColumnResults]) -> Section:
     drawn = [c for c in columns if c.distance is not None]
     caption = (
         "Blue the observed cells, red those of synthetic rows; the outermost bars also hold what "
-        "lies beyond them."
+        "lies beyond them. The number is the distance of the two, see below."
     )
     if len(drawn) > MOST_COLUMNS:
         drawn = sorted(drawn, key=_excess, reverse=True)[:MOST_COLUMNS]
@@ -36,8 +36,7 @@ def marginals(columns: list[ColumnResults]) -> Section:
         apart = c.distance
         assert apart is not None
         words = f"real and synthetic {c.name}: {apart.measure} distance {apart.value:.3f}"
-        title = f"{c.name}: {apart.value:.3f} (alike up to {apart.alike_up_to:.3f})"
-        pictures.append(Picture(title, words, png(_marginal(c))))
+        pictures.append(Picture(f"{c.name}: {apart.value:.3f}", words, png(_marginal(c))))
     return Section("Real and synthetic columns", caption, tuple(pictures), small=True)
 
 
@@ -54,8 +53,7 @@ def _marginal(c: ColumnResults) -> Axes:
     else:
         names = [str(category) for category in c.column.categories or ()]
         both = [
-            np.bincount(x.astype(int), minlength=len(names)) / len(x)
-            for x in (c.real, c.synthetic)
+            np.bincount(x.astype(int), minlength=len(names)) / len(x) for x in (c.real, c.synthetic)
         ]
         if len(names) > MOST_CATEGORIES:
             order = np.argsort(-np.maximum(*both), kind="stable")
@@ -93,7 +91,7 @@ def associations(found: Associations, names: list[str]) -> Section:
         words = f"matrix of associations of {len(names)} columns: {title}"
         pictures.append(Picture(title, words, png(ax)))
     caption = (
-        "Spearman's rank correlation of numbers and levels (from −1 to 1), Cramér's V of two "
+        "Spearman's rank correlation of numbers and levels (from -1 to 1), Cramér's V of two "
         "columns of categories, and the correlation ratio of ranks of a column of categories with "
         "one of numbers (both from 0 to 1). Grey: not defined. The difference has its own scale."
     )

@@ -155,7 +155,7 @@ def verdict(covered: tuple[Coverage, ...]) -> str:
     wrong = [c for c in covered if c.sign]
     signs = {c.sign for c in wrong}
     if not wrong:
-        return "neither too narrow nor too wide, as far as these cells show"
+        return "calibrated, as far as these cells show"
     if len(signs) == 2:
         wide, narrow = (
             ", ".join(f"{100 * c.level:g} %" for c in wrong if c.sign == sign) for sign in (1, -1)
