@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +17,8 @@ from ppl_vae.plots.text import literal
 from ppl_vae.plots.text import number as written
 
 REAL, SYNTHETIC = "real", "synthetic"
-_REAL = {"color": PALETTE[0], "alpha": 0.45, "label": REAL}
-_SYNTHETIC = {"color": PALETTE[2], "linewidth": 1.5, "label": SYNTHETIC}
+_REAL: dict[str, Any] = {"color": PALETTE[0], "alpha": 0.45, "label": REAL}
+_SYNTHETIC: dict[str, Any] = {"color": PALETTE[2], "linewidth": 1.5, "label": SYNTHETIC}
 _WRITTEN = 14
 """So many columns have their associations written as numbers."""
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -69,11 +70,14 @@ def test_the_distance_of_categories_is_the_total_variation():
 
 
 def test_distances_of_like_samples_are_below_the_second_number_as_often_as_it_says():
-    real, synthetic = rng().normal(size=(2, 100, 60))
-    found = [distance(x, y, coded=False, rng=rng()) for x, y in zip(real, synthetic, strict=True)]
+    real, synthetic = rng().normal(size=(2, 60, 60))
+    divisions = rng(1)
+    found = [
+        distance(x, y, coded=False, rng=divisions) for x, y in zip(real, synthetic, strict=True)
+    ]
     larger = sum(d.is_larger for d in found)
-    assert stats.binom.cdf(larger, 100, 0.05) > 1e-3
-    assert stats.binom.sf(larger - 1, 100, 0.05) > 1e-3
+    assert stats.binom.cdf(larger, 60, 0.05) > 1e-3
+    assert stats.binom.sf(larger - 1, 60, 0.05) > 1e-3
     exact = stats.kstwobign.ppf(0.95) * math.sqrt(2 / 60)
     assert np.mean([d.alike_up_to for d in found]) == pytest.approx(exact, rel=0.1)
     assert distance(real[0], real[0] + 1, coded=False, rng=rng()).is_larger
@@ -141,8 +145,8 @@ def test_each_pair_has_the_measure_of_its_kinds():
     x = rng().integers(0, 3, size=(50, 2)).astype(float)
     y = np.column_stack([x, rng().normal(size=50) + x[:, 0], np.ones(50)])
     found = associations(y, [True, True, False, False])
-    assert found[0, 1] == cramers_v(x[:, 0], x[:, 1])
-    assert found[0, 2] == correlation_ratio(x[:, 0], stats.rankdata(y[:, 2]))
+    assert found[0, 1] == pytest.approx(cramers_v(x[:, 0], x[:, 1]))
+    assert found[0, 2] == pytest.approx(correlation_ratio(x[:, 0], stats.rankdata(y[:, 2])))
     assert np.isnan(found[:, 3]).all()  # of one value
     np.testing.assert_array_equal(found, found.T)
 
@@ -371,7 +375,9 @@ def test_page_and_json_hold_the_same_numbers(written):
 
 def test_the_numbers_are_those_of_the_table(written, vae):
     frame, results = people(), written.results
-    log_px = vae.log_prob(frame, num_samples=30).log_px
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of k̂
+        log_px = vae.log_prob(frame, num_samples=30).log_px
     assert results["quantities"]["log p per row"]["value"] == pytest.approx(log_px.mean().item())
     values, mask = vae.schema_.encode(frame)
     nominal = [False, False, False, True, True, False]
@@ -434,6 +440,7 @@ def test_odd_tables_are_reported(vae, tmp_path):
     frame = people(12)
     frame["score"] = np.nan  # a column without a cell
     frame[NAME] = "Bern"  # of one category
+    frame = frame.astype(object)
     frame.loc[2] = None  # a row without a cell
     frame.to_csv(tmp_path / "few.csv", index=False)
     found = table_report(vae, tmp_path / "few.csv", tmp_path, **FEW)
@@ -454,7 +461,7 @@ def test_odd_tables_are_reported(vae, tmp_path):
 def test_a_table_of_one_column_has_no_pairs(tmp_path):
     frame = pd.DataFrame({"x": rng().normal(size=40)})
     one = tables.fit(frame, latent_dim=1, hidden=(4,), steps=5)
-    found = table_report(one, frame.to_numpy() if False else frame, tmp_path, **FEW)
+    found = table_report(one, frame, tmp_path, **FEW)
     assert found.results["associations"] is None
     assert "Associations" not in found.page.read_text()
     assert "Held-out categories" not in found.page.read_text()

@@ -47,8 +47,9 @@ from ppl_vae.tables.frames import Frame
 FORMAT = 1
 LARGEST = 10
 """So many pairs of columns whose associations differ most are listed."""
-_SYNTHETIC_ROWS, _SYNTHETIC_TABLES = 5000, 10
-"""At least so many synthetic rows, and tables of them, each as long as the real one."""
+_SYNTHETIC_ROWS = 5000
+_FEWEST_TABLES, _MOST_TABLES = 10, 50
+"""Synthetic tables, each as long as the real one, to make so many rows."""
 _OWNER = "table_report"
 
 
@@ -364,7 +365,8 @@ def _log_prob(vae: TableVAE, values: NDArray, options: TableOptions) -> dict[str
 
 def _synthetic(vae: TableVAE, length: int) -> NDArray:
     """Return synthetic tables ``(R, length, D)``, with cells as their dtypes hold them."""
-    number = max(_SYNTHETIC_TABLES, math.ceil(_SYNTHETIC_ROWS / length))
+    number = math.ceil(_SYNTHETIC_ROWS / length)
+    number = min(max(number, _FEWEST_TABLES), _MOST_TABLES)
     rows = vae.pair_.generate(number * length).cpu().double().numpy()
     values, _ = vae.schema_.encode(vae.schema_.decode(rows))
     return values.reshape(number, length, -1)

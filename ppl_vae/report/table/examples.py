@@ -45,7 +45,7 @@ def examples(
     columns = list(schema)
     found = []
     for row in np.sort(chosen):
-        for at in np.flatnonzero(cells.row == row)[:MOST_PER_ROW]:
+        for at in np.flatnonzero(cells.row == row)[:MOST_PER_ROW].tolist():
             column = columns[cells.column[at]]
             found.append(
                 Example(

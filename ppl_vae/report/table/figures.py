@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ppl_vae import plots
 from ppl_vae.evaluation.classification import Calibration
-from ppl_vae.plots.text import literal
 from ppl_vae.report.figures import Picture, Section
 from ppl_vae.report.figures.picture import new_axes, png
 from ppl_vae.report.table.associations import Associations
@@ -52,15 +51,15 @@ def _marginal(c: ColumnResults) -> Axes:
         plots.histograms(c.real, c.synthetic, log=log, ax=ax)
     else:
         names = [str(category) for category in c.column.categories or ()]
-        both = [
+        real, synthetic = (
             np.bincount(x.astype(int), minlength=len(names)) / len(x) for x in (c.real, c.synthetic)
-        ]
+        )
         if len(names) > MOST_CATEGORIES:
-            order = np.argsort(-np.maximum(*both), kind="stable")
+            order = np.argsort(-np.maximum(real, synthetic), kind="stable")
             kept, rest = np.sort(order[: MOST_CATEGORIES - 1]), order[MOST_CATEGORIES - 1 :]
             names = [names[k] for k in kept] + [f"{len(rest)} others"]
-            both = [np.append(share[kept], share[rest].sum()) for share in both]
-        plots.shares(*both, names, ax=ax)
+            real, synthetic = (np.append(p[kept], p[rest].sum()) for p in (real, synthetic))
+        plots.shares(real, synthetic, names, ax=ax)
     return ax
 
 
@@ -126,7 +125,7 @@ def sections(
     """Draw all figures, by the part of the page that they belong to."""
     drawn = {"marginals": marginals(columns)}
     if found is not None:
-        names = [literal(c.name) for c in columns]
+        names = [c.name for c in columns]
         drawn["associations"] = associations(found, names)
     drawn["calibration"] = calibration(covered, reliability)
     return drawn

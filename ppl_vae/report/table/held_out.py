@@ -51,8 +51,10 @@ class HeldOut:
         return self._only(np.isin(self.column, columns))
 
     def _only(self, at: NDArray) -> HeldOut:
-        parts = (self.row, self.column, self.truth, self.guess)
-        return HeldOut(*(part[at] for part in parts), self.draws[:, at], self.seen)
+        draws = self.draws[:, at]
+        return HeldOut(
+            self.row[at], self.column[at], self.truth[at], self.guess[at], draws, self.seen
+        )
 
     def __len__(self) -> int:
         return len(self.row)
@@ -198,15 +200,16 @@ def imputation_error(cells: HeldOut, kind: str) -> ImputationError | None:
     if not len(seen):
         return None
     if kind == "ordinal":
-        off = [np.abs(guess - cells.truth) for guess in (cells.guess, np.median(seen))]
-        return ImputationError("mean distance in levels", *(_mean(part) for part in off))
+        one_guess = np.median(seen)
+        levels = [_mean(np.abs(guess - cells.truth)) for guess in (cells.guess, one_guess)]
+        return ImputationError("mean distance in levels", levels[0], levels[1])
     if kind in ("binary", "categorical"):
         kinds, counts = np.unique(seen, return_counts=True)
-        off = [cells.truth != guess for guess in (cells.guess, kinds[counts.argmax()])]
-        return ImputationError("share wrong", *(_mean(part) for part in off))
-    off = [(guess - cells.truth) ** 2 for guess in (cells.guess, seen.mean())]
-    scale = float(seen.std())
-    return ImputationError("root mean squared error", *map(_root_mean, off), scale)
+        one_guess = kinds[counts.argmax()]
+        wrong = [_mean(cells.truth != guess) for guess in (cells.guess, one_guess)]
+        return ImputationError("share wrong", wrong[0], wrong[1])
+    roots = [_root_mean((guess - cells.truth) ** 2) for guess in (cells.guess, seen.mean())]
+    return ImputationError("root mean squared error", roots[0], roots[1], float(seen.std()))
 
 
 def category_probabilities(cells: HeldOut, most: int) -> NDArray:

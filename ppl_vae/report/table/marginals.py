@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-PERMUTATIONS = 200
+PERMUTATIONS = 500
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Distance:
     @property
     def is_larger(self) -> bool:
         """Whether the samples differ by more than their sizes explain."""
-        return self.value > self.alike_up_to
+        return self.value > self.alike_up_to + 1e-9  # rounding
 
 
 def distance(
@@ -55,7 +56,7 @@ def distance(
         return measure(of_real / len(real), (counts - of_real) / len(synthetic))
 
     # Drawing a subset of the cells is faster than a draw for each of many distinct values.
-    method = "count" if len(pooled) > 50 else "marginals"
+    method: Literal["count", "marginals"] = "count" if len(pooled) > 50 else "marginals"
     divided = [
         between(rng.multivariate_hypergeometric(counts, len(real), method=method))
         for _ in range(PERMUTATIONS)
