@@ -28,6 +28,7 @@ from ppl_vae.report.table.associations import (
 from ppl_vae.report.table.figures import is_skewed
 from ppl_vae.report.table.held_out import (
     HeldOut,
+    calibration,
     coverages,
     held_out,
     imputation_error,
@@ -276,6 +277,22 @@ def test_held_out_cells_are_hidden_and_the_missing_are_left_alone():
     np.testing.assert_array_equal(mask.numpy(), ~hidden)
     assert (x.numpy()[hidden] == 0).all()  # the values do not reach the pair
     assert found.draws.shape == (39, 18)
+
+
+@pytest.mark.parametrize("draws", [39, 199])
+def test_categories_are_calibrated_however_many_there_are_and_however_few_draws(draws):
+    p = rng().dirichlet(np.full(16, 0.5), size=2000)
+    u = rng(1).random((draws + 1, 2000, 1))
+    truth, *others = (u > p.cumsum(1)[:, :-1]).sum(-1).astype(float)
+    found = calibration(cells(truth, p.argmax(1).astype(float), np.array(others), p))
+    right = found.overall_accuracy
+    # The most frequent of 39 draws would have 5 % too much.
+    assert abs(found.overall_confidence - right.mean) < 3 * right.standard_error
+    assert abs(right.mean - p.max(1).mean()) < 3 * right.standard_error
+    sure = np.repeat(p.argmax(1)[None].astype(float), draws, axis=0)
+    certain = calibration(cells(truth, sure[0], sure, p))
+    assert certain.overall_confidence == 1
+    assert certain.error == pytest.approx(1 - right.mean)
 
 
 def test_errors_of_imputation_by_hand():

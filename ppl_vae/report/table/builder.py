@@ -28,7 +28,6 @@ from ppl_vae.report.results import TableReport
 from ppl_vae.report.table.associations import Associations, compared
 from ppl_vae.report.table.column_results import (
     ColumnResults,
-    calibration_of,
     column_results,
     coverage_quantities,
 )
@@ -36,7 +35,7 @@ from ppl_vae.report.table.examples import examples as examples_of
 from ppl_vae.report.table.held_out import (
     CONFIDENCE,
     HeldOut,
-    category_probabilities,
+    calibration,
     coverages,
 )
 from ppl_vae.report.table.held_out import held_out as hide_and_impute
@@ -321,6 +320,8 @@ def _evaluate(
         )
         for j, (column, family) in enumerate(zip(vae.schema_, vae.columns_, strict=True))
     ]
+    coded = [j for j, column in enumerate(vae.schema_) if column.coded]
+    categories = cells.among(np.array(coded))
     of_numbers = [c.ranks for c in columns if c.ranks is not None]
     associations = None
     if len(columns) > 1:
@@ -332,7 +333,7 @@ def _evaluate(
         associations,
         cells,
         coverages(np.concatenate(of_numbers)) if of_numbers else (),
-        _calibration(vae, cells),
+        calibration(categories) if len(categories) else None,
         warnings,
         synthetic.shape[0] * synthetic.shape[1],
     )
@@ -370,16 +371,6 @@ def _synthetic(vae: TableVAE, length: int) -> NDArray:
     rows = vae.pair_.generate(number * length).cpu().double().numpy()
     values, _ = vae.schema_.encode(vae.schema_.decode(rows))
     return values.reshape(number, length, -1)
-
-
-def _calibration(vae: TableVAE, cells: HeldOut) -> Calibration | None:
-    """Return the calibration of all held-out categories together."""
-    coded = [j for j, column in enumerate(vae.schema_) if column.coded]
-    chosen = cells.among(np.array(coded))
-    if not len(chosen):
-        return None
-    most = max(len(vae.schema_.columns[j].categories or ()) for j in coded)
-    return calibration_of(category_probabilities(chosen, most), chosen.truth)
 
 
 def _figures(found: Found) -> dict[str, Any]:

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ppl_vae.evaluation import expected_calibration_error
 from ppl_vae.evaluation.classification import Calibration
 from ppl_vae.report.quantities import Quantity, absent, measured, plain
 from ppl_vae.report.table.held_out import (
     Coverage,
     HeldOut,
     ImputationError,
-    category_probabilities,
+    calibration,
     coverages,
     imputation_error,
     ranks,
@@ -26,7 +24,6 @@ from ppl_vae.report.table.held_out import (
 from ppl_vae.report.table.marginals import Distance, distance
 from ppl_vae.tables import Column
 
-BINS = 10
 NO_CELL = "no cell observed"
 NONE_HELD_OUT = "no cell held out"
 
@@ -114,8 +111,8 @@ class ColumnResults:
             return {}
         correct = self.calibration.overall_accuracy
         return {
-            "mean largest probability": plain(self.calibration.overall_confidence, 3, "share"),
-            "share correct": measured(correct, "share"),
+            "probability of the guess": plain(self.calibration.overall_confidence, 3, "share"),
+            "share right": measured(correct, "share"),
             "calibration error": plain(self.calibration.error, 3, "share"),
         }
 
@@ -154,20 +151,13 @@ def column_results(
     apart = None
     if len(observed):
         apart = distance(observed, synthetic, coded=column.coded, rng=rng)
-    calibration = place = None
+    reliability = place = None
     if len(cells) and column.coded:
-        p = category_probabilities(cells, len(column.categories or ()))
-        calibration = calibration_of(p, cells.truth)
+        reliability = calibration(cells)
     elif len(cells):
         place = ranks(cells, rng)
     error = imputation_error(cells, column.kind)
-    return ColumnResults(column, family, observed, synthetic, apart, error, place, calibration)
-
-
-def calibration_of(probabilities: NDArray, truth: NDArray) -> Calibration:
-    """Compare probabilities of categories, shape ``(cells, K)``, with what the cells hold."""
-    labels = torch.as_tensor(truth.astype(int))
-    return expected_calibration_error(torch.as_tensor(probabilities), labels, bins=BINS)
+    return ColumnResults(column, family, observed, synthetic, apart, error, place, reliability)
 
 
 def coverage_quantities(covered: tuple[Coverage, ...]) -> dict[str, Quantity]:

@@ -64,8 +64,8 @@ def _marginal(c: ColumnResults) -> Axes:
 
 
 def is_skewed(values: NDArray) -> bool:
-    """Return whether values, all above zero, are more symmetric on a logarithmic axis."""
-    if values.min() <= 0:
+    """Return whether values, above zero, are more symmetric on a logarithmic axis of a decade."""
+    if values.min() <= 0 or values.max() < 10 * values.min():
         return False
     skewness = [abs(_skewness(x)) for x in (values, np.log(values))]
     return skewness[0] > 1 and skewness[1] < skewness[0]
@@ -108,8 +108,8 @@ def calibration(covered: tuple[Coverage, ...], reliability: Calibration | None) 
     if reliability is not None:
         bins = reliability.confidence, reliability.accuracy, reliability.count
         ax = plots.reliability(*bins, ax=new_axes(4.4, 4.4))
-        ax.set_xlabel("probability of the most probable category")
-        ax.set_ylabel("share correct")
+        ax.set_xlabel("probability of the guess")
+        ax.set_ylabel("share right")
         words = f"reliability diagram of predicted categories: {reliability}"
         pictures.append(Picture("Categories", words, png(ax)))
     caption = "Points on the diagonal are calibrated; below it predictions are too sure."

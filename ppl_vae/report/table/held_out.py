@@ -13,12 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.evaluation import accuracy_interval
+from ppl_vae.evaluation.classification import Calibration, binned
 from ppl_vae.evaluation.estimate import Estimate
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Probabilities of the central intervals that are checked."""
 CONFIDENCE = 0.99
 """Of the bands around shares: at four levels and in many columns, 95 % would often err."""
+BINS = 10
+"""Of the probabilities of categories."""
 _ROWS_AT_ONCE = 500
 
 
@@ -212,9 +215,15 @@ def imputation_error(cells: HeldOut, kind: str) -> ImputationError | None:
     return ImputationError("root mean squared error", roots[0], roots[1], float(seen.std()))
 
 
-def category_probabilities(cells: HeldOut, most: int) -> NDArray:
-    """Return the share of draws in each category 0, ..., ``most`` - 1, shape ``(cells, most)``."""
-    return np.stack([(cells.draws == k).mean(0) for k in range(most)], axis=1)
+def calibration(cells: HeldOut) -> Calibration:
+    """Compare how probable the best guesses of categories are with how many are right.
+
+    The probability of a guess is the share of draws that agree. The guess comes from particles of
+    its own: the most frequent of the same draws would look too probable by their noise.
+    """
+    agree = (cells.draws == cells.guess).mean(0)
+    correct = (cells.guess == cells.truth).astype(float)
+    return binned(torch.as_tensor(agree), torch.as_tensor(correct), BINS)
 
 
 def _mean(values: NDArray) -> Estimate:

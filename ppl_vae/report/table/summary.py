@@ -92,6 +92,6 @@ def _categories(found: Calibration | None) -> str:
     else:
         words = "too sure" if off > 0 else "not sure enough"
     return (
-        f"Categories: the most probable category is given {sure:.1f} % on average and is right "
-        f"for {right:.1f} % of {accuracy.count} held-out cells; predictions are {words}."
+        f"Categories: guesses of {accuracy.count} held-out cells have a probability of "
+        f"{sure:.1f} % on average, and {right:.1f} % are right; predictions are {words}."
     )
