@@ -286,7 +286,7 @@ def test_categories_are_calibrated_however_many_there_are_and_however_few_draws(
     truth, *others = (u > p.cumsum(1)[:, :-1]).sum(-1).astype(float)
     found = calibration(cells(truth, p.argmax(1).astype(float), np.array(others), p))
     right = found.overall_accuracy
-    # The most frequent of 39 draws would have 5 % too much.
+    # The most frequent of 39 draws would have 30 %, and be right for 26 %.
     assert abs(found.overall_confidence - right.mean) < 3 * right.standard_error
     assert abs(right.mean - p.max(1).mean()) < 3 * right.standard_error
     sure = np.repeat(p.argmax(1)[None].astype(float), draws, axis=0)
