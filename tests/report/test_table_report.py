@@ -156,16 +156,16 @@ def test_synthetic_tables_of_the_same_law_differ_by_the_noise():
     law = np.linalg.cholesky(np.array([[1, 0.6, 0], [0.6, 1, 0.2], [0, 0.2, 1]])).T
     draws = rng().normal(size=(41, 200, 3)) @ law
     real = draws[0].copy()
-    real[:50, 0] = np.nan
+    real[:150, 0] = np.nan
     alike = compared(real, draws[1:], [False] * 3)
     assert alike.mean_difference < 3 * alike.noise
     # Of fewer rows, by the cells that are missing in the real table, the error is larger.
-    assert alike.error[0, 2] == pytest.approx(1 / math.sqrt(150), rel=0.35)
+    assert alike.error[0, 2] == pytest.approx(1 / math.sqrt(50), rel=0.35)
     assert alike.error[1, 2] == pytest.approx(0.96 / math.sqrt(200), rel=0.35)
     independent = compared(real, rng().normal(size=(40, 200, 3)), [False] * 3)
     assert independent.mean_difference > 3 * independent.noise
     assert independent.largest(1) == [(0, 1)]
-    assert independent.difference[0, 1] == pytest.approx(-0.58, abs=0.15)
+    assert independent.difference[0, 1] == pytest.approx(-0.58, abs=0.3)
 
 
 # --- held-out cells -------------------------------------------------------------------------------
@@ -271,6 +271,7 @@ def test_held_out_cells_are_hidden_and_the_missing_are_left_alone():
     assert len(found) == 18
     assert not (found.column == 2).any()
     np.testing.assert_allclose(found.truth, values[found.row, found.column], rtol=1e-6)
+    assert np.isnan(found.seen[found.row, found.column]).all()
     x, mask = seen[0]
     rows = np.unique(found.row)
     hidden = np.isnan(found.seen[rows])
