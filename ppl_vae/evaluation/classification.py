@@ -157,13 +157,19 @@ def expected_calibration_error(
         )
     p, labels = p[known.to(p.device)], labels[known].to(p.device)
     confidence, prediction = p.max(-1)
-    correct = (prediction == labels).double()
-    edges = torch.linspace(0, 1, bins + 1, dtype=p.dtype, device=p.device)
+    return binned(confidence, (prediction == labels).double(), bins)
+
+
+def binned(
+    confidence: Float[Tensor, " batch"], correct: Float[Tensor, " batch"], bins: int
+) -> Calibration:
+    """Compare probabilities of predictions with whether, 0 or 1, each is correct."""
+    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)
     # A bin is numbered by its lower edge; rounding may take 1 beyond the last.
     index = (torch.bucketize(confidence, edges) - 1).clamp(0, bins - 1)
     count = index.bincount(minlength=bins)
     sums = torch.stack([index.bincount(v, minlength=bins) for v in (confidence, correct)])
-    error = (sums[1] - sums[0]).abs().sum().item() / len(p)
+    error = (sums[1] - sums[0]).abs().sum().item() / len(correct)
     means = sums / count  # 0 / 0 is NaN if a bin is empty
     overall = Estimate.of(correct), confidence.mean().item()
     return Calibration(error, edges, count, means[0], means[1], *overall)
