@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from pyro import infer
 from pyro.infer import ELBO
+from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae import estimators
+from ppl_vae import estimators, posteriors, priors
 from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
@@ -29,7 +31,7 @@ _NOT_SCHEDULES = (
 )
 
 
-def _classes(place: Any, base: type, *without: str) -> dict[str, type]:
+def _classes(place: Any, base: type, *without: str) -> dict[str, Any]:
     named = {name: getattr(place, name) for name in place.__all__ if name not in without}
     subclasses = (c for c in named.items() if inspect.isclass(c[1]) and issubclass(c[1], base))
     return {name: cls for name, cls in subclasses if cls is not base}
@@ -46,13 +48,28 @@ KINDS: dict[str, dict[str, type]] = {
 """Per section, the classes that it may name."""
 
 
-_GIVEN_LATER = {"params", "optimizer"}
+PRIORS = {
+    name: cls
+    for name, cls in _classes(priors, nn.Module).items()
+    if list(inspect.signature(cls.forward).parameters) == ["self"]
+    and "latent_dim" in inspect.signature(cls).parameters
+}
+"""The priors of a table: those that need no other part."""
+POSTERIORS = {
+    name: cls
+    for name, cls in _classes(posteriors, nn.Module).items()
+    if "latent_dim" in inspect.signature(cls.net_features).parameters
+    and "conditional" not in inspect.signature(cls).parameters
+}
+"""The posteriors of a table, made from a network alone."""
+_NAMED = {**KINDS, "prior": PRIORS, "posterior": POSTERIORS}
+_GIVEN_LATER = {"params", "optimizer", "latent_dim", "net"}
 """Arguments that only the training knows."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A class of ``KINDS[section]`` by name, and its arguments, without ``_GIVEN_LATER``."""
+    """A class of ``_NAMED[section]`` by name, and its arguments, without ``_GIVEN_LATER``."""
 
     section: str
     name: str
@@ -65,7 +82,7 @@ class Named:
             given = {"class": given}
         if not isinstance(given, Mapping):
             raise ConfigError(f"{section} must be a class or a mapping, got {brief(given)}")
-        classes, name = KINDS[section], given.get("class")
+        classes, name = _NAMED[section], given.get("class")
         if name is None:
             raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
         if not isinstance(name, str) or name not in classes:
@@ -102,12 +119,16 @@ class Named:
         key = LENGTHS.get(self.name, "")
         return replace(self, arguments=in_steps(self.arguments, total, self.section, key))
 
+    def partial(self) -> partial[Any]:
+        """Return the class with its arguments, to be given those that are known later."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
+        return partial(_NAMED[self.section][self.name], **values)
+
     def make(self, *first: object) -> Any:
         """Return an object of the class; ``first`` are the arguments that training knows."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
-        cls = KINDS[self.section][self.name]
+        cls = _NAMED[self.section][self.name]
         try:
-            return cls(*first, **values)
+            return self.partial()(*first)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             usual = arguments_of(cls, self.section)
             given = ", ".join(
