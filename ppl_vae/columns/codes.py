@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ppl_vae.columns.column import MIN_SCALE, Column, Source, second_parameter
 from ppl_vae.distributions.codes import Codes, cumulative_logits
 from ppl_vae.distributions.scale import inverse_softplus, positive_scale
-from ppl_vae.errors import integer
+from ppl_vae.errors import integer, positive_int
 
 
 class Bernoulli(Column):
@@ -38,12 +38,12 @@ class Categorical(Column):
     """P(x = k) = softmax(.)_k, for codes k = 0, ..., categories - 1.
 
     Args:
-        categories: how many there are.
+        categories: how many there are; with one, all rows have it.
     """
 
     def __init__(self, categories: int) -> None:
         super().__init__()
-        self.categories = integer("Categorical", "categories", categories, 2)
+        self.categories = positive_int("Categorical", "categories", categories)
 
     @property
     def num_outputs(self) -> int:

@@ -18,6 +18,7 @@ Example:
 from ppl_vae.tables.column import KINDS, Column
 from ppl_vae.tables.families import FAMILIES
 from ppl_vae.tables.files import read_table, write_table
+from ppl_vae.tables.imputer import TableImputer
 from ppl_vae.tables.schema import Schema
 from ppl_vae.tables.vae import TableVAE, fit, load
 
@@ -26,6 +27,7 @@ __all__ = [
     "KINDS",
     "Column",
     "Schema",
+    "TableImputer",
     "TableVAE",
     "fit",
     "load",

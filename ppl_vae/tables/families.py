@@ -83,10 +83,11 @@ def columns_of(
         values, mask: as ``schema.encode`` returns them.
         families: the name of a family by kind, see `FAMILIES`.
     """
-    for kind in families:
+    for kind, name in families.items():
         if kind not in FAMILIES:
             known = " and ".join(map(quoted, FAMILIES))
             raise ValueError(f"families: there is a choice for {known}, got {quoted(kind)}")
+        family(kind, name)  # also where no column is of this kind
     return [
         _column(declared, x[seen], families)
         for declared, x, seen in zip(schema.columns, values.T, mask.T, strict=True)
@@ -101,4 +102,5 @@ def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) ->
     if declared.kind == "binary":
         return columns.Bernoulli()
     count = len(declared.categories)
-    return columns.Ordinal(count) if declared.kind == "ordinal" else columns.Categorical(count)
+    ordinal = declared.kind == "ordinal" and count > 1
+    return columns.Ordinal(count) if ordinal else columns.Categorical(count)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +16,33 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.infer import ELBO
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from ppl_vae import estimators, evaluation, io, likelihoods, nets, posteriors, priors, training
 from ppl_vae.columns import Column, Encoder, num_features
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, path_of, positive_int
+from ppl_vae.errors import (
+    describe,
+    flag,
+    number,
+    path_of,
+    positive_int,
+    quoted,
+    reason,
+    seed_of,
+    sequence,
+    sizes,
+)
+from ppl_vae.files import read_bytes
 from ppl_vae.io.atomic import write_file
 from ppl_vae.models import VAE
-from ppl_vae.process_state import seeded
+from ppl_vae.process_state import exclusively, seeded
 from ppl_vae.random_state import restored, seed_everything
 from ppl_vae.tables.families import columns_of
+from ppl_vae.tables.files import read_table
 from ppl_vae.tables.frames import Frame
 from ppl_vae.tables.schema import Schema
 
@@ -33,6 +50,8 @@ TABLE = "table.json"
 """What a folder has beside the pair: the schema, and the settings of methods."""
 LOW_ESS = 50
 """Effective sample size below which conditional draws are said to be unreliable."""
+_FEWEST_DIGITS = 0.01
+"""How coarse numbers may be in a network's dtype, in standard deviations of their column."""
 
 
 class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -43,13 +62,16 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     (the MIWAE of Mattei & Frellsen 2019, arXiv 1812.02633). It is there as ``pair_``, for all that
     the library does with pairs. Results of every method follow from ``seed``.
 
-    Tables are as in :meth:`ppl_vae.tables.Schema.infer`: DataFrames, arrays, paths of files.
+    It is a scikit-learn transformer, for pipelines and searches; its score is a log-likelihood.
+    Tables are as in :meth:`ppl_vae.tables.Schema.infer`: DataFrames, arrays, paths of files; and
+    lists of rows. The columns of an array have no names and are known by their number.
 
     Args:
         latent_dim: number of latent dimensions.
-        prior: p(z), of `latent_dim` dimensions; a standard normal if None.
-        posterior: makes q(z | x) from a network: a class of :mod:`ppl_vae.posteriors` with
-            ``net_features(latent_dim)``.
+        prior: p(z), of `latent_dim` dimensions, of which `fit` trains a copy; a standard normal if
+            None.
+        posterior: makes q(z | x) from a network: a class of :mod:`ppl_vae.posteriors`, or a
+            ``functools.partial`` of one with its options.
         hidden: widths of the hidden layers of both networks.
         make_pair: makes the pair from the columns instead of the four arguments above: for networks
             of your own, for a model of missingness (see :class:`ppl_vae.VAE`).
@@ -60,7 +82,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         batch_size: rows per step.
         learning_rate: of Adam.
         validation_fraction: share of rows held out to follow the bound; the weights that are best
-            there are kept. 0 trains for all steps.
+            there are kept. 0, or a share of less than a row, trains for all steps.
         patience: how many validations without an improvement end the training.
         validate_every: steps.
         compile: compile steps; see :func:`ppl_vae.training.fit`.
@@ -72,6 +94,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         columns_: their distributions, standardised by the observed cells.
         pair_: the trained pair.
         training_: the history, a :class:`ppl_vae.training.FitResult`.
+        n_features_in_: the number of columns.
+        feature_names_in_: their names, of a table that has names which are strings.
 
     Example:
         >>> import pandas as pd
@@ -123,40 +147,54 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def fit(
         self,
         X: Frame,
-        y: None = None,
+        y: Any = None,
         *,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
     ) -> TableVAE:
-        """Infer the schema, build the pair and train it.
+        """Infer the schema, build the pair and train it, from new weights each time.
 
         Args:
-            X: the table.
+            X: the table, of two rows or more. Rows without an observed cell teach nothing and are
+                left out, unless the pair has a model of missingness.
             y: ignored, for pipelines.
             out: a folder for checkpoints, see :func:`ppl_vae.training.fit`.
             resume: go on from them.
+
+        Raises:
+            TypeError, ValueError: for a table that ``Schema.infer`` refuses, for numbers that the
+                network's dtype does not tell apart, and for a wrong setting. What an earlier `fit`
+                left is as it was.
         """
-        self.schema_ = Schema.infer(X, kinds=self.kinds)
-        values, mask = self.schema_.encode(X)
-        self.n_features_in_ = len(self.schema_)
-        if self.schema_.library != "array" and all(isinstance(n, str) for n in self.schema_.names):
-            self.feature_names_in_ = np.array(self.schema_.names, dtype=object)
-        self.columns_ = columns_of(self.schema_, values, mask, self.families or {})
-        with restored():
+        self._check_settings()
+        X = _as_table(X)
+        if getattr(X, "shape", ())[:1] == (1,):
+            raise ValueError(
+                "TableVAE.fit: the table has one row (n_samples=1); give two or more, as one does "
+                "not say by how much rows differ"
+            )
+        schema = Schema.infer(X, kinds=self.kinds)
+        values, mask = schema.encode(X)
+        columns = columns_of(schema, values, mask, self.families or {})
+        with exclusively(), restored():
             seed_everything(self.seed)
-            self.pair_ = self._pair(self.columns_)
-        self._n_features_out = self.pair_.prior().event_shape[0]
-        data = Dataset(_floats(values), name="table", mask=None if mask.all() else mask)
+            pair = self._pair(columns)
+        dtype = _dtype_of(pair)
+        _check_digits(schema, values, dtype)
+        x = _tensor(schema, values, dtype, "TableVAE.fit")
+        taught = mask.any(axis=1) | (pair.missingness is not None)
+        data = Dataset(x[taught], name="table", mask=None if mask.all() else mask[taught])
         validation = stopping = None
-        if self.validation_fraction and len(data) > 1:
+        if round(self.validation_fraction * len(data)):
             data, validation = data.split(self.validation_fraction, seed=self.seed)
             stopping = training.EarlyStopping(self.patience)
-        self.training_ = training.fit(
-            self.pair_,
+        history = training.fit(
+            pair,
             data,
             steps=self.steps,
             batch_size=min(self.batch_size, len(data)),
-            estimator=self.estimator or estimators.ImportanceWeightedELBO(num_particles=20),
+            estimator=deepcopy(self.estimator)
+            or estimators.ImportanceWeightedELBO(num_particles=20),
             optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
             validation=validation,
             validate_every=self.validate_every,
@@ -168,29 +206,120 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             seed=self.seed,
             progress=self.progress,
         )
+        self._keep(schema, pair)
+        self.training_ = history
         return self
+
+    def _check_settings(self) -> None:
+        owner = "TableVAE"
+        for name in ("latent_dim", "steps", "batch_size", "patience", "validate_every"):
+            positive_int(owner, name, getattr(self, name))
+        for name in ("compile", "progress"):
+            flag(owner, name, getattr(self, name))
+        sizes(owner, "hidden", self.hidden)
+        number(owner, "learning_rate", self.learning_rate, above=0)
+        number(owner, "validation_fraction", self.validation_fraction, least=0, below=1)
+        seed_of(owner, self.seed)
+        if self.families is not None and not isinstance(self.families, Mapping):
+            raise TypeError(
+                f"{owner}: families must be a mapping such as {{'real': 'StudentT'}}, got "
+                f"{describe(self.families)}"
+            )
+        if self.prior is not None and not isinstance(self.prior, nn.Module):
+            raise TypeError(
+                f"{owner}: prior must be a module such as priors.StandardNormal({self.latent_dim}),"
+                f" got {describe(self.prior)}"
+            )
+        if not callable(getattr(_class_of(self.posterior), "net_features", None)):
+            raise TypeError(
+                f"{owner}: posterior must be a class such as posteriors.DiagonalNormal, with "
+                f"net_features(latent_dim), got {describe(self.posterior)}; make_pair= takes others"
+            )
+        if self.make_pair is None:
+            return
+        if not callable(self.make_pair):
+            raise TypeError(
+                f"{owner}: make_pair must be a function of the columns, got "
+                f"{describe(self.make_pair)}"
+            )
+        settings = inspect.signature(TableVAE).parameters
+        for name in ("latent_dim", "prior", "posterior", "hidden"):
+            if getattr(self, name) != settings[name].default:
+                raise ValueError(
+                    f"{owner}: make_pair makes the pair without {name}, got "
+                    f"{describe(getattr(self, name))}; leave it out, and use it in make_pair"
+                )
 
     def _pair(self, columns: Sequence[Column]) -> VAE:
         if self.make_pair is not None:
-            return self.make_pair(columns)
-        d = positive_int("TableVAE", "latent_dim", self.latent_dim)
+            return _checked_pair(self.make_pair(columns), columns)
+        prior = priors.StandardNormal(self.latent_dim) if self.prior is None else self.prior
+        dims = tuple(prior().event_shape)
+        if dims != (self.latent_dim,):
+            raise ValueError(
+                f"TableVAE: prior must have latent_dim={self.latent_dim} dimensions, got an event "
+                f"shape of {dims}"
+            )
         (outputs,) = likelihoods.Columns.net_shape(columns=columns)
-        hidden = tuple(self.hidden)
-        encoder = nets.MLP(num_features(columns), self.posterior.net_features(d), hidden=hidden)
-        decoder = nets.MLP(d, outputs, hidden=hidden)
+        posterior = self._posterior(columns)
+        decoder = nets.MLP(self.latent_dim, outputs, hidden=tuple(self.hidden))
         return VAE(
-            prior=priors.StandardNormal(d) if self.prior is None else self.prior,
-            posterior=self.posterior(Encoder(encoder, columns)),
+            prior=deepcopy(prior),  # parameters of estimators stay as they were given
+            posterior=posterior,
             likelihood=likelihoods.Columns(decoder, columns),
         )
 
+    def _posterior(self, columns: Sequence[Column]) -> nn.Module:
+        """Return the posterior over a network of as many outputs as it says, from its options."""
+        kind, latent_dim = _class_of(self.posterior), self.latent_dim
+        options = self.posterior.keywords if isinstance(self.posterior, partial) else {}
+        takes = inspect.signature(kind.net_features).parameters
+        own = {"latent_dim": latent_dim} if "latent_dim" in inspect.signature(kind).parameters else {}
+        try:
+            outputs = kind.net_features(
+                latent_dim, **{name: value for name, value in options.items() if name in takes}
+            )
+            net = nets.MLP(num_features(columns), outputs, hidden=tuple(self.hidden))
+            made: nn.Module = self.posterior(Encoder(net, columns), **own)
+        except TypeError as error:  # options that it needs, or does not have
+            raise TypeError(
+                f"TableVAE: posterior {kind.__name__} cannot be made: {reason(error)}; give its "
+                f"options by functools.partial(posteriors.{kind.__name__}, ...)"
+            ) from error
+        return made
+
+    def _keep(self, schema: Schema, pair: VAE) -> None:
+        """Set the attributes of a fitted estimator."""
+        self.schema_, self.pair_ = schema, pair
+        self.columns_ = list(pair.likelihood.columns)  # type: ignore[arg-type]
+        self.n_features_in_ = len(schema)
+        self._n_features_out = pair.prior().event_shape[0]
+        vars(self).pop("feature_names_in_", None)  # of an earlier table
+        if schema.library != "array" and all(isinstance(name, str) for name in schema.names):
+            self.feature_names_in_ = np.array(schema.names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []  # latents are in torch's
+        return tags
+
+    def _more_tags(self) -> dict[str, Any]:
+        """Return the tags for scikit-learn before 1.6."""
+        return {"allow_nan": True, "X_types": ["2darray", "string"], "preserves_dtype": []}
+
     def transform(self, X: Frame) -> np.ndarray:
-        """Return E[z | observed cells] under the guide for each row, ``(rows, latent_dim)``."""
-        x, mask = self._rows(X)
-        return self.pair_.encode(x, mask=mask).numpy()
+        """Return E[z | observed cells] under the guide for each row, ``(rows, latent_dim)``.
+
+        Of a posterior whose mean has no closed form, such as a flow, it is the mean of 100 draws.
+        """
+        _, x, mask = self._rows("transform", X)
+        with self._seeded():
+            latents: np.ndarray = self.pair_.encode(x, mask=mask).numpy()
+        return latents
 
     def impute(self, X: Frame, draws: int | None = None, *, num_particles: int = 1000) -> Any:
-        """Return the table with its missing cells filled.
+        """Return the table with its missing cells filled; observed cells are as they came.
 
         Args:
             X: a table of the schema.
@@ -199,12 +328,21 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 of positive ones, the most probable category, the median level.
             num_particles: of importance sampling, see ``Pair.impute``.
         """
-        x, mask = self._rows(X)
-        with self._seeded():
-            filled = self.pair_.impute(
-                x, mask, num_samples=draws, num_particles=num_particles, mean=draws is None
-            )
-        tables = [self._table(one, like=X) for one in (filled[None] if draws is None else filled)]
+        draws = None if draws is None else positive_int("impute", "draws", draws)
+        num_particles = positive_int("impute", "num_particles", num_particles)
+        table, x, mask = self._rows("impute", X)
+        filled = x.expand(draws or 1, *x.shape).clone()
+        gaps = ~mask.all(dim=1)
+        if gaps.any():
+            with self._seeded():
+                filled[:, gaps] = self.pair_.impute(
+                    x[gaps],
+                    mask[gaps],
+                    num_samples=draws,
+                    num_particles=num_particles,
+                    mean=draws is None,
+                )
+        tables = [self._table(one, like=table) for one in filled]
         return tables[0] if draws is None else tables
 
     def sample(
@@ -217,8 +355,9 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """Return synthetic rows, drawn from p(x), or from p(other columns | given ones).
 
         Args:
-            n: rows; with a table ``given`` so many for each of its rows.
-            given: values of some columns, ``{"smoker": True}``, or a table of them.
+            n: rows; with a table ``given`` so many for each of its rows, one after the other.
+            given: values of some columns, ``{"smoker": True}``, or a table of them. Cells that are
+                not given say nothing, also where the pair has a model of missingness.
             num_particles: of importance resampling, with ``given``.
 
         Warns:
@@ -227,13 +366,20 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         check_is_fitted(self, "pair_")
         n = positive_int("sample", "n", n)
+        num_particles = positive_int("sample", "num_particles", num_particles)
         if given is None:
             with self._seeded():
                 return self._table(self.pair_.generate(n))
-        x, mask = self._given("sample", given)
+        values, seen = self.schema_.encode_some(given)
+        if not seen.any():
+            raise ValueError(f"sample: given must have a value, got {describe(given)}")
+        x, mask = self._tensor(values, "sample"), torch.as_tensor(seen)
         self._check_ess(x, mask, num_particles)
         with self._seeded():
-            rows = self.pair_.impute(x, mask, num_samples=n, num_particles=num_particles)
+            rows = self._query_pair().impute(
+                x, mask, num_samples=n, num_particles=num_particles
+            )
+        rows = torch.where(mask, torch.as_tensor(values), rows.double())  # all their digits
         return self._table(rows.transpose(0, 1).flatten(0, 1))
 
     def log_prob(
@@ -241,21 +387,27 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     ) -> evaluation.LogLikelihood:
         """Return log p of each row's observed cells in nats, with diagnostics.
 
+        It is the density of values as they came, whatever they were standardised by: numbers of
+        different models compare. Of a pair with a model of missingness it is log p(x_observed, m).
+
         Args:
             X: a table of the schema.
             given: names of columns to condition on: log p(others | these), a difference of two
                 estimates; its standard error is that of the difference, effective sample size and
-                k̂ are the worse of the two.
+                k̂ are the worse of the two. A model of missingness has no part in it.
             num_samples: importance samples per row, see ``evaluation.log_likelihood``.
         """
-        x, mask = self._rows(X)
-        joint = self._log_likelihood(x, mask, num_samples, self.seed)
-        if not len(given):
-            return joint
-        known = torch.tensor([name in set(given) for name in self.schema_.names])
-        for name in given:
+        _, x, mask = self._rows("log_prob", X)
+        names = list(sequence("log_prob", "given", given, "names of columns"))
+        for name in names:
             self.schema_[name]  # raises a KeyError that names the columns
-        condition = self._log_likelihood(x, mask & known, num_samples, self.seed + 1)
+        if not names:
+            return self._log_likelihood(self.pair_, x, mask, num_samples, self.seed)
+        known = torch.tensor([name in names for name in self.schema_.names])
+        pair = self._query_pair()
+        joint = self._log_likelihood(pair, x, mask, num_samples, self.seed)
+        other_seed = (self.seed + 1) % 2**64
+        condition = self._log_likelihood(pair, x, mask & known, num_samples, other_seed)
         return evaluation.LogLikelihood(
             log_px=joint.log_px - condition.log_px,
             standard_error=joint.standard_error.hypot(condition.standard_error),
@@ -263,9 +415,9 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             pareto_k=joint.pareto_k.maximum(condition.pareto_k),
         )
 
-    def score(self, X: Frame, y: None = None) -> float:
-        """Return the mean of `log_prob`, in nats per row; higher is better."""
-        return self.log_prob(X).log_px.mean().item()
+    def score(self, X: Frame, y: Any = None) -> float:
+        """Return the mean of `log_prob`, in nats per row; higher is better. ``y`` is ignored."""
+        return self.log_prob(X).log_px.double().mean().item()
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save the pair (:func:`ppl_vae.save`) and, as ``table.json``, the schema in a folder."""
@@ -275,36 +427,47 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         write_file(path / TABLE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
         return path
 
-    def _rows(self, X: Frame) -> tuple[Tensor, Tensor]:
-        """Return values (0 where missing) and mask of a table of the schema."""
+    def _rows(self, owner: str, X: Frame) -> tuple[Any, Tensor, Tensor]:
+        """Return a table of the schema, its values (0 where missing) and its mask."""
         check_is_fitted(self, "pair_")
-        values, mask = self.schema_.encode(X)
-        return _floats(values), torch.as_tensor(mask)
+        table = _as_table(X)
+        if isinstance(table, np.ndarray) and table.ndim == 2:
+            if table.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has {table.shape[1]} features, but TableVAE is expecting "
+                    f"{self.n_features_in_} features as input"
+                )
+        values, mask = self.schema_.encode(table)
+        return table, self._tensor(values, owner), torch.as_tensor(mask)
 
-    def _given(self, owner: str, given: Any) -> tuple[Tensor, Tensor]:
-        """Return values and mask of rows of which some columns are given."""
-        values, mask = self.schema_.encode_some(given)
-        if not mask.any():
-            raise ValueError(f"{owner}: given must have a value, got {describe(given)}")
-        return _floats(values), torch.as_tensor(mask)
+    def _tensor(self, values: np.ndarray, owner: str) -> Tensor:
+        return _tensor(self.schema_, values, _dtype_of(self.pair_), f"TableVAE.{owner}")
 
     def _table(self, rows: Tensor, like: Any = None) -> Any:
-        return self.schema_.decode(rows.double().numpy(), like=like)
+        # What is beyond the network's dtype becomes its largest number.
+        finite = rows.nan_to_num(nan=math.nan).double().numpy()
+        return self.schema_.decode(finite, like=like)
 
     def _seeded(self) -> Any:
         return seeded("TableVAE", self.seed)
 
+    def _query_pair(self) -> VAE:
+        """Return the pair in which a cell that is not given is not a cell that went missing."""
+        pair = self.pair_
+        return pair if pair.missingness is None else pair.replace(missingness=None)
+
     def _log_likelihood(
-        self, x: Tensor, mask: Tensor, num_samples: int, seed: int
+        self, pair: VAE, x: Tensor, mask: Tensor, num_samples: int, seed: int
     ) -> evaluation.LogLikelihood:
         return evaluation.log_likelihood(
-            self.pair_, x, mask=None if mask.all() else mask, num_samples=num_samples, seed=seed
+            pair, x, mask=None if mask.all() else mask, num_samples=num_samples, seed=seed
         )
 
     def _check_ess(self, x: Tensor, mask: Tensor, num_particles: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of k̂; what matters here is the ESS
-            ess = self._log_likelihood(x, mask, num_particles, self.seed).ess
+            pair = self._query_pair()
+            ess = self._log_likelihood(pair, x, mask, num_particles, self.seed).ess
         low = (ess < LOW_ESS).nonzero()[:, 0].tolist()
         if low:
             warnings.warn(
@@ -318,29 +481,30 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 def load(folder: str | os.PathLike[str]) -> TableVAE:
     """Load what :meth:`TableVAE.save` wrote; it answers all questions, and has no history.
 
+    Of the settings it has ``latent_dim`` and ``seed``.
+
     Raises FileNotFoundError or ValueError if there is no table, or its pair has other columns.
     """
     path = path_of("load", "folder", folder)
     pair: Any = io.load(path)
+    file = path / TABLE
     try:
-        table = json.loads((path / TABLE).read_text(encoding="utf-8"))
-        vae = TableVAE(seed=table["seed"])
-        vae.schema_ = Schema.from_dict(table["schema"])
+        table = json.loads(read_bytes(file))
+        schema, seed = Schema.from_dict(table["schema"]), seed_of("", table["seed"])
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"load: {path} has no {TABLE}; a pair alone is loaded by ppl_vae.load"
+            f"load: {quoted(path)} has no {TABLE}; a pair alone is loaded by ppl_vae.load"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"load: {path / TABLE} is damaged: {error}") from error
-    vae.columns_ = list(pair.likelihood.columns)
-    if len(vae.columns_) != len(vae.schema_):
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"load: {quoted(file)} is damaged: {reason(error)}") from error
+    columns = getattr(getattr(pair, "likelihood", None), "columns", ())
+    if not isinstance(pair, VAE) or len(columns) != len(schema):
         raise ValueError(
-            f"load: {path} has a table of {len(vae.schema_)} columns and a pair of "
-            f"{len(vae.columns_)}; they are of different trainings, save again"
+            f"load: {quoted(path)} has a table of {len(schema)} columns and a "
+            f"{type(pair).__name__} of {len(columns)}; they are of different trainings, save again"
         )
-    vae.pair_ = pair
-    vae.n_features_in_ = len(vae.schema_)
-    vae._n_features_out = pair.prior().event_shape[0]
+    vae = TableVAE(latent_dim=pair.prior().event_shape[0], seed=seed)
+    vae._keep(schema, pair)
     return vae
 
 
@@ -358,5 +522,85 @@ def fit(X: Frame, **options: Any) -> TableVAE:
     return TableVAE(**options).fit(X)
 
 
-def _floats(values: np.ndarray) -> Tensor:
-    return torch.as_tensor(np.nan_to_num(values), dtype=torch.get_default_dtype())
+def _as_table(X: Frame) -> Any:
+    """Return a table in memory: of a file, of a list of rows, of whatever NumPy makes an array of.
+
+    Frames, and arrays that hide cells or have fields, are as they came. Of the others scikit-learn
+    refuses, in its words, what is sparse, complex, or not of two dimensions.
+    """
+    if isinstance(X, (str, os.PathLike)):
+        return read_table(X)
+    if isinstance(X, (list, tuple)):
+        X = np.array(X, dtype=object)  # in which each column keeps its type
+    if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.names):
+        return X
+    is_frame = hasattr(X, "columns") or hasattr(X, "column_names")
+    is_sparse = hasattr(X, "tocsr")
+    if is_frame or not (is_sparse or hasattr(X, "__array__")):
+        return X
+    with config_context(assume_finite=True):  # missing cells are NaN; the schema looks at others
+        return check_array(X, dtype=None, estimator="TableVAE")
+
+
+def _class_of(posterior: Any) -> Any:
+    return posterior.func if isinstance(posterior, partial) else posterior
+
+
+def _checked_pair(pair: object, columns: Sequence[Column]) -> VAE:
+    """Return what ``make_pair`` returned, if it is a VAE of these columns."""
+    likelihood = getattr(pair, "likelihood", None)
+    if not isinstance(pair, VAE) or not isinstance(likelihood, likelihoods.Columns):
+        raise TypeError(
+            f"TableVAE: make_pair must return a VAE with likelihoods.Columns(net, columns), got "
+            f"{describe(pair)}"
+        )
+    if len(likelihood.columns) != len(columns):
+        raise ValueError(
+            f"TableVAE: make_pair must return a VAE of the {len(columns)} columns that it was "
+            f"given, got one of {len(likelihood.columns)}"
+        )
+    return pair
+
+
+def _dtype_of(pair: VAE) -> torch.dtype:
+    return next(pair.parameters()).dtype
+
+
+def _tensor(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str) -> Tensor:
+    """Return values, 0 where missing, in a dtype; raise ValueError where it cannot hold them."""
+    x = torch.as_tensor(np.nan_to_num(values), dtype=dtype)
+    observed = ~torch.as_tensor(values).isnan()
+    for j, column in enumerate(schema):
+        low = 0.0 if column.kind == "positive" else column.low
+        kept = x[:, j].isfinite()
+        if low is not None:
+            kept &= x[:, j] > low
+        if column.high is not None:
+            kept &= x[:, j] < column.high
+        if (lost := observed[:, j] & ~kept).any():
+            row = int(lost.nonzero()[0])
+            raise ValueError(
+                f"{owner}: row {row}, column {quoted(column.name)} is {values[row, j]:g}, which "
+                f"{dtype} does not hold as such; rescale the column, or fit with "
+                f"torch.set_default_dtype(torch.float64)"
+            )
+    return x
+
+
+def _check_digits(schema: Schema, values: np.ndarray, dtype: torch.dtype) -> None:
+    """Raise ValueError for a column of which a dtype rounds the differences away."""
+    step = torch.finfo(dtype).eps
+    for column, x in zip(schema, values.T, strict=True):
+        x = x[~np.isnan(x)]
+        if column.kind == "positive":  # its log is what is standardised
+            coarse, spread = step, np.log(x).std()
+        elif column.kind in ("real", "bounded"):
+            coarse, spread = step * np.abs(x).max(), x.std()
+        else:
+            continue
+        if coarse > _FEWEST_DIGITS * spread:
+            raise ValueError(
+                f"TableVAE.fit: column {quoted(column.name)} has numbers near {x.mean():.3g} that "
+                f"differ by about {x.std():.1g}, which {dtype} rounds away; subtract a constant, "
+                f"or fit with torch.set_default_dtype(torch.float64)"
+            )

@@ -374,7 +374,7 @@ def test_a_column_of_ones_own_needs_a_support_and_a_distribution():
         (lambda: columns.Normal(0.0, 0.0), ValueError, "std must be finite and above 0, got 0"),
         (lambda: columns.Normal("a"), TypeError, "mean must be a number, got 'a'"),
         (lambda: columns.Normal(scale="per-pixel"), ValueError, "'network'.*'learned'.*got"),
-        (lambda: columns.Categorical(1), ValueError, "categories must be 2 or more, got 1"),
+        (lambda: columns.Categorical(0), ValueError, "categories must be 1 or more, got 0"),
         (lambda: columns.LogitNormal(3.0, 3.0), ValueError, "high must be .*above 3, got 3"),
         (lambda: columns.Gamma(-1.0), ValueError, "mean must be finite and above 0, got -1"),
         (lambda: Columns(nn.Linear(2, 2), []), ValueError, "columns must not be empty"),
