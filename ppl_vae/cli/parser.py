@@ -81,6 +81,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
             "ppl-vae evaluate runs/gmvae",
             "ppl-vae report runs/gmvae runs/vae",
             "ppl-vae sample runs/gmvae -n 64",
+            "ppl-vae fit table --data people.csv --out runs/people",
+            "ppl-vae impute runs/people people.csv --out filled.csv",
         )
         + "\n\nExit codes: 0; 1 files; 2 what was typed; 3 a loss that is not finite; 130 Ctrl-C; "
         "143 SIGTERM.",
@@ -234,7 +236,7 @@ def _table(commands: Any) -> Parser:
             group.add_argument(flag, action="store_true", default=None, help=help.rstrip("."))
             continue
         action = "append" if name in ("kinds", "families") else "store"
-        shown = f" [{list(default) if isinstance(default, tuple) else default}]"
+        shown = f" {list(default)}" if isinstance(default, tuple) else f" [{default}]"
         group.add_argument(
             flag,
             action=action,

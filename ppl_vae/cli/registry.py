@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from pyro import infer
 from pyro.infer import ELBO
-from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ppl_vae import estimators, posteriors, priors
+from ppl_vae import estimators
 from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
+from ppl_vae.io.config.names import public
 from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_missing, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
@@ -31,7 +31,7 @@ _NOT_SCHEDULES = (
 )
 
 
-def _classes(place: Any, base: type, *without: str) -> dict[str, Any]:
+def _classes(place: Any, base: type, *without: str) -> dict[str, type]:
     named = {name: getattr(place, name) for name in place.__all__ if name not in without}
     subclasses = (c for c in named.items() if inspect.isclass(c[1]) and issubclass(c[1], base))
     return {name: cls for name, cls in subclasses if cls is not base}
@@ -48,20 +48,19 @@ KINDS: dict[str, dict[str, type]] = {
 """Per section, the classes that it may name."""
 
 
-PRIORS = {
-    name: cls
-    for name, cls in _classes(priors, nn.Module).items()
-    if list(inspect.signature(cls.forward).parameters) == ["self"]
-    and "latent_dim" in inspect.signature(cls).parameters
-}
-"""The priors of a table: those that need no other part."""
-POSTERIORS = {
-    name: cls
-    for name, cls in _classes(posteriors, nn.Module).items()
-    if "latent_dim" in inspect.signature(cls.net_features).parameters
-    and "conditional" not in inspect.signature(cls).parameters
-}
-"""The posteriors of a table, made from a network alone."""
+def _needs_no_context(cls: Any) -> bool:
+    is_of_z = "latent_dim" in inspect.signature(cls).parameters
+    return is_of_z and list(inspect.signature(cls.forward).parameters) == ["self"]
+
+
+def _needs_a_net_alone(cls: Any) -> bool:
+    is_of_z = "latent_dim" in inspect.signature(cls.net_features).parameters
+    return is_of_z and "conditional" not in inspect.signature(cls).parameters
+
+
+# Of a table; the other parts of its pair are not there to be named.
+PRIORS = {name: cls for name, cls in public("priors").items() if _needs_no_context(cls)}
+POSTERIORS = {name: cls for name, cls in public("posteriors").items() if _needs_a_net_alone(cls)}
 _NAMED = {**KINDS, "prior": PRIORS, "posterior": POSTERIORS}
 _GIVEN_LATER = {"params", "optimizer", "latent_dim", "net"}
 """Arguments that only the training knows."""

@@ -145,7 +145,8 @@ def _begun(folder: Path, settings: str) -> Iterator[None]:
 
 def _before(typed: Any) -> tuple[Path | None, dict[str, Any] | None]:
     """Return the folder of the run, None for the usual one, and the settings to resume with."""
-    is_run = typed.settings is not None and Path(typed.settings).expanduser().is_dir()
+    path = None if typed.settings is None else Path(typed.settings).expanduser()
+    is_run = path is not None and (path.is_dir() or (typed.resume and not path.exists()))
     given = typed.out if typed.out is not None or not is_run else typed.settings
     folder = None if given is None else Path(given).expanduser()
     if not typed.resume:

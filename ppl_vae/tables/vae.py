@@ -274,7 +274,9 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         kind, latent_dim = _class_of(self.posterior), self.latent_dim
         options = self.posterior.keywords if isinstance(self.posterior, partial) else {}
         takes = inspect.signature(kind.net_features).parameters
-        own = {"latent_dim": latent_dim} if "latent_dim" in inspect.signature(kind).parameters else {}
+        own = (
+            {"latent_dim": latent_dim} if "latent_dim" in inspect.signature(kind).parameters else {}
+        )
         try:
             outputs = kind.net_features(
                 latent_dim, **{name: value for name, value in options.items() if name in takes}
@@ -376,9 +378,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         x, mask = self._tensor(values, "sample"), torch.as_tensor(seen)
         self._check_ess(x, mask, num_particles)
         with self._seeded():
-            rows = self._query_pair().impute(
-                x, mask, num_samples=n, num_particles=num_particles
-            )
+            rows = self._query_pair().impute(x, mask, num_samples=n, num_particles=num_particles)
         rows = torch.where(mask, torch.as_tensor(values), rows.double())  # all their digits
         return self._table(rows.transpose(0, 1).flatten(0, 1))
 
