@@ -34,8 +34,8 @@ PACKAGES = {
     "plots": "",
     "evaluation": "compilation conditional data distributions estimators models",
     "training": "compilation conditional data estimators evaluation io models",
-    "tables": "columns compilation conditional data distributions estimators evaluation io likelihoods "
-    "models nets posteriors priors training",
+    "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
+    "training",
     "report": "columns data distributions estimators evaluation io models plots tables",
     "cli": "data estimators evaluation io models plots report tables training",
     "__main__": "cli",

@@ -1,9 +1,11 @@
 """Tables with columns of any kind and cells missing: what a data frame or a CSV file holds.
 
-A `Schema` says what each column is (real, positive, bounded, count, binary, categorical or
-ordinal), turns a table into numbers with a mask of observed cells, and turns numbers back into a
-table of the same library, dtypes and categories. Tables are pandas or polars DataFrames, pyarrow
-Tables, NumPy arrays, and CSV or Parquet files; they need ``pip install "ppl-vae[tables]"``.
+`TableVAE` is a VAE of a table: it imputes cells, draws rows, and says how probable rows are. `fit`
+makes one, ``tables.fit(frame)``. A `Schema` says what each column is (real, positive, nonnegative,
+bounded, count, binary, categorical or ordinal), turns a table into numbers with a mask of observed
+cells, and turns numbers back into a table of the same library, dtypes and categories. Tables are
+pandas or polars DataFrames, pyarrow Tables, NumPy arrays, and CSV or Parquet files; they need
+``pip install "ppl-vae[tables]"``.
 
 Example:
     >>> import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.errors import describe, number, quoted
 
-KINDS = ("real", "positive", "bounded", "count", "binary", "categorical", "ordinal")
+KINDS = ("real", "positive", "nonnegative", "bounded", "count", "binary", "categorical", "ordinal")
 """What a column can be: numbers first, then what has categories."""
 CODED = ("binary", "categorical", "ordinal")
 """The kinds whose cells are encoded as the number of their category, 0, 1, ..."""

@@ -54,6 +54,8 @@ def _limits(column: Column, came: np.ndarray, values: np.ndarray) -> list[tuple[
     rules = [(beyond, "integers within ±2**53, which float64 holds exactly")]
     if column.kind == "positive":
         rules.append((values <= 0, "numbers above zero"))
+    elif column.kind == "nonnegative":
+        rules.append((values < 0, "numbers of zero or more"))
     elif column.kind == "count":
         rules.append((values < 0, "numbers of zero or more"))
         rules.append((values != np.rint(values), "whole numbers"))

@@ -25,10 +25,15 @@ def _student_t(x: np.ndarray) -> Column:
 
 
 def _log_normal(x: np.ndarray) -> Column:
-    """Return a log-normal, with an atom at zero if there are zeros."""
+    logs = np.log(x)
+    return columns.LogNormal(logs.mean().item(), _spread(logs))
+
+
+def _hurdle_log_normal(x: np.ndarray) -> Column:
     logs = np.log(x[x > 0])
-    kind = columns.HurdleLogNormal if (x == 0).any() else columns.LogNormal
-    return kind(logs.mean().item(), _spread(logs)) if len(logs) else kind()
+    if not len(logs):
+        return columns.HurdleLogNormal()
+    return columns.HurdleLogNormal(logs.mean().item(), _spread(logs))
 
 
 def _gamma(x: np.ndarray) -> Column:
@@ -46,6 +51,7 @@ def _negative_binomial(x: np.ndarray) -> Column:
 FAMILIES: Mapping[str, Mapping[str, Family]] = {
     "real": {"Normal": _normal, "StudentT": _student_t},
     "positive": {"LogNormal": _log_normal, "Gamma": _gamma},
+    "nonnegative": {"HurdleLogNormal": _hurdle_log_normal},
     "count": {"NegativeBinomial": _negative_binomial, "Poisson": _poisson},
 }
 """Per kind of column the families to choose from; the first is the default."""

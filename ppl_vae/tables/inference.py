@@ -79,7 +79,9 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
         return "categorical"
     if _whole(observed):
         return "count" if observed.min() >= 0 else "real"
-    return "positive" if observed.min() > 0 else "real"
+    if observed.min() < 0:
+        return "real"
+    return "positive" if observed.min() > 0 else "nonnegative"
 
 
 def _whole(values: np.ndarray) -> bool:

@@ -84,6 +84,7 @@ class Schema:
         integers (also floats all whole), all zero or more      count
         integers, one negative                                  real
         floats, all above zero                                  positive
+        floats, all zero or more                                nonnegative
         other floats                                            real
         ======================================================  ==============================
 

@@ -29,7 +29,7 @@ RULES = [
     ([3.0, -1.0, 7.0], "real", None),
     ([0.5, 1.5, 1e-9, NAN], "positive", None),
     ([1e20, 2e20, 5e25], "positive", None),  # too large to be counted
-    ([0.5, 0.0, 1.5], "real", None),
+    ([0.5, 0.0, 1.5], "nonnegative", None),
     ([0.5, -2.0, 1.5], "real", None),
 ]
 
