@@ -60,11 +60,11 @@ class ConditionalDistribution(Constructed, ABC):
 def check_finite(part: nn.Module, *context: Tensor) -> None:
     """Raise NotFinitePartError, naming it, if a context or parameter of a part is not finite.
 
-    In a context of networks that read missing values, NaN is one.
+    NaN in a context is a missing entry where a network of the part says ``reads_missing``.
     """
-    advice = "check what it was computed from"
     if any(getattr(module, "reads_missing", False) for module in part.modules()):
-        context = tuple(c.masked_fill(c.isnan(), 0.0) for c in context)
+        context = tuple(c.nan_to_num(posinf=torch.inf, neginf=-torch.inf) for c in context)
+    advice = "check what it was computed from"
     tensors = [(f"context of shape {tuple(c.shape)}", c, advice) for c in context]
     advice = "load weights from before training diverged"
     tensors += [(f"parameter {name!r}", p, advice) for name, p in part.named_parameters()]

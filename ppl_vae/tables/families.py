@@ -63,7 +63,7 @@ _LEAST_MEAN = 0.1
 def _spread(x: np.ndarray) -> float:
     """Return the standard deviation; 1 where there is none."""
     std = x.std().item()
-    return std if std > 1e-6 * max(1.0, abs(x.mean().item())) else 1.0
+    return std if std > 1e-12 * max(1.0, abs(x.mean().item())) else 1.0
 
 
 def family(kind: str, name: str | None) -> Family:
@@ -71,7 +71,7 @@ def family(kind: str, name: str | None) -> Family:
     known = FAMILIES[kind]
     if name is None:
         return next(iter(known.values()))
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"families: a {kind} column may be {' or '.join(map(quoted, known))}, got "
             f"{quoted(name)}"

@@ -118,8 +118,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         estimator: ELBO | None = None,
         steps: int = 10_000,
         batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        validation_fraction: float = 0.1,
+        learning_rate: int | float = 1e-3,
+        validation_fraction: int | float = 0.1,
         patience: int = 10,
         validate_every: int = 250,
         compile: bool = False,
@@ -182,10 +182,17 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         dtype = _dtype_of(pair)
         _check_digits(schema, values, dtype)
         x = _tensor(schema, values, dtype, "TableVAE.fit")
-        taught = mask.any(axis=1) | (pair.missingness is not None)
-        data = Dataset(x[taught], name="table", mask=None if mask.all() else mask[taught])
+        if pair.missingness is None:
+            x, mask = x[torch.as_tensor(mask.any(axis=1))], mask[mask.any(axis=1)]
+        data = Dataset(x, name="table", mask=None if mask.all() else mask)
         validation = stopping = None
-        if round(self.validation_fraction * len(data)):
+        held_out = round(self.validation_fraction * len(data))
+        if held_out == len(data):
+            raise ValueError(
+                f"TableVAE: validation_fraction={self.validation_fraction} leaves none of "
+                f"{len(data)} rows to train on; give a smaller share"
+            )
+        if held_out:
             data, validation = data.split(self.validation_fraction, seed=self.seed)
             stopping = training.EarlyStopping(self.patience)
         history = training.fit(
@@ -230,7 +237,14 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"{owner}: prior must be a module such as priors.StandardNormal({self.latent_dim}),"
                 f" got {describe(self.prior)}"
             )
-        if not callable(getattr(_class_of(self.posterior), "net_features", None)):
+        dims = getattr(self.prior, "latent_dim", self.latent_dim)
+        if dims != self.latent_dim and self.make_pair is None:
+            raise ValueError(
+                f"{owner}: prior must have latent_dim={self.latent_dim} dimensions, got one of "
+                f"{dims}"
+            )
+        kind = _class_of(self.posterior)
+        if not (inspect.isclass(kind) and hasattr(kind, "net_features")):
             raise TypeError(
                 f"{owner}: posterior must be a class such as posteriors.DiagonalNormal, with "
                 f"net_features(latent_dim), got {describe(self.posterior)}; make_pair= takes others"
@@ -254,12 +268,6 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         if self.make_pair is not None:
             return _checked_pair(self.make_pair(columns), columns)
         prior = priors.StandardNormal(self.latent_dim) if self.prior is None else self.prior
-        dims = tuple(prior().event_shape)
-        if dims != (self.latent_dim,):
-            raise ValueError(
-                f"TableVAE: prior must have latent_dim={self.latent_dim} dimensions, got an event "
-                f"shape of {dims}"
-            )
         (outputs,) = likelihoods.Columns.net_shape(columns=columns)
         posterior = self._posterior(columns)
         decoder = nets.MLP(self.latent_dim, outputs, hidden=tuple(self.hidden))
@@ -296,9 +304,10 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.columns_ = list(pair.likelihood.columns)  # type: ignore[arg-type]
         self.n_features_in_ = len(schema)
         self._n_features_out = pair.prior().event_shape[0]
-        vars(self).pop("feature_names_in_", None)  # of an earlier table
         if schema.library != "array" and all(isinstance(name, str) for name in schema.names):
             self.feature_names_in_ = np.array(schema.names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):  # of an earlier table
+            del self.feature_names_in_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -431,12 +440,12 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """Return a table of the schema, its values (0 where missing) and its mask."""
         check_is_fitted(self, "pair_")
         table = _as_table(X)
-        if isinstance(table, np.ndarray) and table.ndim == 2:
-            if table.shape[1] != self.n_features_in_:
-                raise ValueError(
-                    f"X has {table.shape[1]} features, but TableVAE is expecting "
-                    f"{self.n_features_in_} features as input"
-                )
+        plain = isinstance(table, np.ndarray) and table.ndim == 2
+        if plain and table.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {table.shape[1]} features, but TableVAE is expecting "
+                f"{self.n_features_in_} features as input"
+            )
         values, mask = self.schema_.encode(table)
         return table, self._tensor(values, owner), torch.as_tensor(mask)
 
