@@ -16,14 +16,18 @@ from ppl_vae.plots.images import images, reconstructions, rows
 from ppl_vae.plots.latent_dimensions import intervals, kl_per_dimension
 from ppl_vae.plots.latent_images import interpolation, manifold, quantile_grid, traversals
 from ppl_vae.plots.latent_space import density, latents
-from ppl_vae.plots.scores import comparison, reliability
+from ppl_vae.plots.scores import comparison, coverage, reliability
+from ppl_vae.plots.table_columns import associations, histograms, shares
 from ppl_vae.plots.training_curves import curves, stack
 
 __all__ = [
+    "associations",
     "comparison",
+    "coverage",
     "curves",
     "density",
     "graph",
+    "histograms",
     "images",
     "interpolation",
     "intervals",
@@ -34,6 +38,7 @@ __all__ = [
     "reconstructions",
     "reliability",
     "rows",
+    "shares",
     "stack",
     "traversals",
 ]

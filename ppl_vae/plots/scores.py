@@ -1,15 +1,16 @@
-"""Scores of models side by side, and the calibration of a classifier."""
+"""Scores of models side by side, and the calibration of classifiers and of intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import sequence
-from ppl_vae.plots.arguments import array, axes_of, mapping, same_length
+from ppl_vae.errors import number, sequence
+from ppl_vae.plots.arguments import array, axes_of, finite, mapping, same_length
 from ppl_vae.plots.colours import FAINT, PALETTE, colour, marker
 from ppl_vae.plots.text import legend_outside
 
@@ -144,6 +145,66 @@ def reliability(
     ax.set_ylabel("accuracy")
     ax.set_title(f"expected calibration error {100 * ece:.1f} %", fontsize="medium")
     ax.legend(fontsize="x-small", loc="best")
+    return ax
+
+
+def coverage(
+    nominal: ArrayLike,
+    observed: ArrayLike,
+    counts: ArrayLike,
+    *,
+    level: int | float = 0.95,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how many values lie in their predictive intervals, against how many should.
+
+    Calibrated intervals lie on the diagonal, too narrow ones below, too wide ones above. Each point
+    has Wilson's interval of its share.
+
+    Args:
+        nominal: probabilities of the intervals, shape ``(L,)``.
+        observed: shares of values inside, shape ``(L,)``.
+        counts: numbers of values, shape ``(L,)``.
+        level: of confidence of Wilson's intervals, between 0 and 1.
+
+    Raises:
+        ValueError: if the lengths differ, a share or probability is outside [0, 1], or a count is
+            not a whole number of 1 or more.
+    """
+    nominal = finite("coverage", "nominal", nominal, 1)
+    observed = finite("coverage", "observed", observed, 1)
+    counts = finite("coverage", "counts", counts, 1)
+    level = number("coverage", "level", level, above=0, below=1)
+    same_length("coverage", len(nominal), "the intervals", observed=observed, counts=counts)
+    for name, a in {"nominal": nominal, "observed": observed}.items():
+        if not ((a >= 0) & (a <= 1)).all():
+            raise ValueError(f"coverage: {name} must be in [0, 1], got {a.tolist()}")
+    if not ((counts >= 1) & (counts == np.round(counts))).all():
+        raise ValueError("coverage: counts must be whole numbers, 1 or more")
+    low, high = _wilson(observed, counts, NormalDist().inv_cdf((1 + level) / 2))
+    ax = axes_of(ax)
+    ends = [0, 1]
+    ax.fill_between(ends, ends, 0, color="0.95", linewidth=0, zorder=0)
+    ax.plot(ends, ends, "--", color="0.5", linewidth=1, label="calibrated", zorder=1)
+    ax.errorbar(
+        nominal,
+        observed,
+        np.stack([(observed - low).clip(min=0), (high - observed).clip(min=0)]),
+        fmt="o-",
+        color=PALETTE[0],
+        markersize=5,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2,
+        label=f"inside ({100 * level:g} % interval)",
+        zorder=2,
+    )
+    ax.text(0.95, 0.05, "too narrow", ha="right", color="0.4")
+    ax.text(0.05, 0.95, "too wide", va="top", color="0.4")
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set_xlabel("probability of the interval")
+    ax.set_ylabel("share of values inside")
+    ax.legend(fontsize="x-small", loc="center left")
     return ax
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +15,13 @@ from tqdm import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, flag, reason, sequence, sizes
-from ppl_vae.io.atomic import write_files
 from ppl_vae.module_modes import evaluating
 from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.comparability import incomparable
 from ppl_vae.report.evaluated_pair import EvaluatedPair
 from ppl_vae.report.evaluation_data import EvaluationData
+from ppl_vae.report.files import made_now, versions, versions_in_words, write
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.metrics import measure
 from ppl_vae.report.options import Options, destination
@@ -172,7 +168,7 @@ def report(
         if fitted is None
         else {"name": fitted.name, "number": len(fitted), "of": len(fitted.source)},
         "options": {**asdict(options), "num_particles": list(options.num_particles)},
-        "versions": _versions(),
+        "versions": versions(),
         "made": facts["made"],
         "seconds": time.perf_counter() - started,
         "warnings": warnings,
@@ -181,8 +177,7 @@ def report(
     html = page(
         evaluated, chosen, fitted, options, facts=facts, incomparable=warnings, sections=drawn
     )
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_files({page_path: html, json_path: text})
+    write(page_path, json_path, html, results)
     return Report(page_path, json_path, results)
 
 
@@ -230,8 +225,8 @@ def _facts(
         "labels": _labels(data),
         "training data": "none" if fitted is None else f"{fitted.name}: {fitted}",
         "seed": str(options.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in _versions().items()),
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions_in_words(),
+        "made": made_now(),
     }
 
 
@@ -243,13 +238,3 @@ def _labels(data: EvaluationData) -> str:
     words += "" if data.classes is None else f" ({reason(', '.join(classes))})"
     missing = len(data) - data.num_labelled
     return words + (f"; {missing} data are unlabelled, and left out of shares" if missing else "")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name, package in {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}.items():
-        try:
-            found[name] = version(package)
-        except PackageNotFoundError:  # a source tree that was never installed
-            found[name] = "unknown"
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,19 @@ from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.pair_data import PairData
 from ppl_vae.report.quantities import Quantity
+
+
+@contextmanager
+def recorded_warnings(messages: list[str]) -> Iterator[None]:
+    """Add the messages of UserWarnings to a list; other warnings are issued."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for w in caught:
+        if issubclass(w.category, UserWarning):
+            messages.append(str(w.message))
+        else:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 @dataclass(eq=False)
@@ -65,17 +78,9 @@ class EvaluatedPair:
         except expected as error:
             self.missing[what] = str(error)
 
-    @contextmanager
-    def recorded_warnings(self) -> Iterator[None]:
+    def recorded_warnings(self) -> AbstractContextManager[None]:
         """Record UserWarnings; others are issued."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            yield
-        for w in caught:
-            if issubclass(w.category, UserWarning):
-                self.warnings.append(str(w.message))
-            else:
-                warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+        return recorded_warnings(self.warnings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers as JSON."""

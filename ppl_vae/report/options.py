@@ -43,9 +43,9 @@ class Options:
             object.__setattr__(self, name, value)
 
 
-def destination(out: str | Path) -> tuple[Path, Path]:
+def destination(out: str | Path, owner: str = "report") -> tuple[Path, Path]:
     """Return the paths of the HTML page and the JSON file; raise OSError if not writable."""
-    out = path_of("report", "out", out)
+    out = path_of(owner, "out", out)
     page = out if out.suffix == ".html" else out / "report.html"
     paths = page, page.with_suffix(".json")
     try:
@@ -59,7 +59,7 @@ def destination(out: str | Path) -> tuple[Path, Path]:
                 raise IsADirectoryError(None, "there is a folder of that name", str(path))
     except OSError as error:
         raise OSError(
-            f"report: cannot write to out={str(out)!r} ({error.strerror}: {error.filename}); give "
+            f"{owner}: cannot write to out={str(out)!r} ({error.strerror}: {error.filename}); give "
             f"a writable folder or a path ending in .html"
         ) from error
     return paths

@@ -51,6 +51,17 @@ def share(estimate: Estimate, interval: tuple[float, float]) -> Quantity:
     return Quantity(estimate.mean, estimate.standard_error, "share", text)
 
 
+def measured(estimate: Estimate, unit: str = "") -> Quantity:
+    """Return a number with its standard error, of which two digits are shown."""
+    value, error = estimate.mean, estimate.standard_error
+    if math.isfinite(error) and error > 0:
+        digits = max(0, 1 - math.floor(math.log10(error)))
+        text = f"{value:.{digits}f} ± {error:.{digits}f}"
+    else:
+        text = f"{value:.3g}"
+    return Quantity(value, error, unit, _proper_minus(text))
+
+
 def plain(value: float, digits: int, unit: str = "") -> Quantity:
     """Return a number without an error."""
     return Quantity(value, None, unit, _proper_minus(f"{value:.{digits}f}"))

@@ -41,27 +41,72 @@ class Report:
 
     def __str__(self) -> str:
         """Return the table, one column per pair, and the warnings."""
-        lines = [["per datum", *self.results["pairs"]]]
+        lines = [["per datum", *self._tables()]]
         lines += [[label, *cells] for label, cells in self._rows()]
-        widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
-        table = [
-            "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
-        return for_stdout("\n".join([*table, *(f"warning: {text}" for text in self.warnings)]))
+        return self._printed(aligned(lines))
 
     def _repr_html_(self) -> str:
         return render(
             "summary.html",
             page=quote(self.page.as_posix()),
             numbers=quote(self.numbers.as_posix()),
-            names=list(self.results["pairs"]),
+            heading="per datum",
+            names=list(self._tables()),
             rows=[row for row in self._rows() if HEADLINE.fullmatch(row[0])],
             warnings=self.warnings,
         )
 
+    def _printed(self, lines: list[str]) -> str:
+        return for_stdout("\n".join([*lines, *(f"warning: {text}" for text in self.warnings)]))
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        """Return the quantities of each pair."""
+        return {name: pair["quantities"] for name, pair in self.results["pairs"].items()}
+
     def _rows(self) -> list[tuple[str, list[str]]]:
         """Return each label with the numbers of all pairs as text."""
-        tables = [pair["quantities"] for pair in self.results["pairs"].values()]
+        tables = list(self._tables().values())
         labels = dict.fromkeys(label for table in tables for label in table)
         return [(k, [table[k]["text"] if k in table else "" for table in tables]) for k in labels]
+
+
+@dataclass(frozen=True, repr=False)
+class TableReport(Report):
+    """A report on a table that was written; ``print`` shows what it says in short."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """All warnings."""
+        return list(self.results["warnings"])
+
+    def __repr__(self) -> str:
+        return f"TableReport({str(self.page)!r}, columns={list(self.results['columns'])})"
+
+    def __str__(self) -> str:
+        """Return the summary, the numbers per row, and the warnings."""
+        rows = [[label, *cells] for label, cells in self._rows()]
+        return self._printed([*self.results["summary"], *aligned(rows)])
+
+    def _repr_html_(self) -> str:
+        return render(
+            "summary.html",
+            page=quote(self.page.as_posix()),
+            numbers=quote(self.numbers.as_posix()),
+            sentences=self.results["summary"],
+            heading="per row",
+            names=[""],
+            rows=self._rows(),
+            warnings=self.warnings,
+        )
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        return {"": self.results["quantities"]}
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Return lines of cells as text, with columns below one another."""
+    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+    return [
+        "".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

@@ -6,16 +6,14 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 import warnings
-from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from pages import Page, shown_without_errors
 
 from ppl_vae import (
     VAE,
@@ -39,14 +37,12 @@ from ppl_vae.report.pair_data import pair_data
 from ppl_vae.report.quantities import plain
 
 Z, D, C = 3, 64, 10
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WANTED = [
     *("NELBO", "KL", "Reconstruction", "IWAE-1", "IWAE-5", "IS-60", "active units"),
     *("IS-60, bits per dimension", "data with k̂ > 0.7", "mutual information"),
     *("linear probe", "k-NN (10)"),
 ]
 LABELS = "AIS on the first 2 data", "IS-60 on the same 2 data"
-VOID = {"meta", "link", "img", "br"}
 FEW = {"num_data": 40, "num_samples": 60, "num_particles": (1, 5)}
 
 
@@ -92,40 +88,6 @@ def hierarchical():
         ],
         likelihood=likelihoods.Bernoulli(net(Z, D)),
     )
-
-
-class Page(HTMLParser):
-    """The content of a page; raises an error if tags do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.images, self.values, self.texts, self.tags = [], [], [], [], set()
-        self.resources = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        assert len(given) == len(attributes), attributes
-        self.tags.add(tag)
-        self.resources += [given[a] for a in ("src", "href", "srcset", "action") if a in given]
-        if tag == "img":
-            self.images.append(given)
-        if tag == "data":
-            self.values.append(float(given["value"]))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        self.texts.append(text)
-
-    @property
-    def text(self):
-        return " ".join(self.texts)
 
 
 @pytest.fixture(scope="module")
@@ -482,38 +444,5 @@ def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it)
     assert not list((tmp_path / "r").iterdir())
 
 
-def browse(path, *flags):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    quiet = "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"
-    profile = f"--user-data-dir={path.parent / 'profile'}"
-    return subprocess.run(
-        [browser, *quiet, *flags, profile, path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-
-
 def test_a_browser_shows_every_image_without_errors(written, tmp_path):
-    shown = browse(written.page, "--dump-dom", "--window-size=400,800")
-    assert "CONSOLE" not in shown.stderr, shown.stderr
-    # The page has no script and forbids any: a copy without that asks what was loaded.
-    text, policy = written.page.read_text(), r"<meta http-equiv=[^>]*>"
-    assert len(re.findall(policy, text)) == 1
-    script = """<script>console.error("oh");
-        addEventListener("load", () => { document.title = JSON.stringify({
-        widths: [...document.images].map(i => i.complete ? i.naturalWidth : 0),
-        wider: document.documentElement.scrollWidth - innerWidth,
-        mode: document.compatMode}); })</script></body>"""
-    copy = tmp_path / "copy.html"
-    copy.write_text(re.sub(policy, "", text).replace("</body>", script))
-    shown = browse(copy, "--dump-dom", "--window-size=500,800")
-    assert "CONSOLE" in shown.stderr  # where there is something to complain of, it is seen
-    found = json.loads(re.search(r"<title>(.*?)</title>", shown.stdout)[1])
-    assert len(found["widths"]) == len(Page(text).images)
-    assert min(found["widths"]) > 100
-    assert found["wider"] <= 0  # it fits a telephone's screen
-    assert found["mode"] == "CSS1Compat"
+    shown_without_errors(written.page, tmp_path)

@@ -24,11 +24,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures of one kind, and how to read them."""
+    """Pictures of one kind, and how to read them; many small ones stand closer."""
 
     title: str
     caption: str
     pictures: tuple[Picture, ...]
+    small: bool = False
 
 
 def new_axes(width: int | float, height: int | float) -> Axes:
