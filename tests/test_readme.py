@@ -46,7 +46,8 @@ SMALLER = {
     "calls=150": "calls=20",
     "steps=1000)": "steps=10)",
     "steps=100)": "steps=5)",
-    "log_prob(people)": "log_prob(people, num_samples=100)",
+    "log_prob(test)": "log_prob(test, num_samples=100)",
+    'test, "report.html")': 'test, "report.html", draws=39, num_samples=100, num_particles=100)',
     'given=["age", "town"])': 'given=["age", "town"], num_samples=100)',
     "cv=2).fit(people)": "cv=2).fit(people[:60])",
 }

@@ -240,7 +240,7 @@ def _table(commands: Any) -> Parser:
         group.add_argument(
             flag,
             action=action,
-            metavar=_OF_TABLE.get(name) or _METAVARS[hint],
+            metavar=_OF_TABLE.get(name) or _METAVARS.get(hint, "YAML"),
             help=f"{help.rstrip('.')}{'' if default is None else shown}",
         )
     return made
@@ -251,7 +251,7 @@ _OF_TABLE = {
     "families": "KIND=NAME",
     **dict.fromkeys(("prior", "posterior", "estimator"), "NAME"),
 }
-_METAVARS = {"int": "N", "float": "X", "Sequence[int]": "[N,...]"}
+_METAVARS = {"int": "N", "int | float": "X", "Sequence[int]": "[N,...]"}
 _OF_TORCH = {
     "optimizer": "of torch.optim, such as Adam, AdamW, RMSprop, SGD",
     "lr_schedule": "of torch.optim.lr_scheduler, such as CosineAnnealingLR, StepLR, LinearLR",
