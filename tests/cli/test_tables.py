@@ -20,7 +20,7 @@ from ppl_vae.cli.runs import program
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 SMALL = ["--latent-dim", "2", "--hidden", "[8]", "--estimator.num-particles", "2", "--quiet"]
-SMALL += ["--estimator", "ImportanceWeightedELBO"]
+SMALL += ["--estimator", "ImportanceWeightedELBO", "--validate-every", "2"]
 SIZES = "size={kind: ordinal, categories: [S, M, L]}"
 
 
@@ -107,6 +107,8 @@ def test_a_run_shows_the_kinds_and_ends_with_a_model_and_what_to_do_next(capsys)
     vae = tables.load("again")
     validation = pd.read_csv("again/validation.csv")
     best = validation.loc[validation["loss"].idxmin()]
+    assert len(validation) == 2
+    assert best["step"] == 4
     assert shown[-3].startswith(f"bound on held-out rows {-best['loss']:.2f} ± ")
     assert shown[-2:] == [
         "run: again",
@@ -223,7 +225,7 @@ def test_draws_stand_below_each_other(capsys):
     people().rename(columns={"age": "draw"}).to_csv("draw.csv", index=False)
     assert fit("--data", "draw.csv", "--out", "other", steps=1) == 0
     assert main(["impute", "other", "draw.csv", "--draws", "3", "--out", "draws.csv"]) == 2
-    assert "'draw'" in capsys.readouterr().err
+    assert "a column 'draw', which would number the draws; rename it" in capsys.readouterr().err
 
 
 def test_the_table_itself_is_never_written():
@@ -258,6 +260,13 @@ def test_a_table_saved_in_python_is_taken():
     vae.save("saved")
     assert main(["impute", "saved", "people.csv", "--out", "filled.csv"]) == 0
     assert pd.read_csv("filled.csv")["age"].tolist() == vae.impute("people.csv")["age"].tolist()
+
+
+def test_a_category_that_yaml_reads_as_something_else_can_be_given():
+    answers = people().assign(size=["yes", "no"] * 30)
+    tables.fit(answers, latent_dim=2, hidden=(8,), steps=1).save("saved")
+    assert main(["sample", "saved", "-n", "2", "--given", "size=yes", "--out", "rows.csv"]) == 0
+    assert pd.read_csv("rows.csv")["size"].tolist() == ["yes", "yes"]
 
 
 # The words, the exit code, and what must be named, divided by |.
