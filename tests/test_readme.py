@@ -94,6 +94,8 @@ follow_imports = silent
 [mypy-pyro.optim.*]
 follow_imports = skip
 ignore_missing_imports = true
+[mypy-pandas.*,sklearn.*]
+ignore_missing_imports = true
 [mypy-docs.*]
 # Pages leave out the annotations of functions of their own.
 disallow_untyped_defs = false
