@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 LOGGERS = ("csv", "tensorboard")
 PYRO_ESTIMATORS = ("Trace_ELBO", "TraceEnum_ELBO", "TraceMeanField_ELBO")
 """Pyro's estimators that a configuration may name."""
 
+_IN_PYTHON_ALONE = ("make_pair", "progress")
+"""Arguments of `ppl_vae.tables.TableVAE` without a flag of their name."""
 _PACKAGES = {
     "prior": "priors",
     "posterior": "posteriors",
@@ -39,6 +43,38 @@ def classes(part: str) -> list[str]:
     if part == "estimator":
         return sorted([*(name for name in names if name.endswith("ELBO")), *PYRO_ESTIMATORS])
     return sorted(names)
+
+
+class TableSetting(NamedTuple):
+    """An argument of `ppl_vae.tables.TableVAE`: its type as written, its default and its help."""
+
+    hint: str
+    default: Any
+    help: str
+
+
+@cache
+def table_settings() -> dict[str, TableSetting]:
+    """Return the arguments of `ppl_vae.tables.TableVAE` that can be typed, as declared there."""
+    tree = ast.parse((_package() / "tables" / "vae.py").read_text(encoding="utf-8"))
+    (cls,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TableVAE")
+    (init,) = (n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
+    words = (ast.get_docstring(cls) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
+    helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", words, re.M))
+    found = {}
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        if argument.arg in _IN_PYTHON_ALONE:
+            continue
+        assert argument.annotation is not None
+        assert default is not None
+        help = re.sub(r":\w+:`|`", "", " ".join(helps[argument.arg].split()))
+        found[argument.arg] = TableSetting(ast.unparse(argument.annotation), _value(default), help)
+    return found
+
+
+def _value(node: ast.expr) -> Any:
+    """Return a default: of a class its name."""
+    return node.attr if isinstance(node, ast.Attribute) else ast.literal_eval(node)
 
 
 def _package() -> Path:

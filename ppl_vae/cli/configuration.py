@@ -27,6 +27,8 @@ from ppl_vae.spec import ARGUMENTS, ENTRIES, SECTIONS, DataSpec, DeviceSpec, Fit
 from ppl_vae.version import __version__
 
 FILE = "config.yaml"
+TABLE_SETTINGS = "settings.yaml"
+"""Of a training on a table, whose folder holds the pair itself."""
 _SHIPPED = "vae"
 """The configuration that is used if none is given."""
 _HEADER = ("format", "ppl_vae")
@@ -252,6 +254,9 @@ def is_pair(tree: Mapping[str, Any]) -> bool:
 def _read(given: str) -> dict[str, Any]:
     known = shipped()
     path = Path(given).expanduser()
+    if (path / TABLE_SETTINGS).is_file():
+        command = f"ppl-vae fit table {shlex.quote(given)} --resume"
+        raise UsageError(f"CONFIG: {path} is a run of a table; go on with it: {command}")
     file = path / FILE if path.is_dir() and (path / FILE).is_file() else path
     if file.is_file():
         tree = read(file)

@@ -29,6 +29,7 @@ from ppl_vae.spec import entries
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from ppl_vae import training
     from ppl_vae.models import Pair
     from ppl_vae.training import FitResult
 
@@ -66,17 +67,15 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
         fitted = _train(plan, fabric, written, not typed.quiet)
     except training.Interrupted as error:
         if fabric.is_global_zero:
-            name = signal.Signals(error.signal).name
-            say(f"{name} after step {error.step}, saved; to go on: {resume(plan.folder)}")
+            say_interrupted(error, resume(plan.folder))
         return 128 + error.signal
     except training.NotFiniteError as error:
         if fabric.is_global_zero:
-            kept = plan.folder / CHECKPOINTS
-            saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
-            say(
-                f"step {error.step}: {error.origin}; {saved}. A lower --optimizer.lr, "
-                f"--fit.clip_norm 100, or --model.likelihood.min_scale 0.01 where a scale is "
-                f"learned, often helps"
+            say_not_finite(
+                error,
+                plan.folder,
+                "A lower --optimizer.lr, --fit.clip_norm 100, or --model.likelihood.min_scale 0.01 "
+                "where a scale is learned, often helps",
             )
         return NOT_FINITE
     finally:
@@ -85,6 +84,19 @@ def run(typed: Any, flags: Sequence[Flag]) -> int:
     if fabric.is_global_zero:
         show(_summary(plan, fitted))
     return SUCCESS
+
+
+def say_interrupted(error: training.Interrupted, command: str) -> None:
+    """Report a training that a signal ended, and the command that goes on with it."""
+    name = signal.Signals(error.signal).name
+    say(f"{name} after step {error.step}, saved; to go on: {command}")
+
+
+def say_not_finite(error: training.NotFiniteError, folder: Path, advice: str) -> None:
+    """Report where a loss was not finite, what was saved, and what may help."""
+    kept = folder / CHECKPOINTS
+    saved = f"{kept} has what was saved" if kept.exists() else "nothing was saved yet"
+    say(f"step {error.step}: {error.origin}; {saved}. {advice}")
 
 
 def planned(typed: Any, flags: Sequence[Flag]) -> Plan:

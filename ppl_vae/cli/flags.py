@@ -51,6 +51,8 @@ _EXAMPLES = {
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 _NUMBER = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 _SECTION = re.compile(rf"({'|'.join(PLACES)})[.\[]\S+")
+_OF_TABLE = re.compile(r"--(prior|posterior|estimator)\.\S+")
+"""Flags of ``fit table`` for the arguments of a part."""
 _OLD = re.compile(r"--optimiser\b")
 
 
@@ -87,7 +89,9 @@ def split(words: Sequence[str], own: Collection[str], command: str) -> tuple[lis
             rest.append(word)
         else:
             path = entry_of(typed) if typed.startswith("--") else None
-            if path is None or command != "fit":
+            if command == "fit table" and _OF_TABLE.fullmatch(typed):
+                path = typed.removeprefix("--").replace("-", "_")
+            elif path is None or command != "fit":
                 raise UsageError(_unknown(typed, path, own, command))
             found += _flags(typed, path, text if equals else _value(typed, path, todo))
     return rest, found

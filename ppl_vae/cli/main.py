@@ -20,7 +20,7 @@ from ppl_vae.spec import entries
 _INTERRUPTED = 130
 # Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
 _OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
-_OWNERS = re.compile(r"(fit|load|report|from_\w+): ")
+_OWNERS = re.compile(r"(fit|load|report|from_\w+|TableVAE(\.\w+)?): ")
 
 
 def command() -> None:
@@ -85,6 +85,8 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
         top.print_help()
         raise SystemExit(0)
     command, *rest = words
+    if rest and f"{command} {rest[0]}" in commands:  # fit table
+        command, rest = f"{command} {rest[0]}", rest[1:]
     command = ALIASES.get(command, command)
     if command not in commands:
         if command.startswith("-"):
@@ -117,6 +119,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import fit
 
         return fit.run(typed, flags)
+    if name in ("fit table", "impute"):
+        from ppl_vae.cli import tables
+
+        return tables.fit(typed, flags) if name == "fit table" else tables.impute(typed)
     if name in ("sample", "reconstruct"):
         from ppl_vae.cli import sample
 

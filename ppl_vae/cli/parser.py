@@ -24,10 +24,12 @@ from ppl_vae.version import __version__
 
 COMMANDS = {
     "fit": "train a pair; resume or repeat a run",
+    "fit table": "train on a table, a CSV or Parquet file; cells may be missing",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
     "report": "one HTML page on one run, or on several side by side",
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
+    "impute": "fill the missing cells of a table",
     "encode": "write the latents of data as numbers",
 }
 ALIASES = {"generate": "sample"}
@@ -79,6 +81,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
             "ppl-vae evaluate runs/gmvae",
             "ppl-vae report runs/gmvae runs/vae",
             "ppl-vae sample runs/gmvae -n 64",
+            "ppl-vae fit table --data people.csv --out runs/people",
+            "ppl-vae impute runs/people people.csv --out filled.csv",
         )
         + "\n\nExit codes: 0; 1 files; 2 what was typed; 3 a loss that is not finite; 130 Ctrl-C; "
         "143 SIGTERM.",
@@ -94,7 +98,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    makers = (_fit, _evaluate, _report, _sample, _reconstruct, _encode)
+    makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode)
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -192,6 +196,62 @@ def _fit(commands: Any) -> Parser:
     return made
 
 
+def _table(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "fit table",
+        "[SETTINGS]",
+        "Train on a table whose columns are numbers and categories of any kind, and whose cells\n"
+        "may be missing. The kinds that were inferred are printed first; --kinds corrects them.\n"
+        "The run folder gets settings.yaml, checkpoints, history.csv, validation.csv and, at the\n"
+        "end, the model: ppl_vae.tables.load(RUN). Ctrl-C saves.",
+        "ppl-vae fit table --data people.csv --out runs/people",
+        "ppl-vae fit table runs/people --resume           # goes on after Ctrl-C",
+        "ppl-vae fit table --data people.csv --kinds age=count --kinds town=categorical",
+        "ppl-vae fit table --data people.csv --kinds 'size={kind: ordinal, categories: [S, M, L]}'",
+        "ppl-vae fit table --data people.csv --prior GaussianMixture --prior.components 20",
+        "ppl-vae fit table --data people.csv --print-config > people.yaml",
+    )
+    made.add_argument(
+        "settings",
+        nargs="?",
+        metavar="SETTINGS",
+        help="a YAML file of all settings, as --print-config prints it; or the folder of a run to "
+        "resume",
+    )
+    group = made.add_argument_group("run")
+    group.add_argument("--data", metavar="FILE", help="the table, .csv or .parquet")
+    group.add_argument("--out", help="the run folder; runs/NAME of the table if not given")
+    group.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    group.add_argument("--print-config", action="store_true", help="print all settings, and stop")
+    _quiet(group)
+    group = made.add_argument_group(
+        "settings, the arguments of ppl_vae.tables.TableVAE",
+        "NAME=KIND and KIND=NAME once for each, or a YAML file of all. Arguments of a part follow\n"
+        "its name: --prior.components 20.",
+    )
+    for name, (hint, default, help) in class_names.table_settings().items():
+        flag = f"--{name.replace('_', '-')}"
+        if hint == "bool":
+            group.add_argument(flag, action="store_true", default=None, help=help.rstrip("."))
+            continue
+        action = "append" if name in ("kinds", "families") else "store"
+        shown = f" {list(default)}" if isinstance(default, tuple) else f" [{default}]"
+        group.add_argument(
+            flag,
+            action=action,
+            metavar=_OF_TABLE.get(name) or _METAVARS.get(hint, "YAML"),
+            help=f"{help.rstrip('.')}{'' if default is None else shown}",
+        )
+    return made
+
+
+_OF_TABLE = {
+    "kinds": "NAME=KIND",
+    "families": "KIND=NAME",
+    **dict.fromkeys(("prior", "posterior", "estimator"), "NAME"),
+}
+_METAVARS = {"int": "N", "int | float": "X", "Sequence[int]": "[N,...]"}
 _OF_TORCH = {
     "optimizer": "of torch.optim, such as Adam, AdamW, RMSprop, SGD",
     "lr_schedule": "of torch.optim.lr_scheduler, such as CosineAnnealingLR, StepLR, LinearLR",
@@ -257,11 +317,19 @@ def _sample(commands: Any) -> Parser:
         "RUN",
         "Draw data from the model of a trained run: z from the prior, then the mean of p(x|z).\n"
         "A model conditioned on a class draws as many of each. Images give a picture, other data\n"
-        "values.",
+        "values; a run of a table gives rows, a .csv or .parquet file, drawn from p(x|z).",
         "ppl-vae sample runs/gmvae -n 64",
         "ppl-vae sample runs/gmvae --draw --out x.npy",
+        "ppl-vae sample runs/people -n 1000 --given smoker=true --given age=40",
     )
     made.add_argument("--draw", action="store_true", help="draw x from p(x|z), not its mean")
+    made.add_argument(
+        "--given",
+        action="append",
+        metavar="NAME=VALUE",
+        help="of a table: draw rows that have this value; once for each column",
+    )
+    _particles(made, "of a table with --given: of importance resampling [10000]")
     _output(made, "samples", 64)
     return made
 
@@ -277,6 +345,35 @@ def _reconstruct(commands: Any) -> Parser:
     )
     _output(made, "reconstructions", 50)
     return made
+
+
+def _impute(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "impute",
+        "RUN DATA",
+        "Fill the missing cells of a table under a run of fit table, or under a TableVAE that was\n"
+        "saved: with the best guess of each cell, or, with --draws M, with M draws from\n"
+        "p(missing | observed), one table below the other and numbered in a first column draw.",
+        "ppl-vae impute runs/people people.csv --out filled.csv",
+        "ppl-vae impute runs/people people.csv --draws 20 --out draws.parquet",
+    )
+    made.add_argument("run", metavar="RUN", help="the folder of a run of a table")
+    made.add_argument("data", metavar="DATA", help="the table, .csv or .parquet")
+    made.add_argument(
+        "--out", required=True, metavar="FILE", help="a .csv or .parquet file, another than DATA"
+    )
+    made.add_argument(
+        "--draws", type=_integer(1), metavar="M", help="draws, for multiple imputation"
+    )
+    _particles(made, "of importance sampling, for each row [1000]")
+    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all random draws")
+    _debug(made)
+    return made
+
+
+def _particles(made: Parser, help: str) -> None:
+    made.add_argument("--num-particles", type=_integer(1), metavar="N", help=help)
 
 
 OF_FILE = ("root", "scale", "missing", "channels", "grey", "size", "x", "y", "mask", "memory_map")

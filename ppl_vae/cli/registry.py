@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ppl_vae.cli.class_names import PYRO_ESTIMATORS
 from ppl_vae.cli.schedules import LENGTHS, in_steps
 from ppl_vae.errors import quoted, reason
 from ppl_vae.io.config import ConfigError
+from ppl_vae.io.config.names import public
 from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_missing, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
 
@@ -46,13 +48,27 @@ KINDS: dict[str, dict[str, type]] = {
 """Per section, the classes that it may name."""
 
 
-_GIVEN_LATER = {"params", "optimizer"}
+def _needs_no_context(cls: Any) -> bool:
+    is_of_z = "latent_dim" in inspect.signature(cls).parameters
+    return is_of_z and list(inspect.signature(cls.forward).parameters) == ["self"]
+
+
+def _needs_a_net_alone(cls: Any) -> bool:
+    is_of_z = "latent_dim" in inspect.signature(cls.net_features).parameters
+    return is_of_z and "conditional" not in inspect.signature(cls).parameters
+
+
+# Of a table; the other parts of its pair are not there to be named.
+PRIORS = {name: cls for name, cls in public("priors").items() if _needs_no_context(cls)}
+POSTERIORS = {name: cls for name, cls in public("posteriors").items() if _needs_a_net_alone(cls)}
+_NAMED = {**KINDS, "prior": PRIORS, "posterior": POSTERIORS}
+_GIVEN_LATER = {"params", "optimizer", "latent_dim", "net"}
 """Arguments that only the training knows."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A class of ``KINDS[section]`` by name, and its arguments, without ``_GIVEN_LATER``."""
+    """A class of ``_NAMED[section]`` by name, and its arguments, without ``_GIVEN_LATER``."""
 
     section: str
     name: str
@@ -65,7 +81,7 @@ class Named:
             given = {"class": given}
         if not isinstance(given, Mapping):
             raise ConfigError(f"{section} must be a class or a mapping, got {brief(given)}")
-        classes, name = KINDS[section], given.get("class")
+        classes, name = _NAMED[section], given.get("class")
         if name is None:
             raise ConfigError(f"{section}: class is missing; {suggestion('', classes)}")
         if not isinstance(name, str) or name not in classes:
@@ -102,12 +118,16 @@ class Named:
         key = LENGTHS.get(self.name, "")
         return replace(self, arguments=in_steps(self.arguments, total, self.section, key))
 
+    def partial(self) -> partial[Any]:
+        """Return the class with its arguments, to be given those that are known later."""
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
+        return partial(_NAMED[self.section][self.name], **values)
+
     def make(self, *first: object) -> Any:
         """Return an object of the class; ``first`` are the arguments that training knows."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.arguments.items()}
-        cls = KINDS[self.section][self.name]
+        cls = _NAMED[self.section][self.name]
         try:
-            return cls(*first, **values)
+            return self.partial()(*first)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             usual = arguments_of(cls, self.section)
             given = ", ".join(

@@ -42,6 +42,8 @@ def evaluate(flags: Any) -> int:
 def run(flags: Any) -> int:
     """Write the page on one run, or on several side by side; return the exit code."""
     runs = [Run(Path(folder)) for folder in flags.runs]
+    for one in runs:
+        _ = one.configuration  # raises if this is not a run
     out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
     if flags.out is None:
         refuse_links(runs[0].folder)

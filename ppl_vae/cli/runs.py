@@ -13,7 +13,7 @@ import torch
 
 from ppl_vae import io
 from ppl_vae.cli import datasets
-from ppl_vae.cli.configuration import FILE, Configuration, is_pair, read
+from ppl_vae.cli.configuration import FILE, TABLE_SETTINGS, Configuration, is_pair, read
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
@@ -39,6 +39,11 @@ class Run:
     @cached_property
     def configuration(self) -> Configuration:
         """The resolved configuration."""
+        if (self.folder / TABLE_SETTINGS).is_file():
+            raise UsageError(
+                f"RUN: {self.folder} is a run of a table, for {program()} impute and sample; in "
+                f"Python: ppl_vae.tables.load({str(self.folder)!r})"
+            )
         if not (self.folder / FILE).is_file():
             raise UsageError(f"RUN: {_not_a_run(self.folder)}")
         tree = read(self.folder / FILE)
@@ -136,6 +141,6 @@ def program() -> str:
     return f"{Path(sys.executable).name} -m ppl_vae" if called_as_module else "ppl-vae"
 
 
-def resume(folder: Path) -> str:
+def resume(folder: Path, command: str = "fit") -> str:
     """Return the command that goes on with the training in a folder."""
-    return f"{program()} fit {shlex.quote(str(folder))} --resume"
+    return f"{program()} {command} {shlex.quote(str(folder))} --resume"

@@ -24,7 +24,15 @@ SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
 
 def sample(flags: Any) -> int:
     """Draw from a run's model, and return the exit code."""
+    from ppl_vae.cli import tables
+
     one, number = Run(Path(flags.run)), flags.number
+    if tables.is_table(one.folder):
+        return tables.sample(flags)
+    for flag in ("given", "num_particles"):
+        if getattr(flags, flag) is not None:
+            typed = f"--{flag.replace('_', '-')}"
+            raise UsageError(f"{typed} is for a run of a table, and {one.folder} is none")
     file = _file(one, flags, "samples")
     pair = one.pair(flags.device)
     pyro.set_rng_seed(flags.seed)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ppl_vae.cli import main
@@ -17,13 +18,19 @@ LINES = {
     for page in PAGES
     for line in re.findall(r"^ppl-vae [a-z][^#\n]*", page.read_text(), re.M)
 }
-TRAININGS = [line for line in LINES if line.startswith("ppl-vae fit ") and "--devices" not in line]
+TRAININGS = [
+    line
+    for line in LINES
+    if line.startswith("ppl-vae fit ")
+    and not line.startswith("ppl-vae fit table")
+    and "--devices" not in line
+]
 
 
 @pytest.mark.parametrize("line", LINES)
 def test_every_line_is_parsed(line):
     command, *_ = _parsed(shlex.split(line)[1:])
-    assert command == line.split()[1]
+    assert line.startswith(f"ppl-vae {command}")
 
 
 @pytest.fixture
@@ -45,3 +52,20 @@ def test_every_training_takes_a_step(line, here, as_users_see_it, capsys):
     if "--resume" not in words:
         words += ["--steps", "1"]
     assert main([*words, "--quiet"]) == 0, capsys.readouterr().err
+
+
+def test_the_commands_of_the_page_on_tables_run_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "your_own_table.md").read_text()
+    first, *_ = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(first, "snippet", "exec"), {})
+    (commands,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    for line in commands.splitlines():
+        words = shlex.split(line.replace("--steps 1000", "--steps 5"), comments=True)[1:]
+        assert main([*words, *(["--quiet"] if words[0] == "fit" else [])]) == 0
+    assert "bound on held-out rows" in capsys.readouterr().out
+    draws = pd.read_csv("draws.csv")
+    assert draws.groupby("draw").size().tolist() == [200] * 20
+    assert not draws.isna().any(axis=None)
+    assert len(pd.read_csv("synthetic.csv")) == 1000
+    assert set(pd.read_csv("forty.csv")["age"]) == {40}

@@ -67,9 +67,13 @@ sys.exit(str(late) if late else 0)
 def test_the_usage_names_what_a_command_takes(command, capsys):
     assert main([command, "--help"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    what = {"encode": "RUN [DATA]", "fit": "[CONFIG]", "report": "RUN [RUN ...]"}.get(
-        command, "RUN"
-    )
+    what = {
+        "encode": "RUN [DATA]",
+        "fit": "[CONFIG]",
+        "fit table": "[SETTINGS]",
+        "impute": "RUN DATA",
+        "report": "RUN [RUN ...]",
+    }.get(command, "RUN")
     assert first == f"usage: ppl-vae {command} {what} [options]"
 
 

@@ -395,3 +395,13 @@ def test_a_column_of_ones_own_needs_a_support_and_a_distribution():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_flow_reads_missing_values_and_refuses_infinite_ones():
+    table = [columns.Normal(), columns.Bernoulli()]
+    net = networks.MLP(columns.num_features(table), posteriors.Flow.net_features(2))
+    flow = posteriors.Flow(columns.Encoder(net, table), latent_dim=2)
+    missing = torch.tensor([[float("nan"), 1.0]])
+    assert flow(missing).sample().isfinite().all()
+    with pytest.raises(ValueError, match="NaN or infinite at 1 of 2 entries"):
+        flow(torch.tensor([[float("inf"), 1.0]]))

@@ -1,0 +1,405 @@
+"""``ppl-vae fit table``, ``impute``, and ``sample`` of a table: CSV and Parquet files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import tables
+from ppl_vae.cli.class_names import table_settings
+from ppl_vae.cli.configuration import TABLE_SETTINGS
+from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
+from ppl_vae.cli.fit import say_interrupted, say_not_finite
+from ppl_vae.cli.flags import Flag, apply, parsed_value
+from ppl_vae.cli.output import show
+from ppl_vae.cli.registry import Named
+from ppl_vae.cli.runs import CHECKPOINTS, program, resume
+from ppl_vae.errors import quoted, seed_of
+from ppl_vae.io.atomic import write_file
+from ppl_vae.io.config import ConfigError
+from ppl_vae.io.config.files import dumped, read_file
+from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
+from ppl_vae.io.errors import brief, suggestion
+from ppl_vae.io.format import FORMAT, check_format
+from ppl_vae.random_state import seed_everything
+from ppl_vae.tables.files import SUFFIXES
+from ppl_vae.tables.frames import library
+from ppl_vae.tables.vae import TABLE
+from ppl_vae.version import __version__
+
+DRAW = "draw"
+"""The column with the number of an imputation, from 1."""
+_HEADER = {"format": FORMAT, "ppl_vae": __version__}
+_MAY_CHANGE = ("steps",)
+"""Settings that may differ when a run is resumed."""
+_NAMED = ("prior", "posterior", "estimator")
+"""Settings that are classes with arguments."""
+_OWNER = re.compile(r"^(\w+_table|impute|sample|Schema\.\w+|TableVAE(\.\w+)?): ")
+_KINDS = re.compile(r"kinds=\{'?(.*?)'?: '(\w+)'\}")
+_COLUMN = re.compile(r"Column\('?(.*?)'?, '(\w+)', (.*?)\)")
+
+
+def fit(typed: Any, flags: Sequence[Flag]) -> int:
+    """Train on a table, and return the exit code."""
+    folder, before = _before(typed)
+    settings = _settings(typed, flags, before)
+    file = settings["data"]
+    if file is None:
+        raise UsageError("give the table, a .csv or .parquet file: --data people.csv")
+    with _naming(file):
+        frame = tables.read_table(Path(file).expanduser())
+        schema = tables.Schema.infer(frame, kinds=_columns(settings["kinds"]))
+    settings["kinds"] = {str(c.name): settings["kinds"].get(c.name, c.kind) for c in schema}
+    if typed.print_config:
+        show(dumped({**_HEADER, **settings}).rstrip("\n"))
+        return SUCCESS
+    folder = Path("runs") / Path(file).stem if folder is None else folder
+    _check_folder(folder, settings, before)
+    if before is None:
+        show(schema, f"to correct a kind: --kinds NAME=KIND, of {', '.join(tables.KINDS)}", "")
+    return _trained(frame, settings, folder, typed)
+
+
+def impute(flags: Any) -> int:
+    """Fill the missing cells of a table, and return the exit code."""
+    file = _output(flags.out, flags.data)
+    vae = _loaded(flags)
+    if flags.draws is not None and DRAW in vae.schema_.names:
+        raise UsageError(
+            f"--draws: the table has a column {DRAW!r}, which would number the draws; rename it, "
+            f"or use ppl_vae.tables.load({flags.run!r}).impute in Python"
+        )
+    with _naming(flags.data):
+        frame = tables.read_table(Path(flags.data).expanduser())
+        missing = int((~vae.schema_.encode(frame)[1]).sum())
+        filled = vae.impute(frame, flags.draws, **_particles(flags))
+    if flags.draws is None:
+        what = "the best guess of each"
+    else:
+        filled, what = _below_each_other(filled), f"{flags.draws} draws, numbered by {DRAW!r}"
+    _write(filled, vae, file)
+    show(f"filled: {file}, {missing} missing cells, {what}")
+    return SUCCESS
+
+
+def sample(flags: Any) -> int:
+    """Draw rows from a run of a table, and return the exit code."""
+    file = Path(flags.run) / "samples.csv" if flags.file is None else _output(flags.file)
+    if flags.device not in ("auto", "cpu"):
+        raise UsageError("--device: the rows of a table are drawn on the CPU; leave it out")
+    vae = _loaded(flags)
+    given = None
+    if flags.given is not None:
+        given = {name: _value(vae, name, text) for name, text in _pairs("--given", flags.given)}
+    with _naming("--given"):
+        rows = vae.sample(flags.number, given=given, **_particles(flags))
+    _write(rows, vae, file)
+    show(f"rows: {file}, {flags.number} drawn")
+    return SUCCESS
+
+
+def is_table(folder: Path) -> bool:
+    """Tell whether a folder has a model of tables, or is a run that makes one."""
+    return any((folder / name).is_file() for name in (TABLE, TABLE_SETTINGS))
+
+
+def _trained(frame: Any, settings: Mapping[str, Any], folder: Path, typed: Any) -> int:
+    """Train, save and print the summary; return the exit code."""
+    from ppl_vae import training  # slow to import
+
+    vae = _made(settings, not typed.quiet)
+    with _begun(folder, dumped({**_HEADER, **settings})):
+        try:
+            vae.fit(frame, out=folder, resume=typed.resume)
+        except training.Interrupted as error:
+            say_interrupted(error, resume(folder, "fit table"))
+            return 128 + error.signal
+        except training.NotFiniteError as error:
+            say_not_finite(error, folder, "A lower --learning-rate often helps")
+            return NOT_FINITE
+    vae.save(folder)
+    show(_summary(vae, settings["data"], folder))
+    return SUCCESS
+
+
+@contextmanager
+def _begun(folder: Path, settings: str) -> Iterator[None]:
+    """Write the settings of a run; take them back if it is refused before it begins."""
+    there = (folder / TABLE_SETTINGS).exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / TABLE_SETTINGS, settings)
+    try:
+        yield
+    except Exception:
+        if not there and not (folder / CHECKPOINTS).exists():
+            (folder / TABLE_SETTINGS).unlink()
+            with suppress(OSError):  # if there are other files
+                folder.rmdir()
+        raise
+
+
+def _before(typed: Any) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the folder of the run, None for the usual one, and the settings to resume with."""
+    path = None if typed.settings is None else Path(typed.settings).expanduser()
+    is_run = path is not None and (path.is_dir() or (typed.resume and not path.exists()))
+    given = typed.out if typed.out is not None or not is_run else typed.settings
+    folder = None if given is None else Path(given).expanduser()
+    if not typed.resume:
+        if is_run:
+            raise UsageError(
+                f"SETTINGS: {typed.settings} is a folder; go on with its training, "
+                f"{resume(Path(typed.settings), 'fit table')}, or give its {TABLE_SETTINGS}"
+            )
+        return folder, None
+    if folder is None:
+        raise UsageError(
+            f"--resume needs the folder of the run: {resume(Path('RUN'), 'fit table')}"
+        )
+    if not (folder / TABLE_SETTINGS).is_file():
+        raise UsageError(f"--resume: {folder} is not a run of a table: it has no {TABLE_SETTINGS}")
+    from ppl_vae.training.checkpoints import Checkpoints  # slow to import
+
+    Checkpoints(folder / CHECKPOINTS).refuse_links(folder)
+    return folder, _read(folder / TABLE_SETTINGS)
+
+
+def _settings(
+    typed: Any, flags: Sequence[Flag], before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return all settings as plain data: those typed, of a file or run, or the defaults."""
+    declared = table_settings()
+    tree: dict[str, Any] = {"data": None, **{n: s.default for n, s in declared.items()}}
+    if typed.settings is not None and Path(typed.settings).is_file():
+        tree |= _read(Path(typed.settings))
+    elif before is not None:
+        tree |= before
+    elif typed.settings is not None:
+        raise UsageError(f"SETTINGS: there is no file {typed.settings!r}")
+    tree["data"] = tree["data"] if typed.data is None else typed.data
+    for name in declared:
+        if (text := getattr(typed, name)) is None:
+            continue
+        if name in ("kinds", "families"):
+            tree[name] = {**(tree[name] or {}), **_entries(f"--{name}", text)}
+        else:
+            tree[name] = parsed_value(text) if isinstance(text, str) else text
+    apply(tree, flags)
+    tree["kinds"] = {} if tree["kinds"] is None else tree["kinds"]
+    return _checked(tree)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the settings in a file."""
+    tree = read_file(file)
+    known = {"data", *table_settings(), *_HEADER}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} must hold a mapping of settings, got {brief(tree)}")
+    refuse_unknown("a training on a table", tree, known, str(file))
+    if "format" in tree:
+        check_format(file, tree["format"], tree.get("ppl_vae"))
+    return {name: value for name, value in tree.items() if name not in _HEADER}
+
+
+def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with every default of a part written out; raise ConfigError for others."""
+    arguments = arguments_of(tables.TableVAE, "table")
+    found = dict(tree)
+    for name, value in tree.items():
+        if name in _NAMED:
+            found[name] = None if value is None else Named.of(name, value).mapping()
+        elif name == "kinds":
+            found[name] = plain(value, name)
+            _columns(found[name])
+        elif name == "data":
+            found[name] = None if value is None else str(value)
+        else:
+            found[name] = plain(convert(arguments[name], value, name), name)
+    return found
+
+
+def _made(settings: Mapping[str, Any], progress: bool) -> tables.TableVAE:
+    """Return what the settings describe, to be trained."""
+    arguments = {name: value for name, value in settings.items() if name in table_settings()}
+    seed_everything(seed_of("", settings["seed"]))  # of a prior's initial weights
+    prior, posterior, estimator = (
+        None if (given := settings[name]) is None else Named.of(name, given) for name in _NAMED
+    )
+    arguments["prior"] = None if prior is None else prior.make(settings["latent_dim"])
+    arguments["posterior"] = None if posterior is None else posterior.partial()
+    arguments["estimator"] = None if estimator is None else estimator.make()
+    arguments["kinds"] = _columns(settings["kinds"])
+    return tables.TableVAE(**arguments, progress=progress)
+
+
+def _columns(kinds: Any) -> dict[str, str | tables.Column]:
+    """Return kinds as `tables.Schema.infer` takes them."""
+    if not isinstance(kinds, Mapping):
+        raise ConfigError(f"kinds must be a mapping of columns, got {brief(kinds)}")
+    found: dict[str, str | tables.Column] = {}
+    for name, kind in kinds.items():
+        if isinstance(kind, Mapping):
+            try:
+                found[name] = tables.Column.from_dict({**kind, "name": name})
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"kinds: {_in_flags(str(error))}") from None
+        else:
+            found[name] = kind
+    return found
+
+
+def _check_folder(
+    folder: Path, settings: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> None:
+    """Raise an error if there is a run already, or one with other settings to resume."""
+    if before is None:
+        if any((folder / name).exists() for name in (TABLE_SETTINGS, TABLE, CHECKPOINTS)):
+            raise UsageError(
+                f"there is a run in {folder}; go on with {resume(folder, 'fit table')}, or give "
+                f"another --out"
+            )
+        return
+    for name, value in settings.items():
+        if name not in _MAY_CHANGE and before.get(name) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{folder} was trained with {flag} = {brief(before.get(name))}, and now it is "
+                f"{brief(value)}; leave it out, or train anew in another --out"
+            )
+
+
+def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
+    fitted, run = vae.training_, shlex.quote(str(folder))
+    lines = [f"{fitted.steps} steps" + (", stopped early" if fitted.stopped == "patience" else "")]
+    if fitted.best_step is None:
+        lines.append(f"bound {-fitted.history['loss'][-1]:.2f} nats per row, of those trained on")
+    else:
+        row = fitted.validation["step"].tolist().index(fitted.best_step)
+        loss, error = (fitted.validation[k][row] for k in ("loss", "standard_error"))
+        lines.append(f"bound on held-out rows {-loss:.2f} ± {error:.2f} nats per row")
+    lines.append(f"run: {folder}")
+    if any(column.missing for column in vae.schema_):
+        lines.append(f"next: {program()} impute {run} {shlex.quote(file)} --out filled.csv")
+    else:
+        lines.append(f"next: {program()} sample {run} -n 1000 --out synthetic.csv")
+    return "\n".join(lines)
+
+
+def _loaded(flags: Any) -> tables.TableVAE:
+    """Return the model of a run, whose draws follow from the seed that was typed."""
+    folder = Path(flags.run).expanduser()
+    if (folder / TABLE_SETTINGS).is_file() and not (folder / TABLE).is_file():
+        raise UsageError(
+            f"{folder}: the training has not finished; go on with: {resume(folder, 'fit table')}"
+        )
+    if not (folder / TABLE).is_file():
+        raise UsageError(f"RUN: {folder} is not a run of a table; {program()} fit table makes one")
+    vae = tables.load(folder)
+    vae.seed = flags.seed
+    return vae
+
+
+def _particles(flags: Any) -> dict[str, int]:
+    return {} if flags.num_particles is None else {"num_particles": flags.num_particles}
+
+
+def _output(given: str, source: str | None = None) -> Path:
+    """Return the file to write, another than the source."""
+    file = Path(given).expanduser()
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out must end in {' or '.join(SUFFIXES)}, got {given!r}")
+    if not file.parent.is_dir():
+        raise UsageError(f"--out {given}: there is no folder {file.parent}")
+    with suppress(FileNotFoundError):
+        if source is not None and os.path.samefile(file, Path(source).expanduser()):
+            raise UsageError(f"--out {given} is the table itself; give another file")
+    return file
+
+
+def _write(table: Any, vae: tables.TableVAE, file: Path) -> None:
+    """Write a table; in CSV, whole numbers that came as floats, beside missing cells, as 70."""
+    if file.suffix.lower() == ".csv":
+        nw = library("narwhals", "write_table")
+        frame = nw.from_native(table)
+        whole = [
+            str(column.name)
+            for column in vae.schema_
+            if frame.schema[str(column.name)].is_float()
+            and (column.kind == "count" or _of_integers(column.categories))
+        ]
+        table = frame.with_columns(nw.col(*whole).cast(nw.Int64)).to_native() if whole else table
+    tables.write_table(table, file)
+
+
+def _of_integers(categories: Sequence[object] | None) -> bool:
+    return categories is not None and all(type(category) is int for category in categories)
+
+
+def _below_each_other(draws: Sequence[Any]) -> Any:
+    """Return several tables as one, with the number of each in its first column."""
+    nw = library("narwhals", "impute")
+    numbered = [
+        nw.from_native(table).select(nw.lit(number).alias(DRAW), nw.all())
+        for number, table in enumerate(draws, start=1)
+    ]
+    return nw.concat(numbered).to_native()
+
+
+def _entries(flag: str, typed: Sequence[str]) -> dict[str, Any]:
+    """Return the entries that were typed, NAME=VALUE, or that a YAML file has."""
+    found: dict[str, Any] = {}
+    for word in typed:
+        if "=" in word:
+            ((name, text),) = _pairs(flag, [word])
+            found[name] = parsed_value(text)
+        else:
+            file = Path(word).expanduser()
+            if not file.is_file():
+                raise UsageError(f"{flag} must be NAME=VALUE or a YAML file, got {word!r}")
+            tree = read_file(file)
+            if not isinstance(tree, dict):
+                raise ConfigError(f"{file} must hold a mapping of names, got {brief(tree)}")
+            found |= tree
+    return found
+
+
+def _pairs(flag: str, typed: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for word in typed:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{flag} must be NAME=VALUE, got {word!r}")
+        pairs.append((name, text))
+    return pairs
+
+
+def _value(vae: tables.TableVAE, name: str, text: str) -> Any:
+    """Return a value that was typed: the category that reads so, or as YAML."""
+    known = [str(known) for known in vae.schema_.names]
+    if name not in known:
+        raise UsageError(f"--given: there is no column {quoted(name)}; {suggestion(name, known)}")
+    categories = vae.schema_[name].categories or ()
+    return next((c for c in categories if str(c) == text), parsed_value(text))
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Name the file, or the flag, in errors about a table, in terms of flags."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {_in_flags(str(error))}") from error
+
+
+def _in_flags(text: str) -> str:
+    """Return a message about a table without its owner, with flags in the place of arguments."""
+    text = _KINDS.sub(r"--kinds '\1=\2'", _OWNER.sub("", text))
+    return _COLUMN.sub(lambda m: f"--kinds '{m[1]}={{kind: {m[2]}, {_spelled(m[3])}}}'", text)
+
+
+def _spelled(arguments: str) -> str:
+    return arguments.replace("=", ": ")

@@ -1,0 +1,352 @@
+"""``fit table``, ``impute`` and ``sample`` of a table: what is typed, written and refused."""
+
+import inspect
+import os
+import shlex
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ppl_vae import tables, training
+from ppl_vae.cli import main
+from ppl_vae.cli.class_names import table_settings
+from ppl_vae.cli.parser import parsers
+from ppl_vae.cli.runs import program
+
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
+SMALL = ["--latent-dim", "2", "--hidden", "[8]", "--estimator.num-particles", "2", "--quiet"]
+SMALL += ["--estimator", "ImportanceWeightedELBO", "--validate-every", "2"]
+SIZES = "size={kind: ordinal, categories: [S, M, L]}"
+
+
+def people(rows=60):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, rows),
+            "smoker": rng.random(rows) < 0.3,
+            "income": rng.lognormal(8, 0.5, rows).round(2),
+            "children": rng.integers(0, 2, rows),
+            "size": rng.choice(["S", "M", "L"], rows),
+        }
+    )
+    return table.mask(rng.random(table.shape) < 0.1)
+
+
+def fit(*words, steps=4):
+    return main(["fit", "table", *words, *SMALL, "--steps", str(steps)])
+
+
+def weights(run):
+    return tables.load(run).pair_.state_dict()
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def settings(run):
+    with open(f"{run}/settings.yaml") as file:
+        return yaml.safe_load(file)
+
+
+def write_wrong_files():
+    with open("wrong.yaml", "w") as file:
+        file.write("data: people.csv\nstepz: 3\n")
+    with open("list.yaml", "w") as file:
+        file.write("[1, 2]\n")
+    with open("ragged.csv", "w") as file:
+        file.write("a,b\n1,2\n3\n")
+    days = pd.date_range("2000-01-01", periods=60).astype(str)
+    people().assign(day=days).to_csv("dates.csv", index=False)
+    given = pd.read_csv("people.csv")
+    given.drop(columns="size").to_csv("other.csv", index=False)
+    given.assign(size=["S", "XL", *["M"] * 58]).to_csv("far.csv", index=False)
+    given.assign(age=["young", *["old"] * 59]).to_csv("text.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a table and a run of it, for the tests that only look at them."""
+    folder = tmp_path_factory.mktemp("tables")
+    people().to_csv(folder / "people.csv", index=False)
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        assert fit("--data", "people.csv", "--kinds", SIZES, "--out", "run") == 0
+        write_wrong_files()
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, ".", dirs_exist_ok=True)
+
+
+def test_a_run_shows_the_kinds_and_ends_with_a_model_and_what_to_do_next(capsys):
+    assert fit("--data", "people.csv", "--kinds", SIZES, "--out", "again") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "Schema of 5 columns (pandas)"
+    assert [line.split()[:2] for line in shown[2:7]] == [
+        ["age", "count"],
+        ["smoker", "binary"],
+        ["income", "positive"],
+        ["children", "binary"],
+        ["size", "ordinal"],
+    ]
+    assert shown[7].startswith("to correct a kind: --kinds NAME=KIND")
+    assert shown[-4] == "4 steps"
+    vae = tables.load("again")
+    validation = pd.read_csv("again/validation.csv")
+    best = validation.loc[validation["loss"].idxmin()]
+    assert len(validation) == 2
+    assert best["step"] == 4
+    assert shown[-3].startswith(f"bound on held-out rows {-best['loss']:.2f} ± ")
+    assert shown[-2:] == [
+        "run: again",
+        f"next: {program()} impute again people.csv --out filled.csv",
+    ]
+    assert vae.schema_["size"].categories == ("S", "M", "L")
+    assert same(weights("again"), weights("run"))
+    assert not vae.impute(people()).isna().any(axis=None)
+
+
+def test_every_setting_of_the_run_is_written_and_repeats_it(capsys):
+    written = settings("run")
+    assert written["kinds"] == {
+        "age": "count",
+        "smoker": "binary",
+        "income": "positive",
+        "children": "binary",
+        "size": {"kind": "ordinal", "categories": ["S", "M", "L"]},
+    }
+    assert written["posterior"]["class"] == "DiagonalNormal"
+    assert written["estimator"]["num_particles"] == 2
+    assert main(["fit", "table", "run/settings.yaml", "--out", "again", "--quiet"]) == 0
+    assert same(weights("again"), weights("run"))
+    capsys.readouterr()
+    assert main(["fit", "table", "run/settings.yaml", "--seed", "3", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {**written, "seed": 3}
+
+
+def test_flags_follow_the_signature():
+    parameters = inspect.signature(tables.TableVAE).parameters
+    found = table_settings()
+    assert parameters.keys() - found.keys() == {"make_pair", "progress"}
+    for name, setting in found.items():
+        default = parameters[name].default
+        assert setting.default == getattr(default, "__name__", default)
+        assert setting.help
+    flags = parsers()[1]["fit table"].flags
+    assert {f"--{name.replace('_', '-')}" for name in found} <= set(flags)
+
+
+def test_a_prolonged_run_is_the_long_one(capsys):
+    assert fit("--data", "people.csv", "--kinds", SIZES, "--out", "long", steps=9) == 0
+    assert main(["fit", "table", "run", "--resume", "--steps", "9", "--quiet"]) == 0
+    assert "9 steps" in capsys.readouterr().out
+    assert same(weights("run"), weights("long"))
+    assert settings("run")["steps"] == 9
+    assert main(["fit", "table", "run", "--resume", "--learning-rate", "1e-4"]) == 2
+    assert "--learning-rate = 0.001" in capsys.readouterr().err
+    assert settings("run") == settings("long")
+
+
+def test_a_signal_ends_a_run_with_the_command_that_resumes_it(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise training.Interrupted(3, signal.SIGTERM, "")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tables.TableVAE, "fit", interrupted)
+        assert fit("--data", "people.csv", "--kinds", SIZES, "--out", "my run") == 143
+    said = capsys.readouterr().err
+    assert "SIGTERM after step 3, saved" in said
+    assert said.endswith("fit table 'my run' --resume\n")
+    assert main(["impute", "my run", "people.csv", "--out", "filled.csv"]) == 2
+    assert "has not finished" in capsys.readouterr().err
+    assert main(["fit", "table", "my run", "--resume", "--quiet"]) == 0
+    assert same(weights("my run"), weights("run"))
+
+
+def test_a_run_that_is_refused_leaves_nothing(capsys):
+    assert fit("--data", "people.csv", "--families", "real=Cauchy", "--out", "a") == 2
+    assert "'Cauchy'" in capsys.readouterr().err
+    assert not os.path.exists("a")
+    os.mkdir("mine")
+    with open("mine/notes", "w"):
+        pass
+    assert fit("--data", "people.csv", "--batch-size", "0", "--out", "mine") == 2
+    assert "--batch-size" in capsys.readouterr().err
+    assert os.listdir("mine") == ["notes"]
+
+
+def test_kinds_and_families_come_from_flags_and_files():
+    with open("kinds.yaml", "w") as file:
+        file.write("age: real\nincome: {kind: bounded, low: 0, high: 1.0e+6}\n")
+    words = ["--data", "people.csv", "--kinds", "kinds.yaml", "--kinds", "age=positive"]
+    words += ["--families", "positive=Gamma", "--prior", "GaussianMixture"]
+    words += ["--prior.components", "3", "--posterior", "LowRankNormal", "--posterior.rank=1"]
+    assert fit(*words, "--out", "a", "--validation-fraction", "0", steps=1) == 0
+    vae = tables.load("a")
+    assert [c.kind for c in vae.schema_][:3] == ["positive", "binary", "bounded"]
+    assert [type(c).__name__ for c in vae.columns_][:3] == ["Gamma", "Bernoulli", "LogitNormal"]
+    assert vae.pair_.prior.components == 3
+    assert vae.pair_.posterior.rank == 1
+
+
+def test_missing_cells_are_filled_and_others_stay(capsys):
+    assert main(["impute", "run", "people.csv", "--out", "filled.csv"]) == 0
+    given, filled = pd.read_csv("people.csv"), pd.read_csv("filled.csv")
+    assert str(given.isna().sum().sum()) in capsys.readouterr().out
+    assert not filled.isna().any(axis=None)
+    assert ((filled == given) | given.isna()).all(axis=None)
+    # Floats in pandas, as some are missing; whole numbers in the file, as there.
+    assert (filled.dtypes[["age", "children"]] == "int64").all()
+
+
+def test_draws_stand_below_each_other(capsys):
+    assert main(["impute", "run", "people.csv", "--draws", "3", "--out", "draws.parquet"]) == 0
+    given, draws = pd.read_csv("people.csv"), pd.read_parquet("draws.parquet")
+    assert list(draws) == ["draw", *given]
+    assert draws["draw"].tolist() == [1] * 60 + [2] * 60 + [3] * 60
+    parts = [part.drop(columns="draw") for _, part in draws.groupby("draw")]
+    for part in parts:
+        assert not part.isna().any(axis=None)
+        assert ((part.reset_index(drop=True) == given) | given.isna()).all(axis=None)
+    assert not parts[0].reset_index(drop=True).equals(parts[1].reset_index(drop=True))
+    people().rename(columns={"age": "draw"}).to_csv("draw.csv", index=False)
+    assert fit("--data", "draw.csv", "--out", "other", steps=1) == 0
+    assert main(["impute", "other", "draw.csv", "--draws", "3", "--out", "draws.csv"]) == 2
+    assert "a column 'draw', which would number the draws; rename it" in capsys.readouterr().err
+
+
+def test_the_table_itself_is_never_written():
+    with open("people.csv", "rb") as file:
+        before = file.read()
+    os.symlink("people.csv", "link.csv")
+    os.link("people.csv", "hard.csv")
+    for out in ("people.csv", "./people.csv", "link.csv", "hard.csv"):
+        assert main(["impute", "run", "people.csv", "--out", out]) == 2
+    with open("people.csv", "rb") as file:
+        assert file.read() == before
+
+
+def test_rows_are_drawn_given_others(capsys):
+    assert main(["sample", "run", "-n", "7", "--out", "rows.parquet"]) == 0
+    rows = pd.read_parquet("rows.parquet")
+    assert rows.shape == (7, 5)
+    given = ["--given", "smoker=True", "--given", "age=40", "--given", "size=M"]
+    with pytest.warns(UserWarning, match="of 100 particles"):
+        assert main(["sample", "run", "-n", "3", *given, "--num-particles", "100"]) == 0
+    assert "rows: run/samples.csv, 3 drawn" in capsys.readouterr().out
+    rows = pd.read_csv("run/samples.csv")
+    assert rows[["age", "smoker", "size"]].to_numpy().tolist() == [[40, True, "M"]] * 3
+    assert len(set(rows["income"])) == 3
+    again = ["sample", "run", "-n", "7", "--seed", "1", "--out", "other.parquet"]
+    assert main(again) == 0
+    assert not pd.read_parquet("other.parquet").equals(pd.read_parquet("rows.parquet"))
+
+
+def test_a_table_saved_in_python_is_taken():
+    vae = tables.fit("people.csv", latent_dim=2, hidden=(8,), steps=1)
+    vae.save("saved")
+    assert main(["impute", "saved", "people.csv", "--out", "filled.csv"]) == 0
+    assert pd.read_csv("filled.csv")["age"].tolist() == vae.impute("people.csv")["age"].tolist()
+
+
+def test_a_category_that_yaml_reads_as_something_else_can_be_given():
+    answers = people().assign(size=["yes", "no"] * 30)
+    tables.fit(answers, latent_dim=2, hidden=(8,), steps=1).save("saved")
+    assert main(["sample", "saved", "-n", "2", "--given", "size=yes", "--out", "rows.csv"]) == 0
+    assert pd.read_csv("rows.csv")["size"].tolist() == ["yes", "yes"]
+
+
+# The words, the exit code, and what must be named, divided by |.
+WRONG = [
+    ("fit table", 2, "--data"),
+    ("fit table none.yaml", 2, "'none.yaml'"),
+    ("fit table --data none.csv", 1, "none.csv"),
+    ("fit table --data people.xlsx", 2, "people.xlsx|.csv or .parquet"),
+    ("fit table --data ragged.csv", 2, "ragged.csv|line 3 has 1 fields"),
+    ("fit table --data dates.csv", 2, "dates.csv|'day'|--kinds 'day=categorical'"),
+    ("fit table --data people.csv --out run", 2, "a run in run|fit table run --resume|--out"),
+    ("fit table run", 2, "run is a folder|fit table run --resume"),
+    ("fit table --resume", 2, "--resume|fit table RUN --resume"),
+    ("fit table none --resume", 2, "none|--resume"),
+    ("fit table --resume --out none", 2, "--resume|none"),
+    ("fit table run --resume --steps 3", 2, "--steps 3|step 4"),
+    ("fit table run --resume --kinds age=real", 2, "--kinds|'age': 'count'"),
+    ("fit table wrong.yaml", 2, "wrong.yaml|'stepz'|'steps'"),
+    ("fit table list.yaml", 2, "list.yaml|mapping"),
+    ("fit run --resume", 2, "run is a run of a table|fit table run --resume"),
+    ("fit table --data people.csv --stepz 3", 2, "--stepz|did you mean --steps?|fit table"),
+    ("fit table --data people.csv --lr 3", 2, "--lr is a flag of ppl-vae fit"),
+    ("fit table --data people.csv --steps many", 2, "--steps|'many'"),
+    ("fit table --data people.csv --steps", 2, "--steps needs a value"),
+    ("fit table --data people.csv --hidden 3", 2, "--hidden|list of integers"),
+    ("fit table --data people.csv --seed -3", 2, "--seed|-3"),
+    ("fit table --data people.csv --latent-dim 0 --out a", 2, "--latent-dim|0"),
+    ("fit table --data people.csv --kinds age", 2, "--kinds|'age'|NAME=VALUE"),
+    ("fit table --data people.csv --kinds =count", 2, "--kinds|'=count'"),
+    ("fit table --data people.csv --kinds list.yaml", 2, "list.yaml|mapping"),
+    ("fit table --data people.csv --kinds age=number", 2, "'age'|'number'|'count'"),
+    ("fit table --data people.csv --kinds old=count", 2, "'old'|'age'"),
+    ("fit table --data people.csv --kinds size=ordinal", 2, "--kinds 'size={kind: ordinal, cat"),
+    ("fit table --data people.csv --kinds 'age={kind: bounded}'", 2, "bounded, low: 0, high: 100}"),
+    ("fit table --data people.csv --kinds 'age={kin: real}'", 2, "'kin'|kind"),
+    ("fit table --data people.csv --prior VampPrior", 2, "prior|'VampPrior'|GaussianMixture"),
+    ("fit table --data people.csv --prior GaussianMixture", 2, "prior.components is missing"),
+    ("fit table --data people.csv --prior.spread x", 2, "prior"),
+    ("fit table --data people.csv --posterior Categorical", 2, "'Categorical'|DiagonalNormal"),
+    ("fit table --data people.csv --estimator IWAE", 2, "'IWAE'|ImportanceWeightedELBO"),
+    ("impute run people.csv", 2, "--out is missing|RUN DATA"),
+    ("impute run --out x.csv", 2, "DATA is missing|RUN DATA"),
+    ("impute run people.csv --out x.xlsx", 2, "--out|'x.xlsx'|.csv or .parquet"),
+    ("impute run people.csv --out none/x.csv", 2, "--out none/x.csv|none"),
+    ("impute run people.csv --draws 0 --out x.csv", 2, "--draws|0"),
+    ("impute run none.csv --out x.csv", 1, "none.csv"),
+    ("impute none people.csv --out x.csv", 2, "none|fit table"),
+    ("impute run other.csv --out x.csv", 2, "other.csv|lacks|'size'"),
+    ("impute run far.csv --out x.csv", 2, "far.csv: row 1, column 'size'|'XL'"),
+    ("impute run text.csv --out x.csv", 2, "text.csv: row 0, column 'age'|'young'"),
+    ("sample run --given size", 2, "--given|'size'|NAME=VALUE"),
+    ("sample run --given sise=M", 2, "--given|'sise'|size"),
+    ("sample run --given size=XL", 2, "--given|'size'|'XL'"),
+    ("sample run --given age=old", 2, "--given|'age'|'old'"),
+    ("sample run --out x.png", 2, "--out|'x.png'|.csv or .parquet"),
+    ("sample run --device cuda", 2, "--device"),
+    ("evaluate run", 2, "run is a run of a table|impute"),
+    ("report run", 2, "run is a run of a table|impute"),
+    ("reconstruct run", 2, "run is a run of a table|impute"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "named"), WRONG)
+def test_a_wrong_command_says_what_is_wrong(words, code, named, trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    before = sorted(os.listdir())
+    assert main(shlex.split(words)) == code
+    said = capsys.readouterr().err
+    assert said.startswith("ppl-vae: error: ")
+    assert len(said.splitlines()) <= 2
+    assert "Traceback" not in said
+    for part in named.split("|"):
+        assert part in said, said
+    assert sorted(os.listdir()) == before
+
+
+def test_given_is_for_tables_alone(capsys):
+    words = ["--model.latent_dim", "2", "--steps", "1", "--quiet", "--out", "digits"]
+    narrow = ["--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"]
+    assert main(["fit", "vae", *words, *narrow]) == 0
+    for flag in (["--given", "a=1"], ["--num-particles", "3"]):
+        assert main(["sample", "digits", *flag]) == 2
+        assert f"{flag[0]} is for a run of a table" in capsys.readouterr().err
