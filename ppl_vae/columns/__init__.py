@@ -10,21 +10,21 @@
 ========================================= =========================================================
 
 :class:`ppl_vae.likelihoods.Columns` makes of them a likelihood p(x | z), and `Encoder` the input
-of a guide's network. :class:`Column` is the contract; subclass it to add one of your own.
+of a guide's network. :class:`ColumnFamily` is the contract; subclass it to add one of your own.
 """
 
 from ppl_vae.columns.bounded import LogitNormal
 from ppl_vae.columns.codes import Bernoulli, Categorical, Ordinal
-from ppl_vae.columns.column import Column
 from ppl_vae.columns.counts import NegativeBinomial, Poisson
 from ppl_vae.columns.encoder import Encoder, num_features
+from ppl_vae.columns.family import ColumnFamily
 from ppl_vae.columns.positive import Gamma, HurdleLogNormal, LogNormal
 from ppl_vae.columns.real import Normal, StudentT
 
 __all__ = [
     "Bernoulli",
     "Categorical",
-    "Column",
+    "ColumnFamily",
     "Encoder",
     "Gamma",
     "HurdleLogNormal",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.column import MIN_SCALE, Column, Source, initial, second_parameter
+from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
 from ppl_vae.columns.positive import safe_log
 from ppl_vae.distributions.logit_normal import LogitNormal as _LogitNormal
 from ppl_vae.distributions.logit_normal import OpenInterval
@@ -15,7 +15,7 @@ from ppl_vae.distributions.scale import checked_min_scale
 from ppl_vae.errors import number
 
 
-class LogitNormal(Column):
+class LogitNormal(ColumnFamily):
     """x = low + (high - low) sigmoid(u) with u ~ N(l, σ²), for low < x < high.
 
     l from the network, σ = softplus(.) + min_scale.

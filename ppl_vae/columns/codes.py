@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
-from torch.nn import functional as F
 
-from ppl_vae.columns.column import MIN_SCALE, Column, Source, second_parameter
+from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, second_parameter
 from ppl_vae.distributions.codes import Codes, cumulative_logits
 from ppl_vae.distributions.scale import inverse_softplus, positive_scale
 from ppl_vae.errors import integer, positive_int
 
 
-class Bernoulli(Column):
+class Bernoulli(ColumnFamily):
     """x ~ Bernoulli(sigmoid(.)), for x = 0 or 1."""
 
     @property
@@ -34,7 +33,7 @@ class Bernoulli(Column):
         return (statistics[..., 0] > 0.5).to(statistics)
 
 
-class Categorical(Column):
+class Categorical(ColumnFamily):
     """P(x = k) = softmax(.)_k, for codes k = 0, ..., categories - 1.
 
     Args:
@@ -66,7 +65,8 @@ class Categorical(Column):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the code as a one-hot vector."""
-        return F.one_hot(x.long(), self.categories).to(x.dtype)
+        codes = torch.arange(self.categories, dtype=x.dtype, device=x.device)
+        return (x.unsqueeze(-1) == codes).to(x.dtype)  # one_hot looks at values, graphs cannot
 
     def statistics(self, p: Any) -> Tensor:
         """Return the probabilities of the categories."""
@@ -77,7 +77,7 @@ class Categorical(Column):
         return statistics.argmax(-1).to(statistics)
 
 
-class Ordinal(Column):
+class Ordinal(ColumnFamily):
     r"""P(x ≤ k) = sigmoid((θ_k - l) / s), for ordered codes k = 0, ..., levels - 1.
 
     The cumulative logit model with a location l from the network and thresholds

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.column import Column, Source, initial, second_parameter
+from ppl_vae.columns.family import ColumnFamily, Source, initial, second_parameter
 from ppl_vae.columns.positive import relative_mean
 from ppl_vae.distributions import counts
 from ppl_vae.distributions.scale import MIN_SCALE
 from ppl_vae.errors import number
 
 
-class Poisson(Column):
+class Poisson(ColumnFamily):
     """x ~ Poisson(μ) with μ = mean · softplus(.) / log 2 of the network's output.
 
     Args:
@@ -42,7 +42,7 @@ class Poisson(Column):
         return (x.log1p() - mean.log1p()).unsqueeze(-1)
 
 
-class NegativeBinomial(Column):
+class NegativeBinomial(ColumnFamily):
     """x ~ NB(μ, r), a Poisson with more variance, μ + μ² / r.
 
     μ = mean · softplus(.) / log 2 of the network's output, r = softplus(.) + 1e-4; see

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.columns.column import Column
+from ppl_vae.columns.family import ColumnFamily
 from ppl_vae.errors import describe, sequence
 
 
@@ -24,7 +24,7 @@ class Group(nn.Module):
     indices: Tensor
 
     def __init__(
-        self, columns: Sequence[Column], indices: Sequence[int], *, learned: bool = True
+        self, columns: Sequence[ColumnFamily], indices: Sequence[int], *, learned: bool = True
     ) -> None:
         super().__init__()
         self.columns = tuple(columns)
@@ -38,7 +38,7 @@ class Group(nn.Module):
             self.register_parameter(name, nn.Parameter(start.to(torch.get_default_dtype())))
 
     @property
-    def first(self) -> Column:
+    def first(self) -> ColumnFamily:
         """A column that computes for all."""
         return self.columns[0]
 
@@ -73,7 +73,7 @@ class Groups(nn.ModuleList):
         return cast(Iterator[Group], super().__iter__())
 
 
-def grouped(columns: Sequence[Column], *, learned: bool = True) -> Groups:
+def grouped(columns: Sequence[ColumnFamily], *, learned: bool = True) -> Groups:
     """Return the groups of columns of one kind, in the order of their first columns."""
     kinds: dict[tuple[object, ...], list[int]] = {}
     for index, column in enumerate(columns):
@@ -83,13 +83,13 @@ def grouped(columns: Sequence[Column], *, learned: bool = True) -> Groups:
     )
 
 
-def checked_columns(owner: str, columns: object) -> tuple[Column, ...]:
+def checked_columns(owner: str, columns: object) -> tuple[ColumnFamily, ...]:
     """Return columns as a tuple, or raise an error."""
     given = tuple(sequence(owner, "columns", columns, "columns such as columns.Normal()"))
     if not given:
         raise ValueError(f"{owner}: columns must not be empty; give one for each column of x")
     for index, column in enumerate(given):
-        if not isinstance(column, Column):
+        if not isinstance(column, ColumnFamily):
             raise TypeError(
                 f"{owner}: columns[{index}] must be a column such as columns.Normal(), got "
                 f"{describe(column)}"

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.column import MIN_SCALE, Column, Source, initial, second_parameter
+from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
 from ppl_vae.distributions.hurdle import HurdleLogNormal as _HurdleLogNormal
 from ppl_vae.distributions.scale import checked_min_scale, positive_scale
 from ppl_vae.errors import number
 
 
-class LogNormal(Column):
+class LogNormal(ColumnFamily):
     """log x = log_mean + log_std u with u ~ N(l, σ²), for x > 0.
 
     l from the network, σ = softplus(.) + min_scale. The density is that of x:
@@ -141,7 +141,7 @@ class HurdleLogNormal(LogNormal):
         return torch.stack([is_positive.to(x), torch.where(is_positive, logs, 0.0)], dim=-1)
 
 
-class Gamma(Column):
+class Gamma(ColumnFamily):
     """x ~ Gamma with mean m = mean · softplus(.) / log 2 and shape α = softplus(.) + 0.01, x > 0.
 
     Its standard deviation is m / √α.

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.column import MIN_SCALE, Column, Source, initial, second_parameter
+from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
 from ppl_vae.distributions.scale import checked_min_scale, positive_scale
 
 
-class _Standardised(Column):
+class _Standardised(ColumnFamily):
     """A location-scale family of (x - mean) / std."""
 
     constants = ("mean", "std")

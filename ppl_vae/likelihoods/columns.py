@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.columns.column import Column
+from ppl_vae.columns.family import ColumnFamily
 from ppl_vae.columns.group import checked_columns, grouped
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.columnwise import Block, ColumnSupport, Columnwise
@@ -51,7 +51,7 @@ class Columns(NeuralConditional):
 
     order: Tensor
 
-    def __init__(self, net: nn.Module, columns: Sequence[Column]) -> None:
+    def __init__(self, net: nn.Module, columns: Sequence[ColumnFamily]) -> None:
         super().__init__(net)
         given = checked_columns("Columns", columns)
         self.columns = nn.ModuleList(given)
@@ -63,7 +63,7 @@ class Columns(NeuralConditional):
 
     @staticmethod
     def net_shape(
-        event_shape: Sequence[int] | None = None, *, columns: Sequence[Column]
+        event_shape: Sequence[int] | None = None, *, columns: Sequence[ColumnFamily]
     ) -> tuple[int, ...]:
         """Return the shape of the network's output per row."""
         given = checked_columns("net_shape", columns)

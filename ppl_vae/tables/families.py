@@ -8,43 +8,43 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import columns
-from ppl_vae.columns import Column
+from ppl_vae.columns import ColumnFamily
 from ppl_vae.errors import quoted
 from ppl_vae.tables.schema import Schema
 
-Family = Callable[[np.ndarray], Column]
+Family = Callable[[np.ndarray], ColumnFamily]
 """Makes a column from its observed values."""
 
 
-def _normal(x: np.ndarray) -> Column:
+def _normal(x: np.ndarray) -> ColumnFamily:
     return columns.Normal(x.mean().item(), _spread(x))
 
 
-def _student_t(x: np.ndarray) -> Column:
+def _student_t(x: np.ndarray) -> ColumnFamily:
     return columns.StudentT(x.mean().item(), _spread(x))
 
 
-def _log_normal(x: np.ndarray) -> Column:
+def _log_normal(x: np.ndarray) -> ColumnFamily:
     logs = np.log(x)
     return columns.LogNormal(logs.mean().item(), _spread(logs))
 
 
-def _hurdle_log_normal(x: np.ndarray) -> Column:
+def _hurdle_log_normal(x: np.ndarray) -> ColumnFamily:
     logs = np.log(x[x > 0])
     if not len(logs):
         return columns.HurdleLogNormal()
     return columns.HurdleLogNormal(logs.mean().item(), _spread(logs))
 
 
-def _gamma(x: np.ndarray) -> Column:
+def _gamma(x: np.ndarray) -> ColumnFamily:
     return columns.Gamma(x.mean().item())
 
 
-def _poisson(x: np.ndarray) -> Column:
+def _poisson(x: np.ndarray) -> ColumnFamily:
     return columns.Poisson(max(x.mean().item(), _LEAST_MEAN))
 
 
-def _negative_binomial(x: np.ndarray) -> Column:
+def _negative_binomial(x: np.ndarray) -> ColumnFamily:
     return columns.NegativeBinomial(max(x.mean().item(), _LEAST_MEAN))
 
 
@@ -81,7 +81,7 @@ def family(kind: str, name: str | None) -> Family:
 
 def columns_of(
     schema: Schema, values: np.ndarray, mask: np.ndarray, families: Mapping[str, str]
-) -> list[Column]:
+) -> list[ColumnFamily]:
     """Return the distribution of each column of a table, standardised by its observed values.
 
     Args:
@@ -100,7 +100,7 @@ def columns_of(
     ]
 
 
-def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) -> Column:
+def _column(declared: Any, observed: np.ndarray, families: Mapping[str, str]) -> ColumnFamily:
     if declared.kind in FAMILIES:
         return family(declared.kind, families.get(declared.kind))(observed)
     if declared.kind == "bounded":

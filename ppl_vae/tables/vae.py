@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from ppl_vae import estimators, evaluation, io, likelihoods, nets, posteriors, priors, training
-from ppl_vae.columns import Column, Encoder, num_features
+from ppl_vae.columns import ColumnFamily, Encoder, num_features
 from ppl_vae.data import Dataset
 from ppl_vae.errors import (
     describe,
@@ -112,7 +112,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         prior: nn.Module | None = None,
         posterior: Any = posteriors.DiagonalNormal,
         hidden: Sequence[int] = (128, 128),
-        make_pair: Callable[[Sequence[Column]], VAE] | None = None,
+        make_pair: Callable[[Sequence[ColumnFamily]], VAE] | None = None,
         kinds: Mapping[Any, Any] | None = None,
         families: Mapping[str, str] | None = None,
         estimator: ELBO | None = None,
@@ -264,7 +264,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                     f"{describe(getattr(self, name))}; leave it out, and use it in make_pair"
                 )
 
-    def _pair(self, columns: Sequence[Column]) -> VAE:
+    def _pair(self, columns: Sequence[ColumnFamily]) -> VAE:
         if self.make_pair is not None:
             return _checked_pair(self.make_pair(columns), columns)
         prior = priors.StandardNormal(self.latent_dim) if self.prior is None else self.prior
@@ -277,7 +277,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             likelihood=likelihoods.Columns(decoder, columns),
         )
 
-    def _posterior(self, columns: Sequence[Column]) -> nn.Module:
+    def _posterior(self, columns: Sequence[ColumnFamily]) -> nn.Module:
         """Return the posterior over a network of as many outputs as it says, from its options."""
         kind, latent_dim = _class_of(self.posterior), self.latent_dim
         options = self.posterior.keywords if isinstance(self.posterior, partial) else {}
@@ -555,7 +555,7 @@ def _class_of(posterior: Any) -> Any:
     return posterior.func if isinstance(posterior, partial) else posterior
 
 
-def _checked_pair(pair: object, columns: Sequence[Column]) -> VAE:
+def _checked_pair(pair: object, columns: Sequence[ColumnFamily]) -> VAE:
     """Return what ``make_pair`` returned, if it is a VAE of these columns."""
     likelihood = getattr(pair, "likelihood", None)
     if not isinstance(pair, VAE) or not isinstance(likelihood, likelihoods.Columns):

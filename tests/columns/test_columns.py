@@ -8,7 +8,18 @@ import torch
 from evaluated import unchecked
 from torch import nn
 
-from ppl_vae import VAE, columns, evaluation, from_config, load, posteriors, priors, save, to_config
+from ppl_vae import (
+    VAE,
+    columns,
+    evaluation,
+    from_config,
+    load,
+    posteriors,
+    priors,
+    save,
+    to_config,
+    training,
+)
 from ppl_vae import nets as networks
 from ppl_vae.columns.group import grouped
 from ppl_vae.estimators import ImportanceWeightedELBO
@@ -323,6 +334,36 @@ def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells()
     assert all(p.grad is not None for p in pair.parameters())
 
 
+def test_compiled_steps_are_those_of_uncompiled_ones(monkeypatch):
+    monkeypatch.setattr(
+        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+    )
+    torch.manual_seed(0)
+    pair = vae()
+    x = pair.generate(20)
+    mask = torch.rand(20, 10) < 0.7
+    x[~mask] = torch.nan
+    twin = from_config(to_config(pair))
+    twin.load_state_dict(pair.state_dict())
+    losses = {}
+    for name, one in (("as it is", pair), ("compiled", twin)):
+        elbo = ImportanceWeightedELBO(num_particles=3)
+        optimizer = torch.optim.Adam(one.parameters(), lr=1e-2)
+        step = training.compile_step(one, elbo, optimizer) if name == "compiled" else None
+        torch.manual_seed(1)
+        losses[name] = []
+        for _ in range(4):
+            if step is not None:
+                losses[name].append(step(x, mask=mask).item())
+                continue
+            optimizer.zero_grad()
+            loss = elbo.differentiable_loss(one.model, one.guide, x, mask=mask) / len(x)
+            loss.backward()
+            optimizer.step()
+            losses[name].append(loss.item())
+    assert losses["compiled"] == pytest.approx(losses["as it is"], rel=1e-5)
+
+
 def test_configurations_and_folders_bring_a_table_back(tmp_path):
     pair = vae()
     again = from_config(to_config(pair))
@@ -342,7 +383,7 @@ def test_constants_have_the_digits_of_the_dtype_they_are_moved_to():
     assert group.mean.item() == 0.1
 
 
-class Triangular(columns.Column):
+class Triangular(columns.ColumnFamily):
     """A column of one's own: x = centre + width (u_1 + u_2 - 1)."""
 
     constants = ("centre",)

@@ -1,4 +1,4 @@
-"""The contract of a column of a table."""
+"""The contract of a family of columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ever narrower density, whose log grows without bound.
 """
 
 
-class Column(Constructed, ABC):
+class ColumnFamily(Constructed, ABC):
     r"""The distribution p(x_j | outputs) of one column of a table, over its original values.
 
     A column takes ``num_outputs`` numbers of a network for each row. It holds no tensors:
