@@ -2,11 +2,19 @@
 
 import torch
 
-from ppl_vae import VAE, SemiSupervisedVAE, likelihoods, nets, posteriors, priors
+from ppl_vae import VAE, SemiSupervisedVAE, columns, likelihoods, nets, posteriors, priors
 
 D, Z, C = 6, 2, 3
 LEVELS = 5
 HIDDEN = (5,)
+TABLE = [
+    columns.Normal(0.5, 2.0),
+    columns.Categorical(3),
+    columns.Poisson(3.0),
+    columns.Normal(-1.0, 0.7),
+    columns.Bernoulli(),
+    columns.Ordinal(4),
+]
 
 
 def net(width_in, width_out):
@@ -81,7 +89,12 @@ LIKELIHOODS = {
     "zero-inflated negative binomial": lambda further=0: likelihoods.ZeroInflatedNegativeBinomial(
         net(Z + further, 2 * D)
     ),
+    "columns": lambda further=0: likelihoods.Columns(
+        net(Z + further, likelihoods.Columns.net_shape(columns=TABLE)[0]), TABLE
+    ),
 }
+ALIKE = [name for name in LIKELIHOODS if name != "columns"]
+"""Likelihoods whose elements are of one kind; of `Columns` they are tested in tests/columns."""
 
 
 def vae(prior="standard", posterior="diagonal", likelihood="bernoulli"):
@@ -116,4 +129,9 @@ def observations(likelihood, batch=7):
         return torch.randint(LEVELS, (batch, D)) / (LEVELS - 1.0)
     if kind == "poisson" or kind.endswith("negative binomial"):
         return torch.randint(9, (batch, D)).to(torch.get_default_dtype())
+    if kind == "columns":
+        mixed = torch.randn(batch, D)
+        for column, count in ((1, 3), (2, 9), (4, 2), (5, 4)):
+            mixed[:, column] = torch.randint(count, (batch,))
+        return mixed
     return torch.randn(batch, D)

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pairs import (
+    ALIKE,
     CONDITIONAL_PRIORS,
     LEVELS,
     LIKELIHOODS,
@@ -179,7 +180,7 @@ def test_density_over_latents_integrates_to_one(name, float64):
     assert (total - 1).abs() < 1e-6 + 10 * error
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", ALIKE)
 def test_density_of_each_element_integrates_to_one(name, float64):
     p = elements_of(distribution_of(name))
     nodes, weights = element_quadrature(p.support)
@@ -196,7 +197,7 @@ def test_samples_match_the_density(name, float64):
     assert_mean(draws, exact)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", ALIKE)
 def test_samples_of_each_element_match_the_density(name, float64):
     p = elements_of(distribution_of(name))
     nodes, weights = element_quadrature(p.support)
@@ -516,6 +517,8 @@ def is_plain(value):
 
 
 def same(a, b):
+    if isinstance(a, nn.ModuleList):
+        return all(map(same, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
 
 
@@ -576,7 +579,7 @@ class Unflattened(nn.Module):
 
 
 @pytest.mark.parametrize("event_shape", [(D,), (D, 1, 1), (1, 2, 3), (3, 2, 1)], ids=str)
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", ALIKE)
 def test_net_shape_is_what_forward_asks_for(name, event_shape, float64):
     part, (z,) = randomise(make(name))["part"], context_of(name, 3)
     options = options_of(part, part.net_shape, "event_shape")

@@ -7,6 +7,7 @@ import pyro
 import pytest
 import torch
 from pairs import (
+    ALIKE,
     CONDITIONAL_PRIORS,
     LIKELIHOODS,
     POSTERIORS,
@@ -125,7 +126,7 @@ def test_another_latent_dimension_is_refused(name, monkeypatch):
         VAE(**parts)
 
 
-@pytest.mark.parametrize("name", [*POSTERIORS, *LIKELIHOODS])
+@pytest.mark.parametrize("name", [*POSTERIORS, *ALIKE])
 def test_another_width_of_x_is_refused(name, monkeypatch):
     parts = parts_with(name, "D", D + 1, monkeypatch)
     with pytest.raises(

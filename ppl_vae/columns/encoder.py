@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.columns.family import ColumnFamily
-from ppl_vae.columns.group import Group, checked_columns, grouped
+from ppl_vae.columns.group import Families, Group, checked_columns, grouped
 from ppl_vae.conditional import concatenate
 from ppl_vae.constructor import Constructed
 from ppl_vae.errors import describe
@@ -38,7 +36,7 @@ class Encoder(Constructed):
     reads_missing: ClassVar[bool] = True
     """Missing cells come as NaN."""
 
-    def __init__(self, net: nn.Module, columns: Sequence[ColumnFamily]) -> None:
+    def __init__(self, net: nn.Module, columns: Families) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
             raise TypeError(f"Encoder: net must be a torch.nn.Module, got {describe(net)}")
@@ -74,6 +72,6 @@ class Encoder(Constructed):
         return torch.where(seen, features, 0.0).flatten(-2)
 
 
-def num_features(columns: Sequence[ColumnFamily]) -> int:
+def num_features(columns: Families) -> int:
     """Return the number of inputs of an encoder's network: features, and which are observed."""
     return sum(c.num_features for c in checked_columns("num_features", columns)) + len(columns)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.columns.family import ColumnFamily
 from ppl_vae.errors import describe, sequence
+
+Families: TypeAlias = Sequence[ColumnFamily] | nn.ModuleList
+"""One for each column; a ModuleList is what parts keep."""
 
 
 class Group(nn.Module):
@@ -85,7 +88,8 @@ def grouped(columns: Sequence[ColumnFamily], *, learned: bool = True) -> Groups:
 
 def checked_columns(owner: str, columns: object) -> tuple[ColumnFamily, ...]:
     """Return columns as a tuple, or raise an error."""
-    given = tuple(sequence(owner, "columns", columns, "columns such as columns.Normal()"))
+    listed = list(columns) if isinstance(columns, nn.ModuleList) else columns
+    given = tuple(sequence(owner, "columns", listed, "columns such as columns.Normal()"))
     if not given:
         raise ValueError(f"{owner}: columns must not be empty; give one for each column of x")
     for index, column in enumerate(given):

@@ -25,14 +25,16 @@ class ColumnSupport(constraints.Constraint):
 
     Args:
         supports: those of each column.
-        filling: a value in each support, shape ``(D,)``.
+        filling: a value in each support.
     """
 
     event_dim = 0
 
-    def __init__(self, supports: Sequence[constraints.Constraint], filling: Tensor) -> None:
+    def __init__(
+        self, supports: Sequence[constraints.Constraint], filling: Sequence[float]
+    ) -> None:
         self.supports = tuple(supports)
-        self.filling = filling
+        self.filling = tuple(filling)
         super().__init__()
 
     @property

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ppl_vae.columns.family import ColumnFamily
-from ppl_vae.columns.group import checked_columns, grouped
+from ppl_vae.columns.group import Families, checked_columns, grouped
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.distributions.columnwise import Block, ColumnSupport, Columnwise
 from ppl_vae.errors import sizes
@@ -51,19 +50,19 @@ class Columns(NeuralConditional):
 
     order: Tensor
 
-    def __init__(self, net: nn.Module, columns: Sequence[ColumnFamily]) -> None:
+    def __init__(self, net: nn.Module, columns: Families) -> None:
         super().__init__(net)
         given = checked_columns("Columns", columns)
         self.columns = nn.ModuleList(given)
         self.groups = grouped(given)
         order = torch.cat([group.indices for group in self.groups]).argsort()
         self.register_buffer("order", order, persistent=False)
-        filling = torch.tensor([float(c.filling) for c in given], dtype=torch.float64)
+        filling = [float(c.filling) for c in given]
         self._support = ColumnSupport([c.support for c in given], filling)
 
     @staticmethod
     def net_shape(
-        event_shape: Sequence[int] | None = None, *, columns: Sequence[ColumnFamily]
+        event_shape: Sequence[int] | None = None, *, columns: Families
     ) -> tuple[int, ...]:
         """Return the shape of the network's output per row."""
         given = checked_columns("net_shape", columns)

@@ -114,7 +114,9 @@ class Observation:
         if mask is None:
             return autograd_safe(x)
         filling = self.filling
-        return torch.where(mask, x, filling.to(x) if isinstance(filling, Tensor) else filling)
+        return torch.where(
+            mask, x, filling if isinstance(filling, float) else x.new_tensor(filling)
+        )
 
     def guide_input(self, x: Tensor, mask: Tensor | None, *, values: bool = True) -> Tensor:
         """Check x, its values too unless told not to, and return it as the guide sees it."""
@@ -301,7 +303,7 @@ class Observation:
             f"missing ones cannot be left out; use one that does, such as Normal"
         )
 
-    def _value_in_support(self) -> float | Tensor:
+    def _value_in_support(self) -> float | tuple[float, ...]:
         """Return one value, or one for each entry where the support has them."""
         if (own := getattr(self.element, "filling", None)) is not None:
             return own

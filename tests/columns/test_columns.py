@@ -238,7 +238,7 @@ def test_log_p_of_a_row_equals_quadrature_over_z(complete):
     t = torch.linspace(-7, 7, 281)
     z = torch.cartesian_prod(t, t)
     p_z = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
-    values = torch.where(mask, x, pair.observation.filling.to(x))
+    values = torch.where(mask, x, x.new_tensor(pair.observation.filling))
     elements = pair.likelihood(z[:, None]).base_dist
     each = torch.where(mask, elements.log_prob(values), 0.0).sum(-1)
     exact = (p_z[:, None] + each).logsumexp(0) + 2 * (t[1] - t[0]).log()
@@ -311,7 +311,7 @@ def test_an_encoder_sees_which_cells_are_missing_and_nothing_of_their_values():
     features = pair.posterior.net.features(torch.where(mask, x, torch.nan))
     assert torch.equal(features[:, -10:], mask.float())
     assert (features[~mask.any(-1)] == 0).all()
-    filled = torch.where(mask, x, pair.observation.filling.to(x))
+    filled = torch.where(mask, x, x.new_tensor(pair.observation.filling))
     assert not torch.equal(encoded, pair.encode(filled))
 
 

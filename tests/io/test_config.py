@@ -261,6 +261,7 @@ def test_the_example_of_the_documentation():
         "class": "VAE",
         "posterior": {"class": "DiagonalNormal", "net": mlp(784, 20), "min_scale": 1e-4},
         "likelihood": {"class": "Bernoulli", "net": mlp(10, 784), "event_dim": 1},
+        "missingness": None,
     }
 
 

@@ -94,7 +94,7 @@ def things(folder: Path):
         "of_labels": conditional(num_classes=C),
         "of_vectors": conditional(context_features=2),
         "hvae": HierarchicalVAE(**layers()),
-        "parts": lambda **changes: {**pair.parts(), **changes},
+        "parts": lambda **changes: {n: p for n, p in pair.parts().items() if p} | changes,
         "ss_parts": lambda **changes: {**kept["ssvae"].parts(), **changes},
         "layers": layers,
         "spoilt": spoilt,
