@@ -29,8 +29,12 @@ SUFFIXES = (".csv", ".npy", ".npz")
 
 def encode(flags: Any) -> int:
     """Encode data by the pair of a run, and return the exit code."""
+    from ppl_vae.cli import tables
+
     run = Run(Path(flags.run).expanduser())
     file = _file(run, flags)
+    if tables.is_table(run.folder):
+        return _write(file, {"z": tables.latents(flags)}, None, "means of the posterior")
     is_run = not _holds_pair(run.folder)
     settings = run.configuration.data if is_run else DataSpec()
     pair: Any = run.pair(flags.device) if is_run else _saved(run.folder, flags.device)
@@ -48,7 +52,14 @@ def encode(flags: Any) -> int:
             f"{flags.out}: there are {len(latents)} latents, {', '.join(latents)}, and a .npy file "
             f"holds one array; give a .npz or a .csv file"
         )
-    labels = _labels(data, flags, file)
+    what = "means of the posterior" if flags.samples is None else "draws from the posterior"
+    return _write(file, latents, _labels(data, flags, file), what)
+
+
+def _write(
+    file: Path, latents: Mapping[str, np.ndarray], labels: np.ndarray | None, what: str
+) -> int:
+    """Write latents in the format of the suffix, say so, and return the exit code."""
     with replaced_file(file) as temporary:
         if file.suffix == ".csv":
             _as_csv(temporary, latents, labels)
@@ -56,9 +67,8 @@ def encode(flags: Any) -> int:
             (z,) = latents.values()
             np.save(temporary, z)
         else:
-            arrays: dict[str, Any] = latents if labels is None else {**latents, "y": labels}
+            arrays: dict[str, Any] = dict(latents) if labels is None else {**latents, "y": labels}
             np.savez(temporary, **arrays)
-    what = "means of the posterior" if flags.samples is None else "draws from the posterior"
     shapes = ", ".join(f"{name} {z.shape}" for name, z in latents.items())
     show(f"latents: {file}, {what}, {shapes}")
     return SUCCESS

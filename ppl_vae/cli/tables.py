@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_vae import tables
 from ppl_vae.cli.class_names import table_settings
 from ppl_vae.cli.configuration import TABLE_SETTINGS
@@ -17,6 +19,7 @@ from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.fit import say_interrupted, say_not_finite
 from ppl_vae.cli.flags import Flag, apply, parsed_value
 from ppl_vae.cli.output import show
+from ppl_vae.cli.parser import OF_FILE
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.runs import CHECKPOINTS, program, resume
 from ppl_vae.errors import quoted, seed_of
@@ -101,6 +104,20 @@ def sample(flags: Any) -> int:
     _write(rows, vae, file)
     show(f"rows: {file}, {flags.number} drawn")
     return SUCCESS
+
+
+def latents(flags: Any) -> np.ndarray:
+    """Return the posterior means of a table's rows, for ``encode``."""
+    if flags.data is None:
+        raise UsageError(f"DATA is missing: give the table, as in encode {flags.run} people.csv")
+    others = ("samples", "labels", "split", *OF_FILE)
+    for name in others:
+        if getattr(flags, name):
+            dashes = f"--data.{name}" if name in OF_FILE else f"--{name}"
+            raise UsageError(f"{dashes} is for runs of other data; leave it out")
+    vae = _loaded(flags)
+    with _naming(flags.data):
+        return vae.transform(tables.read_table(Path(flags.data).expanduser()))
 
 
 def is_table(folder: Path) -> bool:

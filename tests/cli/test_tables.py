@@ -323,6 +323,10 @@ WRONG = [
     ("sample run --given age=old", 2, "--given|'age'|'old'"),
     ("sample run --out x.png", 2, "--out|'x.png'|.csv or .parquet"),
     ("sample run --device cuda", 2, "--device"),
+    ("encode run --out z.npy", 2, "DATA is missing|encode run people.csv"),
+    ("encode run people.csv --samples 3", 2, "--samples|leave it out"),
+    ("encode run people.csv --data.scale 3", 2, "--data.scale|leave it out"),
+    ("encode run far.csv --out z.npy", 2, "far.csv: row 1, column 'size'|'XL'"),
     ("evaluate run", 2, "run is a run of a table|impute"),
     ("report run", 2, "run is a run of a table|impute"),
     ("reconstruct run", 2, "run is a run of a table|impute"),
@@ -341,6 +345,19 @@ def test_a_wrong_command_says_what_is_wrong(words, code, named, trained, monkeyp
     for part in named.split("|"):
         assert part in said, said
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_rows_are_encoded(suffix, capsys):
+    assert main(["encode", "run", "people.csv", "--out", f"z.{suffix}"]) == 0
+    assert f"latents: z.{suffix}, means of the posterior" in capsys.readouterr().out
+    if suffix == "csv":
+        found = pd.read_csv("z.csv").to_numpy()
+    else:
+        found = np.load(f"z.{suffix}")
+        found = found if suffix == "npy" else found["z"]
+    expected = tables.load("run").transform(pd.read_csv("people.csv"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_given_is_for_tables_alone(capsys):
