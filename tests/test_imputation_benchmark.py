@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -312,3 +313,14 @@ def test_ppl_vae_fills_and_draws(folder):
     found = imputation.measure_run(run, folder / "tables", TINY)
     assert 0 < found["error"] < 1
     assert found["coverage"]["cells"] > 40
+
+
+TABLES = Path(os.environ.get("PPL_VAE_DATA", "data")) / "tables"
+
+
+@pytest.mark.skipif(not TABLES.is_dir(), reason=f"no tables in {TABLES}; set PPL_VAE_DATA")
+@pytest.mark.parametrize(("table", "rate"), [("wine", 50), ("banknote", imputation.MIWAE)])
+def test_tables_of_the_papers_at_smoke_size(table, rate):
+    found = imputation.measure_run(imputation.Run(table, rate, 1, "ppl_vae"), TABLES, TINY)
+    assert 0 < found["error"] < 2
+    assert 0 < found["coverage"]["interval"] <= 1
