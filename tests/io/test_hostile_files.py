@@ -5,7 +5,6 @@ files are, not of how they are read.
 """
 
 import functools
-import gc
 import json
 import os
 import resource
@@ -42,7 +41,6 @@ KILOBYTES = 400_000
 
 def refused(call, words, error=(ValueError, OSError)):
     """Let a call be refused within a second, in few bytes, and in few words."""
-    gc.freeze()  # what other tests left would be gone through again and again
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     with pytest.raises(error, match=words) as caught:
