@@ -7,15 +7,14 @@ from typing import Any
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
+from ppl_vae.columns.family import MIN_SCALE, ScaledFamily, Source, second_parameter
 from ppl_vae.columns.positive import safe_log
 from ppl_vae.distributions.logit_normal import LogitNormal as _LogitNormal
 from ppl_vae.distributions.logit_normal import OpenInterval
-from ppl_vae.distributions.scale import checked_min_scale
 from ppl_vae.errors import number
 
 
-class LogitNormal(ColumnFamily):
+class LogitNormal(ScaledFamily):
     """x = low + (high - low) sigmoid(u) with u ~ N(l, σ²), for low < x < high.
 
     l from the network, σ = softplus(.) + min_scale.
@@ -29,7 +28,6 @@ class LogitNormal(ColumnFamily):
     constants = ("low", "high")
     low: int | float
     high: int | float
-    scale: Source
 
     def __init__(
         self,
@@ -42,8 +40,7 @@ class LogitNormal(ColumnFamily):
         super().__init__()
         self._declare(low=low)
         self.high = number("LogitNormal", "high", high, above=low)
-        self._source("scale", scale)
-        self.min_scale = checked_min_scale("LogitNormal", min_scale)
+        self._declare_scale(scale, min_scale)
 
     @property
     def filling(self) -> float:
@@ -51,18 +48,9 @@ class LogitNormal(ColumnFamily):
         return (self.low + self.high) / 2
 
     @property
-    def num_outputs(self) -> int:
-        """A location, and a scale unless it is learned."""
-        return 1 + (self.scale == "network")
-
-    @property
     def support(self) -> Constraint:
         """Numbers between the bounds."""
         return OpenInterval(self.low, self.high)
-
-    def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained scale, if it is learned."""
-        return {"unconstrained_scale": initial()} if self.scale == "learned" else {}
 
     def distribution(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.constructor import Constructed, arguments
-from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.scale import checked_min_scale, positive_scale
 from ppl_vae.errors import describe, number
 
 Source: TypeAlias = Literal["network", "learned"]
@@ -100,6 +100,26 @@ class ColumnFamily(Constructed, ABC):
             owner = type(self).__name__
             raise ValueError(f"{owner}: {name} must be {expected}, got {describe(value)}")
         setattr(self, name, value)
+
+
+class ScaledFamily(ColumnFamily, ABC):
+    """A family with a location from the network and a scale from there or learned."""
+
+    scale: Source
+    min_scale: int | float
+
+    def _declare_scale(self, scale: Source, min_scale: int | float) -> None:
+        self._source("scale", scale)
+        self.min_scale = checked_min_scale(type(self).__name__, min_scale)
+
+    @property
+    def num_outputs(self) -> int:
+        """A location, and a scale unless it is learned."""
+        return 1 + (self.scale == "network")
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return the unconstrained scale, if it is learned."""
+        return {"unconstrained_scale": initial()} if self.scale == "learned" else {}
 
 
 def second_parameter(

@@ -10,13 +10,20 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
+from ppl_vae.columns.family import (
+    MIN_SCALE,
+    ColumnFamily,
+    ScaledFamily,
+    Source,
+    initial,
+    second_parameter,
+)
 from ppl_vae.distributions.hurdle import HurdleLogNormal as _HurdleLogNormal
-from ppl_vae.distributions.scale import checked_min_scale, positive_scale
+from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import number
 
 
-class LogNormal(ColumnFamily):
+class LogNormal(ScaledFamily):
     """log x = log_mean + log_std u with u ~ N(l, σ²), for x > 0.
 
     l from the network, σ = softplus(.) + min_scale. The density is that of x:
@@ -31,7 +38,6 @@ class LogNormal(ColumnFamily):
     constants = ("log_mean", "log_std")
     log_mean: int | float
     log_std: int | float
-    scale: Source
     filling = 1.0
 
     def __init__(
@@ -44,22 +50,12 @@ class LogNormal(ColumnFamily):
     ) -> None:
         super().__init__()
         self._declare(log_mean=log_mean, log_std=log_std)
-        self._source("scale", scale)
-        self.min_scale = checked_min_scale(type(self).__name__, min_scale)
-
-    @property
-    def num_outputs(self) -> int:
-        """A location, and a scale unless it is learned."""
-        return 1 + (self.scale == "network")
+        self._declare_scale(scale, min_scale)
 
     @property
     def support(self) -> Constraint:
         """Positive numbers."""
         return constraints.positive
-
-    def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained scale, if it is learned."""
-        return {"unconstrained_scale": initial()} if self.scale == "learned" else {}
 
     def distribution(
         self,

@@ -9,17 +9,16 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, initial, second_parameter
-from ppl_vae.distributions.scale import checked_min_scale, positive_scale
+from ppl_vae.columns.family import MIN_SCALE, ScaledFamily, Source, initial, second_parameter
+from ppl_vae.distributions.scale import positive_scale
 
 
-class _Standardised(ColumnFamily):
+class _Standardised(ScaledFamily):
     """A location-scale family of (x - mean) / std."""
 
     constants = ("mean", "std")
     mean: int | float
     std: int | float
-    scale: Source
 
     def __init__(
         self,
@@ -31,22 +30,12 @@ class _Standardised(ColumnFamily):
     ) -> None:
         super().__init__()
         self._declare(mean=mean, std=std)
-        self._source("scale", scale)
-        self.min_scale = checked_min_scale(type(self).__name__, min_scale)
-
-    @property
-    def num_outputs(self) -> int:
-        """A location, and a scale unless it is learned."""
-        return 1 + (self.scale == "network")
+        self._declare_scale(scale, min_scale)
 
     @property
     def support(self) -> Constraint:
         """All real numbers."""
         return constraints.real
-
-    def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained scale, if it is learned."""
-        return {"unconstrained_scale": initial()} if self.scale == "learned" else {}
 
     def features(self, x: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
         """Return (x - mean) / std."""
