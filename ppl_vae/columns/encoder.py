@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.columns.group import Families, Group, checked_columns, grouped
 from ppl_vae.conditional import concatenate
 from ppl_vae.constructor import Constructed
-from ppl_vae.errors import describe
+from ppl_vae.errors import describe, number
 
 
 class Encoder(Constructed):
@@ -21,9 +21,18 @@ class Encoder(Constructed):
     where a cell is observed, 0 where not. They are input of the guide alone, and no part of any
     density.
 
+    With ``cell_dropout`` r, each row hides a share of its observed cells, uniform on [0, r], from
+    the network in training mode, chosen anew each time. The likelihood sees them all the same, and
+    a bound with a guide that ignores some of the data is one of the same log p: what is trained is
+    a guide for rows of which less is known than of those in the training data. A VampPrior that
+    shares the network hides cells of its pseudo-inputs likewise.
+
+    Random masks in training for any condition later: Ivanov et al. 2019 (arXiv 1806.02382).
+
     Args:
         net: any module ``(..., num_features(columns)) -> (..., out)``.
         columns: one for each column of x, usually those of :class:`ppl_vae.likelihoods.Columns`.
+        cell_dropout: largest share of observed cells hidden in training, from 0 to 1.
 
     Example:
         >>> from ppl_vae import columns, nets
@@ -36,11 +45,14 @@ class Encoder(Constructed):
     reads_missing: ClassVar[bool] = True
     """Missing cells come as NaN."""
 
-    def __init__(self, net: nn.Module, columns: Families) -> None:
+    def __init__(
+        self, net: nn.Module, columns: Families, *, cell_dropout: int | float = 0.0
+    ) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
             raise TypeError(f"Encoder: net must be a torch.nn.Module, got {describe(net)}")
         self.net = net
+        self.cell_dropout = number("Encoder", "cell_dropout", cell_dropout, least=0, most=1)
         self.columns = nn.ModuleList(checked_columns("Encoder", columns))
         self.groups = grouped(tuple(self.columns), learned=False)  # type: ignore[arg-type]
         filling = torch.tensor([c.filling for c in columns], dtype=torch.float64)
@@ -56,6 +68,9 @@ class Encoder(Constructed):
                 f"each column, got {tuple(x.shape)}"
             )
         observed = ~x.isnan()
+        if self.training and self.cell_dropout:
+            share = self.cell_dropout * torch.rand_like(x[..., :1])
+            observed = observed & (torch.rand_like(x) >= share)
         x = torch.where(observed, x, self.filling)
         parts = [self._of_group(group, x, observed) for group in self.groups]
         return torch.cat([*parts, observed.to(x.dtype)], dim=-1)

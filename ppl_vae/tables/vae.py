@@ -73,7 +73,11 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         posterior: makes q(z | x) from a network: a class of :mod:`ppl_vae.posteriors`, or a
             ``functools.partial`` of one with its options.
         hidden: widths of the hidden layers of both networks.
-        make_pair: makes the pair from the columns instead of the four arguments above: for networks
+        cell_dropout: largest share of a row's observed cells that training hides from the encoder,
+            at random (see :class:`ppl_vae.columns.Encoder`). With 0 it knows rows with as many
+            cells missing as the training data have; 0.5 or 1 is for those with more, and for
+            conditional queries, at the price of a lower bound for complete rows.
+        make_pair: makes the pair from the columns instead of the five arguments above: for networks
             of your own, for a model of missingness (see :class:`ppl_vae.VAE`).
         kinds: of columns by name, where the inferred ones are wrong; see ``Schema.infer``.
         families: by kind, such as ``{"real": "StudentT"}``; see `ppl_vae.tables.FAMILIES`.
@@ -112,6 +116,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         prior: nn.Module | None = None,
         posterior: Any = posteriors.DiagonalNormal,
         hidden: Sequence[int] = (128, 128),
+        cell_dropout: int | float = 0.0,
         make_pair: Callable[[Sequence[ColumnFamily]], VAE] | None = None,
         kinds: Mapping[Any, Any] | None = None,
         families: Mapping[str, str] | None = None,
@@ -130,6 +135,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.prior = prior
         self.posterior = posterior
         self.hidden = hidden
+        self.cell_dropout = cell_dropout
         self.make_pair = make_pair
         self.kinds = kinds
         self.families = families
@@ -226,6 +232,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         sizes(owner, "hidden", self.hidden)
         number(owner, "learning_rate", self.learning_rate, above=0)
         number(owner, "validation_fraction", self.validation_fraction, least=0, below=1)
+        number(owner, "cell_dropout", self.cell_dropout, least=0, most=1)
         seed_of(owner, self.seed)
         if self.families is not None and not isinstance(self.families, Mapping):
             raise TypeError(
@@ -257,7 +264,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"{describe(self.make_pair)}"
             )
         settings = inspect.signature(TableVAE).parameters
-        for name in ("latent_dim", "prior", "posterior", "hidden"):
+        for name in ("latent_dim", "prior", "posterior", "hidden", "cell_dropout"):
             if getattr(self, name) != settings[name].default:
                 raise ValueError(
                     f"{owner}: make_pair makes the pair without {name}, got "
@@ -290,7 +297,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 latent_dim, **{name: value for name, value in options.items() if name in takes}
             )
             net = nets.MLP(num_features(columns), outputs, hidden=tuple(self.hidden))
-            made: nn.Module = self.posterior(Encoder(net, columns), **own)
+            encoder = Encoder(net, columns, cell_dropout=self.cell_dropout)
+            made: nn.Module = self.posterior(encoder, **own)
         except TypeError as error:  # options that it needs, or does not have
             raise TypeError(
                 f"TableVAE: posterior {kind.__name__} cannot be made: {reason(error)}; give its "

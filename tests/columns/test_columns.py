@@ -315,6 +315,44 @@ def test_an_encoder_sees_which_cells_are_missing_and_nothing_of_their_values():
     assert not torch.equal(encoded, pair.encode(filled))
 
 
+def test_cell_dropout_hides_a_uniform_share_of_the_observed_cells_in_training_alone():
+    table = [columns.Normal(0.0, 1.0)] * 40
+    net = nn.Identity()
+    encoder = columns.Encoder(net, table, cell_dropout=0.6)
+    x = torch.randn(2000, 40)
+    x[:, :10] = math.nan
+    torch.manual_seed(0)
+    seen = encoder(x)[:, 40:] == 1
+    assert not seen[:, :10].any()
+    hidden = 1 - seen[:, 10:].double().mean(1)
+    # A share S is uniform on [0, 0.6]; each of 30 cells is hidden with probability S.
+    mean, variance = 0.3, 0.6**2 / 12 + (0.3 - 0.3**2 - 0.6**2 / 12) / 30
+    assert abs(hidden.mean() - mean) < 4 * math.sqrt(variance / 2000)
+    assert abs(hidden.var() / variance - 1) < 4 * math.sqrt(2 / 2000)
+    assert not torch.equal(encoder(x), encoder(x))  # anew each time
+    plain = columns.Encoder(net, table)
+    assert torch.equal(encoder.eval()(x), plain(x))
+    torch.manual_seed(0)
+    plain(x)
+    after = torch.rand(())
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(()))  # without dropout, nothing is drawn
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_bound_with_cells_hidden_from_the_guide_is_one_of_the_same_log_p():
+    torch.manual_seed(3)
+    table = (columns.Normal(0.0, 1.0), columns.Normal(1.0, 2.0))
+    pair, x = vae(table), torch.tensor([[0.3, -1.0]])
+    exact = evaluation.log_likelihood(pair, x, num_samples=50_000, seed=0).log_px.item()
+    net = pair.posterior.net.net
+    hiding = columns.Encoder(net, table, cell_dropout=1)
+    hidden = pair.replace(posterior=posteriors.DiagonalNormal(hiding)).train()
+    estimator = ImportanceWeightedELBO(num_particles=50_000)
+    for _ in range(5):  # each hides other cells
+        assert -estimator.loss(hidden.model, hidden.guide, x) == pytest.approx(exact, abs=0.05)
+
+
 def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells():
     pair = vae()
     with torch.no_grad():

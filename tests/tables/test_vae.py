@@ -532,6 +532,14 @@ def test_a_training_learns_what_columns_have_in_common():
     assert fitted.impute(asked)["smoker"].tolist() == [True, False]
 
 
+def test_cell_dropout_is_the_encoders_in_training_alone():
+    plain, hiding = (TableVAE(cell_dropout=r, **SMALL).fit(MIXED) for r in (0, 0.5))
+    assert hiding.pair_.posterior.net.cell_dropout == 0.5
+    weights = [next(fitted.pair_.likelihood.net.parameters()) for fitted in (plain, hiding)]
+    assert not torch.equal(*weights)
+    np.testing.assert_array_equal(hiding.transform(MIXED), hiding.transform(MIXED))
+
+
 def test_the_number_beyond_what_a_network_holds(float64):
     table = MIXED.assign(price=1e9 + MIXED["price"])
     fitted = TableVAE(**SMALL).fit(table)  # in float64

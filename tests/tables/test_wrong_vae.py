@@ -242,6 +242,8 @@ SETTINGS = [
     ("fit(hidden=4)", TypeError, "hidden", "4", "(4,)"),
     ("fit(hidden=(0,))", ValueError, "hidden", "0"),
     ("fit(hidden=None)", TypeError, "hidden", "None"),
+    ("fit(cell_dropout=1.5)", ValueError, "cell_dropout", "1.5"),
+    ("fit(cell_dropout='half')", TypeError, "cell_dropout", "'half'"),
     ("fit(kinds='real')", TypeError, "kinds", "'real'"),
     ("fit(kinds={'a': 'number'})", ValueError, "kinds", "'number'"),
     ("fit(families=['StudentT'])", TypeError, "families", "['StudentT']"),
@@ -276,6 +278,7 @@ SETTINGS = [
         "likelihoods.Columns",
     ),
     ("fit_pair(pair_of, hidden=(3,))", ValueError, "make_pair", "without hidden", "(3,)"),
+    ("fit_pair(pair_of, cell_dropout=0.5)", ValueError, "make_pair", "without cell_dropout"),
     ("fit_pair(pair_of, latent_dim=2)", ValueError, "make_pair", "without latent_dim", "2"),
     ("fit_pair(pair_of, prior=priors.StandardNormal(2))", ValueError, "make_pair", "without prior"),
     (
