@@ -33,6 +33,8 @@ def from_scipy(matrix: SciPySparse) -> Tensor:
     starts, columns = as_tensor("values", csr.indptr), as_tensor("values", csr.indices)
     if starts.dtype != columns.dtype:
         starts, columns = starts.long(), columns.long()
+    if not len(columns):  # NumPy's stride of 0, which torch 2.8 refuses
+        columns = columns.new_empty(0)
     return csr_tensor(starts, columns, as_tensor("values", csr.data), tuple(csr.shape))
 
 
