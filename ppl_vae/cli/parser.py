@@ -288,8 +288,10 @@ def _evaluate(commands: Any) -> Parser:
         "RUN",
         "Evaluate a trained run on its test data: the ELBO and its terms, importance-weighted\n"
         "bounds, log p(x) by importance sampling with its error, the KL's parts, active units,\n"
-        "labels. Prints a table and writes evaluation.json into the run folder.",
+        "labels. Prints a table and writes evaluation.json into the run folder. A run of a table\n"
+        "is evaluated on the rows of a file.",
         "ppl-vae evaluate runs/gmvae --num-samples 5000 --num-data 1000",
+        "ppl-vae evaluate runs/people --data held_out.csv",
     )
     _costs(made)
     return made
@@ -303,6 +305,7 @@ def _report(commands: Any) -> Parser:
         "Evaluate trained runs as ppl-vae evaluate does, and write one HTML page with the numbers\n"
         "and the pictures, side by side, and the numbers as JSON beside it.",
         "ppl-vae report runs/gmvae runs/vae --out runs/comparison",
+        "ppl-vae report runs/people --data held_out.csv",
     )
     made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
     made.add_argument("--out", help="folder for the page; report in the first run")
@@ -442,6 +445,9 @@ def _output(made: Parser, name: str, number: int) -> None:
 
 
 def _costs(made: Parser) -> None:
+    made.add_argument(
+        "--data", metavar="FILE", help="of a table: rows that it was not trained on, to evaluate it"
+    )
     for flag, default, kind, help in (
         ("--num-samples", 5000, _integer(1), "of importance sampling, for each datum"),
         ("--num-data", 1000, _integer(1, all=True), "of the test data, or all"),

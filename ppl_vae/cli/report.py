@@ -11,7 +11,7 @@ from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import refuse_links, write_file
-from ppl_vae.report import Report, report
+from ppl_vae.report import Report, TableReport, report
 from ppl_vae.report.options import destination
 from ppl_vae.spec import entries
 
@@ -26,7 +26,7 @@ def evaluate(flags: Any) -> int:
     """Print the numbers of one run and write them as JSON; return the exit code."""
     run = Run(Path(flags.run))
     with tempfile.TemporaryDirectory() as folder:
-        result = _reported([run], Path(folder), flags, figures=False)
+        result = _any_reported([run], Path(folder), flags, figures=False)
         numbers = result.numbers.read_text(encoding="utf-8")
     show(result)  # whatever becomes of the file
     file = run.folder / NUMBERS
@@ -42,8 +42,9 @@ def evaluate(flags: Any) -> int:
 def run(flags: Any) -> int:
     """Write the page on one run, or on several side by side; return the exit code."""
     runs = [Run(Path(folder)) for folder in flags.runs]
-    for one in runs:
-        _ = one.configuration  # raises if this is not a run
+    if not _is_table(runs):
+        for one in runs:
+            _ = one.configuration  # raises if this is not a run
     out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
     if flags.out is None:
         refuse_links(runs[0].folder)
@@ -51,12 +52,35 @@ def run(flags: Any) -> int:
             destination(out)
         except OSError as error:  # the run is read-only: print the numbers
             with tempfile.TemporaryDirectory() as folder:
-                show(_reported(runs, Path(folder), flags, figures=False))
+                show(_any_reported(runs, Path(folder), flags, figures=False))
             say(f"error: {error}; here, --out")
             return FAILURE
-    result = _reported(runs, out, flags)
+    result = _any_reported(runs, out, flags)
     show(result, f"report: {result.page}")
     return SUCCESS
+
+
+def _any_reported(
+    runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True
+) -> Report | TableReport:
+    """Evaluate a run of a table on a file, or other runs on their test data."""
+    if _is_table(runs):
+        from ppl_vae.cli import tables
+
+        return tables.reported(str(runs[0].folder), flags, out, figures=figures)
+    if flags.data is not None:
+        raise UsageError("--data is for a run of a table; other runs are evaluated on their own")
+    return _reported(runs, out, flags, figures=figures)
+
+
+def _is_table(runs: Sequence[Run]) -> bool:
+    """Tell whether this is one run of a table; raise UsageError for one among several."""
+    from ppl_vae.cli import tables  # slow to import
+
+    of_tables = [one for one in runs if tables.is_table(one.folder)]
+    if of_tables and len(runs) > 1:
+        raise UsageError(f"{of_tables[0].folder} is a run of a table; report it alone")
+    return bool(of_tables)
 
 
 def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:

@@ -41,8 +41,8 @@ class Run:
         """The resolved configuration."""
         if (self.folder / TABLE_SETTINGS).is_file():
             raise UsageError(
-                f"RUN: {self.folder} is a run of a table, for {program()} impute, encode and "
-                f"sample; in Python: ppl_vae.tables.load({str(self.folder)!r})"
+                f"RUN: {self.folder} is a run of a table, for {program()} impute, encode, "
+                f"sample and report; in Python: ppl_vae.tables.load({str(self.folder)!r})"
             )
         if not (self.folder / FILE).is_file():
             raise UsageError(f"RUN: {_not_a_run(self.folder)}")

@@ -1,4 +1,4 @@
-"""``ppl-vae fit table``, ``impute``, and ``sample`` of a table: CSV and Parquet files."""
+"""``ppl-vae fit table``, ``impute``, and other commands on a table: CSV and Parquet files."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unk
 from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.random_state import seed_everything
+from ppl_vae.report import TableReport, table_report
 from ppl_vae.tables.files import SUFFIXES
 from ppl_vae.tables.frames import library
 from ppl_vae.tables.vae import TABLE
@@ -71,7 +72,7 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
 def impute(flags: Any) -> int:
     """Fill the missing cells of a table, and return the exit code."""
     file = _output(flags.out, flags.data)
-    vae = _loaded(flags)
+    vae = _loaded(flags.run, flags.seed)
     if flags.draws is not None and DRAW in vae.schema_.names:
         raise UsageError(
             f"--draws: the table has a column {DRAW!r}, which would number the draws; rename it, "
@@ -95,7 +96,7 @@ def sample(flags: Any) -> int:
     file = Path(flags.run) / "samples.csv" if flags.file is None else _output(flags.file)
     if flags.device not in ("auto", "cpu"):
         raise UsageError("--device: the rows of a table are drawn on the CPU; leave it out")
-    vae = _loaded(flags)
+    vae = _loaded(flags.run, flags.seed)
     given = None
     if flags.given is not None:
         given = {name: _value(vae, name, text) for name, text in _pairs("--given", flags.given)}
@@ -115,9 +116,35 @@ def latents(flags: Any) -> np.ndarray:
         if getattr(flags, name):
             dashes = f"--data.{name}" if name in OF_FILE else f"--{name}"
             raise UsageError(f"{dashes} is for runs of other data; leave it out")
-    vae = _loaded(flags)
+    vae = _loaded(flags.run, flags.seed)
     with _naming(flags.data):
         return vae.transform(tables.read_table(Path(flags.data).expanduser()))
+
+
+def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
+    """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
+    if flags.data is None:
+        raise UsageError(
+            f"--data is missing: give a table of rows that {run} was not trained on, as in "
+            f"--data held_out.csv"
+        )
+    for name in ("annealed_data", "gap_data", "compile"):
+        if getattr(flags, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
+    if flags.device not in ("auto", "cpu"):
+        raise UsageError("--device: tables are evaluated on the CPU; leave it out")
+    vae = _loaded(run, flags.seed)
+    with _naming(flags.data):
+        return table_report(
+            vae,
+            Path(flags.data).expanduser(),
+            out,
+            num_data=None if flags.num_data == "all" else flags.num_data,
+            num_samples=flags.num_samples,
+            seed=flags.seed,
+            progress=not flags.quiet,
+            figures=figures,
+        )
 
 
 def is_table(folder: Path) -> bool:
@@ -306,9 +333,9 @@ def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _loaded(flags: Any) -> tables.TableVAE:
+def _loaded(run: str, seed: int) -> tables.TableVAE:
     """Return the model of a run, whose draws follow from the seed that was typed."""
-    folder = Path(flags.run).expanduser()
+    folder = Path(run).expanduser()
     if (folder / TABLE_SETTINGS).is_file() and not (folder / TABLE).is_file():
         raise UsageError(
             f"{folder}: the training has not finished; go on with: {resume(folder, 'fit table')}"
@@ -316,7 +343,7 @@ def _loaded(flags: Any) -> tables.TableVAE:
     if not (folder / TABLE).is_file():
         raise UsageError(f"RUN: {folder} is not a run of a table; {program()} fit table makes one")
     vae = tables.load(folder)
-    vae.seed = flags.seed
+    vae.seed = seed
     return vae
 
 

@@ -1,6 +1,7 @@
 """``fit table``, ``impute`` and ``sample`` of a table: what is typed, written and refused."""
 
 import inspect
+import json
 import os
 import shlex
 import shutil
@@ -239,6 +240,27 @@ def test_the_table_itself_is_never_written():
         assert file.read() == before
 
 
+def test_a_run_is_evaluated_and_reported_on_a_file(capsys):
+    few = ["--data", "people.csv", "--num-samples", "20", "--quiet"]
+    assert main(["evaluate", "run", *few, "--num-data", "40"]) == 0
+    shown = capsys.readouterr().out
+    assert "log p" in shown
+    assert "numbers: run/evaluation.json" in shown
+    with open("run/evaluation.json") as file:
+        found = json.load(file)
+    assert found["data"] == {"name": "people.csv", "number": 40, "of": 60}
+    assert found["options"]["num_samples"] == 20
+    assert not os.path.exists("run/report")
+    assert main(["report", "run", *few, "--num-data", "all", "--seed", "3"]) == 0
+    assert "report: run/report/report.html" in capsys.readouterr().out
+    with open("run/report/report.json") as file:
+        found = json.load(file)
+    assert found["data"]["number"] == 60
+    assert found["options"]["seed"] == 3
+    with open("run/report/report.html", encoding="utf-8") as file:
+        assert "data:image/" in file.read()
+
+
 def test_rows_are_drawn_given_others(capsys):
     assert main(["sample", "run", "-n", "7", "--out", "rows.parquet"]) == 0
     rows = pd.read_parquet("rows.parquet")
@@ -327,8 +349,14 @@ WRONG = [
     ("encode run people.csv --samples 3", 2, "--samples|leave it out"),
     ("encode run people.csv --data.scale 3", 2, "--data.scale|leave it out"),
     ("encode run far.csv --out z.npy", 2, "far.csv: row 1, column 'size'|'XL'"),
-    ("evaluate run", 2, "run is a run of a table|impute"),
-    ("report run", 2, "run is a run of a table|impute"),
+    ("evaluate run", 2, "--data is missing|--data held_out.csv"),
+    ("report run", 2, "--data is missing|--data held_out.csv"),
+    ("report run run --data people.csv", 2, "run is a run of a table|alone"),
+    ("report run --data other.csv", 2, "other.csv|'size'"),
+    ("report run --data none.csv", 1, "none.csv: No such file"),
+    ("evaluate run --data people.csv --compile", 2, "--compile"),
+    ("evaluate run --data people.csv --gap-data 3", 2, "--gap-data"),
+    ("evaluate run --data people.csv --device cuda", 2, "--device|CPU"),
     ("reconstruct run", 2, "run is a run of a table|impute"),
 ]
 
