@@ -25,6 +25,7 @@ _SAME = (
 def evaluate(flags: Any) -> int:
     """Print the numbers of one run and write them as JSON; return the exit code."""
     run = Run(Path(flags.run))
+    _check([run], flags)
     with tempfile.TemporaryDirectory() as folder:
         result = _any_reported([run], Path(folder), flags, figures=False)
         numbers = result.numbers.read_text(encoding="utf-8")
@@ -42,9 +43,7 @@ def evaluate(flags: Any) -> int:
 def run(flags: Any) -> int:
     """Write the page on one run, or on several side by side; return the exit code."""
     runs = [Run(Path(folder)) for folder in flags.runs]
-    if not _is_table(runs):
-        for one in runs:
-            _ = one.configuration  # raises if this is not a run
+    _check(runs, flags)
     out = runs[0].folder / FOLDER if flags.out is None else Path(flags.out)
     if flags.out is None:
         refuse_links(runs[0].folder)
@@ -64,23 +63,27 @@ def _any_reported(
     runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True
 ) -> Report | TableReport:
     """Evaluate a run of a table on a file, or other runs on their test data."""
-    if _is_table(runs):
-        from ppl_vae.cli import tables
+    from ppl_vae.cli import tables  # slow to import
 
+    if tables.is_table(runs[0].folder):
         return tables.reported(str(runs[0].folder), flags, out, figures=figures)
-    if flags.data is not None:
-        raise UsageError("--data is for a run of a table; other runs are evaluated on their own")
     return _reported(runs, out, flags, figures=figures)
 
 
-def _is_table(runs: Sequence[Run]) -> bool:
-    """Tell whether this is one run of a table; raise UsageError for one among several."""
-    from ppl_vae.cli import tables  # slow to import
+def _check(runs: Sequence[Run], flags: Any) -> None:
+    """Raise UsageError for runs or flags that do not go together, before anything is written."""
+    from ppl_vae.cli import tables
 
     of_tables = [one for one in runs if tables.is_table(one.folder)]
     if of_tables and len(runs) > 1:
         raise UsageError(f"{of_tables[0].folder} is a run of a table; report it alone")
-    return bool(of_tables)
+    if of_tables:
+        tables.check_evaluation(str(runs[0].folder), flags)
+        return
+    for one in runs:
+        _ = one.configuration  # raises if this is not a run
+    if flags.data is not None:
+        raise UsageError("--data is for a run of a table; others have test data of their own")
 
 
 def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:

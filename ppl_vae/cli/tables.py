@@ -121,8 +121,8 @@ def latents(flags: Any) -> np.ndarray:
         return vae.transform(tables.read_table(Path(flags.data).expanduser()))
 
 
-def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
-    """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
+def check_evaluation(run: str, flags: Any) -> None:
+    """Raise an error for flags, or a table, by which a run of a table cannot be evaluated."""
     if flags.data is None:
         raise UsageError(
             f"--data is missing: give a table of rows that {run} was not trained on, as in "
@@ -133,6 +133,13 @@ def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableR
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
     if flags.device not in ("auto", "cpu"):
         raise UsageError("--device: tables are evaluated on the CPU; leave it out")
+    vae = _loaded(run, flags.seed)
+    with _naming(flags.data):
+        vae.schema_.encode(tables.read_table(Path(flags.data).expanduser()))
+
+
+def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
+    """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
     vae = _loaded(run, flags.seed)
     with _naming(flags.data):
         return table_report(

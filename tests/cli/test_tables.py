@@ -388,10 +388,18 @@ def test_rows_are_encoded(suffix, capsys):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_given_is_for_tables_alone(capsys):
+def test_flags_of_tables_are_for_tables_alone(capsys):
     words = ["--model.latent_dim", "2", "--steps", "1", "--quiet", "--out", "digits"]
     narrow = ["--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"]
     assert main(["fit", "vae", *words, *narrow]) == 0
     for flag in (["--given", "a=1"], ["--num-particles", "3"]):
         assert main(["sample", "digits", *flag]) == 2
         assert f"{flag[0]} is for a run of a table" in capsys.readouterr().err
+    for command in ("evaluate", "report"):
+        assert main([command, "digits", "--data", "people.csv"]) == 2
+        assert "--data is for a run of a table" in capsys.readouterr().err
+    assert not os.path.exists("digits/report")
+    assert main(["report", "run", "digits", "--data", "people.csv"]) == 2
+    assert "run is a run of a table; report it alone" in capsys.readouterr().err
+    assert main(["report", "run"]) == 2
+    assert not os.path.exists("run/report")
