@@ -21,18 +21,17 @@ class Encoder(Constructed):
     where a cell is observed, 0 where not. They are input of the guide alone, and no part of any
     density.
 
-    With ``cell_dropout`` r, each row hides a share of its observed cells, uniform on [0, r], from
-    the network in training mode, chosen anew each time. The likelihood sees them all the same, and
-    a bound with a guide that ignores some of the data is one of the same log p: what is trained is
-    a guide for rows of which less is known than of those in the training data. A VampPrior that
-    shares the network hides cells of its pseudo-inputs likewise.
-
-    Random masks in training for any condition later: Ivanov et al. 2019 (arXiv 1806.02382).
+    In training mode, with ``cell_dropout`` r, each row draws a probability s ~ U(0, r), and each of
+    its observed cells is hidden from the network with probability s. The likelihood still scores
+    them, and a bound whose guide ignores some of the data bounds the same log p(x): the guide
+    learns rows of which less is observed than of those in the training data. A VampPrior that
+    shares the network hides cells of its pseudo-inputs too. Ivanov et al. 2019 (arXiv 1806.02382)
+    train with random masks likewise, to condition on any subset later.
 
     Args:
         net: any module ``(..., num_features(columns)) -> (..., out)``.
         columns: one for each column of x, usually those of :class:`ppl_vae.likelihoods.Columns`.
-        cell_dropout: largest share of observed cells hidden in training, from 0 to 1.
+        cell_dropout: the largest probability r of hiding an observed cell in training, 0 to 1.
 
     Example:
         >>> from ppl_vae import columns, nets

@@ -73,10 +73,10 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         posterior: makes q(z | x) from a network: a class of :mod:`ppl_vae.posteriors`, or a
             ``functools.partial`` of one with its options.
         hidden: widths of the hidden layers of both networks.
-        cell_dropout: largest share of a row's observed cells that training hides from the encoder,
-            at random (see :class:`ppl_vae.columns.Encoder`). With 0 it knows rows with as many
-            cells missing as the training data have; 0.5 or 1 is for those with more, and for
-            conditional queries, at the price of a lower bound for complete rows.
+        cell_dropout: the largest probability with which training hides an observed cell from the
+            encoder, see :class:`ppl_vae.columns.Encoder`. With 0 it learns rows with as many cells
+            missing as the training data have; 0.5 or 1 is for rows with more, and for conditional
+            queries, at the price of a lower log p of complete rows.
         make_pair: makes the pair from the columns instead of the five arguments above: for networks
             of your own, for a model of missingness (see :class:`ppl_vae.VAE`).
         kinds: of columns by name, where the inferred ones are wrong; see ``Schema.infer``.
