@@ -32,8 +32,8 @@ from ppl_vae.io.format import FORMAT, check_format
 from ppl_vae.random_state import seed_everything
 from ppl_vae.report import TableReport, table_report
 from ppl_vae.tables.files import SUFFIXES
+from ppl_vae.tables.folder import TABLE
 from ppl_vae.tables.frames import library
-from ppl_vae.tables.vae import TABLE
 from ppl_vae.version import __version__
 
 DRAW = "draw"

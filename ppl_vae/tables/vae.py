@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import os
 import warnings
@@ -16,42 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.infer import ELBO
-from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from ppl_vae import estimators, evaluation, io, likelihoods, nets, posteriors, priors, training
-from ppl_vae.columns import ColumnFamily, Encoder, num_features
+from ppl_vae import estimators, evaluation, posteriors, training
+from ppl_vae.columns import ColumnFamily
 from ppl_vae.data import Dataset
-from ppl_vae.errors import (
-    describe,
-    flag,
-    number,
-    path_of,
-    positive_int,
-    quoted,
-    reason,
-    seed_of,
-    sequence,
-    sizes,
-)
-from ppl_vae.files import read_bytes
-from ppl_vae.io.atomic import write_file
+from ppl_vae.errors import describe, path_of, positive_int, sequence
 from ppl_vae.models import VAE
 from ppl_vae.process_state import exclusively, seeded
 from ppl_vae.random_state import restored, seed_everything
 from ppl_vae.tables.families import columns_of
-from ppl_vae.tables.files import read_table
+from ppl_vae.tables.folder import read_folder, write_folder
 from ppl_vae.tables.frames import Frame
+from ppl_vae.tables.pair import OF_PAIR, check_settings, made_pair
 from ppl_vae.tables.schema import Schema
+from ppl_vae.tables.values import as_table, check_digits, tensor_of
 
-TABLE = "table.json"
-"""What a folder has beside the pair: the schema, and the settings of methods."""
 LOW_ESS = 50
 """Effective sample size below which conditional draws are said to be unreliable."""
-_FEWEST_DIGITS = 0.01
-"""How coarse numbers may be in a network's dtype, in standard deviations of their column."""
 
 
 class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -172,8 +155,10 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 network's dtype does not tell apart, and for a wrong setting. What an earlier `fit`
                 left is as it was.
         """
-        self._check_settings()
-        X = _as_table(X)
+        defaults = {n: p.default for n, p in inspect.signature(TableVAE).parameters.items()}
+        given = {name: getattr(self, name) for name in defaults}
+        check_settings(given, defaults)
+        X = as_table(X)
         if getattr(X, "shape", ())[:1] == (1,):
             raise ValueError(
                 "TableVAE.fit: the table has one row (n_samples=1); give two or more, as one does "
@@ -184,10 +169,10 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         columns = columns_of(schema, values, mask, self.families or {})
         with exclusively(), restored():
             seed_everything(self.seed)
-            pair = self._pair(columns)
-        dtype = _dtype_of(pair)
-        _check_digits(schema, values, dtype)
-        x = _tensor(schema, values, dtype, "TableVAE.fit")
+            pair = made_pair(columns, **{name: given[name] for name in OF_PAIR})
+        dtype = next(pair.parameters()).dtype
+        check_digits(schema, values, dtype)
+        x = tensor_of(schema, values, dtype, "TableVAE.fit")
         if pair.missingness is None:
             x, mask = x[torch.as_tensor(mask.any(axis=1))], mask[mask.any(axis=1)]
         data = Dataset(x, name="table", mask=None if mask.all() else mask)
@@ -222,89 +207,6 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self._keep(schema, pair)
         self.training_ = history
         return self
-
-    def _check_settings(self) -> None:
-        owner = "TableVAE"
-        for name in ("latent_dim", "steps", "batch_size", "patience", "validate_every"):
-            positive_int(owner, name, getattr(self, name))
-        for name in ("compile", "progress"):
-            flag(owner, name, getattr(self, name))
-        sizes(owner, "hidden", self.hidden)
-        number(owner, "learning_rate", self.learning_rate, above=0)
-        number(owner, "validation_fraction", self.validation_fraction, least=0, below=1)
-        number(owner, "cell_dropout", self.cell_dropout, least=0, most=1)
-        seed_of(owner, self.seed)
-        if self.families is not None and not isinstance(self.families, Mapping):
-            raise TypeError(
-                f"{owner}: families must be a mapping such as {{'real': 'StudentT'}}, got "
-                f"{describe(self.families)}"
-            )
-        if self.prior is not None and not isinstance(self.prior, nn.Module):
-            raise TypeError(
-                f"{owner}: prior must be a module such as priors.StandardNormal({self.latent_dim}),"
-                f" got {describe(self.prior)}"
-            )
-        dims = getattr(self.prior, "latent_dim", self.latent_dim)
-        if dims != self.latent_dim and self.make_pair is None:
-            raise ValueError(
-                f"{owner}: prior must have latent_dim={self.latent_dim} dimensions, got one of "
-                f"{dims}"
-            )
-        kind = _class_of(self.posterior)
-        if not (inspect.isclass(kind) and hasattr(kind, "net_features")):
-            raise TypeError(
-                f"{owner}: posterior must be a class such as posteriors.DiagonalNormal, with "
-                f"net_features(latent_dim), got {describe(self.posterior)}; make_pair= takes others"
-            )
-        if self.make_pair is None:
-            return
-        if not callable(self.make_pair):
-            raise TypeError(
-                f"{owner}: make_pair must be a function of the columns, got "
-                f"{describe(self.make_pair)}"
-            )
-        settings = inspect.signature(TableVAE).parameters
-        for name in ("latent_dim", "prior", "posterior", "hidden", "cell_dropout"):
-            if getattr(self, name) != settings[name].default:
-                raise ValueError(
-                    f"{owner}: make_pair makes the pair without {name}, got "
-                    f"{describe(getattr(self, name))}; leave it out, and use it in make_pair"
-                )
-
-    def _pair(self, columns: Sequence[ColumnFamily]) -> VAE:
-        if self.make_pair is not None:
-            return _checked_pair(self.make_pair(columns), columns)
-        prior = priors.StandardNormal(self.latent_dim) if self.prior is None else self.prior
-        (outputs,) = likelihoods.Columns.net_shape(columns=columns)
-        posterior = self._posterior(columns)
-        decoder = nets.MLP(self.latent_dim, outputs, hidden=tuple(self.hidden))
-        return VAE(
-            prior=deepcopy(prior),  # parameters of estimators stay as they were given
-            posterior=posterior,
-            likelihood=likelihoods.Columns(decoder, columns),
-        )
-
-    def _posterior(self, columns: Sequence[ColumnFamily]) -> nn.Module:
-        """Return the posterior over a network of as many outputs as it says, from its options."""
-        kind, latent_dim = _class_of(self.posterior), self.latent_dim
-        options = self.posterior.keywords if isinstance(self.posterior, partial) else {}
-        takes = inspect.signature(kind.net_features).parameters
-        own = (
-            {"latent_dim": latent_dim} if "latent_dim" in inspect.signature(kind).parameters else {}
-        )
-        try:
-            outputs = kind.net_features(
-                latent_dim, **{name: value for name, value in options.items() if name in takes}
-            )
-            net = nets.MLP(num_features(columns), outputs, hidden=tuple(self.hidden))
-            encoder = Encoder(net, columns, cell_dropout=self.cell_dropout)
-            made: nn.Module = self.posterior(encoder, **own)
-        except TypeError as error:  # options that it needs, or does not have
-            raise TypeError(
-                f"TableVAE: posterior {kind.__name__} cannot be made: {reason(error)}; give its "
-                f"options by functools.partial(posteriors.{kind.__name__}, ...)"
-            ) from error
-        return made
 
     def _keep(self, schema: Schema, pair: VAE) -> None:
         """Set the attributes of a fitted estimator."""
@@ -439,15 +341,12 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save the pair (:func:`ppl_vae.save`) and, as ``table.json``, the schema in a folder."""
         check_is_fitted(self, "pair_")
-        path = io.save(self.pair_, folder)
-        table = {"schema": self.schema_.to_dict(), "seed": self.seed}
-        write_file(path / TABLE, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-        return path
+        return write_folder(folder, self.pair_, self.schema_, self.seed)
 
     def _rows(self, owner: str, X: Frame) -> tuple[Any, Tensor, Tensor]:
         """Return a table of the schema, its values (0 where missing) and its mask."""
         check_is_fitted(self, "pair_")
-        table = _as_table(X)
+        table = as_table(X)
         plain = isinstance(table, np.ndarray) and table.ndim == 2
         if plain and table.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -458,7 +357,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return table, self._tensor(values, owner), torch.as_tensor(mask)
 
     def _tensor(self, values: np.ndarray, owner: str) -> Tensor:
-        return _tensor(self.schema_, values, _dtype_of(self.pair_), f"TableVAE.{owner}")
+        dtype = next(self.pair_.parameters()).dtype
+        return tensor_of(self.schema_, values, dtype, f"TableVAE.{owner}")
 
     def _table(self, rows: Tensor, like: Any = None) -> Any:
         # What is beyond the network's dtype becomes its largest number.
@@ -502,24 +402,7 @@ def load(folder: str | os.PathLike[str]) -> TableVAE:
 
     Raises FileNotFoundError or ValueError if there is no table, or its pair has other columns.
     """
-    path = path_of("load", "folder", folder)
-    pair: Any = io.load(path)
-    file = path / TABLE
-    try:
-        table = json.loads(read_bytes(file))
-        schema, seed = Schema.from_dict(table["schema"]), seed_of("", table["seed"])
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"load: {quoted(path)} has no {TABLE}; a pair alone is loaded by ppl_vae.load"
-        ) from None
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"load: {quoted(file)} is damaged: {reason(error)}") from error
-    columns = getattr(getattr(pair, "likelihood", None), "columns", ())
-    if not isinstance(pair, VAE) or len(columns) != len(schema):
-        raise ValueError(
-            f"load: {quoted(path)} has a table of {len(schema)} columns and a "
-            f"{type(pair).__name__} of {len(columns)}; they are of different trainings, save again"
-        )
+    pair, schema, seed = read_folder(folder)
     vae = TableVAE(latent_dim=pair.prior().event_shape[0], seed=seed)
     vae._keep(schema, pair)
     return vae
@@ -537,91 +420,3 @@ def fit(X: Frame, **options: Any) -> TableVAE:
         ['age', 'city']
     """
     return TableVAE(**options).fit(X)
-
-
-def _as_table(X: Frame) -> Any:
-    """Return a table in memory: of a file, of a list of rows, of whatever NumPy makes an array of.
-
-    Frames, and arrays that hide cells or have fields, are as they came. Of the others scikit-learn
-    refuses, in its words, what is sparse, complex, or not of two dimensions.
-    """
-    if isinstance(X, (str, os.PathLike)):
-        return read_table(X)
-    if isinstance(X, (list, tuple)):
-        X = np.array(X, dtype=object)  # in which each column keeps its type
-    if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.names):
-        return X
-    is_frame = hasattr(type(X), "columns") or hasattr(type(X), "column_names")
-    is_sparse = hasattr(X, "tocsr")
-    if is_frame or not (is_sparse or hasattr(X, "__array__")):
-        return X
-    with config_context(assume_finite=True):  # missing cells are NaN; the schema looks at others
-        return check_array(X, dtype=None, estimator="TableVAE")
-
-
-def _class_of(posterior: Any) -> Any:
-    return posterior.func if isinstance(posterior, partial) else posterior
-
-
-def _checked_pair(pair: object, columns: Sequence[ColumnFamily]) -> VAE:
-    """Return what ``make_pair`` returned, if it is a VAE of these columns."""
-    likelihood = getattr(pair, "likelihood", None)
-    if not isinstance(pair, VAE) or not isinstance(likelihood, likelihoods.Columns):
-        raise TypeError(
-            f"TableVAE: make_pair must return a VAE with likelihoods.Columns(net, columns), got "
-            f"{describe(pair)}"
-        )
-    if len(likelihood.columns) != len(columns):
-        raise ValueError(
-            f"TableVAE: make_pair must return a VAE of the {len(columns)} columns that it was "
-            f"given, got one of {len(likelihood.columns)}"
-        )
-    return pair
-
-
-def _dtype_of(pair: VAE) -> torch.dtype:
-    return next(pair.parameters()).dtype
-
-
-def _tensor(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str) -> Tensor:
-    """Return values, 0 where missing, in a dtype; raise ValueError where it cannot hold them."""
-    x = torch.as_tensor(np.nan_to_num(values), dtype=dtype)
-    observed = ~torch.as_tensor(values).isnan()
-    for j, column in enumerate(schema):
-        low = 0.0 if column.kind == "positive" else column.low
-        kept = x[:, j].isfinite()
-        if low is not None:
-            kept &= x[:, j] > low
-        if column.high is not None:
-            kept &= x[:, j] < column.high
-        if (lost := observed[:, j] & ~kept).any():
-            row = int(lost.nonzero()[0])
-            raise ValueError(
-                f"{owner}: row {row}, column {quoted(column.name)} is {values[row, j]:g}, which "
-                f"{dtype} does not hold as such; rescale the column, or fit with "
-                f"torch.set_default_dtype(torch.float64)"
-            )
-    return x
-
-
-def _check_digits(schema: Schema, values: np.ndarray, dtype: torch.dtype) -> None:
-    """Raise ValueError for a column whose differences, or their squares, a dtype does not hold."""
-    about = torch.finfo(dtype)
-    least, most = math.sqrt(about.tiny / about.eps), math.sqrt(about.max * about.eps)
-    for column, x in zip(schema, values.T, strict=True):
-        x, logs = x[~np.isnan(x)], column.kind in ("positive", "nonnegative")
-        if logs:  # which are what is standardised
-            x = np.log(x[x > 0])
-        elif column.kind not in ("real", "bounded"):
-            continue
-        if not len(x) or np.ptp(x) == 0:
-            continue
-        spread, largest = x.std(), 1.0 if logs else np.abs(x).max()
-        coarse = about.eps * largest > _FEWEST_DIGITS * spread
-        if coarse or (column.kind == "real" and not least < spread < most):
-            fix = "subtract a constant" if coarse else "rescale it"
-            raise ValueError(
-                f"TableVAE.fit: the numbers of column {quoted(column.name)}, {column.contents}, "
-                f"have differences that {dtype} does not hold: {fix}, or fit with "
-                f"torch.set_default_dtype(torch.float64)"
-            )
