@@ -206,9 +206,11 @@ def device_of(owner: str, device: Any) -> Any:
     if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
         raise TypeError(f"{expected}, got {describe(device)}")
     try:
-        torch.empty(0, device=device)
+        kind = torch.empty(0, device=device).device.type
     except (AssertionError, RuntimeError) as error:  # not built in, or no driver
         raise ValueError(f"{expected}, got {quoted(device)}: {reason(error, 80)}") from error
+    if kind == "meta":
+        raise ValueError(f"{expected}, got {quoted(device)}, which holds no numbers")
     return device
 
 

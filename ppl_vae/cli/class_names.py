@@ -53,6 +53,10 @@ class TableSetting(NamedTuple):
     help: str
 
 
+_DEVICE = TableSetting("str", "auto", "what to train on: cpu, cuda, cuda:1, mps, or auto")
+"""As the other commands have it; their ``auto`` is an accelerator where there is one."""
+
+
 @cache
 def table_settings() -> dict[str, TableSetting]:
     """Return the arguments of `ppl_vae.tables.TableVAE` that can be typed, as declared there."""
@@ -67,6 +71,9 @@ def table_settings() -> dict[str, TableSetting]:
             continue
         assert argument.annotation is not None
         assert default is not None
+        if argument.arg == "device":
+            found[argument.arg] = _DEVICE
+            continue
         help = re.sub(r":\w+:`|`", "", " ".join(helps[argument.arg].split()))
         found[argument.arg] = TableSetting(ast.unparse(argument.annotation), _value(default), help)
     return found

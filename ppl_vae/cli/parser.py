@@ -250,6 +250,7 @@ _OF_TABLE = {
     "kinds": "NAME=KIND",
     "families": "KIND=NAME",
     **dict.fromkeys(("prior", "posterior", "estimator"), "NAME"),
+    "device": "DEVICE",
 }
 _METAVARS = {"int": "N", "int | float": "X", "Sequence[int]": "[N,...]"}
 _OF_TORCH = {
@@ -370,7 +371,7 @@ def _impute(commands: Any) -> Parser:
         "--draws", type=_integer(1), metavar="M", help="draws, for multiple imputation"
     )
     _particles(made, "of importance sampling, for each row [1000]")
-    made.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all random draws")
+    _draws(made)
     _debug(made)
     return made
 

@@ -21,7 +21,7 @@ from ppl_vae.cli.flags import Flag, apply, parsed_value
 from ppl_vae.cli.output import show
 from ppl_vae.cli.parser import OF_FILE
 from ppl_vae.cli.registry import Named
-from ppl_vae.cli.runs import CHECKPOINTS, program, resume
+from ppl_vae.cli.runs import CHECKPOINTS, device_of, program, resume
 from ppl_vae.errors import quoted, seed_of
 from ppl_vae.io.atomic import write_file
 from ppl_vae.io.config import ConfigError
@@ -39,7 +39,7 @@ from ppl_vae.version import __version__
 DRAW = "draw"
 """The column with the number of an imputation, from 1."""
 _HEADER = {"format": FORMAT, "ppl_vae": __version__}
-_MAY_CHANGE = ("steps",)
+_MAY_CHANGE = ("steps", "device")
 """Settings that may differ when a run is resumed."""
 _NAMED = ("prior", "posterior", "estimator")
 """Settings that are classes with arguments."""
@@ -72,7 +72,7 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
 def impute(flags: Any) -> int:
     """Fill the missing cells of a table, and return the exit code."""
     file = _output(flags.out, flags.data)
-    vae = _loaded(flags.run, flags.seed)
+    vae = _loaded(flags.run, flags)
     if flags.draws is not None and DRAW in vae.schema_.names:
         raise UsageError(
             f"--draws: the table has a column {DRAW!r}, which would number the draws; rename it, "
@@ -94,9 +94,7 @@ def impute(flags: Any) -> int:
 def sample(flags: Any) -> int:
     """Draw rows from a run of a table, and return the exit code."""
     file = Path(flags.run) / "samples.csv" if flags.file is None else _output(flags.file)
-    if flags.device not in ("auto", "cpu"):
-        raise UsageError("--device: the rows of a table are drawn on the CPU; leave it out")
-    vae = _loaded(flags.run, flags.seed)
+    vae = _loaded(flags.run, flags)
     given = None
     if flags.given is not None:
         given = {name: _value(vae, name, text) for name, text in _pairs("--given", flags.given)}
@@ -116,7 +114,7 @@ def latents(flags: Any) -> np.ndarray:
         if getattr(flags, name):
             dashes = f"--data.{name}" if name in OF_FILE else f"--{name}"
             raise UsageError(f"{dashes} is for runs of other data; leave it out")
-    vae = _loaded(flags.run, flags.seed)
+    vae = _loaded(flags.run, flags)
     with _naming(flags.data):
         return vae.transform(tables.read_table(Path(flags.data).expanduser()))
 
@@ -131,16 +129,14 @@ def check_evaluation(run: str, flags: Any) -> None:
     for name in ("annealed_data", "gap_data", "compile"):
         if getattr(flags, name):
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
-    if flags.device not in ("auto", "cpu"):
-        raise UsageError("--device: tables are evaluated on the CPU; leave it out")
-    vae = _loaded(run, flags.seed)
+    vae = _loaded(run, flags)
     with _naming(flags.data):
         vae.schema_.encode(tables.read_table(Path(flags.data).expanduser()))
 
 
 def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
     """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
-    vae = _loaded(run, flags.seed)
+    vae = _loaded(run, flags)
     with _naming(flags.data):
         return table_report(
             vae,
@@ -266,7 +262,7 @@ def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "kinds":
             found[name] = plain(value, name)
             _columns(found[name])
-        elif name == "data":
+        elif name in ("data", "device"):
             found[name] = None if value is None else str(value)
         else:
             found[name] = plain(convert(arguments[name], value, name), name)
@@ -284,6 +280,7 @@ def _made(settings: Mapping[str, Any], progress: bool) -> tables.TableVAE:
     arguments["posterior"] = None if posterior is None else posterior.partial()
     arguments["estimator"] = None if estimator is None else estimator.make()
     arguments["kinds"] = _columns(settings["kinds"])
+    arguments["device"] = device_of(settings["device"])
     return tables.TableVAE(**arguments, progress=progress)
 
 
@@ -340,8 +337,8 @@ def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _loaded(run: str, seed: int) -> tables.TableVAE:
-    """Return the model of a run, whose draws follow from the seed that was typed."""
+def _loaded(run: str, flags: Any) -> tables.TableVAE:
+    """Return the model of a run on the device, and with draws from the seed, that were typed."""
     folder = Path(run).expanduser()
     if (folder / TABLE_SETTINGS).is_file() and not (folder / TABLE).is_file():
         raise UsageError(
@@ -349,8 +346,8 @@ def _loaded(run: str, seed: int) -> tables.TableVAE:
         )
     if not (folder / TABLE).is_file():
         raise UsageError(f"RUN: {folder} is not a run of a table; {program()} fit table makes one")
-    vae = tables.load(folder)
-    vae.seed = seed
+    vae = tables.load(folder, device=device_of(flags.device))
+    vae.seed = flags.seed
     return vae
 
 

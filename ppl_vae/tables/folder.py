@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae import io
-from ppl_vae.errors import path_of, quoted, reason, seed_of
+from ppl_vae.errors import device_of, path_of, quoted, reason, seed_of
 from ppl_vae.files import read_bytes
 from ppl_vae.io.atomic import write_file
 from ppl_vae.models import VAE
@@ -26,10 +26,10 @@ def write_folder(folder: str | os.PathLike[str], pair: VAE, schema: Schema, seed
     return path
 
 
-def read_folder(folder: str | os.PathLike[str]) -> tuple[VAE, Schema, int]:
-    """Return what `write_folder` wrote."""
+def read_folder(folder: str | os.PathLike[str], device: Any) -> tuple[VAE, Schema, int]:
+    """Return what `write_folder` wrote, the pair on a device."""
     path = path_of("load", "folder", folder)
-    pair: Any = io.load(path)
+    pair: Any = io.load(path, device=device_of("load", device))
     file = path / TABLE
     try:
         table = json.loads(read_bytes(file))

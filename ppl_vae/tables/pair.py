@@ -12,7 +12,7 @@ from torch import nn
 
 from ppl_vae import likelihoods, nets, priors
 from ppl_vae.columns import ColumnFamily, Encoder, num_features
-from ppl_vae.errors import describe, flag, number, positive_int, reason, seed_of, sizes
+from ppl_vae.errors import describe, device_of, flag, number, positive_int, reason, seed_of, sizes
 from ppl_vae.models import VAE
 
 _OWNER = "TableVAE"
@@ -32,6 +32,7 @@ def check_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     number(_OWNER, "learning_rate", given["learning_rate"], above=0)
     number(_OWNER, "validation_fraction", given["validation_fraction"], least=0, below=1)
     number(_OWNER, "cell_dropout", given["cell_dropout"], least=0, most=1)
+    device_of(_OWNER, given["device"])
     seed_of(_OWNER, given["seed"])
     prior, latent_dim, make_pair = (given[name] for name in ("prior", "latent_dim", "make_pair"))
     if given["families"] is not None and not isinstance(given["families"], Mapping):

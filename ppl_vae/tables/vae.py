@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         patience: how many validations without an improvement end the training.
         validate_every: steps.
         compile: compile steps; see :func:`ppl_vae.training.fit`.
+        device: to train and to compute on, such as ``"cuda"``; torch's default device if None. The
+            pair stays there; tables, arrays and the results of `log_prob` are on the CPU.
         seed: of everything random.
         progress: show a progress bar.
 
@@ -111,6 +114,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         patience: int = 10,
         validate_every: int = 250,
         compile: bool = False,
+        device: torch.device | str | int | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -130,6 +134,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.patience = patience
         self.validate_every = validate_every
         self.compile = compile
+        self.device = device
         self.seed = seed
         self.progress = progress
 
@@ -170,11 +175,14 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         with exclusively(), restored():
             seed_everything(self.seed)
             pair = made_pair(columns, **{name: given[name] for name in OF_PAIR})
+        if self.device is not None:
+            pair.to(self.device)
         dtype = next(pair.parameters()).dtype
         check_digits(schema, values, dtype)
         x = tensor_of(schema, values, dtype, "TableVAE.fit")
         if pair.missingness is None:
-            x, mask = x[torch.as_tensor(mask.any(axis=1))], mask[mask.any(axis=1)]
+            seen = mask.any(axis=1)
+            x, mask = x[torch.from_numpy(seen)], mask[seen]
         data = Dataset(x, name="table", mask=None if mask.all() else mask)
         validation = stopping = None
         held_out = round(self.validation_fraction * len(data))
@@ -236,7 +244,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         """
         _, x, mask = self._rows("transform", X)
         with self._seeded():
-            latents: np.ndarray = self.pair_.encode(x, mask=mask).numpy()
+            latents: np.ndarray = self.pair_.encode(x, mask=mask).cpu().numpy()
         return latents
 
     def impute(self, X: Frame, draws: int | None = None, *, num_particles: int = 1000) -> Any:
@@ -294,11 +302,12 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         values, seen = self.schema_.encode_some(given)
         if not seen.any():
             raise ValueError(f"sample: given must have a value, got {describe(given)}")
-        x, mask = self._tensor(values, "sample"), torch.as_tensor(seen)
+        x, mask = self._tensor(values, "sample"), self._mask(seen)
         self._check_ess(x, mask, num_particles)
         with self._seeded():
             rows = self._query_pair().impute(x, mask, num_samples=n, num_particles=num_particles)
-        rows = torch.where(mask, torch.as_tensor(values), rows.double())  # all their digits
+        given_ones = torch.from_numpy(values)  # with all their digits
+        rows = torch.where(mask.cpu(), given_ones, rows.cpu().double())
         return self._table(rows.transpose(0, 1).flatten(0, 1))
 
     def log_prob(
@@ -322,7 +331,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             self.schema_[name]  # raises a KeyError that names the columns
         if not names:
             return self._log_likelihood(self.pair_, x, mask, num_samples, self.seed)
-        known = torch.tensor([name in names for name in self.schema_.names])
+        known = self._mask(np.array([name in names for name in self.schema_.names]))
         pair = self._query_pair()
         joint = self._log_likelihood(pair, x, mask, num_samples, self.seed)
         other_seed = (self.seed + 1) % 2**64
@@ -354,15 +363,18 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 f"{self.n_features_in_} features as input"
             )
         values, mask = self.schema_.encode(table)
-        return table, self._tensor(values, owner), torch.as_tensor(mask)
+        return table, self._tensor(values, owner), self._mask(mask)
 
     def _tensor(self, values: np.ndarray, owner: str) -> Tensor:
-        dtype = next(self.pair_.parameters()).dtype
-        return tensor_of(self.schema_, values, dtype, f"TableVAE.{owner}")
+        like = next(self.pair_.parameters())
+        return tensor_of(self.schema_, values, like.dtype, f"TableVAE.{owner}").to(like.device)
+
+    def _mask(self, observed: np.ndarray) -> Tensor:
+        return torch.from_numpy(observed).to(next(self.pair_.parameters()).device)
 
     def _table(self, rows: Tensor, like: Any = None) -> Any:
         # What is beyond the network's dtype becomes its largest number.
-        finite = rows.nan_to_num(nan=math.nan).double().numpy()
+        finite = rows.nan_to_num(nan=math.nan).cpu().double().numpy()
         return self.schema_.decode(finite, like=like)
 
     def _seeded(self) -> Any:
@@ -376,9 +388,11 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _log_likelihood(
         self, pair: VAE, x: Tensor, mask: Tensor, num_samples: int, seed: int
     ) -> evaluation.LogLikelihood:
-        return evaluation.log_likelihood(
+        found = evaluation.log_likelihood(
             pair, x, mask=None if mask.all() else mask, num_samples=num_samples, seed=seed
         )
+        names = ("log_px", "standard_error", "ess", "pareto_k")
+        return replace(found, **{name: getattr(found, name).cpu() for name in names})
 
     def _check_ess(self, x: Tensor, mask: Tensor, num_particles: int) -> None:
         with warnings.catch_warnings():
@@ -395,15 +409,18 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             )
 
 
-def load(folder: str | os.PathLike[str]) -> TableVAE:
+def load(
+    folder: str | os.PathLike[str], *, device: torch.device | str | int | None = None
+) -> TableVAE:
     """Load what :meth:`TableVAE.save` wrote; it answers all questions, and has no history.
 
-    Of the settings it has ``latent_dim`` and ``seed``.
+    Of the settings it has ``latent_dim``, ``seed`` and the ``device`` given here, whatever the pair
+    was trained on; torch's default device if None.
 
     Raises FileNotFoundError or ValueError if there is no table, or its pair has other columns.
     """
-    pair, schema, seed = read_folder(folder)
-    vae = TableVAE(latent_dim=pair.prior().event_shape[0], seed=seed)
+    pair, schema, seed = read_folder(folder, device)
+    vae = TableVAE(latent_dim=pair.prior().event_shape[0], device=device, seed=seed)
     vae._keep(schema, pair)
     return vae
 

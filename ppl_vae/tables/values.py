@@ -43,8 +43,8 @@ def as_table(X: Frame) -> Any:
 
 def tensor_of(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str) -> Tensor:
     """Return values, 0 where missing, in a dtype; raise ValueError where it cannot hold them."""
-    x = torch.as_tensor(np.nan_to_num(values), dtype=dtype)
-    observed = ~torch.as_tensor(values).isnan()
+    x = torch.from_numpy(np.nan_to_num(values)).to(dtype)
+    observed = ~torch.from_numpy(values).isnan()
     for j, column in enumerate(schema):
         low = 0.0 if column.kind == "positive" else column.low
         kept = x[:, j].isfinite()

@@ -143,7 +143,7 @@ def test_flags_follow_the_signature():
     found = table_settings()
     assert parameters.keys() - found.keys() == {"make_pair", "progress"}
     for name, setting in found.items():
-        default = parameters[name].default
+        default = "auto" if name == "device" else parameters[name].default  # of all commands
         assert setting.default == getattr(default, "__name__", default)
         assert setting.help
     flags = parsers()[1]["fit table"].flags
@@ -156,6 +156,10 @@ def test_a_prolonged_run_is_the_long_one(capsys):
     assert "9 steps" in capsys.readouterr().out
     assert same(weights("run"), weights("long"))
     assert settings("run")["steps"] == 9
+    assert settings("run")["device"] == "auto"  # as is written of other runs, and may change
+    assert main(["fit", "table", "run", "--resume", "--device", "cpu", "--quiet"]) == 0
+    assert settings("run")["device"] == "cpu"
+    assert main(["fit", "table", "run", "--resume", "--device", "auto", "--quiet"]) == 0
     assert main(["fit", "table", "run", "--resume", "--learning-rate", "1e-4"]) == 2
     assert "--learning-rate = 0.001" in capsys.readouterr().err
     assert settings("run") == settings("long")
@@ -344,7 +348,10 @@ WRONG = [
     ("sample run --given size=XL", 2, "--given|'size'|'XL'"),
     ("sample run --given age=old", 2, "--given|'age'|'old'"),
     ("sample run --out x.png", 2, "--out|'x.png'|.csv or .parquet"),
-    ("sample run --device cuda", 2, "--device"),
+    ("fit table --data people.csv --device tpu --out a", 2, "--device must be cpu, cuda|'tpu'"),
+    ("impute run people.csv --out x.csv --device tpu", 2, "--device must be cpu, cuda|'tpu'"),
+    ("sample run --device tpu", 2, "--device must be cpu, cuda|'tpu'"),
+    ("encode run people.csv --device cpu:x", 2, "--device must be cpu, cuda|'cpu:x'"),
     ("encode run --out z.npy", 2, "DATA is missing|encode run people.csv"),
     ("encode run people.csv --samples 3", 2, "--samples|leave it out"),
     ("encode run people.csv --data.scale 3", 2, "--data.scale|leave it out"),
@@ -356,7 +363,7 @@ WRONG = [
     ("report run --data none.csv", 1, "none.csv: No such file"),
     ("evaluate run --data people.csv --compile", 2, "--compile"),
     ("evaluate run --data people.csv --gap-data 3", 2, "--gap-data"),
-    ("evaluate run --data people.csv --device cuda", 2, "--device|CPU"),
+    ("evaluate run --data people.csv --device tpu", 2, "--device must be cpu, cuda|'tpu'"),
     ("reconstruct run", 2, "run is a run of a table|impute"),
 ]
 

@@ -575,6 +575,47 @@ def test_a_saved_model_answers_as_before(vae, saved):
     assert (other / "table.json").read_text() == (saved / "table.json").read_text()
 
 
+# Devices.
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), None])
+def test_the_device_chosen_is_that_of_the_pair(vae, saved, device, monkeypatch):
+    moved = []
+    of_torch = nn.Module.to
+    monkeypatch.setattr(
+        VAE, "to", lambda self, *args: moved.append(args) or of_torch(self, *args), raising=False
+    )
+    chosen = TableVAE(kinds=KINDS, device=device, **SMALL).fit(TABLE)
+    assert moved == ([] if device is None else [(device,)])
+    np.testing.assert_array_equal(chosen.transform(TABLE), vae.transform(TABLE))
+    again = tables.load(saved, device=device)
+    assert again.device == device
+    np.testing.assert_array_equal(again.transform(TABLE), vae.transform(TABLE))
+
+
+def test_data_go_where_the_pair_is_and_not_to_the_default_device(vae, saved):
+    with torch.device("meta"):
+        again = tables.load(saved, device="cpu")
+        latents, rows = again.transform(TABLE), again.sample(4)
+    np.testing.assert_array_equal(latents, vae.transform(TABLE))
+    pd.testing.assert_frame_equal(rows, vae.sample(4))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu(vae, saved, tmp_path):
+    on_gpu = TableVAE(kinds=KINDS, device="cuda", **SMALL).fit(TABLE)
+    assert {p.device.type for p in on_gpu.pair_.parameters()} == {"cuda"}
+    assert on_gpu.impute(TABLE).notna().all(axis=None)
+    assert on_gpu.impute(TABLE, 2, num_particles=20)[1].notna().all(axis=None)
+    assert len(on_gpu.sample(3, given={"age": 45.0}, num_particles=50)) == 3
+    for given in ((), ["age"]):
+        found = on_gpu.log_prob(TABLE, given=given, num_samples=50)
+        assert found.log_px.device == found.pareto_k.device == torch.device("cpu")
+    for folder in (saved, on_gpu.save(tmp_path / "gpu")):
+        one, other = (tables.load(folder, device=name) for name in ("cpu", "cuda"))
+        np.testing.assert_allclose(one.transform(TABLE), other.transform(TABLE), atol=1e-5)
+
+
 def test_the_pair_is_one_of_the_library(vae, saved):
     pair = ppl_vae.load(saved)
     x, mask = vae.schema_.encode(TABLE)

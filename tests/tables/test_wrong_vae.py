@@ -224,6 +224,11 @@ SETTINGS = [
     ("fit(latent_dim=0)", ValueError, "latent_dim", "0"),
     ("fit(latent_dim='2')", TypeError, "latent_dim", "'2'"),
     ("fit(latent_dim=2.0)", TypeError, "latent_dim", "2.0"),
+    ("fit(device='tpu')", ValueError, "TableVAE: device must be available", "'cpu'", "got 'tpu'"),
+    ("fit(device='meta')", ValueError, "device", "got 'meta', which holds no numbers"),
+    ("fit(device=99)", ValueError, "device must be available", "got 99"),
+    ("fit(device=True)", TypeError, "device", "got True"),
+    ("fit(device=nn.Linear(2, 2))", TypeError, "device", "Linear"),
     ("fit(prior=priors.StandardNormal)", TypeError, "prior", "priors.StandardNormal(2)"),
     ("fit(prior=priors.StandardNormal(3))", ValueError, "prior", "latent_dim=2", "3"),
     ("fit(prior=nn.Linear(2, 2))", TypeError, "prior Linear"),
@@ -325,6 +330,7 @@ CALLS = [
     ("vae.save(3)", TypeError, "3"),
     ("tables.load(3)", TypeError, "folder", "3"),
     ("tables.load('')", ValueError, "folder", "''"),
+    ("tables.load('people', device='tpu')", ValueError, "load: device must be", "got 'tpu'"),
 ]
 
 REFUSED = [*TABLES, *SETTINGS, *CALLS]
