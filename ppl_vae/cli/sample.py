@@ -50,7 +50,9 @@ def reconstruct(flags: Any) -> int:
     pair: Any = one.pair(flags.device)
     test = one.data("test")
     number = min(number, len(test))
-    shown = validation_data(pair, test.subset(range(number)), flags.seed, next(pair.parameters()))
+    like = next(pair.parameters())
+    some = validation_data(pair, test.subset(range(number)), flags.seed, like)
+    shown = some.rows(slice(None))
     pyro.set_rng_seed(flags.seed)
     x, again = shown.args[0].cpu(), pair.reconstruct(*shown.args, **shown.kwargs).cpu()
     if (mask := shown.kwargs.get("mask")) is not None:

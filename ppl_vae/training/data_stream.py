@@ -16,7 +16,13 @@ from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
 from ppl_vae.data.minibatch import Given, given, tensors_of
 from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
-from ppl_vae.evaluation.inputs import DatasetInputs, check_batches, placed, takes_labels
+from ppl_vae.evaluation.inputs import (
+    DatasetInputs,
+    ProgramInputs,
+    check_batches,
+    placed,
+    takes_labels,
+)
 from ppl_vae.evaluation.signature import MASK, Signature, zero_where_missing
 from ppl_vae.labels import Labels
 from ppl_vae.models.observation import Observation
@@ -171,17 +177,20 @@ def _without_nan(part: Part) -> Part:
     return part.replaced(iter((x, *part.tensors[1:])))
 
 
-def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> Part:
+def validation_data(pair: ModelAndGuide, data: Any, seed: int, like: Tensor) -> ProgramInputs:
     """Return all validation data as the programs' arguments.
 
-    Grey values are binarised once. Labels of a data set are not given to a pair that infers them.
+    Those of a sparse matrix, or of a file, stay there, and are drawn some rows at a time; others
+    are drawn now, to the device of ``like``. Grey values are binarised once. Labels of a data set
+    are not given to a pair that infers them.
     """
     data = _as_tensors(data)
     if isinstance(data, Tensor) and hasattr(pair, "observation"):
         data = Dataset(data, name="validation", scale=1)
     if isinstance(data, Dataset):
         inputs = DatasetInputs("fit", pair, data, _signature(pair), seed=seed)
-        return placed(inputs.rows(slice(None)), like)
+        stays = data.is_sparse or data.is_memory_mapped
+        return inputs if stays else inputs.rows(slice(None))
     (part,) = _signature(pair).of(_validation(data), labels=takes_labels(pair))
     return placed(part, like)
 

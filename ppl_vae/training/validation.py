@@ -14,12 +14,15 @@ from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.estimators.kl_weight import KLWeight
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.inputs import check_all_data
+from ppl_vae.evaluation.inputs import DatasetInputs, ProgramInputs, check_all_data
 from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.module_modes import evaluating
 from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.training.distributed import sharing_failures
+
+DENSE_ROWS = 1000
+"""At most so many rows of a sparse matrix are dense at once, as in `Dataset.drawn_for`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class Validation:
     """
 
     programs: ModelAndGuide
-    data: Part  # all validation data
+    data: ProgramInputs  # all validation data
     num_particles: int  # K; the ELBO with 1
     seed: int  # of the draws
 
@@ -49,7 +52,9 @@ class Validation:
         if beta != 1:
             weight = KLWeight(beta)
             of_model, of_guide = weight(of_model), weight(of_guide)
-        mine = self.data.rows(slice(fabric.global_rank, None, fabric.world_size))
+        if isinstance(self.data, DatasetInputs):  # of a sparse matrix, or a file
+            size = min(size, DENSE_ROWS)
+        mine = range(len(self.data))[fabric.global_rank :: fabric.world_size]
         values = [torch.zeros(0, device=fabric.device, dtype=torch.float64)]
         with (
             sharing_failures(fabric),
@@ -57,7 +62,8 @@ class Validation:
             seeded("fit", (self.seed + fabric.global_rank) % 2**64),
         ):
             for start in range(0, len(mine), size):
-                rows = mine.rows(slice(start, start + size))
+                some = mine[start : start + size]
+                rows = self.data.rows(slice(some.start, some.stop, some.step))
                 bound = estimator.per_datum(of_model, of_guide, *rows.args, **rows.kwargs)
                 values.append(-bound.double())
                 check_all_data("fit", len(values[-1]), len(rows))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from ppl_vae import (
@@ -24,8 +25,12 @@ from ppl_vae import (
     priors,
     training,
 )
-from ppl_vae.data import Dataset, SemiSupervised, from_counts, from_h5ad
+from ppl_vae.data import Dataset, SemiSupervised, from_counts, from_h5ad, value_transform
+from ppl_vae.data.columns import Columns
 from ppl_vae.data.counts import _from_table
+from ppl_vae.evaluation.inputs import DatasetInputs
+from ppl_vae.training import validation
+from ppl_vae.training.data_stream import validation_data
 
 N, D, Z = 60, 8, 2
 BATCH = np.array(["b", "a", "c"])[np.arange(N) % 3]
@@ -180,6 +185,76 @@ def test_training_and_evaluation_take_sparse_counts_with_a_context():
     filled = vae.impute(masked, num_particles=5)
     assert torch.equal(filled[seen], x[seen])
     assert training.fit(vae, masked, steps=1, batch_size=20, progress=False)
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_only_batches_are_dense_in_training_and_validation(particles, monkeypatch):
+    asked = []
+
+    def recorded(data, index):
+        asked.append(len(index))
+        return values_at(data, index)
+
+    values_at = Columns.values_at
+    monkeypatch.setattr(Columns, "values_at", recorded)
+    monkeypatch.setattr(value_transform, "_CHECKED_VALUES", 2 * D)
+    monkeypatch.setattr(validation, "DENSE_ROWS", 7)
+    sparse, dense = both(batch=BATCH)
+    losses = []
+    for given in (sparse, dense):
+        asked.clear()
+        torch.manual_seed(0)
+        fitted = training.fit(
+            pair(4),
+            given,
+            steps=2,
+            batch_size=5,
+            validation=given,
+            validate_every=1,
+            validation_particles=particles,
+            progress=False,
+        )
+        losses.append(fitted.validation["loss"])
+        most = 7 if given is sparse else N
+        assert max(asked) == most
+        assert asked.count(most) == (2 * (N // 7) if given is sparse else 1)
+    error = fitted.validation["standard_error"].max()
+    assert losses[0] == pytest.approx(losses[1], abs=5 * error)  # with other draws
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_each_process_reads_its_share_of_the_rows(ranks, monkeypatch):
+    monkeypatch.setattr(validation, "DENSE_ROWS", 7)
+    sparse, dense = both(batch=BATCH)
+    vae = pair(4)
+    like = next(vae.parameters())
+    held, drawn = (validation_data(vae, given, 0, like) for given in (sparse, dense))
+    seen, rows_of = [], DatasetInputs.rows
+
+    def recorded(inputs, some):
+        seen.append(rows_of(inputs, some))
+        return seen[-1]
+
+    monkeypatch.setattr(DatasetInputs, "rows", recorded)
+    for rank in range(ranks):
+        seen.clear()
+        validation.Validation(vae, held, 1, 0).bound(OneOf(rank, ranks))
+        mine = drawn.rows(slice(rank, None, ranks))
+        for name, parts in enumerate(zip(*(part.tensors for part in seen), strict=True)):
+            assert torch.equal(torch.cat(parts), mine.tensors[name])
+        assert max(map(len, seen)) == 7
+
+
+class OneOf(Fabric):
+    """A process beside others that have nothing to say."""
+
+    global_rank, world_size, device = 0, 1, torch.device("cpu")
+
+    def __init__(self, rank, number):
+        self.global_rank, self.world_size = rank, number
+
+    def all_reduce(self, value, reduce_op="sum"):
+        return value
 
 
 def test_training_on_sparse_counts_is_resumed(tmp_path):
