@@ -196,6 +196,8 @@ def _of_series(nw: Any, name: str | int, series: Any, origin: str, owner: str) -
         return Cells(name, native, np.zeros(len(series)), np.ones(len(series), bool))
     if not numeric or dtype in (nw.Int128, nw.UInt128):
         fix = _AS_NUMBERS if dtype.is_temporal() else _OTHER
+        if native.startswith("Sparse["):
+            fix = "make it dense, frame[name].sparse.to_dense()"
         raise TypeError(f"{owner}: column {quoted(name)} has dtype {reason(native, 60)}; {fix}")
     missing = np.asarray(series.is_null().to_numpy(), bool)
     if missing.any():

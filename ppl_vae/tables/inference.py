@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ MOST_SINGLES = 50
 """Up to here, text may differ in every row; beyond, it names the rows."""
 FEW_NUMBERS, NOT_NUMBERS = 20, 0.1
 """With more distinct texts, of which at most this share are no numbers, a column is numbers."""
+_NOTATION = re.compile(r"[-+]?\d+([., '\u2019]\d{3})*([.,]\d+)?\s?%?")
+"""Numbers with a decimal comma, with marks between thousands, or in per cent."""
 
 
 def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -> Column:
@@ -108,13 +111,18 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
             f"identifier? {fix}"
         )
     other = [text for text in dict.fromkeys(cells.observed) if not is_number(text)]
-    if distinct > FEW_NUMBERS and 0 < len(other) <= distinct * NOT_NUMBERS:
-        row = cells.row_of(cells.observed == other[0])
-        raise ValueError(
-            f"{owner}: {table.where(row, cells.name)} is {quoted(other[0], 40)} among numbers as "
-            f"text; correct it or mark it as missing and cast the column to numbers, or give "
-            f"kinds={{{name}: 'categorical'}}"
-        )
+    words = [text for text in other if not _NOTATION.fullmatch(text)]
+    if distinct <= FEW_NUMBERS or not other or len(words) > distinct * NOT_NUMBERS:
+        return
+    first = (words or other)[0]
+    row = cells.row_of(cells.observed == first)
+    what, fix = " among numbers as text", "correct it or mark it as missing and cast"
+    if not words:
+        what, fix = ", a number that is not written as 1234.5", "rewrite them, and cast"
+    raise ValueError(
+        f"{owner}: {table.where(row, cells.name)} is {quoted(first, 40)}{what}; {fix} the column "
+        f"to numbers, or give kinds={{{name}: 'categorical'}}"
+    )
 
 
 def _categories(cells: Cells, kind: str, owner: str) -> tuple[Category, ...]:

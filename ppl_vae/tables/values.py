@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def as_table(X: Frame) -> Any:
     if isinstance(X, (str, os.PathLike)):
         return read_table(X)
     if isinstance(X, (list, tuple)):
+        _check_rows(X)
         X = np.array(X, dtype=object)  # in which each column keeps its type
     if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.names):
         return X
@@ -39,6 +41,19 @@ def as_table(X: Frame) -> Any:
         return X
     with config_context(assume_finite=True):  # missing cells are NaN; the schema looks at others
         return check_array(X, dtype=None, estimator="TableVAE")
+
+
+def _check_rows(rows: Sequence[Any]) -> None:
+    """Raise ValueError for a list without rows, and for rows of several lengths."""
+    if not rows:
+        raise ValueError("TableVAE: the table has no rows")
+    lengths = [len(row) if isinstance(row, (list, tuple, np.ndarray)) else 0 for row in rows]
+    odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), None)
+    if odd is not None:
+        raise ValueError(
+            f"TableVAE: the rows of a list must have one length, got {lengths[0]} cells in row 0 "
+            f"and {lengths[odd]} in row {odd}; fill its missing cells with None"
+        )
 
 
 def tensor_of(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str) -> Tensor:

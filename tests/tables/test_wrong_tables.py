@@ -74,6 +74,30 @@ NAMES = {
 }
 
 INFER = [
+    # Numbers that no library reads as such.
+    (
+        "column([f'{i},5' for i in range(40)])",
+        ValueError,
+        "row 0",
+        "'a'",
+        "'0,5', a number",
+        "cast",
+    ),
+    ("column([f'{i}%' for i in range(40)])", ValueError, "row 0", "'0%', a number", "1234.5"),
+    ("column([f'1,{i:03d}.5' for i in range(40)])", ValueError, "'1,000.5', a number", "rewrite"),
+    ("column([f'1 {i:03d}' for i in range(40)], pl.DataFrame)", ValueError, "'1 000', a number"),
+    ("column(['n/a', *(f'{i},5' for i in range(40))])", ValueError, "row 0", "'n/a' among numbers"),
+    # Dtypes of pandas, and cells, that are none of numbers, bools and text.
+    ("column(pd.arrays.SparseArray([0.0, 1.5]))", TypeError, "Sparse[", ".sparse.to_dense()"),
+    ("column(pd.period_range('2020-01', periods=3, freq='M'))", TypeError, "'a'", "period[M]"),
+    ("column(pd.to_timedelta([1, 2], 's'))", TypeError, "'a'", "timedelta64", "give numbers"),
+    ("column(pd.cut([1.0, 2.0, 3.0], 2))", TypeError, "'a'", "Interval", "rename_categories(str)"),
+    ("column([1 + 2j, 3.0])", TypeError, "'a'", "complex128", "cast it"),
+    ("column([{'u': 1}, {'u': 2}], pl.DataFrame)", TypeError, "'a'", "Struct", "cast it"),
+    ("column([2**70, 1])", ValueError, "'a'", "more than 64 bits"),
+    ("column(np.array([2**63, 5, 6], 'uint64'))", ValueError, "row 0", "within ±2**53"),
+    ("named(('u', 'a'), ('u', 'b'))", TypeError, "one level", "flatten them"),
+    ("named(1, 2.5)", TypeError, "strings or integers", "1.0", "rename column 0"),
     # The table as a whole.
     ("Schema.infer(None)", TypeError, "pandas or polars DataFrame", "None"),
     ("Schema.infer({'a': [1, 2]})", TypeError, "DataFrame", "dict"),
@@ -144,7 +168,7 @@ INFER = [
         "dictionary",
         "cast",
     ),
-    ("column(pd.array([0.0, 1.0], 'Sparse[float]'))", TypeError, "'a'", "Sparse", "cast"),
+    ("column(pd.array([0.0, 1.0], 'Sparse[float]'))", TypeError, "'a'", "Sparse", "dense"),
     ("column(pd.period_range('2026', periods=2, freq='Y'))", TypeError, "'a'", "period"),
     ("Schema.infer(np.zeros((2, 2), 'M8[D]'))", TypeError, "'x0'", "datetime64", "days since"),
     ("column([[1], [2, 3]])", TypeError, "row 0, column 'a'", "[1] (list)", "drop it"),
