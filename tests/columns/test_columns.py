@@ -235,7 +235,7 @@ def test_log_p_of_a_row_equals_quadrature_over_z(complete):
         mask = torch.rand(4, 10) < 0.6
         mask[0] = False  # nothing is observed: p = 1
         x[~mask] = torch.nan
-    t = torch.linspace(-7, 7, 281)
+    t = torch.linspace(-7, 7, 141)
     z = torch.cartesian_prod(t, t)
     p_z = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
     values = torch.where(mask, x, x.new_tensor(pair.observation.filling))
@@ -362,19 +362,19 @@ def test_a_bound_with_cells_hidden_from_the_guide_is_one_of_the_same_log_p():
 def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells():
     pair = vae()
     with torch.no_grad():
-        x = vae().generate(300)
-    mask = torch.rand(300, 10) < 0.7
+        x = vae().generate(100)
+    mask = torch.rand(100, 10) < 0.7
     x[~mask] = torch.nan
     optimizer = torch.optim.Adam([*pair.model.parameters(), *pair.guide.parameters()], lr=1e-2)
     elbo = ImportanceWeightedELBO(num_particles=5)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         optimizer.zero_grad()
         loss = elbo.differentiable_loss(pair.model, pair.guide, x, mask=mask)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-10:]) < sum(losses[:10])
+    assert sum(losses[-10:]) < sum(losses[:10])  # of draws that differ from step to step
     assert all(p.grad is not None for p in pair.parameters())
 
 

@@ -21,10 +21,10 @@ from ppl_vae.tables import TableImputer, TableVAE
 
 pytestmark = [
     pytest.mark.usefixtures("as_users_see_it"),
-    pytest.mark.filterwarnings("ignore:log_likelihood. Pareto"),  # of two steps of training
+    pytest.mark.filterwarnings("ignore:log_likelihood. Pareto"),  # of one step of training
 ]
 
-SMALL = {"latent_dim": 2, "hidden": (4,), "steps": 2}
+SMALL = {"latent_dim": 2, "hidden": (4,), "steps": 1, "validation_fraction": 0}
 ESTIMATORS = [TableVAE(**SMALL), TableImputer(TableVAE(**SMALL), num_particles=5)]
 # In float32 the last digit of a row's product with a matrix depends on its place in the batch.
 IN_FLOAT64 = "check_methods_sample_order_invariance"
@@ -78,12 +78,12 @@ NUMBERS = TABLE.drop(columns="city").to_numpy()
 
 
 def test_a_search_chooses_by_the_log_likelihood_of_rows_held_out():
-    grid = [{"latent_dim": [1, 2]}, {"families": [{"positive": "Gamma"}]}]
+    grid = [{"latent_dim": [1]}, {"families": [{"positive": "Gamma"}]}]
     search = GridSearchCV(TableVAE(**SMALL), grid, cv=2, error_score="raise")
     table = TABLE[:24]
     search.fit(table, SMOKER[:24])
     results = search.cv_results_
-    assert len(results["params"]) == 3
+    assert len(results["params"]) == 2
     by_hand = [
         clone(search.estimator).set_params(**search.best_params_).fit(train)
         for train in (table[12:], table[:12])

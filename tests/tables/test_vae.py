@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -120,7 +121,8 @@ def test_every_method_on_every_library(name):
     assert fitted.transform(table).shape == (12, 2)
     assert fitted.log_prob(table, num_samples=50).log_px.shape == (12,)
     before = observed_of(np.array(table, object) if name == "list" else table)
-    guess, drawn = fitted.impute(table), fitted.impute(table, 1, num_particles=20)[0]
+    guess = fitted.impute(table, num_particles=20)
+    drawn = fitted.impute(table, 1, num_particles=20)[0]
     for filled in (guess, drawn):
         after = observed_of(filled)
         assert list(after) == list(before)
@@ -279,7 +281,7 @@ def mixed():
 
 def quadrature(vae, table, names):
     """Return log p of some columns of each row, from a grid of z."""
-    points = torch.linspace(-6, 6, 161, dtype=torch.float64)
+    points = torch.linspace(-6, 6, 81, dtype=torch.float64)
     z = torch.cartesian_prod(points, points)
     cell = (points[1] - points[0]).log() * 2
     values, mask = vae.schema_.encode(table)
@@ -521,10 +523,11 @@ def test_patience_ends_a_training():
 def test_a_training_learns_what_columns_have_in_common():
     frame = people(100)[["age", "smoker"]]
     kinds = {"age": "real"}
-    fitted = TableVAE(latent_dim=1, hidden=(8,), steps=150, learning_rate=0.03, kinds=kinds).fit(
-        frame
-    )
-    rows = fitted.sample(200, given=pd.DataFrame({"smoker": [True, False]}))
+    bound = estimators.ImportanceWeightedELBO(num_particles=5)
+    options = {"latent_dim": 1, "hidden": (8,), "kinds": kinds, "estimator": bound}
+    fitted = TableVAE(steps=120, learning_rate=0.03, **options).fit(frame)
+    asked = pd.DataFrame({"smoker": [True, False]})
+    rows = fitted.sample(200, given=asked, num_particles=2000)
     smokers, others = rows["age"][:200], rows["age"][200:]
     assert abs(smokers.mean() - 50) < 3
     assert abs(others.mean() - 40) < 3
@@ -553,9 +556,14 @@ def test_the_number_beyond_what_a_network_holds(float64):
 # Files of a fitted model.
 
 
+@pytest.fixture(scope="module")
+def kept(vae, tmp_path_factory):
+    return vae.save(tmp_path_factory.mktemp("kept") / "people")
+
+
 @pytest.fixture
-def saved(vae, tmp_path):
-    return vae.save(tmp_path / "people")
+def saved(kept, tmp_path):
+    return shutil.copytree(kept, tmp_path / "people")
 
 
 def test_a_saved_model_answers_as_before(vae, saved):
@@ -578,7 +586,7 @@ def test_a_saved_model_answers_as_before(vae, saved):
 # Devices.
 
 
-@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), None])
+@pytest.mark.parametrize("device", [torch.device("cpu"), None])
 def test_the_device_chosen_is_that_of_the_pair(vae, saved, device, monkeypatch):
     moved = []
     of_torch = nn.Module.to
