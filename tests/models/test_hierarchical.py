@@ -138,6 +138,7 @@ def test_two_and_three_layers_reach_log_px(inference, layers, float64):
     assert ((estimate - exact).abs() < 5 * error).all()
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl", "wake"])
 @pytest.mark.parametrize("name", HIERARCHIES)
 def test_hierarchies_train_with_every_gradient(name, gradient):
