@@ -140,11 +140,11 @@ EVALUATION = {
     "log_likelihood": given(lambda *args: evaluation.log_likelihood(*args, num_samples=4)),
     "annealed": given(
         lambda *args: evaluation.annealed_importance_sampling(
-            *args, num_chains=2, num_temperatures=2
+            *args, num_chains=2, num_temperatures=2, leapfrog_steps=1
         )
     ),
     "bidirectional": lambda pair: evaluation.bidirectional_monte_carlo(
-        pair, 5, *context(pair), num_chains=2, num_temperatures=2
+        pair, 5, *context(pair), num_chains=2, num_temperatures=2, leapfrog_steps=1
     ),
     "kl_decomposition": given(lambda *args: evaluation.kl_decomposition(*args)),
     "latent_units": given(lambda *args: evaluation.latent_units(*args, num_samples=2)),

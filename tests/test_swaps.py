@@ -33,69 +33,62 @@ BATCH, LR = 4, 0.01
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
 
-def elbo():
-    return Trace_ELBO()
+ELBO = {
+    "elbo": Trace_ELBO,
+    "importance weighted": lambda: ImportanceWeightedELBO(num_particles=2),
+}
+LABELLED_ELBO = ELBO | {
+    "elbo": lambda: TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+}
 
 
-def enumerated_elbo():
-    return TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+def step_by_svi(pair, estimator, data):
+    """Take a step, and return the loss."""
+    return SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": LR}), estimator).step(*data)
 
 
-def importance_weighted():
-    return ImportanceWeightedELBO(num_particles=2)
+def step_as_module(pair, estimator, data):
+    """Take a step, and return the loss."""
+    bound = estimator(pair.model, pair.guide)
+    optimizer = torch.optim.Adam(bound.parameters(), lr=LR)
+    loss = bound(*data)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
-def steps_by_svi(pair, estimators, data):
-    """Take a step with each estimator, and yield its loss."""
-    optimizer = pyro.optim.Adam({"lr": LR})
-    for estimator in estimators:
-        svi = SVI(pair.model, pair.guide, optimizer, estimator())
-        yield svi.step(*data)
+ROUTES = {"svi": step_by_svi, "module": step_as_module}
 
 
-def steps_as_module(pair, estimators, data):
-    """Take a step with each estimator, and yield its loss."""
-    for estimator in estimators:
-        bound = estimator()(pair.model, pair.guide)
-        optimizer = torch.optim.Adam(bound.parameters(), lr=LR)
-        optimizer.zero_grad()
-        loss = bound(*data)
-        loss.backward()
-        optimizer.step()
-        yield loss.item()
-
-
-def assert_trains(pair, estimators, *data):
-    """Step on each route with each estimator: losses are finite, every tensor moves."""
+def assert_trains(pair, estimator, route, *data):
+    """Take a step: the loss is finite, and every tensor moves."""
     parameters = dict(pair.named_parameters())  # what model and guide share is there once
-    for route in (steps_by_svi, steps_as_module):
-        before = {name: p.detach().clone() for name, p in parameters.items()}
-        for estimator, loss in zip(estimators, route(pair, estimators, data), strict=True):
-            after = {name: p.detach().clone() for name, p in parameters.items()}
-            cell = f"{route.__name__}, {estimator.__name__}, loss {loss}"
-            assert math.isfinite(loss), cell
-            still = [name for name in after if torch.equal(after[name], before[name])]
-            assert not still, f"{cell}: these did not move: {still}"
-            broken = [name for name, value in after.items() if not value.isfinite().all()]
-            assert not broken, f"{cell}: these are not finite: {broken}"
-            before = after
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    loss = ROUTES[route](pair, estimator, data)
+    assert math.isfinite(loss), loss
+    still = [name for name, p in parameters.items() if torch.equal(p, before[name])]
+    assert not still, f"these did not move: {still}"
+    broken = [name for name, p in parameters.items() if not p.isfinite().all()]
+    assert not broken, f"these are not finite: {broken}"
 
 
-@cross(prior=PRIORS, posterior=POSTERIORS, likelihood=LIKELIHOODS)
-def test_vae(prior, posterior, likelihood):
+@cross(prior=PRIORS, posterior=POSTERIORS, likelihood=LIKELIHOODS, estimator=ELBO, route=ROUTES)
+def test_vae(prior, posterior, likelihood, estimator, route):
     x = observations(likelihood, BATCH)
-    assert_trains(vae(prior, posterior, likelihood), [elbo, importance_weighted], x)
+    assert_trains(vae(prior, posterior, likelihood), ELBO[estimator](), route, x)
 
 
 @cross(
     prior=[*PRIORS, *CONDITIONAL_PRIORS],
     posterior=POSTERIORS,
     likelihood=["bernoulli", "normal, learned scale"],
+    estimator=LABELLED_ELBO,
+    route=ROUTES,
 )
-def test_semi_supervised_vae(prior, posterior, likelihood):
+def test_semi_supervised_vae(prior, posterior, likelihood, estimator, route):
     pair = ssvae(prior, posterior, likelihood, alpha=1.0)
     x, y = observations(likelihood, BATCH), torch.tensor([0, -1, 2, -1])
-    assert_trains(pair, [enumerated_elbo, importance_weighted], x, y)
+    assert_trains(pair, LABELLED_ELBO[estimator](), route, x, y)
 
 
 # What does not fit is refused at construction, with the reason.

@@ -1,5 +1,6 @@
 """Masses of counts of any size, against sums of logarithms in 60 decimal digits."""
 
+import functools
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
@@ -21,6 +22,7 @@ BERNOULLI = ["1/6", "-1/30", "1/42", "-1/30", "5/66", "-691/2730", "7/6", "-3617
 TWO_PI = Decimal("6.28318530717958647692528676655900576839433879875021")
 
 
+@functools.cache  # in 60 digits, of few numbers
 def log_gamma(t):
     """Stirling's series from t + n on, and the recurrence log Γ(t + 1) = log Γ(t) + log t."""
     product = Decimal(1)

@@ -310,6 +310,7 @@ def test_a_scale_on_one_side_has_a_closed_form(weight, side):
     assert_same_gradients(loss, expected, oracle.parameters())
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @ONE_SIDED
 def test_a_scale_on_one_side_has_the_mean_of_trace_elbo_unlike_pyros_mean_field(weight, side):
     x, repeats = data(), 40

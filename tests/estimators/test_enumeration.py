@@ -140,6 +140,7 @@ class GivenZ(nn.Module):
             pyro.sample("x", dist.Normal(MEANS[y] + z, 1.0), obs=x)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl"])
 def test_a_freed_distribution_does_not_hand_on_its_enumeration(gradient):
     """Pyro tags an enumerated value by the ``id`` of its distribution, and takes a short cut where

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pairs import C, Z, binary, ssvae, vae
+from pairwise import cross
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 
@@ -74,9 +75,11 @@ def draws(guide, *args, enumerated=False):
 # Where the weight goes.
 
 
-@pytest.mark.parametrize("beta", [BETA, 2, torch.tensor(BETA, dtype=torch.float64)], ids=str)
-@pytest.mark.parametrize("size", [None, 50])
-@WITHOUT_LABELS
+@cross(
+    name=[n for n in ESTIMATORS if n != "trace enum"],
+    size=[None, 50],
+    beta=[BETA, 2, torch.tensor(BETA, dtype=torch.float64)],
+)
 def test_is_poutine_scale_around_the_latents(name, size, beta):
     x = data()
     plain = LinearGaussian(D, 2, size=size)

@@ -104,6 +104,7 @@ LINEAR = {
 }
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("estimator", LINEAR)
 @pytest.mark.parametrize("pair", ["some", "loop"])
 def test_the_elbo_is_unbiased(float64, estimator, pair):

@@ -63,6 +63,7 @@ LABELS = {
 }
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("labels", LABELS)
 def test_a_given_label_is_a_point_mass_whose_kl_is_minus_log_p(labels, float64):
     """Closed forms of a normal likelihood whose mean is a line in z, and of a uniform p(y).

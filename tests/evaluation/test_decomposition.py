@@ -64,7 +64,7 @@ def standard(dims):
     return lambda x: dist.Normal(torch.zeros(dims), 1.0).to_event(1)
 
 
-@pytest.mark.parametrize(("block", "num_samples"), [(500, 20_000), (2, 5000)])
+@pytest.mark.parametrize(("block", "num_samples"), [(500, 20_000), (2, 2000)])
 def test_every_term_equals_its_integral(block, num_samples, float64, monkeypatch):
     """Two dimensions, five data: every density by hand, every integral on a grid."""
     monkeypatch.setattr("ppl_vae.evaluation.decomposition.BLOCK", block)
@@ -75,7 +75,7 @@ def test_every_term_equals_its_integral(block, num_samples, float64, monkeypatch
         lambda x: dist.Normal(loc[x[:, 0].long()], scale[x[:, 0].long()]).to_event(1),
         lambda x: dist.Normal(prior_loc, prior_scale).to_event(1),
     )
-    z, area = grid((-4, 5, 900), (-5, 5, 1000))
+    z, area = grid((-4, 5, 300), (-5, 5, 330))
     log_each = log_normal(z.unsqueeze(1), loc, scale)  # (points, data, dims)
     log_q = log_each.sum(-1).logsumexp(1) - math.log(5)
     log_p = log_normal(z, prior_loc, prior_scale)
@@ -140,8 +140,8 @@ def test_the_identities_hold_draw_by_draw(posterior, prior, float64):
 
 def test_the_kl_is_that_of_the_elbo(float64):
     pair, x = vae(), binary(30)
-    got = kl_decomposition(pair, x, num_samples=3000)
-    want = elbo_terms(pair, x, num_samples=3000).kl.mean
+    got = kl_decomposition(pair, x, num_samples=1000)
+    want = elbo_terms(pair, x, num_samples=1000).kl.mean
     assert got.kl.mean == pytest.approx(want, abs=6 * got.kl.standard_error)
 
 
@@ -208,11 +208,11 @@ def test_conditional_priors_are_aggregated_per_condition(make, float64):
     """Each term is the average over classes of the same term of the class alone."""
     pair = ssvae("normal given y") if make is None else make()
     x, y = binary(12), torch.tensor([0] * 6 + [1] * 4 + [2] * 2)
-    got = kl_decomposition(pair, x, y, num_samples=20_000)
+    got = kl_decomposition(pair, x, y, num_samples=5000)
     want = dict.fromkeys(TERMS, 0.0)
     for label in range(C):
         mine = y == label
-        alone = kl_decomposition(pair, x[mine], y[mine], num_samples=20_000, seed=1)
+        alone = kl_decomposition(pair, x[mine], y[mine], num_samples=5000, seed=1)
         for name in TERMS:
             want[name] += mine.double().mean().item() * getattr(alone, name).mean
     for name in TERMS:
@@ -410,7 +410,7 @@ def test_the_kl_per_dimension_under_a_mixture_prior_by_quadrature(float64, monke
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("prior", PRIORS)
 def test_units_of_every_posterior_and_prior(posterior, prior):
-    units = latent_units(vae(prior, posterior), binary(6), num_samples=20)
+    units = latent_units(vae(prior, posterior), binary(6), num_samples=4)
     none = "flow" in posterior or posterior == "iaf" or prior in ("realnvp", "maf", "spline")
     assert units.kl.isnan().all() == none
     assert (units.kl_missing is not None) == none

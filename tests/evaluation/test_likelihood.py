@@ -99,7 +99,7 @@ def test_the_error_bar_is_the_spread_over_seeds(float64):
 
 
 @pytest.mark.parametrize("make", [LinearGaussian, DiscreteLinearGaussian])
-@pytest.mark.parametrize(("num_samples", "chunk_size"), [(1, None), (30, 7), (4001, None), (90, 1)])
+@pytest.mark.parametrize(("num_samples", "chunk_size"), [(1, None), (30, 7), (1501, None), (30, 1)])
 def test_any_chunking_gives_the_evidence_at_the_exact_posterior(
     make, num_samples, chunk_size, float64
 ):
@@ -126,7 +126,7 @@ def test_y_is_summed_and_not_averaged_over_its_guide(float64):
     torch.testing.assert_close(result.log_px, oracle.log_px(x).detach(), rtol=1e-10, atol=1e-10)
 
 
-def test_y_enumerated_after_z_is_summed(float64):
+def test_y_enumerated_after_z_is_summed(large_blocks, float64):
     weights = torch.tensor([0.2, 0.5, 0.3])
     locs = torch.tensor([-1.0, 0.5, 3.0])
 
@@ -149,7 +149,7 @@ def test_y_enumerated_after_z_is_summed(float64):
     assert (result.standard_error < 0.02).all()
 
 
-def test_log_px_is_the_sum_of_log_pxy_over_labels(float64):
+def test_log_px_is_the_sum_of_log_pxy_over_labels(large_blocks, float64):
     pair, x = ssvae(alpha=50.0), binary(4)
     whole = quiet(pair, x, num_samples=4000)
     labelled = [quiet(pair, x, torch.full((4,), c), num_samples=4000, seed=1 + c) for c in range(C)]
@@ -176,7 +176,7 @@ def test_a_masked_datum_counts_nothing(float64):
         assert (result.log_px[mask] < -1).all()
 
 
-def test_missing_entries_are_marginalised(float64):
+def test_missing_entries_are_marginalised(large_blocks, float64):
     pair, x = linear_vae(4, scale=0.8), torch.randn(5, 4)
     mask = torch.rand(5, 4) < 0.6
     mask[0] = True
@@ -328,7 +328,9 @@ def test_the_shape_of_a_generalised_pareto_is_recovered(k):
     assert (found - k).abs().max() < 4 * max(1 + k, 0.5) / math.sqrt(20_000)
     likeliest, _, _ = stats.genpareto.fit(samples[:, 0], 0.1, floc=0)
     assert found[0].item() == pytest.approx(likeliest, abs=0.2 * (1 + abs(k)) / math.sqrt(200))
-    assert found[0].item() == pytest.approx(generalised_pareto_by_loops(samples[:, 0]), abs=1e-9)
+    few = np.sort(samples[:500, 0])
+    found = shape(torch.from_numpy(few[::-1, None].copy()))
+    assert found.item() == pytest.approx(generalised_pareto_by_loops(few), abs=1e-9)
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])

@@ -50,6 +50,7 @@ def plane(float64):
     return x, values[:-Z].mean().sqrt().item()
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("estimator", ["elbo", "dreg"])
 def test_sigma_of_a_linear_model_is_that_of_greatest_likelihood(plane, estimator):
     x, best = plane
@@ -120,6 +121,7 @@ def test_nothing_moves_in_evaluation_nor_without_gradients(float64):
     torch.testing.assert_close(whole[:1], pair.likelihood(torch.zeros(1, Z)).log_prob(x[:1]))
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_labels_that_are_summed_over_count_by_their_probability(float64):
     """x says its class, and the likelihood the class's mean: σ is the error at the true class."""
     torch.manual_seed(0)

@@ -271,7 +271,7 @@ def test_drawing_data_and_conditioning_sites():
 def test_the_posterior_of_a_conditioned_model_by_mcmc(float64):
     # Any inference of Pyro's works on the model: here a query by Hamiltonian Monte Carlo.
     pair, bias, cov, x, _ = linear()
-    kernel = pyro.infer.mcmc.NUTS(pair.model, jit_compile=False)
+    kernel = pyro.infer.mcmc.HMC(pair.model, trajectory_length=1.0, jit_compile=False)
     mcmc = pyro.infer.mcmc.MCMC(kernel, 200, warmup_steps=100, disable_progbar=True)
     pair.requires_grad_(False)
     mcmc.run(x[:1])

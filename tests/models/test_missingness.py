@@ -53,15 +53,15 @@ def log_joint(pair, z, x, mask):
 
 def quadrature(pair, x, mask):
     """Return log p(x_observed, m) of a row with at most one missing entry, and E[x_missing]."""
-    t = torch.linspace(-8, 8, 801)
+    t = torch.linspace(-8, 8, 201)
     step = (t[1] - t[0]).log()
     z = t[:, None]
     if mask.all():
-        return (log_joint(pair, z, x.expand(801, D), mask).logsumexp(0) + step).item(), None
+        return (log_joint(pair, z, x.expand(201, D), mask).logsumexp(0) + step).item(), None
     gone = int((~mask).nonzero())
-    full = x.nan_to_num().expand(801, 801, D).clone()
+    full = x.nan_to_num().expand(201, 201, D).clone()
     full[..., gone] = t
-    log_p = log_joint(pair, z[:, None].expand(801, 801, 1), full, mask)
+    log_p = log_joint(pair, z[:, None].expand(201, 201, 1), full, mask)
     total = log_p.flatten().logsumexp(0)
     return (total + 2 * step).item(), ((log_p - total).exp() * t).sum().item()
 
@@ -93,6 +93,7 @@ def test_imputations_take_into_account_that_the_value_is_missing():
         assert abs(other[i, j].item() - exact) > 0.1
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl"])
 def test_bounds_are_below_and_their_gradients_are_those_of_automatic_differentiation(gradient):
     pair = linear()
@@ -126,6 +127,7 @@ def test_bounds_are_below_and_their_gradients_are_those_of_automatic_differentia
         assert abs(-found[d].item() - slope) < 5 * spread[d].item() + 0.05
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_a_censored_variable_is_estimated_better_than_at_random():
     """x2 is missing where it is large; its mean is found with p(m | x), not without."""
     torch.manual_seed(0)
@@ -142,7 +144,7 @@ def test_a_censored_variable_is_estimated_better_than_at_random():
             [p for p in set(pair.parameters()) if p.requires_grad], lr=5e-2
         )
         elbo = ImportanceWeightedELBO(num_particles=5)
-        for _ in range(150):
+        for _ in range(100):
             rows = torch.randint(1000, (100,))
             optimizer.zero_grad()
             elbo.differentiable_loss(pair.model, pair.guide, x[rows], mask=mask[rows]).backward()

@@ -420,6 +420,7 @@ def test_importance_weights_have_finite_variance(name, seed, x):
 # ---- Pyro's own estimators ---------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("options", ["plain", "all"])
 @pytest.mark.parametrize("name", WITH_ELBO)
 def test_pyros_elbo_agrees(name, options, x):
@@ -430,6 +431,7 @@ def test_pyros_elbo_agrees(name, options, x):
     assert_mean(estimates, total(oracle.elbo(x), OPTIONS[options]))
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("options", ["plain", "size", "mask"])
 def test_pyros_model_enumeration_agrees(options, x):
     """No closed form of the ELBO here: the mean of the log weights, with its own standard error."""
@@ -446,6 +448,7 @@ def test_pyros_model_enumeration_agrees(options, x):
     assert abs(by_hand.mean() - estimates.mean()) <= SIGMAS * standard_error
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("options", ["plain", "all"])
 @pytest.mark.parametrize("name", ["linear full", "label", "two layers"])
 def test_autograd_of_the_elbo_is_the_mean_gradient(name, options, x):
