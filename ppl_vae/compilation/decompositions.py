@@ -2,8 +2,8 @@
 
 Inductor calls a vector library for log1p, expm1 and tanh, and computes softplus, log-sigmoid, ELU
 and the density of a Bernoulli from them. On processors, graphs have
-:mod:`ppl_vae.distributions.elementary` in their place. Where a Bernoulli's density and its gradient
-meet in a loop, both take one exponential.
+:mod:`ppl_vae.distributions.elementary` in their place, each as one operation. Where a Bernoulli's
+density and its gradient meet in a loop, both take one exponential.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.compilation.lowerings import operation
 from ppl_vae.distributions import elementary
 
 aten = torch.ops.aten
@@ -39,8 +40,8 @@ def _applies(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _ROUNDED
 
 
-def _of_float32(function: Callable[..., Tensor], x: Tensor, *args: int | float) -> Tensor:
-    return function(x.float(), *args).to(x.dtype)
+def _of_float32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    return operation(function)(*(t.float() for t in tensors)).to(tensors[0].dtype)
 
 
 def _softplus(x: Tensor, beta: int | float = 1, threshold: int | float = 20) -> Any:
@@ -49,7 +50,7 @@ def _softplus(x: Tensor, beta: int | float = 1, threshold: int | float = 20) -> 
         return NotImplemented
     if beta == 1:
         return _of_float32(elementary.softplus, x)
-    return _of_float32(lambda x: elementary.softplus(beta * x) / beta, x)
+    return (_of_float32(elementary.softplus, beta * x.float()) / beta).to(x.dtype)
 
 
 def _softplus_backward(
@@ -80,7 +81,8 @@ def _elu(
 ) -> Any:
     if not _applies(x) or (scale, input_scale) != (1, 1):  # SELU and CELU
         return NotImplemented
-    return _of_float32(elementary.elu, x, alpha)
+    value = _of_float32(elementary.elu, x)
+    return value if alpha == 1 else torch.where(x > 0, x, alpha * value)
 
 
 def _binary_cross_entropy_with_logits(
@@ -93,5 +95,4 @@ def _binary_cross_entropy_with_logits(
     weighted = weight is not None or pos_weight is not None
     if not _applies(x) or weighted or reduction != 0 or x.dtype != target.dtype:
         return NotImplemented
-    value = elementary.bernoulli_log_prob(x.float(), target.float())
-    return (-value).to(x.dtype)
+    return -_of_float32(elementary.bernoulli_log_prob, x, target)

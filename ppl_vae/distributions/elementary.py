@@ -70,15 +70,12 @@ def tanh(x: Tensor) -> Tensor:
     return torch.where(size < 0.55, near, (1 - e) / (1 + e)).copysign(x)
 
 
-def expm1_of_negative(x: Tensor) -> Tensor:
-    """Return e^x - 1 for x ≤ 0."""
-    near = x + x * x * _polynomial(_EXPM1, x)
-    return torch.where(x > -0.5, near, torch.exp(x) - 1)
-
-
-def elu(x: Tensor, alpha: int | float = 1.0) -> Tensor:
-    """Return x where it is positive, and α (e^x - 1) elsewhere."""
-    return torch.where(x > 0, x, alpha * expm1_of_negative(x.clamp(max=0)))
+def elu(x: Tensor) -> Tensor:
+    """Return x where it is positive, and e^x - 1 elsewhere."""
+    negative = x.clamp(max=0)
+    near = negative + negative * negative * _polynomial(_EXPM1, negative)
+    below = torch.where(x > -0.5, near, torch.exp(negative) - 1)
+    return torch.where(x > 0, x, below)
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:

@@ -41,7 +41,6 @@ FUNCTIONS = {
     "sigmoid": (elementary.sigmoid, torch.sigmoid),
     "tanh": (elementary.tanh, torch.tanh),
     "elu": (elementary.elu, F.elu),
-    "elu, alpha 0.3": (lambda x: elementary.elu(x, 0.3), lambda x: F.elu(x, 0.3)),
     "black": (lambda x: elementary.bernoulli_log_prob(x, x * 0), lambda x: log_sigmoid(-x)),
     "white": (lambda x: elementary.bernoulli_log_prob(x, x * 0 + 1), log_sigmoid),
 }
