@@ -634,8 +634,8 @@ def test_real_data_train():
     step = compile_step(
         pair,
         estimators.AnalyticKLELBO(),
-        torch.optim.Adam(pair.parameters(), fused=True),
+        torch.optim.Adam(pair.parameters(), lr=3e-3, fused=True),
         prepare=lambda index: (torch.bernoulli(grey[index]),),
     )
-    losses = [step(torch.randint(len(digits), (100,))).item() for _ in range(200)]
+    losses = [step(torch.randint(len(digits), (100,))).item() for _ in range(80)]
     assert sum(losses[-10:]) / 10 < 30 < losses[0]
