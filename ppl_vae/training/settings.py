@@ -6,6 +6,7 @@ import platform
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def _is_within(name: str, path: str) -> bool:
     return name.startswith(path) and name[len(path) :][:1] in ("", ".", "[", "(", " ")
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -69,11 +69,19 @@ CASES = {
 }
 
 
+SMALL = (*(f"prior: {n}" for n in PRIORS), "y summed")
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_parts_make_the_whole(name, float64):
-    traced, inputs = traced_weights(*CASES[name]())
+def test_the_parts_make_the_whole_and_nothing_of_every_particle_is_handed_over(name, float64):
+    particles = 1000
+    traced, inputs = traced_weights(*CASES[name](), num_particles=particles)
     first, _ = assert_whole(traced, inputs)
     assert products(first) > 0
+    if name in SMALL:
+        (handed_over,) = (node.args[0] for node in first.graph.nodes if node.op == "output")
+        assert 0 < max(numbers(handed_over)) < particles
+        assert len(handed_over) <= 12
 
 
 def example(prior):
@@ -108,16 +116,6 @@ def test_the_networks_of_an_enumerated_label_run_once(float64):
     decoder = [m for m in pair.likelihood.modules() if isinstance(m, nn.Linear)]
     assert products(rest) == len(decoder)  # and that of its first layer with y
     assert products(first) == products(traced) - products(rest)
-
-
-@pytest.mark.parametrize("name", [*(f"prior: {n}" for n in PRIORS), "y summed"])
-def test_nothing_of_every_particle_is_handed_over(name, float64):
-    particles = 1000
-    traced, _ = traced_weights(*CASES[name](), num_particles=particles)
-    first, _ = invariant_split(traced)
-    (handed_over,) = (node.args[0] for node in first.graph.nodes if node.op == "output")
-    assert 0 < max(numbers(handed_over)) < particles
-    assert len(handed_over) <= 12
 
 
 def made(function, *inputs):

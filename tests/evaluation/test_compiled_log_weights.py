@@ -391,7 +391,7 @@ def test_programs_in_a_reference_cycle_are_collected(made, float64):
 
 @pytest.mark.inductor
 def test_inductor_gives_the_same_result_and_is_collected():
-    pair, before = vae("mixture", "full rank"), kept()
+    pair, before = vae(), kept()
     inside = [weakref.ref(m) for m in pair.modules()] + [weakref.ref(p) for p in pair.parameters()]
     compare(pair, binary(3), num_samples=60, chunk_size=20, rtol=1e-5)
     assert kept() == before + 1

@@ -241,7 +241,10 @@ def test_the_same_losses_and_weights_on_the_same_draws(name):
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("name", ["dreg", pytest.param("two streams", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["particles", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dreg", "two streams"))],
+)
 def test_inductor_gives_the_same_losses_and_weights(name):
     compare(name, steps=3)
 
@@ -351,16 +354,16 @@ def test_double_precision(float64):
 
 
 class Looks(nn.Module):
-    """A program that looks at a value."""
+    """A program that looks at a value, or does not."""
 
-    def __init__(self):
+    def __init__(self, looks):
         super().__init__()
-        self.loc = nn.Parameter(torch.zeros(()))
+        self.loc, self.looks = nn.Parameter(torch.zeros(())), looks
 
     def forward(self, x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc, 1.0))
-            sign = 1.0 if z.sum() > 0 else -1.0
+            sign = 1.0 if not self.looks or z.sum() > 0 else -1.0
             pyro.sample("x", dist.Normal(sign * z, 1.0), obs=x)
 
 
@@ -375,9 +378,9 @@ class LooksGuide(nn.Module):
 
 
 class Pair(nn.Module):
-    def __init__(self):
+    def __init__(self, looks=True):
         super().__init__()
-        self.model, self.guide = Looks(), LooksGuide()
+        self.model, self.guide = Looks(looks), LooksGuide()
 
 
 def test_a_program_that_reads_values_runs_uncompiled():
@@ -438,9 +441,9 @@ def test_without_a_compiler_steps_run_uncompiled():
     from torch._inductor import config  # which imports the compiler
 
     without = {"cpp.cxx": ("/no/such/compiler",), "force_disable_caches": True}
-    step = new_step(vae())
+    step = new_step(Pair(looks=False))
     with config.patch(without), pytest.warns(NotCompiledWarning, match="compiler") as found:
-        losses = [step(X[:16]) for _ in range(2)]
+        losses = [step(torch.randn(9)) for _ in range(2)]
     assert len(found) == 1
     assert torch.stack(losses).isfinite().all()
 
@@ -493,9 +496,9 @@ def test_compiled_fit_runs_the_programs_only_to_make_graphs():
 
 
 def test_compiled_fit_resumes_exactly(tmp_path):
-    whole, one = fitted(tmp_path / "whole", compile=True)
+    whole, one = fitted(tmp_path / "whole", steps=12, compile=True)
     fitted(tmp_path / "cut", steps=8, compile=True)
-    resumed, other = fitted(tmp_path / "cut", compile=True, resume=True)
+    resumed, other = fitted(tmp_path / "cut", steps=12, compile=True, resume=True)
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert (other.history["loss"] == one.history["loss"]).all()
@@ -631,8 +634,8 @@ def test_real_data_train():
     step = compile_step(
         pair,
         estimators.AnalyticKLELBO(),
-        torch.optim.Adam(pair.parameters(), fused=True),
+        torch.optim.Adam(pair.parameters(), lr=3e-3, fused=True),
         prepare=lambda index: (torch.bernoulli(grey[index]),),
     )
-    losses = [step(torch.randint(len(digits), (100,))).item() for _ in range(200)]
+    losses = [step(torch.randint(len(digits), (100,))).item() for _ in range(80)]
     assert sum(losses[-10:]) / 10 < 30 < losses[0]

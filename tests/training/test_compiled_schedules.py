@@ -68,34 +68,41 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("first", [0, 3, 1000])
+FIRST = (0, 3, 1000)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_schedule_follows_the_estimators_own_step(name, first):
+def test_the_schedule_follows_the_estimators_own_step(name):
+    """From wherever the estimator begins, and wherever it is put later; the graph is one."""
     make, bound = CASES[name]
+    begin = list(CASES).index(name) % len(FIRST)
     curves = []
     for compiled in (True, False):
         pyro.set_rng_seed(0)
         pair = make()
         estimator = KLWeighted(bound(), linear_warm_up(10))
-        estimator.step = first
         optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
         step = compile_step(pair, estimator, optimizer)
-        pyro.set_rng_seed(1)
-        losses = []
-        for i in range(3):
-            assert estimator.beta == min((first + i) / 10, 1.0)
-            if compiled:
-                losses.append(step(X).item())
-                continue
-            optimizer.zero_grad()
-            loss = estimator.differentiable_loss(pair.model, pair.guide, X) / len(X)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert estimator.step == first + 3
-        curves.append((losses, torch.cat([p.detach().flatten() for p in pair.parameters()])))
-    assert curves[0][0] == pytest.approx(curves[1][0], rel=1e-5)
-    torch.testing.assert_close(curves[0][1], curves[1][1], rtol=1e-4, atol=1e-5)
+        curve = []
+        for first in FIRST[begin:] + FIRST[:begin]:
+            estimator.step = first
+            pyro.set_rng_seed(1)
+            for i in range(3):
+                assert estimator.beta == min((first + i) / 10, 1.0)
+                if compiled:
+                    loss = step(X)
+                else:
+                    optimizer.zero_grad()
+                    loss = estimator.differentiable_loss(pair.model, pair.guide, X) / len(X)
+                    loss.backward()
+                    optimizer.step()
+                curve.append((loss.item(), [p.detach().clone() for p in pair.parameters()]))
+            assert estimator.step == first + 3
+        curves.append(curve)
+    for (loss, weights), (right, expected) in zip(*curves, strict=True):
+        assert loss == pytest.approx(right, rel=1e-5)
+        for ours, theirs in zip(weights, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("first", [0, 4])
@@ -122,35 +129,45 @@ def test_fit_starts_at_the_estimators_step_and_does_not_change_it(first, compile
 WRONG = [-1.0, float("nan"), float("inf"), torch.tensor(-0.5), -1]
 
 
-@pytest.mark.parametrize("value", WRONG)
-def test_an_invalid_beta_is_refused_at_its_step(value):
-    def schedule(step):
-        return value if step == 2 else 0.5
+def goes_wrong(step):
+    """Return 1/2 at even steps, and each of the wrong ones at an odd step."""
+    return WRONG[step // 2] if step % 2 else 0.5
 
-    message = "schedule at step 2: beta must be finite and at least 0, got"
-    pair = vae()
-    steps = 0
 
-    def three(take):
-        nonlocal steps
-        for _ in range(3):
+def refused(step):
+    return pytest.raises(
+        ValueError, match=f"schedule at step {step}: beta must be finite and at least 0, got"
+    )
+
+
+@pytest.mark.parametrize("kind", ["compiled", "SVI"])
+def test_an_invalid_beta_is_refused_at_its_step(kind):
+    pair, estimator = vae(), KLWeighted(iw(1), goes_wrong)
+    if kind == "SVI":
+        take = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), estimator).step
+    else:
+        take = compile_step(pair, estimator, torch.optim.SGD(pair.parameters(), lr=0.1))
+    for wrong in range(1, 2 * len(WRONG), 2):
+        take(X)
+        assert estimator.step == wrong
+        before = [p.detach().clone() for p in pair.parameters()]
+        with refused(wrong):
             take(X)
-            steps += 1
+        assert all(map(torch.equal, before, pair.parameters()))
+        assert estimator.step == wrong
+        estimator.step = wrong + 1
 
-    estimator = KLWeighted(iw(1), schedule)
-    step = compile_step(pair, estimator, torch.optim.SGD(pair.parameters(), lr=0.1))
-    with pytest.raises(ValueError, match=message):
-        three(step)
-    assert steps == estimator.step == 2
 
-    estimator = KLWeighted(iw(1), schedule)
-    svi = SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), estimator)
-    with pytest.raises(ValueError, match=message):
-        three(svi.step)
-    assert steps == 4
-    for compiled in (False, True):
-        with pytest.raises(ValueError, match=message):
-            fit(vae(), X, batch_size=8, steps=4, beta=schedule, compile=compiled, progress=False)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_invalid_beta_ends_fit_at_its_step(compiled):
+    given = {"batch_size": 8, "steps": 4, "compile": compiled, "progress": False}
+    with refused(1):
+        fit(vae(), X, beta=goes_wrong, **given)
+    for wrong in range(1, 2 * len(WRONG), 2):
+        estimator = KLWeighted(iw(1), goes_wrong)
+        estimator.step = wrong
+        with refused(wrong):
+            fit(vae(), X, estimator=estimator, **given)
 
 
 def test_a_schedule_that_does_not_return_a_number_is_refused():

@@ -21,7 +21,6 @@ from ppl_vae.io.tensors import read_tensors
 from ppl_vae.training.distributed import shard
 
 HERE = Path(__file__).parents[1]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def ended(command, seconds=120):
@@ -44,15 +43,11 @@ def ended(command, seconds=120):
     return out
 
 
-def run(command, folder):
-    ended([*command, HERE / "two_processes.py", folder])
-    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    return folder, run(TORCHRUN, folder)
+    ended([sys.executable, HERE / "two_processes.py", folder])
+    return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", GRADIENTS)

@@ -65,6 +65,7 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_it_is_the_bare_loop():
     """The same weights as the loop that one writes by hand, bit for bit."""
     ours, by_hand = digits_vae(), digits_vae()
@@ -85,6 +86,7 @@ def test_it_is_the_bare_loop():
     assert fitted.history["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_the_bound_improves_and_is_validated_on_other_data():
     train, test = DIGITS.split(0.2)
     fitted = quiet(
@@ -178,6 +180,7 @@ def test_the_history_has_the_bound_and_no_surrogate(gradient):
     assert fitted.history["loss"][0] == pytest.approx(bound, rel=1e-5)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_beta_is_in_the_objective_and_not_in_the_bound():
     history = quiet(digits_vae(), DIGITS, steps=120, beta=0.0, log_every=1).history
     # The KL, without a price, is of some nats soon: the bound has it, the objective has not.
@@ -263,6 +266,7 @@ def test_a_first_validation_that_is_nan_is_not_the_best_for_ever():
     assert (best.loss, best.step, best.since) == (5.0, 2, 1)
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_early_stopping_leaves_the_best_weights():
     train, test = DIGITS.subset(range(60)), DIGITS.subset(range(60, 400))
     seen = {}
@@ -434,11 +438,13 @@ def rare_nan(seed=0, **options):
     return found.value, weights(pair), seen[0].state_dict()["state"][0]
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_a_nan_of_a_rare_draw_is_looked_for_with_the_same_draw():
     error, _, _ = rare_nan()
     assert error.step > 10, "rare"
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_looked_at_later_a_nan_has_the_same_step_and_the_same_weights_are_left(monkeypatch):
     """The steps after it, of which all numbers are finite, are not taken either."""
     options = {"clip_norm": 1.0, "num_particles": lambda step: 1 + step % 2, "seed": 6}
@@ -477,6 +483,7 @@ def test_looked_at_later_a_nan_is_not_saved(what, tmp_path):
     assert saved[-1].name == f"step-{caught.value.step // 2 * 2:09d}"
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_looked_at_later_it_is_the_same_training(monkeypatch, tmp_path):
     def run(optimizer, out, steps=25, **options):
         vae = digits_vae()

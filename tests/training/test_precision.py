@@ -16,6 +16,8 @@ from pairs import POSTERIORS, PRIORS, D, Z, ssvae
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import (
@@ -114,6 +116,7 @@ def test_an_error_within_a_network_leaves_autocast_disabled():
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize(
     "estimator", [None, estimators.ImportanceWeightedELBO(5, "dreg"), estimators.AnalyticKLELBO()]
 )
@@ -249,13 +252,15 @@ def dtypes_of_operations(pair, estimator, x):
             loss = estimator.differentiable_loss(pair.model, pair.guide, x)
         return loss, *torch.autograd.grad(loss, [*pair.parameters()], allow_unused=True)
 
-    with pyro.validation_enabled(False), _losses_stay_tensors():
-        step(x)
+    # The context is for speed alone: see CompiledFunction.
+    one_mode = tracing(TracingContext(FakeTensorMode()))
+    with pyro.validation_enabled(False), _losses_stay_tensors(), one_mode:
         graph = make_fx(step)(x).graph
     nodes = [n for n in graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
     return graph, [(n.target, n.meta["val"].dtype) for n in nodes if n.op == "call_function"]
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_only_networks_are_in_bfloat16_under_every_estimator(name):
     torch.manual_seed(0)
@@ -299,10 +304,12 @@ def test_networks_of_every_kind_of_pair_are_found():
 @pytest.mark.inductor
 def test_a_compiled_step_draws_and_computes_as_an_uncompiled_one():
     torch.manual_seed(0)
-    pair, x = (
-        digits_vae(likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(32,)))),
-        torch.rand(20, 64).round(),
+    pair = VAE(  # of few operations: Inductor takes its time for each
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(64, 4, hidden=(32,))),
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 64, hidden=(32,))),
     )
+    x = torch.rand(20, 64).round()
     estimator = estimators.AnalyticKLELBO()
     programs = nn.ModuleDict({"model": pair.model, "guide": pair.guide})
     torch.manual_seed(1)

@@ -205,10 +205,19 @@ def test_another_pair_is_not_resumed(tmp_path):
         quiet(other, DIGITS, steps=9, out=tmp_path, resume=True)
 
 
+@pytest.fixture(scope="module")
+def ten_steps(tmp_path_factory):
+    """The folder of a training of ten steps, and the pair after fifteen."""
+    folder = tmp_path_factory.mktemp("ten")
+    trained(folder, 10)
+    return folder, trained(None, 15)[0]
+
+
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_after_a_damaged_checkpoint_the_previous_one_is_used(file, damage, tmp_path):
-    trained(tmp_path, 10)
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(file, damage, ten_steps, tmp_path):
+    folder, whole = ten_steps
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "checkpoints" / "step-000000010"
     victim = last / file
     content = bytearray(victim.read_bytes())
@@ -221,7 +230,7 @@ def test_after_a_damaged_checkpoint_the_previous_one_is_used(file, damage, tmp_p
         victim.unlink()
     with pytest.warns(UserWarning, match="the previous one is used"):
         vae, _ = trained(tmp_path, 15, resume=True)
-    assert same(vae, trained(tmp_path / "whole", 15)[0])
+    assert same(vae, whole)
     assert last.with_name("step-000000010.damaged").exists()
 
 

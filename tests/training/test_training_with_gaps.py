@@ -208,8 +208,15 @@ def test_training_with_gaps_reaches_the_optimum_of_the_closed_form(float64):
     assert (zeros.model.w - pair.model.w).abs().max() > 0.1
 
 
-@pytest.mark.inductor
-def test_compiled_steps_have_the_mask():
+@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.parametrize(
+    "by", ["trace", pytest.param("Inductor", marks=[pytest.mark.inductor, pytest.mark.slow])]
+)
+def test_compiled_steps_have_the_mask(by, monkeypatch):
+    if by == "trace":
+        monkeypatch.setattr(
+            "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
+        )
     x, mask = masked()
     dataset = Dataset(x, mask=mask)
     plain, compiled = made(), made()
@@ -223,7 +230,7 @@ def test_compiled_steps_have_the_mask():
 @pytest.mark.filterwarnings("error")
 def test_a_compiled_step_takes_inputs_by_name(monkeypatch):
     """The weights are those of the loop by hand, in whatever order the names come."""
-    # The graph as it is traced: above, Inductor compiles it.
+    # The graph as it is traced.
     monkeypatch.setattr(
         "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
     )
