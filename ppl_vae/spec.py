@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args, get_type_hints
 
 from ppl_vae.errors import flag, number, positive_int, seed_of
@@ -234,16 +234,17 @@ SECTIONS: dict[str, Any] = {"data": DataSpec, "fit": FitSpec, "devices": DeviceS
 """The sections of a configuration with a fixed set of entries."""
 
 
-def entries(section: str) -> list[Setting]:
+@cache
+def entries(section: str) -> tuple[Setting, ...]:
     """Return the entries of a section of a configuration."""
     cls = SECTIONS[section]
     hints = get_type_hints(cls)
     found = {f.name: f.metadata["setting"] for f in fields(cls)}
-    return [
+    return tuple(
         replace(setting, path=f"{section}.{name}", hint=hints[name])
         for name, setting in found.items()
         if setting.place is None
-    ]
+    )
 
 
 ENTRIES: dict[str, Setting] = {e.path: e for section in SECTIONS for e in entries(section)}

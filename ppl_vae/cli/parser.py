@@ -11,8 +11,9 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
@@ -70,7 +71,8 @@ class Parser(ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
 
-def parsers() -> tuple[Parser, dict[str, Parser]]:
+@cache
+def parsers() -> tuple[Parser, Mapping[str, Parser]]:
     """Return the parser of the whole command line, and that of each command by name."""
     top = Parser(
         prog="ppl-vae",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,22 +28,26 @@ _UINT8 = 8  # IDX's code of the dtype
 
 def _digits(root: Path, split: str) -> Dataset:
     table = _digits_and_labels()
-    values = table[:, :64].to(torch.uint8).reshape(-1, 1, 8, 8)
-    dataset = Dataset(values, table[:, 64], "digits", scale=16)
+    values = table[:, :64].reshape(-1, 1, 8, 8)
+    dataset = Dataset(values, table[:, 64].long(), "digits", scale=16)
     train, test = dataset.split(360 / 1797, seed=0)
     return train if split == "train" else test
 
 
+@cache
 def _digits_and_labels() -> Tensor:
-    """Read scikit-learn's file, 64 pixels and a label a row; importing sklearn takes a second."""
+    """Read scikit-learn's file, 64 pixels and a label a row; importing sklearn takes a second.
+
+    Both splits are made of it, and reading the text takes longer than all else: it is read once.
+    """
     sklearn = find_spec("sklearn")
     if sklearn is not None and sklearn.origin is not None:
         file = Path(sklearn.origin).parent / "datasets" / "data" / "digits.csv.gz"
         if file.exists():
-            return torch.from_numpy(np.loadtxt(file, delimiter=",")).long()
+            return torch.from_numpy(np.loadtxt(file, delimiter=",")).byte()
     from sklearn.datasets import load_digits
 
-    return torch.from_numpy(np.column_stack(load_digits(return_X_y=True))).long()
+    return torch.from_numpy(np.column_stack(load_digits(return_X_y=True))).byte()
 
 
 def _mnist_like(name: str, class_name: str, root: Path, split: str) -> Dataset:
