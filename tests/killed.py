@@ -97,6 +97,15 @@ SCENARIOS = {
     "a DataLoader": lambda: {"pair": vae(), "data": loader()},
     "a stream": lambda: {"pair": vae(), "data": DataLoader(Stream(), batch_size=None)},
 }
+EVERY = {"rarely": 4, "always": 1}
+"""How many steps there are between checkpoints."""
+SOME = {
+    "everything": ("rarely", "always"),
+    "shared tensors": ("always",),
+    "streams": ("rarely",),
+    "a DataLoader": ("always",),
+    "a stream": ("rarely",),
+}
 
 
 def particles(step):
@@ -154,21 +163,22 @@ def life(scenario, out, steps, checkpoint_every, kill_at):
     return killed, used.ru_utime + used.ru_stime
 
 
-def main(scenario, folder, seed):
+def main(scenario, folder, seed, names):
     rng = random.Random(f"{seed} {scenario}")
     killed, whole = life(scenario, folder / "whole", STEPS, 1000, None)
     if killed:
         sys.exit("the uninterrupted run was killed")
-    for name, checkpoint_every in (("rarely", 4), ("always", 1)):
+    for name in names:
         # Before the first checkpoint, in the middle, and anywhere; then no more.
         moments = [rng.uniform(0.1, most) * whole for most in (0.3, 0.8, 1.0)]
         lives = [
-            life(scenario, folder / name, STEPS, checkpoint_every, kill_at)
+            life(scenario, folder / name, STEPS, EVERY[name], kill_at)
             for kill_at in (*moments, None)
         ]
         (folder / f"{name}.deaths").write_text(str(sum(killed > 0 for killed, _ in lives)))
 
 
 if __name__ == "__main__":
-    for name in SCENARIOS:
-        main(name, Path(sys.argv[1]) / name, sys.argv[2])
+    for scenario in SCENARIOS:
+        names = EVERY if sys.argv[3] == "all" else SOME[scenario]
+        main(scenario, Path(sys.argv[1]) / scenario, sys.argv[2], names)

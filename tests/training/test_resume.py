@@ -42,11 +42,14 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.slow)])
+def killed(request, tmp_path_factory):
+    """Trainings with few checkpoints, or many; of one kind for most scenarios, or of both."""
     folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, HERE / "killed.py", folder, "1"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, HERE / "killed.py", folder, "1", request.param]
+    # A fork has not the threads that its parent's OpenMP counts on, and would wait for them.
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
     assert run.returncode == 0, run.stderr
     return folder
 
@@ -59,9 +62,9 @@ def test_killed_anywhere_and_resumed(scenario, killed):
     folder = killed / scenario
     whole = {p.name: p for p in (folder / "whole").iterdir() if p.is_file()}
     assert whole.keys() >= {"history.csv", "model.safetensors", "stopped"}
-    deaths = [int((folder / f"{name}.deaths").read_text()) for name in ("rarely", "always")]
-    assert sum(deaths) >= 3, deaths
-    for name in ("rarely", "always"):
+    deaths = {file.stem: int(file.read_text()) for file in folder.glob("*.deaths")}
+    assert sum(deaths.values()) > len(deaths) > 0, deaths
+    for name in deaths:
         for file in whole:
             assert (folder / name / file).read_bytes() == whole[file].read_bytes(), (name, file)
         leftovers = {p.name for p in (folder / name / "checkpoints").iterdir()}
