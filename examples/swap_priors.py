@@ -42,6 +42,7 @@ choices = {  # functions of the pair's posterior, which a VampPrior is made from
     "neural spline": lambda q: priors.Flow(LATENT, "spline"),
 }
 particles = (10, 100)
+points = 20 if flags.smoke else 200  # a side of the grid of densities
 trained, rows = {}, []
 for name, prior in choices.items():
     pyro.set_rng_seed(flags.seed)  # the same initial networks for each prior
@@ -69,7 +70,7 @@ for i, ((name, vae), ax) in enumerate(zip(trained.items(), axes.flat, strict=Tru
     with torch.no_grad():
         z = vae.posterior(x_test).sample()  # draws of the aggregate posterior
         (left, low), (right, high) = z.min(0).values - 0.5, z.max(0).values + 0.5
-        x_axis, y_axis = (torch.linspace(a, b, 200) for a, b in ((left, right), (low, high)))
+        x_axis, y_axis = (torch.linspace(a, b, points) for a, b in ((left, right), (low, high)))
         grid = torch.stack(torch.meshgrid(x_axis, y_axis, indexing="xy"), -1).to(flags.device)
         density = vae.prior().log_prob(grid).exp()
     plots.density(x_axis, y_axis, density.cpu(), ax=ax)

@@ -44,12 +44,15 @@ SMALLER = {
     "num_temperatures=100)": "num_temperatures=10)",
     "num_particles=(1, 20, 1000)": "num_particles=(1, 20, 100)",
     "calls=150": "calls=20",
+    "for _ in range(200)": "for _ in range(20)",
+    "torch.randn(500, 3": "torch.randn(50, 3",
     "steps=1000)": "steps=10)",
+    "steps=200)": "steps=5)",
     "steps=100)": "steps=5)",
     "log_prob(test)": "log_prob(test, num_samples=100)",
     'test, "report.html")': 'test, "report.html", draws=39, num_samples=100, num_particles=100)',
     'given=["age", "town"])': 'given=["age", "town"], num_samples=100)',
-    "cv=2).fit(people)": "cv=2).fit(people[:60])",
+    "cv=2).fit(people)": "cv=2).fit(people[:40])",
 }
 """What takes snippets of the pages seconds, and how it reads in the default run."""
 
@@ -60,7 +63,7 @@ def run_snippet(code, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
-@pytest.mark.usefixtures("as_users_see_it", "little_tuning")
+@pytest.mark.usefixtures("as_users_see_it", "little_tuning", "coarse")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     for whole, part in SMALLER.items():
         code = code.replace(whole, part)
