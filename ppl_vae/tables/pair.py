@@ -8,6 +8,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from ppl_vae import likelihoods, nets, priors
@@ -32,7 +33,9 @@ def check_settings(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     number(_OWNER, "learning_rate", given["learning_rate"], above=0)
     number(_OWNER, "validation_fraction", given["validation_fraction"], least=0, below=1)
     number(_OWNER, "cell_dropout", given["cell_dropout"], least=0, most=1)
-    device_of(_OWNER, given["device"])
+    device = device_of(_OWNER, given["device"])
+    if device is not None and torch.device(device).type == "meta":
+        raise ValueError(f"{_OWNER}: device must hold numbers, such as 'cpu' or 'cuda', got 'meta'")
     seed_of(_OWNER, given["seed"])
     prior, latent_dim, make_pair = (given[name] for name in ("prior", "latent_dim", "make_pair"))
     if given["families"] is not None and not isinstance(given["families"], Mapping):

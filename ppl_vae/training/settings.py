@@ -43,9 +43,6 @@ class Declaration:
             **fingerprint(self._given),
             **optimizer,
         }
-        self._of_given = {
-            n for n in self._words if any(_is_within(n, name) for name in self._given)
-        }
 
     def words(self) -> dict[str, str]:
         """Return the settings, for a checkpoint.
@@ -55,7 +52,8 @@ class Declaration:
         """
         now = fingerprint(self._given, contents=False)
         words = dict(self._words)
-        for name in {*self._of_given, *now}:
+        given = {n for n in words if any(_is_within(n, name) for name in self._given)}
+        for name in {*given, *now}:
             if now.get(name) != words.get(name) and UNREAD not in now.get(name, ""):
                 words[name] = STATE
         return words
