@@ -82,6 +82,7 @@ def test_values_and_derivatives_have_the_digits_of_float32():
 
 
 @pytest.mark.inductor
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="2.8 writes any term of a sum to memory")
 def test_a_sum_of_bernoulli_densities_takes_no_memory_for_its_terms():
     from torch import _inductor
     from torch._inductor.utils import run_and_get_code
