@@ -42,7 +42,7 @@ class _Elementwise(fx.Interpreter):
     """Runs a graph of aten operations on the elements of a loop that Inductor writes."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return _operations()[target](*map(_element, args))
+        return _operations()[target](*map(_element, args), **kwargs)
 
 
 def _element(x: Any) -> Any:
