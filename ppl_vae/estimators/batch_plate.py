@@ -49,6 +49,10 @@ class BatchPlate:
         """
         return self.reduce(log_density(site), site, site["infer"].get("_outside"))
 
+    def drawn_log_prob(self, site: dict) -> Tensor:
+        """Return the log-density that the site's value was drawn from, without scales and masks."""
+        return self.reduce(log_density(site), {**site, "scale": self.scale, "mask": None})
+
     def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum over its inner plates.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,10 +13,11 @@ from ppl_vae.errors import flag, number, positive_int
 from ppl_vae.estimators.log_weights import LogWeights, log_weights
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
+from ppl_vae.estimators.score_function import SCORES, AntitheticDraws, has_scores, score_term
 from ppl_vae.estimators.traces import Runner
 from ppl_vae.process_state import exclusively
 
-Gradient = Literal["iwae", "dreg", "stl", "wake"]
+Gradient = Literal["iwae", "dreg", "stl", "wake", "vimco", "loo", "disarm"]
 
 
 class ImportanceWeightedELBO(PerDatumELBO):
@@ -142,12 +144,12 @@ class ImportanceWeightedELBO(PerDatumELBO):
     ) -> LogWeights:
         """Return the weights of all particles for some arguments of the pair."""
         with exclusively():
-            return self._weigh(self._runner(model, guide, args, kwargs), leaves=False)
+            return self._weigh(self._runner(model, guide, args, kwargs), self.total_particles)
 
-    def _weigh(self, runner: Runner, *, leaves: bool) -> LogWeights:
+    def _weigh(self, runner: Runner, num_particles: int, *, leaves: bool = False) -> LogWeights:
         return log_weights(
             runner,
-            num_particles=self.total_particles,
+            num_particles=num_particles,
             plate=self.plate,
             chunk_size=self.chunk_size,
             leaves=leaves,
@@ -155,40 +157,57 @@ class ImportanceWeightedELBO(PerDatumELBO):
 
     def _bound(self, runner: Runner) -> Bound:
         differentiate = torch.is_grad_enabled()
-        own_gradient = self.gradient == "iwae" and self.model_objective == self.guide_objective
-        weights = self._weigh(runner, leaves=differentiate and not own_gradient)
-        if differentiate and self.gradient != "wake":
+        of_model, of_guide, particles = (
+            self.model_objective,
+            self.guide_objective,
+            self.total_particles,
+        )
+        if self.gradient == "disarm":
+            of_model, of_guide, particles = of_model.in_pairs(), of_guide.in_pairs(), 2 * particles
+            runner = replace(
+                runner, guide=AntitheticDraws(particles, runner.particle_dim)(runner.guide)
+            )
+        one_bound = of_model == of_guide and self.gradient in ("iwae", *SCORES)
+        weights = self._weigh(runner, particles, leaves=differentiate and not one_bound)
+        if differentiate and self.gradient not in ("wake", *SCORES):
             weights.check_reparameterised()
-        objectives = self.model_objective, self.guide_objective
-        if any(objective.averages(self.total_particles) for objective in objectives):
-            weights.check_whole_plates(self.total_particles)
+        if of_model.averages(particles) or of_guide.averages(particles):
+            weights.check_whole_plates(particles)
         log_w, dim = weights.log_w, weights.plate.particle_dim
-        bound = self.model_objective.bound(log_w, dim)
+        bound = of_model.bound(log_w, dim)
         per_datum = weights.plate.per_datum(weights.outer.expectation(bound, entropy=True))
         surrogate = None
-        if differentiate and not own_gradient:
-            surrogate = self._surrogate(weights, log_w, bound)
+        if differentiate and not one_bound:
+            surrogate = self._surrogate(weights, log_w, bound, of_model, of_guide)
+        elif differentiate and self.gradient in SCORES and has_scores(weights):
+            weights.check_inner()
+            surrogate = per_datum.sum() + score_term(weights, of_guide, self.gradient, log_w)
         return Bound(per_datum, weights.plate.scale, surrogate)
 
-    def _surrogate(self, weights: LogWeights, log_w: Tensor, bound: Tensor) -> Tensor:
+    def _surrogate(
+        self,
+        weights: LogWeights,
+        log_w: Tensor,
+        bound: Tensor,
+        model_objective: Objective,
+        guide_objective: Objective,
+    ) -> Tensor:
         """Return the scalar whose gradient is the estimator's.
 
         The densities saw leaves, which separates three gradients: θ through log p, φ directly
         through log q, and φ along the path z(φ), by the derivative at the leaves.
         """
         weights.check_inner()
-        dim, objective = weights.plate.particle_dim, self.guide_objective
-        of_model = self.model_objective.coefficients(log_w, dim)
-        of_guide = objective.coefficients(log_w, dim)
+        dim = weights.plate.particle_dim
+        of_model = model_objective.coefficients(log_w, dim)
+        of_guide = guide_objective.coefficients(log_w, dim)
         direct, path = (of_guide, None) if self.gradient == "wake" else (None, of_guide)
-        if self.gradient == "iwae":
+        if self.gradient in ("iwae", *SCORES):
             direct = -of_guide
         elif self.gradient == "dreg":
-            path = objective.doubly_reparameterised(log_w, dim, weights.guide_weight())
+            path = guide_objective.doubly_reparameterised(log_w, dim, weights.guide_weight())
 
-        def expected(term: Tensor) -> Tensor:
-            return weights.outer.fixed_expectation(term).sum()
-
+        expected = weights.expected
         inner = weights.inner
         surrogate = expected(of_model * inner.fixed_expectation(weights.log_p))
         if inner.dims:
@@ -197,10 +216,14 @@ class ImportanceWeightedELBO(PerDatumELBO):
         surrogate = surrogate + weights.outer.expectation(bound.detach(), entropy=True).sum()
         if direct is not None:
             surrogate = surrogate + expected(direct * weights.log_q)
-        if path is not None and weights.paths:
+        along_paths = expected(path * log_w) if path is not None else None
+        if self.gradient in SCORES and has_scores(weights):
+            scores = score_term(weights, guide_objective, self.gradient, log_w)
+            surrogate, along_paths = surrogate + scores, along_paths + scores
+        if along_paths is not None and weights.paths:
             leaves, attached = zip(*weights.paths, strict=True)
             slopes = torch.autograd.grad(
-                expected(path * log_w), leaves, retain_graph=True, materialize_grads=True
+                along_paths, leaves, retain_graph=True, materialize_grads=True
             )
             for slope, value in zip(slopes, attached, strict=True):
                 surrogate = surrogate + (slope * value).sum()

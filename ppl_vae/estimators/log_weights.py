@@ -91,6 +91,10 @@ class LogWeights:
         term = self.inner.expectation(term).mean(self.plate.particle_dim, keepdim=True)
         return self.plate.per_datum(self.outer.expectation(term))
 
+    def expected(self, term: Tensor) -> Tensor:
+        """Return a term of each particle in expectation over outer values, fixed, and summed."""
+        return self.outer.fixed_expectation(term).sum()
+
     def guide_weight(self) -> Tensor | float:
         """Return the weight t of log q in log w, from scales (without N/B) and masks.
 
@@ -145,8 +149,9 @@ class LogWeights:
             if not site["fn"].has_rsample:
                 raise NotImplementedError(
                     f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
-                    f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
-                    f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
+                    f"reparameterised nor enumerated, so the gradient would miss a term; use "
+                    f"gradient='vimco', 'loo' or 'disarm', or mark it infer={{'enumerate': "
+                    f"'parallel'}} if it has few values"
                 )
 
 
