@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,11 +12,25 @@ from ppl_vae.errors import flag, number, positive_int
 from ppl_vae.estimators.log_weights import LogWeights, log_weights
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
-from ppl_vae.estimators.score_function import SCORES, AntitheticDraws, has_scores, score_term
+from ppl_vae.estimators.score_function import SCORES, has_scores, score_term, with_pairs
 from ppl_vae.estimators.traces import Runner
 from ppl_vae.process_state import exclusively
 
 Gradient = Literal["iwae", "dreg", "stl", "wake", "vimco", "loo", "disarm"]
+
+
+_BY_PATH = "enumerated sites summed, others reparameterised"
+_BY_SCORE = "enumerated sites summed, reparameterised ones by their paths, others by {}"
+_SITES = {
+    "iwae": _BY_PATH,
+    "dreg": _BY_PATH,
+    "stl": _BY_PATH,
+    "wake": "enumerated sites summed, others by the densities alone",
+    "vimco": _BY_SCORE.format("the score function with VIMCO's baseline"),
+    "loo": _BY_SCORE.format("the score function with a leave-one-out baseline"),
+    "disarm": _BY_SCORE.format("antithetic pairs if Bernoulli, else as with 'loo'"),
+}
+"""What becomes of the guide's sites."""
 
 
 class ImportanceWeightedELBO(PerDatumELBO):
@@ -41,27 +54,46 @@ class ImportanceWeightedELBO(PerDatumELBO):
     The gradient, with ν_k = w_k / Σ w and θ, φ the parameters of the model's and guide's densities
     (a tensor in both gets both):
 
-    ==========  ==========================  ==================================================
-    gradient    θ                           φ
-    ==========  ==========================  ==================================================
-    ``"iwae"``  Σ_k ν_k ∂log p_k            Σ_k ν_k ∂log w_k, path and direct
-    ``"dreg"``  the same                    Σ_k ν_k² ∂log w_k/∂z_k ∂z_k/∂φ, path only; unbiased
-                                            (log q scaled by t: ν - t ν (1-ν) for ν²)
-    ``"stl"``   the same                    Σ_k ν_k ∂log w_k/∂z_k ∂z_k/∂φ, path only; biased, K > 1
-    ``"wake"``  the same                    Σ_k ν_k ∂log q_k, direct only: ascends -KL(p(z|x) ‖ q),
-                                            not the bound; supports discrete samples
-    ==========  ==========================  ==================================================
+    ============  ==========================  ================================================
+    gradient      θ                           φ
+    ============  ==========================  ================================================
+    ``"iwae"``    Σ_k ν_k ∂log p_k            Σ_k ν_k ∂log w_k, path and direct
+    ``"dreg"``    the same                    Σ_k ν_k² ∂log w_k/∂z_k ∂z_k/∂φ, path only;
+                                              unbiased (log q scaled by t: ν - t ν (1-ν) for ν²)
+    ``"stl"``     the same                    Σ_k ν_k ∂log w_k/∂z_k ∂z_k/∂φ, path only; biased,
+                                              K > 1
+    ``"wake"``    the same                    Σ_k ν_k ∂log q_k, direct only: ascends
+                                              -KL(p(z|x) ‖ q), not the bound
+    ``"vimco"``   the same                    as ``"iwae"`` + Σ_k (L - L_k) ∂log q_k, with w_k in
+                                              L_k the geometric mean of the others
+    ``"loo"``     the same                    the same with L_k the bound of the others
+    ``"disarm"``  the same                    the same with ½ (L - L̃_k) (b_k - b̃_k) σ(|α|) ∂α
+                                              for Bernoulli b of logits α, b̃ its antithetic draw
+    ============  ==========================  ================================================
+
+    The first three need reparameterised sites. The last three take any guide, each site by what
+    it allows: enumerated ones are summed, reparameterised ones keep the path gradient, and all
+    others, discrete or not, get the term with L. They are unbiased. Alone, with K = M = 1, a
+    particle has no others, and ``"vimco"`` and ``"loo"`` are REINFORCE without a baseline; in the
+    ELBO of several (``alpha=1``) both are the leave-one-out baseline of Kool et al. ``"disarm"``
+    draws M·K pairs, so 2·M·K particles: the value is the mean of the bound of the b's and of that
+    of the b̃'s, and a Bernoulli site that depends on another sampled one gets the term of
+    ``"loo"``.
 
     The parameters of an enumerated q(y|x) always get the exact derivative of the outer sum, those
     of a q(y|x,z) that of the sums in the weights, Σ_k ν_k ∂log w_k.
 
     Sources: Burda et al. 2016 (arXiv 1509.00519), equation 8; ``"dreg"`` Tucker et al. 2018 (arXiv
     1810.04152), equation 8; ``"stl"`` Roeder et al. 2017 (arXiv 1703.09194); ``"wake"`` Bornschein
-    & Bengio 2015 (arXiv 1406.2751). The family: :class:`ppl_vae.estimators.objective.Objective`.
+    & Bengio 2015 (arXiv 1406.2751); ``"vimco"`` Mnih & Rezende 2016 (arXiv 1602.06725), section
+    2.5; ``"loo"`` Kool et al. 2019 ("Buy 4 REINFORCE samples, get a baseline for free!"); DisARM
+    Dong et al. 2020 (arXiv 2006.10680), the same as U2G of Yin et al. 2020. The family:
+    :class:`ppl_vae.estimators.objective.Objective`.
 
     Args:
         num_particles: K, at least 1; one vectorised dimension, left of all plates.
-        gradient: ``"iwae"``, ``"dreg"``, ``"stl"`` or ``"wake"``.
+        gradient: ``"iwae"``, ``"dreg"``, ``"stl"``, ``"wake"``, ``"vimco"``, ``"loo"`` or
+            ``"disarm"``.
         num_groups: M, for the mean of M independent bounds of K particles each (MIWAE).
         pool_model: use the bound of all M·K particles for θ (and the value) and that of the groups
             for φ (PIWAE, Rainforth et al. 2018, arXiv 1802.04537, section 6).
@@ -77,9 +109,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
     Raises:
         ValueError: if a site lies outside the batch plate, or that of the other program differs.
         NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
-            subsampled inner plate inside the exponent; when differentiating, if a guide's site is
-            neither reparameterised nor enumerated (except with ``"wake"``), or if the guide's sites
-            have different scales or masks with ``"dreg"``.
+            subsampled inner plate inside the exponent; when differentiating with ``"iwae"``,
+            ``"dreg"`` or ``"stl"``, if a guide's site is neither reparameterised nor enumerated,
+            and with ``"dreg"`` if the guide's sites have different scales or masks.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
@@ -124,6 +156,9 @@ class ImportanceWeightedELBO(PerDatumELBO):
                 f"elbo_weight=0, got alpha={alpha} and elbo_weight={elbo_weight}"
             )
 
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}  # {_SITES[self.gradient]}"
+
     @property
     def guide_objective(self) -> Objective:
         """The bound that the guide's gradient is of."""
@@ -164,9 +199,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         )
         if self.gradient == "disarm":
             of_model, of_guide, particles = of_model.in_pairs(), of_guide.in_pairs(), 2 * particles
-            runner = replace(
-                runner, guide=AntitheticDraws(particles, runner.particle_dim)(runner.guide)
-            )
+            runner = with_pairs(runner, particles)
         one_bound = of_model == of_guide and self.gradient in ("iwae", *SCORES)
         weights = self._weigh(runner, particles, leaves=differentiate and not one_bound)
         if differentiate and self.gradient not in ("wake", *SCORES):

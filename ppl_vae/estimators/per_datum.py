@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,6 +77,15 @@ class PerDatumELBO(ELBO, ABC):
     @abstractmethod
     def _bound(self, runner: Runner) -> Bound:
         """Return the bound, with any surrogate if gradients are enabled."""
+
+    def __repr__(self) -> str:
+        given = []
+        for p in inspect.signature(type(self)).parameters.values():
+            name = "_given_nesting" if p.name == "max_plate_nesting" else p.name
+            value = getattr(self, name)
+            if value != p.default:
+                given.append(f"{p.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def per_datum(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound for each datum in nats, without N/B, shape ``(batch,)``; detached."""

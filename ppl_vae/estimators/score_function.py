@@ -11,6 +11,7 @@ paths through other sites make up ∂L. A Bernoulli site may instead be drawn in
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from ppl_vae.estimators.densities import total
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.objective import Objective
+from ppl_vae.estimators.traces import Runner
 from ppl_vae.registration import IgnoresParameters
 
 Score = Literal["vimco", "loo", "disarm"]
@@ -62,6 +64,11 @@ class AntitheticDraws(IgnoresParameters, Messenger):
         shape[dim] = self._num_particles
         msg["fn"], msg["done"] = fn.expand(shape), True
         msg["infer"] = {**msg["infer"], _PAIRS: fn}
+
+
+def with_pairs(runner: Runner, num_particles: int) -> Runner:
+    """Return a runner whose guide draws Bernoulli sites in pairs."""
+    return replace(runner, guide=AntitheticDraws(num_particles, runner.particle_dim)(runner.guide))
 
 
 def has_scores(weights: LogWeights) -> bool:

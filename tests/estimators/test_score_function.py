@@ -13,11 +13,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.poutine.messenger import Messenger
 
-from ppl_vae.estimators import ImportanceWeightedELBO, KLWeight
+from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO, KLWeight
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.score_function import _PAIRS
+from ppl_vae.estimators.score_function import _PAIRS, with_pairs
+from ppl_vae.estimators.traces import Runner
 from ppl_vae.registration import IgnoresParameters
 
 X = 2
@@ -304,3 +307,256 @@ def test_the_mean_gradient_is_that_of_the_mean_bound(program, options, gradient,
         )
         mean = torch.einsum("b,b...->...", probability.detach(), gradients)
         torch.testing.assert_close(mean, wanted.sum(0), rtol=1e-9, atol=1e-9, msg=name)
+
+
+BITS = torch.tensor(list(itertools.product(BERNOULLI, repeat=2)), dtype=torch.float64)
+
+
+def exact_gradients(p, x, k):
+    """The derivative of L_K of `Bits` at one datum, by hand: a sum over all draws."""
+    q, prior = bernoulli(p["posterior"]), bernoulli(p["prior"])
+    log_q = q.log_prob(BITS)
+    likelihood = dist.Normal(BITS @ p["weight"] + p["bias"], 0.7).to_event(1)
+    log_w = prior.log_prob(BITS) + likelihood.log_prob(x) - log_q
+    value = 0.0
+    for drawn in itertools.product(range(len(BITS)), repeat=k):
+        drawn = list(drawn)
+        bound = log_w[drawn].logsumexp(0) - math.log(k)
+        value = value + log_q[drawn].sum().exp() * bound
+    return value, torch.autograd.grad(value, list(p.values()))
+
+
+def one_datum(program):
+    p = {name: torch.randn(shape, requires_grad=True) for name, shape in program.parameters.items()}
+    return p, torch.randn(X)
+
+
+def sampled_gradients(program, estimator, p, x, repeats):
+    """Minus the loss and its gradients at independent draws, ``(repeats, ...)`` each."""
+    rows = {
+        name: value.detach().expand(repeats, *value.shape).clone().requires_grad_()
+        for name, value in p.items()
+    }
+    data = x.expand(repeats, X)
+
+    def run(part):
+        def programme():
+            with pyro.plate("data", repeats):
+                part(data, rows)
+
+        return programme
+
+    model, guide = run(program.model), run(program.guide)
+    values = estimator.per_datum(model, guide)
+    loss = estimator.differentiable_loss(model, guide)
+    return values, torch.autograd.grad(-loss, list(rows.values()))
+
+
+def assert_mean(draws, wanted, errors=4.5):
+    draws = draws.reshape(len(draws), -1)
+    error = draws.std(0) / len(draws) ** 0.5
+    assert ((draws.mean(0) - wanted.reshape(-1)).abs() <= errors * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_random_draws_have_the_exact_value_and_gradients_in_the_mean(gradient, k, float64):
+    p, x = one_datum(Bits)
+    value, wanted = exact_gradients(p, x, k)
+    estimator = ImportanceWeightedELBO(k, gradient, max_plate_nesting=1)
+    values, found = sampled_gradients(Bits(), estimator, p, x, 10_000)
+    assert_mean(values, value.detach())
+    for draws, exact in zip(found, wanted, strict=True):
+        assert_mean(draws, exact)
+
+
+@pytest.mark.parametrize("gradient", ["loo", "disarm"])
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_elbo_with_its_kl_in_closed_form(gradient, k, float64):
+    p, x = one_datum(Bits)
+    _, wanted = exact_gradients(p, x, 1)
+    estimator = AnalyticKLELBO(k, gradient=gradient, max_plate_nesting=1)
+    _, found = sampled_gradients(Bits(), estimator, p, x, 10_000)
+    for draws, exact in zip(found, wanted, strict=True):
+        assert_mean(draws, exact)
+
+
+def test_the_kl_in_closed_form_of_two_layers(float64):
+    p, x = one_datum(Layers)
+    draws = {}
+    for name, estimator in {
+        "closed": AnalyticKLELBO(3, gradient="loo", monte_carlo=True, max_plate_nesting=1),
+        "drawn": ImportanceWeightedELBO(3, "loo", alpha=1, max_plate_nesting=1),
+    }.items():
+        draws[name] = torch.cat(
+            [
+                g.reshape(20_000, -1)
+                for g in sampled_gradients(Layers(), estimator, p, x, 20_000)[1]
+            ],
+            1,
+        )
+    difference = draws["closed"].mean(0) - draws["drawn"].mean(0)
+    error = ((draws["closed"].var(0) + draws["drawn"].var(0)) / 20_000).sqrt()
+    assert (difference.abs() <= 4.5 * error + 1e-12).all()
+
+
+class NotReparameterised:
+    """A continuous z without a path."""
+
+    parameters: ClassVar = {"weight": (1, X), "bias": (X,), "posterior": (1,), "scale": (1,)}
+
+    def model(self, x, p):
+        observe(pyro.sample("z", dist.Normal(0 * p["posterior"].detach(), 1.0).to_event(1)), p, x)
+
+    def guide(self, x, p):
+        q = self.family(p["posterior"], p["scale"].exp()).to_event(1)
+        pyro.sample("z", q)
+
+    family = NonreparameterizedNormal
+
+
+class Reparameterised(NotReparameterised):
+    family = dist.Normal
+
+
+@pytest.mark.parametrize("gradient", ["vimco", "loo"])
+def test_continuous_sites_without_a_path(gradient, float64):
+    p, x = one_datum(NotReparameterised)
+    by_path = ImportanceWeightedELBO(3, max_plate_nesting=1)
+    by_score = ImportanceWeightedELBO(3, gradient, max_plate_nesting=1)
+    _, one = sampled_gradients(Reparameterised(), by_path, p, x, 40_000)
+    _, other = sampled_gradients(NotReparameterised(), by_score, p, x, 40_000)
+    for a, b in zip(one, other, strict=True):
+        error = ((a.var(0) + b.var(0)) / 40_000).sqrt()
+        assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * error).all()
+    with pytest.raises(NotImplementedError, match=r"'z'.*neither[^\n]*\n?.*'vimco'"):
+        sampled_gradients(NotReparameterised(), by_path, p, x, 3)
+
+
+def test_the_variances_are_ordered_as_published(float64):
+    torch.manual_seed(1)
+    p, x = one_datum(Bits)
+
+    def variance(gradient, **options):
+        estimator = ImportanceWeightedELBO(gradient=gradient, max_plate_nesting=1, **options)
+        return sampled_gradients(Bits(), estimator, p, x, 10_000)[1][-1].var(0).sum()
+
+    # Two evaluations each; REINFORCE without a baseline is the mean of two.
+    reinforce = variance("loo", num_particles=1) / 2
+    loo, disarm = variance("loo", num_particles=2, alpha=1), variance("disarm", num_particles=1)
+    assert disarm < loo < reinforce
+    assert variance("vimco", num_particles=5) < reinforce
+
+
+def test_pairs_are_antithetic_and_have_the_right_frequencies(float64):
+    logits = torch.tensor([-3.0, -0.5, 0.0, 2.0])
+
+    def guide():
+        with pyro.plate("data", 50_000):
+            pyro.sample("z", bernoulli(logits))
+
+    drawn = with_pairs(Runner(guide, guide, (), {}, -2), 2).run_guide(2).nodes["z"]["value"]
+    p = logits.sigmoid()
+    for half in drawn:
+        assert_mean(half, p)
+    assert_mean(drawn.prod(0), (2 * p - 1).clamp(min=0))
+    assert_mean((1 - drawn).prod(0), (1 - 2 * p).clamp(min=0))
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_values_agree_with_and_without_gradients(gradient):
+    p, x = one_datum(Bits)
+    data = x.expand(4, X)
+
+    def run(part):
+        def programme():
+            with pyro.plate("data", 20, subsample_size=4):
+                part(data, p)
+
+        return programme
+
+    model, guide = run(Bits().model), run(Bits().guide)
+    estimator = ImportanceWeightedELBO(3, gradient, num_groups=2)
+    values = []
+    for method in (estimator.loss, estimator.differentiable_loss, estimator.loss_and_grads):
+        torch.manual_seed(2)
+        values.append(torch.as_tensor(method(model, guide)).item())
+    torch.manual_seed(2)
+    values.append(-5 * float(estimator.per_datum(model, guide).sum()))
+    assert values == pytest.approx([values[0]] * 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_masked_data_and_impossible_values_leave_gradients_finite(gradient, float64):
+    logits, prior = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    x = torch.randn(5, X)
+
+    def model():
+        with pyro.plate("data", 5), poutine.mask(mask=torch.arange(5) > 1):
+            z = pyro.sample("z", bernoulli(prior))
+            mean = torch.where(z > 0, z, torch.tensor(-math.inf)).sum(-1)
+            impossible = torch.where(mean == -math.inf, -math.inf, 0.0)
+            pyro.factor("never", impossible)
+
+    def guide():
+        with pyro.plate("data", 5), poutine.mask(mask=torch.arange(5) > 1):
+            pyro.sample("z", bernoulli(logits))
+
+    for _ in range(5):
+        ImportanceWeightedELBO(4, gradient).differentiable_loss(model, guide).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad.abs().sum() > 0
+    assert x.shape == (5, X)
+
+
+def test_inner_plates_are_part_of_their_datum(float64):
+    """Two sites in an inner plate are one site of two entries."""
+    logits, weight = torch.randn(2, requires_grad=True), torch.randn(2, X)
+    x = torch.randn(6, X)
+
+    def model(inner):
+        with pyro.plate("data", 6, dim=-1 - inner):
+            if inner:
+                with pyro.plate("entries", 2, dim=-1):
+                    z = pyro.sample("z", dist.Bernoulli(0.3))
+                z = z.squeeze(-1) if z.dim() == 1 else z
+                mean = (z.unsqueeze(-1) * weight).sum(-2, keepdim=True)
+                pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x.unsqueeze(1))
+            else:
+                z = pyro.sample("z", dist.Bernoulli(torch.full((2,), 0.3)).to_event(1))
+                pyro.sample("x", dist.Normal(z @ weight, 1.0).to_event(1), obs=x)
+
+    def guide(inner):
+        with pyro.plate("data", 6, dim=-1 - inner):
+            if inner:
+                with pyro.plate("entries", 2, dim=-1):
+                    pyro.sample("z", dist.Bernoulli(logits=logits))
+            else:
+                pyro.sample("z", bernoulli(logits))
+
+    for gradient in GRADIENTS:
+        found = []
+        for inner in (False, True):
+            torch.manual_seed(3)
+            loss = ImportanceWeightedELBO(3, gradient).differentiable_loss(model, guide, inner)
+            found.append((loss, torch.autograd.grad(loss, logits)[0]))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gains_of_weights_far_apart(dtype):
+    """Without a difference of sums that are equal but for rounding."""
+    log_w = torch.tensor([0.0, -60.0, -61.0], dtype=dtype).reshape(3, 1)
+    gains = Objective().gains(log_w, -2, geometric=False)
+    wanted = [60.0 + math.log(2 / 3) - math.log(1 + math.exp(-1.0)), math.log(2 / 3)]
+    assert gains.flatten()[:2].tolist() == pytest.approx([wanted[0], wanted[1]], rel=1e-6)
+
+
+def test_the_repr_says_what_becomes_of_the_sites():
+    told = repr(ImportanceWeightedELBO(5, "vimco", num_groups=2))
+    assert told.startswith(
+        "ImportanceWeightedELBO(num_particles=5, gradient='vimco', num_groups=2)"
+    )
+    assert "VIMCO's baseline" in told
+    assert repr(ImportanceWeightedELBO(5)) != told
