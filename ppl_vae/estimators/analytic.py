@@ -13,7 +13,13 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from ppl_vae.errors import flag, number
 from ppl_vae.estimators.batch_plate import BatchPlate
-from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, sampled_sites
+from ppl_vae.estimators.densities import (
+    guide_terms,
+    model_terms,
+    same_weight,
+    sampled_sites,
+    total,
+)
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.objective import Objective
@@ -111,15 +117,13 @@ class AnalyticKLELBO(PerDatumELBO):
         if differentiate and self.gradient == "path":
             weights.check_reparameterised()
         elbo = weights.elbo()
-        surrogate = None
-        if differentiate and (self.free_bits > 0 or has_scores(weights)):
-            surrogate = elbo.sum()
+        added = []
         if differentiate and has_scores(weights):
             weights.check_inner()
-            scores = score_term(weights, _ELBO, self.gradient, weights.log_w, without=closed)
-            surrogate = surrogate + scores
+            added.append(score_term(weights, _ELBO, self.gradient, weights.log_w, without=closed))
         if differentiate and self.free_bits > 0:
-            surrogate = surrogate - self._free_bits_excess(closed, weights)
+            added.append(-self._free_bits_excess(closed, weights))
+        surrogate = elbo.sum() + total(added) if added else None
         return Bound(elbo, plate.scale, surrogate)
 
     def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, ClosedForm]:
@@ -144,7 +148,7 @@ class AnalyticKLELBO(PerDatumELBO):
 
     def _free_bits_excess(self, closed: dict[str, ClosedForm], weights: LogWeights) -> Tensor:
         """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
-        total = torch.zeros(())
+        excess = torch.zeros(())
         plate = weights.plate
         for q, p, _, entropies in closed.values():
             if not (_factorises(q["fn"], p["fn"]) and entropies is None):
@@ -159,8 +163,8 @@ class AnalyticKLELBO(PerDatumELBO):
             floor = weights.mean_over_particles(floor).sum()
             for kl in per_dimension:
                 kl = weights.mean_over_particles(plate.reduce(kl, p)).sum()
-                total = total + (floor - kl).clamp(min=0)
-        return total
+                excess = excess + (floor - kl).clamp(min=0)
+        return excess
 
 
 def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:

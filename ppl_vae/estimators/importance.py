@@ -249,8 +249,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         surrogate = surrogate + weights.outer.expectation(bound.detach(), entropy=True).sum()
         if direct is not None:
             surrogate = surrogate + expected(direct * weights.log_q)
-        along_paths = expected(path * log_w) if path is not None else None
-        if self.gradient in SCORES and has_scores(weights):
+        along_paths = None if path is None else expected(path * log_w)
+        if along_paths is not None and self.gradient in SCORES and has_scores(weights):
             scores = score_term(weights, guide_objective, self.gradient, log_w)
             surrogate, along_paths = surrogate + scores, along_paths + scores
         if along_paths is not None and weights.paths:
