@@ -13,19 +13,13 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from ppl_vae.errors import flag, number
 from ppl_vae.estimators.batch_plate import BatchPlate
-from ppl_vae.estimators.densities import (
-    guide_terms,
-    model_terms,
-    same_weight,
-    sampled_sites,
-    total,
-)
+from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, sampled_sites
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.score_function import has_scores, score_term, with_pairs
-from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites
+from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites, total
 
 _ELBO = Objective(alpha=1)
 
@@ -99,7 +93,7 @@ class AnalyticKLELBO(PerDatumELBO):
         self.gradient = gradient
         self.free_bits = number("AnalyticKLELBO", "free_bits", free_bits, least=0)
 
-    def _bound(self, runner: Runner) -> Bound:
+    def _bounds(self, runner: Runner) -> list[Bound]:
         particles = self.num_particles
         if self.gradient == "disarm":
             particles *= 2
@@ -124,7 +118,7 @@ class AnalyticKLELBO(PerDatumELBO):
         if differentiate and self.free_bits > 0:
             added.append(-self._free_bits_excess(closed, weights))
         surrogate = elbo.sum() + total(added) if added else None
-        return Bound(elbo, plate.scale, surrogate)
+        return [Bound(elbo, plate.scale, surrogate)]
 
     def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, ClosedForm]:
         """Return the sites whose KL has a closed form; raise for the others."""

@@ -8,13 +8,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import flag, number, positive_int
-from ppl_vae.estimators.log_weights import LogWeights, log_weights
+from ppl_vae.errors import describe, flag, number, positive_int
+from ppl_vae.estimators.batch_plate import OutsidePlateError
+from ppl_vae.estimators.log_weights import LogWeights, log_weights, log_weights_by_plate
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
+from ppl_vae.estimators.per_datum import Bound, PerDatumELBO, loss_of
+from ppl_vae.estimators.pyro_elbo import elbo_loss
 from ppl_vae.estimators.score_function import SCORES, has_scores, score_term, with_pairs
-from ppl_vae.estimators.traces import Runner
+from ppl_vae.estimators.traces import EnumeratedInsideError, PairCache, Runner, total
 from ppl_vae.process_state import exclusively
+from ppl_vae.random_state import put_back, snapshot
 
 Gradient = Literal["iwae", "dreg", "stl", "wake", "vimco", "loo", "disarm"]
 
@@ -31,6 +34,10 @@ _SITES = {
     "disarm": _BY_SCORE.format("antithetic pairs if Bernoulli, else as with 'loo'"),
 }
 """What becomes of the guide's sites."""
+
+
+_ROUTES = ("per datum", "as a whole", "by Pyro")
+"""How the ELBO of a program is computed: the first way that the program allows."""
 
 
 class ImportanceWeightedELBO(PerDatumELBO):
@@ -102,7 +109,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         chunk_size: run the model on so many particles at a time, and again for each backward pass
             (one with ``"iwae"``, two otherwise): bounds the memory without changing value or
             gradient.
-        plate: name of the batch plate.
+        plate: name of the batch plate; a tuple of names for independent ones, whose bounds are
+            added; None for one weight of the whole program, all plates inside.
         max_plate_nesting: number of dimensions of the program's plates; found by running it once
             if not given.
 
@@ -134,11 +142,12 @@ class ImportanceWeightedELBO(PerDatumELBO):
         alpha: int | float = 0.0,
         elbo_weight: int | float = 0.0,
         chunk_size: int | None = None,
-        plate: str = "data",
+        plate: str | tuple[str, ...] | None = "data",
         max_plate_nesting: int | None = None,
     ) -> None:
         super().__init__(num_particles, plate=plate, max_plate_nesting=max_plate_nesting)
         name = "ImportanceWeightedELBO"
+        self._routes = PairCache()
         if gradient not in get_args(Gradient):
             expected = get_args(Gradient)
             raise ValueError(f"{name}: gradient must be one of {expected}, got {gradient!r}")
@@ -150,6 +159,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         self.pool_model = flag(name, "pool_model", pool_model)
         self.alpha = number(name, "alpha", alpha, most=1)
         self.elbo_weight = number(name, "elbo_weight", elbo_weight, least=0, most=1)
+        if isinstance(plate, tuple) and chunk_size is not None:
+            raise ValueError(f"{name}: chunk_size needs one batch plate, got plate={plate!r}")
         if gradient == "wake" and (self.alpha != 0 or self.elbo_weight != 0):
             raise ValueError(
                 f"{name}: gradient='wake' is not the gradient of a bound and needs alpha=0 and "
@@ -177,31 +188,108 @@ class ImportanceWeightedELBO(PerDatumELBO):
     def log_weights(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> LogWeights:
-        """Return the weights of all particles for some arguments of the pair."""
+        """Return the weights of all particles for some arguments of the pair, for one plate."""
+        if isinstance(self.plate, tuple):
+            raise ValueError(
+                f"ImportanceWeightedELBO.log_weights: the weights are of one batch plate, but "
+                f"plate={self.plate!r}; use an estimator for each"
+            )
         with exclusively():
-            return self._weigh(self._runner(model, guide, args, kwargs), self.total_particles)
+            runner = self._runner(model, guide, args, kwargs)
+            (weights,) = self._weigh(runner, self.total_particles, self.plate)
+        return weights
 
-    def _weigh(self, runner: Runner, num_particles: int, *, leaves: bool = False) -> LogWeights:
-        return log_weights(
-            runner,
-            num_particles=num_particles,
-            plate=self.plate,
-            chunk_size=self.chunk_size,
-            leaves=leaves,
-        )
+    def differentiable_loss(
+        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Return minus the bound in nats per batch, with the gradient of model and guide."""
+        if not self._is_elbo:
+            return super().differentiable_loss(model, guide, *args, **kwargs)
+        with exclusively():
+            route = self._routes.get(model, guide)
+            if route is not None:
+                return self._elbo_by(route, model, guide, args, kwargs)
+            *others, last = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            for route in others:
+                state = snapshot()
+                try:
+                    loss = self._elbo_by(route, model, guide, args, kwargs)
+                    self._routes.keep(model, guide, route)
+                    return loss
+                except (OutsidePlateError, EnumeratedInsideError):
+                    put_back(state)
+            loss = self._elbo_by(last, model, guide, args, kwargs)
+            self._routes.keep(model, guide, last)
+            return loss
 
-    def _bound(self, runner: Runner) -> Bound:
-        differentiate = torch.is_grad_enabled()
-        of_model, of_guide, particles = (
-            self.model_objective,
-            self.guide_objective,
-            self.total_particles,
-        )
+    def _elbo_by(
+        self, route: str, model: Callable, guide: Callable, args: tuple, kwargs: dict
+    ) -> Tensor:
+        """Return minus the ELBO: of each datum, of the program as a whole, or by Pyro."""
+        if route == "per datum":
+            return super().differentiable_loss(model, guide, *args, **kwargs)
+        runner = self._runner(model, guide, args, kwargs)
+        if route == "as a whole":
+            return total(map(loss_of, self._bounds_of(runner, None)))
+        return elbo_loss(runner, self.total_particles)
+
+    @property
+    def _is_elbo(self) -> bool:
+        objectives = self.model_objective, self.guide_objective
+        return not any(o.averages(self.total_particles) for o in objectives)
+
+    def _check_plate(self, plate: object) -> None:
+        names = plate if isinstance(plate, tuple) else (plate,)
+        if plate is not None and not (names and all(isinstance(name, str) for name in names)):
+            expected = "the name of the batch plate, a tuple of names, or None"
+            raise TypeError(
+                f"ImportanceWeightedELBO: plate must be {expected}, got {describe(plate)}"
+            )
+
+    def _bounds(self, runner: Runner) -> list[Bound]:
+        return self._bounds_of(runner, self.plate)
+
+    def _bounds_of(self, runner: Runner, plate: str | tuple[str, ...] | None) -> list[Bound]:
+        of_model, of_guide = self.model_objective, self.guide_objective
+        particles = self.total_particles
         if self.gradient == "disarm":
             of_model, of_guide, particles = of_model.in_pairs(), of_guide.in_pairs(), 2 * particles
             runner = with_pairs(runner, particles)
         one_bound = of_model == of_guide and self.gradient in ("iwae", *SCORES)
-        weights = self._weigh(runner, particles, leaves=differentiate and not one_bound)
+        leaves = torch.is_grad_enabled() and not one_bound
+        weights = self._weigh(runner, particles, plate, leaves=leaves)
+        return [self._bound(w, particles, of_model, of_guide, one_bound) for w in weights]
+
+    def _weigh(
+        self,
+        runner: Runner,
+        num_particles: int,
+        plate: str | tuple[str, ...] | None,
+        *,
+        leaves: bool = False,
+    ) -> list[LogWeights]:
+        if isinstance(plate, tuple):
+            return log_weights_by_plate(
+                runner, num_particles=num_particles, plates=plate, leaves=leaves
+            )
+        weights = log_weights(
+            runner,
+            num_particles=num_particles,
+            plate=plate,
+            chunk_size=self.chunk_size,
+            leaves=leaves,
+        )
+        return [weights]
+
+    def _bound(
+        self,
+        weights: LogWeights,
+        particles: int,
+        of_model: Objective,
+        of_guide: Objective,
+        one_bound: bool,
+    ) -> Bound:
+        differentiate = torch.is_grad_enabled()
         if differentiate and self.gradient not in ("wake", *SCORES):
             weights.check_reparameterised()
         if of_model.averages(particles) or of_guide.averages(particles):

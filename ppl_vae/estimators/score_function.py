@@ -19,10 +19,9 @@ from pyro.distributions import Bernoulli, Independent
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_vae.estimators.densities import total
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.objective import Objective
-from ppl_vae.estimators.traces import Runner
+from ppl_vae.estimators.traces import Runner, total
 from ppl_vae.registration import IgnoresParameters
 
 Score = Literal["vimco", "loo", "disarm"]
