@@ -5,6 +5,7 @@ import torch
 from ppl_vae import VAE, SemiSupervisedVAE, columns, likelihoods, nets, posteriors, priors
 
 D, Z, C = 6, 2, 3
+W = 6  # entries of discrete latents: 6 binary, 2 one-hot codes of 3, 2 vectors of 3
 LEVELS = 5
 HIDDEN = (5,)
 TABLE = [
@@ -71,6 +72,32 @@ POSTERIORS = {
         net(D + further, posteriors.GaussianMixture.net_features(Z, components=3)), components=3
     ),
 }
+CODE_PRIORS = {
+    "binary": lambda q: priors.Bernoulli(W),
+    "binary, learned": lambda q: priors.Bernoulli(W, learn_logits=True),
+    "binary mixture": lambda q: priors.BernoulliMixture(W, 3),
+    "binary mixture, learned weights": lambda q: priors.BernoulliMixture(W, 3, learn_weights=True),
+    "binary autoregressive": lambda q: priors.Autoregressive(W, hidden=(8,)),
+    "one-hot": lambda q: priors.Categorical(2, 3),
+    "one-hot, learned": lambda q: priors.Categorical(2, 3, learn_logits=True),
+    "one-hot mixture": lambda q: priors.CategoricalMixture(2, 3, 4),
+    "one-hot autoregressive": lambda q: priors.Autoregressive(2, 3, hidden=(8,)),
+    "vectors": lambda q: priors.Codebook(q),
+    "vectors, learned": lambda q: priors.Codebook(q, priors.Categorical(2, 4, learn_logits=True)),
+    "vectors, autoregressive": lambda q: priors.Codebook(q, priors.Autoregressive(2, 4)),
+}
+CODE_POSTERIORS = {
+    "binary posterior": lambda further=0: posteriors.Bernoulli(net(D + further, W)),
+    "binary posterior, relaxed": lambda further=0: posteriors.RelaxedBernoulli(net(D + further, W)),
+    "one-hot posterior": lambda further=0: posteriors.OneHotCategorical(net(D + further, W), 3),
+    "one-hot posterior, relaxed": lambda further=0: posteriors.RelaxedOneHotCategorical(
+        net(D + further, W), 3, temperature=0.7
+    ),
+    "vectors posterior": lambda further=0: posteriors.VectorQuantised(
+        net(D + further, W), 2, codes=4, code_dim=3
+    ),
+}
+"""Discrete latents, of which a prior goes with a posterior over the same values."""
 LIKELIHOODS = {
     "bernoulli": lambda further=0: likelihoods.Bernoulli(net(Z + further, D)),
     "continuous bernoulli": lambda further=0: likelihoods.ContinuousBernoulli(net(Z + further, D)),
@@ -95,6 +122,21 @@ LIKELIHOODS = {
 }
 ALIKE = [name for name in LIKELIHOODS if name != "columns"]
 """Likelihoods whose elements are of one kind; of `Columns` they are tested in tests/columns."""
+
+
+def values_of(name):
+    """Return what the latents of a discrete prior or posterior are, such as ``"binary"``."""
+    return name.replace(",", " ").split()[0]
+
+
+def code_vae(prior=None, posterior=None, likelihood="bernoulli"):
+    """Return a pair of discrete latents: a prior, a posterior, or both, over the same values."""
+    values = values_of(prior or posterior or "binary")
+    relaxed = f"{values} posterior, relaxed"
+    usual = relaxed if relaxed in CODE_POSTERIORS else f"{values} posterior"
+    q = CODE_POSTERIORS[posterior or usual]()
+    p_x = LIKELIHOODS[likelihood](W - Z)
+    return VAE(prior=CODE_PRIORS[prior or values](q), posterior=q, likelihood=p_x)
 
 
 def vae(prior="standard", posterior="diagonal", likelihood="bernoulli"):

@@ -312,7 +312,36 @@ def posterior():
     return posteriors.DiagonalNormal(net(D, 2 * Z))
 
 
-# Of flows the right value is their own, built and run where float64 is the default.
+def bits():
+    return torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
+
+
+def one_hot():
+    return torch.eye(3, dtype=torch.float64)[
+        torch.tensor([[0, 1], [2, 2], [1, 0], [1, 2]])
+    ].flatten(1)
+
+
+def binary_codes(part, z):
+    return bernoulli(part, of(part.logits), z)
+
+
+def one_hot_codes(part, z):
+    return (z * log_softmax(of(part.logits), -1).ravel()).sum(-1)
+
+
+def binary_mixture(part, z):
+    each = bernoulli(part, of(part.component_logits), z[:, None])
+    return logsumexp(log_softmax(of(part.logits)) + each, axis=-1)
+
+
+def one_hot_mixture(part, z):
+    each = (z.reshape(-1, 1, 2, 3) * log_softmax(of(part.component_logits), -1)).sum((-2, -1))
+    return logsumexp(log_softmax(of(part.logits)) + each, axis=-1)
+
+
+# Of flows and autoregressive priors the right value is their own, built and run where float64 is
+# the default. Values are normal draws unless given.
 PRIORS = {
     "standard": (lambda: priors.StandardNormal(Z), standard_normal),
     "diagonal": (lambda: priors.DiagonalNormal(Z), diagonal_normal),
@@ -331,6 +360,18 @@ PRIORS = {
         f"flow, {kind}": (lambda kind=kind: priors.Flow(Z, kind, hidden=(8,)), None)
         for kind in ("spline", "realnvp", "maf", "iaf")
     },
+    "binary": (lambda: priors.Bernoulli(Z), binary_codes, bits),
+    "binary, learned": (lambda: priors.Bernoulli(Z, learn_logits=True), binary_codes, bits),
+    "binary mixture": (lambda: priors.BernoulliMixture(Z, 3), binary_mixture, bits),
+    "binary, autoregressive": (lambda: priors.Autoregressive(Z), None, bits),
+    "one-hot": (lambda: priors.Categorical(Z, 3), one_hot_codes, one_hot),
+    "one-hot, learned": (
+        lambda: priors.Categorical(Z, 3, learn_logits=True),
+        one_hot_codes,
+        one_hot,
+    ),
+    "one-hot mixture": (lambda: priors.CategoricalMixture(Z, 3, 4), one_hot_mixture, one_hot),
+    "one-hot, autoregressive": (lambda: priors.Autoregressive(Z, 3), None, one_hot),
 }
 # The default dtype when a part is built, and when it is run; it is in float64 in every case.
 MODES = {
@@ -371,8 +412,8 @@ def test_likelihoods(name, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PRIORS)
 def test_priors(name, mode):
-    make, oracle = PRIORS[name]
-    z = 2 * torch.randn(4, Z, dtype=torch.float64)
+    make, oracle, *values = PRIORS[name]
+    z = values[0]() if values else 2 * torch.randn(4, Z, dtype=torch.float64)
     right = None
     if oracle is None:
         right = built(make, "float64 the default")().log_prob(z).detach()

@@ -3,7 +3,20 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import LIKELIHOODS, POSTERIORS, PRIORS, D, Z, binary, net, observations, vae
+from pairs import (
+    CODE_POSTERIORS,
+    CODE_PRIORS,
+    LIKELIHOODS,
+    POSTERIORS,
+    PRIORS,
+    D,
+    Z,
+    binary,
+    code_vae,
+    net,
+    observations,
+    vae,
+)
 
 from ppl_vae import VAE, columns, evaluation, posteriors, priors
 from ppl_vae.conditional import NeuralConditional
@@ -38,6 +51,16 @@ def test_a_likelihood_of_nan_is_named(name, call):
 def test_a_prior_of_nan_is_named(name, call):
     part = "posterior" if name.startswith("vamp") else "prior"
     assert_named(vae(prior=name), part, f"{part}s", call, binary())
+
+
+@pytest.mark.parametrize("call", ["elbo_terms", "estimator"])
+@pytest.mark.parametrize("name", [*CODE_PRIORS, *CODE_POSTERIORS])
+def test_a_discrete_part_of_nan_is_named(name, call):
+    part = "posterior" if name in CODE_POSTERIORS else "prior"
+    pair = code_vae(**{part: name})
+    if name in ("binary", "one-hot", "vectors"):
+        return  # without parameters, or with the posterior's
+    assert_named(pair, part, f"{part}s", call, binary())
 
 
 def assert_named(pair, part, room, call, x):

@@ -39,7 +39,8 @@ def _classes(place: Any, base: type, *without: str) -> dict[str, type]:
 
 KINDS: dict[str, dict[str, type]] = {
     "estimator": {
-        **_classes(estimators, ELBO, "KLWeighted"),  # which is fit.beta
+        # The first is fit.beta, the second takes a function.
+        **_classes(estimators, ELBO, "KLWeighted", "TemperatureScheduled"),
         **{name: getattr(infer, name) for name in PYRO_ESTIMATORS},
     },
     "optimizer": _classes(torch.optim, Optimizer, *_NOT_OPTIMIZERS),

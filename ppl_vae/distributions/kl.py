@@ -4,6 +4,8 @@ KL(N(μ, S) ‖ N(m, P)) = ½ [ tr(P⁻¹S) + (m-μ)ᵀP⁻¹(m-μ) - D + log |P
 and S is not, so that no matrix is inverted. Near S = P the trace, D and the determinants cancel, so
 they are combined: with σ of the diagonal part of q and δ = σ / p - 1, each dimension contributes
 δ² + 2 [δ - log(1 + δ)] ≥ 0.
+
+Of one-hot codes KL(q ‖ p) = Σ_d Σ_c q_dc (log q_dc - log p_dc).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch.distributions import (
     register_kl,
 )
 
+from ppl_vae.distributions.one_hot import OneHotCodes
 from ppl_vae.distributions.saddle_point import minus_log1p
 
 
@@ -32,6 +35,14 @@ def _low_rank_from_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Ten
     half_log_det = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     scale, variance = q._unbroadcasted_cov_diag.sqrt(), q._unbroadcasted_cov_factor.square().sum(-1)
     return _from_diagonal(q.loc, scale, variance, p) - half_log_det
+
+
+@register_kl(OneHotCodes, OneHotCodes)
+def _one_hot_codes(q: OneHotCodes, p: OneHotCodes) -> Tensor:
+    if q.logits.shape[-2:] != p.logits.shape[-2:]:
+        shapes = f"q {tuple(q.logits.shape[-2:])}, p {tuple(p.logits.shape[-2:])}"
+        raise ValueError(f"KL of codes of different numbers and categories: {shapes}")
+    return (q.probs * (q.logits - p.logits)).sum((-2, -1))
 
 
 def _from_diagonal(loc: Tensor, scale: Tensor, variance: Tensor, p: Independent) -> Tensor:

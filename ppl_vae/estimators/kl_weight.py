@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,8 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.estimators.handlers import KeepsPlates
-from ppl_vae.process_state import exclusively
+from ppl_vae.estimators.scheduled import Schedule, ScheduledELBO
 from ppl_vae.registration import IgnoresParameters
-
-Schedule = Callable[[int], float]
-"""β as a function of the step, counted from 0."""
 
 
 class KLWeight(IgnoresParameters, KeepsPlates, Messenger):
@@ -71,7 +67,7 @@ class _StepWeight(KLWeight):
         return self._products[scale]
 
 
-class KLWeighted(ELBO):
+class KLWeighted(ScheduledELBO):
     r"""Any ELBO with a weight on the KL: E_q [log p(x|z)] - β KL(q(z|x) ‖ p(z)).
 
     Each call of ``loss_and_grads`` or ``differentiable_loss`` is one step of the schedule and
@@ -94,18 +90,13 @@ class KLWeighted(ELBO):
         0.0
     """
 
+    quantity = "beta"
+    least = 0
+
     def __init__(
         self, estimator: ELBO, beta: float | int | Schedule, *, total_steps: int | None = None
     ) -> None:
-        super().__init__()
-        if not isinstance(estimator, ELBO):
-            expected = "a pyro.infer.ELBO, such as Trace_ELBO()"
-            raise TypeError(f"KLWeighted: estimator must be {expected}, got {describe(estimator)}")
-        self.estimator = estimator
-        self.schedule = beta if callable(beta) else constant(beta)
-        self.step = 0
-        """The number of steps taken; set it when resuming."""
-        self._tensor: Tensor | None = None
+        super().__init__(estimator, beta if callable(beta) else constant(beta))
         if total_steps is not None:
             self._report_unfinished(positive_int("KLWeighted", "total_steps", total_steps))
 
@@ -116,47 +107,14 @@ class KLWeighted(ELBO):
 
     def beta_at(self, step: int) -> float:
         """Return β at a step; raise TypeError or ValueError unless it is 0 or a larger number."""
-        beta = self.schedule(step)
-        if isinstance(beta, Tensor) and beta.dim() == 0:
-            beta = beta.item()
-        return float(number(f"KLWeighted, schedule at step {step}", "beta", beta, least=0))
+        return self.value_at(step)
 
-    @contextmanager
-    def beta_is(self, beta: Tensor) -> Iterator[None]:
+    def beta_is(self, beta: Tensor) -> AbstractContextManager[None]:
         """Context manager that sets β to a 0-dimensional tensor, whose value is not read."""
-        before, self._tensor = self._tensor, beta
-        try:
-            yield
-        finally:
-            self._tensor = before
+        return self.value_is(beta)
 
-    def differentiable_loss(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Return minus the weighted objective and take one step of the schedule."""
-        with exclusively():
-            weighted = self._advance(model, guide)
-            return self.estimator.differentiable_loss(*weighted, *args, **kwargs)
-
-    def loss_and_grads(
-        self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
-    ) -> Tensor | float:
-        """Return minus the weighted objective, with gradients, and take one step."""
-        with exclusively():
-            weighted = self._advance(model, guide)
-            return self.estimator.loss_and_grads(*weighted, *args, **kwargs)
-
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return minus the bound, β being 1."""
-        with exclusively():
-            return self.estimator.loss(model, guide, *args, **kwargs)
-
-    def _advance(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
-        """Return the programs under the current β and advance the schedule."""
-        # The programs are not kept: they may be gone by the next step.
-        handler = _StepWeight(self.beta if self._tensor is None else self._tensor)
-        self.step += 1
-        return handler(model), handler(guide)
+    def _handler(self, value: float | Tensor) -> KLWeight:
+        return _StepWeight(value)
 
     def _report_unfinished(self, total_steps: int) -> None:
         schedule = self.schedule
@@ -169,12 +127,6 @@ class KLWeighted(ELBO):
                 f"it never reaches {schedule.end:.3g}",
                 stacklevel=3,
             )
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tensor": None}  # which belongs to a step
-
-    def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
-        raise NotImplementedError("KLWeighted leaves traces to the estimator it wraps")
 
 
 @dataclass(frozen=True)

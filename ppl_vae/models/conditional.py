@@ -15,6 +15,7 @@ from ppl_vae.models.observation import Observation, autograd_safe
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import check_labels_suffice, checked_observation, zeros_for
+from ppl_vae.models.training_terms import sample_latent
 from ppl_vae.registration import register
 
 
@@ -208,4 +209,4 @@ class ConditionalGuide(nn.Module):
         features = self.condition.features_of(c, x.shape[0], x.dtype)
         register(self)
         with data_plate(x.shape[0]):
-            pyro.sample("z", self.posterior(x, features))
+            sample_latent("z", self.posterior(x, features))

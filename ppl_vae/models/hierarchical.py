@@ -15,6 +15,7 @@ from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import check_modules, check_same_latents, observation_of, probe
+from ppl_vae.models.training_terms import sample_latent
 from ppl_vae.registration import register
 
 _OWNER = "HierarchicalVAE"
@@ -227,7 +228,7 @@ class HierarchicalGuide(nn.Module):
         x = self.observation.guide_input(x, mask)
         register(self)
         with data_plate(x.shape[0]):
-            self.latents(x, pyro.sample)
+            self.latents(x, sample_latent)
 
 
 def _checked_observation(

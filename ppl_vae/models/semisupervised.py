@@ -30,6 +30,7 @@ from ppl_vae.models.shapes import (
     probe,
     zeros_for,
 )
+from ppl_vae.models.training_terms import sample_latent
 from ppl_vae.posteriors import Categorical
 from ppl_vae.registration import register
 
@@ -253,7 +254,7 @@ class SemiSupervisedGuide(nn.Module):
                 if y is not None:
                     q_y = self.labels.point_masses(y, q_y)
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            pyro.sample("z", self.posterior(x, self.labels.one_hot(y, x.dtype)))
+            sample_latent("z", self.posterior(x, self.labels.one_hot(y, x.dtype)))
 
 
 def _as_classifier(classifier: nn.Module, observation: Observation, num_classes: int) -> nn.Module:

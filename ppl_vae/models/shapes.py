@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
@@ -86,13 +87,45 @@ def observation_of(
 def check_same_latents(
     owner: str, p_name: str, p: Distribution, q_name: str, q: Distribution
 ) -> None:
-    """Raise an error unless two parts are distributions of the same latent."""
+    """Raise an error unless two parts are distributions of the same latent.
+
+    A density of one and a mass of the other would give no bound, nor would draws of q at which p
+    is 0: those of 64 draws are looked at where p is discrete.
+    """
     if p.event_shape != q.event_shape:
         raise ValueError(
             f"{owner}: {p_name} and {q_name} must have the same latent dimensions, got event "
             f"shapes {tuple(p.event_shape)} and {tuple(q.event_shape)}; change latent_dim or the "
             f"network's width"
         )
+    kinds = [_kind_of_values(d) for d in (p, q)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise ValueError(
+            f"{owner}: {p_name} and {q_name} must both be discrete or both continuous, got "
+            f"{p_name} over {kinds[0]} and {q_name} over {kinds[1]} values; replace both"
+        )
+    if kinds[0] != "discrete":
+        return
+    with torch.no_grad(), restored():
+        draws = q.sample(Size([64]))
+    if not draws.is_meta and not p.support.check(draws).all():  # type: ignore[union-attr]
+        raise ValueError(
+            f"{owner}: {q_name} must draw values in the support of {p_name}, {p.support}, but its "
+            f"draws are outside; use parts over the same codes"
+        )
+
+
+def _kind_of_values(distribution: Distribution) -> str | None:
+    """Return whether values are discrete or continuous; None of a point mass or if unknown."""
+    if isinstance(getattr(distribution, "base_dist", distribution), Delta):
+        return None
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return None
+    if support is None:
+        return None
+    return "discrete" if support.is_discrete else "continuous"
 
 
 LEADING = ((1,), (2, 3))

@@ -12,6 +12,7 @@ from ppl_vae.models.observation import Observation
 from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
 from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import checked_observation
+from ppl_vae.models.training_terms import sample_latent
 from ppl_vae.registration import register
 
 
@@ -41,7 +42,9 @@ class VAE(Pair):
             probability that an entry is observed, given all of x; None if values are missing at
             random, which then needs no model.
 
-    Any module that returns a ``pyro.distributions`` object can be a part.
+    Any module that returns a ``pyro.distributions`` object can be a part. A posterior's may have
+    ``training_terms``, losses by name of its batch shape, as ``posteriors.VectorQuantised`` has
+    them: each is a site of the guide, in what is minimised and in nothing that is evaluated.
 
     Raises TypeError for any other part, and ValueError if the shapes of the parts disagree.
 
@@ -149,6 +152,6 @@ class VAEGuide(nn.Module):
         x = self.observation.guide_input(x, mask)
         register(self)
         with data_plate(x.shape[0]):
-            z = pyro.sample("z", self.posterior(x))
+            z = sample_latent("z", self.posterior(x))
             if self.likelihood is not None and mask is not None:
                 sample_missing(self.observation, self.likelihood(z))

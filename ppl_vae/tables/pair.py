@@ -94,7 +94,7 @@ def made_pair(
         return Encoder(net, columns, cell_dropout=cell_dropout)
 
     guide = _posterior(posterior, latent_dim, encoder)
-    decoder = nets.MLP(latent_dim, outputs, hidden=tuple(hidden))
+    decoder = nets.MLP(_latent_features(posterior, latent_dim), outputs, hidden=tuple(hidden))
     return VAE(
         prior=deepcopy(prior),  # parameters of estimators stay as they were given
         posterior=guide,
@@ -119,6 +119,16 @@ def _posterior(posterior: Any, latent_dim: int, encoder: Callable[[int], nn.Modu
             f"options by functools.partial(posteriors.{kind.__name__}, ...)"
         ) from error
     return made
+
+
+def _latent_features(posterior: Any, latent_dim: int) -> int:
+    """Return the number of entries of z, ``latent_dim`` unless the posterior's class says more."""
+    method = getattr(_class_of(posterior), "latent_features", None)
+    if method is None:
+        return latent_dim
+    options = posterior.keywords if isinstance(posterior, partial) else {}
+    takes = inspect.signature(method).parameters
+    return int(method(latent_dim, **{n: value for n, value in options.items() if n in takes}))
 
 
 def _class_of(posterior: Any) -> Any:

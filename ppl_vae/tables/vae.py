@@ -420,7 +420,8 @@ def load(
     Raises FileNotFoundError or ValueError if there is no table, or its pair has other columns.
     """
     pair, schema, seed = read_folder(folder, device)
-    vae = TableVAE(latent_dim=pair.prior().event_shape[0], device=device, seed=seed)
+    latent_dim: Any = getattr(pair.prior, "latent_dim", pair.prior().event_shape[0])
+    vae = TableVAE(latent_dim=latent_dim, device=device, seed=seed)
     vae._keep(schema, pair)
     return vae
 

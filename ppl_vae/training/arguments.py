@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.errors import describe, quoted, reason
-from ppl_vae.estimators import KLWeighted
+from ppl_vae.estimators.scheduled import wrappers
 from ppl_vae.spec import ARGUMENTS
 
 M = TypeVar("M")
@@ -32,7 +32,8 @@ def checked_estimator(owner: str, estimator: ELBO) -> ELBO:
     if not isinstance(estimator, ELBO):
         example = "a pyro.infer.ELBO, such as Trace_ELBO()"
         raise TypeError(f"{owner}: estimator must be {example}, got {describe(estimator)}")
-    bound = estimator.estimator if isinstance(estimator, KLWeighted) else estimator
+    around = wrappers(estimator)
+    bound = around[-1].estimator if around else estimator
     if not hasattr(bound, "differentiable_loss"):
         raise TypeError(
             f"{owner}: estimator must have a differentiable_loss, and {type(bound).__name__} has "

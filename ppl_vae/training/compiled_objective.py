@@ -17,9 +17,9 @@ from ppl_vae.training.parameters import Parameters
 class CompiledObjective:
     """An objective whose value and gradient come from a :class:`CompiledFunction`.
 
-    β is a tensor to the graph and may change from step to step. ``make_shard`` makes a step's data
-    of its tensors, as part of the graph, and may call ``prepare``, a user's function. ``context``
-    makes a context for the objective, such as mixed precision.
+    β and the temperature are tensors to the graph and may change from step to step. ``make_shard``
+    makes a step's data of its tensors, as part of the graph, and may call ``prepare``, a user's
+    function. ``context`` makes a context for the objective, such as mixed precision.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class CompiledObjective:
         self._objective = objective
         self._make_shard = make_shard
         self._context = context
-        self._betas: dict[torch.device, Tensor] = {}
-        self._beta: Tensor | None = None
+        self._scheduled: dict[tuple[str, torch.device], Tensor] = {}
+        self._values: dict[str, Tensor] = {}
         self.guards: object = None
         """What programs held at the last call: one object while it holds; None if unknown."""
         self.parameters = Parameters(objective)
@@ -43,8 +43,8 @@ class CompiledObjective:
             self._step,
             {"model": objective.model, "guide": objective.guide},
             dependencies={**objective.scheduled.estimators, "prepare": prepare},
-            ignored={"estimator": ("step", "schedule")} if objective.scheduled.weighted else None,
-            tracing_context=lambda: objective.scheduled.beta_is(self._beta),
+            ignored=objective.scheduled.changing,
+            tracing_context=lambda: objective.scheduled.values_are(self._values),
             num_persistent=2,
             name="a training step",
         )
@@ -64,7 +64,7 @@ class CompiledObjective:
 
         ``check`` is called with the parameters before the computation.
         """
-        self._set_beta(tensors[0].device)
+        self._set_values(tensors[0].device)
         self.parameters.free_gradients()  # now: memory is for one set of them
         number = self._objective.scheduled.values().get("num_particles")
         run = self._compiled.prepare(*tensors, constants=(constants, number))
@@ -98,14 +98,14 @@ class CompiledObjective:
                 for hook in list(hooks.values()):
                     hook(parameter)
 
-    def _set_beta(self, device: torch.device) -> None:
-        beta = self._objective.scheduled.values().get("beta")
-        if beta is not None:
-            if device not in self._betas:
+    def _set_values(self, device: torch.device) -> None:
+        current, self._values = self._objective.scheduled.values(), {}
+        for name in self._objective.scheduled.schedules:
+            if (name, device) not in self._scheduled:
                 # At full precision: being 0-dimensional, it changes no other tensor's dtype.
-                self._betas[device] = torch.zeros((), device=device, dtype=torch.float64)
-            self._beta = self._betas[device]
-            self._beta.fill_(beta)
+                zero = torch.zeros((), device=device, dtype=torch.float64)
+                self._scheduled[name, device] = zero
+            self._values[name] = self._scheduled[name, device].fill_(current[name])
 
     def _step(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         """Run the objective and its backward pass."""

@@ -286,7 +286,9 @@ def fit(
             stopping=stopping,
             clip_norm=given.clip_norm,
             seed=given.seed,
-            settled=Settled([scheduled.beta, num_particles], total, [scheduled.first, 0]),
+            settled=Settled(
+                [*scheduled.schedules.values(), num_particles], total, [*scheduled.first, 0]
+            ),
         )
         run_folder = None
         if folder is not None:
@@ -298,8 +300,7 @@ def fit(
                 "data": data,
                 "batch_size": getattr(stream.batches, "batch_size", None),
                 "estimator": scheduled.bound,
-                "beta": scheduled.beta,
-                "estimator.step": scheduled.first,
+                **scheduled.settings(),
                 "lr_schedule": trainer.lr_schedule,
                 "validate_every": None if stopping is None else given.validate_every,
             }

@@ -1,9 +1,9 @@
-"""β and the number of particles as functions of the step."""
+"""β, the temperature and the number of particles as functions of the step."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from numbers import Real
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int, quoted, sizes
 from ppl_vae.estimators import KLWeighted, constant
+from ppl_vae.estimators.scheduled import wrappers
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class PiecewiseConstant:
 
 
 class Scheduled:
-    """An estimator whose β and number of particles follow the step.
+    """An estimator whose β, temperature and number of particles follow the step.
 
-    The estimator is as it was given, except within :meth:`now`.
+    The estimator is as it was given, except within :meth:`now`. A ``KLWeighted`` and a
+    ``TemperatureScheduled`` may be around one another; each has a step of its own.
 
     Args:
         estimator: of a bound.
@@ -61,6 +63,9 @@ class Scheduled:
             :func:`ppl_vae.estimators.linear_warm_up`; unchanged if None.
         num_particles: a function of the step that returns an integer; unchanged if None.
         total_steps: of the training: a warm-up that is longer is reported.
+
+    Raises:
+        ValueError: if two of the estimators around the bound schedule the same.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class Scheduled:
                     expected = "a number or a function of the step, such as linear_warm_up(1000)"
                     raise TypeError(f"fit: beta must be {expected}, got {describe(beta)}")
                 beta = number("fit", "beta", beta, least=0)
-            if isinstance(estimator, KLWeighted):
+            if any(isinstance(outer, KLWeighted) for outer in wrappers(estimator)):
                 raise ValueError(
                     f"fit: the estimator has a weight on the KL already, got beta={beta!r}; leave "
                     f"beta out"
@@ -88,65 +93,84 @@ class Scheduled:
                 f"{describe(num_particles)}; a constant number is an argument of the estimator"
             )
         self._estimator = estimator
-        self._weighted = estimator if isinstance(estimator, KLWeighted) else None
-        self.bound = self._weighted.estimator if self._weighted else estimator
-        """The estimator without β."""
-        self.first = self.own_step
-        """The step of β at the first step of a training."""
+        self._wrappers = wrappers(estimator)
+        names = [outer.quantity for outer in self._wrappers]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"fit: the estimator schedules the {twice[0]} twice; leave out one")
+        self.bound = self._wrappers[-1].estimator if self._wrappers else estimator
+        """The estimator without β and temperature."""
+        self.first = tuple(outer.step for outer in self._wrappers)
+        """The steps of the schedules at the first step of a training."""
         self._num_particles = num_particles
-        self._tensor: Tensor | None = None
+        self._tensors: Mapping[str, Tensor] = {}
         self.at(0)
 
     @property
     def estimators(self) -> dict[str, ELBO]:
-        """The estimator, and the one that it weights."""
-        return {"estimator": self._estimator, "estimator of the bound": self.bound}
+        """The estimator, and those within it; the last is that of the bound."""
+        within = {f"estimator with {outer.quantity}": outer for outer in self._wrappers[1:]}
+        return {"estimator": self._estimator, **within, "estimator of the bound": self.bound}
 
     @property
-    def beta(self) -> Callable[[int], float] | None:
-        """The schedule of the weight on the KL, if it has one."""
-        return self._weighted.schedule if self._weighted else None
+    def changing(self) -> dict[str, tuple[str, ...]]:
+        """The attributes of these estimators that change from step to step."""
+        around = [name for name in self.estimators if name != "estimator of the bound"]
+        return dict.fromkeys(around, ("step", "schedule")) if self._wrappers else {}
+
+    @property
+    def schedules(self) -> dict[str, Callable[[int], float]]:
+        """The schedules of β and the temperature, where there are any."""
+        return {outer.quantity: outer.schedule for outer in self._wrappers}
+
+    def settings(self) -> dict[str, object]:
+        """Return the schedules and their first steps by name, which decide a training's result."""
+        steps = dict(zip(self.schedules, self.first, strict=True))
+        found: dict[str, object] = {
+            "beta": self.schedules.get("beta"),
+            "estimator.step": steps.pop("beta", 0),
+        }
+        for name, step in steps.items():
+            found |= {name: self.schedules[name], f"{name}.step": step}
+        return found
 
     @property
     def weighted(self) -> bool:
         """Whether the KL has a weight."""
-        return self._weighted is not None
-
-    @property
-    def own_step(self) -> int:
-        """The estimator's own step; 0 if it has none."""
-        return self._weighted.step if self._weighted else 0
+        return "beta" in self.schedules
 
     def at(self, step: int) -> None:
-        """Set the step of the training, from 0; β counts from the estimator's own step.
+        """Set the step of the training, from 0; schedules count from the estimators' own steps.
 
-        Raises TypeError or ValueError for an invalid β or number of particles.
+        Raises TypeError or ValueError for an invalid β, temperature or number of particles.
         """
-        self._step = self.first + step
-        self._values: dict[str, float | int] = {}
-        if self._weighted:
-            self._values["beta"] = self._weighted.beta_at(self._step)
+        self._set_values([first + step for first in self.first])
         if self._num_particles is not None:
             particles = self._num_particles(step)
             self._values["num_particles"] = positive_int("fit", "num_particles(step)", particles)
 
-    def at_own_step(self) -> None:
-        """Set the estimator's own step; raises as :meth:`at` does."""
-        self.at(self.own_step - self.first)
+    def at_own_steps(self) -> None:
+        """Set the estimators' own steps; raises as :meth:`at` does."""
+        self._set_values([outer.step for outer in self._wrappers])
+
+    def _set_values(self, steps: Sequence[int]) -> None:
+        self._steps = steps
+        self._values: dict[str, float | int] = {}
+        for outer, step in zip(self._wrappers, steps, strict=True):
+            self._values[outer.quantity] = outer.value_at(step)
 
     def advance(self, steps: int) -> None:
-        """Move the estimator's own step."""
-        if self._weighted:
-            self._weighted.step += steps
+        """Move the estimators' own steps."""
+        for outer in self._wrappers:
+            outer.step += steps
 
     def values(self) -> dict[str, float | int]:
         """Return the current values of the schedules by name."""
         return dict(self._values)
 
     @contextmanager
-    def beta_is(self, beta: Tensor | None) -> Iterator[None]:
-        """Within ``with``, use a tensor as the weight on the KL, if it has one."""
-        with _set(self, _tensor=beta):
+    def values_are(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within ``with``, use tensors, by name, as β and the temperature."""
+        with _set(self, _tensors=values):
             yield
 
     @contextmanager
@@ -155,13 +179,15 @@ class Scheduled:
         with ExitStack() as stack:
             if (particles := self._values.get("num_particles")) is not None:
                 stack.enter_context(_set(self.bound, num_particles=particles))
-            if self._weighted:
+            for outer, step in zip(self._wrappers, self._steps, strict=True):
                 # With a β of 1 rather than the bare estimator, which would run the programs once
                 # more, as new ones.
-                given = {} if weighted else {"schedule": constant(1.0)}
-                stack.enter_context(_set(self._weighted, step=self._step, **given))
-                if weighted and self._tensor is not None:
-                    stack.enter_context(self._weighted.beta_is(self._tensor))
+                plain = isinstance(outer, KLWeighted) and not weighted
+                given = {"schedule": constant(1.0)} if plain else {}
+                stack.enter_context(_set(outer, step=step, **given))
+                tensor = None if plain else self._tensors.get(outer.quantity)
+                if tensor is not None:
+                    stack.enter_context(outer.value_is(tensor))
             yield self._estimator
 
 

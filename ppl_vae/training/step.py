@@ -50,8 +50,8 @@ def compile_step(
 
     ``step(*inputs, **named)`` runs model and guide, differentiates, lets the optimiser step, and
     returns minus the bound, a 0-dimensional tensor in nats per datum (weighted by β and the weights
-    of parts, where there are any). A ``KLWeighted`` estimator's ``step`` advances by one per call,
-    however many parts there are.
+    of parts, where there are any). The ``step`` of a ``KLWeighted`` or ``TemperatureScheduled``
+    estimator advances by one per call, however many parts there are.
 
     The parameters that require a gradient at the call are trained; the optimiser must have them. If
     a loss or gradient is not finite, an error is raised and the step is not taken. On a GPU a fused
@@ -149,7 +149,7 @@ class _Step:
         for value in inputs:
             if not isinstance(value, Tensor):
                 raise TypeError(f"{_OWNER}: a step's inputs must be tensors, got {describe(value)}")
-        self._scheduled.at_own_step()
+        self._scheduled.at_own_steps()
         objective, compiled, moving = self._initialised(inputs)
         self._coverage.check_rates()
         before = generators(inputs[0].device)
@@ -218,7 +218,7 @@ class _Step:
         record.restore_buffers()
         self._scheduled.advance(record.step - self._steps)
         self._steps = record.step
-        self._scheduled.at_own_step()
+        self._scheduled.at_own_steps()
 
         def forward() -> Tensor:
             with self._context():

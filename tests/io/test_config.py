@@ -37,6 +37,7 @@ from ppl_vae import (
 )
 from ppl_vae.io import config
 from ppl_vae.io.config import dump, from_config, to_config
+from ppl_vae.io.config.names import find, name_of
 from ppl_vae.io.config.resolver import resolve
 
 
@@ -197,6 +198,66 @@ SHORT = {
             num_classes=4,
         ),
     ),
+    "binary latents": (
+        {
+            **SHORTEST,
+            "prior": {"class": "Autoregressive", "hidden": [5]},
+            "posterior": {"class": "RelaxedBernoulli", "temperature": 0.3},
+        },
+        lambda: vae(
+            priors.Autoregressive(3, hidden=(5,)),
+            posteriors.RelaxedBernoulli(nets.MLP(8, 3), temperature=0.3),
+            likelihoods.Bernoulli(nets.MLP(3, 8)),
+        ),
+    ),
+    "one-hot latents": (
+        {
+            **SHORTEST,
+            "prior": "Categorical",
+            "posterior": {"class": "OneHotCategorical", "categories": 4},
+        },
+        lambda: vae(
+            priors.Categorical(3, 4),
+            posteriors.OneHotCategorical(nets.MLP(8, 12), 4),
+            likelihoods.Bernoulli(nets.MLP(12, 8)),
+        ),
+    ),
+    "one-hot latents, categories at the prior": (
+        {
+            **SHORTEST,
+            "prior": {"class": "CategoricalMixture", "categories": 4, "components": 5},
+            "posterior": "RelaxedOneHotCategorical",
+        },
+        lambda: vae(
+            priors.CategoricalMixture(3, 4, components=5),
+            posteriors.RelaxedOneHotCategorical(nets.MLP(8, 12), 4),
+            likelihoods.Bernoulli(nets.MLP(12, 8)),
+        ),
+    ),
+    "vectors of a codebook": (
+        {
+            **SHORTEST,
+            "prior": "Codebook",
+            "posterior": {"class": "VectorQuantised", "codes": 4, "code_dim": 5},
+        },
+        lambda: with_own_posterior(
+            priors.Codebook,
+            posteriors.VectorQuantised(nets.MLP(8, 15), 3, codes=4, code_dim=5),
+            likelihoods.Bernoulli(nets.MLP(15, 8)),
+        ),
+    ),
+    "vectors of a codebook, a prior over codes": (
+        {
+            **SHORTEST,
+            "prior": {"class": "Codebook", "codes_prior": "Autoregressive"},
+            "posterior": {"class": "VectorQuantised", "codes": 4, "code_dim": 5},
+        },
+        lambda: with_own_posterior(
+            lambda q: priors.Codebook(q, priors.Autoregressive(3, 4)),
+            posteriors.VectorQuantised(nets.MLP(8, 15), 3, codes=4, code_dim=5),
+            likelihoods.Bernoulli(nets.MLP(15, 8)),
+        ),
+    ),
     "stacked": (
         STACKED,
         lambda: StackedVAE(
@@ -318,6 +379,14 @@ def densities(pair):
         pair.posterior(x, *further).log_prob(z),
         pair.likelihood(z, *further).log_prob(x),
     ]
+
+
+@pytest.mark.parametrize("room", [priors, posteriors, likelihoods])
+@pytest.mark.parametrize("slot", ["prior", "posterior", "likelihood", "missingness", "mine"])
+def test_names_are_read_as_they_were_written(room, slot):
+    for short in ("Bernoulli", "Categorical"):
+        cls = getattr(room, short)
+        assert find(name_of(cls, slot, "model"), slot, "model", ()) is cls
 
 
 @pytest.mark.parametrize("case", ALL)

@@ -48,8 +48,8 @@ ERRORS = {
         r"'GaussianMixture'\? Accepted: .*VampPrior.*full path",
     ),
     "a class of another room": (
-        prior(**{"class": "Bernoulli"}),
-        r"model\.prior: there is no 'Bernoulli' among priors \(likelihoods\.Bernoulli is",
+        prior(**{"class": "Poisson"}),
+        r"model\.prior: there is no 'Poisson' among priors \(likelihoods\.Poisson is",
     ),
     "a class of another room, in full": (
         {**SHORTEST, "posterior": "priors.StandardNormal"},

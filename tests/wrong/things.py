@@ -57,6 +57,13 @@ def layers(**changes):
     return {**parts, **changes}
 
 
+def vectors(latent_dim=2, codes=4, code_dim=3, **options):
+    """Return a quantised posterior of 2 vectors."""
+    return posteriors.VectorQuantised(
+        net(D, 6), latent_dim, codes=codes, code_dim=code_dim, **options
+    )
+
+
 def spoilt(part):
     """Return a pair with NaN in the last parameter of a part."""
     pair = vae(prior="diagonal normal")
@@ -98,6 +105,7 @@ def things(folder: Path):
         "ss_parts": lambda **changes: {**kept["ssvae"].parts(), **changes},
         "layers": layers,
         "spoilt": spoilt,
+        "vectors": vectors,
         "converted": converted,
         "training_pair": vae,
         "with_batch_norm": with_batch_norm,

@@ -32,12 +32,14 @@ SLOTS = {
     "first": ("models",),
     "second": ("models",),
     "prior": ("priors",),
+    "codes_prior": ("priors",),
     "conditional": ("priors",),
     "conditionals": ("priors",),
     "posterior": ("posteriors",),
     "posteriors": ("posteriors",),
     "classifier": ("posteriors", "nets"),
     "likelihood": ("likelihoods",),
+    "missingness": ("likelihoods",),
     "net": ("nets", "columns"),
     "columns": ("columns",),
 }
@@ -65,7 +67,7 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
     packages = SLOTS.get(slot, PARTS)
     *parents, short = name.split(".")
     if not parents:
-        known = {n: cls for package in reversed(packages) for n, cls in public(package).items()}
+        known = _by_short_name(packages)
         if short in known:
             return known[short]
         there = [f" ({p}.{short} is one of another kind)" for p in PACKAGES if short in public(p)]
@@ -87,11 +89,17 @@ def find(name: object, slot: str, path: str, allow: Collection[str]) -> type[nn.
 
 def name_of(cls: type, slot: str, path: str) -> str:
     """Return the shortest name by which :func:`find` returns the class."""
-    packages = SLOTS.get(slot, PARTS)
-    for package in (*packages, *PACKAGES):
+    if _by_short_name(SLOTS.get(slot, PARTS)).get(cls.__name__) is cls:
+        return cls.__name__
+    for package in PACKAGES:
         if public(package).get(cls.__name__) is cls:
-            return cls.__name__ if package in packages else f"{package}.{cls.__name__}"
+            return f"{package}.{cls.__name__}"
     return _dotted(cls, path)
+
+
+def _by_short_name(packages: Collection[str]) -> dict[str, type[nn.Module]]:
+    """Return the classes of packages by name; of two with one name that of the first package."""
+    return {n: cls for package in reversed([*packages]) for n, cls in public(package).items()}
 
 
 @functools.cache

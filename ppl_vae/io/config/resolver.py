@@ -104,7 +104,9 @@ class _Resolver:
             full[name] = None  # in the signature's order
             if name not in modules:
                 full[name] = self._value(cls, argument, given, path, wires.get(name))
-        sizes = {} if roles is None else wiring.sizes_of(given, full, of_data, path)
+        sizes = {}
+        if roles is not None:
+            sizes = wiring.sizes_of(given, full, of_data, path, self._find)
         for name, argument in modules.items():
             at, value, within, inner = f"{path}.{name}", given.get(name), NOWHERE, {}
             if roles is not None and name in roles:
@@ -116,6 +118,8 @@ class _Resolver:
                 inner = dict(wires) if slot == "net" else place.net(cls, full, path)
                 if value is None and argument.required:
                     value = place.default_net()
+            elif name == "codes_prior":
+                inner = place.codes_prior()
             if value is None and name in wires:
                 value = wires[name].value
             if value is not None:
@@ -149,6 +153,9 @@ class _Resolver:
             # as SemiSupervisedVAE wraps a bare network
             return find("Categorical", slot, path, ()), {"net": {**given, "class": name}}
         return cls, {k: v for k, v in given.items() if k != "class"}
+
+    def _find(self, name: str, slot: str, path: str) -> type[nn.Module]:
+        return find(name, slot, path, self.allow)
 
     def _value(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ppl_vae.errors import quoted
 from ppl_vae.event_shapes import as_image, how_to_arrange, same_event
+from ppl_vae.io.config.references import is_reference
 from ppl_vae.io.config.signature import Argument, convert
 from ppl_vae.io.errors import ConfigError, brief
 
@@ -19,6 +20,9 @@ SETTINGS = {
     "event_shape": Argument("event_shape", "value", int | Sequence[int], None),
 }
 """Sizes that are given at the pair, whatever its constructor takes."""
+
+CODES = ("categories", "codes")
+"""Further sizes of discrete latents, given at the prior or the posterior."""
 
 CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     "VAE": {"prior": (), "posterior": ("x",), "likelihood": ("z",)},
@@ -45,11 +49,16 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the pair: its value, None if it was not given, and its path."""
+    """A size of the pair: its value, None if it was not given, and its path.
+
+    ``features`` is what networks see of it, where that is not the product of the value: of codes
+    one-hot.
+    """
 
     name: str
     value: tuple[int, ...] | None
     path: str
+    features: int | None = None
 
 
 def contexts(cls: type) -> dict[str, tuple[str, ...]] | None:
@@ -103,11 +112,24 @@ class Place:
         if isinstance(given, Mapping) and "per-element" in given.values():
             shape = x.value or ()
             wires["elements"] = Wire(shape[0] if len(shape) == 1 else x.value, (x,), firm=False)
+        categories = self.sizes["categories"]
+        if self.role in ("prior", "posterior") and categories.value is not None:
+            wires["categories"] = Wire(categories.value[0], (categories,))
         if self.role == "prior":
             path = f"{self.pair}.posterior".removeprefix(".")
             wires["posterior"] = Wire(f"${{{path}}}")
             if self.contexts:
                 wires["context_features"] = self._features(self.contexts)
+        return wires
+
+    def codes_prior(self) -> dict[str, Wire]:
+        """Return values for the arguments of a prior over the codes of a codebook."""
+        if self.contexts is None:
+            return {}
+        z, codes = self.sizes["z"], self.sizes["codes"]
+        wires = {"latent_dim": Wire(z.value and z.value[0], (z,))}
+        if codes.value is not None:
+            wires["categories"] = Wire(codes.value[0], (codes,))
         return wires
 
     def net(self, owner: type, options: Mapping[str, object], path: str) -> dict[str, Wire]:
@@ -163,7 +185,7 @@ class Place:
 
     def _features(self, symbols: tuple[str, ...]) -> Wire:
         sizes = tuple(self.sizes[s] for s in symbols)
-        widths = [math.prod(s.value) for s in sizes if s.value is not None]
+        widths = [s.features or math.prod(s.value) for s in sizes if s.value is not None]
         return Wire(sum(widths) if len(widths) == len(sizes) else None, sizes)
 
     def _output(self, owner: type, options: Mapping[str, object], path: str) -> Wire:
@@ -241,9 +263,16 @@ def _has_conv_net(part: object) -> bool:
 
 
 def sizes_of(
-    given: Mapping[str, object], full: Mapping[str, object], of_data: Sequence[str], path: str
+    given: Mapping[str, object],
+    full: Mapping[str, object],
+    of_data: Sequence[str],
+    path: str,
+    class_of: Callable[[str, str, str], type],
 ) -> dict[str, Size]:
-    """Return the pair's sizes: x, z, and y or c."""
+    """Return the pair's sizes: x, z, y or c, and those of discrete latents.
+
+    ``class_of(name, slot, path)`` returns the class that a configuration names.
+    """
 
     def at_pair(name: str) -> str:
         return f"the data's {name}" if name in of_data else f"{path}.{name}"
@@ -261,12 +290,53 @@ def sizes_of(
         (width,) if isinstance(width, int) else None,
         at_pair(context),
     )
+    codes = {name: _size_of_codes(name, given, path) for name in CODES}
+    features = _features_of_latents(latent, codes["categories"], given, path, class_of)
     return {
         "x": Size("event_shape", _setting("event_shape", given, path), at_pair("event_shape")),
-        "z": Size("latent_dim", latent, at),
+        "z": Size("latent_dim", latent, at, features),
         "y": further,
         "c": further,
+        **codes,
     }
+
+
+def _size_of_codes(name: str, given: Mapping[str, object], path: str) -> Size:
+    """Return a size of discrete latents, given at the posterior or the prior."""
+    for role in ("posterior", "prior"):
+        part = given.get(role)
+        value = part.get(name) if isinstance(part, dict) else None
+        if type(value) is int:  # or the part refuses it
+            return Size(name, (value,), f"{path}.{role}.{name}")
+    return Size(name, None, f"{path}.posterior.{name}")
+
+
+def _features_of_latents(
+    latent: tuple[int, ...] | None,
+    categories: Size,
+    given: Mapping[str, object],
+    path: str,
+    class_of: Callable[[str, str, str], type],
+) -> int | None:
+    """Return the number of entries of z that a part says by ``latent_features``, None if none."""
+    shared = {} if categories.value is None else {"categories": categories.value[0]}
+    for role in ("posterior", "prior"):
+        part = given.get(role)
+        part = {"class": part} if isinstance(part, str) else part
+        name = part.get("class") if isinstance(part, dict) else None
+        if latent is None or not isinstance(part, dict) or not isinstance(name, str):
+            continue
+        if is_reference(name):
+            continue
+        method = getattr(class_of(name, role, f"{path}.{role}"), "latent_features", None)
+        if callable(method):
+            takes = list(inspect.signature(method).parameters)[1:]
+            options = {k: v for k, v in {**shared, **part}.items() if k in takes}
+            try:
+                return int(method(latent[0], **options))
+            except (TypeError, ValueError):
+                continue  # which the part reports
+    return None
 
 
 def _setting(name: str, given: Mapping[str, object], path: str) -> tuple[int, ...] | None:
