@@ -92,6 +92,28 @@ def conditional():
     )
 
 
+def bits():
+    return VAE(
+        prior=priors.Bernoulli(Z, learn_logits=True),
+        posterior=posteriors.Bernoulli(net(D, Z)),
+        likelihood=likelihoods.Bernoulli(net(Z, D)),
+    )
+
+
+def layers_of_bits():
+    return HierarchicalVAE(
+        prior=priors.Bernoulli(Z),
+        conditionals=[posteriors.Bernoulli(net(Z, 3))],
+        posteriors=[posteriors.Bernoulli(net(D, 3)), posteriors.Bernoulli(net(3, Z))],
+        likelihood=likelihoods.Bernoulli(net(3, D)),
+    )
+
+
+def label_and_bits():
+    parts = {"posterior": posteriors.Bernoulli(net(D + 3, Z)), "prior": priors.Bernoulli(Z)}
+    return ssvae().replace(**parts)
+
+
 class WithState(nn.Module):
     """A network that draws and has a running mean.
 
@@ -138,6 +160,14 @@ CASES = {
     "dreg": (vae, lambda: iw(5, "dreg"), only_x),
     "stl": (vae, lambda: iw(5, "stl"), only_x),
     "wake": (vae, lambda: iw(5, "wake"), only_x),
+    "bits, DisARM": (bits, lambda: iw(2, "disarm"), only_x),
+    "bits, the analytic KL": (
+        bits,
+        lambda: estimators.AnalyticKLELBO(2, gradient="disarm"),
+        only_x,
+    ),
+    "layers of bits, VIMCO": (layers_of_bits, lambda: iw(3, "vimco"), only_x),
+    "a label and bits, leave-one-out": (label_and_bits, lambda: iw(2, "loo", alpha=1), streams),
     "β": (vae, lambda: estimators.KLWeighted(iw(1), estimators.linear_warm_up(4)), only_x),
     "a mixture": (lambda: vae(lambda q: priors.GaussianMixture(Z, 5)), lambda: iw(1), only_x),
     "a VampPrior": (
