@@ -10,6 +10,10 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 
+SAME = 1e-6
+"""Relative distance below which two vectors are the same."""
+
+
 class CodebookVectors(TorchDistribution):
     r"""P(z) = P(k) for D vectors z_d = c_{k_d} of a codebook c, with a distribution of the codes k.
 
@@ -96,7 +100,8 @@ class _InCodebook(constraints.Constraint):
         """Return for each row whether all its vectors are in the codebook."""
         vectors = value.unflatten(-1, (-1, self.codebook.shape[-1]))
         found = self.codebook[nearest(vectors, self.codebook)]
-        return (vectors == found).flatten(-2).all(-1)
+        off = (vectors - found).square().sum(-1)
+        return (off <= SAME**2 * found.square().sum(-1)).all(-1)
 
     def __repr__(self) -> str:
         return f"vectors of a codebook of {len(self.codebook)} in a row"
@@ -106,9 +111,9 @@ class _InCodebook(constraints.Constraint):
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Return for vectors ``(..., M)`` the index of the nearest in a codebook ``(K, M)``.
 
-    Differences are squared, not expanded, which would cancel for vectors of the codebook.
+    argmin_j ‖c_j‖² - 2 v·c_j is one matrix product, in float64, in which vectors of the codebook
+    find themselves, but for others that agree with them to ``SAME``.
     """
-    mode = "donot_use_mm_for_euclid_dist"
-    flat = vectors.detach().reshape(-1, vectors.shape[-1])
-    index = torch.cdist(flat, codebook.detach(), compute_mode=mode).argmin(-1)
-    return index.reshape(vectors.shape[:-1])
+    dtype = torch.float32 if vectors.device.type == "mps" else torch.float64  # which mps lacks
+    v, c = vectors.detach().to(dtype), codebook.detach().to(dtype)
+    return (c.square().sum(-1) - 2 * v @ c.mT).argmin(-1)
