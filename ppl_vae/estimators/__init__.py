@@ -9,6 +9,7 @@ from ppl_vae.estimators.kl_weight import (
     cyclical_warm_up,
     linear_warm_up,
 )
+from ppl_vae.estimators.total_correlation import TotalCorrelationELBO
 from ppl_vae.resident_constants import map_constants
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ImportanceWeightedELBO",
     "KLWeight",
     "KLWeighted",
+    "TotalCorrelationELBO",
     "constant",
     "cyclical_warm_up",
     "linear_warm_up",
