@@ -15,9 +15,11 @@ from ppl_vae.tensors import as_tensor
 
 if TYPE_CHECKING:  # the types after __post_init__
     _Values = Tensor
+    _Names = tuple[str, ...]
     _Sizes = tuple[int, ...]
 else:  # the types that __init__ accepts
     _Values = Tensor | np.ndarray
+    _Names = Sequence[str]
     _Sizes = Sequence[int] | None
 
 
@@ -42,12 +44,24 @@ class Factors:
     """
 
     values: _Values
-    names: Sequence[str]
+    names: _Names
     sizes: _Sizes = None  # type: ignore[assignment]
-    categorical: Sequence[str] = ()
+    categorical: _Names = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            values: Tensor | np.ndarray,
+            names: Sequence[str],
+            sizes: Sequence[int] | None = None,
+            categorical: Sequence[str] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
-        values: Tensor = as_tensor("values", self.values) if _is_array(self.values) else self.values
+        values: Tensor = self.values
+        if isinstance(values, np.ndarray):
+            values = as_tensor("values", values)
         expected = "factors must be integers of shape (items, factors)"
         if not isinstance(values, Tensor) or values.dtype not in INTEGER_DTYPES:
             raise TypeError(f"{expected}, got {describe(values)}")
@@ -109,7 +123,3 @@ def _names(argument: str, given: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise TypeError(f"{argument} must be names of factors, got {describe(name)}")
     return tuple(given)
-
-
-def _is_array(values: object) -> bool:
-    return isinstance(values, np.ndarray)
