@@ -48,7 +48,8 @@ class TotalCorrelationELBO(PerDatumELBO):
       datum's own posterior N/B times too often: a bias towards larger total correlations and
       smaller mutual information in small batches.
 
-    The logarithm of either is biased, by Jensen's inequality; use batches of 100 data or more.
+    The logarithm of an unbiased estimate is too small on average, more so jointly than by
+    dimension: ``"stratified"`` is biased towards smaller total correlations. Larger batches help.
     :func:`ppl_vae.evaluation.kl_decomposition` evaluates the three terms on all data.
 
     Source: Chen et al. 2018 (arXiv 1802.04942), equation 2 for the decomposition, section 3 for the

@@ -134,9 +134,9 @@ def disentanglement(
     Unobserved labels are set to their most probable value.
 
     Source: MIG, Chen et al. 2018 (arXiv 1802.04942), section 4.1; modularity, Ridgeway & Mozer 2018
-    (arXiv 1802.05312), section 3; SAP, Kumar et al. 2018 (arXiv 1711.00848), section 3, but for the
-    scale of categorical factors, whose balanced accuracy a counts as (a - c) / (1 - c), 0 or more,
-    with the accuracy c of chance; DCI, Eastwood & Williams 2018 (ICLR), section 2.
+    (arXiv 1802.05312); DCI, Eastwood & Williams 2018 (ICLR); SAP, Kumar et al. 2018 (arXiv
+    1711.00848), section 3, but for the scale of categorical factors, whose balanced accuracy a
+    counts as (a - c) / (1 - c), 0 or more, with the accuracy c of chance.
 
     Args:
         pair: any model/guide pair with a continuous latent whose posterior depends on x alone.
