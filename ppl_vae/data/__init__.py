@@ -34,13 +34,12 @@ from ppl_vae.data.loading import SPLITS, load
 from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch, Part
 from ppl_vae.data.resumable_loader import ResumableLoader
 from ppl_vae.data.semisupervised import SemiSupervised
-from ppl_vae.data.sprites import SHAPES, sprites
+from ppl_vae.data.sprite_images import sprites
 from ppl_vae.data.value_transform import BINARISE
 
 __all__ = [
     "BINARISE",
     "LOADERS",
-    "SHAPES",
     "SPLITS",
     "Batch",
     "Batches",

@@ -160,7 +160,7 @@ def disentanglement(
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
-        >>> images = data.sprites(200, size=16, scales=2, orientations=1, positions=4)
+        >>> images = data.sprites(size=16, scales=2, orientations=1, positions=4)
         >>> vae = VAE(
         ...     prior=priors.StandardNormal(5),
         ...     posterior=posteriors.DiagonalNormal(nets.MLP(256, 10)),

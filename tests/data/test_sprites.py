@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppl_vae import data
-from ppl_vae.data.sprites import MARGIN, RADIUS, SHAPES, SMALLEST
+from ppl_vae.data.sprite_images import MARGIN, RADIUS, SHAPES, SMALLEST
 
 # Of shapes in the unit circle; the heart's by integration in polar coordinates, see below.
 AREAS = {"square": 2.0, "ellipse": math.pi / 2, "triangle": 0.5 * 1.2 * 1.8}
