@@ -6,7 +6,8 @@ integers unscaled. Grey values are binarised for a Bernoulli likelihood, left as
 (``binarise="none"``) for one of grey levels, and dequantised for a density. Missing entries are
 False in the ``mask``, and NaN in x. A ``context`` is given beside x, such as a cell's batch and
 library size (`from_counts`, `from_h5ad`), whose counts stay sparse. ``conversions`` records what
-was done to the values. `Dataset.augmented` transforms training batches on the fly.
+was done to the values. `Dataset.augmented` transforms training batches on the fly. `sprites` draws
+images whose `Factors` of variation are known.
 
 Loaders resume by ``state_dict`` and ``load_state_dict``, exactly and at no cost: `Batches`, and
 `SemiSupervised`, a labelled stream beside an unlabelled one. `ResumableLoader` wraps any other.
@@ -28,10 +29,12 @@ from ppl_vae.data.builtin import LOADERS
 from ppl_vae.data.counts import from_counts, from_h5ad
 from ppl_vae.data.custom import from_file, from_folder, from_numpy, from_tensor
 from ppl_vae.data.dataset import Dataset
+from ppl_vae.data.factors import Factors
 from ppl_vae.data.loading import SPLITS, load
 from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch, Part
 from ppl_vae.data.resumable_loader import ResumableLoader
 from ppl_vae.data.semisupervised import SemiSupervised
+from ppl_vae.data.sprite_images import sprites
 from ppl_vae.data.value_transform import BINARISE
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "Batches",
     "ContextBatch",
     "Dataset",
+    "Factors",
     "MaskedBatch",
     "Part",
     "ResumableLoader",
@@ -53,4 +57,5 @@ __all__ = [
     "from_numpy",
     "from_tensor",
     "load",
+    "sprites",
 ]

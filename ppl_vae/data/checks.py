@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ppl_vae.data import sparse
+from ppl_vae.data.factors import Factors
 from ppl_vae.errors import describe, seed_of
 from ppl_vae.tensors import as_tensor
 
@@ -86,6 +87,19 @@ def checked_mask(mask: Any, values: Tensor) -> Tensor:
     if not mask.any():
         raise ValueError(f"{expected}, and True somewhere, got False everywhere; {fix}")
     return mask.to(values.device)
+
+
+def checked_factors(factors: Any, values: Tensor) -> Factors:
+    """Return factors of as many items as there are values, on their device."""
+    if not isinstance(factors, Factors):
+        fix = "give data.Factors(values, names)"
+        raise TypeError(f"factors must be a Factors, got {describe(factors)}; {fix}")
+    if len(factors) != len(values):
+        fix = "give a row for each item"
+        raise ValueError(f"factors must be of {len(values)} items, got {len(factors)}; {fix}")
+    if factors.values.device == values.device:
+        return factors
+    return factors.with_values(lambda t: t.to(values.device))
 
 
 PART = 2**20

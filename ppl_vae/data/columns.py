@@ -14,12 +14,14 @@ from torch import Tensor
 from ppl_vae.data import sparse
 from ppl_vae.data.checks import (
     checked_context,
+    checked_factors,
     checked_mask,
     checked_values,
     extremes,
     parts_of,
 )
 from ppl_vae.data.dequantisation import check_dequantised, count_levels
+from ppl_vae.data.factors import Factors
 from ppl_vae.data.label_encoding import encode_labels
 from ppl_vae.errors import describe, number
 
@@ -54,6 +56,7 @@ class Columns:
     _is_mapped: bool = field(default=False, repr=False)
     dequantised_levels: int | None = None
     augmentation: Callable[[Tensor], Tensor] | None = None
+    factors: Factors | None = None
 
     if TYPE_CHECKING:
 
@@ -70,6 +73,7 @@ class Columns:
             conversions: tuple[str, ...] = (),
             dequantised_levels: int | None = None,
             augmentation: Callable[[Tensor], Tensor] | None = None,
+            factors: Factors | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class Columns:
             raise TypeError(
                 f"augmentation must be a function of a batch, got {describe(self.augmentation)}"
             )
+        if self.factors is not None:
+            vars(self)["factors"] = checked_factors(self.factors, values)
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {describe(self.name)}")
         levels, labels, classes = self.dequantised_levels, self.labels, self.classes

@@ -65,6 +65,8 @@ class Dataset(Columns):
             of levels of the integers k; else None. Evaluation then bounds the mass of integers by
             the density of these values.
         augmentation: what `augmented` was given, applied to training batches alone.
+        factors: what varies between the items, if known: `Factors`, such as those of `sprites`. For
+            :func:`ppl_vae.evaluation.disentanglement`; batches do not have them.
 
     Raises:
         TypeError: unsupported dtype of values, labels or mask.
@@ -163,6 +165,8 @@ class Dataset(Columns):
         """Return the dataset with each of its columns changed."""
         columns = {name: getattr(self, name) for name in ("values", "labels", "mask", "context")}
         changed: dict[str, Any] = {n: change(t) for n, t in columns.items() if t is not None}
+        if self.factors is not None:
+            changed["factors"] = self.factors.with_values(change)
         return replace(self, **changed, _is_mapped=views and self._is_mapped)
 
     def labelled_subset(

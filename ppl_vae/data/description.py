@@ -20,6 +20,8 @@ def one_line(data: Columns) -> str:
         parts.append(_stored(data))
     if data.context is not None:
         parts.append(f"context of {data.context.shape[1]}")
+    if data.factors is not None:
+        parts.append(f"{len(data.factors.names)} factors")
     if data.mask is not None:
         parts.append(f"{_missing(data)} missing")
     if data.dequantised_levels is not None:
@@ -45,6 +47,8 @@ def html_table(data: Columns) -> str:
         rows["sparse"] = _stored(data)
     if data.context is not None:
         rows["context"] = f"{data.context.shape[1]} numbers"
+    if data.factors is not None:
+        rows["factors"] = ", ".join(data.factors.names)
     if data.dequantised_levels is not None:
         rows["dequantised"] = f"from {data.dequantised_levels} levels"
     if data.conversions:

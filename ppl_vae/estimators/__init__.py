@@ -10,6 +10,7 @@ from ppl_vae.estimators.kl_weight import (
     linear_warm_up,
 )
 from ppl_vae.estimators.temperature import Temperature, TemperatureScheduled
+from ppl_vae.estimators.total_correlation import TotalCorrelationELBO
 from ppl_vae.resident_constants import map_constants
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "KLWeighted",
     "Temperature",
     "TemperatureScheduled",
+    "TotalCorrelationELBO",
     "constant",
     "cyclical_warm_up",
     "linear_warm_up",

@@ -18,6 +18,11 @@ from ppl_vae.evaluation.classification import (
 from ppl_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from ppl_vae.evaluation.dependencies import relations
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.factor_scores import (
+    Disentanglement,
+    disentanglement,
+    disentanglement_of_codes,
+)
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
 from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
@@ -34,6 +39,7 @@ __all__ = [
     "BidirectionalBounds",
     "Calibration",
     "Clustering",
+    "Disentanglement",
     "ELBOTerms",
     "Estimate",
     "InferenceGap",
@@ -47,6 +53,8 @@ __all__ = [
     "bits_per_dim",
     "calibration",
     "clustering",
+    "disentanglement",
+    "disentanglement_of_codes",
     "elbo_terms",
     "expected_calibration_error",
     "importance_bounds",

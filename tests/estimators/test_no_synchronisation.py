@@ -12,7 +12,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae import data
-from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO, KLWeighted, linear_warm_up
+from ppl_vae.estimators import (
+    AnalyticKLELBO,
+    ImportanceWeightedELBO,
+    KLWeighted,
+    TotalCorrelationELBO,
+    linear_warm_up,
+)
 from ppl_vae.training import fit
 from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
 
@@ -36,6 +42,7 @@ ESTIMATORS = {
     "analytic": lambda: AnalyticKLELBO(monte_carlo=True),
     "free bits": lambda: AnalyticKLELBO(free_bits=0.1),
     "weighted": lambda: KLWeighted(ImportanceWeightedELBO(3), linear_warm_up(10)),
+    "total correlation": lambda: TotalCorrelationELBO(100, num_particles=3),
 }
 
 
@@ -46,6 +53,8 @@ def test_estimators_do_not_synchronise(make, estimator):
     pyro.enable_validation(False)
     if estimator == "free bits" and not hasattr(pair.prior, "scale"):
         pytest.skip("free bits need a KL in closed form")
+    if estimator == "total correlation" and make is not vae:
+        pytest.skip("a mixture prior or a label has no total correlation over dimensions")
     with Forbid():
         loss = elbo.loss_and_grads(pair.model, pair.guide, x)
     assert isinstance(loss, torch.Tensor)

@@ -9,11 +9,12 @@ from evaluated import Programs, conditional, hierarchical
 from pairs import C, D, net, ssvae, vae
 from pyro import distributions as dist
 from pyro import plate, sample
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ppl_vae import VAE, SemiSupervisedVAE, StackedVAE, evaluation, likelihoods, posteriors, priors
-from ppl_vae.data import Dataset, MaskedBatch, Part, SemiSupervised
+from ppl_vae.data import Dataset, Factors, MaskedBatch, Part, SemiSupervised
 from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.training import fit
 
@@ -50,6 +51,7 @@ def values(result):
     return torch.tensor([float(result)]) if isinstance(result, (int, float)) else torch.zeros(0)
 
 
+FACTORS = Factors(torch.arange(N).remainder(2).unsqueeze(1), ("a",))
 FUNCTIONS = {
     "elbo_terms": evaluation.elbo_terms,
     "importance_bounds": lambda *a, **k: evaluation.importance_bounds(
@@ -65,6 +67,9 @@ FUNCTIONS = {
     "kl_decomposition": evaluation.kl_decomposition,
     "latent_units": lambda *a, **k: evaluation.latent_units(*a, num_samples=2, **k),
     "responsibilities": evaluation.responsibilities,
+    "disentanglement": lambda *a, **k: evaluation.disentanglement(
+        *a, factors=FACTORS, classifier=DecisionTreeClassifier(max_depth=1), folds=2, **k
+    ),
 }
 
 

@@ -26,6 +26,8 @@ RESULTS = {
     "Calibration": (0.04, torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0, 9]),
                     torch.tensor([math.nan, 0.8]), torch.tensor([math.nan, 0.7]),
                     Estimate(0.7, 0.1, 9), 0.8),
+    "Disentanglement": (("a", "b"), *[Estimate(0.4, 0.1, 9)] * 5, Estimate(0.8, 0.1, 9), 0.3,
+                        torch.eye(2), torch.zeros(2, 2), torch.ones(2), torch.eye(2), torch.eye(2)),
 }  # fmt: skip
 SHOWN = {
     "ELBOTerms": ["NELBO           101.50 ± 0.55 nats per datum"],
@@ -37,6 +39,11 @@ SHOWN = {
     "InferenceGap": ["3.00 ± 0.00 nats per datum over 2 data", "approximation  1.00", "2.00"],
     "Clustering": ["50.0 % of at most 90.0 % with 3 clusters for 2 classes", "0.300"],
     "Calibration": ["4.0 %", "70.0 ± 10.0 %", "9 in 1 of 2 bins"],
+    "Disentanglement": [
+        "gap  0.40 ± 0.10",
+        "0.80 ± 0.10, by chance 0.30",
+        "b 1.00 of 1.00 in z[1]",
+    ],
 }
 
 

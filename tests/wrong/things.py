@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from pairs import C, D, Z, net, ssvae, vae
 from pyro.infer import Trace_ELBO
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 import ppl_vae
@@ -113,6 +114,8 @@ def things(folder: Path):
         "c": torch.zeros(7, 2),
         "dataset": data.Dataset(x, y),
         "grey": data.Dataset(x / 3, y),
+        "factors": data.Factors(torch.stack([y, y % 2], 1), ("kind", "place")),
+        "neighbours": KNeighborsClassifier(1),
         "z": torch.arange(14.0).reshape(7, 2),
         "IW": estimators.ImportanceWeightedELBO,
         "Adam": partial(torch.optim.Adam, lr=1e-3),
