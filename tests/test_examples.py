@@ -26,6 +26,7 @@ LISTED = [
     "swap_priors",
     "custom_networks",
     "evaluate",
+    "calibration",
 ]
 
 

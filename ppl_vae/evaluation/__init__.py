@@ -8,12 +8,13 @@ from ppl_vae.evaluation.annealing import (
 )
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
+from ppl_vae.evaluation.calibration_result import Calibration, Finding, RankedQuantity
 from ppl_vae.evaluation.classification import (
-    Calibration,
+    Reliability,
     accuracy,
     accuracy_interval,
-    calibration,
     expected_calibration_error,
+    reliability,
 )
 from ppl_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from ppl_vae.evaluation.dependencies import relations
@@ -24,6 +25,7 @@ from ppl_vae.evaluation.factor_scores import (
     disentanglement_of_codes,
 )
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
+from ppl_vae.evaluation.guide_calibration import calibration
 from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
 from ppl_vae.evaluation.representation import (
@@ -42,10 +44,13 @@ __all__ = [
     "Disentanglement",
     "ELBOTerms",
     "Estimate",
+    "Finding",
     "InferenceGap",
     "KLDecomposition",
     "LatentUnits",
     "LogLikelihood",
+    "RankedQuantity",
+    "Reliability",
     "accuracy",
     "accuracy_interval",
     "annealed_importance_sampling",
@@ -65,5 +70,6 @@ __all__ = [
     "log_likelihood",
     "nearest_neighbours",
     "relations",
+    "reliability",
     "responsibilities",
 ]

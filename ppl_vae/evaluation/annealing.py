@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from dataclasses import dataclass
 import pyro
 import torch
 from jaxtyping import Float
-from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.estimate import Estimate
-from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, Values, transition
+from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, transition
 from ppl_vae.evaluation.inputs import (
     Array,
     Data,
@@ -27,6 +25,7 @@ from ppl_vae.evaluation.inputs import (
 )
 from ppl_vae.evaluation.likelihood import LogEvidence
 from ppl_vae.evaluation.results import Result
+from ppl_vae.evaluation.simulated import simulated
 from ppl_vae.evaluation.traced_batch import traced_batches
 from ppl_vae.evaluation.weight_statistics import WeightStatistics, check_log_weights
 from ppl_vae.module_modes import evaluating
@@ -235,7 +234,7 @@ def bidirectional_monte_carlo(
     bounds: list[list[Tensor]] = []
     bar = progress_bar(owner, "BDMC", 2 * num_data * num_temperatures, progress, "step")
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
-        x, sites = _simulated(owner, pair, num_data, context, like)
+        x, sites = simulated(owner, pair, num_data, context, like)
         inputs = program_inputs(owner, pair, x, context)
         for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
@@ -243,7 +242,7 @@ def bidirectional_monte_carlo(
             first = State.at(joint, joint.sample(num_chains))
             exact = {}
             for name in batch.latents:
-                z = sites[name].narrow(joint.data_dim(name), batch.start, len(batch))
+                z = sites[name]["value"].narrow(joint.data_dim(name), batch.start, len(batch))
                 exact[name] = z.expand(num_chains, *z.shape).clone()
             last = State.at(joint, exact)
             for state in (first, last):
@@ -317,25 +316,3 @@ def _tuned(joint: Joint, num_chains: int, num_temperatures: int, leapfrog_steps:
         log_step = log_step + rate * (probability.mean(0, keepdim=True) - TARGET_ACCEPTANCE)
         tuned.append(log_step)
     return StepSizes(betas, torch.cat(tuned[_WARM_UP:]))
-
-
-def _simulated(
-    owner: str, pair: ModelAndGuide, num_data: int, context: tuple, like: Tensor | None
-) -> tuple[Tensor, Values]:
-    """Draw data from the model and return them with the values of all sites."""
-    if like is not None:
-        if len(like) != num_data:
-            raise ValueError(
-                f"{owner}: like must have num_data={num_data} entries, got {describe(like)}"
-            )
-        trace = poutine.trace(poutine.uncondition(pair.model)).get_trace(like, *context)
-    elif "size" in inspect.signature(pair.model.forward).parameters:
-        trace = poutine.trace(pair.model).get_trace(None, *context, size=num_data)
-    else:
-        raise TypeError(
-            f"{owner}: {type(pair.model).__name__} has no argument size to draw data; give like="
-        )
-    values = {n: s["value"] for n, s in trace.nodes.items() if s["type"] == "sample"}
-    if "x" not in values:
-        raise ValueError(f"{owner}: the data's site must be named 'x', got {sorted(values)}")
-    return values["x"], values

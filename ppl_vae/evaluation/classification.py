@@ -1,4 +1,4 @@
-"""Accuracy and calibration of q(y | x)."""
+"""Accuracy and reliability of q(y | x)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def accuracy(
 
 
 @dataclass(frozen=True, repr=False)
-class Calibration(Result):
+class Reliability(Result):
     """Confidence and accuracy per bin of confidence: the numbers of a reliability diagram.
 
     Args:
@@ -94,7 +94,7 @@ class Calibration(Result):
         }
 
 
-def calibration(
+def reliability(
     pair: SemiSupervisedVAE | StackedVAE,
     x: Data,
     y: Array | None = None,
@@ -102,21 +102,21 @@ def calibration(
     mask: Array | None = None,
     bins: int = 15,
     batch_size: int = 1000,
-) -> Calibration:
+) -> Reliability:
     """Return :func:`expected_calibration_error` of q(y | x), for a reliability diagram.
 
     Args:
         pair, x, y, mask, batch_size: as in :func:`accuracy`, as are the errors.
         bins: of confidence.
     """
-    bins = positive_int("calibration", "bins", bins)
-    probabilities, labels = _classified("calibration", pair, x, y, mask, batch_size)
+    bins = positive_int("reliability", "bins", bins)
+    probabilities, labels = _classified("reliability", pair, x, y, mask, batch_size)
     return expected_calibration_error(probabilities, labels, bins)
 
 
 def expected_calibration_error(
     probabilities: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], bins: int = 15
-) -> Calibration:
+) -> Reliability:
     r"""Compare how confident a classifier is with how often it is correct.
 
     ECE = Σ_m (n_m / N) \|accuracy_m - confidence_m\|, where bin m holds the data whose greatest
@@ -162,7 +162,7 @@ def expected_calibration_error(
 
 def binned(
     confidence: Float[Tensor, " batch"], correct: Float[Tensor, " batch"], bins: int
-) -> Calibration:
+) -> Reliability:
     """Compare probabilities of predictions with whether, 0 or 1, each is correct."""
     edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)
     # A bin is numbered by its lower edge; rounding may take 1 beyond the last.
@@ -172,7 +172,7 @@ def binned(
     error = (sums[1] - sums[0]).abs().sum().item() / len(correct)
     means = sums / count  # 0 / 0 is NaN if a bin is empty
     overall = Estimate.of(correct), confidence.mean().item()
-    return Calibration(error, edges, count, means[0], means[1], *overall)
+    return Reliability(error, edges, count, means[0], means[1], *overall)
 
 
 def accuracy_interval(

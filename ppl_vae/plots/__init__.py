@@ -11,6 +11,7 @@ the Axes. Dimensions of z are counted from 1, as in z_1. Values that are not fin
 unless a function says how it draws them.
 """
 
+from ppl_vae.plots.calibration import expected_coverage, rank_ecdf
 from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.images import images, reconstructions, rows
 from ppl_vae.plots.latent_dimensions import intervals, kl_per_dimension
@@ -26,6 +27,7 @@ __all__ = [
     "coverage",
     "curves",
     "density",
+    "expected_coverage",
     "graph",
     "histograms",
     "images",
@@ -35,6 +37,7 @@ __all__ = [
     "latents",
     "manifold",
     "quantile_grid",
+    "rank_ecdf",
     "reconstructions",
     "reliability",
     "rows",

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.evaluation.bounds import ELBOTerms
-from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.evaluation.decomposition import KLDecomposition
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.latent_dimensions import LatentUnits
@@ -56,7 +56,7 @@ class EvaluatedPair:
     data_space: DataSpace | None = None
     terms: ELBOTerms | None = None
     decomposition: KLDecomposition | None = None
-    calibration: Calibration | None = None
+    calibration: Reliability | None = None
     responsibilities: Tensor | None = None
 
     @property

@@ -13,8 +13,8 @@ from ppl_vae.evaluation import (
     Estimate,
     accuracy,
     accuracy_interval,
-    calibration,
     expected_calibration_error,
+    reliability,
 )
 
 
@@ -47,9 +47,9 @@ def test_accuracy_takes_grey_values():
     assert 0 <= accuracy(ssvae(), x, torch.zeros(5, dtype=torch.long)).mean <= 1
 
 
-def test_calibration_of_a_pair_by_hand(float64):
+def test_reliability_of_a_pair_by_hand(float64):
     pair, x, y = stated()
-    result = calibration(pair, x, y, bins=4)
+    result = reliability(pair, x, y, bins=4)
     first = abs(2 / 3 - (0.6 + 0.7 + 0.55) / 3)
     last = abs(1 / 2 - (0.9 + 1.0) / 2)
     assert result.error == pytest.approx(3 / 5 * first + 2 / 5 * last)
@@ -62,15 +62,15 @@ def test_calibration_of_a_pair_by_hand(float64):
     assert result.overall_accuracy.mean == pytest.approx(3 / 5)
 
 
-def test_calibration_takes_data_sets_batches_and_arrays(float64):
+def test_reliability_takes_data_sets_batches_and_arrays(float64):
     pair, x, y = stated()
     y[3] = -1  # which is left out
-    expected = calibration(pair, x, y, batch_size=2)
+    expected = reliability(pair, x, y, batch_size=2)
     assert expected.count.sum() == expected.overall_accuracy.count == 4
     data = Dataset(x, y)
     for given in (data, data.batches(2, binarise="none"), DataLoader(data, 2)):
-        assert_same(calibration(pair, given), expected)
-    assert_same(calibration(pair, x.numpy(), y.numpy()), expected)
+        assert_same(reliability(pair, given), expected)
+    assert_same(reliability(pair, x.numpy(), y.numpy()), expected)
 
 
 def assert_same(found, expected):
@@ -81,17 +81,17 @@ def assert_same(found, expected):
             torch.testing.assert_close(getattr(found, name), value, equal_nan=True)
 
 
-def test_calibration_under_a_mask():
+def test_reliability_under_a_mask():
     pair, x = ssvae(), binary(20)
     y, mask = torch.arange(20) % C, torch.rand(20, 6) < 0.7
-    found = calibration(pair, x, y, mask=mask)
+    found = reliability(pair, x, y, mask=mask)
     expected = expected_calibration_error(pair.classify(x, mask=mask), y)
     assert found.error == pytest.approx(expected.error, abs=1e-6)
 
 
-def test_pairs_without_labels_have_no_calibration(as_users_see_it):
-    with pytest.raises(TypeError, match=r"calibration: pair must have classify"):
-        calibration(vae(), binary(), torch.zeros(5, dtype=torch.long))
+def test_pairs_without_labels_have_no_reliability(as_users_see_it):
+    with pytest.raises(TypeError, match=r"reliability: pair must have classify"):
+        reliability(vae(), binary(), torch.zeros(5, dtype=torch.long))
 
 
 def test_wilson_interval_solves_its_equation():

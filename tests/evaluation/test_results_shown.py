@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ppl_vae import evaluation
-from ppl_vae.evaluation import Estimate
+from ppl_vae.evaluation import Estimate, RankedQuantity
+from ppl_vae.evaluation.rank_fit import RankFit
 from ppl_vae.evaluation.results import Result
 
 PER_DATUM = torch.tensor([-90.0, -80.0])
@@ -23,11 +24,17 @@ RESULTS = {
                     torch.zeros(2), True, None, None),
     "InferenceGap": (PER_DATUM, PER_DATUM - 1, PER_DATUM - 3),
     "Clustering": (Estimate(0.5, 0.1, 9), 0.3, 0.2, {0: 1}, 0.25, 3, 2, 0.9),
-    "Calibration": (0.04, torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0, 9]),
+    "Reliability": (0.04, torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0, 9]),
                     torch.tensor([math.nan, 0.8]), torch.tensor([math.nan, 0.7]),
                     Estimate(0.7, 0.1, 9), 0.8),
     "Disentanglement": (("a", "b"), *[Estimate(0.4, 0.1, 9)] * 5, Estimate(0.8, 0.1, 9), 0.3,
                         torch.eye(2), torch.zeros(2, 2), torch.ones(2), torch.eye(2), torch.eye(2)),
+    "Calibration": ((
+        RankedQuantity("z_1", "latent", torch.zeros(9).int(), False, 1e-6,
+                       RankFit(0.3, 0.04, math.log(2), 0.03, 8.0, 9.0)),
+        RankedQuantity("log p(x, z)", "log density", torch.zeros(9).int(), False, 1e-6,
+                       RankFit(-0.3, 0.04, 0.0, 0.03, -8.0, 0.0)),
+    ), 99, 0.95, torch.zeros(99), torch.ones(99)),
 }  # fmt: skip
 SHOWN = {
     "ELBOTerms": ["NELBO           101.50 ± 0.55 nats per datum"],
@@ -38,12 +45,19 @@ SHOWN = {
     "LatentUnits": ["1 of 2 of 'z'", "3.1 nats per datum", "1, 0"],
     "InferenceGap": ["3.00 ± 0.00 nats per datum over 2 data", "approximation  1.00", "2.00"],
     "Clustering": ["50.0 % of at most 90.0 % with 3 clusters for 2 classes", "0.300"],
-    "Calibration": ["4.0 %", "70.0 ± 10.0 %", "9 in 1 of 2 bins"],
     "Disentanglement": [
         "gap  0.40 ± 0.10",
         "0.80 ± 0.10, by chance 0.30",
         "b 1.00 of 1.00 in z[1]",
     ],
+    "Calibration": [
+        "not calibrated: 2 of 2 quantities leave their bands",
+        "9, with 99 draws of q each",
+        "too narrow    1 of 1 entries: z_1 0.50 ± 0.01 times the width needed",
+        "shifted down  1 of 1 entries: z_1 0.30 ± 0.04 standard deviations of q",
+        "draws too probable: q too narrow",
+    ],
+    "Reliability": ["4.0 %", "70.0 ± 10.0 %", "9 in 1 of 2 bins"],
 }
 
 

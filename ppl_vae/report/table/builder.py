@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ppl_vae import evaluation
 from ppl_vae.errors import describe, flag, integer, number, positive_int, quoted, seed_of
-from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.pareto import NOT_COMPUTED
 from ppl_vae.process_state import seeded
@@ -228,7 +228,7 @@ class Found:
     associations: Associations | None
     cells: HeldOut
     covered: tuple[Any, ...]
-    calibration: Calibration | None
+    calibration: Reliability | None
     warnings: list[str]
     synthetic_rows: int
 

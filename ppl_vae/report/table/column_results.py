@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.report.quantities import Quantity, absent, measured, plain
 from ppl_vae.report.table.held_out import (
     Coverage,
@@ -50,7 +50,7 @@ class ColumnResults:
     distance: Distance | None
     imputation: ImputationError | None
     ranks: NDArray | None
-    calibration: Calibration | None
+    calibration: Reliability | None
 
     @property
     def name(self) -> str:

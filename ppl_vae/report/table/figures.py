@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ppl_vae import plots
-from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.report.figures import Picture, Section
 from ppl_vae.report.figures.picture import new_axes, png
 from ppl_vae.report.table.associations import Associations
@@ -97,7 +97,7 @@ def associations(found: Associations, names: list[str]) -> Section:
     return Section("Associations of pairs of columns", caption, tuple(pictures))
 
 
-def calibration(covered: tuple[Coverage, ...], reliability: Calibration | None) -> Section:
+def calibration(covered: tuple[Coverage, ...], reliability: Reliability | None) -> Section:
     """Draw the coverage of intervals of numbers, and the reliability of predicted categories."""
     pictures = []
     if covered:
@@ -120,7 +120,7 @@ def sections(
     columns: list[ColumnResults],
     found: Associations | None,
     covered: tuple[Coverage, ...],
-    reliability: Calibration | None,
+    reliability: Reliability | None,
 ) -> dict[str, Section]:
     """Draw all figures, by the part of the page that they belong to."""
     drawn = {"marginals": marginals(columns)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ppl_vae.evaluation import accuracy_interval
-from ppl_vae.evaluation.classification import Calibration, binned
+from ppl_vae.evaluation.classification import Reliability, binned
 from ppl_vae.evaluation.estimate import Estimate
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -215,7 +215,7 @@ def imputation_error(cells: HeldOut, kind: str) -> ImputationError | None:
     return ImputationError("root mean squared error", roots[0], roots[1], float(seen.std()))
 
 
-def calibration(cells: HeldOut) -> Calibration:
+def calibration(cells: HeldOut) -> Reliability:
     """Compare how probable the best guesses of categories are with how many are right.
 
     The probability of a guess is the share of draws that agree. The guess comes from particles of

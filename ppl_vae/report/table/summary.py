@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ppl_vae.evaluation.classification import Calibration
+from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.report.table.associations import Associations
 from ppl_vae.report.table.column_results import ColumnResults
 from ppl_vae.report.table.held_out import Coverage, verdict
@@ -16,7 +16,7 @@ def summary(
     columns: list[ColumnResults],
     associations: Associations | None,
     covered: tuple[Coverage, ...],
-    calibration: Calibration | None,
+    calibration: Reliability | None,
 ) -> list[str]:
     """Return what the numbers say, a sentence for each part of the page."""
     found = [
@@ -81,7 +81,7 @@ def _intervals(covered: tuple[Coverage, ...]) -> str:
     )
 
 
-def _categories(found: Calibration | None) -> str:
+def _categories(found: Reliability | None) -> str:
     if found is None:
         return ""
     accuracy = found.overall_accuracy
