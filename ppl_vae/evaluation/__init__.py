@@ -21,6 +21,12 @@ from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
 from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.refined_draws import PosteriorDraws, posterior_draws
+from ppl_vae.evaluation.refinement import (
+    HamiltonianMonteCarlo,
+    ImportanceResampling,
+    LocalOptimisation,
+)
 from ppl_vae.evaluation.representation import (
     Clustering,
     clustering,
@@ -36,10 +42,14 @@ __all__ = [
     "Clustering",
     "ELBOTerms",
     "Estimate",
+    "HamiltonianMonteCarlo",
+    "ImportanceResampling",
     "InferenceGap",
     "KLDecomposition",
     "LatentUnits",
+    "LocalOptimisation",
     "LogLikelihood",
+    "PosteriorDraws",
     "accuracy",
     "accuracy_interval",
     "annealed_importance_sampling",
@@ -56,6 +66,7 @@ __all__ = [
     "linear_probe",
     "log_likelihood",
     "nearest_neighbours",
+    "posterior_draws",
     "relations",
     "responsibilities",
 ]
