@@ -6,6 +6,7 @@ from ppl_vae.evaluation.annealing import (
     annealed_importance_sampling,
     bidirectional_monte_carlo,
 )
+from ppl_vae.evaluation.arviz_data import leave_one_out, to_arviz
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
 from ppl_vae.evaluation.classification import (
@@ -21,6 +22,7 @@ from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
 from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.predictive import PredictiveChecks, predictive_checks
 from ppl_vae.evaluation.refined_draws import PosteriorDraws, posterior_draws
 from ppl_vae.evaluation.refinement import (
     HamiltonianMonteCarlo,
@@ -50,6 +52,7 @@ __all__ = [
     "LocalOptimisation",
     "LogLikelihood",
     "PosteriorDraws",
+    "PredictiveChecks",
     "accuracy",
     "accuracy_interval",
     "annealed_importance_sampling",
@@ -63,10 +66,13 @@ __all__ = [
     "inference_gap",
     "kl_decomposition",
     "latent_units",
+    "leave_one_out",
     "linear_probe",
     "log_likelihood",
     "nearest_neighbours",
     "posterior_draws",
+    "predictive_checks",
     "relations",
     "responsibilities",
+    "to_arviz",
 ]
