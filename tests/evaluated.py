@@ -10,6 +10,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from ppl_vae import VAE, ConditionalVAE, HierarchicalVAE, likelihoods, posteriors, priors
+from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
     LinearGaussian,
@@ -67,6 +68,48 @@ def normal_of(pair, entries=slice(None)):
     return dist.MultivariateNormal(
         decoder.bias[entries].detach(), covariance[entries][:, entries].detach()
     )
+
+
+def linear(weight, bias):
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def as_vae(oracle, posterior):
+    """Return a VAE with the oracle's model."""
+    model = oracle.model
+    prior = priors.DiagonalNormal(len(model.prior.loc))
+    with torch.no_grad():
+        prior.loc.copy_(model.prior.loc)
+        prior.unconstrained_scale.copy_(unconstrained(model.prior.log_scale.exp()))
+    likelihood = likelihoods.Normal(
+        linear(model.likelihood.weight, model.likelihood.bias),
+        scale=model.likelihood.log_scale.exp().item(),
+    )
+    return VAE(prior=prior, posterior=posterior, likelihood=likelihood)
+
+
+def diagonal(weight, bias, scale):
+    """Return q(z|x) = N(A x + c, diag scale²)."""
+    return posteriors.DiagonalNormal(
+        linear(
+            torch.cat([weight, torch.zeros_like(weight)]), torch.cat([bias, unconstrained(scale)])
+        )
+    )
+
+
+def full_rank(exact):
+    """Return the exact posterior as a posterior of full rank."""
+    factor = torch.linalg.cholesky(exact.covariance)
+    d = len(factor)
+    row, column = torch.tril_indices(d, d, -1)
+    below = factor[row, column] / factor.diagonal()[row] * math.sqrt(d)
+    constant = torch.cat([unconstrained(factor.diagonal()), below])
+    weight = torch.cat([exact.weight, torch.zeros(len(constant), exact.weight.shape[1])])
+    return posteriors.FullRankNormal(linear(weight, torch.cat([exact.bias, constant])))
 
 
 def conditional(prior="normal given y"):

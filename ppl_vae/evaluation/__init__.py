@@ -6,6 +6,7 @@ from ppl_vae.evaluation.annealing import (
     annealed_importance_sampling,
     bidirectional_monte_carlo,
 )
+from ppl_vae.evaluation.arviz_data import leave_one_out, to_arviz
 from ppl_vae.evaluation.bits import bits_per_dim
 from ppl_vae.evaluation.bounds import ELBOTerms, elbo_terms, importance_bounds
 from ppl_vae.evaluation.calibration_result import Calibration, Finding, RankedQuantity
@@ -28,6 +29,13 @@ from ppl_vae.evaluation.gaps import InferenceGap, inference_gap
 from ppl_vae.evaluation.guide_calibration import calibration
 from ppl_vae.evaluation.latent_dimensions import LatentUnits, latent_units
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.predictive import PredictiveChecks, predictive_checks
+from ppl_vae.evaluation.refined_draws import PosteriorDraws, posterior_draws
+from ppl_vae.evaluation.refinement import (
+    HamiltonianMonteCarlo,
+    ImportanceResampling,
+    LocalOptimisation,
+)
 from ppl_vae.evaluation.representation import (
     Clustering,
     clustering,
@@ -45,12 +53,17 @@ __all__ = [
     "ELBOTerms",
     "Estimate",
     "Finding",
+    "HamiltonianMonteCarlo",
+    "ImportanceResampling",
     "InferenceGap",
     "KLDecomposition",
     "LatentUnits",
+    "LocalOptimisation",
     "LogLikelihood",
     "RankedQuantity",
     "Reliability",
+    "PosteriorDraws",
+    "PredictiveChecks",
     "accuracy",
     "accuracy_interval",
     "annealed_importance_sampling",
@@ -66,10 +79,14 @@ __all__ = [
     "inference_gap",
     "kl_decomposition",
     "latent_units",
+    "leave_one_out",
     "linear_probe",
     "log_likelihood",
     "nearest_neighbours",
+    "posterior_draws",
+    "predictive_checks",
     "relations",
     "reliability",
     "responsibilities",
+    "to_arviz",
 ]

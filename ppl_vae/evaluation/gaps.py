@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ppl_vae.conditional import NeuralConditional
 from ppl_vae.errors import describe, number, positive_int
-from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
-from ppl_vae.evaluation.latents import check_finite, run_latents
+from ppl_vae.evaluation.latents import check_finite
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
+from ppl_vae.evaluation.local_posterior import PARTICLES, LocalPosterior, check_local
 from ppl_vae.evaluation.pareto import warn_of_tail
 from ppl_vae.evaluation.results import Result
-from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit, traced_batches
+from ppl_vae.evaluation.traced_batch import traced_batches
 from ppl_vae.module_modes import evaluating
 from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
-
-PARTICLES = 10
-"""Draws per datum and step of the optimisation."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,8 +143,8 @@ def inference_gap(
     bar = progress_bar(owner, "inference gap", len(inputs) * steps, progress, "step")
     with bar, torch.enable_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, PARTICLES):
-            _check(owner, pair, batch)
-            search = _LocalInference(pair.guide, batch)
+            check_local(owner, pair, batch)
+            search = LocalPosterior(owner, pair.guide, batch)
             local = search.optimised(steps, learning_rate, bar)
             fresh = int(torch.randint(2**62, ()))
             elbos.append([])
@@ -158,7 +152,7 @@ def inference_gap(
                 with seeded(owner, fresh):
                     elbos[-1].append(search.elbo(guide, num_samples))
             if log_px is None:
-                sampled.append(search.log_likelihood(local, importance_samples, fresh))
+                sampled.append(_log_likelihood(search, local, importance_samples, fresh))
     best_elbo, elbo = map(torch.cat, zip(*elbos, strict=True))
     check_finite(owner, "the ELBO of the locally optimised posterior", best_elbo)
     check_finite(owner, "the ELBO", elbo)
@@ -174,89 +168,23 @@ def inference_gap(
     return InferenceGap(log_px.detach().double(), best_elbo, elbo)
 
 
-class _LocalInference:
-    """The optimisation of each datum's posterior."""
-
-    def __init__(self, guide: nn.Module, batch: TracedBatch) -> None:
-        self.guide = guide
-        self.parts = [m for m in guide.modules() if isinstance(m, NeuralConditional)]
-        self.batch = batch
-        # The mean of several ELBOs of one particle.
-        self.estimator = ImportanceWeightedELBO(1, "stl", num_groups=PARTICLES)
-        self.outputs = self._recorded()
-
-    def optimised(self, steps: int, learning_rate: int | float, bar: Any) -> Callable:
-        """Return a guide with the optimised posteriors in place of the amortised ones."""
-        local = {part: out.clone().requires_grad_() for part, out in self.outputs.items()}
-        guide = self._guide_with(lambda part, *_: local[part])
-        optimizer = torch.optim.Adam(local.values(), lr=learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-        for _ in range(steps):
-            loss = self.estimator.differentiable_loss(*self._programs(guide), **self.batch.kwargs)
-            gradients = torch.autograd.grad(loss, list(local.values()))
-            for tensor, gradient in zip(local.values(), gradients, strict=True):
-                tensor.grad = gradient
-            optimizer.step()
-            schedule.step()
-            bar.update(len(self.batch))
-        return guide
-
-    def elbo(self, guide: Callable, num_samples: int) -> Tensor:
-        """Return the ELBO of each datum in nats, in float64, shape ``(B,)``."""
-        at_once = self._draws_at_once()
-        total = torch.zeros((), dtype=torch.float64)
-        for start in range(0, num_samples, at_once):
-            number = min(at_once, num_samples - start)
-            elbo = ImportanceWeightedELBO(1, num_groups=number)
-            values = elbo.per_datum(*self._programs(guide), **self.batch.kwargs)
-            total = total + number * values.double()
-        return total / num_samples
-
-    def log_likelihood(self, guide: Callable, num_samples: int, seed: int) -> LogLikelihood:
-        """Return log p(x) of the batch by importance sampling from a guide."""
-        pair = _Pair(_AsModule(self.batch.model), _AsModule(guide))
-        chunk = self._draws_at_once()  # of the whole batch, which the guide is specific to
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
-            return log_likelihood(
-                pair,
-                *self.batch.args,
-                mask=self.batch.kwargs.get("mask"),
-                num_samples=num_samples,
-                seed=seed,
-                chunk_size=chunk,
-            )
-
-    def _programs(self, guide: Callable) -> tuple[Any, ...]:
-        """Return the positional arguments of an estimator."""
-        return self.batch.model, guide, *self.batch.args
-
-    def _draws_at_once(self) -> int:
-        rows = row_limit(self.batch.args[0])
-        return max(1, rows // (len(self.batch) * self.batch.combinations))
-
-    def _recorded(self) -> dict[NeuralConditional, Tensor]:
-        """Return the outputs of the guide's networks for the batch."""
-        outputs: dict[NeuralConditional, Tensor] = {}
-
-        def record(part: NeuralConditional, *context: Tensor) -> Tensor:
-            outputs[part] = type(part).outputs(part, *context)
-            return outputs[part]
-
-        self.estimator.per_datum(*self._programs(self._guide_with(record)), **self.batch.kwargs)
-        return {part: out.detach() for part, out in outputs.items()}
-
-    def _guide_with(self, outputs: Callable[..., Tensor]) -> Callable:
-        """Return the guide with ``outputs(part, *context)`` in place of its networks' outputs.
-
-        Only while it runs, since the model of a VampPrior uses the same posterior.
-        """
-
-        def guide(*args: Any, **kwargs: Any) -> None:
-            with _replaced(self.parts, outputs):
-                self.guide(*args, **kwargs)
-
-        return guide
+def _log_likelihood(
+    search: LocalPosterior, guide: Callable, num_samples: int, seed: int
+) -> LogLikelihood:
+    """Return log p(x) of the batch by importance sampling from a guide."""
+    batch = search.batch
+    pair = _Pair(_AsModule(batch.model), _AsModule(guide))
+    chunk = search.draws_at_once()  # of the whole batch, which the guide is specific to
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
+        return log_likelihood(
+            pair,
+            *batch.args,
+            mask=batch.kwargs.get("mask"),
+            num_samples=num_samples,
+            seed=seed,
+            chunk_size=chunk,
+        )
 
 
 class _AsModule(nn.Module):
@@ -273,40 +201,3 @@ class _AsModule(nn.Module):
 class _Pair(NamedTuple):
     model: nn.Module
     guide: nn.Module
-
-
-@contextmanager
-def _replaced(parts: list[NeuralConditional], outputs: Callable[..., Tensor]) -> Iterator[None]:
-    """Replace the method ``outputs`` of each part, which may be called once in a run."""
-    called: set[NeuralConditional] = set()
-
-    def stand_in(part: NeuralConditional, *context: Tensor) -> Tensor:
-        if part in called:
-            raise NotImplementedError(
-                f"inference_gap: the guide must call its {type(part).__name__} only once"
-            )
-        called.add(part)
-        return outputs(part, *context)
-
-    try:
-        for part in parts:
-            part.__dict__["outputs"] = partial(stand_in, part)
-        yield
-    finally:
-        for part in parts:
-            part.__dict__.pop("outputs", None)
-
-
-@torch.no_grad()
-def _check(owner: str, pair: ModelAndGuide, batch: TracedBatch) -> None:
-    latents = run_latents(owner, pair, batch.args, batch.kwargs)
-    if len(latents) > 1:
-        raise NotImplementedError(
-            f"{owner}: only one continuous latent per datum is supported, got {', '.join(latents)}"
-        )
-    posterior = getattr(pair.guide, "posterior", None)
-    if not isinstance(posterior, NeuralConditional):
-        raise TypeError(
-            f"{owner}: guide.posterior must be a NeuralConditional, such as those of "
-            f"ppl_vae.posteriors, got {type(posterior).__name__}"
-        )

@@ -162,17 +162,22 @@ def transition(
     beta: float,
     step: Float[Tensor, "#chains #data"],
     leapfrog_steps: int,
+    scales: Values | None = None,
 ) -> tuple[State, Float[Tensor, "chains data"]]:
     r"""Move each chain by a transition that leaves f_β invariant; return the acceptance, too.
 
     Momenta r ~ N(0, I) and leapfrog steps, accepted with probability min(1, e^{H - H'}), where
-    H = -log f_β(z) + |r|²/2. If a trajectory diverges, H' is NaN and the chain stays.
+    H = -log f_β(z) + |r|²/2. If a trajectory diverges, H' is NaN and the chain stays. With
+    ``scales``, of the shape of one particle's values, each latent moves in steps of that unit: a
+    diagonal mass matrix.
 
     Source: Neal 2011, "MCMC using Hamiltonian dynamics" (arXiv 1206.1901), section 3.
     """
     shape = state.log_joint.shape
     jitter = 1 + JITTER * (2 * torch.rand(shape, device=step.device, dtype=step.dtype) - 1)
     steps = {name: joint.broadcastable(name, step * jitter) for name in state.values}
+    if scales is not None:
+        steps = {name: size * scales[name] for name, size in steps.items()}
     momenta = {name: torch.randn_like(value) for name, value in state.values.items()}
     before = state.log_density(beta) - _kinetic(joint, momenta)
     new, gradient = _with_gradient(joint, state.values, beta)

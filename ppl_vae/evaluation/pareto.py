@@ -75,6 +75,39 @@ def _k(largest: Tensor, eps: float) -> Tensor:
     return torch.where(same, -math.inf, k)
 
 
+def smoothed(
+    log_w: Float[Tensor, "samples data"], *, eps: float = torch.finfo(torch.float64).eps
+) -> tuple[Float[Tensor, "samples data"], Float[Tensor, " data"]]:
+    r"""Return log weights with a smoothed tail, and k̂ of each datum.
+
+    The M largest weights of a datum become quantiles of the generalised Pareto distribution that is
+    fitted to them, u + σ ((1 - p_i)^-k̂ - 1) / k̂ with p_i = (i - 1/2) / M for the i-th smallest, but
+    at most the largest weight. They stay as they are where k̂ is not finite.
+
+    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.
+
+    Args:
+        log_w: log weights, in nats.
+        eps: machine epsilon of the arithmetic that they come from.
+    """
+    num_samples, size = len(log_w), tail_size(len(log_w))
+    if num_samples < MIN_SAMPLES:
+        return log_w, log_w.new_full(log_w.shape[1:], math.nan)
+    largest, index = log_w.topk(size + 1, dim=0)
+    k = pareto_k(largest, num_samples, eps=eps)
+    weights = (largest - largest[0]).exp()
+    excesses = weights[:-1] - weights[-1]
+    raw, theta = _fitted(excesses)
+    count = (excesses > 0).sum(0)
+    rank = torch.arange(1, size + 1, device=log_w.device)[:, None]  # from the largest on
+    below = torch.log1p(-((count - rank + 0.5) / count))  # log(1 - p)
+    quantile = torch.where(k.abs() < eps, -below, torch.expm1(-k * below) / k)
+    tail = (weights[-1] - raw / theta * quantile).clamp(max=1).log() + largest[0]
+    fits = (excesses > 0) & k.isfinite() & tail.isfinite()
+    tail = torch.where(fits, tail, largest[:-1])
+    return log_w.scatter(0, index[:-1], tail), k
+
+
 def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     r"""Return the shape k of a generalised Pareto distribution fitted to each column.
 
@@ -91,6 +124,11 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     Returns:
         k, not finite for a column without two distinct positive entries.
     """
+    return _fitted(excesses)[0]
+
+
+def _fitted(excesses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return k and θ = -k/σ of each column; see :func:`shape`."""
     positive = excesses > 0
     count = positive.sum(0)
     points = 30 + count.double().sqrt().floor()  # of the grid, per column
@@ -111,7 +149,8 @@ def shape(excesses: Float[Tensor, "kept data"]) -> Float[Tensor, " data"]:
     profile = count * (torch.log(-grid / k) - k - 1)
     # At θ = 0 the ratio is 0/0; that grid point is left out.
     profile = torch.where((j <= points) & (grid != 0), profile, -math.inf)
-    return k_of((profile.softmax(0) * grid).sum(0))
+    theta = (profile.softmax(0) * grid).sum(0)
+    return k_of(theta), theta
 
 
 def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, otherwise: str) -> None:

@@ -17,6 +17,7 @@ from ppl_vae.plots.images import images, reconstructions, rows
 from ppl_vae.plots.latent_dimensions import intervals, kl_per_dimension
 from ppl_vae.plots.latent_images import interpolation, manifold, quantile_grid, traversals
 from ppl_vae.plots.latent_space import density, latents
+from ppl_vae.plots.predictive import predictive_checks
 from ppl_vae.plots.scores import comparison, coverage, reliability
 from ppl_vae.plots.table_columns import associations, histograms, shares
 from ppl_vae.plots.training_curves import curves, stack
@@ -36,6 +37,7 @@ __all__ = [
     "kl_per_dimension",
     "latents",
     "manifold",
+    "predictive_checks",
     "quantile_grid",
     "rank_ecdf",
     "reconstructions",

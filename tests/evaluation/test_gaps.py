@@ -4,59 +4,14 @@ import math
 
 import pytest
 import torch
-from evaluated import hierarchical, unchecked
+from evaluated import as_vae, diagonal, full_rank, hierarchical, unchecked
 from pairs import POSTERIORS, C, binary, observations, ssvae, vae
-from torch import nn
 
-from ppl_vae import VAE, likelihoods, posteriors, priors
-from ppl_vae.distributions.normal import unconstrained
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.gaps import PARTICLES, inference_gap
 from ppl_vae.testing import LinearGaussian
 
 N = 12
-
-
-def linear(weight, bias):
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    return layer
-
-
-def as_vae(oracle, posterior):
-    """Return a VAE with the oracle's model."""
-    model = oracle.model
-    prior = priors.DiagonalNormal(len(model.prior.loc))
-    with torch.no_grad():
-        prior.loc.copy_(model.prior.loc)
-        prior.unconstrained_scale.copy_(unconstrained(model.prior.log_scale.exp()))
-    likelihood = likelihoods.Normal(
-        linear(model.likelihood.weight, model.likelihood.bias),
-        scale=model.likelihood.log_scale.exp().item(),
-    )
-    return VAE(prior=prior, posterior=posterior, likelihood=likelihood)
-
-
-def diagonal(weight, bias, scale):
-    """Return q(z|x) = N(A x + c, diag scale²)."""
-    return posteriors.DiagonalNormal(
-        linear(
-            torch.cat([weight, torch.zeros_like(weight)]), torch.cat([bias, unconstrained(scale)])
-        )
-    )
-
-
-def full_rank(exact):
-    """Return the exact posterior as a posterior of full rank."""
-    factor = torch.linalg.cholesky(exact.covariance)
-    d = len(factor)
-    row, column = torch.tril_indices(d, d, -1)
-    below = factor[row, column] / factor.diagonal()[row] * math.sqrt(d)
-    constant = torch.cat([unconstrained(factor.diagonal()), below])
-    weight = torch.cat([exact.weight, torch.zeros(len(constant), exact.weight.shape[1])])
-    return posteriors.FullRankNormal(linear(weight, torch.cat([exact.bias, constant])))
 
 
 def spread(pair, x):
@@ -243,7 +198,7 @@ def test_batches_do_not_change_the_result(float64, monkeypatch):
     whole = inference_gap(
         pair, x, log_px=torch.zeros(4), steps=15, learning_rate=0.2, num_samples=300
     )
-    for module in ("gaps", "traced_batch"):
+    for module in ("local_posterior", "traced_batch"):
         monkeypatch.setattr(
             f"ppl_vae.evaluation.{module}.row_limit",
             lambda _: 3 * PARTICLES,  # three data, then one
