@@ -8,10 +8,13 @@ import gc
 import os
 import shutil
 import signal
+from importlib import import_module
 
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
+# Inductor asks the CPU which instructions it has; it need not also compile a program for each.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 MEMORY = "/dev/shm"
 
 
@@ -41,6 +44,11 @@ def seed():
     import pyro
 
     pyro.set_rng_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Put what Inductor compiles side by side: one process imports it, and makes its headers."""
+    items.sort(key=lambda item: item.get_closest_marker("inductor") is None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -114,6 +122,13 @@ def little_tuning(monkeypatch):
 def coarse(monkeypatch):
     """Draw the pictures of reports of few dots, which is faster."""
     monkeypatch.setattr("ppl_vae.report.figures.picture.PER_INCH", 40)
+
+
+@pytest.fixture
+def numbers_only(monkeypatch):
+    """Leave the pictures of single pairs out of reports, which take most of the time."""
+    sections = import_module("ppl_vae.report.figures.sections")
+    monkeypatch.setattr(sections, "SECTION_KINDS", ())
 
 
 @pytest.fixture

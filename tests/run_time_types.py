@@ -1,9 +1,11 @@
 """Types and shapes checked at run time, by beartype, with jaxtyping where a function names a shape.
 
 The wrapper of jaxtyping, which binds a call's arguments and has them checked twice, takes some
-twenty times as long as the check, and most functions have no shape for it to compare.
+twenty times as long as the check, and most functions have no shape for it to compare. Generators
+are checked when they start.
 """
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -25,7 +27,12 @@ def jaxtyped(thing=None, *, typechecker):
     """Do as ``jaxtyping.jaxtyped`` does, where a function is first called."""
     if thing is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
-    if not isinstance(thing, types.FunctionType) or inspect.isgeneratorfunction(thing):
+    if isinstance(thing, type) and dataclasses.is_dataclass(thing):
+        made = vars(thing).get("__init__")
+        if isinstance(made, types.FunctionType) and not hasattr(made, "__wrapped__"):
+            thing.__init__ = switched(made, typechecker)
+        return thing
+    if not isinstance(thing, types.FunctionType):
         return with_shapes(thing, typechecker=typechecker)
     return switched(thing, typechecker) if thing.__annotations__ else thing
 
@@ -36,10 +43,11 @@ def checks_of(function, typechecker):
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception:  # names that are imported for static checkers only: jaxtyping skips these
         return with_shapes(function, typechecker=typechecker)
-    checked = beartyped(function, hints)
-    if any(map(names_a_shape, hints.values())):
-        return of_one_call(checked)
-    return checked
+    if not any(map(names_a_shape, hints.values())):
+        return beartyped(function, hints)
+    if inspect.isgeneratorfunction(function):  # which runs after the call
+        return with_shapes(function, typechecker=typechecker)
+    return of_one_call(beartyped(function, hints))
 
 
 def of_one_call(function):
@@ -70,13 +78,13 @@ def beartyped(function, hints):
 
 def switched(function, typechecker):
     """Return a function whose checks can be switched off."""
-    checked = None
+    checked, config = None, jaxtyping.config
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         nonlocal checked
         __tracebackhide__ = True
-        if jaxtyping.config.jaxtyping_disable:
+        if config.jaxtyping_disable:
             return function(*args, **kwargs)
         if checked is None:
             checked = checks_of(function, typechecker)

@@ -158,7 +158,8 @@ import ppl_vae.estimators
 assert loaded() - already == {"ppl_vae"}, loaded() - already  # estimators need nothing else
 import ppl_vae
 from ppl_vae import VAE, data, estimators, evaluation, io, likelihoods, models, nets
-from ppl_vae import posteriors, priors, testing
+from ppl_vae import posteriors, priors, report, testing
+import ppl_vae.cli.report
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads())
 assert not list(pyro.get_param_store().keys())

@@ -372,7 +372,8 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    # As torchrun does, but by a fork: everything is imported once.
+    # As torchrun does, but by a fork: everything is imported once, the digits' library included.
+    data.load("digits")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -29,11 +29,11 @@ SUFFIXES = (".csv", ".npy", ".npz")
 
 def encode(flags: Any) -> int:
     """Encode data by the pair of a run, and return the exit code."""
-    from ppl_vae.cli import tables
-
     run = Run(Path(flags.run).expanduser())
     file = _file(run, flags)
-    if tables.is_table(run.folder):
+    if run.is_table:
+        from ppl_vae.cli import tables  # slow to import
+
         return _write(file, {"z": tables.latents(flags)}, None, "means of the posterior")
     is_run = not _holds_pair(run.folder)
     settings = run.configuration.data if is_run else DataSpec()

@@ -63,21 +63,21 @@ def _any_reported(
     runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True
 ) -> Report | TableReport:
     """Evaluate a run of a table on a file, or other runs on their test data."""
-    from ppl_vae.cli import tables  # slow to import
+    if runs[0].is_table:
+        from ppl_vae.cli import tables  # slow to import
 
-    if tables.is_table(runs[0].folder):
         return tables.reported(str(runs[0].folder), flags, out, figures=figures)
     return _reported(runs, out, flags, figures=figures)
 
 
 def _check(runs: Sequence[Run], flags: Any) -> None:
     """Raise UsageError for runs or flags that do not go together, before anything is written."""
-    from ppl_vae.cli import tables
-
-    of_tables = [one for one in runs if tables.is_table(one.folder)]
+    of_tables = [one for one in runs if one.is_table]
     if of_tables and len(runs) > 1:
         raise UsageError(f"{of_tables[0].folder} is a run of a table; report it alone")
     if of_tables:
+        from ppl_vae.cli import tables
+
         tables.check_evaluation(str(runs[0].folder), flags)
         return
     for one in runs:

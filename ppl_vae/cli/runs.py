@@ -19,7 +19,7 @@ from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
 from ppl_vae.files import read_bytes
 from ppl_vae.io import DamagedError
-from ppl_vae.io.format import HISTORY_BYTES
+from ppl_vae.io.format import HISTORY_BYTES, TABLE
 from ppl_vae.models import Pair
 
 MODEL, HISTORY, CHECKPOINTS = "model", "history.csv", "checkpoints"
@@ -35,6 +35,11 @@ class Run:
     def name(self) -> str:
         """What the folder is called."""
         return self.folder.resolve().name
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the folder has a model of tables, or is a run that makes one."""
+        return any((self.folder / name).is_file() for name in (TABLE, TABLE_SETTINGS))
 
     @cached_property
     def configuration(self) -> Configuration:

@@ -24,10 +24,10 @@ SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
 
 def sample(flags: Any) -> int:
     """Draw from a run's model, and return the exit code."""
-    from ppl_vae.cli import tables
-
     one, number = Run(Path(flags.run)), flags.number
-    if tables.is_table(one.folder):
+    if one.is_table:
+        from ppl_vae.cli import tables  # slow to import
+
         return tables.sample(flags)
     for flag in ("given", "num_particles"):
         if getattr(flags, flag) is not None:

@@ -28,11 +28,10 @@ from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.files import dumped, read_file
 from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
 from ppl_vae.io.errors import brief, suggestion
-from ppl_vae.io.format import FORMAT, check_format
+from ppl_vae.io.format import FORMAT, TABLE, check_format
 from ppl_vae.random_state import seed_everything
 from ppl_vae.report import TableReport, table_report
 from ppl_vae.tables.files import SUFFIXES
-from ppl_vae.tables.folder import TABLE
 from ppl_vae.tables.frames import library
 from ppl_vae.version import __version__
 
@@ -148,11 +147,6 @@ def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableR
             progress=not flags.quiet,
             figures=figures,
         )
-
-
-def is_table(folder: Path) -> bool:
-    """Tell whether a folder has a model of tables, or is a run that makes one."""
-    return any((folder / name).is_file() for name in (TABLE, TABLE_SETTINGS))
 
 
 def _trained(frame: Any, settings: Mapping[str, Any], folder: Path, typed: Any) -> int:

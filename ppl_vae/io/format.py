@@ -9,6 +9,9 @@ from ppl_vae.version import __version__
 FORMAT = 1
 """The version of the format that is written, and the newest that is read."""
 
+TABLE = "table.json"
+"""What the folder of a model of tables has beside the pair: the schema, and settings."""
+
 # Limits on what is read: files may come from strangers. (The largest file of tensors is as large as
 # the machine's memory, see ppl_vae.files.)
 MANIFEST_BYTES = 2**20

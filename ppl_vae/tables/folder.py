@@ -11,11 +11,9 @@ from ppl_vae import io
 from ppl_vae.errors import device_of, path_of, quoted, reason, seed_of
 from ppl_vae.files import read_bytes
 from ppl_vae.io.atomic import write_file
+from ppl_vae.io.format import TABLE
 from ppl_vae.models import VAE
 from ppl_vae.tables.schema import Schema
-
-TABLE = "table.json"
-"""What a folder has beside the pair: the schema, and the settings of methods."""
 
 
 def write_folder(folder: str | os.PathLike[str], pair: VAE, schema: Schema, seed: int) -> Path:

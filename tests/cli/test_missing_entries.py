@@ -25,7 +25,7 @@ def file(tmp_path):
 SMALL = ("--model.latent_dim", "2", "--fit.steps", "3", "--fit.batch_size", "20", "--quiet")
 
 
-@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.usefixtures("as_users_see_it", "numbers_only")
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_line_passes_it_on(file, tmp_path, capsys):
     run = tmp_path / "run"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -63,8 +64,6 @@ def test_resume_with_fewer_steps_or_other_settings_changes_no_file(capsys):
 
 
 def test_data_that_were_changed_on_the_disk_are_refused(capsys):
-    import numpy as np
-
     x = np.random.default_rng(0).random((60, 5)).astype(np.float32)
     np.save("x.npy", x)
     words = ["--data", "x.npy", "--data.scale", "1", "--likelihood", "Normal", "--fit.steps"]
@@ -140,8 +139,10 @@ def test_a_process_without_stderr_and_a_terminal_of_ascii_alone(tmp_path, monkey
     """A training with its stderr closed and LC_ALL=C, then an evaluation on ASCII streams."""
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     line = " ".join([sys.executable, "-m", "ppl_vae"])
+    # A file: the digits are scikit-learn's, which takes a second to import.
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (60, 64)).astype(np.float32))
     narrow = " ".join(f"'{word}'" for word in NARROW if word != "--quiet")
-    train = f"{line} fit --out x --fit.steps 5 {narrow} 2>&-"
+    train = f"{line} fit --data x.npy --out x --fit.steps 5 {narrow} 2>&-"
     done = subprocess.run(
         ["sh", "-c", train], env=env, capture_output=True, text=True, check=False, timeout=300
     )

@@ -296,7 +296,7 @@ def test_data_without_a_label_are_left_out():
 FEW = {"num_samples": 4, "num_particles": (2,)}
 
 
-@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.usefixtures("as_users_see_it", "coarse")
 def test_the_report_says_how_many_have_a_label(tmp_path):
     names = ["cat", "$dog$", "_cow", None] * 10
     given = binary_data(names)

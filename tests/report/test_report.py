@@ -7,7 +7,6 @@ import json
 import math
 import re
 import warnings
-from importlib import import_module
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -107,12 +106,6 @@ def coarse():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture, "PER_INCH", 40)
         yield
-
-
-@pytest.fixture
-def numbers_only(monkeypatch):
-    """Leave the pictures of single pairs out, which take most of the time."""
-    monkeypatch.setattr(import_module("ppl_vae.report.figures.sections"), "SECTION_KINDS", ())
 
 
 @pytest.fixture(scope="module")
