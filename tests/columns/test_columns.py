@@ -359,6 +359,7 @@ def test_a_bound_with_cells_hidden_from_the_guide_is_one_of_the_same_log_p():
     assert abs((part.log_px - found.log_px).expm1()) > 20 * error  # log p(x) is not that of fewer
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells():
     pair = vae()
     with torch.no_grad():
@@ -378,6 +379,7 @@ def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells()
     assert all(p.grad is not None for p in pair.parameters())
 
 
+@pytest.mark.usefixtures("as_users_see_it")
 def test_compiled_steps_are_those_of_uncompiled_ones(monkeypatch):
     monkeypatch.setattr(
         "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
