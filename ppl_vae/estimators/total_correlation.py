@@ -102,7 +102,7 @@ class TotalCorrelationELBO(PerDatumELBO):
             raise ValueError(f"{_OWNER}: sampling must be {one_of}, got {describe(sampling)}")
         self.sampling = sampling
 
-    def _bound(self, runner: Runner) -> Bound:
+    def _bounds(self, runner: Runner) -> list[Bound]:
         guide_trace = runner.run_guide(self.num_particles)
         model_trace = runner.run_model(guide_trace, self.num_particles)
         plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
@@ -113,12 +113,13 @@ class TotalCorrelationELBO(PerDatumELBO):
         weights = LogWeights(log_p, None, log_q, outer, inner, plate, sampled)
         elbo = weights.elbo()
         if not torch.is_grad_enabled():
-            return Bound(elbo, plate.scale)
-        weights.check_reparameterised()
+            return [Bound(elbo, plate.scale)]
+        if not q["fn"].has_rsample:
+            raise _unsupported(q, "its gradient would miss a term, as it is not reparameterised")
         if self.alpha == self.beta == self.gamma == 1:
-            return Bound(elbo, plate.scale)
+            return [Bound(elbo, plate.scale)]
         further = weights.mean_over_particles(plate.reduce(self._further_kl(q, p, plate), q))
-        return Bound(elbo, plate.scale, elbo.sum() - further.sum())
+        return [Bound(elbo, plate.scale, elbo.sum() - further.sum())]
 
     def _further_kl(self, q: dict, p: dict, plate: BatchPlate) -> Tensor:
         """Return the weighted KL less the KL, at each draw, ``(particles, *plates)``."""
@@ -194,8 +195,8 @@ def _latent(guide: Trace, model: Trace, plate: BatchPlate) -> tuple[dict, dict]:
 
 def _unsupported(site: dict, obstacle: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{_OWNER}: site {site['name']!r} has no total correlation over its dimensions: "
-        f"{obstacle}; use Trace_ELBO, or KLWeighted for a weight on the KL"
+        f"{_OWNER}: site {site['name']!r} has no total correlation to train on: {obstacle}; "
+        f"use Trace_ELBO, or KLWeighted for a weight on the KL"
     )
 
 
