@@ -115,6 +115,8 @@ class TotalCorrelationELBO(PerDatumELBO):
         if not torch.is_grad_enabled():
             return [Bound(elbo, plate.scale)]
         weights.check_reparameterised()
+        if not q["fn"].has_rsample:
+            raise _unsupported(q, "its gradient would miss a term, as it is not reparameterised")
         if self.alpha == self.beta == self.gamma == 1:
             return [Bound(elbo, plate.scale)]
         further = weights.mean_over_particles(plate.reduce(self._further_kl(q, p, plate), q))
@@ -194,8 +196,8 @@ def _latent(guide: Trace, model: Trace, plate: BatchPlate) -> tuple[dict, dict]:
 
 def _unsupported(site: dict, obstacle: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{_OWNER}: site {site['name']!r} has no total correlation over its dimensions: "
-        f"{obstacle}; use Trace_ELBO, or KLWeighted for a weight on the KL"
+        f"{_OWNER}: site {site['name']!r} has no total correlation to train on: {obstacle}; "
+        f"use Trace_ELBO, or KLWeighted for a weight on the KL"
     )
 
 

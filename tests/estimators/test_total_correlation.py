@@ -198,7 +198,7 @@ REFUSED = {
     "not reparameterised": (
         lambda x: dist.VonMises(x + LOC, 1.0).to_event(1),
         lambda x: dist.VonMises(torch.zeros(D), 1.0).to_event(1),
-        "neither reparameterised",
+        "not reparameterised",
     ),
 }
 

@@ -168,6 +168,7 @@ def test_thresholds_on_one_code_have_the_balanced_accuracy_of_the_best():
 
 
 @unchecked
+@pytest.mark.slow
 def test_standard_errors_are_those_over_data_sets():
     torch.manual_seed(0)
     found = []
