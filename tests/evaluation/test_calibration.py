@@ -322,6 +322,54 @@ def test_every_pair_is_run_through_its_programs():
             assert found.ecdf.shape == (len(names), 9)
 
 
+def test_labels_alone_have_no_regions(float64):
+    """A mixture of three normals, whose guide is the exact q(y | x)."""
+    log_p_y = torch.tensor([0.2, 0.5, 0.3]).log()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Categorical(logits=log_p_y), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(y.to(x)[..., None], 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            logits = log_p_y + dist.Normal(torch.arange(3.0), 1.0).log_prob(x)
+            pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+    found = calibration(Programs(model, guide), like=torch.zeros(SIMULATIONS, 1), num_draws=29)
+    assert found.names == ("y", "log p(x, z)")
+    assert found.calibrated
+    assert found.expected_coverage is None
+    assert found.reliability["y"].overall_accuracy.count == SIMULATIONS
+
+
+def test_latents_in_inner_plates_are_ranked_entry_by_entry(float64):
+    """z of three entries and a count w, twice per datum, of which x is independent."""
+
+    def latents():
+        pyro.sample("w", dist.Poisson(3.0))
+        return pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            with pyro.plate("inner", 2, dim=-2):
+                z = latents()
+            zero = 0 * z.sum(-1).sum(-2, keepdim=True)
+            pyro.sample("x", dist.Normal(zero[..., None], 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 2, dim=-2):
+            latents()
+
+    first = {"first": lambda z, x: z["z"][:, 0, 0] + z["w"][:, 1] + x[:, 0]}
+    like = torch.zeros(1000, 1)
+    found = calibration(Programs(model, guide), like=like, num_draws=19, statistics=first)
+    assert set(found.names) == {
+        *(f"z_{i}" for i in range(1, 7)), "w_1", "w_2", "log p(x, z)", "TARP", "first",
+    }  # fmt: skip
+    assert found.calibrated
+
+
 def test_blocks_seed_and_state(monkeypatch):
     pair = vae()
     before = torch.get_rng_state()
