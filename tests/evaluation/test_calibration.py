@@ -116,14 +116,26 @@ def test_false_alarms_are_as_rare_as_stated(as_users_see_it):
 
 
 @pytest.mark.slow
-def test_false_alarms_of_many_repetitions(as_users_see_it):
+@pytest.mark.parametrize(
+    ("width", "shift", "word"),
+    [(1.0, 0.0, ""), (0.9, 0.0, "too narrow"), (1.1, 0.0, "too wide"), (1.0, 0.3, "shifted up")],
+)
+def test_two_hundred_runs_with_the_default_settings(width, shift, word, as_users_see_it):
     oracle = LinearGaussian(3, 2, full_rank=True)
     oracle.set_exact_guide()
-    like = torch.zeros(1000, 3).double()
-    alarms = sum(not calibration(oracle, like=like, seed=s).calibrated for s in range(200))
-    error = math.sqrt(0.05 * 0.95 / 200)
-    assert alarms / 200 < 0.05 + 4 * error
-    assert alarms > 0  # the level is not far below what is stated, either
+    q, like = oracle.guide.posterior, torch.zeros(1000, 3).double()
+    with torch.no_grad():
+        q.bias += shift * q.closed_form().covariance.diagonal().sqrt()
+        q.log_scale += math.log(width)
+        q.lower *= width
+    runs = [calibration(oracle, like=like, seed=seed) for seed in range(200)]
+    alarms = sum(not run.calibrated for run in runs)
+    if word:
+        assert alarms >= 195
+        of_entries = [f.what for run in runs for z in ("z_1", "z_2") for f in run[z].findings]
+        assert of_entries.count(word) > 0.95 * len(of_entries)
+    else:
+        assert 0 < alarms / 200 < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 200)
 
 
 def test_ranks_are_uniform_and_bands_contain_them(float64):
