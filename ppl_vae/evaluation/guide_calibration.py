@@ -82,8 +82,8 @@ def calibration(
 
     This is about data that the model generates; a poor model may have an exact guide.
 
-    Memory is that of 1,000 rows in the networks (20,000 on an accelerator), rows being simulations
-    × draws, whatever N.
+    Memory is that of 1,000 rows in the networks (20,000 on an accelerator), or L + 1 if that is
+    more, rows being simulations × draws, whatever N.
 
     Source: Talts et al. 2018 (arXiv 1804.06788), theorem 1; functions of z and x, Modrák et al.
     2023 (arXiv 2211.02383); bands, Säilynoja et al. 2022 (arXiv 2103.10522); TARP, Lemos et al.

@@ -55,7 +55,10 @@ def simulated(
     sites = {s["name"]: s for s in sample_sites(trace) if not s["infer"].get(TRAINING_TERM)}
     if "x" not in sites:
         raise ValueError(f"{owner}: the data's site must be named 'x', got {sorted(sites)}")
-    return sites["x"]["value"], sites
+    x = sites["x"]["value"]
+    while like is not None and x.dim() > like.dim() and len(x) == 1:
+        x = x[0]  # the dimension of an inner plate, left of the batch
+    return x, sites
 
 
 def takes_size(model: nn.Module) -> bool:
