@@ -9,7 +9,6 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-
 SAME = 1e-6
 """Relative distance below which two vectors are the same."""
 
