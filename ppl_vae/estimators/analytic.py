@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pyro.distributions import Delta
@@ -16,8 +16,12 @@ from ppl_vae.estimators.batch_plate import BatchPlate
 from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, sampled_sites
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
+from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
-from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites
+from ppl_vae.estimators.score_function import has_scores, score_term, with_pairs
+from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites, total
+
+_ELBO = Objective(alpha=1)
 
 
 class ClosedForm(NamedTuple):
@@ -53,6 +57,10 @@ class AnalyticKLELBO(PerDatumELBO):
     Args:
         num_particles: draws for the likelihood, in one vectorised dimension.
         monte_carlo: estimate terms without a closed form instead of raising.
+        gradient: ``"path"`` for guides whose sites are all reparameterised or enumerated; ``"loo"``
+            or ``"disarm"`` for any, as in :class:`ImportanceWeightedELBO`: the other sites get
+            Σ_k (log w_k - baseline) ∂log q_k / K, with the KL in closed form in log w, or, if
+            Bernoulli, DisARM's gradient of ``num_particles`` pairs.
         free_bits: λ in nats per latent dimension: the gradient is that of the ELBO with
             β Σ_d max(λ, mean over the data of KL_d), so that a KL below λ is not reduced further.
             The value returned is the ELBO. 0 turns them off.
@@ -62,8 +70,8 @@ class AnalyticKLELBO(PerDatumELBO):
 
     Raises:
         NotImplementedError: if a term has no closed form and ``monte_carlo`` is off; if the KL is
-            not a sum over dimensions, with free bits; when differentiating, if a site is neither
-            reparameterised nor enumerated.
+            not a sum over dimensions, with free bits; when differentiating with ``"path"``, if a
+            site is neither reparameterised nor enumerated.
         ValueError: if a site lies outside the batch plate.
     """
 
@@ -72,17 +80,26 @@ class AnalyticKLELBO(PerDatumELBO):
         num_particles: int = 1,
         *,
         monte_carlo: bool = False,
+        gradient: Literal["path", "loo", "disarm"] = "path",
         free_bits: int | float = 0.0,
         plate: str = "data",
         max_plate_nesting: int | None = None,
     ) -> None:
         super().__init__(num_particles, plate=plate, max_plate_nesting=max_plate_nesting)
         self.monte_carlo = flag("AnalyticKLELBO", "monte_carlo", monte_carlo)
+        if gradient not in ("path", "loo", "disarm"):
+            expected = "'path', 'loo' or 'disarm'"
+            raise ValueError(f"AnalyticKLELBO: gradient must be {expected}, got {gradient!r}")
+        self.gradient = gradient
         self.free_bits = number("AnalyticKLELBO", "free_bits", free_bits, least=0)
 
-    def _bound(self, runner: Runner) -> Bound:
-        guide_trace = runner.run_guide(self.num_particles)
-        model_trace = runner.run_model(guide_trace, self.num_particles)
+    def _bounds(self, runner: Runner) -> list[Bound]:
+        particles = self.num_particles
+        if self.gradient == "disarm":
+            particles *= 2
+            runner = with_pairs(runner, particles)
+        guide_trace = runner.run_guide(particles)
+        model_trace = runner.run_model(guide_trace, particles)
         plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
         closed = self._closed_forms(guide_trace, model_trace)
         kl = {name: _weighted_kl(form, plate) for name, form in closed.items()}
@@ -91,13 +108,17 @@ class AnalyticKLELBO(PerDatumELBO):
         sampled = sampled_sites(guide_trace)
         weights = LogWeights(log_p, None, log_q, outer, inner, plate, sampled)
         differentiate = torch.is_grad_enabled()
-        if differentiate:
+        if differentiate and self.gradient == "path":
             weights.check_reparameterised()
         elbo = weights.elbo()
-        surrogate = None
+        added = []
+        if differentiate and has_scores(weights):
+            weights.check_inner()
+            added.append(score_term(weights, _ELBO, self.gradient, weights.log_w, without=closed))
         if differentiate and self.free_bits > 0:
-            surrogate = elbo.sum() - self._free_bits_excess(closed, weights)
-        return Bound(elbo, plate.scale, surrogate)
+            added.append(-self._free_bits_excess(closed, weights))
+        surrogate = elbo.sum() + total(added) if added else None
+        return [Bound(elbo, plate.scale, surrogate)]
 
     def _closed_forms(self, guide: Trace, model: Trace) -> dict[str, ClosedForm]:
         """Return the sites whose KL has a closed form; raise for the others."""
@@ -121,7 +142,7 @@ class AnalyticKLELBO(PerDatumELBO):
 
     def _free_bits_excess(self, closed: dict[str, ClosedForm], weights: LogWeights) -> Tensor:
         """Return Σ_d max(B λ, Σ_b KL_d) - Σ_d Σ_b KL_d, over all latents."""
-        total = torch.zeros(())
+        excess = torch.zeros(())
         plate = weights.plate
         for q, p, _, entropies in closed.values():
             if not (_factorises(q["fn"], p["fn"]) and entropies is None):
@@ -136,8 +157,8 @@ class AnalyticKLELBO(PerDatumELBO):
             floor = weights.mean_over_particles(floor).sum()
             for kl in per_dimension:
                 kl = weights.mean_over_particles(plate.reduce(kl, p)).sum()
-                total = total + (floor - kl).clamp(min=0)
-        return total
+                excess = excess + (floor - kl).clamp(min=0)
+        return excess
 
 
 def _closed_form(q: dict, model: Trace, drawn: set[str]) -> ClosedForm:

@@ -12,13 +12,30 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_vae.estimators.handlers import PARTICLES
-from ppl_vae.estimators.traces import log_density, sample_sites
+from ppl_vae.estimators.traces import EnumeratedInsideError, log_density, sample_sites
+
+
+class OutsidePlateError(ValueError):
+    """A site outside the batch plate has no weight per datum; perhaps all sites."""
 
 
 class BatchPlate:
-    """The plate over the data, along which terms are kept per datum; looked up in ``traces``."""
+    """The plate over the data, along which terms are kept per datum; looked up in ``traces``.
 
-    def __init__(self, name: str, traces: Iterable[Trace], particle_dim: int) -> None:
+    Without a name all of the program is one datum, and every plate an inner one.
+    """
+
+    def __init__(self, name: str | None, traces: Iterable[Trace], particle_dim: int) -> None:
+        self.name = name
+        self.particle_dim = particle_dim
+        self.subsampled: list[tuple[str, str]] = []
+        """Sites in a subsampled inner plate, with the plate's name."""
+        self.dim: int = particle_dim
+        self.size: int = 1
+        self.scale: float = 1.0
+        """N/B, 1 without subsampling."""
+        if name is None:
+            return
         frames = {
             frame.name: frame
             for trace in traces
@@ -27,19 +44,13 @@ class BatchPlate:
             if frame.vectorized
         }
         if name not in frames:
-            raise ValueError(
+            raise OutsidePlateError(
                 f"no site is in a vectorised plate named {name!r}; the plates are "
-                f"{sorted(frames.keys() - {PARTICLES})}: name the batch plate with plate=..."
+                f"{sorted(frames.keys() - {PARTICLES})}: name the batch plate with plate=..., or "
+                f"give plate=None for one weight of the whole program"
             )
         frame = frames[name]
-        self.name = name
-        self.particle_dim = particle_dim
-        self.dim: int = frame.dim
-        self.size: int = frame.size
-        self.scale: float = _scale(frame)
-        """N/B, 1 without subsampling."""
-        self.subsampled: list[tuple[str, str]] = []
-        """Sites in a subsampled inner plate, with the plate's name."""
+        self.dim, self.size, self.scale = frame.dim, frame.size, _scale(frame)
         self._frame = frame
 
     def log_prob(self, site: dict) -> Tensor:
@@ -47,7 +58,17 @@ class BatchPlate:
 
         It is -∞ where the value is outside the support, whatever the scale.
         """
-        return self.reduce(log_density(site), site, site["infer"].get("_outside"))
+        if site["mask"] is False:
+            return torch.zeros(())
+        return self.summed_inside(self.weighted_log_prob(site), site)
+
+    def weighted_log_prob(self, site: dict) -> Tensor:
+        """Return the same in each slice of the inner plates."""
+        return self.weighted(log_density(site), site, site["infer"].get("_outside"))
+
+    def drawn_log_prob(self, site: dict) -> Tensor:
+        """Return the log-density that the site's value was drawn from, without scales and masks."""
+        return self.reduce(log_density(site), {**site, "scale": self.scale, "mask": None})
 
     def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum over its inner plates.
@@ -56,6 +77,17 @@ class BatchPlate:
         """
         if site["mask"] is False:
             return torch.zeros(())
+        return self.summed_inside(self.weighted(term, site, impossible), site)
+
+    def summed_inside(self, term: Tensor, site: dict) -> Tensor:
+        """Sum a term of the site's batch shape over its inner plates."""
+        for frame in self.inner_plates(site):
+            if frame.vectorized and term.dim() >= -frame.dim:
+                term = term.sum(frame.dim, keepdim=True)
+        return term
+
+    def weighted(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
+        """Scale and mask a term of the site's batch shape; -∞ where ``impossible``."""
         self._check_plate(site)
         term = scale_and_mask(term, site["scale"] / self.scale, site["mask"])
         if impossible is not None:
@@ -63,8 +95,6 @@ class BatchPlate:
         for frame in self.inner_plates(site):
             if _scale(frame) != 1:
                 self.subsampled.append((site["name"], frame.name))
-            if frame.vectorized and term.dim() >= -frame.dim:
-                term = term.sum(frame.dim, keepdim=True)
         return term
 
     def inner_plates(self, site: dict) -> list:
@@ -77,9 +107,10 @@ class BatchPlate:
         """Return the dimension of the site's enumerated values; raise in an inner plate."""
         for frame in self.inner_plates(site):
             if frame.vectorized:
-                raise NotImplementedError(
-                    f"site {site['name']!r} is enumerated inside the inner plate {frame.name!r}, "
-                    f"which would need all joint values of the plate; use TraceEnum_ELBO"
+                raise EnumeratedInsideError(
+                    f"site {site['name']!r} of the guide is enumerated inside the inner plate "
+                    f"{frame.name!r}, which would need all joint values of the plate; enumerate it "
+                    f"in the model alone, sample it, or use one particle (the ELBO)"
                 )
         return site["infer"]["_enumerate_dim"]
 
@@ -94,11 +125,13 @@ class BatchPlate:
     def per_particle(self, term: Tensor, num_particles: int) -> Tensor:
         """Reshape a term that varies along particles and batch only to ``(particles, batch)``."""
         sizes = [1] * -self.particle_dim
-        sizes[0], sizes[self.dim] = num_particles, self.size
+        sizes[self.dim], sizes[0] = self.size, num_particles
         term = term.expand(torch.broadcast_shapes(term.shape, tuple(sizes)))
         return term.reshape(num_particles, self.size)
 
     def _check_plate(self, site: dict) -> None:
+        if self.name is None:
+            return
         for frame in site["cond_indep_stack"]:
             if frame.name != self.name or not frame.vectorized:
                 continue
@@ -108,9 +141,10 @@ class BatchPlate:
                 f"site {site['name']!r} is in a batch plate {self.name!r} of {_extent(frame)}, and "
                 f"other sites in one of {_extent(self._frame)}; model and guide need the same plate"
             )
-        raise ValueError(
+        raise OutsidePlateError(
             f"site {site['name']!r} is outside the batch plate {self.name!r}, so it has no "
-            f"per-datum weight; move it into the plate, or use Trace_ELBO"
+            f"per-datum weight; move it into the plate, or use one particle (the ELBO), or "
+            f"plate=None for one weight of the whole program"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,15 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_vae.estimators.batch_plate import BatchPlate
-from ppl_vae.estimators.power_means import log_sum, negligible
-from ppl_vae.estimators.traces import is_enumerated, is_given_latent, log_density, sample_sites
+from ppl_vae.estimators.elimination import Factor, log_sum_out
+from ppl_vae.estimators.power_means import negligible
+from ppl_vae.estimators.traces import (
+    is_enumerated,
+    is_given_latent,
+    log_density,
+    sample_sites,
+    total,
+)
 
 Terms = tuple[Tensor, Tensor | None]
 """The model's log-density, and that of what is observed given the latents."""
@@ -83,19 +90,12 @@ class Enumeration:
 _NOTHING = Enumeration(torch.zeros(()), torch.zeros(()), ())
 
 
-def total(terms: Iterable[Tensor]) -> Tensor:
-    """Return the sum of terms that broadcast, 0 if there are none."""
-    first, *others = [*terms] or [torch.zeros(())]
-    return sum(others, first)
-
-
 def model_terms(
     trace: Trace, plate: BatchPlate, guide_names: Collection[str], skip: Collection[str] = ()
 ) -> Terms:
     """Return the model's log-density and that of its observed sites, without those in ``skip``."""
-    terms: list[Tensor] = []
-    of_observed: list[Tensor] = []
-    summed_out = []
+    factors: list[Factor] = []
+    summed: list[dict] = []
     for site in sample_sites(trace):
         if site["name"] in skip:
             continue
@@ -108,24 +108,22 @@ def model_terms(
                 f"the guide, or mark it infer={{'enumerate': 'parallel'}} in the model"
             )
         if in_model_only:
-            summed_out.append(plate.enumeration_dim(site))
-            term = _normalised_log_prob(site, plate)
-        else:
-            term = plate.log_prob(site)
-        terms.append(term)
-        if site["is_observed"] and not is_given_latent(site):
-            of_observed.append(term)
-    if summed_out and plate.subsampled:
+            summed.append(site)
+            factors.append((site, _normalised_log_prob(site, plate)))
+        elif site["mask"] is not False:
+            factors.append((site, plate.weighted_log_prob(site)))
+    if not summed:
+        terms = [(site, plate.summed_inside(term, site)) for site, term in factors]
+        observed = [t for site, t in terms if site["is_observed"] and not is_given_latent(site)]
+        return total(term for _, term in terms), total(observed)
+    if plate.subsampled:
         site_name, plate_name = plate.subsampled[0]
         raise NotImplementedError(
             f"site {site_name!r} is in the inner plate {plate_name!r}, which is subsampled, and a "
             f"site enumerated in the model alone is summed out over it, which is no bound on "
             f"log p(x); use the whole plate, or enumerate in the guide"
         )
-    log_p = total(terms)
-    for dim in summed_out:
-        log_p = log_sum(log_p, dim)
-    return log_p, None if summed_out else total(of_observed)
+    return log_sum_out(factors, summed, plate), None
 
 
 def guide_terms(
@@ -176,7 +174,7 @@ def _normalised_log_prob(site: dict, plate: BatchPlate) -> Tensor:
 
     With 0 there, each masked datum would add log |Y|.
     """
-    log_prob = plate.log_prob({**site, "mask": None})
+    log_prob = plate.weighted_log_prob({**site, "mask": None})
     if site["mask"] is None or site["mask"] is True:
         return log_prob
     if site["mask"] is False:

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ppl_vae.estimators.batch_plate import BatchPlate
+from ppl_vae.estimators.batch_plate import BatchPlate, OutsidePlateError
 from ppl_vae.estimators.densities import (
     Enumeration,
     Terms,
@@ -91,6 +91,10 @@ class LogWeights:
         term = self.inner.expectation(term).mean(self.plate.particle_dim, keepdim=True)
         return self.plate.per_datum(self.outer.expectation(term))
 
+    def expected(self, term: Tensor) -> Tensor:
+        """Return a term of each particle in expectation over outer values, fixed, and summed."""
+        return self.outer.fixed_expectation(term).sum()
+
     def guide_weight(self) -> Tensor | float:
         """Return the weight t of log q in log w, from scales (without N/B) and masks.
 
@@ -145,8 +149,9 @@ class LogWeights:
             if not site["fn"].has_rsample:
                 raise NotImplementedError(
                     f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
-                    f"reparameterised nor enumerated, so the gradient would miss a term; mark it "
-                    f"infer={{'enumerate': 'parallel'}} if it is discrete, or use gradient='wake'"
+                    f"reparameterised nor enumerated, so the gradient would miss a term; use "
+                    f"gradient='vimco', 'loo' or 'disarm', or mark it infer={{'enumerate': "
+                    f"'parallel'}} if it has few values"
                 )
 
 
@@ -154,7 +159,7 @@ def log_weights(
     runner: Runner,
     *,
     num_particles: int,
-    plate: str,
+    plate: str | None,
     chunk_size: int | None = None,
     leaves: bool = False,
 ) -> LogWeights:
@@ -192,9 +197,54 @@ def log_weights(
         log_p, log_likelihood = log_p_of(0, num_particles)
     else:
         log_p, log_likelihood = _in_chunks(log_p_of, batch_plate, num_particles, chunk_size)
-    log_q, outer, inner = guide_terms(guide_trace, batch_plate)
-    sampled = sampled_sites(guide_trace)
-    return LogWeights(log_p, log_likelihood, log_q, outer, inner, batch_plate, sampled, paths)
+    return _weights((log_p, log_likelihood), guide_trace, batch_plate, paths)
+
+
+def log_weights_by_plate(
+    runner: Runner, *, num_particles: int, plates: tuple[str, ...], leaves: bool = False
+) -> list[LogWeights]:
+    """Run model and guide once and weigh the particles of several independent batch plates."""
+    guide_trace = runner.run_guide(num_particles)
+    paths: list[tuple[Tensor, Tensor]] = []
+    if leaves:
+        guide_trace, paths = _cut(runner, guide_trace, num_particles)
+    model_trace = runner.run_model(guide_trace, num_particles)
+    weights = []
+    for plate in plates:
+        guide, model = (_in_plate(trace, plate, plates) for trace in (guide_trace, model_trace))
+        batch_plate = BatchPlate(plate, [guide, model], runner.particle_dim)
+        terms = model_terms(model, batch_plate, set(guide.nodes))
+        weights.append(_weights(terms, guide, batch_plate, paths))
+    return weights
+
+
+def _weights(
+    terms: Terms, guide_trace: Trace, plate: BatchPlate, paths: list[tuple[Tensor, Tensor]]
+) -> LogWeights:
+    log_q, outer, inner = guide_terms(guide_trace, plate)
+    return LogWeights(*terms, log_q, outer, inner, plate, sampled_sites(guide_trace), paths)
+
+
+def _in_plate(trace: Trace, plate: str, plates: tuple[str, ...]) -> Trace:
+    """Return the trace of the sites in one of several plates, each of which must be in one."""
+    kept = Trace()
+    for site in sample_sites(trace):
+        names = {frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
+        found = [name for name in plates if name in names]
+        if not found:
+            raise OutsidePlateError(
+                f"site {site['name']!r} is outside the batch plates {plates}, so it has no "
+                f"per-datum weight; use one particle (the ELBO), or plate=None for one weight of "
+                f"the whole program"
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"site {site['name']!r} is in two batch plates, {found[0]!r} and {found[1]!r}, "
+                f"which are not independent then; give the outer one, or plate=None"
+            )
+        if found == [plate]:
+            kept.nodes[site["name"]] = site
+    return kept
 
 
 class WeightedParticles(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.errors import describe, integer, positive_int
-from ppl_vae.estimators.traces import PlateNesting, Runner
+from ppl_vae.estimators.traces import PlateNesting, Runner, total
 from ppl_vae.process_state import exclusively
 
 
@@ -50,6 +51,14 @@ class _WithGradientOf(torch.autograd.Function):
         return None, gradient
 
 
+def loss_of(bound: Bound) -> Tensor:
+    """Return minus N/B times the summed bound, with its gradient."""
+    loss = -bound.scale * bound.per_datum.sum()
+    if bound.surrogate is None:
+        return loss
+    return _WithGradientOf.apply(loss.detach(), -bound.scale * bound.surrogate)
+
+
 class PerDatumELBO(ELBO, ABC):
     """A ``pyro.infer.ELBO`` with one term per datum of the batch plate.
 
@@ -59,13 +68,11 @@ class PerDatumELBO(ELBO, ABC):
     """
 
     def __init__(
-        self, num_particles: int, *, plate: str = "data", max_plate_nesting: int | None = None
+        self, num_particles: int, *, plate: Any = "data", max_plate_nesting: int | None = None
     ) -> None:
         owner = type(self).__name__
         num_particles = positive_int(owner, "num_particles", num_particles)
-        if not isinstance(plate, str):
-            got = describe(plate)
-            raise TypeError(f"{owner}: plate must be the name of the batch plate, got {got}")
+        self._check_plate(plate)
         if max_plate_nesting is not None:
             max_plate_nesting = integer(owner, "max_plate_nesting", max_plate_nesting, 0)
         super().__init__(num_particles=num_particles)
@@ -73,25 +80,38 @@ class PerDatumELBO(ELBO, ABC):
         self._given_nesting = max_plate_nesting
         self._found_nesting = PlateNesting()
 
+    def _check_plate(self, plate: object) -> None:
+        if not isinstance(plate, str):
+            got = describe(plate)
+            owner = type(self).__name__
+            raise TypeError(f"{owner}: plate must be the name of the batch plate, got {got}")
+
     @abstractmethod
-    def _bound(self, runner: Runner) -> Bound:
-        """Return the bound, with any surrogate if gradients are enabled."""
+    def _bounds(self, runner: Runner) -> list[Bound]:
+        """Return the bound of each batch plate, with any surrogate if gradients are enabled."""
+
+    def __repr__(self) -> str:
+        given = []
+        for p in inspect.signature(type(self)).parameters.values():
+            name = "_given_nesting" if p.name == "max_plate_nesting" else p.name
+            value = getattr(self, name)
+            if value != p.default:
+                given.append(f"{p.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def per_datum(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound for each datum in nats, without N/B, shape ``(batch,)``; detached."""
         with exclusively(), torch.no_grad():
-            return self._bound(self._runner(model, guide, args, kwargs)).per_datum
+            bounds = self._bounds(self._runner(model, guide, args, kwargs))
+        return torch.cat([bound.per_datum for bound in bounds])
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return minus the bound in nats per batch, with the gradient of model and guide."""
         with exclusively():
-            bound = self._bound(self._runner(model, guide, args, kwargs))
-        loss = -bound.scale * bound.per_datum.sum()
-        if bound.surrogate is None:
-            return loss
-        return _WithGradientOf.apply(loss.detach(), -bound.scale * bound.surrogate)
+            bounds = self._bounds(self._runner(model, guide, args, kwargs))
+        return total(map(loss_of, bounds))
 
     def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats per batch, as a tensor, and accumulate gradients."""

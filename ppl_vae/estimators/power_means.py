@@ -57,6 +57,19 @@ def normalised_powers(log_w: Tensor, power: float, dim: int) -> Tensor:
     return terms / terms.sum(dim, keepdim=True).clamp(min=0.5)
 
 
+def log_sums_of_others(log_w: Tensor, dim: int) -> Tensor:
+    """Return log Σ_{j≠k} w_j for each k, -∞ if there are none or all are 0; without cancellation.
+
+    The sums to the left and to the right of k are added, since Σ_j w_j - w_k would lose all digits
+    where w_k dominates.
+    """
+    none = torch.full_like(log_w.narrow(dim, 0, 1), -math.inf)
+    count = log_w.shape[dim] - 1
+    left = torch.cat([none, log_w.narrow(dim, 0, count).logcumsumexp(dim)], dim)
+    right = log_w.flip(dim).narrow(dim, 0, count).logcumsumexp(dim).flip(dim)
+    return torch.logaddexp(left, torch.cat([right, none], dim))
+
+
 def log_sum(term: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Return log Σ exp(term), dimensions kept; -∞ if all terms are, with derivative 0."""
     nothing = term.detach().amax(dim, keepdim=True) == -math.inf

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,10 @@ from ppl_vae.estimators.handlers import Enumerating, KeepsPlates, Particles, Rec
 from ppl_vae.random_state import restored
 
 
+class EnumeratedInsideError(NotImplementedError):
+    """Values of the guide would have to be enumerated jointly: of a plate, or of a chain."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """A model and a guide with their arguments; ``particle_dim`` is left of all plates."""
@@ -39,7 +43,9 @@ class Runner:
 
     def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
         """Run the guide, replaying the values of another run if one is given."""
-        return self._run(self.guide, num_particles, self.particle_dim - 1, replay)
+        trace = self._run(self.guide, num_particles, self.particle_dim - 1, replay)
+        _check_dimensions(trace)
+        return trace
 
     def run_model(self, guide_trace: Trace, num_particles: int, *, whole: bool = True) -> Trace:
         """Replay the guide's values in the model; ``whole`` if they are of all particles."""
@@ -59,12 +65,31 @@ class Runner:
         if replay is not None:
             fn = Replaying(trace=replay)(fn)
         trace = TraceHandler(Recording(), fn).get_trace(*self.args, **self.kwargs)
-        _check_dimensions(trace)
         if is_validation_enabled():
             trace.compute_log_prob()
             for site in sample_sites(trace):
                 check_site_shape(site, -self.particle_dim)
         return trace
+
+
+class PairCache:
+    """What was found of a model/guide pair, kept for that pair alone."""
+
+    def __init__(self) -> None:
+        self._pair: tuple[Callable[[], object], Callable[[], object]] | None = None
+        self._found: Any = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_pair": None, "_found": None}  # weak references can be neither pickled nor copied
+
+    def get(self, model: Callable, guide: Callable) -> Any:
+        """Return what was kept for this pair, or None."""
+        known = self._pair is not None and (self._pair[0](), self._pair[1]())
+        return self._found if known == (_bare(model), _bare(guide)) else None
+
+    def keep(self, model: Callable, guide: Callable, found: Any) -> None:
+        """Keep something for this pair, instead of the last one."""
+        self._pair, self._found = (_weak(_bare(model)), _weak(_bare(guide))), found
 
 
 class PlateNesting:
@@ -75,19 +100,15 @@ class PlateNesting:
     """
 
     def __init__(self) -> None:
-        self._pair: tuple[Callable[[], object], Callable[[], object]] | None = None
-        self._nesting = 0
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"_pair": None, "_nesting": 0}  # weak references can be neither pickled nor copied
+        self._cache = PairCache()
 
     def __call__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
         """Return the number of dimensions, 1 for a single batch plate."""
-        bare = _bare(model), _bare(guide)
-        if self._pair is None or (self._pair[0](), self._pair[1]()) != bare:
-            self._nesting = _plate_nesting(model, guide, args, kwargs)
-            self._pair = _weak(bare[0]), _weak(bare[1])
-        return self._nesting
+        nesting = self._cache.get(model, guide)
+        if nesting is None:
+            nesting = _plate_nesting(model, guide, args, kwargs)
+            self._cache.keep(model, guide, nesting)
+        return nesting
 
 
 def sample_sites(trace: Trace) -> Iterator[dict]:
@@ -126,6 +147,12 @@ def is_enumerated(site: dict) -> bool:
 def is_given_latent(site: dict) -> bool:
     """Return whether an observed site would otherwise be enumerated, as a label is."""
     return site["is_observed"] and site["infer"].get("enumerate") == "parallel"
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Return the sum of terms that broadcast, 0 if there are none."""
+    first, *others = [*terms] or [torch.zeros(())]
+    return sum(others, first)
 
 
 def with_values(trace: Trace, change: Callable[[dict], Tensor]) -> Trace:
@@ -183,10 +210,10 @@ def _check_dimensions(trace: Trace) -> None:
     for site in filter(is_enumerated, sample_sites(trace)):
         owner = owners.setdefault(site["infer"]["_enumerate_dim"], site["name"])
         if owner != site["name"]:
-            raise NotImplementedError(
-                f"site {site['name']!r} is enumerated in the dimension of {owner!r}, as steps of a "
-                f"pyro.markov chain are, and cannot be summed by itself; leave out pyro.markov, or "
-                f"use TraceEnum_ELBO"
+            raise EnumeratedInsideError(
+                f"site {site['name']!r} of the guide is enumerated in the dimension of {owner!r}, "
+                f"as steps of a pyro.markov chain are; leave out pyro.markov, enumerate in the "
+                f"model alone, or use one particle (the ELBO)"
             )
 
 

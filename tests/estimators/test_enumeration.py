@@ -1,5 +1,6 @@
 """What a site's ``infer`` asks of enumeration is done in full, or refused by the site's name."""
 
+import itertools
 import math
 
 import pyro
@@ -7,7 +8,7 @@ import pytest
 import torch
 from evaluated import Programs
 from pyro import distributions as dist
-from pyro.infer import config_enumerate
+from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import nn
 
 from ppl_vae import evaluation
@@ -169,11 +170,11 @@ def test_a_freed_distribution_does_not_hand_on_its_enumeration(gradient):
     assert len(seen) >= 60
 
 
-def test_markov_chains_that_share_a_dimension_raise():
+def test_markov_chains_are_summed_in_the_model_and_not_in_the_guide(float64):
     """``pyro.markov`` gives the dimension of a step that is out of reach to another one."""
+    transition = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
 
-    def model(x):
-        transition = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+    def chain(x, observe):
         with pyro.plate("data", len(x)):
             state = torch.zeros((), dtype=torch.long)
             for t in pyro.markov(range(4)):
@@ -182,8 +183,25 @@ def test_markov_chains_that_share_a_dimension_raise():
                     dist.Categorical(transition[state]),
                     infer={"enumerate": "parallel"},
                 )
-                pyro.sample(f"x{t}", dist.Normal(state.float(), 1.0), obs=x[:, t])
+                if observe:
+                    pyro.sample(f"x{t}", dist.Normal(state.to(x), 1.0), obs=x[:, t])
+
+    def model(x):
+        chain(x, observe=True)
+
+    def guide(x):
+        chain(x, observe=False)
 
     x = torch.randn(3, 4)
-    with pytest.raises(NotImplementedError, match=r"'s2' .* 's0'"):
-        ImportanceWeightedELBO(2).per_datum(model, lambda x: None, x)
+    terms = []
+    for states in itertools.product((0, 1), repeat=4):
+        log_p = sum(transition[i, j].log() for i, j in itertools.pairwise((0, *states)))
+        terms.append(log_p + dist.Normal(torch.tensor(states).to(x), 1.0).log_prob(x).sum(-1))
+    exact = torch.stack(terms).logsumexp(0)
+    for k in (1, 2):
+        bound = ImportanceWeightedELBO(k).per_datum(model, lambda x: None, x)
+        torch.testing.assert_close(bound, exact)
+    with pytest.raises(NotImplementedError, match=r"'s2' of the guide .* 's0'"):
+        ImportanceWeightedELBO(2).loss(model, guide, x)
+    elbo = TraceEnum_ELBO(max_plate_nesting=1).loss(model, guide, x)
+    assert ImportanceWeightedELBO(1).loss(model, guide, x) == pytest.approx(elbo)

@@ -241,21 +241,30 @@ def test_sampling_after_an_inner_label_needs_iwae():
         ImportanceWeightedELBO(3, "dreg").differentiable_loss(model, guide, x)
 
 
-def test_enumeration_inside_an_inner_plate_is_named():
-    def model(x):
+def test_an_inner_plate_is_summed_in_the_model_and_not_in_the_guide(float64):
+    def program(x, observe):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("pixels", D, dim=-1):
-            y = pyro.sample(
-                "y", dist.Bernoulli(torch.full((len(x), D), 0.3)), infer={"enumerate": "parallel"}
-            )
-            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+            y = pyro.sample("y", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            if observe:
+                pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+    def model(x):
+        program(x, observe=True)
 
     def guide(x):
-        return None
+        program(x, observe=False)
 
     x = torch.randn(4, D)
+    y = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
+    log_p = dist.Bernoulli(0.3).log_prob(y) + dist.Normal(y, 1.0).log_prob(x)
+    exact = log_p.logsumexp(0).sum(-1)
     for estimator in (ImportanceWeightedELBO(2), AnalyticKLELBO()):
-        with pytest.raises(NotImplementedError, match="'y' is enumerated inside the inner plate"):
+        torch.testing.assert_close(estimator.per_datum(model, lambda x: None, x), exact)
+        with pytest.raises(NotImplementedError, match="'y' of the guide is enumerated inside"):
             estimator.loss(model, guide, x)
+    elbo = log_p - dist.Bernoulli(0.3).log_prob(y)
+    elbo = (dist.Bernoulli(0.3).log_prob(y).exp() * elbo).sum()
+    assert ImportanceWeightedELBO(1).loss(model, guide, x) == pytest.approx(-elbo.item())
 
 
 def test_a_model_that_enumerates_all_latents_needs_none_in_the_guide():
