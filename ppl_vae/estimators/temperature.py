@@ -68,7 +68,7 @@ class TemperatureScheduled(ScheduledELBO):
     temperature changes gradients alone: draws and densities are discrete, and the value returned is
     minus the bound of the estimator within, in nats per batch.
 
-    Source: Jang et al. 2017 (arXiv 1611.01144), section 2.2, for annealing τ.
+    Source: Jang et al. 2017 (arXiv 1611.01144), section 2.1, for annealing τ.
 
     Args:
         estimator: any ``pyro.infer.ELBO``; also a :class:`KLWeighted`, or give this to one.

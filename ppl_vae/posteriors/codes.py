@@ -23,7 +23,7 @@ class Bernoulli(NeuralConditional):
     The mean, and what ``encode`` returns, is the probabilities. Draws have no gradient: train it
     with ``ImportanceWeightedELBO(K, "wake")`` or another gradient for discrete latents.
 
-    Source: Mnih & Gregor 2014 (arXiv 1402.0030), section 3.
+    Source: Mnih & Gregor 2014 (arXiv 1402.0030).
 
     Args:
         net: any module ``(..., features) -> (..., D)`` that returns the logits l.

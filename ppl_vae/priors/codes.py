@@ -17,7 +17,7 @@ class Bernoulli(ConditionalDistribution):
 
     The KL from ``posteriors.Bernoulli`` has a closed form.
 
-    Source: Mnih & Gregor 2014 (arXiv 1402.0030), section 3, for VAEs with binary latents.
+    Source: Mnih & Gregor 2014 (arXiv 1402.0030), for binary latents.
 
     Args:
         latent_dim: number of latent dimensions D.

@@ -125,13 +125,7 @@ def test_the_gradient_of_the_codes_prior_reaches_nothing_else():
     assert [n for n, g in named if g is not None] == ["model.prior.codes_prior.logits"]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_codes_prior_is_trained_alone_and_generate_draws_from_it(
-    compiled, as_users_see_it, monkeypatch
-):
-    monkeypatch.setattr(
-        "ppl_vae.compilation.compiled_function.inductor", lambda graph, **options: graph
-    )
+def test_the_codes_prior_is_trained_alone_and_generate_draws_from_it(as_users_see_it):
     torch.manual_seed(0)
     first = code_vae("vectors")
     with torch.no_grad():
@@ -144,9 +138,8 @@ def test_the_codes_prior_is_trained_alone_and_generate_draws_from_it(
         pair,
         x,
         batch_size=8,
-        steps=300,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.1),
-        compile=compiled,
+        steps=150,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.2),
         progress=False,
     )
     moved = [n for n, p in pair.named_parameters() if not torch.equal(p, before[n])]
