@@ -23,7 +23,8 @@ def sample_latent(name: str, q: Distribution) -> Any:
 
     Raises:
         NotImplementedError: if there are terms and the estimator has cut the latent from the guide,
-            as the gradients other than ``"iwae"`` do, which would miss the gradient of the terms.
+            as the gradients ``"dreg"``, ``"stl"`` and ``"wake"`` do, which would miss that of the
+            terms.
     """
     value = pyro.sample(name, q)
     terms = getattr(q, "training_terms", {})

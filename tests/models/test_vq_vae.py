@@ -53,6 +53,9 @@ ESTIMATORS = {
     "elbo of particles": lambda: Trace_ELBO(3, vectorize_particles=True, max_plate_nesting=1),
     "importance weighted": lambda: ImportanceWeightedELBO(3),
     "in chunks": lambda: ImportanceWeightedELBO(3, chunk_size=2),
+    "loo": lambda: ImportanceWeightedELBO(3, "loo"),
+    "disarm": lambda: ImportanceWeightedELBO(2, "disarm"),
+    "vimco": lambda: ImportanceWeightedELBO(3, "vimco"),
     "closed forms": lambda: AnalyticKLELBO(monte_carlo=True),
 }
 
