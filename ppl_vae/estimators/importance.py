@@ -292,6 +292,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
         differentiate = torch.is_grad_enabled()
         if differentiate and self.gradient not in ("wake", *SCORES):
             weights.check_reparameterised()
+        if differentiate and self.gradient not in ("iwae", *SCORES):
+            weights.check_no_training_terms(self.gradient)
         if of_model.averages(particles) or of_guide.averages(particles):
             weights.check_whole_plates(particles)
         log_w, dim = weights.log_w, weights.plate.particle_dim

@@ -31,7 +31,7 @@ from ppl_vae.estimators.traces import (
     subsamples,
     with_values,
 )
-from ppl_vae.estimators.training_terms import without_training_terms
+from ppl_vae.estimators.training_terms import is_training_term, without_training_terms
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import random_state, restored, set_random_state
 
@@ -141,6 +141,14 @@ class LogWeights:
                 f"site {site!r} is in the inner plate {plate!r}, which is subsampled: its scale in "
                 f"the exponent is no bound on log p(x) with {num_particles} particles; use the "
                 f"whole plate, or one particle (the ELBO)"
+            )
+
+    def check_no_training_terms(self, gradient: str) -> None:
+        """Raise NotImplementedError if the guide has a training term, whose gradient is direct."""
+        for site in filter(is_training_term, self.sampled):
+            raise NotImplementedError(
+                f"site {site['name']!r} of the guide is a term of training, and gradient="
+                f"{gradient!r} has no gradient of the guide's own terms; use gradient='iwae'"
             )
 
     def check_reparameterised(self) -> None:

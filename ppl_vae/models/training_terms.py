@@ -7,7 +7,6 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import Unit
-from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.estimators.training_terms import TRAINING_TERM
@@ -20,18 +19,9 @@ def sample_latent(name: str, q: Distribution) -> Any:
     nats: losses to be minimised besides minus the bound, such as those of
     ``posteriors.VectorQuantised``. Each is a site ``{name}_{term}`` of the guide, whose log-density
     is the loss: estimators subtract the guide's densities. Evaluation leaves them out.
-
-    Raises:
-        NotImplementedError: if there are terms and the estimator has cut the latent from the guide,
-            as the gradients other than ``"iwae"`` do, which would miss the gradient of the terms.
     """
     value = pyro.sample(name, q)
     terms = getattr(q, "training_terms", {})
-    if terms and isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
-        raise NotImplementedError(
-            f"site {name!r} of the guide has training terms, {', '.join(terms)}, whose gradient "
-            f"the estimator would miss, since it cuts draws from the guide; use gradient='iwae'"
-        )
     for term, loss in terms.items():
         infer = {TRAINING_TERM: True, "is_auxiliary": True}  # no site of the model
         fn = Unit(loss, has_rsample=True)

@@ -21,7 +21,8 @@ class Bernoulli(NeuralConditional):
     """q(z | x) = Π_d Bernoulli(z_d; sigmoid(l_d(x))), z in {0, 1}^D.
 
     The mean, and what ``encode`` returns, is the probabilities. Draws have no gradient: train it
-    with ``ImportanceWeightedELBO(K, "wake")`` or another gradient for discrete latents.
+    with ``ImportanceWeightedELBO(K, gradient)`` and a gradient for discrete latents, ``"vimco"``,
+    ``"loo"``, ``"disarm"`` or ``"wake"``.
 
     Source: Mnih & Gregor 2014 (arXiv 1402.0030).
 

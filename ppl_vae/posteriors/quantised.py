@@ -25,8 +25,9 @@ class VectorQuantised(NeuralConditional):
         ``commitment``  β Σ_d ‖e_d - sg(z_d)‖²  moves the encoder,
 
     with sg the stopped gradient. With ``priors.Codebook`` of this posterior a VAE is the VQ-VAE,
-    and its bound log p(x | z) + log p(k). All particles are equal: one is enough. Gradients other
-    than ``"iwae"`` are refused: they cut z from the guide, and would miss the terms.
+    and its bound log p(x | z) + log p(k). All particles are equal: one is enough. The gradients
+    ``"dreg"``, ``"stl"`` and ``"wake"`` are refused: they cut z from the guide, and would miss the
+    terms.
 
     Source: van den Oord et al. 2017 (arXiv 1711.00937), equations 1 to 3.
 

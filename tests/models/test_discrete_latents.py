@@ -62,12 +62,20 @@ def test_the_closed_form_of_the_kl_is_exact(float64):
         assert abs(losses.mean() + exact(pair, x)[0].sum()) < 4 * losses.std() / math.sqrt(10)
 
 
-def test_pyro_scores_draws_without_gradient(float64):
-    # By Pyro's Trace_ELBO: unbiased, as the derivative of the sum over all codes.
+SCORED = {
+    "Pyro's": lambda: Trace_ELBO(500, vectorize_particles=True, max_plate_nesting=1),
+    "loo": lambda: AnalyticKLELBO(500, gradient="loo"),
+    "disarm": lambda: AnalyticKLELBO(500, gradient="disarm"),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_gradients_of_draws_without_one_are_unbiased(name, float64):
+    # Against the derivative of the sum over all codes.
     pair, x = pair_of(posteriors.Bernoulli), binary(4).double()
     parameters = list(pair.posterior.parameters())
     right = torch.autograd.grad(-exact(pair, x)[0].sum(), parameters)
-    elbo = Trace_ELBO(500, vectorize_particles=True, max_plate_nesting=1)
+    elbo = SCORED[name]()
     draws = []
     for _ in range(30):
         loss = elbo.differentiable_loss(pair.model, pair.guide, x)
