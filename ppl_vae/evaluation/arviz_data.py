@@ -229,5 +229,5 @@ def _imported(owner: str, library: str) -> Any:
     try:
         return import_module(library)
     except ImportError as error:
-        fix = "pip install 'ppl-vae[diagnostics]'"
+        fix = "pip install 'ppl-vae[diagnostics]', on Python 3.11 or newer"
         raise ImportError(f"{owner} needs {library}: {reason(error)}; {fix}") from error

@@ -49,7 +49,7 @@ def run_chains(
 
     During the warm-up the logarithm of each datum's step size follows its chains' acceptance by
     Robbins and Monro's rule, with gains t^-0.6; its mean over the second half is kept. Steps are in
-    units of the standard deviations of q(z | x).
+    units of the standard deviations of q(z | x), and their number differs between transitions.
     """
     for name in batch.latents:
         if name not in batch.guide_trace.nodes:
@@ -72,9 +72,8 @@ def run_chains(
         for turn in range(settings.warm_up + draws):
             if turn == settings.warm_up:
                 log_step = kept / (settings.warm_up - half)
-            state, probability = transition(
-                joint, state, 1.0, log_step.exp(), settings.leapfrog_steps, scales
-            )
+            length = int(torch.randint(1, 2 * settings.leapfrog_steps, ()))
+            state, probability = transition(joint, state, 1.0, log_step.exp(), length, scales)
             if turn < settings.warm_up:
                 gain = _RATE / (turn + 1) ** _DECAY
                 error = probability.mean(0, keepdim=True) - TARGET_ACCEPTANCE
@@ -91,27 +90,31 @@ def run_chains(
 def mixing(
     values: Float[Tensor, "chains draws data ..."],
 ) -> tuple[Float[Tensor, " data"], Float[Tensor, " data"]]:
-    """Return the largest split R-hat and the smallest effective sample size over dimensions.
+    """Return the largest split R-hat and the smallest effective sample size of each datum.
 
-    Both are Pyro's, and NaN where a chain does not move at all. The effective size of S draws is at
-    most S log10 S, as in Stan: Pyro's is negative where short chains alternate.
+    Over dimensions and their squared deviations from the mean: chains that go round a mode at
+    constant energy agree on the mean long before they do on the scale. Both are Pyro's, and NaN
+    where a chain does not move at all. The effective size of S draws is at most S log10 S, as in
+    Stan: Pyro's is negative where short chains alternate.
 
     Source: Vehtari et al. 2021, "Rank-normalization, folding, and localization: an improved R-hat"
-    (arXiv 1903.08008), section 3, for split R-hat, effective sizes and their limit.
+    (arXiv 1903.08008), section 3, for split R-hat and effective sizes.
     """
-    number = values.shape[0] * values.shape[1]
-    most = number * math.log10(number)
     columns = values.double().flatten(2)
+    number = columns[..., 0].numel()
+    most = number * math.log10(number)
+    squares = (columns - columns.mean((0, 1))).square()
     at_once = max(1, _TERMS_AT_ONCE // values.shape[1] ** 2)
-    r_hat, ess = [], []
-    for part in columns.split(at_once, 2):
-        r_hat.append(split_gelman_rubin(part))
-        size = effective_sample_size(part)
-        ess.append(torch.where(size < 0, most, size).clamp(max=most))
+    r_hats, sizes = [], []
+    for part, other in zip(columns.split(at_once, 2), squares.split(at_once, 2), strict=True):
+        both = torch.stack([part, other], -1)
+        r_hats.append(split_gelman_rubin(both).amax(-1))
+        size = effective_sample_size(both)
+        sizes.append(torch.where(size < 0, most, size).clamp(max=most).amin(-1))
     shape = (values.shape[2], -1)
     still = (columns == columns[:, :1]).all(1).any(0).reshape(shape).any(1)
-    largest, smallest = torch.cat(r_hat).reshape(shape).amax(1), torch.cat(ess).reshape(shape)
-    return largest.masked_fill(still, math.nan), smallest.amin(1).masked_fill(still, math.nan)
+    r_hat, ess = torch.cat(r_hats).reshape(shape).amax(1), torch.cat(sizes).reshape(shape).amin(1)
+    return r_hat.masked_fill(still, math.nan), ess.masked_fill(still, math.nan)
 
 
 def _scales(start: Joint, number: int) -> Values:

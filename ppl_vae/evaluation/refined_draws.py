@@ -49,11 +49,11 @@ class PosteriorDraws(Result):
         refined: for each datum whether its draws are refined ones; where they are not, or were not
             to be, they are plain draws of the guide.
         ess: effective sample size, shape ``(N,)``: of importance weights, from 1 to their number,
-            or of chains, of the dimension that moves most slowly.
+            or of chains, of what moves most slowly: a dimension, or its squared deviation.
         pareto_k: the shape k̂ of the weights' tail, shape ``(N,)``; None of chains, NaN with fewer
             than 25 draws.
-        r_hat: split R-hat of the dimension that mixes worst, shape ``(N,)``; None without chains,
-            NaN where a chain does not move.
+        r_hat: split R-hat of what mixes worst, likewise, shape ``(N,)``; None without chains, NaN
+            where a chain does not move.
         acceptance: mean probability of accepting a transition, shape ``(N,)``; None without chains.
         refinement: what refined them; None for plain draws of the guide.
     """

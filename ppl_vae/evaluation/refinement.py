@@ -49,12 +49,15 @@ class HamiltonianMonteCarlo:
     Args:
         num_chains: per datum.
         warm_up: transitions that tune step sizes and are left out.
-        leapfrog_steps: of each transition.
+        leapfrog_steps: L, of a transition on average: each takes 1 to 2 L - 1, all as probable,
+            since trajectories of one length go round a normal and hardly change its radius. Few
+            suffice: steps are in units of the guide's scales, about one long each. Take more where
+            the posterior's latents are correlated and the guide's are not.
     """
 
     num_chains: int = 4
-    warm_up: int = 200
-    leapfrog_steps: int = 10
+    warm_up: int = 100
+    leapfrog_steps: int = 4
 
     def __post_init__(self) -> None:
         names = ("num_chains", "warm_up", "leapfrog_steps")

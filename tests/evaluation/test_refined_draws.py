@@ -273,20 +273,22 @@ def test_r_hat_and_ess_of_chains_are_those_of_arviz(float64):
     for t in range(1, 200):  # autocorrelated
         values[:, t] = 0.7 * values[:, t - 1] + noise[:, t]
     values[0, :, 2, 1] += 3  # a chain elsewhere
+    values[0, :, 1, 0] *= 4  # a wider one
     r_hat, ess = chains.mixing(values)
     base = stats.base.array_stats
     for datum in range(3):
-        each = [values[:, :, datum, d].numpy() for d in range(2)]
+        each = [values[:, :, datum, d] for d in range(2)]
+        each = [t.numpy() for z in each for t in (z, (z - z.mean()).square())]
         want = max(float(base.rhat(z, method="split")) for z in each)
         assert r_hat[datum].item() == pytest.approx(want, rel=1e-3)
         least = min(float(base.ess(z, method="mean")) for z in each)
-        if datum < 2:  # its own splits chains, which matters where they do not mix
+        if datum == 0:  # its own splits chains, which matters where they do not mix
             assert ess[datum].item() == pytest.approx(least, rel=0.15)
-    assert (r_hat[:2] < 1.1).all()
-    assert r_hat[2] > 1.3
+    assert r_hat[0] < 1.1
+    assert (r_hat[1:] > 1.1).all()
     alternating = values * (-1.0) ** torch.arange(200)[:, None, None]
     _, ess = chains.mixing(alternating[..., :2, :])
-    assert (ess == 800 * math.log10(800)).all()
+    assert ((ess > 0) & (ess <= 800 * math.log10(800))).all()
     values[1, :, 0, 0] = 0.5
     r_hat, ess = chains.mixing(values)
     assert r_hat[0].isnan()
@@ -321,6 +323,7 @@ def test_chains_that_stay_in_their_modes_are_told(float64):
 
 
 @unchecked
+@pytest.mark.filterwarnings("ignore:posterior_draws")
 def test_step_sizes_are_of_the_scale_of_each_dimension(float64):
     """Of scales 100 and 0.01, which one step size cannot serve."""
     scale = torch.tensor([100.0, 0.01])
