@@ -79,7 +79,7 @@ def test_the_objective_and_its_gradient_are_those_of_the_equations(name, float64
 @pytest.mark.parametrize("gradient", ["dreg", "stl", "wake"])
 def test_gradients_that_would_miss_the_terms_are_refused(gradient):
     pair, x = pair_of(), binary(7)
-    with pytest.raises(NotImplementedError, match="'z_codebook' .* term of training"):
+    with pytest.raises(NotImplementedError, match=r"'z_codebook' .* term of training"):
         ImportanceWeightedELBO(2, gradient).differentiable_loss(pair.model, pair.guide, x)
 
 
