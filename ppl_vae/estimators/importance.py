@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe, flag, number, positive_int
-from ppl_vae.estimators.batch_plate import OutsidePlateError
+from ppl_vae.estimators.batch_plate import OutsidePlateError, SubsampledInsideError
 from ppl_vae.estimators.log_weights import LogWeights, log_weights, log_weights_by_plate
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO, loss_of
@@ -210,15 +210,22 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if route is not None:
                 return self._elbo_by(route, model, guide, args, kwargs)
             *others, last = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            reason: Exception | None = None
             for route in others:
                 state = snapshot()
                 try:
                     loss = self._elbo_by(route, model, guide, args, kwargs)
                     self._routes.keep(model, guide, route)
                     return loss
-                except (OutsidePlateError, EnumeratedInsideError):
+                except (OutsidePlateError, EnumeratedInsideError, SubsampledInsideError) as error:
                     put_back(state)
-            loss = self._elbo_by(last, model, guide, args, kwargs)
+                    reason = error
+            try:
+                loss = self._elbo_by(last, model, guide, args, kwargs)
+            except ValueError as error:  # Pyro's, of scales that differ
+                if isinstance(reason, SubsampledInsideError):
+                    raise reason from error
+                raise
             self._routes.keep(model, guide, last)
             return loss
 
