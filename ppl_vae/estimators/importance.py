@@ -206,20 +206,23 @@ class ImportanceWeightedELBO(PerDatumELBO):
         if not self._is_elbo:
             return super().differentiable_loss(model, guide, *args, **kwargs)
         with exclusively():
-            route = self._routes.get(model, guide)
-            if route is not None:
-                return self._elbo_by(route, model, guide, args, kwargs)
-            *others, last = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            routes = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            known = self._routes.get(model, guide)
+            if known in routes:  # a program may need another one for other arguments
+                routes = routes[routes.index(known) :]
+            *others, last = routes
             reason: Exception | None = None
             for route in others:
-                state = snapshot()
+                # Saving the random state at each step would synchronise with the device.
+                state = snapshot() if route != known else None
                 try:
                     loss = self._elbo_by(route, model, guide, args, kwargs)
                     self._routes.keep(model, guide, route)
                     return loss
                 except (OutsidePlateError, EnumeratedInsideError, SubsampledInsideError) as error:
-                    put_back(state)
                     reason = error
+                if state is not None:
+                    put_back(state)
             try:
                 loss = self._elbo_by(last, model, guide, args, kwargs)
             except ValueError as error:  # Pyro's, of scales that differ

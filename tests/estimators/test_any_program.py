@@ -34,6 +34,10 @@ def like_pyro(entry, plate):
     return not entry.unlike_pyro
 
 
+def whole_and_like_pyro(entry, plate):
+    return entry.plate is None and not entry.unlike_pyro
+
+
 def allowed(entry, plate):
     return not entry.refusal(plate)
 
@@ -106,6 +110,34 @@ def test_one_particle_is_the_elbo_of_pyro(name, plate):
     same_score = plate is not None and not is_enumerated(built)
     theirs = result(elbo_of_pyro(built), built)
     check(estimate(built, 1, plate), theirs, built, same_score=same_score)
+
+
+@pytest.mark.parametrize(("name", "plate"), settings(whole_and_like_pyro))
+def test_one_particle_needs_no_plate(name, plate):
+    """The plate's name is the default, and some sites are outside it, or it is not there."""
+    built = Built(PROGRAMS[name])
+    check(estimate(built, 1, "data"), result(elbo_of_pyro(built), built), built)
+
+
+def test_a_program_may_need_another_way_for_other_arguments():
+    weights = torch.tensor([0.3, -0.5], requires_grad=True)
+
+    def model(x, labels=None):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 2, dim=-2):
+            y = pyro.sample("y", dist.Categorical(torch.ones(2)), infer=ENUMERATED, obs=labels)
+            pyro.sample("x", dist.Normal(y.to(x), 1.0), obs=x)
+
+    def guide(x, labels=None):
+        if labels is None:
+            with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 2, dim=-2):
+                pyro.sample("y", dist.Categorical(logits=weights), infer=ENUMERATED)
+
+    x, labels = torch.randn(3), torch.tensor([[0, 1, 0], [1, 0, 0]])
+    ours = ImportanceWeightedELBO(1)
+    theirs = TraceEnum_ELBO(max_plate_nesting=2, strict_enumeration_warning=False)
+    for args in ((x, labels), (x,), (x, labels)):
+        expected = theirs.loss(model, guide, *args)
+        assert ours.loss(model, guide, *args) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("name", "plate"), settings(allowed))

@@ -58,11 +58,12 @@ WHOLE = {
 }
 """Estimators, and what share of the gap may be left."""
 
-GUIDES = {
-    "diagonal": autoguide.AutoDiagonalNormal,
-    "multivariate": autoguide.AutoMultivariateNormal,
-    "messenger": autoguide.AutoHierarchicalNormalMessenger,
-}
+GUIDES = [
+    autoguide.AutoHierarchicalNormalMessenger,
+    pytest.param(autoguide.AutoDiagonalNormal, marks=pytest.mark.slow),
+    pytest.param(autoguide.AutoMultivariateNormal, marks=pytest.mark.slow),
+    pytest.param(autoguide.AutoStructured, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("estimator", WHOLE)
@@ -78,7 +79,7 @@ def test_svi_trains_an_automatic_guide_to_the_posterior(estimator):
 @pytest.mark.parametrize("kind", GUIDES)
 def test_automatic_guides_of_a_mixture_are_trained(kind):
     hidden = poutine.block(mixture, hide=["y"])
-    guide = GUIDES[kind](hidden)
+    guide = kind(hidden)
     before, after = train(mixture, guide, X, estimator=ImportanceWeightedELBO(4, plate=None))
     assert after < before - 1
 

@@ -5,6 +5,7 @@ import torch
 from programs.program import ENUMERATED, parameters, program, tensor
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.contrib.easyguide import easy_guide
 from pyro.infer import autoguide
 from pyro.nn import PyroModule, PyroParam, PyroSample
 
@@ -140,3 +141,47 @@ def regression_with_a_guide_of_ones_own():
         pyro.sample("line.weight", dist.Normal(p.loc, 0.5).to_event(2))
 
     return Regression(), guide, p
+
+
+def subsampled(x):
+    with pyro.plate("data", len(x), subsample_size=2) as index:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        y = pyro.sample("y", dist.Bernoulli(0.3), infer=ENUMERATED)
+        pyro.sample("x", dist.Normal(z + y, 1.0), obs=x[index])
+
+
+def plates_of(x):
+    return pyro.plate("data", len(x), subsample_size=2)
+
+
+@program(X, refused_whole="inner plate 'data', which is subsampled")
+def auto_normal_of_a_subsample():
+    hidden = poutine.block(subsampled, hide=["y"])
+    return guided(subsampled, autoguide.AutoNormal(hidden, create_plates=plates_of), X)
+
+
+@program(X)
+def auto_normal_messenger():
+    return guided(local, autoguide.AutoNormalMessenger(local), X)
+
+
+@program(X, plate=None)
+def auto_regressive_messenger():
+    return guided(hierarchy, autoguide.AutoRegressiveMessenger(hierarchy), X)
+
+
+@program(X, plate=None)
+def easy_guide_of_a_mixture():
+    @easy_guide(mixture)
+    def guide(self, x):
+        self.map_estimate("weights")
+        group = self.group(match="means")
+        loc = pyro.param("loc", lambda: tensor(-0.5, 0.6))
+        group.sample("all means", dist.Normal(loc, 0.4).to_event(1))
+
+    return guided(mixture, guide, X)
+
+
+@program(X, plate=None)
+def auto_inverse_autoregressive_flow():
+    return guided(hierarchy, autoguide.AutoIAFNormal(hierarchy, hidden_dim=[8]), X)

@@ -209,3 +209,16 @@ def scaled_labels_of_an_inner_plate():
             pyro.sample("c", dist.Normal(p.column, 0.5))
 
     return model, guide, p
+
+
+@program(X, unlike_pyro="raises where scales differ")
+def scaled_and_masked_label():
+    p = parameters(weights=2, means=2)
+
+    def model(x):
+        with pyro.plate("data", len(x)), poutine.mask(mask=SEEN):
+            with poutine.scale(scale=0.5):
+                y = pyro.sample("y", dist.Categorical(logits=p.weights), infer=ENUMERATED)
+            pyro.sample("x", dist.Normal(p.means[y], 1.0), obs=x)
+
+    return model, nothing, p

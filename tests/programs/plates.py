@@ -531,3 +531,31 @@ def labels_that_meet_in_a_sequential_plate():
                 pyro.sample(f"x{i}", fn, obs=x[i])
 
     return model, nothing, p
+
+
+@program(X, plate=None, refused="data")
+def subsampled_sequential_plate():
+    p = parameters(loc=3, slope=())
+
+    def model(x):
+        for i in pyro.plate("data", len(x), subsample_size=2):
+            z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+            pyro.sample(f"x{i}", dist.Normal(p.slope * z, 1.0), obs=x[i])
+
+    def guide(x):
+        for i in pyro.plate("data", len(x), subsample_size=2):
+            pyro.sample(f"z{i}", dist.Normal(p.loc[i], 0.7))
+
+    return model, guide, p
+
+
+@program(X, plate=None, refused="data")
+def subsampled_sequential_plate_of_labels():
+    p = parameters(weights=2, means=2)
+
+    def model(x):
+        for i in pyro.plate("data", len(x), subsample_size=2):
+            y = pyro.sample(f"y{i}", dist.Categorical(logits=p.weights), infer=ENUMERATED)
+            pyro.sample(f"x{i}", dist.Normal(p.means[y], 1.0), obs=x[i])
+
+    return model, nothing, p

@@ -7,7 +7,7 @@ from pyro import distributions as dist
 from pyro import poutine
 from pyro.contrib.autoname import scope
 from pyro.distributions.testing.fakes import NonreparameterizedNormal
-from pyro.infer.reparam import LocScaleReparam
+from pyro.infer.reparam import LocScaleReparam, TransformReparam
 
 X = tensor(0.3, -1.2, 0.8)
 COUNTS = tensor(0.0, 3.0, 1.0)
@@ -495,3 +495,21 @@ def broadcast_program():
             pyro.sample("z", dist.Normal(p.loc.reshape(1), 0.7))
 
     return poutine.broadcast(model), poutine.broadcast(guide), p
+
+
+@program(X)
+def transformed_prior():
+    p = parameters(loc=(), slope=())
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            base = dist.Normal(p.slope, 1.0)
+            exponential = dist.transforms.ExpTransform()
+            z = pyro.sample("z", dist.TransformedDistribution(base, [exponential]))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z_base", dist.Normal(p.loc * x, 0.7))
+
+    return poutine.reparam(model, config={"z": TransformReparam()}), guide, p
