@@ -115,7 +115,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, or that of the other program differs.
+        ValueError: if a site lies outside the batch plate, or that of the other program differs; if
+            one outside ``pyro.markov`` depends on values that are enumerated inside.
         NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
             subsampled inner plate inside the exponent; when differentiating with ``"iwae"``,
             ``"dreg"`` or ``"stl"``, if a guide's site is neither reparameterised nor enumerated,
@@ -206,7 +207,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         if not self._is_elbo:
             return super().differentiable_loss(model, guide, *args, **kwargs)
         with exclusively():
-            routes = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            routes: tuple[str, ...] = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
             known = self._routes.get(model, guide)
             if known in routes:  # a program may need another one for other arguments
                 routes = routes[routes.index(known) :]
