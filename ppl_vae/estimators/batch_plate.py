@@ -19,6 +19,10 @@ class OutsidePlateError(ValueError):
     """A site outside the batch plate has no weight per datum; perhaps all sites."""
 
 
+class SubsampledInsideError(NotImplementedError):
+    """A site is summed out over a subsampled plate, whose scale would be inside the logarithm."""
+
+
 class BatchPlate:
     """The plate over the data, along which terms are kept per datum; looked up in ``traces``.
 

@@ -10,7 +10,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_vae.estimators.batch_plate import BatchPlate
+from ppl_vae.estimators.batch_plate import BatchPlate, SubsampledInsideError
 from ppl_vae.estimators.elimination import Factor, log_sum_out
 from ppl_vae.estimators.power_means import negligible
 from ppl_vae.estimators.traces import (
@@ -118,10 +118,11 @@ def model_terms(
         return total(term for _, term in terms), total(observed)
     if plate.subsampled:
         site_name, plate_name = plate.subsampled[0]
-        raise NotImplementedError(
+        raise SubsampledInsideError(
             f"site {site_name!r} is in the inner plate {plate_name!r}, which is subsampled, and a "
             f"site enumerated in the model alone is summed out over it, which is no bound on "
-            f"log p(x); use the whole plate, or enumerate in the guide"
+            f"log p(x); use the whole plate, enumerate in the guide, or, where all such sites are "
+            f"inside it, one particle (the ELBO)"
         )
     return log_sum_out(factors, summed, plate), None
 

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from opt_einsum import get_symbol
 from pyro.ops import packed
 from pyro.ops.contract import contract_to_tensor
-from pyro.ops.rings import LogRing
 from torch import Tensor
 
 from ppl_vae.estimators.batch_plate import BatchPlate
 from ppl_vae.estimators.handlers import PARTICLES
+from ppl_vae.estimators.log_einsum import StableLogRing
 from ppl_vae.estimators.power_means import log_sum
 from ppl_vae.estimators.traces import is_enumerated, total
 
@@ -29,6 +29,10 @@ def log_sum_out(factors: list[Factor], summed: list[dict], plate: BatchPlate) ->
         factors: the model's sites.
         summed: those that only the model enumerates.
         plate: the batch plate.
+
+    Raises:
+        ValueError: if a site outside of a chain depends on its values.
+        NotImplementedError: if values of two plates that cross depend on each other.
     """
     dims = [site["infer"]["_enumerate_dim"] for site in summed]
     within = any(frame.vectorized for site in summed for frame in plate.inner_plates(site))
@@ -61,6 +65,12 @@ def _eliminated(factors: list[Factor], summed: list[dict], plate: BatchPlate) ->
             if dim in plates:
                 key = "plate", plates[dim]
             elif dim <= first:  # of the model, where steps of a chain share dimensions
+                if dim not in values:
+                    raise ValueError(
+                        f"site {site['name']!r} depends on values that are enumerated in "
+                        f"pyro.markov, out of its reach; move it into the step that draws them, or "
+                        f"give a longer history="
+                    )
                 key = "values", values[dim]
             names[dim] = symbols.setdefault(key, get_symbol(len(symbols)))
             dims[names[dim]] = dim
@@ -71,7 +81,7 @@ def _eliminated(factors: list[Factor], summed: list[dict], plate: BatchPlate) ->
             sums |= {names.get(site["infer"]["_enumerate_dim"], "")}
     kept = (symbols.get(("plate", name)) for name in (PARTICLES, plate.name))
     target = frozenset(symbol for symbol in kept if symbol in sizes)
-    ring = LogRing(dim_to_size=sizes)
+    ring = StableLogRing(dim_to_size=sizes)
     found = contract_to_tensor(tree, sums & sizes.keys(), target, ring=ring)
     log_p = packed.unpack(found, dims)
     return log_p.reshape((1,) * (-plate.particle_dim - log_p.dim()) + log_p.shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import describe, flag, number, positive_int
-from ppl_vae.estimators.batch_plate import OutsidePlateError
+from ppl_vae.estimators.batch_plate import OutsidePlateError, SubsampledInsideError
 from ppl_vae.estimators.log_weights import LogWeights, log_weights, log_weights_by_plate
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO, loss_of
@@ -115,7 +115,8 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, or that of the other program differs.
+        ValueError: if a site lies outside the batch plate, or that of the other program differs; if
+            one outside ``pyro.markov`` depends on values that are enumerated inside.
         NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
             subsampled inner plate inside the exponent; when differentiating with ``"iwae"``,
             ``"dreg"`` or ``"stl"``, if a guide's site is neither reparameterised nor enumerated,
@@ -206,19 +207,29 @@ class ImportanceWeightedELBO(PerDatumELBO):
         if not self._is_elbo:
             return super().differentiable_loss(model, guide, *args, **kwargs)
         with exclusively():
-            route = self._routes.get(model, guide)
-            if route is not None:
-                return self._elbo_by(route, model, guide, args, kwargs)
-            *others, last = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            routes: tuple[str, ...] = _ROUTES if self.gradient == "iwae" else _ROUTES[:-1]
+            known = self._routes.get(model, guide)
+            if known in routes:  # a program may need another one for other arguments
+                routes = routes[routes.index(known) :]
+            *others, last = routes
+            reason: Exception | None = None
             for route in others:
-                state = snapshot()
+                # Saving the random state at each step would synchronise with the device.
+                state = snapshot() if route != known else None
                 try:
                     loss = self._elbo_by(route, model, guide, args, kwargs)
                     self._routes.keep(model, guide, route)
                     return loss
-                except (OutsidePlateError, EnumeratedInsideError):
+                except (OutsidePlateError, EnumeratedInsideError, SubsampledInsideError) as error:
+                    reason = error
+                if state is not None:
                     put_back(state)
-            loss = self._elbo_by(last, model, guide, args, kwargs)
+            try:
+                loss = self._elbo_by(last, model, guide, args, kwargs)
+            except ValueError as error:  # Pyro's, of scales that differ
+                if isinstance(reason, SubsampledInsideError):
+                    raise reason from error
+                raise
             self._routes.keep(model, guide, last)
             return loss
 

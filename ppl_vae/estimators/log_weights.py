@@ -184,15 +184,19 @@ def log_weights(
         guide_trace, paths = _cut(runner, guide_trace, num_particles)
     names = set(guide_trace.nodes)
     # A guide may have no sites, if the model enumerates all latents.
-    has_sites = any(sample_sites(guide_trace))
-    run = guide_trace if has_sites else runner.run_model(guide_trace, num_particles)
+    whole = None
+    if not any(sample_sites(guide_trace)):
+        whole = runner.run_model(guide_trace, num_particles)
+        guide_trace.nodes.update(subsamples(whole))
+    run = guide_trace if whole is None else whole
     batch_plate = BatchPlate(plate, [run], runner.particle_dim)
 
     subsampled: dict[str, dict] = {}
 
     def log_p_of(start: int, length: int) -> Terms:
         if length == num_particles:
-            return model_terms(runner.run_model(guide_trace, length), batch_plate, names)
+            trace = runner.run_model(guide_trace, length) if whole is None else whole
+            return model_terms(trace, batch_plate, names)
         chunk = narrowed(guide_trace, runner.particle_dim, start, length)
         if start > 0:
             chunk.nodes.update(subsampled)
@@ -317,18 +321,27 @@ def _in_chunks(
                 states[start] = random_state()
             return log_p_of(start, length)
 
-    chunks = []
+    log_p, likelihoods = [], []
     for start in range(0, num_particles, chunk_size):
         length = min(chunk_size, num_particles - start)
         if torch.is_grad_enabled():
-            chunks.append(
-                checkpoint(replayed, start, length, use_reentrant=False, preserve_rng_state=False)
+            joint, likelihood = checkpoint(
+                replayed, start, length, use_reentrant=False, preserve_rng_state=False
             )
         else:
-            chunks.append(log_p_of(start, length))
-    log_p = torch.cat([log_p for log_p, _ in chunks], plate.particle_dim)
-    likelihoods = [term for _, term in chunks if term is not None]
-    return log_p, torch.cat(likelihoods, plate.particle_dim) if likelihoods else None
+            joint, likelihood = log_p_of(start, length)
+        log_p.append(_of_particles(joint, plate.particle_dim, length))
+        if likelihood is not None:
+            likelihoods.append(_of_particles(likelihood, plate.particle_dim, length))
+    dim = plate.particle_dim
+    return torch.cat(log_p, dim), torch.cat(likelihoods, dim) if likelihoods else None
+
+
+def _of_particles(term: Tensor, dim: int, length: int) -> Tensor:
+    """Expand a term that may be the same for all particles."""
+    shape = [1] * (-dim - term.dim()) + list(term.shape)
+    shape[dim] = length
+    return term.expand(shape)
 
 
 def _cut(

@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.trace_messenger import TraceHandler
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
@@ -44,6 +45,10 @@ class Runner:
     def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
         """Run the guide, replaying the values of another run if one is given."""
         trace = self._run(self.guide, num_particles, self.particle_dim - 1, replay)
+        if isinstance(poutine.unwrap(self.guide), GuideMessenger):
+            # Such a guide runs the model, whose observations are none of its own.
+            for name in [site["name"] for site in sample_sites(trace) if site["is_observed"]]:
+                trace.remove_node(name)
         _check_dimensions(trace)
         return trace
 
