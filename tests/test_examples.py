@@ -20,6 +20,7 @@ LISTED = [
     "gmvae",
     "iwae",
     "ssvae",
+    "discrete",
     "conditional",
     "hierarchical",
     "impute",
