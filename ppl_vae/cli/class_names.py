@@ -31,7 +31,21 @@ def shipped() -> dict[str, Path]:
 
 def classes(part: str) -> list[str]:
     """Return the classes of the package that a flag such as ``--prior`` may name."""
-    tree = ast.parse((_package() / _PACKAGES[part] / "__init__.py").read_text(encoding="utf-8"))
+    names: list[str] = _constant(f"{_PACKAGES[part]}/__init__.py", "__all__")
+    if part == "estimator":
+        return sorted([*(name for name in names if name.endswith("ELBO")), *PYRO_ESTIMATORS])
+    return sorted(names)
+
+
+def report_sections() -> tuple[str, ...]:
+    """Return the sections that ``--sections`` may name, as declared in `ppl_vae.report`."""
+    names: tuple[str, ...] = _constant("report/options.py", "SECTIONS")
+    return names
+
+
+def _constant(file: str, name: str) -> Any:
+    """Return a constant of a module of the package."""
+    tree = ast.parse((_package() / file).read_text(encoding="utf-8"))
     values = {
         target.id: node.value
         for node in tree.body
@@ -39,10 +53,7 @@ def classes(part: str) -> list[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    names: list[str] = ast.literal_eval(values["__all__"])
-    if part == "estimator":
-        return sorted([*(name for name in names if name.endswith("ELBO")), *PYRO_ESTIMATORS])
-    return sorted(names)
+    return ast.literal_eval(values[name])
 
 
 class TableSetting(NamedTuple):

@@ -308,6 +308,7 @@ def _report(commands: Any) -> Parser:
         "Evaluate trained runs as ppl-vae evaluate does, and write one HTML page with the numbers\n"
         "and the pictures, side by side, and the numbers as JSON beside it.",
         "ppl-vae report runs/gmvae runs/vae --out runs/comparison",
+        'ppl-vae report runs/gmvae --sections calibration "predictive checks"',
         "ppl-vae report runs/people --data held_out.csv",
     )
     made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
@@ -459,10 +460,23 @@ def _costs(made: Parser) -> None:
     ):
         made.add_argument(flag, type=kind, default=default, metavar="N", help=help)
     made.add_argument(
+        "--sections",
+        nargs="+",
+        choices=class_names.report_sections(),
+        metavar="NAME",
+        help="further sections, after the runs: "
+        + ", ".join(map(_in_quotes, class_names.report_sections())),
+    )
+    made.add_argument(
         "--compile", action="store_true", help="compile importance sampling: seconds more at first"
     )
     _draws(made)
     _quiet(made)
+
+
+def _in_quotes(name: str) -> str:
+    """Return a name as it is typed: one of several words in quotes."""
+    return f'"{name}"' if " " in name else name
 
 
 def _integer(least: int, *, all: bool = False) -> Callable[[str], int | str]:

@@ -124,6 +124,7 @@ def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = Tru
         num_samples=flags.num_samples,
         annealed_data=flags.annealed_data,
         gap_data=flags.gap_data,
+        sections=flags.sections or (),
         seed=flags.seed,
         progress=not flags.quiet,
         compile=flags.compile,

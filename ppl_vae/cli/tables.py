@@ -125,7 +125,7 @@ def check_evaluation(run: str, flags: Any) -> None:
             f"--data is missing: give a table of rows that {run} was not trained on, as in "
             f"--data held_out.csv"
         )
-    for name in ("annealed_data", "gap_data", "compile"):
+    for name in ("annealed_data", "gap_data", "sections", "compile"):
         if getattr(flags, name):
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
     vae = _loaded(run, flags)

@@ -114,7 +114,6 @@ class TotalCorrelationELBO(PerDatumELBO):
         elbo = weights.elbo()
         if not torch.is_grad_enabled():
             return [Bound(elbo, plate.scale)]
-        weights.check_reparameterised()
         if not q["fn"].has_rsample:
             raise _unsupported(q, "its gradient would miss a term, as it is not reparameterised")
         if self.alpha == self.beta == self.gamma == 1:

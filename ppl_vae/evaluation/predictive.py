@@ -58,6 +58,20 @@ class PredictiveChecks(Result):
         return 2 * torch.minimum(self.p_value, 1 - self.p_value)
 
     @property
+    def adjusted(self) -> Float[Tensor, " statistics"]:
+        """Two-sided p-values, adjusted for the number of statistics.
+
+        (#{r: max_t |z_t(x_rep,r)| ≥ |z_t(x)|} + 1) / (R + 1), with z in standard deviations of all
+        R + 1 data sets: with probability 1 - a or more, all of them exceed a if the data are from
+        the model, whatever the dependence of the statistics (R + 1 a multiple of 1 / a).
+
+        Source: Westfall & Young 1993, "Resampling-based multiple testing" (single-step max T).
+        """
+        values = torch.cat([self.observed[None], self.replicated])
+        z = ((values - values.mean(0)) / values.std(0)).abs().nan_to_num(0)
+        return (z.amax(1, keepdim=True) >= z[0]).double().mean(0)
+
+    @property
     def standard_error(self) -> Float[Tensor, " statistics"]:
         """The Monte Carlo error of ``p_value``, √(p (1 - p) / R)."""
         p = self.p_value

@@ -52,6 +52,9 @@ def report(
     annealed_temperatures: int = 1000,
     gap_data: int = 0,
     gap_steps: int = 1000,
+    sections: Sequence[str] = (),
+    num_simulations: int = 500,
+    num_replicates: int = 100,
     seed: int = 0,
     progress: bool = False,
     compile: bool = False,
@@ -70,7 +73,8 @@ def report(
     and a density, never share an axis in nats. A tensor is used as it is.
 
     Importance sampling costs ``num_data × num_samples`` rows in the networks, annealing
-    ``annealed_data × annealed_chains × annealed_temperatures × 11`` gradients.
+    ``annealed_data × annealed_chains × annealed_temperatures × 11`` gradients, calibration
+    ``num_simulations × 100`` rows, predictive checks ``num_replicates × num_data``.
 
     Args:
         pairs: a pair, or name -> pair.
@@ -97,6 +101,13 @@ def report(
         gap_data: split the inference gap of so many data, the first; none by default, since it is
             slow.
         gap_steps: of the optimisation of each datum's posterior.
+        sections: names of further sections, none by default, since they take time:
+            ``"calibration"`` of q(z | x), :func:`ppl_vae.evaluation.calibration`;
+            ``"predictive checks"``, :func:`ppl_vae.evaluation.predictive_checks` from the prior;
+            ``"disentanglement"``, :func:`ppl_vae.evaluation.disentanglement`, for a data set with
+            factors. Each has a verdict in words.
+        num_simulations: data that the model draws for the calibration.
+        num_replicates: data sets that the model draws for the predictive checks, at least 19.
         seed: of all draws; the global random state is restored.
         progress: show progress bars.
         compile: compile importance sampling, see :func:`ppl_vae.evaluation.log_likelihood`.
@@ -108,8 +119,8 @@ def report(
     Raises:
         OSError: if ``out`` cannot be written; checked before anything is computed.
         TypeError: if an argument has another type.
-        ValueError: if the data are incompatible with a pair or the arguments, or a weight is not
-            finite.
+        ValueError: if the data are incompatible with a pair or the arguments, a weight is not
+            finite, or a section is unknown.
 
     Example:
         >>> from ppl_vae.report import report
@@ -130,6 +141,9 @@ def report(
         annealed_temperatures=annealed_temperatures,
         gap_data=gap_data,
         gap_steps=gap_steps,
+        sections=sections,
+        num_simulations=num_simulations,
+        num_replicates=num_replicates,
         seed=seed,
         progress=progress,
         compile=compile,
@@ -144,13 +158,18 @@ def report(
     chosen = EvaluationData.of(
         data, labels, image_shape, num_data=options.num_data, seed=options.seed, mask=mask
     )
+    if "disentanglement" in options.sections and chosen.factors is None:
+        raise ValueError(
+            f"report: disentanglement is of data with known factors, got {describe(data)}; give "
+            f"data.Dataset(x, factors=f), or leave it out of sections"
+        )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
     figures = flag("report", "figures", figures)
     inputs = [pair_data(name, pair, chosen, context) for name, pair in named.items()]
     # Training data are checked for all pairs before anything is computed.
     training = [None if fitted is None else one.training_data(fitted) for one in inputs]
     evaluated = [_evaluate(one, fit, options) for one, fit in zip(inputs, training, strict=True)]
-    drawn = _figures(evaluated, history, seed, progress) if figures else []
+    drawn = _figures(evaluated, history, options) if figures else []
     spaces = {pair.name: pair.data_space for pair in evaluated if pair.data_space is not None}
     warnings = incomparable(spaces)
     facts = _facts(chosen, fitted, inputs, options)
@@ -167,7 +186,10 @@ def report(
         "train": None
         if fitted is None
         else {"name": fitted.name, "number": len(fitted), "of": len(fitted.source)},
-        "options": {**asdict(options), "num_particles": list(options.num_particles)},
+        "options": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(options).items()
+        },
         "versions": versions(),
         "made": facts["made"],
         "seconds": time.perf_counter() - started,
@@ -202,14 +224,14 @@ def _evaluate(inputs: PairData, train: PairData | None, options: Options) -> Eva
 
 
 def _figures(
-    evaluated: list[EvaluatedPair], history: Mapping[str, Any] | None, seed: int, progress: bool
+    evaluated: list[EvaluatedPair], history: Mapping[str, Any] | None, options: Options
 ) -> list[Any]:
     from ppl_vae.report.figures import sections  # imports matplotlib
 
     programs = [p for one in evaluated for p in (one.inputs.pair.model, one.inputs.pair.guide)]
-    with evaluating(*programs), seeded("report", seed), torch.no_grad():
-        drawn = sections(evaluated, history)
-        return list(tqdm(drawn, "sections", disable=not progress, leave=False))
+    with evaluating(*programs), seeded("report", options.seed), torch.no_grad():
+        drawn = sections(evaluated, history, options.sections)
+        return list(tqdm(drawn, "sections", disable=not options.progress, leave=False))
 
 
 def _facts(

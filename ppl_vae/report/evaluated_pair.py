@@ -11,10 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.evaluation.bounds import ELBOTerms
+from ppl_vae.evaluation.calibration_result import Calibration
 from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.evaluation.decomposition import KLDecomposition
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.factor_scores import Disentanglement
 from ppl_vae.evaluation.latent_dimensions import LatentUnits
+from ppl_vae.evaluation.predictive import PredictiveChecks
 from ppl_vae.report.comparability import DataSpace
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.pair_data import PairData
@@ -44,7 +47,13 @@ class EvaluatedPair:
         units: latent site -> active units and KL.
         bounds: label -> NELBO, IWAE and IS in nats, without IWAE-1 if it is the NELBO.
         decomposition: of the KL, if there is one latent.
+        reliability: of q(y | x), if there are labels.
         responsibilities: of a mixture's components for each datum.
+        calibration: of q(z | x), if it was asked for, as are the following.
+        predictive: checks of the data against replicated ones.
+        disentanglement: latent site -> scores for the factors of the data.
+        verdicts: what the sections that were asked for say, in words.
+        details: what they found, as JSON.
     """
 
     latents: Latents
@@ -56,8 +65,13 @@ class EvaluatedPair:
     data_space: DataSpace | None = None
     terms: ELBOTerms | None = None
     decomposition: KLDecomposition | None = None
-    calibration: Reliability | None = None
+    reliability: Reliability | None = None
     responsibilities: Tensor | None = None
+    calibration: Calibration | None = None
+    predictive: PredictiveChecks | None = None
+    disentanglement: dict[str, Disentanglement] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> PairData:
@@ -94,6 +108,8 @@ class EvaluatedPair:
                 }
                 for site, units in self.units.items()
             },
+            "verdicts": self.verdicts,
+            "sections": self.details,
             "warnings": self.warnings,
             "missing": self.missing,
         }

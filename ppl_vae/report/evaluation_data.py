@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Dataset
+from ppl_vae.data import Dataset, Factors
 from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.labels import check_labels
@@ -129,6 +129,13 @@ class EvaluationData:
     def dequantised_levels(self) -> int | None:
         """Number of levels before dequantisation; None if the data are not dequantised."""
         return self.source.dequantised_levels if isinstance(self.source, Dataset) else None
+
+    @property
+    def factors(self) -> Factors | None:
+        """The known factors of the data; None if there are none."""
+        if not isinstance(self.source, Dataset) or self.source.factors is None:
+            return None
+        return self.source.factors.with_values(lambda values: values[self.index.to(values.device)])
 
     @property
     def levels(self) -> int | None:

@@ -19,6 +19,7 @@ from ppl_vae.report.latents import Latents
 from ppl_vae.report.options import Options
 from ppl_vae.report.pair_data import PairData
 from ppl_vae.report.quantities import absent, bits, count, nats, plain, share
+from ppl_vae.report.section_metrics import SECTION_METRICS
 
 ELBO_DRAWS = 10
 NEIGHBOURS = 10
@@ -42,6 +43,8 @@ def measure(latents: Latents, train: PairData | None, options: Options) -> Evalu
     _gap(found, options)
     _latents(found, options)
     _labels(found, train, options.seed)
+    for name in options.sections:
+        SECTION_METRICS[name](found, options)
     return found
 
 
@@ -229,8 +232,8 @@ def _classification(found: EvaluatedPair, known: Tensor, y: Tensor) -> None:
     correct = evaluation.accuracy(pair, inputs.grey[at], y, mask=mask)
     _add_share(found, "accuracy of q(y|x)", correct, len(y))
     probabilities = found.latents.class_probabilities()[known]
-    found.calibration = evaluation.expected_calibration_error(probabilities, y)
-    found.quantities["expected calibration error"] = plain(found.calibration.error, 4, "share")
+    found.reliability = evaluation.expected_calibration_error(probabilities, y)
+    found.quantities["expected calibration error"] = plain(found.reliability.error, 4, "share")
 
 
 def _clustering(found: EvaluatedPair, mixture: str, known: Tensor, y: Tensor, seed: int) -> None:

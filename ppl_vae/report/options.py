@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppl_vae.errors import flag, integer, path_of, positive_int, seed_of, sizes
+from ppl_vae.errors import flag, integer, path_of, positive_int, quoted, seed_of, sequence, sizes
+
+SECTIONS = ("calibration", "predictive checks", "disentanglement")
+"""Names of the sections that are left out unless asked for."""
+FEWEST_REPLICATES = 19
+"""With fewer replicated data sets no p-value is as small as 0.05."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +28,22 @@ class Options:
     annealed_temperatures: int
     gap_data: int
     gap_steps: int
+    sections: Sequence[str]
+    num_simulations: int
+    num_replicates: int
     seed: int
     progress: bool
     compile: bool
 
     def __post_init__(self) -> None:
         checked: dict[str, object] = {"seed": seed_of("report", self.seed)}
-        for name in ("num_samples", "annealed_chains", "annealed_temperatures", "gap_steps"):
+        positive = ("num_samples", "annealed_chains", "annealed_temperatures", "gap_steps")
+        for name in (*positive, "num_simulations"):
             checked[name] = positive_int("report", name, getattr(self, name))
+        checked["num_replicates"] = integer(
+            "report", "num_replicates", self.num_replicates, FEWEST_REPLICATES
+        )
+        checked["sections"] = _sections(self.sections)
         checked["num_particles"] = sizes("report", "num_particles", self.num_particles)
         for name in ("annealed_data", "gap_data"):
             checked[name] = integer("report", name, getattr(self, name), 0)
@@ -41,6 +55,16 @@ class Options:
             checked[name] = flag("report", name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+def _sections(given: object) -> tuple[str, ...]:
+    """Return names of sections in the order of the page; raise ValueError for unknown ones."""
+    names = sequence("report", "sections", given, "names, such as ('calibration',)")
+    if unknown := [name for name in names if name not in SECTIONS]:
+        raise ValueError(
+            f"report: sections must be among {quoted(SECTIONS)}, got {quoted(unknown)}"
+        )
+    return tuple(name for name in SECTIONS if name in names)
 
 
 def destination(out: str | Path, owner: str = "report") -> tuple[Path, Path]:

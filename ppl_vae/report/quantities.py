@@ -62,6 +62,15 @@ def measured(estimate: Estimate, unit: str = "") -> Quantity:
     return Quantity(value, error, unit, _proper_minus(text))
 
 
+def probability(value: float, error: float | None = None) -> Quantity:
+    """Return a p-value, with its standard error if it has one."""
+    if error is not None:
+        text = f"{value:.3f} ± {error:.3f}"
+    else:
+        text = f"{value:.3f}" if value >= 0.0005 else f"{value:.1g}"
+    return Quantity(value, error, "p-value", _proper_minus(text))
+
+
 def plain(value: float, digits: int, unit: str = "") -> Quantity:
     """Return a number without an error."""
     return Quantity(value, None, unit, _proper_minus(f"{value:.{digits}f}"))

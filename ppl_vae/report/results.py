@@ -36,20 +36,30 @@ class Report:
         own = [f"{name}: {text}" for name, pair in pairs for text in pair["warnings"]]
         return [*self.results["warnings"], *own]
 
+    @property
+    def verdicts(self) -> list[str]:
+        """What the sections that were asked for say, after the name of the pair."""
+        return [
+            f"{name}, {what}: {verdict}"
+            for name, pair in self.results["pairs"].items()
+            for what, verdict in pair["verdicts"].items()
+        ]
+
     def __repr__(self) -> str:
         return f"Report({str(self.page)!r}, pairs={list(self.results['pairs'])})"
 
     def __str__(self) -> str:
-        """Return the table, one column per pair, and the warnings."""
+        """Return the table, one column per pair, the verdicts of sections, and the warnings."""
         lines = [["per datum", *self._tables()]]
         lines += [[label, *cells] for label, cells in self._rows()]
-        return self._printed(aligned(lines))
+        return self._printed([*aligned(lines), *self.verdicts])
 
     def _repr_html_(self) -> str:
         return render(
             "summary.html",
             page=quote(self.page.as_posix()),
             numbers=quote(self.numbers.as_posix()),
+            sentences=self.verdicts,
             heading="per datum",
             names=list(self._tables()),
             rows=[row for row in self._rows() if HEADLINE.fullmatch(row[0])],
@@ -79,20 +89,25 @@ class TableReport(Report):
         """All warnings."""
         return list(self.results["warnings"])
 
+    @property
+    def verdicts(self) -> list[str]:
+        """The summary."""
+        return list(self.results["summary"])
+
     def __repr__(self) -> str:
         return f"TableReport({str(self.page)!r}, columns={list(self.results['columns'])})"
 
     def __str__(self) -> str:
         """Return the summary, the numbers per row, and the warnings."""
         rows = [[label, *cells] for label, cells in self._rows()]
-        return self._printed([*self.results["summary"], *aligned(rows)])
+        return self._printed([*self.verdicts, *aligned(rows)])
 
     def _repr_html_(self) -> str:
         return render(
             "summary.html",
             page=quote(self.page.as_posix()),
             numbers=quote(self.numbers.as_posix()),
-            sentences=self.results["summary"],
+            sentences=self.verdicts,
             heading="per row",
             names=[""],
             rows=self._rows(),

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -118,7 +119,10 @@ def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys, 
 
     for name in ("one", "again"):
         shutil.copytree(trained, name)
-    assert "NELBO" in said_by("evaluate", "one", *FEW)
+    said = said_by("evaluate", "one", *FEW, "--sections", "calibration", "predictive checks")
+    assert "NELBO" in said
+    assert re.search("^one, calibration: .*calibrated", said, re.M)
+    assert re.search("^one, predictive checks: the data are ", said, re.M)
     assert "one/report/report.html" in said_by("report", "one", "again", *FEW)
     said_by("sample", "one", "-n", "4")
     said_by("reconstruct", "one", "-n", "4")

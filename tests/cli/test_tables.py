@@ -363,6 +363,7 @@ WRONG = [
     ("report run --data none.csv", 1, "none.csv: No such file"),
     ("evaluate run --data people.csv --compile", 2, "--compile"),
     ("evaluate run --data people.csv --gap-data 3", 2, "--gap-data"),
+    ("report run --data people.csv --sections calibration", 2, "--sections"),
     ("evaluate run --data people.csv --device tpu", 2, "--device must be cpu, cuda|'tpu'"),
     ("reconstruct run", 2, "run is a run of a table|impute"),
 ]

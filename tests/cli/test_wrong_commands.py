@@ -194,6 +194,8 @@ OTHERS = [
     ("evaluate run --num_samples 0", 2, "--num-samples|0"),
     ("evaluate run --num-data some", 2, "--num-data|'some'"),
     ("evaluate run --gap-data -1", 2, "--gap-data|-1"),
+    ("evaluate run --sections calibrations", 2, "--sections|predictive checks|'calibrations'"),
+    ("evaluate run --sections disentanglement", 2, "disentanglement|known factors|sections"),
     ("evaluate run --seed", 2, "--seed needs a value"),
     ("evaluate run --seed -1", 2, "--seed|-1"),
     ("evaluate run --seed 99999999999999", 2, "--seed|99999999999999"),

@@ -85,6 +85,22 @@ def test_ranks_count_ties_half():
     assert "b  5, replicated 2 ± 1, p = 0.125 ± 0.191" in repr(checks)
 
 
+@unchecked
+def test_adjusted_p_values_have_their_level_over_all_statistics(float64):
+    mixed = torch.randn(6, 6)  # six dependent statistics of the data and of 19 replicates
+    names, number, alarms = tuple("abcdef"), 1500, 0
+    for values in torch.randn(number, 20, 6) @ mixed:
+        checks = PredictiveChecks(names, values[0], values[1:], "prior")
+        alarms += bool(checks.adjusted.min() <= 0.05)
+    assert abs(alarms / number - 0.05) < 4 * math.sqrt(0.05 * 0.95 / number)
+    # One that is far off is alone, and one in which all agree is none.
+    far, alike = torch.tensor([9.0, 0, 0]), torch.randn(40, 3) * torch.tensor([1.0, 1, 0])
+    checks = PredictiveChecks(("a", "b", "c"), far, alike, "prior")
+    assert checks.adjusted[0] == 1 / 41
+    assert checks.adjusted[1] > 0.05
+    assert checks.adjusted[2] == 1
+
+
 def test_the_standard_error_is_that_of_the_draws(float64):
     pair, x = vae(likelihood="normal"), observations("normal", 5)
     found = [

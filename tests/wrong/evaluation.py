@@ -299,6 +299,11 @@ ROWS = [
     ("report.report(vae, x, out, train=3)", TypeError, "train", "3"),
     ("report.report(vae, x, out, labels=y[:3])", ValueError, "labels", "(3,)"),
     ("report.report(vae, x, out, context=3)", TypeError, "context", "3"),
+    ("report.report(vae, x, out, sections='calibration')", TypeError, "sections", "(str)"),
+    ("report.report(vae, x, out, sections=['all', 3])", ValueError, "sections", "['all', 3]"),
+    ("report.report(vae, x, out, sections=['disentanglement'])", ValueError, "data", "factors"),
+    ("report.report(vae, x, out, num_simulations=0)", ValueError, "num_simulations", "0"),
+    ("report.report(vae, x, out, num_replicates=18)", ValueError, "num_replicates", "19", "18"),
     # Oracles
     ("testing.LinearGaussian('3', 2)", TypeError, "data_dim", "'3'"),
     ("testing.LinearGaussian(3, 0)", ValueError, "latent_dim", "0"),

@@ -65,10 +65,10 @@ def latents(pair: EvaluatedPair, site: str) -> Axes:
 
 def reliability(pair: EvaluatedPair) -> Axes:
     """Draw the accuracy of q(y | x) against its confidence."""
-    calibration = pair.calibration
-    if calibration is None:
+    found = pair.reliability
+    if found is None:
         raise NotImplementedError("there is no q(y|x), or no labels to compare with")
-    bins = calibration.confidence, calibration.accuracy, calibration.count
+    bins = found.confidence, found.accuracy, found.count
     return plots.reliability(*bins, ax=new_axes(4.4, 4.4))
 
 

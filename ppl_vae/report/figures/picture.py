@@ -14,12 +14,16 @@ PER_INCH = 130
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its content in words, or the reason why there is none."""
+    """One picture with its content in words, or the reason why there is none.
+
+    Its ``verdict`` is what it shows in a sentence above it.
+    """
 
     title: str
     alt: str
     png: bytes = b""
     reason: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
