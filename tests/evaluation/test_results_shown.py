@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppl_vae import evaluation
-from ppl_vae.evaluation import Estimate, RankedQuantity
+from ppl_vae.evaluation import Estimate, ImportanceResampling, RankedQuantity
 from ppl_vae.evaluation.rank_fit import RankFit
 from ppl_vae.evaluation.results import Result
 
@@ -35,6 +35,11 @@ RESULTS = {
         RankedQuantity("log p(x, z)", "log density", torch.zeros(9).int(), False, 1e-6,
                        RankFit(-0.3, 0.04, 0.0, 0.03, -8.0, 0.0)),
     ), 99, 0.95, torch.zeros(99), torch.ones(99)),
+    "PredictiveChecks": (("mean", "zeros"), torch.tensor([1.0, 0.5]),
+                         torch.tensor([[0.0, 0.5], [2.0, 0.5], [1.5, 0.6]]), "prior"),
+    "PosteriorDraws": ({"z": torch.zeros(9, 2, 3)}, torch.tensor([True, False]),
+                       torch.tensor([8.0, 2.0]), torch.tensor([0.2, 0.9]), None, None,
+                       ImportanceResampling()),
 }  # fmt: skip
 SHOWN = {
     "ELBOTerms": ["NELBO           101.50 ± 0.55 nats per datum"],
@@ -58,6 +63,8 @@ SHOWN = {
         "draws too probable: q too narrow",
     ],
     "Reliability": ["4.0 %", "70.0 ± 10.0 %", "9 in 1 of 2 bins"],
+    "PredictiveChecks": ["mean", "zeros"],
+    "PosteriorDraws": ["9 for 2 data of z (3,)", "1 data, by", "> 0.7 for 1 data"],
 }
 
 
