@@ -53,10 +53,15 @@ class ImportanceWeightedELBO(PerDatumELBO):
     Pyro's ``RenyiELBO(alpha=0)`` keeps N/B inside, so that its value under subsampling is no bound.
     K = 1 is ``Trace_ELBO``.
 
+    A program without a weight per datum, with latents outside the plate or without one, has the
+    ELBO (K = 1, or ``alpha=1``) like any other, if need be by Pyro's ``TraceEnum_ELBO``; for K > 1
+    ``plate=None`` is one weight of the whole, log (1/K) Σ_k w_k, without subsampling.
+
     A discrete y enumerated in the guide (``infer={"enumerate": "parallel"}``) is summed exactly:
     if it precedes all sampled sites, Σ_y q(y|x) [log (1/K) Σ_k w_y[k] - log q(y|x)]; if it follows
     one, in each weight, Σ_y q(y|x,z_k) [log p(x,y,z_k) - log q(y|x,z_k)] - log q(z_k|x). If y is
-    enumerated in the model only, it is summed out in each weight.
+    enumerated in the model only, it is summed out in each weight, in inner plates and along
+    ``pyro.markov`` too.
 
     The gradient, with ν_k = w_k / Σ w and θ, φ the parameters of the model's and guide's densities
     (a tensor in both gets both):
@@ -115,10 +120,10 @@ class ImportanceWeightedELBO(PerDatumELBO):
             if not given.
 
     Raises:
-        ValueError: if a site lies outside the batch plate, or that of the other program differs; if
-            one outside ``pyro.markov`` depends on values that are enumerated inside.
-        NotImplementedError: if a site is not enumerated in parallel and fully, or is in a
-            subsampled inner plate inside the exponent; when differentiating with ``"iwae"``,
+        ValueError: for K > 1, if a site lies outside the batch plate; if the batch plate of the
+            other program differs; if a site outside ``pyro.markov`` depends on values that are enumerated inside.
+        NotImplementedError: if a site is not enumerated in parallel and fully, or, for K > 1, is
+            in a subsampled inner plate, or enumerated by the guide in an inner plate or chain; when differentiating with ``"iwae"``,
             ``"dreg"`` or ``"stl"``, if a guide's site is neither reparameterised nor enumerated,
             and with ``"dreg"`` if the guide's sites have different scales or masks.
 
