@@ -121,11 +121,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
 
     Raises:
         ValueError: for K > 1, if a site lies outside the batch plate; if the batch plate of the
-            other program differs; if a site outside ``pyro.markov`` depends on values that are enumerated inside.
+            other program differs; if a site outside ``pyro.markov`` depends on values that are
+            enumerated inside.
         NotImplementedError: if a site is not enumerated in parallel and fully, or, for K > 1, is
-            in a subsampled inner plate, or enumerated by the guide in an inner plate or chain; when differentiating with ``"iwae"``,
-            ``"dreg"`` or ``"stl"``, if a guide's site is neither reparameterised nor enumerated,
-            and with ``"dreg"`` if the guide's sites have different scales or masks.
+            in a subsampled inner plate, or enumerated by the guide in an inner plate or chain; when
+            differentiating with ``"iwae"``, ``"dreg"`` or ``"stl"``, if a guide's site is neither
+            reparameterised nor enumerated, and with ``"dreg"`` if the guide's sites have different
+            scales or masks.
 
     Example:
         >>> from ppl_vae import VAE, likelihoods, nets, posteriors, priors
