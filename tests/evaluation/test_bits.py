@@ -27,6 +27,7 @@ SECTIONS = "ppl_vae.report.figures.sections"
 OPTIONS = {"num_data": None, "num_train": None, "annealed_data": 0, "annealed_chains": 1}
 OPTIONS |= {"annealed_temperatures": 1, "gap_data": 0, "gap_steps": 1, "seed": 0}
 OPTIONS |= {"progress": False, "compile": False}
+OPTIONS |= {"sections": (), "num_simulations": 1, "num_replicates": 19}
 
 
 class Constant(nn.Module):
