@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Union
 
 import numpy as np
@@ -45,9 +46,14 @@ class Argument:
 def arguments_of(cls: type, path: str) -> dict[str, Argument]:
     """Return the constructor arguments by name; raise ConfigError for ``*args``, ``**kwargs``."""
     try:
-        named = parameters(cls)
+        return dict(_arguments(cls))
     except TypeError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _arguments(cls: type) -> dict[str, Argument]:
+    named = parameters(cls)
     try:
         hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):
