@@ -26,6 +26,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import anatomy  # noqa: E402
 import columns as of_rows  # noqa: E402
 import counts  # noqa: E402
+import discrete_gradients  # noqa: E402
 import elementwise  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
@@ -747,6 +748,18 @@ def test_growth(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+@pytest.mark.slow
+def test_gradients_of_discrete_draws_are_measured_once(tmp_path, capsys):
+    for _ in range(2):
+        assert discrete_gradients.main(["--tiny", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("variances, seed 0") == 1
+    found = json.loads((tmp_path / "discrete_gradients.json").read_text())
+    variances = found["variances"]["0"]["20"]
+    assert variances["DisARM"] < variances["REINFORCE"]
+    assert variances["VIMCO, K = 4"] < variances["REINFORCE, K = 4"]
+    assert len(found["trained"]) == len(discrete_gradients.TRAINED)
+
+
 def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):
     (tmp_path / "counts.json").write_text('{"settings": "of another run", "models": {"old": {}}}')
     counts.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)])
