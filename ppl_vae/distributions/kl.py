@@ -5,11 +5,17 @@ and S is not, so that no matrix is inverted. Near S = P the trace, D and the det
 they are combined: with σ of the diagonal part of q and δ = σ / p - 1, each dimension contributes
 δ² + 2 [δ - log(1 + δ)] ≥ 0.
 
+That of Bernoullis is torch's, whose own raises an IndexError where q has more batch dimensions than
+p: it assigns to entries by a mask of p's shape.
+
 Of one-hot codes KL(q ‖ p) = Σ_d Σ_c q_dc (log q_dc - log p_dc).
 """
 
 from __future__ import annotations
 
+import math
+
+import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import (
     Independent,
@@ -18,6 +24,7 @@ from torch.distributions import (
     Normal,
     register_kl,
 )
+from torch.nn.functional import softplus
 
 from ppl_vae.distributions.one_hot import OneHotCodes
 from ppl_vae.distributions.saddle_point import minus_log1p
@@ -35,6 +42,15 @@ def _low_rank_from_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Ten
     half_log_det = q._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     scale, variance = q._unbroadcasted_cov_diag.sqrt(), q._unbroadcasted_cov_factor.square().sum(-1)
     return _from_diagonal(q.loc, scale, variance, p) - half_log_det
+
+
+@register_kl(dist.Bernoulli, dist.Bernoulli)
+def _bernoulli(q: dist.Bernoulli, p: dist.Bernoulli) -> Tensor:
+    one = q.probs * (softplus(-p.logits) - softplus(-q.logits))
+    zero = (1 - q.probs) * (softplus(p.logits) - softplus(q.logits))
+    one = one.masked_fill(p.probs == 0, math.inf).masked_fill(q.probs == 0, 0)
+    zero = zero.masked_fill(p.probs == 1, math.inf).masked_fill(q.probs == 1, 0)
+    return one + zero
 
 
 @register_kl(OneHotCodes, OneHotCodes)

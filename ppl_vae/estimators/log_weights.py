@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint
 
 from ppl_vae.estimators.batch_plate import BatchPlate, OutsidePlateError
@@ -155,11 +156,11 @@ class LogWeights:
         """Raise NotImplementedError, naming the site, if the gradient would miss a term."""
         for site in self.sampled:
             if not site["fn"].has_rsample:
+                few = "" if site["fn"].event_dim else ", or infer={'enumerate': 'parallel'} on it"
                 raise NotImplementedError(
-                    f"site {site['name']!r} of the guide, {type(site['fn']).__name__}, is neither "
+                    f"site {site['name']!r} of the guide, {_kind(site['fn'])}, is neither "
                     f"reparameterised nor enumerated, so the gradient would miss a term; use "
-                    f"gradient='vimco', 'loo' or 'disarm', or mark it infer={{'enumerate': "
-                    f"'parallel'}} if it has few values"
+                    f"ImportanceWeightedELBO with gradient='vimco', 'loo' or 'disarm'{few}"
                 )
 
 
@@ -364,3 +365,10 @@ def _cut(
     if followed:
         cut = runner.run_guide(num_particles, replay=cut)
     return cut, [(detached[name], attached[name]) for name in attached]
+
+
+def _kind(fn: Any) -> str:
+    """Return the name of a distribution, of one with more event dimensions that of its entries."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return type(fn).__name__

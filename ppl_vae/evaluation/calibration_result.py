@@ -206,7 +206,10 @@ class Calibration(Result):
         """Whether the guide is calibrated, in words."""
         number = len(self.quantities)
         if self.calibrated:
-            return f"calibrated, as far as {self.num_simulations} simulations show"
+            shown = "1 simulation shows"
+            if self.num_simulations > 1:
+                shown = f"{self.num_simulations} simulations show"
+            return f"calibrated, as far as {shown}"
         return f"not calibrated: {len(self.wrong)} of {number} quantities leave their bands"
 
     @property

@@ -155,7 +155,9 @@ def calibration(
 def _checked(statistics: Mapping[str, Statistic] | None) -> Mapping[str, Statistic]:
     """Return the statistics, or raise TypeError."""
     found = {} if statistics is None else statistics
-    if not isinstance(found, Mapping) or not all(map(callable, found.values())):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and callable(f) for name, f in found.items()
+    ):
         raise TypeError(
             f"{_OWNER}: statistics must map names to functions f(z, x), got {describe(statistics)}"
         )

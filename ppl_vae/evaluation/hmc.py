@@ -131,7 +131,9 @@ def _check_unbounded(owner: str, name: str, support: Constraint) -> None:
     if isinstance(element, type(constraints.real)):
         return
     advice = "use log_likelihood, or transform a real latent in the program"
-    if support.is_discrete:
+    if support.is_discrete and support.event_dim > 0:  # too many values to sum over
+        advice = "use log_likelihood, or posterior_draws with refine='importance'"
+    elif support.is_discrete:
         advice = "mark it infer={'enumerate': 'parallel'} and it is summed out"
     raise NotImplementedError(
         f"{owner}: latent site {name!r} must be real vectors, got the support {support}; {advice}"

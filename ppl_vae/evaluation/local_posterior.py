@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.latents import run_latents
 from ppl_vae.evaluation.traced_batch import TracedBatch, row_limit
 from ppl_vae.protocols import ModelAndGuide
@@ -124,6 +125,15 @@ def check_local(owner: str, pair: ModelAndGuide, batch: TracedBatch) -> None:
         raise NotImplementedError(
             f"{owner}: only one continuous latent per datum is supported, got {', '.join(latents)}"
         )
+    for site in sample_sites(batch.guide_trace):
+        drawn = not (site["is_observed"] or "enumerate" in site["infer"])
+        kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+        if drawn and (kind == "Delta" or not site["fn"].has_rsample):
+            raise NotImplementedError(
+                f"{owner}: a posterior whose draws have no gradient is not optimised, but site "
+                f"{site['name']!r} of the guide is {kind}; use elbo_terms and log_likelihood, or "
+                f"posterior_draws with refine='importance'"
+            )
     posterior = getattr(pair.guide, "posterior", None)
     if not isinstance(posterior, NeuralConditional):
         raise TypeError(

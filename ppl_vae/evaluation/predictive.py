@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.errors import positive_int
+from ppl_vae.errors import integer
 from ppl_vae.evaluation.data_statistics import default_statistics, given_statistics
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.replication import SITE, Replicates, Replication
@@ -20,6 +20,7 @@ from ppl_vae.models.observation import Observation
 from ppl_vae.module_modes import evaluating
 from ppl_vae.process_state import seeded
 from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.random_state import restored
 
 _REFERENCE = 20
 """Data sets, besides those that are compared, from which E[x] is estimated."""
@@ -145,7 +146,7 @@ def predictive_checks(
             Replicated data have the same context.
         statistics: name -> function of a data set, a tensor ``(N, *event)`` with NaN in missing
             cells, that returns a number; None for those above.
-        num_draws: R, the number of replicated data sets.
+        num_draws: R, the number of replicated data sets, at least 2.
         replicates: ``"prior"`` or ``"posterior"``.
         seed: of the draws; the global random state is unchanged.
         progress: show a progress bar, of replicated data sets.
@@ -171,7 +172,7 @@ def predictive_checks(
         0.005
     """
     owner = "predictive_checks"
-    num_draws = positive_int(owner, "num_draws", num_draws)
+    num_draws = integer(owner, "num_draws", num_draws, 2)
     if replicates not in get_args(Replicates):
         expected = get_args(Replicates)
         raise ValueError(f"{owner}: replicates must be one of {expected}, got {replicates!r}")
@@ -181,6 +182,8 @@ def predictive_checks(
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         data = inputs.rows(slice(0, len(inputs)))
         replication = Replication(owner, pair, data, replicates)
+        with restored():  # draws are those of the replicates alone
+            replication.check_observed()
         if own is None:
             reference = _expected(replication)
             observation = _observation(owner, pair, data.args, dict(data.kwargs))

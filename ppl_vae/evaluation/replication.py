@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.data import Part
+from ppl_vae.errors import describe
 from ppl_vae.estimators.handlers import EnumerationMark
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.estimators.training_terms import without_training_terms
@@ -61,6 +62,19 @@ class Replication:
         """The data themselves, NaN where missing."""
         mask = self._data.kwargs.get(MASK)
         return _hidden(self._data.args[0], mask)
+
+    def check_observed(self) -> None:
+        """Raise an error unless the model takes the data, which new data are drawn without."""
+        rows = torch.arange(len(self._data), device=self._data.device)
+        for index in rows.split(row_limit(self._data.args[0])):
+            data = self._data.replaced(t[index] for t in self._data.tensors)
+            trace = poutine.trace(self._model).get_trace(*data.args, **data.kwargs)
+            x, site = data.args[0], trace.nodes.get(SITE)
+            if site is not None and site["is_observed"] and site["fn"].shape() != x.shape:
+                raise ValueError(
+                    f"{self._owner}: x must have the shape of site {SITE!r}, "
+                    f"{tuple(site['fn'].shape())}, got {describe(x)}"
+                )
 
     def data_sets(self, number: int) -> Iterator[Float[Tensor, "data ..."]]:
         """Draw data sets, some at a time."""

@@ -104,6 +104,11 @@ def check_same_latents(
             f"{owner}: {p_name} and {q_name} must both be discrete or both continuous, got "
             f"{p_name} over {kinds[0]} and {q_name} over {kinds[1]} values; replace both"
         )
+    if kinds[0] == "continuous" and "codebook" in getattr(q, "training_terms", {}):
+        raise ValueError(
+            f"{owner}: {q_name} draws vectors of a codebook, to which {p_name} must give masses, "
+            f"got a density over {kinds[0]} values; use priors.Codebook of the posterior"
+        )
     if kinds[0] != "discrete":
         return
     with torch.no_grad(), restored():

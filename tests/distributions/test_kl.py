@@ -83,6 +83,20 @@ def test_expanded_distributions_repeat_the_value(pair):
     close(kl_divergence(q.expand((3, 5)), p.expand((3, 5))), kl_divergence(q, p).expand(3, 5))
 
 
+def test_between_bernoullis_is_the_sum_over_both_values_and_broadcasts():
+    q, p = dist.Bernoulli(torch.rand(3, 1, D)), dist.Bernoulli(torch.rand(5, D))
+    terms = [q.log_prob(v).exp() * (q.log_prob(v) - p.log_prob(v)) for v in torch.eye(2)[0]]
+    close(kl_divergence(q, p), sum(terms))
+    close(kl_divergence(q.to_event(1), p.to_event(1)), sum(terms).sum(-1))
+
+
+def test_between_bernoullis_of_probabilities_0_and_1():
+    ends = torch.tensor([0.0, 0.5, 1.0])
+    kl = kl_divergence(dist.Bernoulli(ends[:, None]), dist.Bernoulli(ends))
+    half, inf = math.log(2), math.inf
+    close(kl, torch.tensor([[0.0, half, inf], [inf, 0.0, inf], [inf, half, 0.0]]))
+
+
 @pytest.mark.parametrize("make", [full_rank, low_rank], ids=["full rank", "low rank"])
 def test_one_shared_scale_of_the_prior_counts_for_each_dimension(make):
     q, p = make(5), dist.Normal(torch.zeros(D), 2.0).to_event(1)

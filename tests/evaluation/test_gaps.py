@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from evaluated import as_vae, diagonal, full_rank, hierarchical, unchecked
-from pairs import POSTERIORS, C, binary, observations, ssvae, vae
+from pairs import POSTERIORS, C, binary, code_vae, observations, ssvae, vae
 
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.gaps import PARTICLES, inference_gap
@@ -211,6 +211,15 @@ def test_batches_do_not_change_the_result(float64, monkeypatch):
     torch.testing.assert_close(
         whole.best_elbo, parts.best_elbo, rtol=0, atol=5 * 3 * math.sqrt(2 / 300)
     )
+
+
+def test_posteriors_whose_draws_have_no_gradient_are_named():
+    for pair, kind in (
+        (code_vae(posterior="binary posterior"), "Bernoulli"),
+        (code_vae("vectors"), "Delta"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"inference_gap: .*'z' .* {kind}; use elbo"):
+            inference_gap(pair, binary(4), steps=1)
 
 
 def test_invalid_input_raises(oracle):

@@ -364,3 +364,20 @@ def test_a_site_of_another_name_is_refused():
 
     with pytest.raises(ValueError, match="the data's site must be named 'x', got other"):
         predictive_checks(Programs(model, lambda x: None), torch.zeros(3), num_draws=2)
+
+
+def test_data_of_another_shape_than_a_programs_site_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            return pyro.sample("x", dist.Normal(z[:, None], 1.0).expand((7, 3)).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(7), 1.0))
+
+    for replicates in ("prior", "posterior"):
+        with pytest.raises(ValueError, match=r"x must have the shape .* \(7, 3\), got .* \(7, 1\)"):
+            predictive_checks(
+                Programs(model, guide), torch.ones(7, 1), statistics=MEAN, replicates=replicates
+            )

@@ -18,7 +18,7 @@ from evaluated import (
     unchecked,
     within,
 )
-from pairs import binary, ssvae, vae
+from pairs import binary, code_vae, ssvae, vae
 
 from ppl_vae.data import Dataset
 from ppl_vae.evaluation import (
@@ -451,6 +451,9 @@ def test_discrete_latents_are_resampled_and_refused_otherwise(float64):
         posterior_draws(pair, x, refine="hmc")
     with pytest.raises(NotImplementedError, match=r"needs continuous latents, .* infers 'k'"):
         posterior_draws(pair, x, refine="optimise")
+    for values, kind in (("binary", "Boolean"), ("vectors", "a codebook")):
+        with pytest.raises(NotImplementedError, match=f"{kind}.*; use .* refine='importance'"):
+            posterior_draws(code_vae(values).double(), binary(3), refine="hmc")
 
 
 def test_what_cannot_be_refined_is_refused(float64):

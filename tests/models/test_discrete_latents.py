@@ -216,3 +216,12 @@ def test_tables_have_codes_of_several_entries():
         steps=2,
     )
     assert fitted.transform(table).shape == (30, 6)
+
+
+def test_the_default_gradient_names_the_distribution_and_the_ways_out():
+    pair = code_vae(posterior="binary posterior")
+    with pytest.raises(
+        NotImplementedError, match=r"'z' of the guide, Bernoulli, .*'vimco'"
+    ) as error:
+        ImportanceWeightedELBO(1).differentiable_loss(pair.model, pair.guide, binary(3))
+    assert "enumerate'" not in str(error.value)  # of 2^6 values

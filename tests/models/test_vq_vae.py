@@ -83,6 +83,12 @@ def test_gradients_that_would_miss_the_terms_are_refused(gradient):
         ImportanceWeightedELBO(2, gradient).differentiable_loss(pair.model, pair.guide, x)
 
 
+def test_a_prior_with_a_density_is_refused():
+    q, likelihood = quantised(), likelihoods.Bernoulli(net(W, D))
+    with pytest.raises(ValueError, match=r"a codebook, .* use priors.Codebook"):
+        VAE(prior=priors.StandardNormal(W), posterior=q, likelihood=likelihood)
+
+
 @pytest.mark.filterwarnings("ignore:.*Pareto")
 def test_evaluation_leaves_the_terms_out(float64):
     pair, x = pair_of(), binary(7).double()
