@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -154,6 +154,8 @@ def log_likelihood(
         log p̂(x) = log (1/S) Σ_s w_s,    w_s = p(x, z_s) / q(z_s | x),    z_s ~ q(z | x)
 
     p̂ is unbiased; log p̂ is below log p(x) in expectation, by about half its squared standard error.
+    A guide that is a point mass, as of a VQ-VAE, does not cover the posterior: the result is then
+    the ELBO, a lower bound, with k̂ = ∞.
     A discrete y that guide or model enumerates is summed, w_s = Σ_y p(x, y, z_sy) / q(z_sy | x, y),
     not averaged over q(y | x) as in the bound; the diagnostics are of the summed weights. Context
     counts as observed: with labels y of a semi-supervised VAE the result is log p(x, y), without
@@ -237,6 +239,9 @@ def log_likelihood(
     columns = map(torch.cat, zip(*results, strict=True))
     levels = dequantised_levels_of(x)
     result = LogLikelihood(*columns, kind=batch.kind, dequantised_levels=levels)
+    if batch.is_point_mass:
+        worst = torch.full_like(result.pareto_k, math.inf)
+        result = replace(result, pareto_k=worst, ess=torch.ones_like(result.ess))
     warn_of_tail(
         owner,
         result.pareto_k,

@@ -210,9 +210,11 @@ def _of_guide(
         number = max(num_samples, refinement.num_particles)
     log_w, latents = _weighed(owner, batch, batch.guide, number)
     if not isinstance(refinement, ImportanceResampling):
-        return _plain(log_w, latents, refinement)
+        return _plain(log_w, latents, refinement, batch.is_point_mass)
     size = refinement.num_particles
     weights, k = smoothed(log_w[:size].double(), eps=torch.finfo(log_w.dtype).eps)
+    if batch.is_point_mass:
+        k = torch.full_like(k, math.inf)
     refined = k <= UNRELIABLE
     chosen = torch.distributions.Categorical(logits=weights.T).sample((num_samples,))
     own = torch.arange(num_samples, device=chosen.device)[:, None]
@@ -245,7 +247,7 @@ def _optimised(
         check_local(owner, pair, batch)
         search = LocalPosterior(owner, pair.guide, batch)
         guide = search.optimised(settings.steps, settings.learning_rate, bar)
-    return _plain(*_weighed(owner, batch, guide, num_samples), settings)
+    return _plain(*_weighed(owner, batch, guide, num_samples), settings, is_point_mass=False)
 
 
 def _of_chains(
@@ -270,11 +272,16 @@ def _of_chains(
 
 
 def _plain(
-    log_w: Tensor, latents: dict[str, Tensor], refinement: Refinement | None
+    log_w: Tensor,
+    latents: dict[str, Tensor],
+    refinement: Refinement | None,
+    is_point_mass: bool,
 ) -> PosteriorDraws:
     """Return draws as they are, with the diagnosis of their weights."""
     weights = log_w.double()
     _, k = smoothed(weights, eps=torch.finfo(log_w.dtype).eps)
+    if is_point_mass:
+        k = torch.full_like(k, math.inf)
     refined = torch.full_like(k, refinement is not None, dtype=torch.bool)
     dtype = log_w.dtype
     return PosteriorDraws(

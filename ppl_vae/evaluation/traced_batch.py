@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 
@@ -81,6 +82,18 @@ class TracedBatch:
         if None in discrete or not discrete:
             return None
         return "both" if len(discrete) > 1 else "mass" if discrete.pop() else "density"
+
+    @property
+    def is_point_mass(self) -> bool:
+        """Whether the guide draws a latent that the model spreads from a single point.
+
+        Weights are then all the same and say nothing: their mean is no estimate of p(x).
+        """
+        spread = {s["name"] for s in sample_sites(self.model_trace) if not _is_delta(s["fn"])}
+        return any(
+            _is_delta(site["fn"]) and site["name"] in spread
+            for site in sample_sites(self.guide_trace)
+        )
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, replaying the values of a trace if given."""
@@ -161,6 +174,12 @@ def traced(
             len(site["fn"].enumerate_support(expand=False)) for site in enumerated.values()
         ),
     )
+
+
+def _is_delta(fn: Any) -> bool:
+    while not isinstance(fn, Delta) and hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
 
 
 def _is_discrete(fn: Any) -> bool | None:

@@ -101,6 +101,18 @@ def test_evaluation_leaves_the_terms_out(float64):
     assert terms.nelbo.mean == pytest.approx(-bound.mean().item())
 
 
+def test_weights_of_a_point_mass_are_no_estimate_of_the_evidence(float64):
+    pair, x = pair_of(), binary(7).double()
+    with pytest.warns(UserWarning, match="k̂ > 0.7 for 7 of 7 data"):
+        found = evaluation.log_likelihood(pair, x, num_samples=30)
+    assert found.unreliable == 7
+    assert (found.ess == 1).all()
+    with pytest.warns(UserWarning, match="k̂"):
+        drawn = evaluation.posterior_draws(pair, x, num_samples=30, refine="importance")
+    assert not drawn.refined.any()
+    assert drawn.unreliable.all()
+
+
 def test_terms_are_of_the_distribution_and_are_not_weighted_by_beta(float64):
     pair, x = pair_of(commitment=2), binary(7).double()
     _, codebook, commitment = by_hand(pair, x, 2)
