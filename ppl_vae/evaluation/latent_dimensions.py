@@ -48,7 +48,8 @@ class LatentUnits(Result):
         sums_to_kl: whether ``kl`` sums to the KL of the ELBO (up to Monte Carlo error), as it does
             if posterior and prior factorise.
         kl_missing: why ``kl`` is NaN; None if it is not.
-        collapse: a description of posterior collapse; None if there is no sign of it.
+        collapse: a description of posterior collapse; None if there is no sign of it. Where z has a
+            variance below 1, activities are compared with that share of the threshold.
     """
 
     site: str
@@ -147,7 +148,7 @@ def latent_units(
     count = len(inputs)
     if count < 2:
         raise ValueError(f"{owner}: x must hold 2 data or more, got {count}")
-    means, kls = [], []
+    means, kls, draws = [], [], []
     kl_samples = max(1, KL_DRAWS // count)
     bar = progress_bar(owner, "latent units", count, progress)
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
@@ -156,9 +157,14 @@ def latent_units(
             mean, kl = _mean_and_kl(pair, args, kwargs, latent, num_samples, kl_samples)
             means.append(mean.double())
             kls.append(kl.double())
+            draws.append(latent.z.double())
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
     activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
+    # Of codes of many categories, or a small codebook, even all of the variance is below 0.01.
+    z = torch.cat(draws)
+    varies = z.var(0) > 1e-9 * z.square().mean(0)  # not by rounding alone
+    scale = torch.where(varies, z.var(0), 1.0).clamp(max=1)
     kl = torch.cat(kls)
     missing = no_marginals(latent.q, "posterior") or no_marginals(latent.p, "prior")
     if missing is None:
@@ -171,7 +177,7 @@ def latent_units(
         kl_standard_error=kl.std(0) / math.sqrt(count),
         sums_to_kl=factorises(latent.q) and factorises(latent.p),
         kl_missing=missing,
-        collapse=_collapse(latent.name, activity > threshold, kl.mean(0), threshold),
+        collapse=_collapse(latent.name, activity > threshold * scale, kl.mean(0), threshold),
     )
     if units.collapse is not None:
         warnings.warn(units.collapse, stacklevel=2)

@@ -1,5 +1,7 @@
 """The VQ-VAE against its equations, written by hand."""
 
+import warnings
+
 import pyro
 import pytest
 import torch
@@ -111,6 +113,20 @@ def test_weights_of_a_point_mass_are_no_estimate_of_the_evidence(float64):
         drawn = evaluation.posterior_draws(pair, x, num_samples=30, refine="importance")
     assert not drawn.refined.any()
     assert drawn.unreliable.all()
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.0])
+def test_small_codes_have_not_collapsed_if_they_follow_x(spread, float64):
+    pair, x = pair_of(), binary(50).double()
+    with torch.no_grad():
+        pair.posterior.codebook.normal_().mul_(0.05)  # activities below 0.01
+        last = [m for m in pair.posterior.net.modules() if isinstance(m, torch.nn.Linear)][-1]
+        last.weight.mul_(spread)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        units = evaluation.latent_units(pair, x)
+    assert units.num_active == 0
+    assert (units.collapse is None or "uses only" in units.collapse) == (spread == 1)
 
 
 def test_terms_are_of_the_distribution_and_are_not_weighted_by_beta(float64):
