@@ -55,14 +55,14 @@ class Joint:
                 f"{owner}: the model has no continuous latent; log_likelihood sums discrete ones"
             )
         for name in batch.latents:
-            _check_unbounded(owner, name, model_sites[name]["fn"].support)
+            _check_unbounded(owner, name, model_sites[name]["fn"].support, batch)
             if not self._from_guide:
                 continue
             if name not in guide_sites:
                 raise ValueError(
                     f"{owner}: latent site {name!r} is not in the guide; use start='prior'"
                 )
-            _check_unbounded(owner, name, guide_sites[name]["fn"].support)
+            _check_unbounded(owner, name, guide_sites[name]["fn"].support, batch)
 
     def sample(self, num_particles: int) -> Values:
         """Draw latents from the start distribution."""
@@ -124,14 +124,16 @@ class Joint:
         return trace
 
 
-def _check_unbounded(owner: str, name: str, support: Constraint) -> None:
+def _check_unbounded(owner: str, name: str, support: Constraint, batch: TracedBatch) -> None:
     element = support
     while hasattr(element, "base_constraint"):  # of independent entries, or of mixtures
         element = element.base_constraint
     if isinstance(element, type(constraints.real)):
         return
     advice = "use log_likelihood, or transform a real latent in the program"
-    if support.is_discrete and support.event_dim > 0:  # too many values to sum over
+    if batch.is_point_mass:  # whose importance weights say nothing
+        advice = "use elbo_terms"
+    elif support.is_discrete and support.event_dim > 0:  # too many values to sum over
         advice = "use log_likelihood, or posterior_draws with refine='importance'"
     elif support.is_discrete:
         advice = "mark it infer={'enumerate': 'parallel'} and it is summed out"

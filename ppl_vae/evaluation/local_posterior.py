@@ -129,10 +129,12 @@ def check_local(owner: str, pair: ModelAndGuide, batch: TracedBatch) -> None:
         drawn = not (site["is_observed"] or "enumerate" in site["infer"])
         kind = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
         if drawn and (kind == "Delta" or not site["fn"].has_rsample):
+            advice = "elbo_terms and log_likelihood, or posterior_draws with refine='importance'"
+            if kind == "Delta":  # whose importance weights say nothing
+                advice = "elbo_terms"
             raise NotImplementedError(
                 f"{owner}: a posterior whose draws have no gradient is not optimised, but site "
-                f"{site['name']!r} of the guide is {kind}; use elbo_terms and log_likelihood, or "
-                f"posterior_draws with refine='importance'"
+                f"{site['name']!r} of the guide is {kind}; use {advice}"
             )
     posterior = getattr(pair.guide, "posterior", None)
     if not isinstance(posterior, NeuralConditional):

@@ -213,14 +213,15 @@ def _of_guide(
         return _plain(log_w, latents, refinement, batch.is_point_mass)
     size = refinement.num_particles
     weights, k = smoothed(log_w[:size].double(), eps=torch.finfo(log_w.dtype).eps)
+    ess = _ess(weights)
     if batch.is_point_mass:
-        k = torch.full_like(k, math.inf)
+        k, ess = torch.full_like(k, math.inf), torch.ones_like(ess)
     refined = k <= UNRELIABLE
     chosen = torch.distributions.Categorical(logits=weights.T).sample((num_samples,))
     own = torch.arange(num_samples, device=chosen.device)[:, None]
     draws = _chosen(latents, torch.where(refined, chosen, own))
     return PosteriorDraws(
-        draws, refined, _ess(weights).to(log_w.dtype), k.to(log_w.dtype), None, None, refinement
+        draws, refined, ess.to(log_w.dtype), k.to(log_w.dtype), None, None, refinement
     )
 
 
@@ -280,13 +281,12 @@ def _plain(
     """Return draws as they are, with the diagnosis of their weights."""
     weights = log_w.double()
     _, k = smoothed(weights, eps=torch.finfo(log_w.dtype).eps)
+    ess = _ess(weights)
     if is_point_mass:
-        k = torch.full_like(k, math.inf)
+        k, ess = torch.full_like(k, math.inf), torch.ones_like(ess)
     refined = torch.full_like(k, refinement is not None, dtype=torch.bool)
     dtype = log_w.dtype
-    return PosteriorDraws(
-        latents, refined, _ess(weights).to(dtype), k.to(dtype), None, None, refinement
-    )
+    return PosteriorDraws(latents, refined, ess.to(dtype), k.to(dtype), None, None, refinement)
 
 
 def _weighed(

@@ -451,8 +451,12 @@ def test_discrete_latents_are_resampled_and_refused_otherwise(float64):
         posterior_draws(pair, x, refine="hmc")
     with pytest.raises(NotImplementedError, match=r"needs continuous latents, .* infers 'k'"):
         posterior_draws(pair, x, refine="optimise")
-    for values, kind in (("binary", "Boolean"), ("vectors", "a codebook")):
-        with pytest.raises(NotImplementedError, match=f"{kind}.*; use .* refine='importance'"):
+    of_importance, of_bound = "use .* refine='importance'", "use elbo_terms"
+    for values, reason in (
+        ("binary", f"Boolean.*; {of_importance}"),
+        ("vectors", f"a codebook.*; {of_bound}"),
+    ):
+        with pytest.raises(NotImplementedError, match=reason):
             posterior_draws(code_vae(values).double(), binary(3), refine="hmc")
 
 

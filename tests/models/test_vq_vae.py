@@ -113,6 +113,9 @@ def test_weights_of_a_point_mass_are_no_estimate_of_the_evidence(float64):
         drawn = evaluation.posterior_draws(pair, x, num_samples=30, refine="importance")
     assert not drawn.refined.any()
     assert drawn.unreliable.all()
+    assert (drawn.ess == 1).all()
+    with pytest.raises(NotImplementedError, match=r"'z' of the guide is Delta; use elbo_terms$"):
+        evaluation.inference_gap(pair, x, steps=1)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0])
