@@ -1,6 +1,6 @@
 """Gradients at sites that are neither reparameterised nor enumerated.
 
-With L a bound on log p(x) of P particles, f an expectation of L over a discrete z_k ~ q_φ,
+With L a bound on log p(x) of P particles z_k ~ q_φ,
 
     ∂ E_q L / ∂φ = E_q [ Σ_k (L - L_k) ∂log q(z_k) + ∂L ],
 
@@ -35,7 +35,7 @@ _PAIRS = "_antithetic"
 class AntitheticDraws(IgnoresParameters, Messenger):
     """Draw Bernoulli sites of a guide in pairs, from u and 1 - u, in two halves of the particles.
 
-    Sites that depend on another one that is sampled are drawn as ever: the two of a pair would have
+    A site that depends on another sampled one is drawn independently: the two of a pair would have
     different logits.
     """
 
