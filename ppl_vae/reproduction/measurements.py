@@ -1,0 +1,64 @@
+"""Measurements that several tables share, each of a trained pair on the test data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from ppl_vae import evaluation
+from ppl_vae.evaluation import Estimate
+from ppl_vae.models import Pair
+from ppl_vae.reproduction.table import Quantities
+from ppl_vae.reproduction.training import Training
+
+SMOKE_DATA = 20
+
+
+def terms(pair: Pair, training: Training) -> Quantities:
+    """Return NELBO, KL and reconstruction on the test set, in nats per datum."""
+    x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
+    found = evaluation.elbo_terms(pair, x)
+    return {"NELBO": found.nelbo, "KL": found.kl, "reconstruction": found.reconstruction}
+
+
+def importance_bounds(particles: Sequence[int]) -> Callable[[Pair, Training], Quantities]:
+    """Return the measurement of IWAE-K on the test set, for several K."""
+
+    def measure(pair: Pair, training: Training) -> Quantities:
+        x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
+        numbers = training.choose(tuple(particles), smoke=(1, 2))
+        found = evaluation.importance_bounds(pair, x, num_particles=numbers)
+        return {f"IWAE-{k}": bound for k, bound in found.items()}
+
+    return measure
+
+
+def log_likelihood(pair: Pair, training: Training) -> Quantities:
+    """Return -log p(x) by importance sampling with 5,000 samples on the test set.
+
+    Beside it, in percent, the data whose Pareto k̂ is above 0.7: their log p(x) is underestimated.
+    """
+    x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
+    samples = training.choose(5000, smoke=30)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="log_likelihood: Pareto")  # it is counted
+        found = evaluation.log_likelihood(
+            pair, x, num_samples=samples, compile=training.compile, progress=training.progress
+        )
+    heavy = Estimate(100 * found.unreliable / len(x), float("nan"))
+    return {"-log p(x)": found.nll, "k̂ > 0.7, %": heavy}
+
+
+def active_units(pair: Pair, training: Training) -> Quantities:
+    """Return the number of active units, of the first layer where there are several."""
+    x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The posterior has collapsed")  # it is counted
+        found = evaluation.latent_units(pair, x)
+    return {"active units": Estimate(found.num_active, float("nan"))}
+
+
+def accuracy(pair: Pair, training: Training) -> Quantities:
+    """Return the accuracy in percent of q(y | x) on the grey values of the test set."""
+    found = evaluation.accuracy(pair, training.data.test)  # type: ignore[arg-type]
+    return {"accuracy, %": Estimate(100 * found.mean, 100 * found.standard_error, found.count)}

@@ -1,0 +1,80 @@
+"""Records of what was run, as JSON: one file for each run, and one of all."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.evaluation import Estimate
+from ppl_vae.io.atomic import write_file
+
+FILE = "record.json"
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What was measured of a row with one seed.
+
+    Args:
+        row, seed, extent, precision, compiled: what was run.
+        quantities: name -> value and standard error over test data, None if there is none.
+        seconds: wall time of the training and of each measurement. Of an attempt that was killed
+            without notice the time since its start is not counted.
+        machine, commit: on what, and of what code.
+    """
+
+    row: str
+    seed: int
+    extent: str
+    precision: str
+    compiled: bool
+    quantities: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+
+    def add(self, measured: Iterable[tuple[str, Estimate]]) -> None:
+        """Add quantities."""
+        for name, estimate in measured:
+            error = estimate.standard_error
+            self.quantities[name] = {
+                "value": estimate.mean,
+                "standard_error": None if math.isnan(error) else error,
+            }
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the folder of its run."""
+        write_file(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def folder_of(out: Path, row: str, seed: int, precision: str) -> Path:
+    """Return the folder of a run."""
+    name = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
+    return out / (name if precision == "32-true" else f"{name}-{precision}") / f"seed-{seed}"
+
+
+def read(folder: Path) -> Record | None:
+    """Return the record of a run, if there is one."""
+    file = folder / FILE
+    return Record(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def read_all(out: Path) -> list[Record]:
+    """Return the records of all runs in a folder."""
+    files = sorted(out.glob(f"*/seed-*/{FILE}"))
+    return [Record(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def dumped(name: str, records: Sequence[Record]) -> str:
+    """Return the JSON of a table."""
+    return json.dumps({"table": name, "runs": [asdict(r) for r in records]}, indent=1) + "\n"
+
+
+def loaded(text: str) -> list[Record]:
+    """Return the records in the JSON of a table."""
+    return [Record(**run) for run in json.loads(text)["runs"]]

@@ -1,0 +1,162 @@
+"""Running a table: rows by seeds, each resumable, and what is written of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppl_vae.errors import path_of, positive_int
+from ppl_vae.io.atomic import write_file
+from ppl_vae.io.errors import suggestion
+from ppl_vae.reproduction import records
+from ppl_vae.reproduction.machine import commit, machine
+from ppl_vae.reproduction.markdown import markdown
+from ppl_vae.reproduction.records import Record
+from ppl_vae.reproduction.table import Row, Table
+from ppl_vae.reproduction.training import EXTENTS, Training
+
+
+def reproduce(
+    table: Table,
+    out: str | Path,
+    *,
+    seeds: int = 3,
+    parts: Sequence[str] = (),
+    extent: str = "shortened",
+    precision: str = "32-true",
+    compile: bool = True,
+    device: str = "auto",
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Train and measure the rows of a table, and return it in Markdown.
+
+    Each run, a row with one seed, has a folder in ``out`` with its checkpoints, its trained pair
+    and ``record.json``. What is there is not done again: after Ctrl-C, or a power cut, the same
+    command goes on. Several processes may share ``out``, with other rows, or other seeds: a run
+    that another process is at is left to it. ``out`` also gets ``NAME.json``, with the records of
+    all runs in it, and ``NAME.md``, the table.
+
+    Args:
+        table: one of :data:`ppl_vae.reproduction.TABLES`.
+        out: the folder.
+        seeds: how many; 0, 1, ... are run in turn, all rows with the first one first.
+        parts: names of rows, or how they start; all rows if none is given.
+        extent: ``"shortened"``, where a row has a shortened protocol; ``"whole"``; or ``"smoke"``,
+            on bundled digits and at sizes that take no time, to see that it runs.
+        precision: of the training, ``"32-true"`` or ``"bf16-mixed"``.
+        compile: compile steps and importance sampling.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        progress: show progress bars.
+        say: called with what begins.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
+        ValueError: if no row has such a name, or ``out`` has runs of another extent.
+    """
+    seeds = positive_int("reproduce", "seeds", seeds)
+    folder = path_of("reproduce", "out", out)
+    if extent not in EXTENTS:
+        raise ValueError(f"reproduce: extent must be one of {', '.join(EXTENTS)}, got {extent!r}")
+    rows = _chosen(table, parts)
+    others = {record.extent for record in records.read_all(folder)} - {extent}
+    if others:
+        raise ValueError(
+            f"reproduce: {folder} has runs of extent {', '.join(sorted(others))}, and extent is "
+            f"{extent!r}; give another folder"
+        )
+    data = table.data(extent)
+    for seed in range(seeds):
+        for row in rows:
+            run = records.folder_of(folder, row.name, seed, precision)
+            training = Training(
+                data=data,
+                folder=run,
+                seed=seed,
+                extent=extent,
+                precision=precision,
+                compile=compile,
+                device=device,
+                progress=progress,
+            )
+            try:
+                _run(row, training, say)
+            except BlockingIOError:
+                say(f"{row.name}, seed {seed}: another process is at it")
+            _write(table, folder)
+    return _write(table, folder)
+
+
+def _chosen(table: Table, parts: Sequence[str]) -> list[Row]:
+    """Return the rows whose names start as one of ``parts``, upper and lower case alike."""
+    for part in parts:
+        if not any(row.name.lower().startswith(part.lower()) for row in table.rows):
+            names = [row.name for row in table.rows]
+            raise ValueError(
+                f"reproduce: {table.name} has no part {part!r}; {suggestion(part, names)}"
+            )
+    if not parts:
+        return list(table.rows)
+    return [r for r in table.rows if any(r.name.lower().startswith(p.lower()) for p in parts)]
+
+
+def _run(row: Row, training: Training, say: Callable[[str], None]) -> None:
+    """Train a row, and make the measurements that are missing."""
+    folder = training.folder
+    record = records.read(folder) or Record(
+        row=row.name,
+        seed=training.seed,
+        extent=training.extent,
+        precision=training.precision,
+        compiled=training.compile,
+        machine=machine(),
+        commit=commit(),
+    )
+    missing = [name for name in row.measure if name not in record.seconds]
+    if not missing:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    run = f"{row.name}, seed {training.seed}"
+    say(f"{run}: training")
+    with _timed(record, "training", folder):
+        pair = row.train(training)
+    pair.eval()
+    for name in missing:
+        say(f"{run}: {name}")
+        with _timed(record, name, folder, whole=True):
+            record.add(row.measure[name](pair, training).items())
+        record.write(folder)
+
+
+@contextmanager
+def _timed(record: Record, what: str, folder: Path, *, whole: bool = False) -> Iterator[None]:
+    """Add the wall time of the body to the record; if it is interrupted, write that down.
+
+    What is to be measured as a ``whole`` counts only once it is finished.
+    """
+    start = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        if not whole:
+            _add(record, what, start)
+            record.write(folder)
+        raise
+    _add(record, what, start)
+
+
+def _add(record: Record, what: str, start: float) -> None:
+    taken = time.perf_counter() - start
+    record.seconds[what] = round(record.seconds.get(what, 0.0) + taken, 1)
+
+
+def _write(table: Table, folder: Path) -> str:
+    """Write the records of all runs and the table; return the table."""
+    found = records.read_all(folder)
+    text = markdown(table, found)
+    if folder.is_dir():
+        write_file(folder / f"{table.name}.json", records.dumped(table.name, found))
+        write_file(folder / f"{table.name}.md", text)
+    return text

@@ -1,0 +1,81 @@
+"""What a reproduction consists of: a table of rows, each a training and its measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ppl_vae.evaluation import Estimate
+from ppl_vae.models import Pair
+from ppl_vae.reproduction.training import Data, Training
+
+Quantities = Mapping[str, Estimate]
+"""Measured values by name."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number in print.
+
+    Args:
+        value: as printed.
+        spread: the ± beside it, if any.
+        source: the key of its source in :attr:`Table.sources`.
+    """
+
+    value: float
+    spread: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model, how it is trained, and what is measured of it.
+
+    Args:
+        name: what it is called in the table, unique there.
+        train: trains a pair by :meth:`Training.fit` and returns it.
+        measure: the measurements by name. Each is written as soon as it is made, and not made again
+            when the command goes on.
+        published: the numbers in print, by the name of the quantity.
+        shortened: how it differs from the protocol where it is run ``"shortened"``; None if the
+            whole protocol is what is run.
+        whole: how the whole protocol differs from the source's, if it does.
+    """
+
+    name: str
+    train: Callable[[Training], Pair]
+    measure: Mapping[str, Callable[[Pair, Training], Quantities]]
+    published: Mapping[str, Published] = field(default_factory=dict)
+    shortened: str | None = None
+    whole: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A published table.
+
+    Args:
+        name: of the command, ``ppl-vae reproduce NAME``.
+        title: a line on what it shows.
+        data: loads the data, those of ``"smoke"`` without a download.
+        rows: in the order of the table.
+        sources: where published numbers are from, by a short key.
+        protocol: in a few sentences, how all rows are trained and measured.
+        minutes: of one core for one seed of all rows, about.
+    """
+
+    name: str
+    title: str
+    data: Callable[[str], Data]
+    rows: Sequence[Row]
+    sources: Mapping[str, str]
+    protocol: str
+    minutes: int
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        assert len(set(names)) == len(names), names
+        for row in self.rows:
+            for published in row.published.values():
+                assert published.source in self.sources, (row.name, published)

@@ -1,0 +1,107 @@
+"""One training of a row: a folder from which it goes on after any interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+
+from ppl_vae import io, training
+from ppl_vae.data import Dataset
+from ppl_vae.models import Pair
+from ppl_vae.process_state import seeded
+
+EXTENTS = ("whole", "shortened", "smoke")
+"""How much of a protocol is run: all of it; what two cores can do; sizes that take no time."""
+
+MODEL = "model"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data of a table.
+
+    Args:
+        train: to train on.
+        test: to measure on.
+        validation: to select on, where a protocol selects.
+    """
+
+    train: Dataset
+    test: Dataset
+    validation: Dataset | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a row is given to train with.
+
+    Args:
+        data: the table's.
+        folder: for checkpoints and the trained pair.
+        seed: of everything random.
+        extent: one of ``EXTENTS``.
+        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        compile: compile steps and importance sampling.
+        device: of Fabric: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        progress: show progress bars.
+    """
+
+    data: Data
+    folder: Path
+    seed: int
+    extent: str = "whole"
+    precision: str = "32-true"
+    compile: bool = True
+    device: str = "auto"
+    progress: bool = True
+
+    def choose(self, whole: T, *, shortened: T | None = None, smoke: T) -> T:
+        """Return the value of an extent; that of the whole protocol serves for a shortened one."""
+        values = (whole, whole if shortened is None else shortened, smoke)
+        return dict(zip(EXTENTS, values, strict=True))[self.extent]
+
+    def pair(self, model: Mapping[str, Any]) -> Pair:
+        """Return the pair that a configuration describes, its weights drawn by the seed."""
+        with seeded("reproduce", self.seed):
+            made = io.from_config(dict(model), data=self.data.train)
+        assert isinstance(made, Pair)
+        return made
+
+    def fit(self, pair: Pair, data: Any, *, stage: str = "training", **arguments: Any) -> None:
+        """Train a pair by :func:`ppl_vae.training.fit`, or load it where that was done.
+
+        Args:
+            pair: the pair, trained in place.
+            data: what ``fit`` takes.
+            stage: the folder of this training, where a row has several.
+            arguments: others of ``fit``.
+        """
+        folder = self.folder / stage
+        if (folder / MODEL).is_dir():
+            pair.load_state_dict(io.load(folder / MODEL).state_dict())
+            return
+        training.fit(
+            pair,
+            data,
+            out=folder,
+            resume=True,
+            fabric=Fabric(accelerator=self.device, devices=1, precision=self.precision),  # type: ignore[arg-type]
+            compile=self.compile,
+            seed=self.seed,
+            progress=self.progress,
+            keep=1,
+            **arguments,
+        )
+        io.save(pair, folder / MODEL)
+
+    def binarised_test(self, number: int | None = None) -> torch.Tensor:
+        """Return the first ``number`` test data, flat, binarised once with seed 0; all if None."""
+        test = self.data.test if number is None else self.data.test[:number]
+        return test.binarised(seed=0).tensor()
