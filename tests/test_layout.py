@@ -37,7 +37,9 @@ PACKAGES = {
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
     "report": "columns data distributions estimators evaluation io models plots tables",
-    "cli": "data estimators evaluation io models plots report tables training",
+    "reproduction": "data estimators evaluation io likelihoods models nets posteriors priors "
+    "training",
+    "cli": "data estimators evaluation io models plots report reproduction tables training",
     "__main__": "cli",
 }
 

@@ -131,6 +131,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import encode
 
         return encode.encode(typed)
+    if name == "reproduce":
+        from ppl_vae.cli import reproduce
+
+        return reproduce.run(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)

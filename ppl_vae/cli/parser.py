@@ -32,6 +32,7 @@ COMMANDS = {
     "reconstruct": "show test data and their reconstructions",
     "impute": "fill the missing cells of a table",
     "encode": "write the latents of data as numbers",
+    "reproduce": "run a published table and print it beside the paper's numbers",
 }
 ALIASES = {"generate": "sample"}
 SHELLS = ("bash", "zsh", "tcsh")
@@ -100,7 +101,7 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode)
+    makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode, _reproduce)
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -376,6 +377,51 @@ def _impute(commands: Any) -> Parser:
     _particles(made, "of importance sampling, for each row [1000]")
     _draws(made)
     _debug(made)
+    return made
+
+
+def _reproduce(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "reproduce",
+        "[NAME]",
+        "Train and measure the rows of a published table, and print them beside the numbers in\n"
+        "print. Without a name, list the tables. Each row and seed is a run with a folder of its\n"
+        "own: what is there is not done again, and Ctrl-C saves. Several processes may share\n"
+        "--out, each at other rows or seeds. NAME.json has every number, with versions, commit,\n"
+        "machine and wall time; NAME.md has the table.",
+        "ppl-vae reproduce",
+        "ppl-vae reproduce cs236 --seeds 3",
+        'ppl-vae reproduce iwae --part "one layer, K = 1" --seeds 1',
+        "ppl-vae reproduce cs236 --smoke      # on bundled digits, to see that it runs",
+    )
+    made.add_argument(
+        "name", nargs="?", metavar="NAME", help="of a table; all are listed if absent"
+    )
+    made.add_argument("--seeds", type=_integer(1), default=3, metavar="N", help="seeds 0 to N - 1")
+    made.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="a row, or how the names of some start; once for each; all rows if absent",
+    )
+    made.add_argument("--out", help="the folder of the runs; runs/reproduce/NAME if not given")
+    extent = made.add_mutually_exclusive_group()
+    extent.add_argument(
+        "--whole",
+        action="store_true",
+        help="run the source's whole protocol where it is otherwise shortened: days on two cores",
+    )
+    extent.add_argument("--smoke", action="store_true", help="bundled digits and a few steps")
+    made.add_argument(
+        "--precision", choices=("32-true", "bf16-mixed"), default="32-true", help="of the training"
+    )
+    made.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train"
+    )
+    made.add_argument("--no-compile", action="store_true", help="leave the steps uncompiled")
+    _quiet(made)
     return made
 
 

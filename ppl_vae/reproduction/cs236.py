@@ -158,7 +158,7 @@ _BOUNDS = {
     "bounds on the course's images": course_bounds,
     "bounds": measurements.terms,
     "importance-weighted bounds": measurements.importance_bounds(PARTICLES[1:]),
-    "log-likelihood": measurements.log_likelihood,
+    "log-likelihood": measurements.log_likelihood(),
     "active units": measurements.active_units,
 }
 _ACCURACY = {"accuracy": measurements.accuracy}
@@ -207,7 +207,7 @@ CS236 = Table(
     "rate of 1e-3, batches of 100 images binarised anew at each step, 20,000 steps (SSVAE: 30,000, "
     'beside the course\'s 100 labelled images, one of which occurs twice). "100 images": the '
     "course's test images, each bound a mean over 100 draws (100 / K for IWAE-K), as there. All "
-    "else on the whole test set, binarised once; -log p(x) by importance sampling with 5,000 "
-    "samples. Accuracy on grey values.",
+    "else on the whole test set, binarised once; IS-5000 is -log p(x) by importance sampling. "
+    "Accuracy on grey values.",
     minutes=90,
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ppl_vae import evaluation
 from ppl_vae.evaluation import Estimate
-from ppl_vae.models import Pair
+from ppl_vae.models import HierarchicalVAE, Pair
 from ppl_vae.reproduction.table import Quantities
 from ppl_vae.reproduction.training import Training
 
@@ -33,29 +33,41 @@ def importance_bounds(particles: Sequence[int]) -> Callable[[Pair, Training], Qu
     return measure
 
 
-def log_likelihood(pair: Pair, training: Training) -> Quantities:
-    """Return -log p(x) by importance sampling with 5,000 samples on the test set.
+def log_likelihood(
+    samples: int = 5000, *, shortened: int | None = None
+) -> Callable[[Pair, Training], Quantities]:
+    """Return the measurement of -log p(x) by importance sampling on the test set.
 
     Beside it, in percent, the data whose Pareto k̂ is above 0.7: their log p(x) is underestimated.
     """
-    x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
-    samples = training.choose(5000, smoke=30)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="log_likelihood: Pareto")  # it is counted
-        found = evaluation.log_likelihood(
-            pair, x, num_samples=samples, compile=training.compile, progress=training.progress
-        )
-    heavy = Estimate(100 * found.unreliable / len(x), float("nan"))
-    return {"-log p(x)": found.nll, "k̂ > 0.7, %": heavy}
+
+    def measure(pair: Pair, training: Training) -> Quantities:
+        x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
+        number = training.choose(samples, shortened=shortened, smoke=30)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="log_likelihood: Pareto")  # it is counted
+            found = evaluation.log_likelihood(
+                pair, x, num_samples=number, compile=training.compile, progress=training.progress
+            )
+        heavy = Estimate(100 * found.unreliable / len(x), float("nan"))
+        return {f"IS-{number}": found.nll, "k̂ > 0.7, %": heavy}
+
+    return measure
 
 
 def active_units(pair: Pair, training: Training) -> Quantities:
-    """Return the number of active units, of the first layer where there are several."""
+    """Return the number of active units, of each layer where there are several."""
     x = training.binarised_test(training.choose(None, smoke=SMOKE_DATA))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The posterior has collapsed")  # it is counted
-        found = evaluation.latent_units(pair, x)
-    return {"active units": Estimate(found.num_active, float("nan"))}
+    layers = len(pair.posteriors) if isinstance(pair, HierarchicalVAE) else 1
+    sites = ["z"] if layers == 1 else [f"z{i + 1}" for i in range(layers)]
+    numbers = {}
+    for site in sites:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # of inactive units
+            found = evaluation.latent_units(pair, x, site=site)
+        name = "active units" if layers == 1 else f"active units, {site}"
+        numbers[name] = Estimate(float(found.num_active), float("nan"))
+    return numbers
 
 
 def accuracy(pair: Pair, training: Training) -> Quantities:

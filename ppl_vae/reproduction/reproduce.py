@@ -10,12 +10,16 @@ from pathlib import Path
 from ppl_vae.errors import path_of, positive_int
 from ppl_vae.io.atomic import write_file
 from ppl_vae.io.errors import suggestion
+from ppl_vae.process_state import seeded
 from ppl_vae.reproduction import records
 from ppl_vae.reproduction.machine import commit, machine
 from ppl_vae.reproduction.markdown import markdown
 from ppl_vae.reproduction.records import Record
 from ppl_vae.reproduction.table import Row, Table
 from ppl_vae.reproduction.training import EXTENTS, Training
+from ppl_vae.training.folder_lock import locked
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def reproduce(
@@ -60,6 +64,9 @@ def reproduce(
     folder = path_of("reproduce", "out", out)
     if extent not in EXTENTS:
         raise ValueError(f"reproduce: extent must be one of {', '.join(EXTENTS)}, got {extent!r}")
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ValueError(f"reproduce: precision must be one of {known}, got {precision!r}")
     rows = _chosen(table, parts)
     others = {record.extent for record in records.read_all(folder)} - {extent}
     if others:
@@ -82,7 +89,8 @@ def reproduce(
                 progress=progress,
             )
             try:
-                _run(row, training, say)
+                with locked(run):
+                    _run(row, training, say)
             except BlockingIOError:
                 say(f"{row.name}, seed {seed}: another process is at it")
             _write(table, folder)
@@ -117,7 +125,6 @@ def _run(row: Row, training: Training, say: Callable[[str], None]) -> None:
     missing = [name for name in row.measure if name not in record.seconds]
     if not missing:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     run = f"{row.name}, seed {training.seed}"
     say(f"{run}: training")
     with _timed(record, "training", folder):
@@ -125,7 +132,7 @@ def _run(row: Row, training: Training, say: Callable[[str], None]) -> None:
     pair.eval()
     for name in missing:
         say(f"{run}: {name}")
-        with _timed(record, name, folder, whole=True):
+        with _timed(record, name, folder, whole=True), seeded("reproduce", training.seed):
             record.add(row.measure[name](pair, training).items())
         record.write(folder)
 

@@ -23,8 +23,8 @@ class Published:
         source: the key of its source in :attr:`Table.sources`.
     """
 
-    value: float
-    spread: float | None = None
+    value: float | int
+    spread: float | int | None = None
     source: str = ""
 
 

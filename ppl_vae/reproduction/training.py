@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,9 +67,14 @@ class Training:
         values = (whole, whole if shortened is None else shortened, smoke)
         return dict(zip(EXTENTS, values, strict=True))[self.extent]
 
-    def pair(self, model: Mapping[str, Any]) -> Pair:
-        """Return the pair that a configuration describes, its weights drawn by the seed."""
+    def pair(self, model: Mapping[str, Any] | Callable[[Dataset], Pair]) -> Pair:
+        """Return the pair that a configuration describes, or a function of the training data makes.
+
+        Its weights are drawn by the seed.
+        """
         with seeded("reproduce", self.seed):
+            if callable(model):
+                return model(self.data.train)
             made = io.from_config(dict(model), data=self.data.train)
         assert isinstance(made, Pair)
         return made

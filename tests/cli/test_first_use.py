@@ -73,6 +73,7 @@ def test_the_usage_names_what_a_command_takes(command, capsys):
         "fit table": "[SETTINGS]",
         "impute": "RUN DATA",
         "report": "RUN [RUN ...]",
+        "reproduce": "[NAME]",
     }.get(command, "RUN")
     assert first == f"usage: ppl-vae {command} {what} [options]"
 

@@ -1,0 +1,224 @@
+"""Tables are run row by row, go on after any interruption, and are written as they grow."""
+
+import json
+from functools import partial
+from importlib.metadata import version
+
+import pytest
+
+from ppl_vae import data, evaluation
+from ppl_vae.cli import main
+from ppl_vae.evaluation import Estimate
+from ppl_vae.reproduction import Data, Published, Row, Table, loaded, markdown, reproduce
+from ppl_vae.reproduction import training as training_of_rows
+from ppl_vae.reproduction.records import Record, folder_of, read
+from ppl_vae.training.folder_lock import locked
+
+MODEL = {
+    "class": "VAE",
+    "latent_dim": 2,
+    "posterior": {"class": "DiagonalNormal", "net": {"class": "MLP", "hidden": [8]}},
+    "likelihood": {"class": "Bernoulli", "net": {"class": "MLP", "hidden": [8]}},
+}
+run = partial(reproduce, compile=False, progress=False, say=lambda text: None)
+
+
+def digits(extent):
+    return Data(data.load("digits"), data.load("digits", split="test"))
+
+
+def train(training):
+    pair = training.pair(MODEL)
+    training.fit(pair, training.data.train, steps=training.choose(9, shortened=6, smoke=3))
+    return pair
+
+
+def nelbo(pair, training):
+    x = training.binarised_test(50)
+    return {"NELBO": evaluation.elbo_terms(pair, x).nelbo}
+
+
+def units(pair, training):
+    return {"active units": Estimate(2.0, float("nan"))}
+
+
+def table(**measure):
+    published = {"NELBO": Published(40, 0.5, "A")}
+    measure = measure or {"bound": nelbo, "units": units}
+    rows = (
+        Row(name="first | row", train=train, measure=measure, published=published),
+        Row(name="second", train=train, measure=measure, shortened="6 steps for 9"),
+    )
+    return Table(
+        name="small",
+        title="two rows",
+        data=digits,
+        rows=rows,
+        sources={"A": "a paper"},
+        protocol="As in the paper.",
+        minutes=1,
+    )
+
+
+def test_each_row_and_seed_is_trained_and_measured(tmp_path):
+    text = run(table(), tmp_path, seeds=2)
+    found = loaded((tmp_path / "small.json").read_text())
+    assert [(r.row, r.seed) for r in found] == [
+        *[("first | row", 0), ("first | row", 1), ("second", 0), ("second", 1)]
+    ]
+    assert (tmp_path / "small.md").read_text() == text == markdown(table(), found)
+    one = found[0]
+    assert one.quantities["active units"] == {"value": 2.0, "standard_error": None}
+    assert one.quantities["NELBO"]["standard_error"] > 0
+    assert one.seconds.keys() == {"training", "bound", "units"}
+    assert one.machine["packages"]["torch"] == version("torch")
+    assert (one.extent, one.precision, one.compiled) == ("shortened", "32-true", False)
+
+
+def test_another_seed_is_another_run_and_the_same_seed_the_same(tmp_path):
+    run(table(), tmp_path / "a", seeds=2, parts=["second"])
+    run(table(), tmp_path / "b", seeds=1, parts=["second"])
+    first, other = (read(tmp_path / "a" / "second" / f"seed-{s}") for s in (0, 1))
+    again = read(tmp_path / "b" / "second" / "seed-0")
+    assert first.quantities == again.quantities
+    assert first.quantities["NELBO"] != other.quantities["NELBO"]
+
+
+def test_the_extent_decides_the_length(tmp_path):
+    for extent, steps in (("whole", 9), ("shortened", 6), ("smoke", 3)):
+        run(table(), tmp_path / extent, seeds=1, parts=["second"], extent=extent)
+        folder = tmp_path / extent / "second" / "seed-0" / "training"
+        assert (folder / "checkpoints").is_dir()
+        lines = (folder / "history.csv").read_text().splitlines()
+        assert lines[-1].split(",")[0] == str(steps)
+
+
+@pytest.mark.parametrize("at", ["training", "measurement"])
+def test_what_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkeypatch, at):
+    whole = run(table(), tmp_path / "whole", seeds=1)
+    calls = []
+
+    def interrupted(pair, training):
+        calls.append("units")
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return units(pair, training)
+
+    if at == "measurement":
+        broken = table(bound=nelbo, units=interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken, tmp_path / "parts", seeds=1)
+        left = read(tmp_path / "parts" / "first-row" / "seed-0")
+        assert left.quantities.keys() == {"NELBO"}  # what was measured is kept
+        run(broken, tmp_path / "parts", seeds=1)
+        assert calls == ["units"] * 3
+    else:
+        fit = training_of_rows.training.fit
+
+        def killed(pair, data, **arguments):
+            fit(pair, data, **{**arguments, "steps": 2})
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(training_of_rows.training, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(table(), tmp_path / "parts", seeds=1)
+        assert "training" in read(tmp_path / "parts" / "first-row" / "seed-0").seconds
+        monkeypatch.setattr(training_of_rows.training, "fit", fit)
+        run(table(), tmp_path / "parts", seeds=1)
+    lines = (tmp_path / "parts" / "small.md").read_text().splitlines()
+    assert lines[:6] == whole.splitlines()[:6]
+
+
+def test_what_is_there_is_not_done_again(tmp_path, monkeypatch):
+    first = run(table(), tmp_path, seeds=1)
+
+    def never(training):
+        raise AssertionError("trained again")
+
+    done = table()
+    for row in done.rows:
+        object.__setattr__(row, "train", never)
+    assert run(done, tmp_path, seeds=1) == first
+
+
+def test_a_run_of_another_process_is_left_to_it(tmp_path):
+    said = []
+    with locked(folder_of(tmp_path, "second", 0, "32-true")):
+        run(table(), tmp_path, seeds=1, say=said.append)
+    assert "second, seed 0: another process is at it" in said
+    assert [r.row for r in loaded((tmp_path / "small.json").read_text())] == ["first | row"]
+
+
+def test_the_table_of_known_records():
+    def record(seed, value, precision="32-true", **others):
+        return Record(
+            row="second",
+            seed=seed,
+            extent="shortened",
+            precision=precision,
+            compiled=True,
+            quantities={"NELBO": {"value": value, "standard_error": 0.3}},
+            seconds={"training": 1800.0},
+            machine={"processor": "a CPU", "threads": 1, "packages": {"torch": "2.14"}},
+            **others,
+        )
+
+    known = table()
+    object.__setattr__(known.rows[1], "published", {"NELBO": Published(40, 0.5, "A")})
+    text = markdown(known, [record(1, 41.0), record(0, 43.0), record(0, 44.0, "bf16-mixed")])
+    assert text == (
+        "| row | quantity | published | ours | s.e. | difference |\n"
+        "|---|---|---|---|---|---|\n"
+        "| second (shortened), 2 seeds | NELBO | 40 ± 0.5 [A] | 42.00 ± 1.41 | 0.30 | +2.00 |\n"
+        "| second, bf16-mixed (shortened), 1 seed | NELBO | 40 ± 0.5 [A] | 44.00 | 0.30 | +4.00 |\n"
+        "\n"
+        "As in the paper. second: 6 steps for 9.\n"
+        "\n"
+        "Sources: [A] a paper.\n"
+        "\n"
+        "`ppl-vae reproduce small`, 1.5 hours of wall time in all on a CPU, 1 thread, torch 2.14.\n"
+    )
+
+
+def test_a_smoke_run_is_compared_with_nothing(tmp_path):
+    text = run(table(), tmp_path, seeds=1, extent="smoke")
+    line = next(line for line in text.splitlines() if "NELBO" in line)
+    cells = line.replace("\\|", "").strip("|").split("|")
+    assert cells[0].strip() == "first  row (smoke), 1 seed"
+    assert not cells[2].strip()
+    assert not cells[5].strip()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"parts": ["third"]}, r"small has no part 'third'; .*'second'|ccepted: first"),
+        ({"extent": "all"}, "extent must be one of whole, shortened, smoke, got 'all'"),
+        ({"seeds": 0}, "seeds must be"),
+        ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, got '16-true'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        run(table(), tmp_path / "out", **changed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_another_extent_are_not_mixed(tmp_path):
+    run(table(), tmp_path, seeds=1, extent="smoke", parts=["second"])
+    with pytest.raises(ValueError, match="has runs of extent smoke, and extent is 'whole'"):
+        run(table(), tmp_path, seeds=1, extent="whole")
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce"]) == 0
+    assert "cs236" in capsys.readouterr().out
+    assert main(["reproduce", "cs237"]) == 2
+    assert "did you mean 'cs236'?" in capsys.readouterr().err
+    words = ["reproduce", "cs236", "--smoke", "--part", "SSVAE, generative weight 0", "--quiet"]
+    assert main([*words, "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "| SSVAE, generative weight 0 (smoke), 1 seed | accuracy, % |" in out
+    file = tmp_path / "runs" / "reproduce-smoke" / "cs236" / "cs236.json"
+    assert json.loads(file.read_text())["table"] == "cs236"

@@ -1,0 +1,80 @@
+"""Every table runs at smoke size, and says what it is compared with."""
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import Adam
+
+from ppl_vae import data
+from ppl_vae.reproduction import TABLES, loaded, reproduce
+from ppl_vae.reproduction.cs236 import EVALUATED, LABELLED, evaluated_images, of_each_class
+from ppl_vae.reproduction.iwae import _falling
+
+ROWS = [(name, row.name) for name, table in TABLES.items() for row in table.rows]
+CHEAP = {
+    ("cs236", "VAE"),
+    ("cs236", "SSVAE, generative weight 1"),
+    ("iwae", "two layers, K = 1"),
+    ("miwae", "PIWAE(8, 8)"),
+    ("priors-silhouettes", "VampPrior of 500"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [pytest.param(*c, marks=() if c in CHEAP else pytest.mark.slow) for c in ROWS],
+)
+def test_rows_run_at_smoke_size(name, row, tmp_path):
+    table = TABLES[name]
+    text = reproduce(
+        table,
+        tmp_path,
+        seeds=1,
+        parts=[row],
+        extent="smoke",
+        compile=False,
+        progress=False,
+        say=lambda text: None,
+    )
+    (record,) = [r for r in loaded((tmp_path / f"{name}.json").read_text()) if r.row == row]
+    assert record.seconds.keys() == {
+        "training",
+        *next(r for r in table.rows if r.name == row).measure,
+    }
+    assert all(np.isfinite(q["value"]) for q in record.quantities.values())
+    assert f"{row.replace('|', chr(92) + '|')} (smoke), 1 seed" in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_published_numbers_have_a_source_and_are_measured(name):
+    table = TABLES[name]
+    assert name == table.name
+    for row in table.rows:
+        for published in row.published.values():
+            assert published.source in table.sources
+
+
+def test_the_images_of_the_course():
+    digits = data.load("digits", split="test")
+    places = of_each_class(digits, EVALUATED)
+    assert digits.labels[places].tolist() == [label for label in range(10) for _ in range(10)]
+    assert len(of_each_class(data.load("digits"), LABELLED)) == 100
+    x = evaluated_images(digits)
+    assert x.shape == (100, 64)
+    assert x.unique().tolist() == [0, 1]
+    grey = digits.tensor(binarise="none")[places]
+    assert torch.equal(x[grey == 0], torch.zeros_like(x[grey == 0]))
+    np.random.seed(0)
+    assert torch.equal(x, torch.from_numpy(np.random.binomial(1, grey.numpy())).to(x))
+
+
+def test_rates_fall_by_a_tenth_in_seven_stages():
+    optimizer = Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = _falling(optimizer, milestones=list(range(1, 8)))
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [1e-3 * 10 ** (-i / 7) for i in range(8)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
