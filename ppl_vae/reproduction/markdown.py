@@ -15,43 +15,86 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
     """Return the table of all runs: a line for each row and quantity.
 
     "ours" is the mean over seeds ± their standard deviation, "s.e." the standard error of one seed
-    over the test data, and "difference" ours minus published.
+    over the test data, and "difference" ours minus published. A table without published numbers has
+    a line for each row, and its quantities side by side: mean ± standard deviation over seeds.
     """
-    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    for row in table.rows:
-        for precision in dict.fromkeys(r.precision for r in records if r.row == row.name):
-            of_row = [r for r in records if (r.row, r.precision) == (row.name, precision)]
-            lines += _lines(row, sorted(of_row, key=lambda r: r.seed), precision)
-    if len(lines) == 2:
+    groups = [
+        (row, sorted(of_row, key=lambda r: r.seed))
+        for row in table.rows
+        for precision in dict.fromkeys(r.precision for r in records if r.row == row.name)
+        if (of_row := [r for r in records if (r.row, r.precision) == (row.name, precision)])
+        and any(record.quantities for record in of_row)
+    ]
+    if not groups:
         return f"Nothing of {table.name} has been run yet.\n"
+    if any(row.published for row in table.rows):
+        lines = [
+            _line(HEAD),
+            _rule(HEAD),
+            *(li for row, found in groups for li in _long(row, found)),
+        ]
+    else:
+        quantities = dict.fromkeys(q for _, found in groups for r in found for q in r.quantities)
+        head = ("row", *quantities)
+        wide = (_wide(row, found, tuple(quantities)) for row, found in groups)
+        lines = [_line(head), _rule(head), *wide]
     return "\n".join([*lines, "", *_below(table, records)]) + "\n"
 
 
-def _lines(row: Row, records: Sequence[Record], precision: str) -> list[str]:
-    name = row.name if precision == "32-true" else f"{row.name}, {precision}"
-    extent = records[0].extent
-    if extent == "smoke" or (extent == "shortened" and row.shortened is not None):
-        name += f" ({extent})"
-    name += f", {len(records)} seed{'s' if len(records) > 1 else ''}"
+def _long(row: Row, records: Sequence[Record]) -> list[str]:
+    name = _name(row, records)
     lines = []
     for quantity in dict.fromkeys(q for record in records for q in record.quantities):
-        found = [r.quantities[quantity] for r in records if quantity in r.quantities]
-        values = [f["value"] for f in found if f["value"] is not None]
-        errors = [f["standard_error"] for f in found if f["standard_error"] is not None]
-        mean = fmean(values)
+        values, errors = _measured(records, quantity)
         # Nothing is compared with what a smoke run measures.
         published = None if records[0].extent == "smoke" else row.published.get(quantity)
-        cells = [
+        cells = (
             name,
             quantity,
             "" if published is None else _number(published),
-            f"{mean:.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else ""),
+            _mean(values),
             f"{fmean(errors):.2f}" if errors else "",
-            "" if published is None else f"{mean - published.value:+.2f}",
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            "" if published is None else f"{fmean(values) - published.value:+.2f}",
+        )
+        lines.append(_line(cells))
         name = ""  # said once
     return lines
+
+
+def _wide(row: Row, records: Sequence[Record], quantities: Sequence[str]) -> str:
+    means = (_mean(_measured(records, quantity)[0]) for quantity in quantities)
+    return _line((_name(row, records), *means))
+
+
+def _name(row: Row, records: Sequence[Record]) -> str:
+    """Return the first cell of a row: its name, how it was run, and how often."""
+    precision, extent, seeds = records[0].precision, records[0].extent, len(records)
+    name = row.name if precision == "32-true" else f"{row.name}, {precision}"
+    if extent == "smoke" or (extent == "shortened" and row.shortened is not None):
+        name += f" ({extent})"
+    return f"{name}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def _measured(records: Sequence[Record], quantity: str) -> tuple[list[float], list[float]]:
+    """Return the values of a quantity by seed, and their standard errors where there are any."""
+    found = [r.quantities[quantity] for r in records if quantity in r.quantities]
+    values = [f["value"] for f in found if f["value"] is not None]
+    errors = [f["standard_error"] for f in found if f["standard_error"] is not None]
+    return values, errors
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _rule(cells: Sequence[str]) -> str:
+    return f"|{'---|' * len(cells)}"
 
 
 def _number(published: Published) -> str:
@@ -73,8 +116,7 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
     return [
         " ".join(said),
         "",
-        f"Sources: {sources}.",
-        "",
+        *([f"Sources: {sources}.", ""] if sources else []),
         f"`ppl-vae reproduce {table.name}`, {hours:.1f} hours of wall time in all on "
         f"{'; '.join(machines)}.",
     ]
