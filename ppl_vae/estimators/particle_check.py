@@ -5,11 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -45,39 +47,48 @@ def check_particles(runner: Runner, num_particles: int) -> None:
     weights are not those of independent particles, and their mean is no estimate of p(x).
 
     Both programs are run, and again with the values of one particle, the first or the last, for
-    all: its densities must stay as they are. More than 16 particles are checked with 2. Modules are
-    in evaluation mode, as batch normalisation is over the particles in training; random states and
-    buffers are preserved. Each pair is checked once for each kind of arguments, and not while it is
-    traced into a graph.
+    all: its densities must stay as they are. A program whose densities differ at the same values,
+    as one that counts its calls, cannot be checked. More than 16 particles are checked with 2.
+    Modules are in evaluation mode, as batch normalisation is over the particles in training; random
+    states and buffers are preserved. Each pair is checked once for each kind of arguments, and not
+    while it is traced into a graph or without Pyro's validation.
     """
-    if num_particles == 1:
+    if num_particles == 1 or not is_validation_enabled():
         return
     found = _found(runner)
     number = num_particles if num_particles <= _MOST else 2
-    kinds = tuple(
-        (name, type(value)) for name, value in (*enumerate(runner.args), *runner.kwargs.items())
-    )
+    named: dict[str | int, object] = {**dict(enumerate(runner.args)), **runner.kwargs}
+    kinds = tuple((name, type(value)) for name, value in named.items())
     if kinds in found or _is_traced():
         return
     modules = [fn for fn in map(poutine.unwrap, (runner.model, runner.guide)) if _is_module(fn)]
     with poutine.block(), torch.no_grad(), restored(), on_copies(*modules), _evaluating() as joint:
-        guide = runner.run_guide(number)
-        with restored():
-            model = runner.run_model(guide, number)
+        drawn = runner.run_guide(number)
+        first = _rerun(runner, drawn, number)
         for kept in (0, number - 1):
-            same = with_values(guide, lambda site, kept=kept: _repeated(site, runner, kept))
-            with restored():
-                replayed = runner.run_guide(number, replay=same)
-            with restored():
-                remodelled = runner.run_model(same, number)
-            if joint:
-                break
-            _compare(guide, replayed, runner.particle_dim, kept, "guide")
-            _compare(model, remodelled, runner.particle_dim, kept, "model")
+            same = with_values(drawn, partial(_repeated, runner, kept))
+            differing = _differing(first, _rerun(runner, same, number), runner.particle_dim, kept)
+            if differing is None or joint:
+                continue
+            again = _rerun(runner, drawn, number)
+            if _differing(first, again, runner.particle_dim, kept) is None:
+                raise MixedParticlesError(
+                    f"site {differing}: one particle's density depends on others; particles have a "
+                    f"dimension left of all plates, so count dimensions from the right (z.sum(-2) "
+                    f"for z.sum(0)), and keep any on the left"
+                )
     found.add(kinds)
 
 
-def _repeated(site: dict, runner: Runner, kept: int) -> Tensor:
+def _rerun(runner: Runner, drawn: Trace, number: int) -> dict[str, Trace]:
+    """Run both programs at given values, from the same random state."""
+    with restored():
+        guide = runner.run_guide(number, replay=drawn)
+    with restored():
+        return {"guide": guide, "model": runner.run_model(drawn, number)}
+
+
+def _repeated(runner: Runner, kept: int, site: dict) -> Tensor:
     """Return a site's values with those of one particle for all."""
     value, dim = site["value"], runner.particle_dim - site["fn"].event_dim
     if is_enumerated(site) or value.dim() < -dim or value.shape[dim] == 1:
@@ -85,23 +96,20 @@ def _repeated(site: dict, runner: Runner, kept: int) -> Tensor:
     return value.narrow(dim, kept, 1).expand(value.shape).contiguous()
 
 
-def _compare(one: Trace, other: Trace, dim: int, kept: int, program: str) -> None:
-    for site in sample_sites(one):
-        again = other.nodes.get(site["name"])
-        if again is None:
-            continue
-        first, second = (_of_particle(s, dim, kept) for s in (site, again))
-        # Rounding may differ between runs.
-        tolerance = torch.finfo(first.dtype).eps ** 0.5
-        if first.shape == second.shape and torch.allclose(
-            first, second, rtol=tolerance, atol=tolerance, equal_nan=True
-        ):
-            continue
-        raise MixedParticlesError(
-            f"site {site['name']!r} of the {program}: one particle's density depends on others; "
-            f"particles have a dimension left of all plates, so count dimensions from the right "
-            f"(z.sum(-2) for z.sum(0)), and keep any on the left"
-        )
+def _differing(one: dict[str, Trace], other: dict[str, Trace], dim: int, kept: int) -> str | None:
+    """Return the first site whose density of a particle differs, None if there is none."""
+    for program, trace in one.items():
+        for site in sample_sites(trace):
+            again = other[program].nodes.get(site["name"])
+            if again is None:
+                continue
+            first, second = (_of_particle(s, dim, kept) for s in (site, again))
+            tolerance = torch.finfo(first.dtype).eps ** 0.5  # rounding may differ between runs
+            if first.shape != second.shape or not torch.allclose(
+                first, second, rtol=tolerance, atol=tolerance, equal_nan=True
+            ):
+                return f"{site['name']!r} of the {program}"
+    return None
 
 
 def _of_particle(site: dict, dim: int, kept: int) -> Tensor:

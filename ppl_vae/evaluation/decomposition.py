@@ -200,7 +200,7 @@ class _Posteriors:
             latent = run_latent(owner, pair, args, kwargs, site)
             latent.check_independent(owner)
             q, p = latent.q, latent.p
-            if is_point_mass(q) and not p.support.is_discrete:
+            if is_point_mass(q) and not getattr(p.support, "is_discrete", False):
                 raise NotImplementedError(
                     f"{owner}: q({latent.name} | x) is a point mass, p({latent.name}) a density: "
                     f"the KL is infinite; give the pair a posterior that is a density"

@@ -157,3 +157,19 @@ def test_the_check_draws_nothing_and_is_made_once_for_each_kind_of_arguments():
     handle.remove()
     assert found[0] == found[1] == found[2]
     assert [len(run) for run in "".join(map(str, calls)).split("|")] == [4, 1, 1, 0]
+
+
+def test_a_program_that_counts_its_calls_cannot_be_checked():
+    calls = []
+
+    def model(x):
+        calls.append(1)
+        with pyro.plate("data", B):
+            z = pyro.sample("z", dist.Normal(torch.zeros(B), 1.0))
+            pyro.sample("x", dist.Normal(len(calls) * z, 1.0), obs=x)
+
+    def of_z(x):
+        with pyro.plate("data", B):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    assert ImportanceWeightedELBO(3).loss(model, of_z, X) > 0

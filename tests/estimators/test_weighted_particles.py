@@ -25,7 +25,7 @@ def test_layers_and_a_given_plate_nesting():
     x = torch.randn(4, 3, dtype=torch.float64)
     runs = []
     oracle.guide.register_forward_hook(lambda *_: runs.append(1))
-    for number in (4, 1):  # at first it is checked that programs keep particles apart
+    for number in (5, 1):  # at first it is checked that programs keep particles apart
         runs.clear()
         log_w, latents, _ = weighted_particles(
             oracle.model, oracle.guide, x, num_particles=5, max_plate_nesting=1
