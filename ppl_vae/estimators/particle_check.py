@@ -57,8 +57,8 @@ def check_particles(runner: Runner, num_particles: int) -> None:
         return
     found = _found(runner)
     number = num_particles if num_particles <= _MOST else 2
-    named: dict[str | int, object] = {**dict(enumerate(runner.args)), **runner.kwargs}
-    kinds = tuple((name, type(value)) for name, value in named.items())
+    kinds: _Kinds = tuple(enumerate(map(type, runner.args)))
+    kinds += tuple((name, type(value)) for name, value in runner.kwargs.items())
     if kinds in found or _is_traced():
         return
     modules = [fn for fn in map(poutine.unwrap, (runner.model, runner.guide)) if _is_module(fn)]
