@@ -112,6 +112,12 @@ class FitSpec:
         "fraction such as 0.1 is of the training",
         short="beta",
     )
+    temperature: int | float | Schedule | None = _setting(
+        None,
+        "of the gradients of a relaxed posterior: a number above 0, or a schedule, "
+        "{linear_warm_up: {steps: STEPS, start: 1.0, end: 0.5}}; the posterior's own if not given",
+        short="temperature",
+    )
     num_particles: int | dict[str, list[int | float]] | None = _setting(
         None,
         "{milestones: [M, ...], values: [K, ...]}: the estimator's particles by step, one value "
@@ -153,8 +159,8 @@ class DataSpec:
 
     name: str = _setting(
         "digits",
-        "digits (bundled), mnist, fashion-mnist, kmnist, omniglot, or your own .npy or .npz file "
-        "or folder of images",
+        "digits (bundled), mnist, fashion-mnist, kmnist, omniglot, sprites (drawn, factors known), "
+        "or your own .npy or .npz file or folder of images",
         short="data",
     )
     root: str | None = _of_file(

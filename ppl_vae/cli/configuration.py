@@ -15,7 +15,7 @@ from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import PLACES, SHORT, Flag, apply
 from ppl_vae.cli.output import say
 from ppl_vae.cli.registry import KINDS, Named
-from ppl_vae.cli.schedules import beta_in_steps, in_steps
+from ppl_vae.cli.schedules import in_steps, schedule_in_steps
 from ppl_vae.data import Dataset
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.files import dumped, read_file
@@ -124,7 +124,8 @@ class Configuration:
         particles = self.fit.num_particles
         fit = replace(
             self.fit,
-            beta=beta_in_steps(self.fit.beta, total),
+            beta=schedule_in_steps(self.fit.beta, total, "fit.beta"),
+            temperature=schedule_in_steps(self.fit.temperature, total, "fit.temperature"),
             num_particles=in_steps(particles, total, "fit.num_particles", "milestones"),
             **lengths,
         )

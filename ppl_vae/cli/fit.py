@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,11 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
         datasets.check_all_labelled(data, "ConditionalVAE")
     if configuration.fit.stopping is not None and configuration.data.validation == 0:
         raise UsageError("fit.stopping needs data to validate on; give data.validation 0.1, say")
+    if configuration.fit.temperature is not None and not _has_temperature(configuration.model):
+        raise UsageError(
+            "fit.temperature is for a posterior with relaxed draws; leave it out, or try "
+            "--posterior RelaxedBernoulli --prior Bernoulli"
+        )
     split = datasets.held_out(data, configuration.data)
     steps = configuration.steps(len(split.train))
     if before is not None:  # whose lengths are of the training as it was begun
@@ -145,6 +150,13 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     )
 
 
+def _has_temperature(part: Any) -> bool:
+    """Return whether a part of a resolved configuration has a temperature."""
+    if isinstance(part, Mapping):
+        return "temperature" in part or any(map(_has_temperature, part.values()))
+    return isinstance(part, list) and any(map(_has_temperature, part))
+
+
 def _arguments(configuration: Configuration) -> dict[str, Any]:
     """Return the arguments of ``fit`` that a configuration gives."""
     given, schedule = configuration.fit, configuration.lr_schedule
@@ -153,7 +165,8 @@ def _arguments(configuration: Configuration) -> dict[str, Any]:
         "estimator": configuration.estimator.make(),
         "optimizer": configuration.optimizer.make,
         "lr_schedule": None if schedule is None else schedule.make,
-        "beta": schedules.beta(given.beta),
+        "beta": schedules.schedule(given.beta, "fit.beta"),
+        "temperature": schedules.schedule(given.temperature, "fit.temperature"),
         "num_particles": schedules.particles(given.num_particles),
         "stopping": schedules.stopping(given.stopping),
     }

@@ -1,4 +1,4 @@
-"""What changes while training, from plain data: β, particles, early stopping; lengths in steps."""
+"""What changes while training, from plain data: β, temperature, particles; lengths in steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARM_UPS: dict[str, tuple[Callable[..., Any], str]] = {
     "linear_warm_up": (linear_warm_up, "steps"),
     "cyclical_warm_up": (cyclical_warm_up, "period"),
 }
-"""The schedules of β, and the argument of each that is a length."""
+"""The schedules of β and the temperature, and the argument of each that is a length."""
 LENGTHS = {
     "ConstantLR": "total_iters",
     "CosineAnnealingLR": "T_max",
@@ -52,30 +52,30 @@ def in_steps(length: Any, total: int, path: str, entry: str = "") -> Any:
     return max(1, round(length * total))
 
 
-def beta_in_steps(beta: Any, total: int) -> Any:
-    """Return β with the length of its schedule, if any, in steps."""
-    if not isinstance(beta, Mapping):
-        return beta
+def schedule_in_steps(given: Any, total: int, path: str) -> Any:
+    """Return β or the temperature with the length of its schedule, if any, in steps."""
+    if not isinstance(given, Mapping):
+        return given
     lengths = {name: argument for name, (_, argument) in WARM_UPS.items()}
     return {
-        name: in_steps(given, total, f"fit.beta.{name}", lengths.get(name, ""))
-        for name, given in beta.items()
+        name: in_steps(arguments, total, f"{path}.{name}", lengths.get(name, ""))
+        for name, arguments in given.items()
     }
 
 
-def beta(given: Any) -> Any:
-    """Return β as ``fit`` takes it: a number, or a function of the step."""
+def schedule(given: Any, path: str) -> Any:
+    """Return β or the temperature as ``fit`` takes it: a number, or a function of the step."""
     if not isinstance(given, dict):
         return given
     name = next(iter(given), "")
     if len(given) != 1 or name not in WARM_UPS:
         raise ConfigError(
-            f"fit.beta must be a number or one schedule, got {brief(given)}; "
+            f"{path} must be a number or one schedule, got {brief(given)}; "
             f"{suggestion(name, WARM_UPS)}"
         )
-    schedule, length = WARM_UPS[name]
+    make, length = WARM_UPS[name]
     arguments = given[name] if isinstance(given[name], dict) else {length: given[name]}
-    return _made(schedule, arguments, f"fit.beta.{name}")
+    return _made(make, arguments, f"{path}.{name}")
 
 
 def particles(given: Any) -> PiecewiseConstant | None:

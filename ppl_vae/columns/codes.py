@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.columns.family import MIN_SCALE, ColumnFamily, Source, second_parameter
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.distributions.codes import Codes, cumulative_logits
 from ppl_vae.distributions.scale import inverse_softplus, positive_scale
 from ppl_vae.errors import integer, positive_int
@@ -26,7 +26,7 @@ class Bernoulli(ColumnFamily):
 
     def distribution(self, outputs: Tensor) -> Any:
         """Return P(x | outputs)."""
-        return dist.Bernoulli(logits=outputs[..., 0])
+        return bernoulli(outputs[..., 0])
 
     def estimate(self, statistics: Tensor) -> Tensor:
         """Return the more probable value."""

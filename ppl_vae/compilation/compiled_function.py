@@ -120,6 +120,9 @@ class CompiledFunction:
         self.failed = False
         """Whether the function runs uncompiled, after a warning."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name!r})"
+
     def __call__(self, *tensors: Tensor, constants: Hashable = ()) -> Tensors:
         """Return the function's results; ``constants`` are what else it depends on at this call."""
         return self.prepare(*tensors, constants=constants)()

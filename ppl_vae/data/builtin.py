@@ -1,4 +1,4 @@
-"""Datasets by name: scikit-learn's digits, and those that torchvision downloads."""
+"""Datasets by name: scikit-learn's digits, sprites, and those that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.images import labelled_files, read_images
+from ppl_vae.data.sprite_images import sprites
 from ppl_vae.errors import quoted, reason
 from ppl_vae.files import opened
 
@@ -101,12 +102,18 @@ def _omniglot(root: Path, split: str) -> Dataset:
     return Dataset(255 - images, labels, "omniglot", scale=255)
 
 
+def _sprites(root: Path, split: str) -> Dataset:
+    train, test = sprites(20_000, size=32).split(0.1, seed=0)
+    return train if split == "train" else test
+
+
 LOADERS: dict[str, Callable[[Path, str], Dataset]] = {
     "digits": _digits,
     "mnist": partial(_mnist_like, "mnist", "MNIST"),
     "fashion-mnist": partial(_mnist_like, "fashion-mnist", "FashionMNIST"),
     "kmnist": partial(_mnist_like, "kmnist", "KMNIST"),
     "omniglot": _omniglot,
+    "sprites": _sprites,
 }
 
 

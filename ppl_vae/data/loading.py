@@ -40,7 +40,8 @@ def load(
     ``"fashion-mnist"`` and ``"kmnist"`` are 60,000 + 10,000 images of 28x28. ``"omniglot"`` is
     19,280 + 13,180 drawings, ink bright, resized from 105x105 to 28x28; its train and test labels
     number *different* characters, and its split is not that of the 28x28 files used in papers.
-    These four are downloaded by torchvision if absent.
+    These four are downloaded by torchvision if absent. ``"sprites"`` are 18,000 + 2,000 images of
+    32x32, drawn with the default factors of :func:`ppl_vae.data.sprites`, which are known.
 
     Args:
         source: one of the names in `LOADERS`, or a path.
@@ -52,7 +53,8 @@ def load(
         memory_map: True leaves the values of a ``.npy`` file on the disk, see `from_file`; the test
             data are then its last items.
         grey: of a folder, as in `from_folder`, and so is ``size``.
-        classes: the names of the classes of a file or folder, as in `Dataset`.
+        classes: the names of the classes of a file or folder, as in `Dataset`; of a named dataset
+            no others than its own.
         test_fraction: of a file or folder, which has no official split; by default 0.1. See
             `Dataset.split`.
         seed: of that split.
@@ -73,9 +75,12 @@ def load(
     of_file["memory_map"] = memory_map
     of_folder: dict[str, Any] = {"grey": grey, "size": size}
     if isinstance(source, str) and source in LOADERS:
-        _refuse(source, **of_file, **of_folder, classes=classes, test_fraction=test_fraction)
+        _refuse(source, **of_file, **of_folder, test_fraction=test_fraction)
         folder = path_of("", "root", root or os.environ.get("PPL_VAE_DATA") or "data")
-        return LOADERS[source](folder.expanduser().absolute(), split)
+        named = LOADERS[source](folder.expanduser().absolute(), split)
+        if classes is not None and (named.classes is None or [*classes] != [*named.classes]):
+            _refuse(source, classes=classes)
+        return named
     path = path_of("", "source", source).expanduser()
     if path.is_dir():
         _refuse(source, **of_file)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.distributions.flow import zuko
 from ppl_vae.distributions.one_hot import OneHotCodes, one_hot_rows
 
@@ -95,6 +95,6 @@ class AutoregressiveCodes(TorchDistribution):
         """Return the distribution of each code given those before it in z."""
         logits = self.net(z)
         if self.categories is None:
-            return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
+            return bernoulli(logits, checks_values=False).to_event(1)
         logits = logits.unflatten(-1, (self.latent_dim, self.categories))
         return OneHotCodes(logits, validate_args=False)

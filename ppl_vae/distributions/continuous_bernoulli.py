@@ -10,6 +10,17 @@ from torch import Tensor
 from torch.distributions import constraints
 
 
+class _Finite(constraints.Constraint):
+    """Finite numbers: an infinite logit has no density, but all mass at 0 or 1."""
+
+    def check(self, value: Tensor) -> Tensor:
+        """Return which values are finite."""
+        return value.isfinite()
+
+
+_FINITE = _Finite()
+
+
 class ContinuousBernoulli(TorchDistribution):
     r"""p(x; λ) ∝ sigmoid(λ)^x (1 - sigmoid(λ))^{1-x} on [0, 1], for a logit λ.
 
@@ -27,7 +38,7 @@ class ContinuousBernoulli(TorchDistribution):
         validate_args: check logits and values; None is torch's global setting.
     """
 
-    arg_constraints = {"logits": constraints.real}  # noqa: RUF012  (as torch writes it)
+    arg_constraints = {"logits": _FINITE}  # noqa: RUF012  (as torch writes it)
     support = constraints.unit_interval
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:

@@ -6,7 +6,8 @@ they are combined: with σ of the diagonal part of q and δ = σ / p - 1, each d
 δ² + 2 [δ - log(1 + δ)] ≥ 0.
 
 That of Bernoullis is torch's, whose own raises an IndexError where q has more batch dimensions than
-p: it assigns to entries by a mask of p's shape.
+p: it assigns to entries by a mask of p's shape. Where only rounding makes a probability 0, it is
+finite, as torch's is not.
 
 Of one-hot codes KL(q ‖ p) = Σ_d Σ_c q_dc (log q_dc - log p_dc).
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 from torch.distributions import (
     Independent,
@@ -46,10 +48,15 @@ def _low_rank_from_diagonal(q: LowRankMultivariateNormal, p: Independent) -> Ten
 
 @register_kl(dist.Bernoulli, dist.Bernoulli)
 def _bernoulli(q: dist.Bernoulli, p: dist.Bernoulli) -> Tensor:
-    one = q.probs * (softplus(-p.logits) - softplus(-q.logits))
-    zero = (1 - q.probs) * (softplus(p.logits) - softplus(q.logits))
-    one = one.masked_fill(p.probs == 0, math.inf).masked_fill(q.probs == 0, 0)
-    zero = zero.masked_fill(p.probs == 1, math.inf).masked_fill(q.probs == 1, 0)
+    most = torch.finfo(q.logits.dtype).max  # 0 · ∞ is NaN
+    of_q, of_p = q.logits.clamp(-most, most), p.logits.clamp(-most, most)
+    one = q.probs * (softplus(-of_p) - softplus(-of_q))
+    zero = (1 - q.probs) * (softplus(of_p) - softplus(of_q))
+    # Finite logits of probabilities that are exactly 0 or 1 are those of a number between.
+    never = (p.probs == 0) & ((p.logits == -math.inf) | (p.logits.sigmoid() > 0))
+    always = (p.probs == 1) & ((p.logits == math.inf) | (p.logits.sigmoid() < 1))
+    one = one.masked_fill(never, math.inf).masked_fill(q.probs == 0, 0)
+    zero = zero.masked_fill(always, math.inf).masked_fill(q.probs == 1, 0)
     return one + zero
 
 
@@ -58,7 +65,10 @@ def _one_hot_codes(q: OneHotCodes, p: OneHotCodes) -> Tensor:
     if q.logits.shape[-2:] != p.logits.shape[-2:]:
         shapes = f"q {tuple(q.logits.shape[-2:])}, p {tuple(p.logits.shape[-2:])}"
         raise ValueError(f"KL of codes of different numbers and categories: {shapes}")
-    return (q.probs * (q.logits - p.logits)).sum((-2, -1))
+    least = torch.finfo(q.logits.dtype).min  # 0 · ∞ is NaN
+    terms = q.probs * (q.logits.clamp(min=least) - p.logits.clamp(min=least))
+    terms = terms.masked_fill(p.logits == -math.inf, math.inf)
+    return terms.masked_fill(q.logits == -math.inf, 0.0).sum((-2, -1))
 
 
 def _from_diagonal(loc: Tensor, scale: Tensor, variance: Tensor, p: Independent) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
+from pyro.infer.util import is_validation_enabled
 from torch import Size, Tensor
 
 
@@ -18,8 +20,8 @@ class OneHotCodes(TorchDistribution):
     draws with gradients (:mod:`ppl_vae.distributions.straight_through`).
 
     Args:
-        logits: unnormalised log-probabilities, finite, shape ``(..., D, C)``; the batch shape is
-            ``(...)``.
+        logits: unnormalised log-probabilities, finite or, where validation is enabled, -∞ for
+            impossible categories, shape ``(..., D, C)``; the batch shape is ``(...)``.
         validate_args: check logits and values; None is torch's global setting.
 
     Example:
@@ -61,7 +63,12 @@ class OneHotCodes(TorchDistribution):
         """Return log P(value), in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        return (value * self.logits.flatten(-2)).sum(-1)
+        logits = self.logits.flatten(-2)
+        if not (is_validation_enabled() and logits.isinf().any()):
+            return (value * logits).sum(-1)
+        impossible = logits.isinf()  # 0 · -∞ is NaN
+        log_p = (value * logits.masked_fill(impossible, 0.0)).sum(-1)
+        return log_p.masked_fill((impossible & (value != 0)).any(-1), -math.inf)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw codes."""
@@ -71,7 +78,9 @@ class OneHotCodes(TorchDistribution):
 
     def entropy(self) -> Tensor:
         """Return -Σ_z P(z) log P(z), in nats."""
-        return -(self.probs * self.logits).sum((-2, -1))
+        return -(self.probs * self.logits.clamp(min=torch.finfo(self.logits.dtype).min)).sum(
+            (-2, -1)
+        )
 
     @property
     def mean(self) -> Tensor:

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from ppl_vae.distributions.bernoulli import CertainBernoulli
 from ppl_vae.distributions.one_hot import OneHotCodes, gumbel, one_hot_of_largest, uniform
 
 Temperature = float | int | Tensor
@@ -62,6 +64,18 @@ class StraightThroughBernoulli(dist.Bernoulli):
         new = self._get_checked_instance(StraightThroughBernoulli, _instance)
         new.temperature = self.temperature
         return super().expand(torch.Size(batch_shape), new)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(value), in nats."""
+        if is_validation_enabled() and self.logits.isinf().any():
+            return CertainBernoulli(self.logits, self._validate_args).log_prob(value)
+        return super().log_prob(value)
+
+    def entropy(self) -> Tensor:
+        """Return -Σ_z P(z) log P(z), in nats."""
+        if is_validation_enabled() and self.logits.isinf().any():
+            return CertainBernoulli(self.logits, self._validate_args).entropy()
+        return super().entropy()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw zeros and ones, with a gradient in the logits."""

@@ -17,6 +17,7 @@ from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, 
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import Mask, elementwise, is_masked
 from ppl_vae.estimators.objective import Objective
+from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.score_function import has_scores, score_term, with_pairs
 from ppl_vae.estimators.traces import Runner, is_enumerated, sample_sites, total
@@ -94,12 +95,13 @@ class AnalyticKLELBO(PerDatumELBO):
         self.free_bits = number("AnalyticKLELBO", "free_bits", free_bits, least=0)
 
     def _bounds(self, runner: Runner) -> list[Bound]:
-        particles = self.num_particles
+        particles, alone = self.num_particles, runner
         if self.gradient == "disarm":
             particles *= 2
             runner = with_pairs(runner, particles)
         guide_trace = runner.run_guide(particles)
         model_trace = runner.run_model(guide_trace, particles)
+        check_particles(alone, particles)
         plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
         closed = self._closed_forms(guide_trace, model_trace)
         kl = {name: _weighted_kl(form, plate) for name, form in closed.items()}

@@ -12,6 +12,7 @@ from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators.batch_plate import OutsidePlateError, SubsampledInsideError
 from ppl_vae.estimators.log_weights import LogWeights, log_weights, log_weights_by_plate
 from ppl_vae.estimators.objective import Objective
+from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO, loss_of
 from ppl_vae.estimators.pyro_elbo import elbo_loss
 from ppl_vae.estimators.score_function import SCORES, has_scores, score_term, with_pairs
@@ -205,6 +206,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
         with exclusively():
             runner = self._runner(model, guide, args, kwargs)
             (weights,) = self._weigh(runner, self.total_particles, self.plate)
+            check_particles(runner, self.total_particles)
         return weights
 
     def differentiable_loss(
@@ -269,13 +271,14 @@ class ImportanceWeightedELBO(PerDatumELBO):
 
     def _bounds_of(self, runner: Runner, plate: str | tuple[str, ...] | None) -> list[Bound]:
         of_model, of_guide = self.model_objective, self.guide_objective
-        particles = self.total_particles
+        particles, alone = self.total_particles, runner
         if self.gradient == "disarm":
             of_model, of_guide, particles = of_model.in_pairs(), of_guide.in_pairs(), 2 * particles
             runner = with_pairs(runner, particles)
         one_bound = of_model == of_guide and self.gradient in ("iwae", *SCORES)
         leaves = torch.is_grad_enabled() and not one_bound
         weights = self._weigh(runner, particles, plate, leaves=leaves)
+        check_particles(alone, particles)
         return [self._bound(w, particles, of_model, of_guide, one_bound) for w in weights]
 
     def _weigh(

@@ -40,6 +40,9 @@ class KLWeight(IgnoresParameters, KeepsPlates, Messenger):
             )
         self.beta = beta
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lstrip('_')}({self.beta!r})"
+
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             msg["scale"] = self._times_beta(msg["scale"])

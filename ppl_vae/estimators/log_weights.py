@@ -24,10 +24,12 @@ from ppl_vae.estimators.densities import (
 )
 from ppl_vae.estimators.handlers import EnumerationMark
 from ppl_vae.estimators.masks import is_masked
+from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.traces import (
     PlateNesting,
     Runner,
     narrowed,
+    point_masses,
     sample_sites,
     subsamples,
     with_values,
@@ -261,10 +263,15 @@ def _in_plate(trace: Trace, plate: str, plates: tuple[str, ...]) -> Trace:
 
 
 class WeightedParticles(NamedTuple):
-    """Draws by site, ``(particles, *plates, *event)``, and log p(x, z) - log q(z | x) in nats."""
+    """Draws by site, ``(particles, *plates, *event)``, and log p(x, z) - log q(z | x) in nats.
+
+    ``point_masses`` are the sites that the guide draws from a single point and the model does not:
+    all particles agree there, and their weights say nothing of the posterior.
+    """
 
     log_weights: Tensor
     latents: dict[str, Tensor]
+    point_masses: tuple[str, ...] = ()
 
 
 def weighted_particles(
@@ -300,11 +307,13 @@ def weighted_particles(
         latents = {site["name"]: site for site in sample_sites(drawn) if not site["is_observed"]}
         replayed = EnumerationMark(None, latents)(model)
         scored = Runner(replayed, guide, args, kwargs, dim).run_model(drawn, num_particles)
+        check_particles(Runner(replayed, sampling, args, kwargs, dim), num_particles)
         batch_plate = BatchPlate(plate, [drawn, scored], dim)
         log_p, _ = model_terms(scored, batch_plate, drawn.nodes)
         log_q, _, _ = guide_terms(drawn, batch_plate)
     log_w = batch_plate.per_particle(log_p - log_q, num_particles)
-    return WeightedParticles(log_w, {name: site["value"] for name, site in latents.items()})
+    values = {name: site["value"] for name, site in latents.items()}
+    return WeightedParticles(log_w, values, point_masses(drawn, scored))
 
 
 def _in_chunks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,9 +99,25 @@ class ScheduledELBO(ELBO, ABC):
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_tensor": None}  # which belongs to a step
 
+    def __repr__(self) -> str:
+        name, schedule = type(self).__name__, _shown(self.schedule)
+        return f"{name}({_shown(self.estimator)}, {schedule}){self._at_step()}"
+
+    def _at_step(self) -> str:
+        return f"  # at step {self.step}" if self.step else ""
+
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         owner = type(self).__name__
         raise NotImplementedError(f"{owner} leaves traces to the estimator it wraps")
+
+
+def _shown(value: object) -> str:
+    """Return the ``repr`` of an estimator or a schedule without an address or a comment."""
+    if isinstance(value, ELBO) and type(value).__repr__ is object.__repr__:
+        return f"{type(value).__name__}()"  # Pyro's
+    if type(value).__repr__ is object.__repr__ or inspect.isroutine(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return repr(value).partition("  #")[0]
 
 
 def wrappers(estimator: ELBO) -> list[ScheduledELBO]:

@@ -41,6 +41,9 @@ class Temperature(IgnoresParameters, KeepsPlates, Messenger):
             raise ValueError(f"Temperature: temperature must be {expected}, got {got}")
         self.temperature = temperature
 
+    def __repr__(self) -> str:
+        return f"Temperature({self.temperature!r})"
+
     def _pyro_sample(self, msg: dict) -> None:
         msg["fn"] = _at(msg["fn"], self.temperature)
 

@@ -16,6 +16,7 @@ from ppl_vae.estimators.batch_plate import BatchPlate
 from ppl_vae.estimators.densities import guide_terms, model_terms, same_weight, sampled_sites
 from ppl_vae.estimators.log_weights import LogWeights
 from ppl_vae.estimators.masks import is_masked
+from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO
 from ppl_vae.estimators.traces import Runner, is_enumerated, log_density, sample_sites
 
@@ -105,6 +106,7 @@ class TotalCorrelationELBO(PerDatumELBO):
     def _bounds(self, runner: Runner) -> list[Bound]:
         guide_trace = runner.run_guide(self.num_particles)
         model_trace = runner.run_model(guide_trace, self.num_particles)
+        check_particles(runner, self.num_particles)
         plate = BatchPlate(self.plate, [guide_trace, model_trace], runner.particle_dim)
         q, p = _latent(guide_trace, model_trace, plate)
         log_p, _ = model_terms(model_trace, plate, guide_trace.nodes)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
@@ -154,6 +155,16 @@ def is_given_latent(site: dict) -> bool:
     return site["is_observed"] and site["infer"].get("enumerate") == "parallel"
 
 
+def point_masses(guide_trace: Trace, model_trace: Trace) -> tuple[str, ...]:
+    """Return the latents that a guide draws from a single point and the model does not."""
+    spread = {site["name"] for site in sample_sites(model_trace) if not is_point_mass(site["fn"])}
+    return tuple(
+        site["name"]
+        for site in sample_sites(guide_trace)
+        if is_point_mass(site["fn"]) and site["name"] in spread
+    )
+
+
 def total(terms: Iterable[Tensor]) -> Tensor:
     """Return the sum of terms that broadcast, 0 if there are none."""
     first, *others = [*terms] or [torch.zeros(())]
@@ -186,6 +197,13 @@ def plate_nesting(traces: list[Trace]) -> int:
     sites = [s for trace in traces for s in trace.nodes.values() if s["type"] == "sample"]
     frames = [frame for site in sites for frame in site["cond_indep_stack"]]
     return max((-frame.dim for frame in frames if frame.vectorized), default=0)
+
+
+def is_point_mass(fn: Any) -> bool:
+    """Return whether a distribution has all its mass at one point."""
+    while not isinstance(fn, Delta) and hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:

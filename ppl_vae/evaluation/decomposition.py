@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.errors import positive_int
+from ppl_vae.estimators.traces import is_point_mass
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.inputs import (
     Array,
@@ -119,7 +120,8 @@ def kl_decomposition(
     Raises:
         ValueError: if x is incompatible with the pair, a log-density is NaN or infinite, or the
             prior differs for every datum.
-        NotImplementedError: if q or p of the latent depends on another latent.
+        NotImplementedError: if q or p of the latent depends on another latent, or q is a point mass
+            and p a density.
     """
     owner = "kl_decomposition"
     num_samples = positive_int(owner, "num_samples", num_samples)
@@ -198,6 +200,11 @@ class _Posteriors:
             latent = run_latent(owner, pair, args, kwargs, site)
             latent.check_independent(owner)
             q, p = latent.q, latent.p
+            if is_point_mass(q) and not getattr(p.support, "is_discrete", False):
+                raise NotImplementedError(
+                    f"{owner}: q({latent.name} | x) is a point mass, p({latent.name}) a density: "
+                    f"the KL is infinite; give the pair a posterior that is a density"
+                )
             z = q.sample(torch.Size([num_samples]))
             if points is None:
                 points = z[0, :3].unsqueeze(1)

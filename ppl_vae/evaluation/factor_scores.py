@@ -42,22 +42,27 @@ INFORMED = 0.01
 class Disentanglement(Result):
     """Scores of a code of D dimensions for K known factors; each is 1 for a perfect code.
 
+    A score that is undefined is NaN, and ``undefined`` says why: two dimensions are compared in
+    MIG, SAP and completeness, two factors in modularity and DCI disentanglement.
+
     Standard errors are over data, by the jackknife: of ``disentanglement`` and ``completeness``
     over the folds, of the others over 50 groups of data, q(z) and histograms being fixed.
 
     Args:
         factors: their names.
         mig: mutual information gap: the mean over factors of (I(z_a; v_k) - I(z_b; v_k)) / H(v_k),
-            where z_a and z_b say most about v_k. 0 if two codes say as much.
+            where z_a and z_b say most about v_k. 0 if two codes say as much; NaN for D = 1.
         modularity: the mean over codes of 1 - Σ_l I(z_j; v_l)² / (I(z_j; v_k)² (K - 1)), where the
             code says most about v_k and l are the others. Codes that say at most 0.01 nats more
-            than about shuffled factors are left out; NaN if all do.
+            than about shuffled factors are left out; NaN if all do, and for K = 1.
         sap: separated attribute predictability: the mean over factors of the difference between the
-            best two codes as single predictors of it.
+            best two codes as single predictors of it; NaN for D = 1.
         disentanglement: of DCI: 1 - H(k | j) / log K, the entropy of the importances of code j for
-            the factors, averaged with its share of all importances as weight.
+            the factors, averaged with its share of all importances as weight; NaN for K = 1, and if
+            no code has any importance, as constant ones.
         completeness: of DCI: 1 - H(j | k) / log D, the entropy of the importances of the codes for
-            factor k, averaged over factors.
+            factor k, averaged over factors, 0 for one that no code is of importance for; NaN for
+            D = 1.
         informativeness: of DCI: the accuracy of the predictions, averaged over factors; of data on
             which the classifier was not fitted.
         chance: the accuracy of always predicting the most frequent value.
@@ -83,7 +88,22 @@ class Disentanglement(Result):
     importances: Float[Tensor, "codes factors"]
     attributes: Float[Tensor, "codes factors"]
 
+    @property
+    def undefined(self) -> dict[str, str]:
+        """The scores that are NaN, by their names, with the reason."""
+        one_code = "one dimension, and it compares two" if len(self.information) == 1 else ""
+        one_factor = "one factor, and it compares two" if len(self.factors) == 1 else ""
+        reasons = {
+            "mig": one_code,
+            "modularity": one_factor or "no dimension has information on a factor",
+            "sap": one_code,
+            "disentanglement": one_factor or "no dimension is of importance for a factor",
+            "completeness": one_code,
+        }
+        return {name: why for name, why in reasons.items() if math.isnan(getattr(self, name).mean)}
+
     def _rows(self) -> dict[str, object]:
+        undefined = {name: f"undefined: {why}" for name, why in self.undefined.items()}
         best = ", ".join(
             f"{name} {best:.2f} of {most:.2f} in z[{at}]"
             for name, best, at, most in zip(
@@ -96,11 +116,11 @@ class Disentanglement(Result):
         )
         informed = f"{self.informativeness}, by chance {self.chance:.2f}"
         return {
-            "mutual information gap": self.mig,
-            "modularity": self.modularity,
-            "SAP": self.sap,
-            "DCI disentanglement": self.disentanglement,
-            "DCI completeness": self.completeness,
+            "mutual information gap": undefined.get("mig", self.mig),
+            "modularity": undefined.get("modularity", self.modularity),
+            "SAP": undefined.get("sap", self.sap),
+            "DCI disentanglement": undefined.get("disentanglement", self.disentanglement),
+            "DCI completeness": undefined.get("completeness", self.completeness),
             "DCI informativeness": informed,
             "most informed, in nats": best,
         }
@@ -254,17 +274,14 @@ def disentanglement_of_codes(
 
 
 def mutual_information_gap(information: Tensor, entropy: Tensor) -> Tensor:
-    """Return the gap between the two codes that say most about a factor, mean over factors.
-
-    A code of one dimension has no second: the gap is all of its information.
-    """
+    """Return the gap between the two codes that say most about a factor, mean over factors."""
     return (_gaps(information) / entropy).mean()
 
 
 def modularity_of(information: Tensor, informed: Tensor) -> Tensor:
     """Return 1 less the information on other factors than the best, mean over informed codes."""
     if information.shape[1] == 1:
-        return information.new_ones(())
+        return information.new_tensor(math.nan)
     squared = information[informed].square()
     largest = squared.amax(1)
     others = squared.sum(1) - largest
@@ -274,25 +291,31 @@ def modularity_of(information: Tensor, informed: Tensor) -> Tensor:
 def disentanglement_and_completeness(importances: Tensor) -> tuple[Tensor, Tensor]:
     """Return the D and C of DCI for importances of codes for factors, ``(D, K)``.
 
-    A factor that no code is of importance for has completeness 0.
+    A factor that no code is of importance for has completeness 0. D is NaN for one factor or
+    without any importance, C for one code.
     """
     of_code, of_factor = importances.sum(1), importances.sum(0)
-    by_code = 1 - _entropy(importances)
+    by_code = torch.where(of_code > 0, 1 - _entropy(importances), 0.0)
     by_factor = torch.where(of_factor > 0, 1 - _entropy(importances.T), 0.0)
-    return (of_code / of_code.sum() * by_code).nan_to_num().sum(), by_factor.mean()
+    undefined = importances.new_tensor(math.nan)
+    one_code, one_factor = (size == 1 for size in importances.shape)
+    return (
+        undefined if one_factor else (of_code / of_code.sum() * by_code).sum(),
+        undefined if one_code else by_factor.mean(),
+    )
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """Return the entropy of each row as a fraction of the largest possible, 0 for one column."""
+    """Return the entropy of each row as a fraction of the largest possible."""
     p = weights / weights.sum(1, keepdim=True)
     entropy = -(p * p.log()).nan_to_num().sum(1)
-    return entropy / max(math.log(weights.shape[1]), 1e-12)
+    return entropy / math.log(weights.shape[1]) if weights.shape[1] > 1 else entropy
 
 
 def _gaps(scores: Tensor) -> Tensor:
-    """Return the difference between the largest two of each column."""
+    """Return the difference between the largest two of each column, NaN where there is one."""
     if len(scores) == 1:
-        return scores[0]
+        return torch.full_like(scores[0], math.nan)
     first, second = scores.topk(2, 0).values
     return first - second
 

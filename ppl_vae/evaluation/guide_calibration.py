@@ -91,7 +91,8 @@ def calibration(
 
     Args:
         pair: any model/guide pair with the data at the site ``x``.
-        context: further arguments of the programs, such as c or labels, of N entries each.
+        context: further arguments of the programs, such as c or labels, of N entries each; labels
+            that are all -1 are inferred, as without the argument.
         num_simulations: N; 1,000 if neither context nor ``like`` determines it.
         num_draws: L, at least 2.
         statistics: name -> f(z, x), which returns a number per datum, shape ``(batch,)``. z is the

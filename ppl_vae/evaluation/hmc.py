@@ -63,6 +63,11 @@ class Joint:
                     f"{owner}: latent site {name!r} is not in the guide; use start='prior'"
                 )
             _check_unbounded(owner, name, guide_sites[name]["fn"].support, batch)
+            if name in batch.point_masses:
+                raise NotImplementedError(
+                    f"{owner}: the guide draws latent site {name!r} from a single point, which is "
+                    f"no density to start from; use start='prior'"
+                )
 
     def sample(self, num_particles: int) -> Values:
         """Draw latents from the start distribution."""

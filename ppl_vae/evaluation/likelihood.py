@@ -155,7 +155,7 @@ def log_likelihood(
 
     p̂ is unbiased; log p̂ is below log p(x) in expectation, by about half its squared standard error.
     A guide that is a point mass, as of a VQ-VAE, does not cover the posterior: the result is then
-    the ELBO, a lower bound, with k̂ = ∞.
+    the ELBO, with k̂ = ∞: a lower bound if the prior has a mass there, none if it has a density.
     A discrete y that guide or model enumerates is summed, w_s = Σ_y p(x, y, z_sy) / q(z_sy | x, y),
     not averaged over q(y | x) as in the bound; the diagnostics are of the summed weights. Context
     counts as observed: with labels y of a semi-supervised VAE the result is log p(x, y), without

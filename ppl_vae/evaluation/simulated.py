@@ -108,7 +108,8 @@ class Simulations:
                 f"{describe(mask)}"
             )
         Signature(owner, pair.model, pair.guide).check((torch.empty(0), *context), {})
-        return cls(owner, number or NUM_SIMULATIONS, context, mask, like)
+        number = number or NUM_SIMULATIONS
+        return cls(owner, number, _without_unobserved(pair.model, context), mask, like)
 
     def blocks(self, size: int) -> Iterator[slice]:
         """Yield the simulations, some at a time."""
@@ -124,7 +125,7 @@ class Simulations:
             if isinstance(site["fn"], Unit):
                 raise NotImplementedError(
                     f"{self.owner}: the model has a factor {name!r}, which is not simulated; leave "
-                    f"it out, or give labels of all data or of none"
+                    f"it out, or give labels of all data or of none, without -1 among them"
                 )
         return x, sites
 
@@ -141,3 +142,12 @@ class Simulations:
         mask = self.mask.to(x.device)
         mask = mask.expand(x.shape) if mask.shape == x.shape[1:] else mask[rows]
         return zero_where_missing(x, mask), {MASK: mask}
+
+
+def _without_unobserved(model: nn.Module, context: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Leave out a last argument of labels, None by default, that are all -1: unobserved."""
+    if not context or context[-1].is_floating_point() or bool((context[-1] != -1).any()):
+        return context
+    arguments = [*inspect.signature(model.forward).parameters.values()][1 : 1 + len(context)]
+    optional = len(arguments) == len(context) and arguments[-1].default is None
+    return context[:-1] if optional else context

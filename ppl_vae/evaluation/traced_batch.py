@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_vae.estimators.batch_plate import BatchPlate
 from ppl_vae.estimators.handlers import Unmasking, check_enumeration
 from ppl_vae.estimators.log_weights import log_weights
-from ppl_vae.estimators.traces import Runner, plate_nesting, sample_sites
+from ppl_vae.estimators.particle_check import check_particles
+from ppl_vae.estimators.traces import Runner, plate_nesting, point_masses, sample_sites
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.inputs import ProgramInputs, check_all_data
@@ -89,11 +89,12 @@ class TracedBatch:
 
         Weights are then all the same and say nothing: their mean is no estimate of p(x).
         """
-        spread = {s["name"] for s in sample_sites(self.model_trace) if not _is_delta(s["fn"])}
-        return any(
-            _is_delta(site["fn"]) and site["name"] in spread
-            for site in sample_sites(self.guide_trace)
-        )
+        return bool(self.point_masses)
+
+    @property
+    def point_masses(self) -> tuple[str, ...]:
+        """The latents that the guide draws from a single point and the model does not."""
+        return point_masses(self.guide_trace, self.model_trace)
 
     def run(self, fn: Callable, num_particles: int, values: Trace | None = None) -> Trace:
         """Run one program by itself, replaying the values of a trace if given."""
@@ -104,6 +105,7 @@ class TracedBatch:
         """Return log Σ_y w_y of new particles, enumerated values summed out."""
         runner = Runner(self.model, self.guide, self.args, self.kwargs, self.particle_dim)
         weights = log_weights(runner, num_particles=num_particles, plate=PLATE)
+        check_particles(runner, num_particles)
         return weights.summed(num_particles)
 
 
@@ -174,12 +176,6 @@ def traced(
             len(site["fn"].enumerate_support(expand=False)) for site in enumerated.values()
         ),
     )
-
-
-def _is_delta(fn: Any) -> bool:
-    while not isinstance(fn, Delta) and hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
 
 
 def _is_discrete(fn: Any) -> bool | None:

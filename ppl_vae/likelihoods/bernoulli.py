@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.distributions import continuous_bernoulli
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.likelihoods.elementwise import Elementwise
 
 
@@ -23,7 +23,7 @@ class Bernoulli(Elementwise):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return p(x | context), batch shape ``(...)``, event shape that of the logits."""
-        return dist.Bernoulli(logits=self.outputs(*context)).to_event(self.event_dim)
+        return bernoulli(self.outputs(*context)).to_event(self.event_dim)
 
 
 class ContinuousBernoulli(Elementwise):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.errors import describe, flag, positive_int
+from ppl_vae.errors import describe, flag, positive_int, quoted
 from ppl_vae.estimators.log_weights import weighted_particles
 from ppl_vae.models.missingness import MISSING
 
@@ -64,9 +65,10 @@ def _checked(pair: Any, x: Tensor, mask: Tensor, *context: Tensor) -> tuple[Tens
 def _guessed(pair: Any, particles: int, x: Tensor, mask: Tensor, *context: Tensor) -> Tensor:
     """Return some rows, filled with their best guess."""
     model, likelihood = pair.model, pair.likelihood
-    log_w, drawn = weighted_particles(
+    log_w, drawn, fixed = weighted_particles(
         model, pair.guide, x, *context, num_particles=particles, max_plate_nesting=1, mask=mask
     )
+    _warn_of_point_masses(fixed, particles)
     if MISSING in drawn:  # weighed with the mask that they explain
         return torch.where(mask, x, _average(log_w, drawn[MISSING]))
     p_x = _observation_given(model, particles, drawn, len(x), *context)["fn"]
@@ -74,6 +76,17 @@ def _guessed(pair: Any, particles: int, x: Tensor, mask: Tensor, *context: Tenso
         return torch.where(mask, x, _average(log_w, p_x.mean))
     averages = [_average(log_w, statistics) for statistics in likelihood.statistics(p_x)]
     return torch.where(mask, x, likelihood.estimate(averages))
+
+
+def _warn_of_point_masses(names: tuple[str, ...], particles: int) -> None:
+    """Warn if there is nothing to resample, unless a single particle was asked for."""
+    if names and particles > 1:
+        warnings.warn(
+            f"impute: the guide draws {quoted(names[0])} from a single point, so that all "
+            f"num_particles={particles} are alike: missing entries come from p(x | z) there, not "
+            f"from p(x_missing | x_observed); num_particles=1 does the same without a warning",
+            stacklevel=2,
+        )
 
 
 def _average(log_w: Tensor, values: Tensor) -> Tensor:
@@ -95,9 +108,10 @@ def _filled(
 ) -> Tensor:
     """Return imputations of some rows, shape ``(draws, rows, *event)``."""
     model, guide = pair.model, pair.guide
-    log_w, drawn = weighted_particles(
+    log_w, drawn, fixed = weighted_particles(
         model, guide, x, *context, num_particles=particles, max_plate_nesting=1, mask=mask
     )
+    _warn_of_point_masses(fixed, particles)
     chosen = torch.distributions.Categorical(logits=log_w.T).sample((draws,))
     data = torch.arange(len(x), device=x.device)
     latents = {name: value[chosen, data] for name, value in drawn.items()}

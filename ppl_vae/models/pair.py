@@ -203,6 +203,10 @@ class Pair(Constructed, ABC):
         Returns:
             x with its missing entries filled, shape ``(batch, *event)``, or with ``num_samples``
             ``(num_samples, batch, *event)``.
+
+        Warns:
+            UserWarning: if the guide is a point mass, as that of a VQ-VAE: all particles are alike,
+                resampling corrects nothing, and x_missing is drawn from p(x | z) at that z.
         """
         batches: Iterable[tuple[Any, ...]] = [(x, mask, *context)]
         if isinstance(x, DatasetLike) and not isinstance(x, Tensor):

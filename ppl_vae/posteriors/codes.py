@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import NeuralConditional
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.distributions.one_hot import OneHotCodes
 from ppl_vae.distributions.straight_through import (
     StraightThroughBernoulli,
@@ -42,7 +42,7 @@ class Bernoulli(NeuralConditional):
 
     def forward(self, *context: Tensor) -> Distribution:
         """Return q(z | context), batch shape ``(...)``, event shape ``(D,)``."""
-        return dist.Bernoulli(logits=self.outputs(*context)).to_event(1)
+        return bernoulli(self.outputs(*context)).to_event(1)
 
 
 class OneHotCategorical(NeuralConditional):

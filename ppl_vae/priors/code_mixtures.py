@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.distributions.one_hot import OneHotCodes
 from ppl_vae.errors import flag, number, positive_int
@@ -60,8 +60,8 @@ class BernoulliMixture(ConditionalDistribution):
         logits = self.component_logits
         return Mixture(
             self.logits,
-            dist.Bernoulli(logits=logits).to_event(1),
-            lambda k: dist.Bernoulli(logits=logits[k]).to_event(1),
+            bernoulli(logits).to_event(1),
+            lambda k: bernoulli(logits[k]).to_event(1),
         )
 
     def responsibilities(

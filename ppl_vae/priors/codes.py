@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ppl_vae.conditional import ConditionalDistribution
+from ppl_vae.distributions.bernoulli import bernoulli
 from ppl_vae.distributions.one_hot import OneHotCodes
 from ppl_vae.errors import flag, positive_int
 
@@ -40,7 +40,7 @@ class Bernoulli(ConditionalDistribution):
 
     def forward(self) -> Distribution:
         """Return p(z), batch shape ``()``, event shape ``(latent_dim,)``."""
-        return dist.Bernoulli(logits=self.logits).to_event(1)
+        return bernoulli(self.logits).to_event(1)
 
 
 class Categorical(ConditionalDistribution):

@@ -163,16 +163,18 @@ def disentanglement(found: EvaluatedPair, options: Options) -> None:
 
 
 def _score_quantities(scores: evaluation.Disentanglement) -> dict[str, Quantity]:
-    modularity = measured(scores.modularity, "score")
-    if math.isnan(scores.modularity.mean):
-        modularity = absent("no dimension has information on a factor", "score")
+    def score(name: str) -> Quantity:
+        if name in scores.undefined:
+            return absent(scores.undefined[name], "score")
+        return measured(getattr(scores, name), "score")
+
     informative = scores.informativeness
     return {
-        "mutual information gap": measured(scores.mig, "score"),
-        "modularity": modularity,
-        "SAP": measured(scores.sap, "score"),
-        "DCI disentanglement": measured(scores.disentanglement, "score"),
-        "DCI completeness": measured(scores.completeness, "score"),
+        "mutual information gap": score("mig"),
+        "modularity": score("modularity"),
+        "SAP": score("sap"),
+        "DCI disentanglement": score("disentanglement"),
+        "DCI completeness": score("completeness"),
         "DCI informativeness": measured(informative, "share"),
         "DCI informativeness by chance": plain(scores.chance, 3, "share"),
         "information on shuffled factors, largest": plain(
@@ -183,8 +185,10 @@ def _score_quantities(scores: evaluation.Disentanglement) -> dict[str, Quantity]
 
 def _own_dimensions(scores: evaluation.Disentanglement) -> str:
     """Say which factors have a dimension of their own."""
+    if len(scores.information) == 1:
+        return "the code has one dimension, which all factors share"
     ordered = (scores.information / scores.entropy).sort(0, descending=True)
-    gaps = ordered.values[0] - (ordered.values[1] if len(ordered.values) > 1 else 0)
+    gaps = ordered.values[0] - ordered.values[1]
     own = [
         f"{name} (z_{dimension + 1}, {gap:.2f})"
         for name, dimension, gap in zip(

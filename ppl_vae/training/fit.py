@@ -117,6 +117,7 @@ def fit(
     optimizer: Callable[[list[nn.Parameter]], Optimizer] | None = None,
     lr_schedule: Callable[[Optimizer], LRScheduler] | None = None,
     beta: float | int | Callable[[int], float] | None = None,
+    temperature: float | int | Callable[[int], float] | None = None,
     num_particles: Callable[[int], int] | None = None,
     clip_norm: float | int | None = None,
     validation: Any = None,
@@ -178,6 +179,8 @@ def fit(
         lr_schedule: makes the schedule of an optimiser's rate, stepped at every step.
         beta: the weight on the KL, or a function of the step
             (:func:`ppl_vae.estimators.linear_warm_up`).
+        temperature: τ of the gradients of relaxed draws, above 0, or a function of the step, for a
+            posterior such as ``posteriors.RelaxedBernoulli``; its own if not given.
         num_particles: the estimator's number of particles as a function of the step.
         clip_norm: scale the gradient to this norm where it is greater.
         validation: data on which to follow the bound: a data set, a tensor, an array, or the
@@ -253,7 +256,7 @@ def fit(
         like = on_device(pair, fabric)
         stream = make_stream(pair, data, given.batch_size, given.seed, like)
         total = _total_steps(given.steps, given.epochs, stream.batches)
-        scheduled = Scheduled(bound, beta, num_particles, total)
+        scheduled = Scheduled(bound, beta, num_particles, total, temperature=temperature)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
         if usual:

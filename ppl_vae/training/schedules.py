@@ -12,7 +12,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.errors import describe, number, positive_int, quoted, sizes
-from ppl_vae.estimators import KLWeighted, constant
+from ppl_vae.estimators import KLWeighted, TemperatureScheduled, constant
 from ppl_vae.estimators.scheduled import wrappers
 
 
@@ -63,6 +63,7 @@ class Scheduled:
             :func:`ppl_vae.estimators.linear_warm_up`; unchanged if None.
         num_particles: a function of the step that returns an integer; unchanged if None.
         total_steps: of the training: a warm-up that is longer is reported.
+        temperature: that of relaxed draws, or a function of the step; unchanged if None.
 
     Raises:
         ValueError: if two of the estimators around the bound schedule the same.
@@ -74,7 +75,22 @@ class Scheduled:
         beta: float | int | Callable[[int], float] | None = None,
         num_particles: Callable[[int], int] | None = None,
         total_steps: int | None = None,
+        temperature: float | int | Callable[[int], float] | None = None,
     ) -> None:
+        if temperature is not None:
+            if not callable(temperature):
+                if not isinstance(temperature, Real):
+                    expected = "a number above 0 or a function of the step"
+                    raise TypeError(
+                        f"fit: temperature must be {expected}, got {describe(temperature)}"
+                    )
+                temperature = number("fit", "temperature", temperature, above=0)
+            if any(isinstance(outer, TemperatureScheduled) for outer in wrappers(estimator)):
+                raise ValueError(
+                    f"fit: the estimator has a temperature already, got "
+                    f"temperature={temperature!r}; leave temperature out"
+                )
+            estimator = TemperatureScheduled(estimator, temperature)
         if beta is not None:
             if not callable(beta):
                 if not isinstance(beta, Real):

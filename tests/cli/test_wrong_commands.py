@@ -112,6 +112,8 @@ FIT = [
     ("fit --batch-size 0", 2, "--batch-size|0"),
     ("fit --batch_size x", 2, "--batch_size|'x'"),
     ("fit --beta -1", 2, "--beta|-1"),
+    ("fit --temperature 0.5", 2, "--temperature|relaxed"),
+    ("fit --temperature {warm:3}", 2, "--temperature"),
     ("fit --beta {warm:3}", 2, "--beta"),
     ("fit --beta.linear_warm_up 0", 2, "linear_warm_up|0"),
     ("fit --beta.linear_warm_up 1.5", 2, "--beta.linear_warm_up|1.5|fraction"),

@@ -353,6 +353,7 @@ def test_programs_with_side_effects_run_uncompiled(how):
         random.seed(0)
         pair = vae(Counts(how))
         estimator = estimators.ImportanceWeightedELBO(2, max_plate_nesting=1)
+        estimator.loss(pair.model, pair.guide, X)  # the first runs programs more often, to check
         step, optimizer = stepper(pair, estimator=estimator)
         pyro.set_rng_seed(1)
         random.seed(1)

@@ -253,3 +253,12 @@ def test_a_torchvision_that_cannot_be_imported(monkeypatch, tmp_path, failure, e
         load("mnist", root=tmp_path)
     assert str(caught.value.__cause__ or caught.value) == failure
     assert len(load("digits")) == 1437
+
+
+def test_sprites_have_factors_in_both_splits_and_their_own_classes():
+    train, test = load("sprites"), load("sprites", split="test")
+    assert (len(train), len(test)) == (18_000, 2_000)
+    assert train.factors.names == test.factors.names == ("shape", "scale", "orientation", "x", "y")
+    assert load("sprites", classes=train.classes).classes == train.classes
+    with pytest.raises(ValueError, match="classes does not apply to source 'sprites'"):
+        load("sprites", classes=["a", "b", "c"])

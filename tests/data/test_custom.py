@@ -141,8 +141,8 @@ def images(path: Path, **arrays: np.ndarray | None) -> Path:
 
 NO_FILE = "path must be an existing .npy or .npz file, got '.*a.npz'"
 NO_SOURCE = (
-    "source must be one of digits, mnist, fashion-mnist, kmnist, omniglot, or a path to a .npy "
-    "or .npz file or to an existing folder of images, got "
+    "source must be one of digits, mnist, fashion-mnist, kmnist, omniglot, sprites, or a path to a "
+    ".npy or .npz file or to an existing folder of images, got "
 )
 TWO_SIZES = r"one size, got \(4, 5\) in .* and \(3, 5\) in .*b.png'; give size=\(height, width\)"
 KEYS = (

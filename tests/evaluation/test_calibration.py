@@ -487,3 +487,12 @@ def test_findings_have_sizes_with_units():
     shifted = Finding("shifted up", 5.0, 9.0)
     assert str(shifted) == "shifted up: about 5 standard deviations of q"
     assert str(Finding("overconfident")) == "overconfident"
+
+
+def test_labels_that_are_all_unobserved_are_inferred():
+    pair = ssvae()
+    without = calibration(pair, num_simulations=20, num_draws=9)
+    unobserved = calibration(pair, torch.full((20,), -1), num_draws=9)
+    assert [q.name for q in unobserved.quantities] == [q.name for q in without.quantities]
+    for ours, theirs in zip(unobserved.quantities, without.quantities, strict=True):
+        assert torch.equal(ours.ranks, theirs.ranks)

@@ -92,16 +92,57 @@ def test_a_factor_in_two_codes_is_disentangled_but_not_complete():
     assert found.completeness.mean == pytest.approx(1 - entropy / 2, abs=0.02)
 
 
-def test_two_factors_in_one_code_are_complete_but_not_disentangled():
+def test_two_factors_in_one_code_are_not_disentangled():
     factors = grid()
     a, b = factors.values.unbind(1)
     found = of((M * a + b).unsqueeze(1), factors)
     torch.testing.assert_close(
         found.information, torch.full((1, 2), math.log(M)).double(), atol=0.01, rtol=0
     )
-    assert found.completeness.mean == pytest.approx(1)
     assert found.disentanglement.mean == pytest.approx(0)
     assert found.modularity.mean == pytest.approx(0, abs=1e-9)
+    assert_undefined(found, "mig", "sap", "completeness")
+
+
+def assert_undefined(found, *names):
+    """Exactly these scores are NaN, with a reason that is printed."""
+    assert {name for name in SCORES if math.isnan(getattr(found, name).mean)} == {*names}
+    assert found.undefined.keys() == {*names}
+    assert all(math.isnan(getattr(found, name).standard_error) for name in names)
+    assert str(found).count("undefined: ") == len(names)
+    assert "nan" not in str(found)
+
+
+def test_one_factor_cannot_be_apart_from_others():
+    factors = grid().only(["a"])
+    found = of(torch.stack([factors.values[:, 0], grid().values[:, 1]], 1), factors)
+    assert_undefined(found, "modularity", "disentanglement")
+    assert "modularity undefined: one factor" in " ".join(str(found).split())
+    for name in ("mig", "sap", "completeness", "informativeness"):
+        assert getattr(found, name).mean == pytest.approx(1), name
+
+
+def test_one_code_of_one_factor_has_only_the_information():
+    factors = grid().only(["a"])
+    found = of(factors.values, factors)
+    assert_undefined(found, "mig", "modularity", "sap", "disentanglement", "completeness")
+    assert found.informativeness.mean == 1
+    corrected = math.log(M) + (M - 1) / (2 * len(factors))
+    assert found.information.item() == pytest.approx(corrected)
+
+
+@pytest.mark.parametrize("classifier", [None, STUMP, LogisticRegression()])
+def test_constant_codes_say_nothing(classifier):
+    factors = grid()
+    found = of(torch.zeros(len(factors), 3), factors, classifier=classifier)
+    assert_undefined(found, "modularity", "disentanglement")
+    for name in ("mig", "sap", "completeness"):
+        assert getattr(found, name).mean == 0, name
+    assert (found.information == 0).all()
+    assert (found.importances == 0).all()
+    # A constant code beside others changes what is said of none of them.
+    with_constant = of(torch.cat([factors.values, torch.ones(len(factors), 1)], 1), factors)
+    assert means(with_constant) == pytest.approx(dict.fromkeys(SCORES, 1.0), abs=1e-9)
 
 
 def test_noise_says_nothing():

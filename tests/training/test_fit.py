@@ -1122,3 +1122,24 @@ def test_particles_change_at_milestones():
     ):
         with pytest.raises(ValueError, match=message):
             PiecewiseConstant(**wrong)
+
+
+def test_a_temperature_is_that_of_the_scheduled_estimator():
+    falling = estimators.linear_warm_up(4, start=1.0, end=0.3)
+
+    def trained(estimator, **options):
+        pyro.set_rng_seed(0)
+        vae = VAE(
+            prior=priors.Bernoulli(3),
+            posterior=posteriors.RelaxedBernoulli(nets.MLP(64, 3, hidden=(8,))),
+            likelihood=likelihoods.Bernoulli(nets.MLP(3, 64, hidden=(8,))),
+        )
+        quiet(vae, DIGITS, steps=6, estimator=estimator, **options)
+        return weights(vae)
+
+    bound = estimators.ImportanceWeightedELBO(1)
+    expected = trained(estimators.TemperatureScheduled(bound, falling))
+    assert same(trained(bound, temperature=falling), expected)
+    assert not same(trained(bound), expected)
+    with pytest.raises(ValueError, match="has a temperature already"):
+        trained(estimators.TemperatureScheduled(bound, 0.5), temperature=0.4)

@@ -157,6 +157,8 @@ ROWS = [
     ("estimators.Temperature('1')", TypeError, "temperature", "'1'"),
     ("estimators.Temperature(0)", ValueError, "temperature", "0"),
     ("estimators.Temperature(torch.ones(3))", ValueError, "temperature", "(3,)"),
+    ("fit(vae, x, temperature=0)", ValueError, "temperature", "0"),
+    ("fit(vae, x, temperature='low')", TypeError, "temperature", "'low'"),
     ("estimators.TemperatureScheduled('elbo', 1)", TypeError, "estimator", "'elbo'"),
     ("estimators.TemperatureScheduled(IW(1), None)", TypeError, "temperature", "None"),
     ("estimators.TemperatureScheduled(IW(1), 0)", ValueError, "temperature", "0"),
