@@ -9,7 +9,7 @@ seed start from the same weights and see the same images.
 
 The clock runs while a system is made, compiled and trained; not for imports and data. It stops
 every 250 steps, when another process evaluates the weights on 5,000 images that were held out. A
-training ends when it has passed the last bound, but not before 10,000 steps, or at 20,000.
+training ends when it has passed the last bound, but not before 20,000 steps, or at 30,000.
 
 Each training is written to ``time_to_bound.json`` under ``benchmarks/results`` as it ends, and what
 is there is not run again, so that the command goes on where it was stopped. ``time_to_bound.md``
@@ -59,8 +59,8 @@ class Settings(NamedTuple):
 
     bounds: tuple[float, ...] = (103.0, 101.0, 100.0)
     every: int = 250
-    compared: int = 10_000
-    most: int = 20_000
+    compared: int = 20_000
+    most: int = 30_000
 
 
 TINY = Settings(bounds=(44.0, 0.0), every=5, compared=25, most=30)

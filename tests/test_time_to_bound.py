@@ -56,7 +56,7 @@ def test_one_lucky_evaluation_passes_no_bound():
 
 def test_start_and_time_per_step_are_told_apart():
     curve = line([120.0 - k for k in range(20)], start=7.0)
-    assert curves.milliseconds(curve) == pytest.approx(4.0)
+    assert curves.milliseconds(curve) == curves.milliseconds(curve[:3]) == pytest.approx(4.0)
     assert curves.start_up(curve) == pytest.approx(7.0)
     assert curves.at(curve, 2500) == pytest.approx(120 - 8.5)
 
