@@ -39,12 +39,13 @@ OLD := -W default::DeprecationWarning -W default::FutureWarning -W "default:torc
 test-lowest: .venv-lowest/installed ## the tests with the oldest Python and versions that pyproject.toml allows
 	$(PYTEST) .venv-lowest/bin/python -m pytest $(XDIST) -p no:randomly $(OLD)
 
-bench: .venv/installed ## time the steps and all around them: an hour or more on two idle cores
+bench: .venv/installed ## time the steps and all around them: two hours or more on two idle cores
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/elementwise.py
 	$(BIN)/python benchmarks/anatomy.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/fit.py
+	$(BIN)/python benchmarks/time_to_bound.py
 
 bench-tables: .venv/installed ## imputation of tables beside missForest and others: most of a day, resumable
 	$(BIN)/python benchmarks/imputation.py

@@ -18,7 +18,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable, adam, one_by_one
+from rows import (
+    CLASSIFICATION_WEIGHT,
+    Column,
+    Problem,
+    Unavailable,
+    adam,
+    layers_of,
+    one_by_one,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -303,7 +311,8 @@ def _column(
     module = module or LOSSES[problem.row.kind](problem)
     if problem.row.kind == "likelihood":
         return Column(_likelihood(problem, module, transform))
-    return Column(_steps(module, transform(module), problem.rate))
+    run = _steps(module, transform(module), problem.rate)
+    return Column(run, partial(layers_of, encoder=module.encoder, decoder=module.decoder))
 
 
 def _steps(module: nn.Module, loss_of: Callable[[Tensor], Tensor], rate: float) -> Callable:

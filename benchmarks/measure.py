@@ -6,11 +6,9 @@ import ctypes
 import gc
 import math
 import os
-import platform
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
@@ -265,14 +263,10 @@ def peak_above_start(turn: Callable[[], None]) -> float:
 
 def machine(threads: int) -> dict[str, Any]:
     """Return what the figures depend on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-    }
+    # Processes of other columns must not import ppl_vae.
+    from ppl_vae.reproduction import machine as of_machine
+
+    return of_machine.machine(PACKAGES) | {"threads": threads}
 
 
 def _settle() -> None:
@@ -287,19 +281,3 @@ def _status(name: str) -> float:
     """Return a number of this process's status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

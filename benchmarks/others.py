@@ -9,8 +9,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable
+from rows import CLASSIFICATION_WEIGHT, Column, Layers, Problem, Unavailable, layers_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -69,7 +70,14 @@ def numpyro(problem: Problem) -> Column:
         carry, losses = steps(carry, jnp.asarray(indices.numpy()))
         return losses.block_until_ready()
 
-    return Column(run)
+    def weights() -> dict[str, Layers]:
+        found = svi.get_params(carry[0])
+        return {
+            name: [(_tensor(weight).T, _tensor(bias)) for weight, bias in found[name]]
+            for name in ("encoder", "decoder")
+        }
+
+    return Column(run, weights)
 
 
 class _VAE:
@@ -82,6 +90,7 @@ class _VAE:
 
         self.jax, self.jnp, self.npyro, self.dist = jax, jnp, npyro, npyro.distributions
         self.row = problem.row
+        self.activation = getattr(jax.nn, problem.row.activation.lower())
         self.layers = {
             name: [(jnp.asarray(w.numpy().T), jnp.asarray(b.numpy())) for w, b in pairs]
             for name, pairs in problem.layers.items()
@@ -120,8 +129,10 @@ class _VAE:
 
     def network(self, name: str, x: Any) -> Any:
         """Return the output of a network."""
-        (first, first_bias), (last, last_bias) = self.npyro.param(name, self.layers[name])
-        return self.jax.nn.softplus(x @ first + first_bias) @ last + last_bias
+        *hidden, (last, last_bias) = self.npyro.param(name, self.layers[name])
+        for weight, bias in hidden:
+            x = self.activation(x @ weight + bias)
+        return x @ last + last_bias
 
 
 class _SemiSupervised(_VAE):
@@ -236,4 +247,9 @@ def pythae(problem: Problem) -> Column:
         loader.indices = indices
         return [trainer.train_step(epoch=1)] * len(indices)
 
-    return Column(run)
+    networks = {"encoder": vae.encoder, "decoder": vae.decoder}
+    return Column(run, partial(layers_of, **networks))
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(np.array(array))

@@ -5,12 +5,22 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import pyro
 import torch
 from pyro.infer import ELBO
-from rows import CLASSIFICATION_WEIGHT, Column, Problem, Unavailable, adam, one_by_one
+from rows import (
+    CLASSIFICATION_WEIGHT,
+    Column,
+    Layers,
+    Problem,
+    Unavailable,
+    adam,
+    layers_of,
+    one_by_one,
+)
 from torch import Tensor, nn
 
 from ppl_vae import (
@@ -97,7 +107,7 @@ def plain(problem: Problem) -> Column:
         optimizer.step()
         return loss.detach()
 
-    return Column(_unvalidated(one_by_one(step)))
+    return Column(_unvalidated(one_by_one(step)), _weights(pair))
 
 
 def compiled(problem: Problem, **options: str) -> Column:
@@ -113,7 +123,8 @@ def compiled(problem: Problem, **options: str) -> Column:
     step = training.compile_step(
         pair, estimator_of(problem), optimizer, prepare=prepare_of(problem), **options
     )
-    return Column(_strict(one_by_one(lambda index: step(*inputs_of(problem, index)))))
+    run = one_by_one(lambda index: step(*inputs_of(problem, index)))
+    return Column(_strict(run), _weights(pair))
 
 
 def bfloat16(problem: Problem) -> Column:
@@ -159,11 +170,17 @@ def _likelihood(problem: Problem, **options: bool) -> Callable:
     return _unvalidated(one_by_one(step))
 
 
+def _weights(pair: VAE | SemiSupervisedVAE) -> Callable[[], dict[str, Layers]]:
+    return partial(layers_of, encoder=pair.posterior, decoder=pair.likelihood)
+
+
 def _network(problem: Problem, name: str) -> nets.MLP:
-    weight, _ = problem.layers[name][0]
-    last, _ = problem.layers[name][-1]
+    weights = [weight for weight, _ in problem.layers[name]]
     network = nets.MLP(
-        weight.shape[1], last.shape[0], hidden=(weight.shape[0],), activation=nn.Softplus
+        weights[0].shape[1],
+        weights[-1].shape[0],
+        hidden=[len(weight) for weight in weights[:-1]],
+        activation=getattr(nn, problem.row.activation),
     )
     problem.load(name, network)
     return network

@@ -13,7 +13,7 @@ from typing import Any
 
 import measure
 import torch
-from rows import Column, Unavailable
+from rows import Column, Layers, Unavailable
 from torch import Tensor
 
 PAUSE = 0.005
@@ -60,6 +60,14 @@ class Remote:
         """Take the steps of a turn; return seconds per step, and their losses."""
         self._connection.send(indices.tolist())  # a tensor would be sent by shared memory
         return self._answer()
+
+    def weights(self) -> dict[str, Layers]:
+        """Return weight and bias of each layer as they are now, by network."""
+        self._connection.send("weights")
+        return {
+            name: [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias in layers]
+            for name, layers in self._answer().items()
+        }
 
     def asleep(self) -> float:
         """Return the processor seconds that the process took per second asleep."""
@@ -137,13 +145,20 @@ def _serve(
         connection.send(found)
 
     def request() -> Any:
-        return busy / slept if indices is None else column.turn(torch.tensor(indices))
+        if asked is None:
+            return busy / slept
+        if asked == "weights":
+            return {
+                name: [(w.numpy(), b.numpy()) for w, b in layers]
+                for name, layers in column.weights().items()
+            }
+        return column.turn(torch.tensor(asked))
 
     answer(begin)
     while True:
         at_work, now = time.process_time(), time.perf_counter()
         try:
-            indices = connection.recv()
+            asked = connection.recv()
         except EOFError:
             return
         busy += time.process_time() - at_work

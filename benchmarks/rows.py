@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,7 +31,9 @@ class Row:
         rest: turns at fixed weights, before the timing: so many that six standard errors are half a
             nat per datum (0.1 to 0.6), where two columns draw other numbers.
         latent: dimensions of z.
-        hidden: width of the one hidden layer of every network.
+        hidden: width of the hidden layers of every network.
+        depth: hidden layers of every network.
+        activation: class of ``torch.nn`` between them.
         components: of the mixture prior.
         particles: K of the importance-weighted bound, S of the likelihood.
         classes: values of y.
@@ -47,6 +50,8 @@ class Row:
     rest: int = 20
     latent: int = 50
     hidden: int = 400
+    depth: int = 1
+    activation: str = "Softplus"
     components: int = 500
     particles: int = 50
     classes: int = 10
@@ -129,8 +134,9 @@ class Problem:
     def network(self, name: str) -> nn.Sequential:
         """Return a network of its own, with the weights of the start."""
         modules: list[nn.Module] = []
+        activation = getattr(nn, self.row.activation)
         for weight, _ in self.layers[name]:
-            modules += [nn.Linear(weight.shape[1], weight.shape[0]), nn.Softplus()]
+            modules += [nn.Linear(weight.shape[1], weight.shape[0]), activation()]
         network = nn.Sequential(*modules[:-1])
         self.load(name, network)
         return network
@@ -157,9 +163,9 @@ def problem(row: Row, seed: int = 0) -> Problem:
         labels = labels % row.classes
         y = row.classes if row.kind == "ssvae" else 0
         layers = {
-            "encoder": _layers(row.pixels + y, row.hidden, 2 * row.latent),
-            "decoder": _layers(row.latent + y, row.hidden, row.pixels),
-            "classifier": _layers(row.pixels, row.hidden, row.classes),
+            "encoder": _layers(row, row.pixels + y, 2 * row.latent),
+            "decoder": _layers(row, row.latent + y, row.pixels),
+            "classifier": _layers(row, row.pixels, row.classes),
         }
         loc = torch.randn(row.components, row.latent)
     if row.late:
@@ -179,9 +185,11 @@ class Column:
     Args:
         run: takes the steps of a turn, given the indices of each, shape ``(steps, batch)``; returns
             their losses, numbers or tensors that hold one, in nats per datum.
+        weights: returns weight and bias of each layer as they are now, by network; of VAEs alone.
     """
 
     run: Callable[[Tensor], Sequence[Any]]
+    weights: Callable[[], dict[str, Layers]] | None = None
 
     def turn(self, indices: Tensor) -> tuple[float, list[float]]:
         """Take the steps of a turn; return seconds per step, and their losses."""
@@ -196,13 +204,26 @@ def one_by_one(step: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Any]]:
     return lambda indices: [step(index) for index in indices]
 
 
+def layers_of(**networks: nn.Module) -> dict[str, Layers]:
+    """Return copies of the linear layers of networks, by the names they are given."""
+    return {
+        name: [
+            (layer.weight.detach().clone(), layer.bias.detach().clone())
+            for layer in network.modules()
+            if isinstance(layer, nn.Linear)
+        ]
+        for name, network in networks.items()
+    }
+
+
 def adam(parameters: Any, rate: float) -> torch.optim.Adam:
     """Return the optimiser of all columns that are free to choose."""
     return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
-def _layers(features: int, hidden: int, out: int) -> Layers:
-    linear = [nn.Linear(features, hidden), nn.Linear(hidden, out)]
+def _layers(row: Row, features: int, out: int) -> Layers:
+    widths = [features, *[row.hidden] * row.depth, out]
+    linear = [nn.Linear(a, b) for a, b in pairwise(widths)]
     return [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
 
 

@@ -10,10 +10,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.optim import Adam
-from rows import CLASSIFICATION_WEIGHT, Column, Problem, one_by_one
+from rows import CLASSIFICATION_WEIGHT, Column, Problem, layers_of, one_by_one
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,9 +114,8 @@ def svi(problem: Problem) -> Column:
     if row.kind == "likelihood":
         return Column(_likelihood(problem))
     pyro.clear_param_store()
-    optimizer = Adam({"lr": problem.rate})
     if row.kind == "ssvae":
-        pair = SemiSupervised(problem)
+        pair, optimizer = SemiSupervised(problem), Adam({"lr": problem.rate})
         steps = SVI(pair.model, pair.guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1))
 
         def step(index: Tensor) -> float:
@@ -125,15 +124,28 @@ def svi(problem: Problem) -> Column:
             return steps.step(x[: row.batch], x[row.batch :], y)
 
         return Column(one_by_one(step))
-    vae = VAE(problem)
     estimator = {
         "vae": TraceMeanField_ELBO,
         "gmvae": Trace_ELBO,
         # With one plate, of the batch's size, its bound is that of each datum.
         "iwae": partial(RenyiELBO, 0, row.particles, max_plate_nesting=1, vectorize_particles=True),
     }[row.kind]()
-    steps = SVI(vae.model, vae.guide, optimizer, estimator)
-    return Column(one_by_one(lambda index: steps.step(torch.bernoulli(images[index])) / len(index)))
+    return _steps(problem, estimator)
+
+
+def example(problem: Problem) -> Column:
+    """The VAE with the estimator that Pyro's example has: the KL by the draw of z."""
+    pyro.clear_param_store()
+    return _steps(problem, Trace_ELBO())
+
+
+def _steps(problem: Problem, estimator: ELBO) -> Column:
+    vae, images = VAE(problem), problem.images
+    steps = SVI(vae.model, vae.guide, Adam({"lr": problem.rate}), estimator)
+    return Column(
+        one_by_one(lambda index: steps.step(torch.bernoulli(images[index])) / len(index)),
+        partial(layers_of, encoder=vae.encoder, decoder=vae.decoder),
+    )
 
 
 def _likelihood(problem: Problem) -> Callable:

@@ -19,6 +19,7 @@ import anatomy  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
 import steps  # noqa: E402
+import time_to_bound  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -178,3 +179,11 @@ def test_the_speed_table_is_the_benchmark_s():
     assert growth.report(axes).strip() in speed
     rows = json.loads((ROOT / "benchmarks" / "results" / "fit.json").read_text())["rows"]
     assert fit.markdown(rows) in speed
+
+
+def test_the_times_to_a_bound_are_the_benchmark_s():
+    page = (ROOT / "docs" / "speed.md").read_text()
+    assert [page.count(mark) for mark in time_to_bound.MARKS] == [1, 1]
+    file = ROOT / "benchmarks" / "results" / "time_to_bound.json"
+    expected = time_to_bound.for_page(json.loads(file.read_text())) if file.exists() else ""
+    assert time_to_bound.between_marks(page) == expected
