@@ -234,6 +234,7 @@ def test_data_and_model_do_not_see_each_others_random_numbers(as_users_see_it):
     assert model() == alone[0]
 
 
+@pytest.mark.slow  # so do the data of the command line, in tests/cli
 def test_another_process_draws_the_same(as_users_see_it):
     code = (
         "import random, numpy as np, torch\n"
