@@ -61,6 +61,10 @@ SMALLER = {
     'test, "report.html")': 'test, "report.html", draws=39, num_samples=100, num_particles=100)',
     'given=["age", "town"])': 'given=["age", "town"], num_samples=100)',
     "cv=2).fit(people)": "cv=2).fit(people[:40])",
+    "rng.integers(18, 80, 200), rng.random(200)": "rng.integers(18, 80, 90), rng.random(90)",
+    "rng.standard_normal(200)": "rng.standard_normal(90)",
+    '"Lyon"], 200)': '"Lyon"], 90)',
+    "people[:150], people[150:]": "people[:60], people[60:]",
 }
 """What takes snippets of the pages seconds, and how it reads in the default run."""
 
@@ -71,7 +75,7 @@ def run_snippet(code, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
-@pytest.mark.usefixtures("as_users_see_it", "little_tuning", "coarse")
+@pytest.mark.usefixtures("as_users_see_it", "little_tuning", "unrendered")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     for whole, part in SMALLER.items():
         code = code.replace(whole, part)
