@@ -153,6 +153,7 @@ def scale_of_labelled(pair):
     return p_x.base_dist.scale.detach().unique().item()
 
 
+@pytest.mark.slow
 def test_grey_values_find_their_error_within_a_few_hundred_steps():
     digits = data.load("digits")
     pyro.set_rng_seed(0)
