@@ -50,7 +50,13 @@ def tiny(name, **sizes):
     return problem(replace(row_of(name, tiny=True), **sizes))
 
 
-@pytest.mark.parametrize("name", KINDS)
+def by_default(*names):
+    """Return all kinds of rows, of which the others are slow."""
+    return [pytest.param(n, marks=() if n in names else pytest.mark.slow) for n in KINDS]
+
+
+# At fixed weights, where more is found, every kind is compared by default.
+@pytest.mark.parametrize("name", by_default("vae-128", "ssvae-100"))
 @pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
 def test_columns_have_one_loss_as_they_train(name):
     given = tiny(name, turn=1)
@@ -284,7 +290,7 @@ def same_curve(name, **sizes):
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", by_default("ssvae-100", "likelihood"))
 @pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
 def test_compiled_steps_have_the_losses_of_uncompiled_ones(name, monkeypatch):
     monkeypatch.setattr(
@@ -426,6 +432,7 @@ def saved(monkeypatch, tmp_path):
     return tmp_path / "problem.pt"
 
 
+@pytest.mark.slow  # two processes import everything
 def test_a_column_works_and_sleeps_in_a_process_without_the_library(saved):
     given = of_rows.load_problem(saved)
     indices = given.batches(5, torch.Generator().manual_seed(1))
@@ -527,8 +534,14 @@ def uncompiled(monkeypatch):
 PRECISION = "precision" in inspect.signature(training.compile_step).parameters
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("library", [hand, ours])
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        *((hand, name) for name in KINDS),
+        *((ours, name) for name in ("vae-128", "gmvae-128", "likelihood")),
+        *(pytest.param(ours, name, marks=pytest.mark.slow) for name in ("iwae-50", "ssvae-100")),
+    ],
+)
 @pytest.mark.usefixtures("uncompiled")
 def test_bfloat16_is_for_networks_and_differs_by_their_rounding(library, name):
     given = tiny(name, batch=64).at_rest()

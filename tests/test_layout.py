@@ -8,6 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
+from configs import SHORTEST
 
 import ppl_vae
 
@@ -148,7 +150,9 @@ def test_former_names_of_packages_warn_and_name_the_new_place(former, place):
     assert former not in dir(ppl_vae)
 
 
-def test_importing_the_package_changes_nothing():
+def test_importing_the_package_changes_nothing(tmp_path):
+    large = {**SHORTEST, "prior": "FullRankNormal", "event_shape": [784]}
+    (tmp_path / "large.yaml").write_text(yaml.safe_dump(large))
     code = """
 import sys
 import numpy, pyro, pyro.infer, torch
@@ -171,8 +175,12 @@ assert "jaxtyping" in sys.modules and "beartype" not in sys.modules
 # zuko turns off the validation of all distributions when it is imported.
 import ppl_vae.distributions.flow
 assert "zuko" in sys.modules and torch.distributions.Distribution._validate_args
+# To see how large a pair is does not take torch's compiler, whose import takes seconds.
+assert "torch._dynamo" not in sys.modules
+assert type(ppl_vae.from_config(sys.argv[1])) is VAE
+assert "torch._dynamo" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, tmp_path / "large.yaml"], check=True)
 
 
 def test_public_objects_have_docstrings_with_what_is_public():

@@ -50,10 +50,22 @@ SMALLER = {
     "steps=1000)": "steps=10)",
     "steps=200)": "steps=5)",
     "steps=100)": "steps=5)",
+    "steps=100, ": "steps=5, ",
+    "steps=20, ": "steps=5, ",
+    "positions=5)": "positions=3)",
+    "draws=20)  # 20": "draws=5)  # 5",
+    "sample(1000)": "sample(100)",
+    '{"latent_dim": [1, 3]}': '{"latent_dim": [3]}',
+    "LocalOptimisation(steps=5)": "LocalOptimisation(steps=2)",
+    "calibration(vae, num_simulations=200)": "calibration(vae, num_simulations=100)",
     "log_prob(test)": "log_prob(test, num_samples=100)",
     'test, "report.html")': 'test, "report.html", draws=39, num_samples=100, num_particles=100)',
     'given=["age", "town"])': 'given=["age", "town"], num_samples=100)',
     "cv=2).fit(people)": "cv=2).fit(people[:40])",
+    "rng.integers(18, 80, 200), rng.random(200)": "rng.integers(18, 80, 90), rng.random(90)",
+    "rng.standard_normal(200)": "rng.standard_normal(90)",
+    '"Lyon"], 200)': '"Lyon"], 90)',
+    "people[:150], people[150:]": "people[:60], people[60:]",
 }
 """What takes snippets of the pages seconds, and how it reads in the default run."""
 
@@ -64,7 +76,7 @@ def run_snippet(code, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("code", list(blocks("python")))
-@pytest.mark.usefixtures("as_users_see_it", "little_tuning", "coarse")
+@pytest.mark.usefixtures("as_users_see_it", "little_tuning", "unrendered")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     for whole, part in SMALLER.items():
         code = code.replace(whole, part)
@@ -150,6 +162,7 @@ def test_every_relative_link_leads_somewhere():
 MODULES = [
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     for path in sorted(Path(ppl_vae.__file__).parent.rglob("*.py"))
+    if ">>>" in path.read_text()
 ]
 
 

@@ -54,7 +54,9 @@ def test_every_training_takes_a_step(line, here, as_users_see_it, capsys):
     assert main([*words, "--quiet"]) == 0, capsys.readouterr().err
 
 
-def test_the_commands_of_the_page_on_tables_run_in_their_order(tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page_on_tables_run_in_their_order(
+    tmp_path, monkeypatch, capsys, unrendered
+):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "your_own_table.md").read_text()
     first, *_ = re.findall(r"```python\n(.*?)```", page, re.S)

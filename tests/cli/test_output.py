@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import ppl_vae
 from ppl_vae import evaluation
 from ppl_vae.ascii import in_ascii
 from ppl_vae.cli import main
@@ -135,6 +136,39 @@ def test_in_other_words():
     assert in_ascii("中") == "?"
 
 
+def test_a_run_without_stderr_and_a_terminal_of_ascii_alone(tmp_path, monkeypatch):
+    """A training without stderr, then an evaluation on ASCII streams."""
+    np.save("x.npy", np.random.default_rng(0).integers(0, 2, (60, 64)).astype(np.float32))
+    stdout, stderr = Stream("ascii"), Stream("ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", None)
+    narrow = [word for word in NARROW if word != "--quiet"]
+    words = ["--data", "x.npy", "--out", "x", "--fit.steps", "5", *narrow]
+    assert main(["fit", *words]) == 0
+    assert "validation loss" in stdout.text
+    assert "+-" in stdout.text
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert main(["evaluate", "x", *FEW]) == 0
+    monkeypatch.undo()
+    assert "k-hat" in stdout.text
+    assert stderr.text.isascii()
+    assert json.loads((tmp_path / "x" / "evaluation.json").read_text())["pairs"]
+
+
+def test_a_process_without_stderr_says_nothing(tmp_path):
+    line = " ".join([sys.executable, "-m", "ppl_vae"])
+    typed = f"{line} no-such-command 2>&-; echo $?; {line} --version 2>&-"
+    done = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, check=False)
+    assert done.stdout == f"2\nppl-vae {ppl_vae.__version__}\n"
+    assert done.stderr == ""
+    # What is opened next would take the place of stderr.
+    code = "import os; from ppl_vae.cli.output import open_streams; open_streams(); "
+    code += "open('mine', 'w').write('kept'); os.write(2, b'said')"
+    subprocess.run(["sh", "-c", f'{sys.executable} -c "{code}" 2>&-'], check=True)
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+@pytest.mark.slow
 def test_a_process_without_stderr_and_a_terminal_of_ascii_alone(tmp_path, monkeypatch):
     """A training with its stderr closed and LC_ALL=C, then an evaluation on ASCII streams."""
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

@@ -244,7 +244,7 @@ def test_the_table_itself_is_never_written():
         assert file.read() == before
 
 
-def test_a_run_is_evaluated_and_reported_on_a_file(capsys, coarse):
+def test_a_run_is_evaluated_and_reported_on_a_file(capsys, unrendered):
     few = ["--data", "people.csv", "--num-samples", "20", "--quiet"]
     assert main(["evaluate", "run", *few, "--num-data", "40"]) == 0
     shown = capsys.readouterr().out

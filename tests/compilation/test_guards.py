@@ -182,12 +182,17 @@ CHANGES = {
 }
 
 
-# Both look at what programs hold in the same way: one of each kind will do for the second.
+# Both look at what programs hold in the same way: one of each kind will do for the second, and
+# some of these are changed in test_compiled_log_weights.py by default.
 BY_EVALUATION = ("a tensor", "in a list in a dictionary", "a function", "a hook", "a method")
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("step", tuple(CHANGES)), ("log_likelihood", BY_EVALUATION)]
+    ("what", "names"),
+    [
+        ("step", tuple(CHANGES)),
+        pytest.param("log_likelihood", BY_EVALUATION, marks=pytest.mark.slow),
+    ],
 )
 def test_changes_of_what_programs_hold_are_noticed(names, what, monkeypatch):
     """One after another, each of what is held by then."""

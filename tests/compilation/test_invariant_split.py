@@ -72,7 +72,15 @@ CASES = {
 SMALL = (*(f"prior: {n}" for n in PRIORS), "y summed")
 
 
-@pytest.mark.parametrize("name", CASES)
+LIKE_OTHERS = {
+    *("prior: diagonal normal", "prior: full-rank normal", "prior: mixture of one"),
+    *("prior: mixture, learned weights", "prior: vamp, learned weights", "prior: realnvp"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LIKE_OTHERS else ()) for n in CASES]
+)
 def test_the_parts_make_the_whole_and_nothing_of_every_particle_is_handed_over(name, float64):
     particles = 1000
     traced, inputs = traced_weights(*CASES[name](), num_particles=particles)

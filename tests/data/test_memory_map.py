@@ -93,7 +93,7 @@ def memory_limited(more: int):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", pytest.param("float32", marks=pytest.mark.slow)])
 def test_a_file_larger_than_the_memory_trains(dtype, tmp_path):
     size = 96 * 2**20
     features, width = 256, np.dtype(dtype).itemsize

@@ -2,8 +2,6 @@
 
 import random
 import re
-import subprocess
-import sys
 from itertools import chain
 
 import numpy as np
@@ -232,27 +230,6 @@ def test_data_and_model_do_not_see_each_others_random_numbers(as_users_see_it):
     with pytest.raises(RuntimeError, match="cannot be read"):
         next(iter(ResumableLoader(Broken())))
     assert model() == alone[0]
-
-
-def test_another_process_draws_the_same(as_users_see_it):
-    code = (
-        "import random, numpy as np, torch\n"
-        "from ppl_vae.data import ResumableLoader\n"
-        "class Draws:\n"
-        "    def __iter__(self):\n"
-        "        yield torch.tensor([torch.rand(()), np.random.rand(), random.random()])\n"
-    )
-    there = (
-        code
-        + "print(*[x.tolist() for _ in range(2) for (x,) in ResumableLoader(Draws(), seed=5)])\n"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", there], check=True, capture_output=True, text=True
-    ).stdout
-    scope: dict = {}
-    exec(code, scope)
-    here = [x.tolist() for _ in range(2) for (x,) in ResumableLoader(scope["Draws"](), seed=5)]
-    assert printed.split() == " ".join(map(str, here)).split()
 
 
 def test_a_loader_that_does_not_repeat_its_batches_is_an_error():

@@ -397,7 +397,7 @@ def test_both_bounds_hold_in_expectation(name, little_tuning, one_batch, float64
 
 
 @unchecked
-@pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.parametrize("start", [pytest.param("prior", marks=pytest.mark.slow), "posterior"])
 def test_the_bounds_converge_with_temperatures(start, little_tuning, one_batch, float64):
     pair, n = linear_vae(6, scale=0.3), 200
     gaps = []

@@ -16,7 +16,6 @@ from ppl_vae.data import Dataset
 from ppl_vae.evaluation import log_likelihood
 from ppl_vae.report import report
 from ppl_vae.report.evaluation_data import EvaluationData
-from ppl_vae.report.figures import picture
 from ppl_vae.report.latents import Latents
 from ppl_vae.report.metrics import measure
 from ppl_vae.report.options import Options
@@ -217,8 +216,7 @@ def test_dequantised_data_declare_their_levels():
 # ------------------------------------------------------------------------------ side by side
 
 
-def test_a_report_compares_only_what_is_comparable(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture, "PER_INCH", 30)
+def test_a_report_compares_only_what_is_comparable(tmp_path, monkeypatch, unrendered):
     monkeypatch.setattr(
         import_module(SECTIONS), "SECTION_KINDS", ()
     )  # of all sections those of several pairs alone

@@ -98,7 +98,7 @@ def test_what_is_missing_changes_no_encoding(kind):
 
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.filterwarnings("ignore")
-def test_the_report_is_of_what_is_observed(coarse, tmp_path):
+def test_the_report_is_of_what_is_observed(unrendered, tmp_path):
     mask = masked(30)[1].reshape(30, 1, 2, 3)
     x = torch.rand(30, 1, 2, 3).masked_fill(~mask, NAN)
     labels = torch.arange(30) % C

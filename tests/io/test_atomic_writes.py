@@ -1,19 +1,20 @@
 """Files and folders are complete or not there, and what was there stays when writing fails."""
 
-import json
 import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import interrupted_writes
 import pairs
 import pytest
 import torch
+from forked import forked
 from saving import names, same
 
 from ppl_vae.io import (
     DamagedError,
     load,
+    save,
 )
 from ppl_vae.io.atomic import PREFIX, clear_leftovers, new_folder, replaced_file, write_file
 
@@ -147,135 +148,6 @@ def test_leftovers_are_cleared_and_nothing_else(tmp_path):
     assert clear_leftovers(tmp_path / "nowhere") == []
 
 
-# Each scenario runs in a process of its own, which is killed, or whose disk is full.
-SCENARIOS = """
-import os, resource, signal, sys
-from pathlib import Path
-import torch
-import ppl_vae
-from ppl_vae import io
-from ppl_vae.io.atomic import new_folder, replaced_file, write_file
-import pairs
-
-root = Path(sys.argv[1])
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_at(step, call, how=die):
-    real, count = getattr(os, step), iter(range(100))
-    def patched(*given):
-        if next(count) == call:
-            how()
-        return real(*given)
-    setattr(os, step, patched)
-
-
-def full_disk(size):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def file_half_written(folder):
-    with replaced_file(folder / "file") as temporary, open(temporary, "wb") as file:
-        file.write(b"half of")
-        file.flush()
-        die()
-
-
-def file_before_the_rename(folder):
-    die_at("replace", 0)
-    write_file(folder / "file", b"new")
-
-
-def file_exit_before_the_rename(folder):
-    die_at("replace", 0, lambda: os._exit(3))
-    write_file(folder / "file", b"new")
-
-
-def folder_before_the_rename(folder):
-    die_at("rename", 0)
-    with new_folder(folder / "new") as new:
-        (new / "file").write_text("new")
-
-
-def pair_before_the_renames(folder):
-    die_at("replace", 0)
-    ppl_vae.save(other, folder)
-
-
-def pair_between_the_renames(folder):
-    die_at("replace", 1)
-    ppl_vae.save(other, folder)
-
-
-def file_full(folder):
-    full_disk(1000)
-    write_file(folder / "file", bytes(5000))
-
-
-def weights_full(folder):
-    full_disk(1000)
-    io.save_weights(other, folder / "model.safetensors")
-
-
-def state_full(folder):
-    full_disk(1000)
-    io.save_state({"numbers": torch.zeros(5000)}, folder / "file")
-
-
-def folder_full(folder):
-    full_disk(1000)
-    with new_folder(folder / "new") as new:
-        (new / "small").write_text("new")
-        (new / "file").write_bytes(bytes(5000))
-
-
-def pair_full(folder):
-    full_disk(1000)
-    ppl_vae.save(other, folder)
-
-
-torch.manual_seed(1)
-pair = pairs.vae()
-other = pairs.vae(prior="mixture")
-for name in sys.argv[2:]:
-    folder = root / name
-    folder.mkdir()
-    (folder / "file").write_text("old")
-    ppl_vae.save(pair, folder)
-    child = os.fork()
-    if not child:
-        try:
-            globals()[name](folder)
-            os._exit(0)
-        except OSError as error:
-            os._exit(100 + error.errno)
-        finally:
-            os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    (root / f"{name}.status").write_text(str(status))
-
-# Killed at random: two contents alternate, and one of them must be there.
-file = root / "alternating"
-contents = [b"a" * 300_000, b"b" * 500_000]
-write_file(file, contents[0])
-seen = set()
-for i in range(12):
-    child = os.fork()
-    if not child:
-        while True:
-            for content in contents:
-                write_file(file, content)
-    import time
-    time.sleep(0.002 + 0.0037 * i)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    seen.add(contents.index(file.read_bytes()))
-(root / "random.status").write_text(str(sorted(seen)))
-"""
 KILLED, EXITED, FULL = -9, 3, 100 + 27
 STATUS = {
     "file_half_written": KILLED,
@@ -293,18 +165,17 @@ STATUS = {
 
 
 def test_old_files_stay_when_a_process_is_killed_or_the_disk_is_full(tmp_path):
-    """One test, as importing the package in another process takes seconds."""
-    here = str(Path(__file__).parents[1])
-    subprocess.run(
-        [sys.executable, "-c", SCENARIOS, str(tmp_path), *STATUS],
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in (here, *sys.path) if p)},
-    )
+    """Each of them in a process of its own, that is killed, or whose disk is full."""
     torch.manual_seed(1)
     old = pairs.vae()
+    for scenario in STATUS:
+        folder = tmp_path / scenario
+        folder.mkdir()
+        (folder / "file").write_text("old")
+        save(old, folder)
+        assert forked(partial(interrupted_writes.run, scenario, folder)) == STATUS[scenario]
     for scenario, status in STATUS.items():
         folder = tmp_path / scenario
-        assert int((tmp_path / f"{scenario}.status").read_text()) == status, scenario
         assert (folder / "file").read_text() == "old", scenario
         left = [name for name in names(folder) if name.startswith(PREFIX)]
         assert names(folder) == sorted([*left, "config.yaml", "file", "model.safetensors"])
@@ -315,5 +186,12 @@ def test_old_files_stay_when_a_process_is_killed_or_the_disk_is_full(tmp_path):
                 load(folder)
         else:
             same(load(folder), old)
-    assert set((tmp_path / "alternating").read_bytes()) in ({ord("a")}, {ord("b")})
-    assert json.loads((tmp_path / "random.status").read_text()) in ([0], [1], [0, 1])
+
+
+def test_one_of_two_contents_is_there_whenever_a_process_is_killed(tmp_path):
+    file, contents = tmp_path / "alternating", [b"a" * 300_000, b"b" * 500_000]
+    write_file(file, contents[0])
+    for i in range(12):
+        life = partial(interrupted_writes.alternate, file, contents)
+        assert forked(life, seconds=0.002 + 0.0037 * i) == KILLED
+        assert file.read_bytes() in contents

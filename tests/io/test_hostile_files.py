@@ -12,7 +12,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 import warnings
 import zipfile
@@ -26,6 +25,7 @@ import pytest
 import torch
 import yaml
 from configs import SHORTEST
+from forked import forked
 from PIL import Image
 
 import ppl_vae
@@ -33,6 +33,7 @@ from ppl_vae import cli, data, io
 from ppl_vae.data import from_file, from_folder
 from ppl_vae.files import read_bytes
 from ppl_vae.io.config import ConfigError, from_config
+from ppl_vae.io.format import CONFIG_ENTRIES
 from ppl_vae.io.manifest import check, seal
 from ppl_vae.io.tensors import read_tensors
 
@@ -216,8 +217,8 @@ def test_the_command_line_refuses_large_pairs_too(case, tmp_path, capsys):
 
 def test_mappings_have_no_such_limits():
     """A mapping that a program gives is its own affair: only files are bounded."""
-    pair = from_config({**SHORTEST, "likelihood": net(hidden=[2] * 6000)})
-    assert len(pair.likelihood.net.hidden) == 6000
+    pair = from_config({**SHORTEST, "likelihood": net(hidden=[2] * (CONFIG_ENTRIES + 1))})
+    assert len(pair.likelihood.net.hidden) > CONFIG_ENTRIES
     with pytest.raises(ConfigError, match="more than 1000 bytes"):
         from_config({**SHORTEST, "likelihood": net(hidden=[300])}, max_bytes=1000)
 
@@ -489,39 +490,27 @@ def test_headers_of_many_tensors(tmp_path):
     refused(lambda: io.load_state(tmp_path / "w"), "its header claims .* of at most")
 
 
-def test_hostile_files_need_neither_a_gigabyte_nor_the_compiler(tmp_path):
-    """In a process that may have no more beside what it has at first.
-
-    Importing torch's compiler would take longer than all that is refused.
-    """
+def test_hostile_files_do_not_need_a_gigabyte(tmp_path):
+    """In a process that may have no more beside what it has at first."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("no /proc, by which to tell how much memory a process has")
     (tmp_path / "a.npy").write_bytes(ARRAYS["a huge shape"][0])
     (tmp_path / "b.png").write_bytes(IMAGES["20,000 squared"][0])
     (tmp_path / "c.yaml").write_text(TEXTS["too wide a latent"])
     holes(tmp_path / "d.safetensors")
-    (tmp_path / "e.yaml").write_text(mapping(prior="FullRankNormal", event_shape=[784]))
-    code = """
-import resource, sys
-from pathlib import Path
-from ppl_vae import data, from_config
-from ppl_vae.io.tensors import read_tensors
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-most = pages * resource.getpagesize() + 2**30
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
-root = Path(sys.argv[1])
-for call in (
-    lambda: data.load(root / "a.npy"),
-    lambda: data.load(root),
-    lambda: from_config(root / "c.yaml"),
-    lambda: read_tensors(root / "d.safetensors"),
-):
-    try:
-        call()
-    except ValueError as error:
-        print(type(error).__name__)
-print(type(from_config(root / "e.yaml")).__name__, "torch._dynamo" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
-    refused = ["ValueError", "ValueError", "ConfigError", "DamagedError"]
-    assert done.stdout.split() == [*refused, "VAE", "False"], done
+
+    def read():
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 2**30
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        for error, call in (
+            (ValueError, lambda: data.load(tmp_path / "a.npy")),
+            (ValueError, lambda: data.load(tmp_path)),
+            (ConfigError, lambda: from_config(tmp_path / "c.yaml")),
+            (io.DamagedError, lambda: read_tensors(tmp_path / "d.safetensors")),
+        ):
+            with pytest.raises(ValueError, match=r"\w") as caught:
+                call()
+            assert caught.type is error
+
+    assert forked(read) == 0

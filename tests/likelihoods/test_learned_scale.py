@@ -51,7 +51,7 @@ def plane(float64):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("estimator", ["elbo", "dreg"])
+@pytest.mark.parametrize("estimator", ["elbo", pytest.param("dreg", marks=pytest.mark.slow)])
 def test_sigma_of_a_linear_model_is_that_of_greatest_likelihood(plane, estimator):
     x, best = plane
     pyro.set_rng_seed(0)
@@ -153,6 +153,7 @@ def scale_of_labelled(pair):
     return p_x.base_dist.scale.detach().unique().item()
 
 
+@pytest.mark.slow
 def test_grey_values_find_their_error_within_a_few_hundred_steps():
     digits = data.load("digits")
     pyro.set_rng_seed(0)

@@ -105,7 +105,7 @@ def test_images_are_flattened_in_their_own_order_for_flat_data():
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-def test_a_report_of_flat_data_shows_the_pair_those_images(coarse, tmp_path, monkeypatch):
+def test_a_report_of_flat_data_shows_the_pair_those_images(unrendered, tmp_path, monkeypatch):
     options = {"num_samples": 2, "num_particles": (1,), "seed": 0, "progress": False}
     flat = report(of_images(), Dataset(X.flatten(1)), tmp_path / "flat.html", **options)
     # Images are drawn elsewhere: here their numbers are enough.

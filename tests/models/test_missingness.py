@@ -127,6 +127,7 @@ def test_bounds_are_below_and_their_gradients_are_those_of_automatic_differentia
         assert abs(-found[d].item() - slope) < 5 * spread[d].item() + 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_censored_variable_is_estimated_better_than_at_random():
     """x2 is missing where it is large; its mean is found with p(m | x), not without."""

@@ -148,6 +148,7 @@ def test_saved_and_loaded_without_the_data(tmp_path):
     assert pair.replace(posterior=pair.posterior).prior is pair.prior
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_see_it")
 def test_samples_of_a_short_training_are_like_the_data(tmp_path, monkeypatch):
     """By command line; where pseudo-inputs start from N(0, 1), samples are noise."""

@@ -358,7 +358,9 @@ def test_the_callers_state_is_restored(pairs, digits, tmp_path):
         (hierarchical, "Latent traversals", ["active units, z1", "active units, z2"]),
     ],
 )
-def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path):
+def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path, request):
+    if make is not semisupervised:  # whose pictures are of all kinds
+        request.getfixturevalue("unrendered")
     options = {"num_data": 30, "num_samples": 20, "num_particles": (1,)}
     found = report(make(), digits, tmp_path, **options)
     assert set(quantities) <= set(next(iter(found.results["pairs"].values()))["quantities"])
@@ -367,7 +369,7 @@ def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path):
     assert "Not drawn" not in section
 
 
-def test_reports_on_data_other_than_images(tmp_path):
+def test_reports_on_data_other_than_images(tmp_path, unrendered):
     oracle = testing.LinearGaussian(5, 2)
     x = torch.randn(20, 5, dtype=next(oracle.parameters()).dtype)
     found = report({"oracle": oracle}, x, tmp_path, **FEW)

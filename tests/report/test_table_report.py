@@ -454,7 +454,7 @@ def test_a_report_follows_from_its_seed_and_leaves_the_state(vae, tmp_path):
     assert "Some rows" not in page.text
 
 
-def test_odd_tables_are_reported(vae, tmp_path):
+def test_odd_tables_are_reported(vae, tmp_path, unrendered):
     frame = people(12)
     frame["score"] = np.nan  # a column without a cell
     frame[NAME] = "Bern"  # of one category
@@ -476,7 +476,7 @@ def test_odd_tables_are_reported(vae, tmp_path):
     assert found.results["data"]["number"] == 12
 
 
-def test_a_table_of_one_column_has_no_pairs(tmp_path):
+def test_a_table_of_one_column_has_no_pairs(tmp_path, unrendered):
     frame = pd.DataFrame({"x": rng().normal(size=40)})
     one = tables.fit(frame, latent_dim=1, hidden=(4,), steps=5)
     found = table_report(one, frame, tmp_path, **FEW)

@@ -71,7 +71,13 @@ CASES = {
 FIRST = (0, 3, 1000)
 
 
-@pytest.mark.parametrize("name", CASES)
+# The others differ from these in the bound alone, which other tests compile.
+BY_DEFAULT = ("free bits", "a hierarchy, dreg", "Pyro's")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in CASES]
+)
 def test_the_schedule_follows_the_estimators_own_step(name):
     """From wherever the estimator begins, and wherever it is put later; the graph is one."""
     make, bound = CASES[name]

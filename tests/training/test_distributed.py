@@ -1,5 +1,6 @@
 """Two processes compute what one computes on the joint batch."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -153,14 +154,41 @@ def test_shards_partition_the_batch(size, number):
     assert all(len(s.parts[0].args[0]) for s in shares), "each must take part"
 
 
+def test_one_argument_of_the_command_line_starts_the_command_once_more(monkeypatch, tmp_path):
+    """Here it is written down; the slow test lets it run."""
+    started = []
+
+    def start(command, env, **_):
+        started.append((command, env))
+        raise KeyboardInterrupt  # before anybody waits for the other process
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # which the launcher writes to
+    module = type(sys)("__main__")
+    module.__spec__ = importlib.util.find_spec("ppl_vae.__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    words = [*WORDS, "--devices", "2", "--out", str(tmp_path / "two")]
+    monkeypatch.setattr(sys, "argv", [str(HERE.parent / "ppl_vae" / "__main__.py"), *words])
+    assert main(words) == 130
+    ((command, environment),) = started
+    assert command == [sys.executable, "-m", "ppl_vae.__main__", *words]
+    assert (environment["WORLD_SIZE"], environment["LOCAL_RANK"]) == ("2", "1")
+    assert not (tmp_path / "two" / "history.csv").exists()
+
+
+@pytest.mark.slow
 def test_one_argument_of_the_command_line_starts_the_processes(found, tmp_path):
     """And ends, by another launcher, where torchrun ended."""
-    two, one = tmp_path / "two", tmp_path / "one"
+    two = tmp_path / "two"
     ours = [sys.executable, "-W", "error::UserWarning", "-m", "ppl_vae"]
     assert ended([*ours, *WORDS, "--devices", "2", "--out", two]).count("training loss") == 1
-    assert [rank["typed"] for rank in found[1]] == [0, 0]
     for file in ("model/model.safetensors", "history.csv", "validation.csv"):
         assert (two / file).read_bytes() == (found[0] / "typed" / file).read_bytes()
+
+
+def test_a_run_of_two_processes_is_repeated_by_one(found, tmp_path):
+    assert [rank["typed"] for rank in found[1]] == [0, 0]
+    two, one = found[0] / "typed", tmp_path / "one"
     assert main(["fit", str(two), "--devices", "1", "--out", str(one), "--quiet"]) == 0
     of_one, of_two = (losses(folder / "history.csv") for folder in (one, two))
     # The same data and initial weights, other draws of the latents.

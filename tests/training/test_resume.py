@@ -1,5 +1,6 @@
 """A training that is killed and resumed ends as if it had not been interrupted, bit for bit."""
 
+import json
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from killed import drawn
 from pyro.infer import Trace_ELBO
 from torch import nn
 
@@ -69,6 +71,10 @@ def test_killed_anywhere_and_resumed(scenario, killed):
             assert (folder / name / file).read_bytes() == whole[file].read_bytes(), (name, file)
         leftovers = {p.name for p in (folder / name / "checkpoints").iterdir()}
         assert all(n.startswith("step-") and n[5:].isdigit() for n in leftovers), leftovers
+
+
+def test_a_loader_draws_the_same_in_another_process(killed):
+    assert json.loads((killed / "drawn.json").read_text()) == drawn()
 
 
 def trained(out, steps, **options):
