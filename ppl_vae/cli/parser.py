@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
+from ppl_vae.cli.catalogue import KINDS
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORT, SWAPS
 from ppl_vae.cli.output import show
@@ -32,6 +33,8 @@ COMMANDS = {
     "reconstruct": "show test data and their reconstructions",
     "impute": "fill the missing cells of a table",
     "encode": "write the latents of data as numbers",
+    "list": "what there is to choose from: priors, posteriors, likelihoods, ..., a line each",
+    "show": "signature and documentation of one: ppl-vae show prior VampPrior",
 }
 ALIASES = {"generate": "sample"}
 SHELLS = ("bash", "zsh", "tcsh")
@@ -85,6 +88,7 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
             "ppl-vae sample runs/gmvae -n 64",
             "ppl-vae fit table --data people.csv --out runs/people",
             "ppl-vae impute runs/people people.csv --out filled.csv",
+            "ppl-vae list priors",
         )
         + "\n\nExit codes: 0; 1 files; 2 what was typed; 3 a loss that is not finite; 130 Ctrl-C; "
         "143 SIGTERM.",
@@ -101,6 +105,7 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
     makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode)
+    makers += (_list, _show)
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -420,6 +425,37 @@ def _encode(commands: Any) -> Parser:
         if e.name in OF_FILE:
             group.add_argument(f"--{e.path}", dest=e.name, metavar=_metavar(e.hint), help=e.help)
     _draws(made)
+    _debug(made)
+    return made
+
+
+def _list(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "list",
+        "[KIND]",
+        "Print what there is to choose from, a line for each.",
+        "ppl-vae list priors",
+        "ppl-vae list configs",
+    )
+    made.add_argument(
+        "kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; or none of them"
+    )
+    _debug(made)
+    return made
+
+
+def _show(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "show",
+        "KIND NAME",
+        "Print the signature and the documentation of a class, or a configuration.",
+        "ppl-vae show prior VampPrior",
+        "ppl-vae show config gmvae",
+    )
+    made.add_argument("kind", metavar="KIND", help=", ".join(kind[:-1] for kind in KINDS))
+    made.add_argument("name", metavar="NAME", help="as ppl-vae list KIND has it")
     _debug(made)
     return made
 
