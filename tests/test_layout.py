@@ -36,8 +36,9 @@ PACKAGES = {
     "training": "compilation conditional data estimators evaluation io models",
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
+    "export": "io models tables",
     "report": "columns data distributions estimators evaluation io models plots tables",
-    "cli": "data estimators evaluation io models plots report tables training",
+    "cli": "data estimators evaluation export io models plots report tables training",
     "__main__": "cli",
 }
 

@@ -140,6 +140,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import encode
 
         return encode.encode(typed)
+    if name == "export":
+        from ppl_vae.cli import export
+
+        return export.run(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)

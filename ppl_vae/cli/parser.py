@@ -33,6 +33,7 @@ COMMANDS = {
     "reconstruct": "show test data and their reconstructions",
     "impute": "fill the missing cells of a table",
     "encode": "write the latents of data as numbers",
+    "export": "a trained pair as ONNX or torch.export files, which run without this package",
     "list": "what there is to choose from: priors, posteriors, likelihoods, ..., a line each",
     "show": "signature and documentation of one: ppl-vae show prior VampPrior",
 }
@@ -105,7 +106,7 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
     makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode)
-    makers += (_list, _show)
+    makers += (_export, _list, _show)
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -425,6 +426,32 @@ def _encode(commands: Any) -> Parser:
         if e.name in OF_FILE:
             group.add_argument(f"--{e.path}", dest=e.name, metavar=_metavar(e.hint), help=e.help)
     _draws(made)
+    _debug(made)
+    return made
+
+
+def _export(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "export",
+        "RUN",
+        "Write encoder, decoder and log p(x|z) of a trained run, or of a saved pair, as files for\n"
+        "batches of any size, compared with the pair first. ONNX is run by onnxruntime and needs\n"
+        "pip install 'ppl-vae[export]'; .pt2 is run by torch alone.",
+        "ppl-vae export runs/gmvae --to onnx --out deployed",
+        "ppl-vae export runs/gmvae --to torch --programs decoder",
+    )
+    made.add_argument("--to", required=True, choices=("onnx", "torch"), help="the format")
+    made.add_argument("--out", metavar="FOLDER", help="onnx or torch in the run if not given")
+    made.add_argument(
+        "--programs",
+        nargs="+",
+        metavar="NAME",
+        help="encoder, decoder, log_prob, classifier, conditional1, ...; all that can be exported",
+    )
+    made.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the data that are compared"
+    )
     _debug(made)
     return made
 
