@@ -92,16 +92,13 @@ def _documented(module: str, name: str) -> Entry:
     """Return a class or a function that a module defines or imports."""
     module, node = _definition(module, name)
     arguments = _arguments(module, node)
-    result = f" -> {ast.unparse(node.returns)}" if _is_function(node) and node.returns else ""
+    returns = node.returns if isinstance(node, ast.FunctionDef) else None
+    result = "" if returns is None else f" -> {ast.unparse(returns)}"
     one_line = f"{name}({', '.join(arguments)}){result}"
     several = ",\n    ".join(arguments)
     signature = one_line if len(one_line) <= 88 else f"{name}(\n    {several},\n){result}"
     doc = ast.get_docstring(node) or ""
     return Entry(name, signature, doc)
-
-
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef)
 
 
 def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:

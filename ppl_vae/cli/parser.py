@@ -105,8 +105,10 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode)
-    makers += (_export, _list, _show)
+    makers: tuple[Callable[[Any], Parser], ...] = (
+        *(_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode),
+        *(_export, _list, _show),
+    )
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
