@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         tables,
         testing,
         training,
+        zoo,
     )
     from ppl_vae.conditional import ConditionalDistribution
     from ppl_vae.io import from_config, load, save, to_config
@@ -71,6 +72,7 @@ __all__ = [
     "testing",
     "to_config",
     "training",
+    "zoo",
 ]
 
 # Names are imported on first use: `ppl-vae --help` does not wait for torch, nor training for

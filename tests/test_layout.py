@@ -37,6 +37,7 @@ PACKAGES = {
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
     "export": "io models tables",
+    "zoo": "data evaluation io models",
     "report": "columns data distributions estimators evaluation io models plots tables",
     "cli": "data estimators evaluation export io models plots report tables training",
     "__main__": "cli",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from ppl_vae.cli.class_names import PYRO_ESTIMATORS, shipped
+from ppl_vae.cli.class_names import PYRO_ESTIMATORS, shipped, shipped_pairs
 
 KINDS = {
     "priors": "p(z), the distribution of the latents",
@@ -25,6 +27,7 @@ KINDS = {
     "estimators": "the bound that is trained",
     "pairs": "models with their guides",
     "configs": "configurations that come with the package, for ppl-vae fit",
+    "zoo": "trained pairs that come with the package",
 }
 """What can be listed, and what each kind is."""
 _PACKAGES = {"networks": "nets", "pairs": "models"}
@@ -59,7 +62,12 @@ class Entry:
 def kind_of(typed: str) -> str | None:
     """Return the kind that a word means, in the singular or the plural; None for none."""
     word = typed.lower().replace("_", "-")
-    return next((kind for kind in KINDS if word in (kind, kind[:-1])), None)
+    return next((kind for kind in KINDS if word in (kind, singular(kind))), None)
+
+
+def singular(kind: str) -> str:
+    """Return the name of one of a kind."""
+    return kind.removesuffix("s")
 
 
 @cache
@@ -67,6 +75,9 @@ def entries(kind: str) -> Mapping[str, Entry]:
     """Return all of a kind, by name."""
     if kind == "configs":
         return {name: _configuration(name, path) for name, path in shipped().items()}
+    if kind == "zoo":
+        cards = sorted(shipped_pairs().glob("*/card.json"))
+        return {path.parent.name: _trained(json.loads(path.read_text("utf-8"))) for path in cards}
     package = f"ppl_vae.{_PACKAGES.get(kind, kind)}"
     found = {name: _documented(package, name) for name in _public(package)}
     if kind == "estimators":
@@ -78,6 +89,15 @@ def _configuration(name: str, path: Path) -> Entry:
     text = path.read_text(encoding="utf-8")
     comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     return Entry(name, f"ppl-vae fit {name}", "\n".join([*comment, "", text]))
+
+
+def _trained(card: Mapping[str, Any]) -> Entry:
+    """Return a trained pair: how it is loaded, and its card."""
+    name = card["name"]
+    numbers = [f"{n}: {value} ± {error}" for n, (value, error) in card["numbers"].items()]
+    about = [f"data: {card['data']}", f"command: {card['command']}", *numbers, card["numbers_are"]]
+    doc = "\n\n".join([card["description"], *about])
+    return Entry(name, f'ppl_vae.zoo.load("{name}")', doc)
 
 
 def _public(package: str) -> list[str]:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from shutil import get_terminal_size
 from typing import Any
 
-from ppl_vae.cli.catalogue import KINDS, entries, kind_of, plain
+from ppl_vae.cli.catalogue import KINDS, entries, kind_of, plain, singular
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.output import show as put
 from ppl_vae.errors import quoted
@@ -31,7 +31,7 @@ def show(flags: Any) -> int:
     kind = _kind(flags.kind)
     found = entries(kind)
     if flags.name not in found:
-        one = kind[:-1]
+        one = singular(kind)
         hint = _suggestion(flags.name, found)
         raise UsageError(f"there is no {one} {quoted(flags.name)}; {hint}")
     entry = found[flags.name]

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
-from ppl_vae.cli.catalogue import KINDS
+from ppl_vae.cli.catalogue import KINDS, singular
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORT, SWAPS
 from ppl_vae.cli.output import show
@@ -483,7 +483,7 @@ def _show(commands: Any) -> Parser:
         "ppl-vae show prior VampPrior",
         "ppl-vae show config gmvae",
     )
-    made.add_argument("kind", metavar="KIND", help=", ".join(kind[:-1] for kind in KINDS))
+    made.add_argument("kind", metavar="KIND", help=", ".join(singular(kind) for kind in KINDS))
     made.add_argument("name", metavar="NAME", help="as ppl-vae list KIND has it")
     _debug(made)
     return made

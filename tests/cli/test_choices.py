@@ -8,6 +8,7 @@ import re
 import pytest
 
 import ppl_vae
+from ppl_vae import zoo
 from ppl_vae.cli import main
 from ppl_vae.cli.catalogue import KINDS, entries, kind_of
 from ppl_vae.cli.configuration import shipped
@@ -17,7 +18,7 @@ PACKAGES = {kind: {"networks": "nets", "pairs": "models"}.get(kind, kind) for ki
 CLASSES = [
     (kind, name)
     for kind in KINDS
-    if kind != "configs"
+    if kind not in ("configs", "zoo")
     for name in importlib.import_module(f"ppl_vae.{PACKAGES[kind]}").__all__
 ]
 
@@ -30,11 +31,11 @@ def said(capsys, *words):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_line_each_in_the_singular_and_the_plural(kind, capsys):
     lines = said(capsys, "list", kind).splitlines()
-    assert lines == said(capsys, "list", kind[:-1]).splitlines()
+    assert lines == said(capsys, "list", kind.removesuffix("s")).splitlines()
     assert lines == said(capsys, "list", kind.title()).splitlines()
     names = {line.split()[0] for line in lines}
-    if kind == "configs":
-        assert names == {*shipped()}
+    if kind in ("configs", "zoo"):
+        assert names == ({*shipped()} if kind == "configs" else {*zoo.names()})
     else:
         own = {name for owner, name in CLASSES if owner == kind}
         assert names == own | ({*REGISTERED["estimator"]} if kind == "estimators" else set())
@@ -74,4 +75,7 @@ def test_what_is_shown(capsys):
     config = said(capsys, "show", "config", "gmvae")
     assert config.startswith("$ ppl-vae fit gmvae\n")
     assert shipped()["gmvae"].read_text().rstrip() in config
+    card = said(capsys, "show", "zoo", "digits-vae")
+    assert card.startswith('ppl_vae.zoo.load("digits-vae")\n')
+    assert "NELBO: " in card
     assert "num_particles=1" in said(capsys, "show", "estimator", "TraceEnum_ELBO")
