@@ -11,7 +11,16 @@ from evaluated import conditional, hierarchical
 from pairs import LIKELIHOODS, POSTERIORS, D, ssvae, vae
 from torch import nn
 
-from ppl_vae import ConditionalVAE, export, likelihoods, posteriors, priors, save, tables
+from ppl_vae import (
+    ConditionalVAE,
+    export,
+    from_config,
+    likelihoods,
+    posteriors,
+    priors,
+    save,
+    tables,
+)
 from ppl_vae.cli import main
 from ppl_vae.export.graphs import PACKAGES, log_gamma
 
@@ -100,6 +109,24 @@ def test_layers(tmp_path):
     p = runs(found, "conditional1")(latents[1])
     assert torch.allclose(p["mean"], pair.conditionals[0](latents[1]).mean)
     assert torch.allclose(runs(found, "decoder")(latents[0])["mean"], pair.decode(latents))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["torch", pytest.param("onnx", marks=needs_onnx)])
+def test_images(to, tmp_path):
+    pair = from_config(
+        {
+            "class": "VAE",
+            "latent_dim": 2,
+            "event_shape": [1, 8, 8],
+            "prior": "StandardNormal",
+            "posterior": {"class": "DiagonalNormal", "net": "ConvEncoder"},
+            "likelihood": {"class": "Bernoulli", "net": "ConvDecoder"},
+        }
+    )
+    found = getattr(export, f"to_{to}")(pair, tmp_path)
+    assert {*found.files} == {"encoder", "decoder", "log_prob"}
+    assert max(found.differences.values()) < 1e-4
 
 
 def table():
