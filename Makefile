@@ -6,7 +6,7 @@ LOWEST_PYTHON ?= $(or $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10),
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage test-random test-slow test-lowest bench bench-tables clean
+.PHONY: help demo test lint coverage test-random test-slow test-lowest bench bench-tables zoo clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | \
@@ -50,6 +50,9 @@ bench: .venv/installed ## time the steps and all around them: two hours or more 
 bench-tables: .venv/installed ## imputation of tables beside missForest and others: most of a day, resumable
 	$(BIN)/python benchmarks/imputation.py
 	$(BIN)/python benchmarks/imputation.py --miwae
+
+zoo: .venv/installed ## train the pairs of ppl_vae.zoo again, and write their cards: ten minutes
+	$(BIN)/python benchmarks/zoo.py
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff format --check .

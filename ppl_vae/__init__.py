@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         distributions,
         estimators,
         evaluation,
+        export,
         io,
         likelihoods,
         models,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         tables,
         testing,
         training,
+        zoo,
     )
     from ppl_vae.conditional import ConditionalDistribution
     from ppl_vae.io import from_config, load, save, to_config
@@ -55,6 +57,7 @@ __all__ = [
     "distributions",
     "estimators",
     "evaluation",
+    "export",
     "from_config",
     "io",
     "likelihoods",
@@ -71,6 +74,7 @@ __all__ = [
     "testing",
     "to_config",
     "training",
+    "zoo",
 ]
 
 # Names are imported on first use: `ppl-vae --help` does not wait for torch, nor training for

@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from ppl_vae.errors import flag, number, positive_int, seed_of
 
+IN_PYTHON = "Python"
+"""The place of a setting that cannot be typed, nor be in a configuration."""
+
 Schedule = dict[str, int | float | dict[str, int | float]]
 
 
@@ -148,6 +151,9 @@ class FitSpec:
         0, "of everything random: initial weights, data order, draws", check=_seed, short="seed"
     )
     log_every: int | float | None = _interval(50, "steps between entries of the history")
+    callbacks: Any = _setting(
+        (), "called after steps and validations", place=IN_PYTHON, may_change=True
+    )
     progress: bool = _setting(
         True, "show a progress bar", check=flag, place="--quiet", may_change=True
     )

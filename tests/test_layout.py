@@ -38,10 +38,12 @@ PACKAGES = {
     "training": "compilation conditional data estimators evaluation io models",
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
+    "export": "io models tables",
+    "zoo": "data evaluation io models",
     "report": "columns data distributions estimators evaluation io models plots tables",
     "reproduction": "data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
-    "cli": "data estimators evaluation io models plots report reproduction tables training",
+    "cli": "data estimators evaluation export io models plots report reproduction tables training",
     "__main__": "cli",
 }
 

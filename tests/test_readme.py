@@ -1,6 +1,7 @@
 """README's Python runs as it stands, and its commands exist."""
 
 import doctest
+import importlib.util
 import json
 import os
 import re
@@ -28,6 +29,17 @@ IN_ORDER = ("your_own_table",)
 """The pages whose snippets follow from one another: they run as one."""
 
 
+EXTRAS = {"onnxruntime": "export", "optuna": "search"}
+"""Packages that a snippet may import, and the extra of each, which the tests do not need."""
+
+
+def needed(name):
+    return pytest.mark.skipif(
+        importlib.util.find_spec(name) is None,
+        reason=f"{name} is missing: pip install 'ppl-vae[{EXTRAS[name]}]'",
+    )
+
+
 def blocks(language):
     for page in PAGES:
         found = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
@@ -36,6 +48,7 @@ def blocks(language):
         poor = pytest.mark.filterwarnings("ignore:.*(Pareto|effective sample size):UserWarning")
         for i, code in enumerate(found):
             marks = [poor] if page.stem in IN_ORDER else []
+            marks += [needed(name) for name in EXTRAS if f"import {name}" in code]
             yield pytest.param(code, id=f"{page.stem}-{i}", marks=marks)
 
 

@@ -25,7 +25,7 @@ from torch.distributions import normal
 from ppl_vae import VAE, SemiSupervisedVAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.cli import main as typed
 from ppl_vae.data import Part
-from ppl_vae.training import Interrupted, NotFiniteError, fit
+from ppl_vae.training import Callback, Interrupted, NotFiniteError, fit
 from ppl_vae.training.distributed import shard
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.schedules import Scheduled
@@ -321,6 +321,33 @@ def damaged(rank, fabric, folder):
     return pair
 
 
+class Ending(Callback):
+    """Stops the training after step 4, or fails there."""
+
+    def __init__(self, fails=False):
+        self.fails, self.seen = fails, []
+
+    def step(self, state):
+        self.seen.append(state.step)
+        torch.rand(1)
+        if state.step == 4:
+            if self.fails:
+                raise ValueError("enough")
+            state.stop()
+
+
+def called(fabric, folder):
+    """Return what callbacks saw, how trainings ended that one stopped, and one that failed."""
+    stopping, failing = Ending(), Ending(fails=True)
+    _, fitted = train(folder / "stopped", 10, fabric, divided=False, callbacks=[stopping])
+    pair, _ = train(folder / "stopped", 10, fabric, divided=False)
+    try:
+        train(folder / "failed", 10, fabric, divided=False, callbacks=[failing])
+    except (RuntimeError, ValueError) as error:
+        ended = [type(error).__name__, str(error)]
+    return pair, [stopping.seen, failing.seen, fitted.steps, fitted.stopped, *ended]
+
+
 def main(folder):
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
@@ -360,6 +387,10 @@ def main(folder):
     again = damaged(rank, unlaunched, folder / "damaged")
     found["damaged"] = distance(dict(straight.named_parameters()), dict(again.named_parameters()))
     found["faults"] = {what: fault(what, rank, fabric, folder) for what in FAULTS}
+    after, found["called"] = called(fabric, folder)
+    found["after a stop"] = distance(
+        dict(straight.named_parameters()), dict(after.named_parameters())
+    )
     other = folder if rank == 0 else folder / "another"
     try:
         train(other / "straight", 12, fabric, divided=False)

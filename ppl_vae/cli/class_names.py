@@ -29,6 +29,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted((_package() / "configs").glob("*.yaml"))}
 
 
+def shipped_pairs() -> Path:
+    """Return the folder of the trained pairs."""
+    return _package() / "zoo" / "pairs"
+
+
 def classes(part: str) -> list[str]:
     """Return the classes of the package that a flag such as ``--prior`` may name."""
     names: list[str] = _constant(f"{_PACKAGES[part]}/__init__.py", "__all__")

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
@@ -18,6 +19,7 @@ from ppl_vae.errors import LONGEST, reason
 from ppl_vae.spec import entries
 
 _INTERRUPTED = 130
+_WITHOUT_TORCH = ("list", "show")
 # Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
 _OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
 _OWNERS = re.compile(r"(fit|load|report|from_\w+|TableVAE(\.\w+)?): ")
@@ -50,7 +52,7 @@ def _main(words: list[str], *, whole_process: bool) -> int:
     try:
         name, typed, flags = _parsed(words)
         arguments = _arguments(name, typed)
-        if whole_process:
+        if whole_process and name not in _WITHOUT_TORCH:
             import numpy as np  # not above: slow to import
             import torch
 
@@ -93,8 +95,11 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
             known = {hyphens(flag): flag for flag in top.flags}
             name, equals, value = command.partition("=")
             if hyphens(name) not in known:
+                close = get_close_matches(hyphens(name)[:100], map(hyphens, top.flags), n=1)
+                hint = f"did you mean --{close[0]}? Or it " if close else "it "
                 raise UsageError(
-                    f"{name} comes after a command, as in ppl-vae fit {name}; see ppl-vae --help"
+                    f"{name}: {hint}comes after a command, as in ppl-vae fit {name}; see ppl-vae "
+                    f"--help"
                 )
             # --help and --version exit here.
             typed = top.parse_args([f"{known[hyphens(name)]}{equals}{value}", *rest])
@@ -115,6 +120,10 @@ def _parsed(words: Sequence[str]) -> tuple[str, Namespace, list[Flag]]:
 
 def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
     # Imported when needed: help and usage errors take no time.
+    if name in _WITHOUT_TORCH:
+        from ppl_vae.cli import choices
+
+        return choices.list_all(typed) if name == "list" else choices.show(typed)
     if name == "fit":
         from ppl_vae.cli import fit
 
@@ -135,6 +144,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import reproduce
 
         return reproduce.run(typed)
+    if name == "export":
+        from ppl_vae.cli import export
+
+        return export.run(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)

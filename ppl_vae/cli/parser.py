@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from ppl_vae.cli import class_names
+from ppl_vae.cli.catalogue import KINDS, singular
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.cli.flags import SHORT, SWAPS
 from ppl_vae.cli.output import show
@@ -32,6 +33,9 @@ COMMANDS = {
     "reconstruct": "show test data and their reconstructions",
     "impute": "fill the missing cells of a table",
     "encode": "write the latents of data as numbers",
+    "export": "a trained pair as ONNX or torch.export files, which run without this package",
+    "list": "what there is to choose from: priors, posteriors, likelihoods, ..., a line each",
+    "show": "signature and documentation of one: ppl-vae show prior VampPrior",
     "reproduce": "run a published table and print it beside the paper's numbers",
 }
 ALIASES = {"generate": "sample"}
@@ -86,6 +90,7 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
             "ppl-vae sample runs/gmvae -n 64",
             "ppl-vae fit table --data people.csv --out runs/people",
             "ppl-vae impute runs/people people.csv --out filled.csv",
+            "ppl-vae list priors",
         )
         + "\n\nExit codes: 0; 1 files; 2 what was typed; 3 a loss that is not finite; 130 Ctrl-C; "
         "143 SIGTERM.",
@@ -101,7 +106,10 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
     commands = top.add_subparsers(
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
-    makers = (_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode, _reproduce)
+    makers: tuple[Callable[[Any], Parser], ...] = (
+        *(_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode),
+        *(_export, _list, _show, _reproduce),
+    )
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
 
@@ -466,6 +474,63 @@ def _encode(commands: Any) -> Parser:
         if e.name in OF_FILE:
             group.add_argument(f"--{e.path}", dest=e.name, metavar=_metavar(e.hint), help=e.help)
     _draws(made)
+    _debug(made)
+    return made
+
+
+def _export(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "export",
+        "RUN",
+        "Write encoder, decoder and log p(x|z) of a trained run, or of a saved pair, as files for\n"
+        "batches of any size, compared with the pair first. ONNX is run by onnxruntime and needs\n"
+        "pip install 'ppl-vae[export]'; .pt2 is run by torch alone.",
+        "ppl-vae export runs/gmvae --to onnx --out deployed",
+        "ppl-vae export runs/gmvae --to torch --programs decoder",
+    )
+    made.add_argument("--to", required=True, choices=("onnx", "torch"), help="the format")
+    made.add_argument("--out", metavar="FOLDER", help="onnx or torch in the run if not given")
+    made.add_argument(
+        "--programs",
+        nargs="+",
+        metavar="NAME",
+        help="encoder, decoder, log_prob, classifier, conditional1, ...; all that can be exported",
+    )
+    made.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the data that are compared"
+    )
+    _debug(made)
+    return made
+
+
+def _list(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "list",
+        "[KIND]",
+        "Print what there is to choose from, a line for each.",
+        "ppl-vae list priors",
+        "ppl-vae list configs",
+    )
+    made.add_argument(
+        "kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; or none of them"
+    )
+    _debug(made)
+    return made
+
+
+def _show(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "show",
+        "KIND NAME",
+        "Print the signature and the documentation of a class, or a configuration.",
+        "ppl-vae show prior VampPrior",
+        "ppl-vae show config gmvae",
+    )
+    made.add_argument("kind", metavar="KIND", help=", ".join(singular(kind) for kind in KINDS))
+    made.add_argument("name", metavar="NAME", help="as ppl-vae list KIND has it")
     _debug(made)
     return made
 

@@ -71,7 +71,7 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
 def impute(flags: Any) -> int:
     """Fill the missing cells of a table, and return the exit code."""
     file = _output(flags.out, flags.data)
-    vae = _loaded(flags.run, flags)
+    vae = loaded(flags.run, flags)
     if flags.draws is not None and DRAW in vae.schema_.names:
         raise UsageError(
             f"--draws: the table has a column {DRAW!r}, which would number the draws; rename it, "
@@ -93,7 +93,7 @@ def impute(flags: Any) -> int:
 def sample(flags: Any) -> int:
     """Draw rows from a run of a table, and return the exit code."""
     file = Path(flags.run) / "samples.csv" if flags.file is None else _output(flags.file)
-    vae = _loaded(flags.run, flags)
+    vae = loaded(flags.run, flags)
     given = None
     if flags.given is not None:
         given = {name: _value(vae, name, text) for name, text in _pairs("--given", flags.given)}
@@ -113,7 +113,7 @@ def latents(flags: Any) -> np.ndarray:
         if getattr(flags, name):
             dashes = f"--data.{name}" if name in OF_FILE else f"--{name}"
             raise UsageError(f"{dashes} is for runs of other data; leave it out")
-    vae = _loaded(flags.run, flags)
+    vae = loaded(flags.run, flags)
     with _naming(flags.data):
         return vae.transform(tables.read_table(Path(flags.data).expanduser()))
 
@@ -128,14 +128,14 @@ def check_evaluation(run: str, flags: Any) -> None:
     for name in ("annealed_data", "gap_data", "sections", "compile"):
         if getattr(flags, name):
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
-    vae = _loaded(run, flags)
+    vae = loaded(run, flags)
     with _naming(flags.data):
         vae.schema_.encode(tables.read_table(Path(flags.data).expanduser()))
 
 
 def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
     """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
-    vae = _loaded(run, flags)
+    vae = loaded(run, flags)
     with _naming(flags.data):
         return table_report(
             vae,
@@ -331,7 +331,7 @@ def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _loaded(run: str, flags: Any) -> tables.TableVAE:
+def loaded(run: str, flags: Any) -> tables.TableVAE:
     """Return the model of a run on the device, and with draws from the seed, that were typed."""
     folder = Path(run).expanduser()
     if (folder / TABLE_SETTINGS).is_file() and not (folder / TABLE).is_file():
@@ -340,7 +340,7 @@ def _loaded(run: str, flags: Any) -> tables.TableVAE:
         )
     if not (folder / TABLE).is_file():
         raise UsageError(f"RUN: {folder} is not a run of a table; {program()} fit table makes one")
-    vae = tables.load(folder, device=device_of(flags.device))
+    vae = tables.load(folder, device=device_of(getattr(flags, "device", "cpu")))
     vae.seed = flags.seed
     return vae
 

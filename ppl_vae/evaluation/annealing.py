@@ -10,7 +10,7 @@ import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import describe, positive_int

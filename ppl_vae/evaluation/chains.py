@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.evaluation.hmc import Joint, State, Values, transition
 from ppl_vae.evaluation.refinement import HamiltonianMonteCarlo

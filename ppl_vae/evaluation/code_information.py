@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.data import Factors
 from ppl_vae.evaluation.latents import MixtureMarginals, check_finite

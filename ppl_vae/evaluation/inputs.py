@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.data import Batches, Dataset, Part, SemiSupervised
 from ppl_vae.data.minibatch import given

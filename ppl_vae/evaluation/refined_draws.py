@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.errors import positive_int
 from ppl_vae.estimators.log_weights import weighted_particles

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from ppl_vae.process_state import exclusively
 from ppl_vae.version import __version__
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+_SHOWN = 3
+"""How many names of tensors a result shows."""
 _REQUIRES_GRAD = "requires_grad must map names of parameters to true or false"
 
 
@@ -173,6 +176,26 @@ class Matched:
     taken: tuple[str, ...]
     new: tuple[str, ...]
     left: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(["Matched", *(f"  {name:5}  {some}" for name, some in self._rows())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td>{escape(some)}</td></tr>"
+            for name, some in self._rows()
+        )
+        return f"<table><caption>Matched</caption>{rows}</table>"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return how many names there are of each kind, and the first of them."""
+        rows = []
+        for kind in ("taken", "new", "left"):
+            names = getattr(self, kind)
+            more = ", ..." if len(names) > _SHOWN else ""
+            shown = f": {', '.join(names[:_SHOWN])}{more}" if names else ""
+            rows.append((kind, f"{len(names)} tensors{shown}"))
+        return rows
 
 
 def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, flag, reason, sequence, sizes

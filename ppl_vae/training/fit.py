@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from ppl_vae.training.arguments import (
     made_optimizer,
     made_schedule,
 )
+from ppl_vae.training.callbacks import Callback, Callbacks, checked_callbacks
 from ppl_vae.training.compiled_objective import FullBatchObjective
 from ppl_vae.training.data_stream import (
     DataStream,
@@ -60,7 +61,7 @@ class FitResult:
 
     Args:
         steps: how many were taken.
-        stopped: why it ended: ``"steps"``, or ``"patience"`` for an early stop.
+        stopped: why it ended: ``"steps"``, ``"patience"`` for an early stop, or ``"callback"``.
         history: name -> an array, with an entry each ``log_every`` steps, and at the end. ``loss``
             is minus the bound, and terms of training such as a classification term, in nats per
             datum, the mean over the steps since the last entry. With β it is that of β = 1 on the
@@ -80,7 +81,11 @@ class FitResult:
     best_step: int | None
 
     def __repr__(self) -> str:
-        why = {"steps": "", "patience": ", stopped early"}.get(self.stopped, f", {self.stopped}")
+        why = {
+            "steps": "",
+            "patience": ", stopped early",
+            "callback": ", stopped by a callback",
+        }.get(self.stopped, f", {self.stopped}")
         lines = [f"FitResult({self.steps} steps{why}"]
         lines += [f"  {name}: {value}" for name, value in self._rows()]
         return "\n".join(lines) + ")"
@@ -132,6 +137,7 @@ def fit(
     compile: bool = False,
     seed: int = 0,
     log_every: int = 50,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> FitResult:
     r"""Train any model/guide pair, in place, under any estimator of a bound.
@@ -144,8 +150,8 @@ def fit(
     ``fit`` with the same arguments and ``resume=True`` ends with the same weights and history, bit
     for bit on the same machine, as if it had not been interrupted. What differs is refused by name:
     pair, data, and all arguments but ``steps``, ``epochs``, ``checkpoint_every``, ``keep``,
-    ``log_every``, ``progress``, ``validate_every`` without ``stopping``, and of ``fabric`` all but
-    the precision.
+    ``log_every``, ``callbacks``, ``progress``, ``validate_every`` without ``stopping``, and of
+    ``fabric`` all but the precision.
 
     Pyro's validation, if it is on, is left on for the first batch, and for the first epoch of data
     whose values were not all looked at beforehand; ``pyro.enable_validation(False)`` before
@@ -201,6 +207,7 @@ def fit(
             to a minute at the start. With several processes steps stay as they are.
         seed: of everything random.
         log_every: steps between entries of the history.
+        callbacks: :class:`Callback` objects, called after steps, after validations and at the end.
         progress: show a progress bar.
 
     Returns:
@@ -241,6 +248,7 @@ def fit(
     folder = None if out is None else path_of("fit", "out", out)
     usual = estimator is None
     bound = default("estimator", estimators) if usual else checked_estimator("fit", estimator)
+    watching = checked_callbacks("fit", callbacks)
     if stopping is not None:
         check_kind("fit", "stopping", stopping, EarlyStopping, "EarlyStopping(patience)")
         if validation is None:
@@ -312,6 +320,7 @@ def fit(
         trainer.begin()
         with run_folder.opened(total, given.resume) if run_folder else nullcontext():
             fabric.call("on_run_open")
+            called = Callbacks(watching, pair, total, trainer)
             turn.close()
             try:
                 stopped = loop(
@@ -322,6 +331,7 @@ def fit(
                     checkpoint_every=given.checkpoint_every,
                     log_every=given.log_every,
                     progress=given.progress,
+                    callbacks=called,
                 )
             finally:
                 trainer.parameters.free_gradients()
@@ -330,14 +340,16 @@ def fit(
                         logger.save()  # some keep many rows back
             with exclusively():
                 trainer.use_best()
+            result = FitResult(
+                steps=trainer.step,
+                stopped=stopped,
+                history=trainer.history.arrays(),
+                validation=trainer.validated.arrays(),
+                best_step=trainer.best.step if trainer.best.step >= 0 else None,
+            )
+            called.end(result)
             fabric.call("on_run_close")
-    return FitResult(
-        steps=trainer.step,
-        stopped=stopped,
-        history=trainer.history.arrays(),
-        validation=trainer.validated.arrays(),
-        best_step=trainer.best.step if trainer.best.step >= 0 else None,
-    )
+    return result
 
 
 def _compiled(

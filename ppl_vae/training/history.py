@@ -34,6 +34,10 @@ class Table:
         for name, values in self._columns.items():
             values.append(float(row.get(name, math.nan)))
 
+    def last(self) -> dict[str, float]:
+        """Return the last row."""
+        return {name: values[-1] for name, values in self._columns.items()}
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the columns, ``step`` as integers."""
         columns = {name: np.array(values) for name, values in self._columns.items()}

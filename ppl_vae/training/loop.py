@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from ppl_vae.training.callbacks import Callbacks
 from ppl_vae.training.distributed import max_over_processes
 from ppl_vae.training.output_folder import OutputFolder
 from ppl_vae.training.progress import progress_bar
@@ -35,8 +36,9 @@ def loop(
     checkpoint_every: int,
     log_every: int,
     progress: bool,
+    callbacks: Callbacks,
 ) -> str:
-    """Take all steps; return why they ended, ``"steps"`` or ``"patience"``."""
+    """Take all steps; return why they ended: ``"steps"``, ``"patience"`` or ``"callback"``."""
     fabric = trainer.fabric
 
     def due(every: int) -> bool:
@@ -54,11 +56,13 @@ def loop(
             saves = folder is not None and due(checkpoint_every)
             if logs or validates or saves:
                 trainer.check_finite()
-            if logs:
-                loss = trainer.log()["loss"]
+            row = trainer.log() if logs else None
+            if row is not None:
+                loss = row["loss"]
                 bar.set_postfix_str(f"loss {loss:.2f} nats per datum", refresh=False)
             if validates:
                 bar.set_description_str(f"fit (validation {trainer.validate():.2f})", refresh=False)
+            callbacks.after_step(row, validates)
             if saves:
                 assert folder is not None
                 folder.save()
@@ -70,4 +74,6 @@ def loop(
                     if folder is not None:
                         folder.save()
                     raise Interrupted(trainer.step, number, trainer.saved)
+            if callbacks.should_stop(folder, communicate=logs):
+                return "callback"
     return "patience" if trainer.out_of_patience else "steps"

@@ -1,4 +1,4 @@
-"""The progress bar of a training, which never interrupts it."""
+"""The progress bar of a training, which never interrupts it; a widget in a notebook."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 INTERVAL = 0.5
 """Least number of seconds between two updates."""

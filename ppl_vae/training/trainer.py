@@ -73,6 +73,7 @@ class Trainer:
         several = fabric.world_size > 1
         self._distributed: nn.Module = fabric.setup_module(objective) if several else objective
         self._since_log: list[Tensor] = []
+        self._loss = torch.tensor(math.nan)
         self._norm = torch.tensor(math.nan)
         self._rate: float | Tensor = math.nan
         self._validation_enabled = is_validation_enabled()
@@ -133,6 +134,7 @@ class Trainer:
         if self.lr_schedule is not None:
             self.lr_schedule.step()
         self._since_log.append(losses)
+        self._loss = losses[0]
         self._norm, self._shard = norm, mine
         self.step += 1
         if self._deferred is not None and self._deferred.due:
@@ -144,6 +146,11 @@ class Trainer:
         failure = None if self._deferred is None else self._deferred.first_failure()
         if failure is not None:
             raise self._not_finite(failure)
+
+    @property
+    def last_loss(self) -> float:
+        """What the last step minimised in this process, in nats per datum."""
+        return float(self._loss)
 
     @property
     def _validates_step(self) -> bool:

@@ -49,6 +49,7 @@ def of(*words):
 
 def test_help_and_version_import_nothing_slow():
     words = [["--help"], ["--version"], [], ["fit", "--stepz", "3"], ["evaluate"]]
+    words += [["list"], ["list", "priors"], ["show", "estimator", "Trace_ELBO"]]
     words += [[command, flag] for command in COMMANDS for flag in ("--help", "--version")]
     code = f"""
 import sys
@@ -72,8 +73,10 @@ def test_the_usage_names_what_a_command_takes(command, capsys):
         "fit": "[CONFIG]",
         "fit table": "[SETTINGS]",
         "impute": "RUN DATA",
+        "list": "[KIND]",
         "report": "RUN [RUN ...]",
         "reproduce": "[NAME]",
+        "show": "KIND NAME",
     }.get(command, "RUN")
     assert first == f"usage: ppl-vae {command} {what} [options]"
 

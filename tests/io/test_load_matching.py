@@ -29,6 +29,9 @@ def test_with_another_prior_the_networks_are_loaded(tmp_path):
     assert found.left == ()
     assert set(found.new) == set(own) - set(vae.state_dict())
     assert found.new
+    assert repr(found).startswith(f"Matched\n  taken  {len(found.taken)} tensors: ")
+    assert f"<td>{len(found.new)} tensors: " in found._repr_html_()
+    assert "0 tensors</td>" in found._repr_html_()
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, vae.state_dict().get(name, own[name])), name
 

@@ -116,6 +116,18 @@ def test_a_failure_in_one_process_ends_all(what, found):
         assert "the loss is NaN: the output of module 'guide.posterior.net'" in second[1]
 
 
+def test_callbacks_are_called_in_the_first_process_and_end_all(found):
+    first, second = (rank["called"] for rank in found[1])
+    # The history has an entry every 3 steps.
+    assert first[:4] == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4], 6, "callback"]
+    assert second[:4] == [[], [], 6, "callback"]
+    assert first[4:] == ["ValueError", "enough"]
+    assert second[4] == "RuntimeError"
+    assert "a callback of the first process failed" in second[5]
+    for rank in found[1]:
+        assert rank["after a stop"] == 0  # resumed: as if there had been none
+
+
 def test_a_folder_that_processes_do_not_share_is_refused(found):
     for rank in found[1]:
         assert "all need the same folder" in rank["another folder"]

@@ -28,6 +28,15 @@ ROWS = [
     ("fit(vae, x, out='')", ValueError, "out", "''"),
     ("fit(vae, x, out=3)", TypeError, "out", "3 (int)"),
     ("fit(vae, x, out=out / 'file')", OSError, "out", "file"),
+    ("fit(vae, x, steps=1, callbacks=3)", TypeError, "callbacks", "3"),
+    ("fit(vae, x, steps=1, callbacks='print')", TypeError, "callbacks", "'print'"),
+    ("fit(vae, x, steps=1, callbacks=[print])", TypeError, "callbacks", "training.Callback"),
+    (
+        "fit(vae, x, steps=1, callbacks=[ppl_vae.training.Callback])",
+        TypeError,
+        "callbacks",
+        "an object",
+    ),
     # Objects
     ("fit(None, x)", TypeError, "pair", "None"),
     ("fit(VAE, x)", TypeError, "pair", "VAE"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ppl_vae.evaluation import accuracy_interval
 from ppl_vae.evaluation.classification import Reliability, binned

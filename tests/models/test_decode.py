@@ -1,0 +1,78 @@
+"""`decode` of every pair: E[x | z] for tensors and arrays, and errors that say what is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from evaluated import conditional, hierarchical
+from pairs import CODE_POSTERIORS, LIKELIHOODS, D, Z, code_vae, net, ssvae, vae
+
+from ppl_vae import SemiSupervisedVAE, StackedVAE, likelihoods, posteriors, priors
+
+Y = torch.tensor([0, 1, 2, 0])
+
+
+def stacked():
+    second = SemiSupervisedVAE(
+        prior=priors.StandardNormal(2),
+        classifier=net(Z, 3),
+        posterior=posteriors.DiagonalNormal(net(Z + 3, 4)),
+        likelihood=likelihoods.Normal(net(2 + 3, Z)),
+        num_classes=3,
+    )
+    return StackedVAE(first=vae(), second=second)
+
+
+PAIRS = {
+    **{name: (lambda name=name: vae(likelihood=name), ()) for name in LIKELIHOODS},
+    **{name: (lambda name=name: code_vae(posterior=name), ()) for name in CODE_POSTERIORS},
+    "ssvae": (ssvae, (Y,)),
+    "conditional": (conditional, (Y,)),
+    "layers": (hierarchical, ()),
+    "stacked": (stacked, (Y,)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_tensors_and_arrays_give_the_same(name):
+    make, given = PAIRS[name]
+    pair = make().train()
+    x = pair.generate(4) if name not in ("conditional", "ssvae") else pair.generate(*_number(name))
+    z = pair.encode(x, *given)
+    as_array = [t.numpy() for t in z] if isinstance(z, tuple) else z.numpy()
+    mean = pair.decode(z, *given)
+    assert torch.equal(mean, pair.decode(as_array, *(t.numpy() for t in given)))
+    assert mean.shape == x.shape
+    assert not mean.requires_grad
+    assert pair.training
+    if not given and not isinstance(z, tuple):
+        assert torch.allclose(mean, pair.likelihood(z).mean)
+        assert torch.allclose(mean[:1], pair.decode(z[:1]), atol=1e-6)
+
+
+def _number(name):
+    return (Y,) if name == "conditional" else (4, Y)
+
+
+@pytest.mark.parametrize(
+    ("z", "named"),
+    [
+        (torch.zeros(3, Z + 1), "expected 2 features on the last dimension"),
+        (torch.zeros(3, Z).double(), "torch.float64"),
+        (torch.zeros(3, Z, dtype=torch.long), "torch.int64"),
+        (torch.zeros(3, Z, device="meta"), "is on cpu, but its input .* on meta"),
+        (torch.full((3, Z), torch.nan), "is NaN or infinite at 6 of 6 entries"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_see_it")
+def test_wrong_latents_are_named(z, named):
+    with pytest.raises(ValueError, match=named):
+        vae().decode(z)
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+def test_layers_in_the_wrong_number_or_order():
+    pair = hierarchical()
+    latents = pair.encode(torch.zeros(2, D))
+    for wrong in (latents[0], latents[:1], np.zeros((2, 3))):
+        with pytest.raises(ValueError, match="the 2 tensors that encode returns"):
+            pair.decode(wrong)
