@@ -6,7 +6,7 @@ LOWEST_PYTHON ?= $(or $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10),
 export MPLBACKEND ?= Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint coverage test-random test-slow test-lowest bench bench-tables zoo clean
+.PHONY: help demo test lint coverage test-random test-slow test-lowest docs docs-check gallery bench bench-tables zoo clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | \
@@ -39,6 +39,19 @@ OLD := -W default::DeprecationWarning -W default::FutureWarning -W "default:torc
 test-lowest: .venv-lowest/installed ## the tests with the oldest Python and versions that pyproject.toml allows
 	$(PYTEST) .venv-lowest/bin/python -m pytest $(XDIST) -p no:randomly $(OLD)
 
+# -W: a warning fails the build. Two pages with cells are run at a time.
+docs: .venv/installed-docs ## the documentation site, build/docs/index.html: a few minutes, then only what has changed
+	$(BIN)/python -m sphinx -q -j 2 -W --keep-going docs build/docs
+	@echo "The site is build/docs/index.html"
+
+docs-check: docs ## its links, and pages in a browser without a window: formulas, search, narrow, dark
+	$(PYTEST) $(BIN)/python -m pytest -n0 -p no:randomly -m slow tests/test_site.py
+
+gallery: .venv/installed ## the figures of the gallery anew: ten minutes on two cores
+	for example in $(filter-out common,$(basename $(notdir $(wildcard examples/*.py)))); do \
+	  OMP_NUM_THREADS=1 $(BIN)/python examples/$$example.py --epochs 40 --out build/gallery/$$example && \
+	  cp build/gallery/$$example/$$example.png docs/figures/gallery/ || exit 1; done
+
 bench: .venv/installed ## time the steps and all around them: two hours or more on two idle cores
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/elementwise.py
@@ -67,6 +80,10 @@ lint: .venv/installed ## ruff and mypy
 	  { echo "Could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing ppl_vae and its dependencies into .venv (a minute or two, once)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/installed-docs: pyproject.toml .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 .venv-lowest/installed: pyproject.toml .venv/installed

@@ -1,4 +1,4 @@
-"""README's figures, reproduced. Minutes each on two cores, so run by hand: `pytest -m slow`."""
+"""Figures of docs/results.md, reproduced. Minutes each on two cores: by hand, `pytest -m slow`."""
 
 import os
 import re

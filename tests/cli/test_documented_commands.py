@@ -12,7 +12,7 @@ from ppl_vae.cli import main
 from ppl_vae.cli.main import _parsed
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINES = {
     line.strip(): None
     for page in PAGES
