@@ -63,7 +63,6 @@ SMALLER = {
     "steps=1000)": "steps=10)",
     "steps=200)": "steps=5)",
     "steps=100)": "steps=5)",
-    "steps=100, ": "steps=5, ",
     "steps=20, ": "steps=5, ",
     "positions=5)": "positions=3)",
     "draws=20)  # 20": "draws=5)  # 5",
