@@ -37,7 +37,8 @@ PACKAGES = {
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
     "report": "columns data distributions estimators evaluation io models plots tables",
-    "cli": "data estimators evaluation io models plots report tables training",
+    "explorer": "data estimators evaluation io models plots report tables",
+    "cli": "data estimators evaluation explorer io models plots report tables training",
     "__main__": "cli",
 }
 

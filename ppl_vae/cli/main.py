@@ -20,7 +20,7 @@ from ppl_vae.spec import entries
 _INTERRUPTED = 130
 # Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
 _OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
-_OWNERS = re.compile(r"(fit|load|report|from_\w+|TableVAE(\.\w+)?): ")
+_OWNERS = re.compile(r"(fit|load|report|explore|export|from_\w+|TableVAE(\.\w+)?): ")
 
 
 def command() -> None:
@@ -131,6 +131,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import encode
 
         return encode.encode(typed)
+    if name == "explore":
+        from ppl_vae.cli import explore
+
+        return explore.run(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)
