@@ -17,7 +17,7 @@ def explore(
     pairs: Any,
     data: Any,
     *,
-    columns: Mapping[str, Sequence[Any]] | None = None,
+    columns: Mapping[str, Any] | None = None,
     image_shape: Sequence[int] | None = None,
     site: str | None = None,
     plane: str = "pca",
@@ -64,12 +64,6 @@ def explore(
     if port is not None and port > 65535:
         raise ValueError(f"{owner}: port must be at most 65535, got {port}")
     show, plane = flag(owner, "show", show), _plane(owner, plane)
-    _require_bokeh(owner)
-    from ppl_vae.explorer.live import Live  # of the extra
-    from ppl_vae.explorer.page import Page
-    from ppl_vae.explorer.server import free_port, server
-
-    port = free_port(owner, port)
     there = explored(
         owner,
         pairs,
@@ -80,6 +74,12 @@ def explore(
         num_data=num_data,
         seed=seed,
     )
+    _require_bokeh(owner)
+    from ppl_vae.explorer.live import Live  # of the extra
+    from ppl_vae.explorer.page import Page
+    from ppl_vae.explorer.server import free_port, server
+
+    port = free_port(owner, port)
 
     def fill(document: Any) -> None:
         page = Page(there, plane, alone=False)
@@ -105,7 +105,7 @@ def export(
     data: Any,
     out: str | Path,
     *,
-    columns: Mapping[str, Sequence[Any]] | None = None,
+    columns: Mapping[str, Any] | None = None,
     image_shape: Sequence[int] | None = None,
     site: str | None = None,
     plane: str = "pca",
@@ -137,9 +137,6 @@ def export(
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{owner}: out={str(out)!r}: there is no folder {path.parent}")
     grid = integer(owner, "grid", grid, 2)
-    _require_bokeh(owner)
-    from ppl_vae.explorer.fixed import html  # of the extra
-
     there = explored(
         owner,
         pairs,
@@ -150,6 +147,9 @@ def export(
         num_data=num_data,
         seed=seed,
     )
+    _require_bokeh(owner)
+    from ppl_vae.explorer.fixed import html  # of the extra
+
     write_file(path, html(there, plane, grid))
     return path
 

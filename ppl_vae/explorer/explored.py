@@ -278,7 +278,7 @@ class Explored:
             column = None if self.columns is None else self.columns[j]
             name = f"column {f'x{j + 1}' if column is None else column.name}"
             if column is not None and column.coded:
-                codes = np.where(np.isnan(x[:, j]), -1, x[:, j]).tolist()
+                codes = np.where(np.isnan(x[:, j]), -1, x[:, j]).astype(int).tolist()
                 yield of_codes(name, codes, column.categories or ())
             else:
                 yield Colouring(name, x[:, j])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from bokeh.document import Document
 from bokeh.embed import file_html
-from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.models import ColumnDataSource
 from bokeh.resources import INLINE
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,7 +18,7 @@ from ppl_vae.explorer.display import Cells, Images
 from ppl_vae.explorer.explored import LOG_PX, Explored
 from ppl_vae.explorer.live import SAMPLES
 from ppl_vae.explorer.page import Page
-from ppl_vae.explorer.view import DRAWS, STEPS, View
+from ppl_vae.explorer.view import DRAWS, STEPS, View, script
 
 CLOUD = 20
 """Draws of each posterior that are points on the map."""
@@ -73,9 +73,9 @@ def _fill(page: Page, view: View, grid: int) -> None:
         (page.chosen, "choose(cb_obj, values, points, datum, ring, draws, datum_title)"),
         (page.path, f"walk(cb_obj, values, points, path, {STEPS}, path_title)"),
     ):
-        source.js_on_change("data", CustomJS(args=args, code=fixed + code))
-    code = CustomJS(args=args, code=f"{fixed}colour(cb_obj.value, points, legend)")
-    view.colour.js_on_change("value", code)
+        source.js_on_change("data", script(args, fixed + code))
+    code = "colour(cb_obj.value, points, legend)"
+    view.colour.js_on_change("value", script(args, fixed + code))
 
 
 def _values(view: View, grid: int) -> ColumnDataSource:

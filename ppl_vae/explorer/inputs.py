@@ -27,7 +27,7 @@ def explored(
     pairs: Any,
     data: Any,
     *,
-    columns: Mapping[str, Sequence[Any]] | None,
+    columns: Mapping[str, Any] | None,
     image_shape: Sequence[int] | None,
     site: str | None,
     num_data: int | None,
@@ -60,7 +60,7 @@ def _of_tables(
     owner: str,
     vaes: Mapping[str, TableVAE],
     frame: Any,
-    columns: Mapping[str, Sequence[Any]] | None,
+    columns: Mapping[str, Any] | None,
     site: str | None,
     num_data: int | None,
     seed: int,
@@ -99,7 +99,7 @@ def _is_table(pair: object) -> bool:
 
 
 def _extra(
-    owner: str, columns: Mapping[str, Sequence[Any]] | None, total: int, chosen: EvaluationData
+    owner: str, columns: Mapping[str, Any] | None, total: int, chosen: EvaluationData
 ) -> list[Colouring]:
     """Return the user's columns: numbers, or anything else as categories."""
     if columns is not None and not isinstance(columns, Mapping):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_vae.explorer.explored import LOG_PX
 from ppl_vae.explorer.page import Page
-from ppl_vae.explorer.view import CLOUD, DRAWS, IMPUTATIONS, STEPS, View
+from ppl_vae.explorer.view import CLOUD, DRAWS, IMPUTATIONS, STEPS, View, answered
 
 PARTICLES = 300
 """Of importance resampling, for an imputation."""
@@ -43,27 +43,21 @@ class Live:
             view.colour.on_change("value", partial(self._coloured, view))
             view.plane_choice.on_change("value", partial(self._plane, view))
             view.legend.text = self._legend(view)
-        self._answers_to(page.chosen, page.answers["chosen"], self._choose)
-        self._answers_to(page.path, page.answers["path"], self._walk)
+        self._answers_to(page.chosen, self._choose)
+        self._answers_to(page.path, self._walk)
         if page.painter is not None:
-            self._answers_to(page.painter.mask, page.painter.answer, self._impute)
+            self._answers_to(page.painter.mask, self._impute)
         self._choose()
         self._walk()
 
-    def _answers_to(
-        self, question: ColumnDataSource, answer: ColumnDataSource, act: Callable[[], None]
-    ) -> None:
-        from bokeh.models import CustomJS
-
-        def answered(attribute: str, old: Any, new: Any) -> None:
+    def _answers_to(self, question: ColumnDataSource, act: Callable[[], None]) -> None:
+        def asked(attribute: str, old: Any, new: Any) -> None:
             try:
                 act()
             finally:
-                _count(answer)
+                answered(question)
 
-        question.on_change("data", answered)
-        code = CustomJS(args={"question": question}, code="pplvae.answered(question)")
-        answer.js_on_change("data", code)
+        question.on_change("data", asked)
 
     @property
     def index(self) -> int:
@@ -86,7 +80,7 @@ class Live:
                 z = view.plane.lift(torch.tensor([x, y], dtype=z.dtype), base)
             self._show(view, z)
         finally:
-            _count(view.answer)
+            answered(view.question)
 
     def _show(self, view: View, z: Tensor) -> None:
         explored, at = view.explored, [self.index]
@@ -196,7 +190,3 @@ class Live:
 
 def _title(what: str, more: str = "") -> str:
     return f"<h3>{escape(what)}</h3>" + (f"<p>{escape(more)}</p>" if more else "")
-
-
-def _count(answer: ColumnDataSource) -> None:
-    answer.data = {"number": [answer.data["number"][0] + 1]}

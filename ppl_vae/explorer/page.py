@@ -7,14 +7,13 @@ from typing import Any
 
 from bokeh.document import Document
 from bokeh.layouts import column, row
-from bokeh.models import ColumnDataSource
 from jinja2 import Environment
 from torch import Tensor
 
 from ppl_vae.explorer.explored import Explored
 from ppl_vae.explorer.painter import Painter
 from ppl_vae.explorer.texts import header, template
-from ppl_vae.explorer.view import IMPUTED, SIDE, WIDTH, View, text
+from ppl_vae.explorer.view import IMPUTED, SIDE, WIDTH, View, question, text
 
 
 class Page:
@@ -32,12 +31,10 @@ class Page:
 
     def __init__(self, pairs: Sequence[Explored], how: str, *, alone: bool) -> None:
         self.alone = alone
-        self.views = [View(explored, how, alone=alone) for explored in pairs]
-        self.chosen = ColumnDataSource({"index": [0]})
-        self.path = ColumnDataSource({"a": [0], "b": [_another(pairs[0])]})
-        self.answers = {
-            question: ColumnDataSource({"number": [0]}) for question in ("chosen", "path")
-        }
+        self.views = [View(explored, how, k, alone=alone) for k, explored in enumerate(pairs)]
+        self.chosen = question({"index": [0]})
+        self.path = question({"a": [0], "b": [_another(pairs[0])]})
+        self.chosen.name, self.path.name = "chosen", "path"
         self.painter = None if alone else Painter(pairs[0].display)
         for view in self.views:
             view.connect(self.chosen, self.path)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ppl_vae.explorer.display import Cells, Display
 from ppl_vae.explorer.sheet import rgba
+from ppl_vae.explorer.view import question
 from ppl_vae.plots.colours import MISSING
 
 _SIDE = 216
@@ -33,21 +34,22 @@ class Painter:
 
     Attributes:
         mask: the question: its ``hidden`` has 1 for each place that is hidden, row by row.
-        answer: changes when it was answered.
     """
 
     def __init__(self, display: Display) -> None:
         self.display = display
-        self.mask = ColumnDataSource({"hidden": [[]]})
-        self.answer = ColumnDataSource({"number": [0]})
         rows, columns = display.size
-        blank = np.zeros((rows, columns), np.uint32)
-        self._datum = ColumnDataSource({"image": [blank]})
-        self._overlay = ColumnDataSource({"image": [blank.copy()]})
+        below = np.arange(rows * columns) // columns >= rows / 2  # to have something to look at
+        self.mask = question({"hidden": [below.astype(int).tolist()]})
+        self.mask.name = "mask"
+        hidden = np.where(below.reshape(rows, columns), _HIDDEN, 0).astype(np.uint32)
+        self._datum = ColumnDataSource({"image": [np.zeros_like(hidden)]})
+        self._overlay = ColumnDataSource({"image": [hidden]})
         self._texts = ColumnDataSource({"x": [], "y": [], "text": []})
         self._cells = isinstance(display, Cells)
         width = _SIDE if self._cells else round(_SIDE * min(1, columns / rows))
         self.model_of_datum = self._figure(rows, columns, width)
+        self.model_of_datum.name = "painter"
         self.size = Spinner(title="brush", low=1, high=max(1, rows // 2), value=1, width=70)
         self.size.value = 1 if self._cells else max(1, rows // 8)
         self.size.visible = not self._cells
@@ -136,9 +138,6 @@ class Painter:
                 f"mode.active == 0 ? 1 : 0, colour, '{event}')"
             )
             self.model_of_datum.js_on_event(event, CustomJS(args=args, code=code))
-        self.answer.js_on_change(
-            "data", CustomJS(args={"mask": self.mask}, code="pplvae.answered(mask)")
-        )
 
 
 _PLACE = "mask, overlay, height, width, colour"

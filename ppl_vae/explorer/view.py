@@ -51,19 +51,19 @@ class View:
     Args:
         explored: the pair.
         how: the plane of the map.
+        number: of the view on the page, in the names of its models.
+        alone: whether there is no server.
 
     Attributes:
         question: where the pointer is, or what the sliders say.
-        answer: changes when a question was answered.
     """
 
-    def __init__(self, explored: Explored, how: str, *, alone: bool) -> None:
-        self.explored, self.how = explored, how
+    def __init__(self, explored: Explored, how: str, number: int, *, alone: bool) -> None:
+        self.explored, self.how, self.number = explored, how, number
         self.plane = explored.plane(how)
         self.coloured = explored.colourings()
         display = explored.display
-        self.question = ColumnDataSource({"x": [None], "y": [None], "slide": [None]})
-        self.answer = ColumnDataSource({"number": [0]})
+        self.question = question({"x": [None], "y": [None], "slide": [None]})
         self.points = ColumnDataSource({"x": [], "y": [], "colour": []})
         self.prior = ColumnDataSource({"x": [], "y": []})
         self.cloud = ColumnDataSource({"x": [], "y": []})
@@ -107,6 +107,10 @@ class View:
         )
         self.elsewhere_title = text("<p>other dimensions</p>")
         self.elsewhere_title.visible = dims > 2
+        for name in ("question", "points", "map", "ring"):
+            getattr(self, name).name = f"{name} {number}"
+        for name in ("place", "datum", "path", "imputed"):
+            getattr(self, name).target.name = f"{name} {number}"
         self.draw_map()
         self.paint(self.coloured[names[0]].colours() if self.coloured else [])
 
@@ -217,23 +221,17 @@ class View:
             "line": self.line,
             "sliders": self.sliders,
         }
-        code = {
+        gestures = {
             "mousemove": "pplvae.point(cb_obj, map, question)",
             "tap": "pplvae.ask(chosen, {index: [pplvae.nearest(points, map, cb_obj.x, cb_obj.y)]})",
             "panstart": "pplvae.drag('start', cb_obj, points, map, line, path)",
             "pan": "pplvae.drag('move', cb_obj, points, map, line, path)",
             "panend": "pplvae.drag('end', cb_obj, points, map, line, path)",
         }
-        for event, what in code.items():
-            self.map.js_on_event(event, CustomJS(args=args, code=what))
+        for event, what in gestures.items():
+            self.map.js_on_event(event, script(args, what))
         for slider in self.sliders:
-            slider.js_on_change(
-                "value", CustomJS(args=args, code="pplvae.slide(question, sliders)")
-            )
-        self.answer.js_on_change(
-            "data",
-            CustomJS(args={"question": self.question}, code="pplvae.answered(question)"),
-        )
+            slider.js_on_change("value", script(args, "pplvae.slide(question, sliders)"))
 
 
 def text(html: str = "", **options: Any) -> Div:
@@ -244,3 +242,22 @@ def text(html: str = "", **options: Any) -> Div:
 def _xy(points: Tensor) -> tuple[Any, Any]:
     x, y = points.double().numpy().T
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
+
+
+def script(args: dict[str, Any], code: str) -> CustomJS:
+    """Return what the browser does, with models by name."""
+    # Old versions of Bokeh take a list that is met twice for one that contains itself.
+    own = {name: list(value) if isinstance(value, list) else value for name, value in args.items()}
+    return CustomJS(args=own, code=code)
+
+
+def question(data: dict[str, Any]) -> ColumnDataSource:
+    """Return what the browser asks, and Python answers."""
+    made = ColumnDataSource(data, tags=[0])
+    made.js_on_change("tags", CustomJS(code="pplvae.answered(cb_obj)"))
+    return made
+
+
+def answered(question: ColumnDataSource) -> None:
+    """Tell the browser that a question was answered, so that it asks the next."""
+    question.tags = [question.tags[0] + 1]

@@ -66,15 +66,15 @@ window.pplvae = (() => {
 
   const grids = new Map();
 
-  function grid_of(mask, size) {
-    if (!grids.has(mask.id)) grids.set(mask.id, new Array(size).fill(0));
+  function grid_of(mask) {
+    if (!grids.has(mask.id)) grids.set(mask.id, Array.from(mask.data.hidden[0]));
     return grids.get(mask.id);
   }
 
   const strokes = new Map();
 
   function paint(event, mask, overlay, height, width, size, value, colour, kind) {
-    const grid = grid_of(mask, height * width);
+    const grid = grid_of(mask);
     const [y, x] = [Math.floor(event.y), Math.floor(event.x)];
     const from = kind == "pan" || kind == "panend" ? strokes.get(mask.id) : null;
     const [y0, x0] = from || [y, x];
@@ -93,7 +93,7 @@ window.pplvae = (() => {
   }
 
   function fill(what, mask, overlay, height, width, colour) {
-    const grid = grid_of(mask, height * width);
+    const grid = grid_of(mask);
     for (let i = 0; i < grid.length; i++) {
       const row = Math.floor(i / width), column = i % width;
       if (what == "nothing") grid[i] = 0;
