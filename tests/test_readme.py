@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,9 @@ def blocks(language):
         poor = pytest.mark.filterwarnings("ignore:.*(Pareto|effective sample size):UserWarning")
         for i, code in enumerate(found):
             marks = [poor] if page.stem in IN_ORDER else []
+            if "explorer" in code:
+                without = find_spec("bokeh") is None
+                marks.append(pytest.mark.skipif(without, reason="the extra explore is missing"))
             yield pytest.param(code, id=f"{page.stem}-{i}", marks=marks)
 
 

@@ -98,6 +98,7 @@ class Painter:
             toolbar_location=None,
             min_border=2,
             outline_line_color="#ccc",
+            styles={"outline": "none"},
         )
         made.grid.visible = made.xaxis.visible = False
         whole = {"x": 0, "y": 0, "dw": columns, "dh": rows}

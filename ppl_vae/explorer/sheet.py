@@ -61,6 +61,7 @@ class Sheet:
             toolbar_location=None,
             min_border=2,
             outline_line_color=None,
+            styles={"outline": "none"},
         )
         shown.grid.visible = False
         shown.yaxis.visible = False

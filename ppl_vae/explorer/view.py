@@ -11,7 +11,6 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     Div,
-    InlineStyleSheet,
     RadioButtonGroup,
     Range1d,
     ResetTool,
@@ -194,7 +193,7 @@ class View:
             tools="",
             toolbar_location="above",
             min_border=2,
-            stylesheets=[InlineStyleSheet(css=":host { --outline: none; }")],
+            styles={"outline": "none"},
         )
         wheel = WheelZoomTool(modifiers="ctrl", description="zoom: Ctrl and wheel, or pinch")
         made.add_tools(wheel, ZoomInTool(), ZoomOutTool(), ResetTool())
