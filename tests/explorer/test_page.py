@@ -4,6 +4,8 @@ import importlib
 import re
 
 import numpy as np
+import pairs as parts
+import pandas as pd
 import pytest
 import torch
 
@@ -229,3 +231,56 @@ def test_the_command_writes_a_page(tmp_path, monkeypatch, capsys, as_users_see_i
         assert wrong in capsys.readouterr().err
     assert main([*words[:-1], "page.txt"]) == 2
     assert ".html" in capsys.readouterr().err
+
+
+def of_parts():
+    """Yield a name and a pair with data for each prior, posterior, likelihood and kind of code."""
+    for name, prior in parts.PRIORS.items():
+        posterior = parts.POSTERIORS["diagonal"]()
+        likelihood = parts.LIKELIHOODS["bernoulli"]()
+        yield name, VAE(prior=prior(posterior), posterior=posterior, likelihood=likelihood)
+    for kind, made in (("posterior", parts.POSTERIORS), ("likelihood", parts.LIKELIHOODS)):
+        usual = {"posterior": "diagonal", "likelihood": "bernoulli"}
+        for name in made:
+            chosen = {**usual, kind: name}
+            posterior = parts.POSTERIORS[chosen["posterior"]]()
+            prior = parts.PRIORS["standard"](posterior)
+            likelihood = parts.LIKELIHOODS[chosen["likelihood"]]()
+            yield name, VAE(prior=prior, posterior=posterior, likelihood=likelihood)
+    for name in parts.CODE_POSTERIORS:
+        yield name, parts.code_vae(posterior=name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(collapsed|inactive):UserWarning")
+def test_the_page_of_every_part(as_users_see_it):
+    for name, pair in of_parts():
+        page, _, _ = opened(pair, pair.generate(8), num_data=8)
+        (view,) = page.views
+        view.question.data = {"x": [0.1], "y": [0.2], "slide": [None]}
+        page.chosen.data = {"index": [3]}
+        page.path.data = {"a": [1], "b": [2]}
+        for colouring in view.coloured:
+            view.colour.value = colouring
+        assert view.imputed.model.visible, name
+        view.explored.estimate([0, 1], 30)
+        assert view.explored.log_px[:2].isfinite().all(), name
+
+
+@pytest.mark.slow
+def test_the_command_on_a_table(tmp_path, monkeypatch, capsys, as_users_see_it):
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": generator.integers(18, 80, 40), "town": ["Bern", "Graz"] * 20})
+    frame.to_csv("people.csv", index=False)
+    words = ["--steps", "5", "--latent-dim", "2", "--hidden", "[8]", "--quiet"]
+    assert main(["fit", "table", "--data", "people.csv", "--out", "run", *words]) == 0
+    assert main(["explore", "run", "--export", "page.html"]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "column town" in text
+    (tmp_path / "people.csv").rename("moved.csv")
+    capsys.readouterr()
+    assert main(["explore", "run", "--export", "page.html"]) == 2
+    assert "--data is missing" in capsys.readouterr().err
+    words = ["explore", "run", "--data", "moved.csv", "--plane", "kl", "--export", "page.html"]
+    assert main(words) == 0
