@@ -36,8 +36,6 @@ class Page:
         self.path = question({"a": [0], "b": [_another(pairs[0])]})
         self.chosen.name, self.path.name = "chosen", "path"
         self.painter = None if alone else Painter(pairs[0].display)
-        for view in self.views:
-            view.connect(self.chosen, self.path)
 
     def add_to(self, document: Document) -> None:
         """Add all models to a document."""
@@ -56,6 +54,10 @@ class Page:
             columns = [column(*sheets, width=WIDTH) for sheets in below]
             rows = [row(*maps, spacing=24), row(*columns, spacing=24)]
             body = column(*rows, *self._masks())
+        for view in self.views:
+            view.connect(document, self.chosen, self.path)
+        if self.painter is not None:
+            self.painter.connect(document)
         document.add_root(column(top, body, name="page", margin=12))
 
     def _map(self, view: View) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from bokeh.document import Document
 from bokeh.layouts import column, row
 from bokeh.models import (
     Button,
     ColumnDataSource,
-    CustomJS,
     FixedTicker,
     RadioButtonGroup,
     Range1d,
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ppl_vae.explorer.display import Cells, Display
 from ppl_vae.explorer.sheet import rgba
-from ppl_vae.explorer.view import question
+from ppl_vae.explorer.view import question, script
 from ppl_vae.plots.colours import MISSING
 
 _SIDE = 216
@@ -55,7 +55,6 @@ class Painter:
         self.size.visible = not self._cells
         self.mode = RadioButtonGroup(labels=["hide", "show"], active=0)
         self.buttons = self._buttons()
-        self._connect()
 
     @property
     def model(self) -> Any:
@@ -122,7 +121,7 @@ class Painter:
         made = []
         for what, label in names.items():
             button = Button(label=label, width=54, margin=(5, 2, 5, 2))
-            button.js_on_click(CustomJS(args=self._args(), code=f"pplvae.fill('{what}', {_PLACE})"))
+            button.js_on_click(script(self._args(), f"pplvae.fill('{what}', {_PLACE})"))
             made.append(button)
         return made
 
@@ -131,14 +130,13 @@ class Painter:
         size = {"height": rows, "width": columns, "colour": _HIDDEN}
         return {"mask": self.mask, "overlay": self._overlay, **size}
 
-    def _connect(self) -> None:
-        args = {**self._args(), "size": self.size, "mode": self.mode}
-        for event in ("panstart", "pan", "panend", "tap"):
-            code = (
-                f"pplvae.paint(cb_obj, mask, overlay, height, width, size.value, "
-                f"mode.active == 0 ? 1 : 0, colour, '{event}')"
-            )
-            self.model_of_datum.js_on_event(event, CustomJS(args=args, code=code))
+    def connect(self, document: Document) -> None:
+        """Let the pointer paint."""
+        args = {"figure": self.model_of_datum, "brush": self.size, "mode": self.mode}
+        self.model_of_datum.tags = [self.mask, self._overlay]
+        code = f"pplvae.follow_painter(figure, {_PLACE_AND_TOOLS})"
+        document.js_on_event("document_ready", script({**self._args(), **args}, code))
 
 
 _PLACE = "mask, overlay, height, width, colour"
+_PLACE_AND_TOOLS = "mask, overlay, height, width, brush, mode, colour"

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from bokeh.document import Document
 from bokeh.models import (
     ColumnDataSource,
     CustomJS,
@@ -209,7 +210,7 @@ class View:
         made.scatter("x", "y", source=self.cross, size=10, marker="x", color="black", line_width=2)
         return made
 
-    def connect(self, chosen: ColumnDataSource, path: ColumnDataSource) -> None:
+    def connect(self, document: Document, chosen: ColumnDataSource, path: ColumnDataSource) -> None:
         """Let pointer and sliders ask their questions."""
         args = {
             "map": self.map,
@@ -218,19 +219,13 @@ class View:
             "chosen": chosen,
             "path": path,
             "line": self.line,
-            "sliders": self.sliders,
         }
-        gestures = {
-            "mousemove": "pplvae.point(cb_obj, map, question)",
-            "tap": "pplvae.ask(chosen, {index: [pplvae.nearest(points, map, cb_obj.x, cb_obj.y)]})",
-            "panstart": "pplvae.drag('start', cb_obj, points, map, line, path)",
-            "pan": "pplvae.drag('move', cb_obj, points, map, line, path)",
-            "panend": "pplvae.drag('end', cb_obj, points, map, line, path)",
-        }
-        for event, what in gestures.items():
-            self.map.js_on_event(event, script(args, what))
+        self.map.tags = list(args.values())[1:]  # else they would be no part of the document
+        code = "pplvae.follow_map(map, points, question, chosen, path, line)"
+        document.js_on_event("document_ready", script(args, code))
+        asked = {"question": self.question, "sliders": self.sliders}
         for slider in self.sliders:
-            slider.js_on_change("value", script(args, "pplvae.slide(question, sliders)"))
+            slider.js_on_change("value", script(asked, "pplvae.slide(question, sliders)"))
 
 
 def text(html: str = "", **options: Any) -> Div:

@@ -72,6 +72,8 @@ class Screen:
         self.tab.goto(address)
         self.tab.wait_for_function("window.Bokeh && Bokeh.documents.length > 0")
         self.tab.wait_for_function(f"{MODEL}('map 0') && {self.view('map 0')}?.frame?.bbox.width")
+        self.tab.wait_for_function("Bokeh.documents[0].is_idle")
+        self.tab.wait_for_timeout(300)
 
     def noted(self, message):
         if message.type == "error":
@@ -105,9 +107,10 @@ class Screen:
     def click(self, name, x, y):
         self.tab.mouse.click(*self.on(name, x, y))
 
-    def drag(self, name, start, end):
+    def drag(self, name, start, end, rest=0):
         self.point(name, *start)
         self.tab.mouse.down()
+        self.tab.wait_for_timeout(rest)
         for t in np.linspace(0, 1, 8)[1:]:
             self.point(name, *((1 - t) * np.array(start) + t * np.array(end)))
         self.tab.mouse.up()
@@ -220,7 +223,10 @@ def test_the_mouse_points_chooses_drags_and_paints(browser, live, pair):
         for place in (0, 4, 8):
             close(screen.picture("path 0", place + 1), between[[place]])
         assert (screen.picture("path 0", STEPS) != before).any()
-        # Paint over two rows of the datum.
+        # Drag the other way, after a moment's rest.
+        screen.drag("map 0", screen.data_point(b), screen.data_point(a), rest=600)
+        screen.wait("path", f"m.data.a[0] == {b} && m.data.b[0] == {a}")
+        # Paint over a row of the datum.
         screen.tab.get_by_text("clear").click()
         screen.wait("mask", "!m.data.hidden[0].includes(1)")
         screen.drag("painter", (0.5, 2.5), (7.5, 2.5))

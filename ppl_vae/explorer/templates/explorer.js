@@ -33,24 +33,64 @@ window.pplvae = (() => {
     return best;
   }
 
-  // Dragging from one datum to another: a line, and the question what is on the way.
-  const drags = new Map();
-
-  function drag(kind, event, points, map, line, path) {
-    const i = nearest(points, map, event.x, event.y);
-    if (kind == "start") drags.set(map.id, i);
-    const a = drags.get(map.id);
-    if (a === undefined) return;
-    const at = (k) => [points.data.x[k], points.data.y[k]];
-    const to = kind == "end" ? at(i) : [event.x, event.y];
-    line.data = { x: [at(a)[0], to[0]], y: [at(a)[1], to[1]] };
-    const asked = path.data;
-    if (a != i && (asked.a[0] != a || asked.b[0] != i)) ask(path, { a: [a], b: [i] });
-    if (kind == "end") drags.delete(map.id);
+  // Follow the pointer on a figure. Bokeh's own gestures do not take for a drag what begins with a
+  // moment's rest.
+  function follow(figure, on) {
+    const view = Bokeh.index.find_one(figure);
+    let start = null, dragging = false;
+    function place(event) {
+      const at = view.el.getBoundingClientRect(), frame = view.frame;
+      const [sx, sy] = [event.clientX - at.x, event.clientY - at.y];
+      const { left, right, top, bottom } = frame.bbox;
+      const inside = sx >= left && sx <= right && sy >= top && sy <= bottom;
+      return { x: frame.x_scale.invert(sx), y: frame.y_scale.invert(sy), sx, sy, inside };
+    }
+    view.el.addEventListener("pointerdown", (event) => {
+      const at = place(event);
+      if (!at.inside || event.button != 0) return;
+      [start, dragging] = [at, false];
+      on.press?.(at);
+    }, true);
+    window.addEventListener("pointermove", (event) => {
+      const at = place(event);
+      if (start == null) {
+        if (at.inside) on.point?.(at);
+        return;
+      }
+      if (!dragging && Math.hypot(at.sx - start.sx, at.sy - start.sy) < 4) return;
+      if (!dragging) on.start?.(start);
+      dragging = true;
+      on.move?.(at);
+    }, true);
+    window.addEventListener("pointerup", (event) => {
+      if (start == null) return;
+      const at = place(event);
+      if (dragging) on.end?.(at);
+      else on.click?.(at);
+      start = null;
+    }, true);
   }
 
-  function point(event, map, question) {
-    if (!drags.has(map.id)) ask(question, { x: [event.x], y: [event.y], slide: [null] });
+  // Point at places, choose a datum by a click, and drag from one datum to another.
+  function follow_map(map, points, question, chosen, path, line) {
+    const near = (at) => nearest(points, map, at.x, at.y);
+    const of = (i) => [points.data.x[i], points.data.y[i]];
+    let from = 0, to = -1;
+    function draw(end) {
+      const start = of(from);
+      line.data = { x: [start[0], end[0]], y: [start[1], end[1]] };
+    }
+    function toward(i) {
+      if (i != from && i != to) ask(path, { a: [from], b: [i] });
+      to = i;
+    }
+    follow(map, {
+      point: (at) => ask(question, { x: [at.x], y: [at.y], slide: [null] }),
+      click: (at) => ask(chosen, { index: [near(at)] }),
+      start: (at) => { [from, to] = [near(at), -1]; },
+      move: (at) => { toward(near(at)); draw([at.x, at.y]); },
+      end: (at) => { toward(near(at)); draw(of(near(at))); },
+    });
   }
 
   function slide(question, sliders) {
@@ -71,25 +111,29 @@ window.pplvae = (() => {
     return grids.get(mask.id);
   }
 
-  const strokes = new Map();
-
-  function paint(event, mask, overlay, height, width, size, value, colour, kind) {
-    const grid = grid_of(mask);
-    const [y, x] = [Math.floor(event.y), Math.floor(event.x)];
-    const from = kind == "pan" || kind == "panend" ? strokes.get(mask.id) : null;
-    const [y0, x0] = from || [y, x];
-    const low = Math.floor((size - 1) / 2), high = Math.floor(size / 2);
-    const count = Math.max(1, Math.abs(y - y0), Math.abs(x - x0));
-    for (let k = 0; k <= count; k++) {  // the pointer may have jumped
-      const row = Math.round(y0 + ((y - y0) * k) / count);
-      const column = Math.round(x0 + ((x - x0) * k) / count);
-      for (let r = Math.max(0, row - low); r <= Math.min(height - 1, row + high); r++)
-        for (let c = Math.max(0, column - low); c <= Math.min(width - 1, column + high); c++)
-          grid[r * width + c] = value;
+  function follow_painter(figure, mask, overlay, height, width, brush, mode, colour) {
+    let last = null;
+    function stroke(at) {
+      const grid = grid_of(mask), value = mode.active == 0 ? 1 : 0, size = brush.value;
+      const [y, x] = [Math.floor(at.y), Math.floor(at.x)];
+      const [y0, x0] = last || [y, x];
+      const low = Math.floor((size - 1) / 2), high = Math.floor(size / 2);
+      const count = Math.max(1, Math.abs(y - y0), Math.abs(x - x0));
+      for (let k = 0; k <= count; k++) {  // the pointer may have jumped
+        const row = Math.round(y0 + ((y - y0) * k) / count);
+        const column = Math.round(x0 + ((x - x0) * k) / count);
+        for (let r = Math.max(0, row - low); r <= Math.min(height - 1, row + high); r++)
+          for (let c = Math.max(0, column - low); c <= Math.min(width - 1, column + high); c++)
+            grid[r * width + c] = value;
+      }
+      last = [y, x];
+      draw_mask(overlay, grid, colour);
     }
-    strokes.set(mask.id, [y, x]);
-    draw_mask(overlay, grid, colour);
-    if (kind == "panend" || kind == "tap") ask(mask, { hidden: [grid.slice()] });
+    function done() {
+      last = null;
+      ask(mask, { hidden: [grid_of(mask).slice()] });
+    }
+    follow(figure, { press: stroke, move: stroke, end: done, click: done });
   }
 
   function fill(what, mask, overlay, height, width, colour) {
@@ -227,5 +271,5 @@ window.pplvae = (() => {
     return { place, choose, walk, colour };
   })();
 
-  return { ask, answered, nearest, drag, point, slide, paint, fill, fixed };
+  return { answered, follow_map, follow_painter, slide, fill, fixed };
 })();
