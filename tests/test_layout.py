@@ -43,7 +43,9 @@ PACKAGES = {
     "report": "columns data distributions estimators evaluation io models plots tables",
     "reproduction": "data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
-    "cli": "data estimators evaluation export io models plots report reproduction tables training",
+    "explorer": "data estimators evaluation io models plots report tables",
+    "cli": "data estimators evaluation explorer export io models plots report reproduction tables "
+    "training",
     "__main__": "cli",
 }
 

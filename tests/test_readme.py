@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def blocks(language):
         for i, code in enumerate(found):
             marks = [poor] if page.stem in IN_ORDER else []
             marks += [needed(name) for name in EXTRAS if f"import {name}" in code]
+            if "explorer" in code:
+                without = find_spec("bokeh") is None
+                marks.append(pytest.mark.skipif(without, reason="the extra explore is missing"))
             yield pytest.param(code, id=f"{page.stem}-{i}", marks=marks)
 
 

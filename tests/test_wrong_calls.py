@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from wrong import data, evaluation, io, parts, plots, programs, training
+from wrong import data, evaluation, explorer, io, parts, plots, programs, training
 from wrong.things import things
 
 import ppl_vae
 
-ROOMS = (parts, programs, training, evaluation, data, io, plots)
+ROOMS = (parts, programs, training, evaluation, data, io, plots, explorer)
 ROWS = [row for room in ROOMS for row in room.ROWS]
 ROOT = Path(ppl_vae.__file__).parent
 

@@ -48,6 +48,12 @@ def report_sections() -> tuple[str, ...]:
     return names
 
 
+def planes() -> tuple[str, ...]:
+    """Return what ``--plane`` may name, as declared in `ppl_vae.explorer`."""
+    names: tuple[str, ...] = _constant("explorer/plane.py", "PLANES")
+    return names
+
+
 def _constant(file: str, name: str) -> Any:
     """Return a constant of a module of the package."""
     tree = ast.parse((_package() / file).read_text(encoding="utf-8"))

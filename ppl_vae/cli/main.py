@@ -22,7 +22,7 @@ _INTERRUPTED = 130
 _WITHOUT_TORCH = ("list", "show")
 # Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
 _OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
-_OWNERS = re.compile(r"(fit|load|report|from_\w+|TableVAE(\.\w+)?): ")
+_OWNERS = re.compile(r"(fit|load|report|explore|export|from_\w+|TableVAE(\.\w+)?): ")
 
 
 def command() -> None:
@@ -148,6 +148,10 @@ def _run(name: str, typed: Namespace, flags: Sequence[Flag]) -> int:
         from ppl_vae.cli import export
 
         return export.run(typed)
+    if name == "explore":
+        from ppl_vae.cli import explore
+
+        return explore.run(typed)
     from ppl_vae.cli import report
 
     return report.evaluate(typed) if name == "evaluate" else report.run(typed)

@@ -29,6 +29,7 @@ COMMANDS = {
     "fit table": "train on a table, a CSV or Parquet file; cells may be missing",
     "evaluate": "bounds, log p(x) and more of a trained run, as a table and as JSON",
     "report": "one HTML page on one run, or on several side by side",
+    "explore": "a local page to play with one run, or with several side by side",
     "sample": "draw data from a trained run",
     "reconstruct": "show test data and their reconstructions",
     "impute": "fill the missing cells of a table",
@@ -107,8 +108,8 @@ def parsers() -> tuple[Parser, Mapping[str, Parser]]:
         title="commands", description="ppl-vae COMMAND --help explains each.", metavar="COMMAND"
     )
     makers: tuple[Callable[[Any], Parser], ...] = (
-        *(_fit, _table, _evaluate, _report, _sample, _reconstruct, _impute, _encode),
-        *(_export, _list, _show, _reproduce),
+        *(_fit, _table, _evaluate, _report, _explore, _sample, _reconstruct, _impute),
+        *(_encode, _export, _list, _show, _reproduce),
     )
     return top, {name: make(commands) for name, make in zip(COMMANDS, makers, strict=True)}
 
@@ -323,6 +324,50 @@ def _report(commands: Any) -> Parser:
     made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
     made.add_argument("--out", help="folder for the page; report in the first run")
     _costs(made)
+    return made
+
+
+def _explore(commands: Any) -> Parser:
+    made = _parser(
+        commands,
+        "explore",
+        "RUN [RUN ...]",
+        "Open a page on this machine to play with trained runs: the map of their latents, what\n"
+        "any place decodes to, interpolation, posteriors, imputation under painted masks. Runs of\n"
+        "the same data stand side by side. It listens on 127.0.0.1 alone. Needs the extra:\n"
+        "pip install 'ppl-vae[explore]'.",
+        "ppl-vae explore runs/gmvae",
+        "ppl-vae explore runs/gmvae runs/vae --port 5006 --no-browser",
+        "ppl-vae explore runs/gmvae --export page.html   # a file that needs no server",
+        "ppl-vae explore runs/people --data held_out.csv",
+    )
+    made.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
+    made.add_argument(
+        "--export", metavar="FILE", help="write a page that needs no server, .html, and stop"
+    )
+    made.add_argument("--port", type=_integer(1), metavar="N", help="any that is free if not given")
+    made.add_argument(
+        "--no-browser", action="store_true", help="print the address, open no browser"
+    )
+    made.add_argument(
+        "--data", metavar="FILE", help="of a table: the rows; those it was trained on if not given"
+    )
+    made.add_argument(
+        "--num-data",
+        type=_integer(2, all=True),
+        default=1000,
+        metavar="N",
+        help="of the test data, or all",
+    )
+    made.add_argument(
+        "--plane",
+        choices=class_names.planes(),
+        default="pca",
+        help="of the map: principal components, or the two dimensions of the largest KL",
+    )
+    made.add_argument("--site", metavar="NAME", help="the latent on the map, such as z2")
+    _draws(made)
+    _debug(made)
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import refuse_links, write_file
+from ppl_vae.models import Pair
 from ppl_vae.report import Report, TableReport, report
 from ppl_vae.report.options import destination
 from ppl_vae.spec import entries
@@ -88,32 +89,10 @@ def _check(runs: Sequence[Run], flags: Any) -> None:
 
 def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = True) -> Report:
     """Evaluate runs on their common test data."""
-    first = runs[0].configuration.data
-    for other in runs[1:]:
-        for entry in _SAME:
-            here, there = (getattr(c, entry) for c in (first, other.configuration.data))
-            if here != there:
-                raise UsageError(
-                    f"{other.folder} has data.{entry} = {there!r}, and {runs[0].folder} {here!r}; "
-                    f"report runs of the same data"
-                )
-    names = [one.name for one in runs]
-    if len(set(names)) < len(names):
-        names = [str(one.folder) for one in runs]
-    if len(set(names)) < len(names):
-        raise UsageError("a run is given twice; give each once")
-    pairs = {name: one.pair(flags.device) for name, one in zip(names, runs, strict=True)}
-    # Masses are given the levels of noisy data; a density must have been trained on the noise.
-    noisy = [one for one in runs if one.configuration.data.dequantise]
-    for one, pair in zip(runs, pairs.values(), strict=True):
-        if noisy and one not in noisy and not pair.observation.is_discrete:
-            raise UsageError(
-                f"{noisy[0].folder} has data.dequantise = True, and {one.folder} False, under a "
-                f"density ({type(pair.likelihood).__name__}); report runs of the same data"
-            )
-    source = (noisy or runs)[0]
+    pairs = named(runs, flags.device)
+    source = common_data(runs, pairs)
     train = source.data("train")
-    curves = {name: one.history() for name, one in zip(names, runs, strict=True)}
+    curves = {name: one.history() for name, one in zip(pairs, runs, strict=True)}
     return report(
         pairs,
         source.data("test"),
@@ -130,3 +109,40 @@ def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = Tru
         compile=flags.compile,
         figures=figures,
     )
+
+
+def named(runs: Sequence[Run], device: str) -> dict[str, Pair]:
+    """Return the pairs of runs of the same data, by name."""
+    first = runs[0].configuration.data
+    for other in runs[1:]:
+        for entry in _SAME:
+            here, there = (getattr(c, entry) for c in (first, other.configuration.data))
+            if here != there:
+                raise UsageError(
+                    f"{other.folder} has data.{entry} = {there!r}, and {runs[0].folder} {here!r}; "
+                    f"give runs of the same data"
+                )
+    return dict(zip(names(runs), (one.pair(device) for one in runs), strict=True))
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs, or their paths if two have the same; each must be given once."""
+    found = [one.name for one in runs]
+    if len(set(found)) < len(found):
+        found = [str(one.folder) for one in runs]
+    if len(set(found)) < len(found):
+        raise UsageError("a run is given twice; give each once")
+    return found
+
+
+def common_data(runs: Sequence[Run], pairs: Mapping[str, Pair]) -> Run:
+    """Return the run whose data suit all pairs."""
+    # Masses are given the levels of noisy data; a density must have been trained on the noise.
+    noisy = [one for one in runs if one.configuration.data.dequantise]
+    for one, pair in zip(runs, pairs.values(), strict=True):
+        if noisy and one not in noisy and not pair.observation.is_discrete:
+            raise UsageError(
+                f"{noisy[0].folder} has data.dequantise = True, and {one.folder} False, under a "
+                f"density ({type(pair.likelihood).__name__}); give runs of the same data"
+            )
+    return (noisy or runs)[0]

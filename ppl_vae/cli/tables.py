@@ -133,6 +133,24 @@ def check_evaluation(run: str, flags: Any) -> None:
         vae.schema_.encode(tables.read_table(Path(flags.data).expanduser()))
 
 
+def explored(
+    runs: Sequence[str], names: Sequence[str], flags: Any
+) -> tuple[dict[str, tables.TableVAE], Any]:
+    """Return the models of runs by name, and the rows of a file, by default of the first's."""
+    file = flags.data
+    if file is None and (Path(runs[0]) / TABLE_SETTINGS).is_file():
+        file = _read(Path(runs[0]) / TABLE_SETTINGS)["data"]
+    if file is None or not Path(file).expanduser().is_file():
+        there = "" if file is None else f", and there is no file {file!r} that {runs[0]} is of"
+        raise UsageError(f"--data is missing: give a table of rows to look at{there}")
+    vaes = {name: _loaded(run, flags) for name, run in zip(names, runs, strict=True)}
+    with _naming(file):
+        frame = tables.read_table(Path(file).expanduser())
+        for vae in vaes.values():
+            vae.schema_.encode(frame)
+    return vaes, frame
+
+
 def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
     """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
     vae = loaded(run, flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,10 +50,16 @@ class Latents:
         self.sites = sorted(self.first, key=lambda s: -len(self.first[s].before_in_model))
         self.mixture = next((s for s in self.sites if self._is_shared_mixture(s)), None)
 
-    def decode(self, latents: dict[str, Tensor], index: Tensor) -> Tensor:
+    def decode(
+        self,
+        latents: dict[str, Tensor],
+        index: Tensor,
+        summary: Callable[[Any], Tensor] = mean_of,
+    ) -> Tensor:
         """Return E[x | z] for M latents, with the labels and context of the data at ``index``.
 
-        A latent that is not given has its mean given those above it.
+        A latent that is not given has its mean given those above it. A ``summary`` of p(x | z)
+        takes the place of its mean.
         """
         means = []
         for rows in torch.arange(len(index)).split(BLOCK):
@@ -62,7 +69,7 @@ class Latents:
             for name in reversed(self.sites):  # from the top
                 if name not in values:
                     values[name] = mean_of(self._trace(values, at).nodes[name]["fn"])
-            means.append(self._mean(self._trace(values, at)))
+            means.append(summary(self._observed(self._trace(values, at))))
         return torch.cat(means)
 
     def generate(self, n: int, label: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -81,7 +88,9 @@ class Latents:
             else:
                 free = poutine.condition(free, data={"y": value})
         trace = poutine.trace(free).get_trace(x, *context, **kwargs)
-        return self._mean(trace), {site: trace.nodes[site]["value"] for site in self.sites}
+        return mean_of(self._observed(trace)), {
+            site: trace.nodes[site]["value"] for site in self.sites
+        }
 
     def prior_is_shared(self, site: str) -> bool:
         """Return whether all data have the same prior, judging by the first block."""
@@ -118,10 +127,10 @@ class Latents:
         args, kwargs = self._arguments(index)
         return poutine.trace(conditioned).get_trace(*args, **kwargs)
 
-    def _mean(self, trace: Any) -> Tensor:
+    def _observed(self, trace: Any) -> Any:
         if OBSERVED not in trace.nodes:
             raise NotImplementedError(f"the model has no site {OBSERVED!r}")
-        return mean_of(trace.nodes[OBSERVED]["fn"])
+        return trace.nodes[OBSERVED]["fn"]
 
     def _modes(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> dict[str, Tensor]:
         trace = poutine.trace(self.inputs.pair.guide).get_trace(*args, **kwargs)

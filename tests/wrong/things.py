@@ -22,6 +22,7 @@ from ppl_vae import (
     data,
     estimators,
     evaluation,
+    explorer,
     io,
     likelihoods,
     nets,
@@ -126,7 +127,8 @@ def things(folder: Path):
         **{o.__name__: o for o in (VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE)},
         **{o.__name__: o for o in (StackedVAE, Fabric, Trace_ELBO, Path, partial)},
         **{"C": C, "D": D, "Z": Z, "np": np, "torch": torch, "nn": nn, "pyro": pyro},
-        **{m.__name__.rpartition(".")[2]: m for m in (io, data, estimators, evaluation, report)},
+        **{m.__name__.rpartition(".")[2]: m for m in (io, data, estimators, evaluation)},
+        **{m.__name__.rpartition(".")[2]: m for m in (explorer, report)},
         **{m.__name__.rpartition(".")[2]: m for m in (likelihoods, nets, testing, plots)},
         **{m.__name__.rpartition(".")[2]: m for m in (posteriors, priors, ppl_vae)},
     }

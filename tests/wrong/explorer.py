@@ -1,0 +1,26 @@
+"""Wrong calls of the explorer: (call, class, what is named)."""
+
+ROWS = [
+    ("explorer.export(None, x, 'a.html')", TypeError, "pair must have", "None"),
+    ("explorer.export({}, x, 'a.html')", ValueError, "pairs", "none"),
+    ("explorer.export({'a': vae, 'b': 1}, x, 'a.html')", TypeError, "pair must have", "1 (int)"),
+    ("explorer.export(vae, None, 'a.html')", TypeError, "data must", "None"),
+    ("explorer.export(vae, x[:1], 'a.html')", ValueError, "data must", "1"),
+    ("explorer.export(vae, x, None)", TypeError, "out must", "None"),
+    ("explorer.export(vae, x, 'a.txt')", ValueError, "out must end in .html", "a.txt"),
+    ("explorer.export(vae, x, 'no/a.html')", FileNotFoundError, "no/a.html", "no folder"),
+    ("explorer.export(vae, x, 'a.html', grid=1)", ValueError, "grid", "1"),
+    ("explorer.export(vae, x, 'a.html', plane='x')", ValueError, "plane must be one of", "'x'"),
+    ("explorer.export(vae, x, 'a.html', seed=-1)", ValueError, "seed", "-1"),
+    ("explorer.export(vae, x, 'a.html', num_data=1)", ValueError, "num_data", "got 1"),
+    ("explorer.export(vae, x, 'a.html', site='y')", ValueError, "site must be one of", "'y'"),
+    ("explorer.export(vae, x, 'a.html', image_shape=(4, 4))", ValueError, "image_shape", "(4, 4)"),
+    ("explorer.export(vae, x, 'a.html', columns=[1])", TypeError, "columns must map", "[1]"),
+    ("explorer.export(vae, x, 'a.html', columns={'a': [1]})", ValueError, "columns['a']", "[1]"),
+    ("explorer.explore(vae, x, port=0)", ValueError, "port", "got 0"),
+    ("explorer.explore(vae, x, port=70000)", ValueError, "port", "70000"),
+    ("explorer.explore(vae, x, port='a')", TypeError, "port", "'a'"),
+    ("explorer.explore(vae, x, show='no')", TypeError, "show", "'no'"),
+    ("explorer.explore(vae, x, plane=2)", ValueError, "plane", "got 2"),
+    ("explorer.explore(vae, None)", TypeError, "data must", "None"),
+]
