@@ -143,7 +143,7 @@ def explored(
     if file is None or not Path(file).expanduser().is_file():
         there = "" if file is None else f", and there is no file {file!r} that {runs[0]} is of"
         raise UsageError(f"--data is missing: give a table of rows to look at{there}")
-    vaes = {name: _loaded(run, flags) for name, run in zip(names, runs, strict=True)}
+    vaes = {name: loaded(run, flags) for name, run in zip(names, runs, strict=True)}
     with _naming(file):
         frame = tables.read_table(Path(file).expanduser())
         for vae in vaes.values():
