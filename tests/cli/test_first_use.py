@@ -70,6 +70,7 @@ def test_the_usage_names_what_a_command_takes(command, capsys):
     first = capsys.readouterr().out.splitlines()[0]
     what = {
         "encode": "RUN [DATA]",
+        "explore": "RUN [RUN ...]",
         "fit": "[CONFIG]",
         "fit table": "[SETTINGS]",
         "impute": "RUN DATA",

