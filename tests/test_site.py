@@ -70,6 +70,13 @@ def test_every_link_within_the_site_leads_somewhere(read):
     assert wrong == []
 
 
+def test_every_tutorial_shows_figures(read):
+    tutorials = sorted((SITE / "tutorials").glob("0*.html"))
+    assert len(tutorials) == 9
+    without = [p.stem for p in tutorials if not any("_images" in f for f in read(p).loaded)]
+    assert without == []
+
+
 def test_no_page_loads_anything_from_another_host(read):
     elsewhere = [
         (path.relative_to(SITE), resource)
