@@ -70,11 +70,11 @@ def test_every_link_within_the_site_leads_somewhere(read):
     assert wrong == []
 
 
-def test_every_tutorial_shows_figures(read):
+def test_tutorials_show_their_figures(read):
     tutorials = sorted((SITE / "tutorials").glob("0*.html"))
     assert len(tutorials) == 9
     without = [p.stem for p in tutorials if not any("_images" in f for f in read(p).loaded)]
-    assert without == []
+    assert without == ["07_your_own_table"]  # which has tables
 
 
 def test_no_page_loads_anything_from_another_host(read):
