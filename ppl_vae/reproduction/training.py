@@ -67,15 +67,17 @@ class Training:
         values = (whole, whole if shortened is None else shortened, smoke)
         return dict(zip(EXTENTS, values, strict=True))[self.extent]
 
-    def pair(self, model: Mapping[str, Any] | Callable[[Dataset], Pair]) -> Pair:
+    def pair(
+        self, model: Mapping[str, Any] | Callable[[Dataset], Pair], *, of_data: bool = True
+    ) -> Pair:
         """Return the pair that a configuration describes, or a function of the training data makes.
 
-        Its weights are drawn by the seed.
+        Its weights are drawn by the seed. Unless it is ``of_data``, a configuration has all sizes.
         """
         with seeded("reproduce", self.seed):
             if callable(model):
                 return model(self.data.train)
-            made = io.from_config(dict(model), data=self.data.train)
+            made = io.from_config(dict(model), data=self.data.train if of_data else None)
         assert isinstance(made, Pair)
         return made
 
