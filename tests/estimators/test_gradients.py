@@ -211,8 +211,19 @@ def guide_gradients(oracle, x, k, gradient, repeats, batches):
     return rows.mean(0), rows.std(0) / math.sqrt(batches)
 
 
-@pytest.mark.parametrize("beta", [None, 2.0])
-@pytest.mark.parametrize("name", ["diagonal", "full rank", "hierarchical"])
+@pytest.mark.parametrize(
+    ("name", "beta"),
+    [("diagonal", None), ("hierarchical", 2.0)]
+    + [
+        pytest.param(n, b, marks=pytest.mark.slow)
+        for n, b in [
+            ("full rank", None),
+            ("full rank", 2.0),
+            ("diagonal", 2.0),
+            ("hierarchical", None),
+        ]
+    ],
+)
 def test_dreg_is_unbiased_and_stl_is_not(name, beta, float64):
     oracle, x = ORACLES[name](beta=beta), torch.randn(1, D)
     results = {

@@ -380,7 +380,11 @@ def test_the_infer_dictionary_of_a_program_is_unchanged(little_tuning):
 
 
 @unchecked
-@pytest.mark.parametrize("name", ["subsampled", "mixture prior", "y in the guide", "two layers"])
+@pytest.mark.parametrize(
+    "name",
+    ["subsampled", "y in the guide"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("mixture prior", "two layers")],
+)
 def test_both_bounds_hold_in_expectation(name, little_tuning, one_batch, float64):
     oracle, n = ORACLES[name](), 110
     bounds = bidirectional_monte_carlo(

@@ -358,9 +358,7 @@ def test_the_callers_state_is_restored(pairs, digits, tmp_path):
         (hierarchical, "Latent traversals", ["active units, z1", "active units, z2"]),
     ],
 )
-def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path, request):
-    if make is not semisupervised:  # whose pictures are of all kinds
-        request.getfixturevalue("unrendered")
+def test_reports_on_other_pairs(make, drawn, quantities, digits, tmp_path, unrendered):
     options = {"num_data": 30, "num_samples": 20, "num_particles": (1,)}
     found = report(make(), digits, tmp_path, **options)
     assert set(quantities) <= set(next(iter(found.results["pairs"].values()))["quantities"])
