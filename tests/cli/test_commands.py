@@ -79,6 +79,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # in one process in test_tables.py and tests/training/test_resume.py
 def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
     np.save("x.npy", np.random.default_rng(0).integers(0, 2, (300, 64)).astype(np.float32))
     words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--data", "x.npy"]

@@ -258,7 +258,11 @@ def simple_monte_carlo(pair, x, *context, mask=None):
 @pytest.mark.parametrize(
     ("name", "start"),
     [(name, "prior") for name in PAIRS]
-    + [(name, "posterior") for name in ("full rank", "y partly observed", "p(z|y)", "top-down")],
+    + [("full rank", "posterior")]
+    + [
+        pytest.param(name, "posterior", marks=pytest.mark.slow)
+        for name in ("y partly observed", "p(z|y)", "top-down")
+    ],
 )
 def test_every_pair_agrees_with_simple_monte_carlo(name, start, little_tuning, float64):
     make, context = PAIRS[name]

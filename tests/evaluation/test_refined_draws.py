@@ -368,7 +368,15 @@ PAIRS = {
 
 @unchecked
 @pytest.mark.filterwarnings("ignore:posterior_draws")
-@pytest.mark.parametrize("refine", [None, ImportanceResampling(30), SHORT, LocalOptimisation(2)])
+@pytest.mark.parametrize(
+    "refine",
+    [
+        None,
+        pytest.param(ImportanceResampling(30), marks=pytest.mark.slow),
+        SHORT,
+        LocalOptimisation(2),
+    ],
+)
 @pytest.mark.parametrize("name", PAIRS)
 def test_every_pair_has_draws_of_its_sites(name, refine):
     make, context = PAIRS[name]
