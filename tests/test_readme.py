@@ -90,7 +90,7 @@ SMALLER = {
 
 LIKE_OTHERS = {
     *("representations-0", "deployment-0", "estimators-2", "training-4", "variants-0"),
-    *("can_i_trust_q-3", "evaluation-0", "explorer-0"),
+    *("can_i_trust_q-2", "can_i_trust_q-3", "evaluation-0", "explorer-0", "estimators-5"),
 }
 """Snippets that take long, of functions that other snippets and tests call as they do."""
 

@@ -91,7 +91,9 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("case", STREAMS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if c == "collated" else ()) for c in STREAMS]
+)
 def test_a_stream_resumes_exactly_at_every_kind_of_place(case, tmp_path):
     make = STREAMS[case]
     whole = trained(make(), 8, tmp_path / "whole")
