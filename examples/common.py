@@ -56,7 +56,7 @@ def load(flags: argparse.Namespace) -> tuple[data.Dataset, data.Dataset]:
     except (OSError, ValueError) as error:
         sys.exit(f"--dataset {flags.dataset}: {error}")
     if flags.smoke:
-        return train.subset(range(min(200, len(train)))), test.subset(range(min(50, len(test))))
+        return train.subset(range(min(200, len(train)))), test.subset(range(min(20, len(test))))
     return train, test
 
 

@@ -319,7 +319,10 @@ TABLES = Path(os.environ.get("PPL_VAE_DATA", "data")) / "tables"
 
 
 @pytest.mark.skipif(not TABLES.is_dir(), reason=f"no tables in {TABLES}; set PPL_VAE_DATA")
-@pytest.mark.parametrize(("table", "rate"), [("wine", 50), ("banknote", imputation.MIWAE)])
+@pytest.mark.parametrize(
+    ("table", "rate"),
+    [pytest.param("wine", 50, marks=pytest.mark.slow), ("banknote", imputation.MIWAE)],
+)
 def test_tables_of_the_papers_at_smoke_size(table, rate):
     found = imputation.measure_run(imputation.Run(table, rate, 1, "ppl_vae"), TABLES, TINY)
     assert 0 < found["error"] < 2

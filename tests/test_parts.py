@@ -52,6 +52,11 @@ OVER_CODES = [*CODE_PRIORS, *CODE_POSTERIORS]
 GIVEN_CONTEXT = [*CONDITIONAL_PRIORS, *POSTERIORS, *CODE_POSTERIORS, *LIKELIHOODS]
 
 
+ONE_SPLINE = [
+    pytest.param(n, marks=pytest.mark.slow if n in ("spline", "spline given y") else ())
+    for n in OVER_LATENTS
+]
+
 # A part, a context for it, and the quadrature of its density.
 
 
@@ -178,7 +183,7 @@ def tensors_of(thing):
 # Densities, samples, shapes.
 
 
-@pytest.mark.parametrize("name", OVER_LATENTS)
+@pytest.mark.parametrize("name", ONE_SPLINE)
 def test_density_over_latents_integrates_to_one_and_samples_match_it(name, float64):
     p = distribution_of(name)
     nodes, weights, coarse = latent_quadrature(p, 200)
@@ -288,12 +293,6 @@ def test_draws_and_expanded_distributions(name, float64):
 
 
 # Splines are the slowest; those of a posterior are the same transforms of a context.
-ONE_SPLINE = [
-    pytest.param(n, marks=pytest.mark.slow if n in ("spline", "spline given y") else ())
-    for n in OVER_LATENTS
-]
-
-
 @pytest.mark.parametrize("name", ONE_SPLINE)
 def test_gradients_through_rsample_are_those_of_the_density(name, float64):
     # The derivative of E[f(z)] along a random direction of all parameters: by rsample and autograd,

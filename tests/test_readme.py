@@ -88,12 +88,25 @@ SMALLER = {
 """What takes snippets of the pages seconds, and how it reads in the default run."""
 
 
+LIKE_OTHERS = {
+    *("representations-0", "deployment-0", "estimators-2", "training-4", "variants-0"),
+    *("can_i_trust_q-2", "can_i_trust_q-3", "evaluation-0", "explorer-0", "estimators-5"),
+}
+"""Snippets that take long, of functions that other snippets and tests call as they do."""
+
+
+def in_default_run(snippets):
+    for snippet in snippets:
+        marks = [pytest.mark.slow] if snippet.id in LIKE_OTHERS else []
+        yield pytest.param(*snippet.values, id=snippet.id, marks=[*snippet.marks, *marks])
+
+
 def run_snippet(code, folder, monkeypatch):
     monkeypatch.chdir(folder)
     exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("code", list(blocks("python")))
+@pytest.mark.parametrize("code", list(in_default_run(blocks("python"))))
 @pytest.mark.usefixtures("as_users_see_it", "little_tuning", "unrendered")
 def test_python_snippets_run(code, tmp_path, monkeypatch):
     for whole, part in SMALLER.items():
@@ -112,6 +125,7 @@ def test_python_snippets_run_as_they_stand(code, tmp_path, monkeypatch):
 
 
 def test_what_is_made_smaller_is_on_the_pages():
+    assert {snippet.id for snippet in blocks("python")} >= LIKE_OTHERS
     pages = "".join(page.read_text() for page in PAGES)
     assert [text for text in SMALLER if text not in pages] == []
 

@@ -117,7 +117,9 @@ def noisy(prior="standard"):
     return pair
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["pairs", "one pair"])
+@pytest.mark.parametrize(
+    "shared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["pairs", "one pair"]
+)
 def test_values_in_threads_are_those_of_one_thread(shared):
     torch.manual_seed(1)
     first = noisy("mixture")

@@ -79,6 +79,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # in one process in test_tables.py and tests/training/test_resume.py
 def test_a_run_interrupted_by_ctrl_c_and_resumed_is_the_same_run(capsys):
     np.save("x.npy", np.random.default_rng(0).integers(0, 2, (300, 64)).astype(np.float32))
     words = ["fit", "gmvae", "--model.prior.components", "7", *NARROW, "--data", "x.npy"]
@@ -140,7 +141,13 @@ def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys, 
     assert both["again"]["quantities"]["NELBO"] == expected
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("ssvae", "vampprior") else pytest.mark.slow)
+        for n in CONFIGURATIONS
+    ],
+)
 def test_a_shipped_configuration_trains(name, capsys):
     assert main(["fit", name, "--fit.steps", "3", "--quiet"]) == 0
     run = f"runs/{name}-digits"
@@ -348,6 +355,7 @@ def test_another_training_does_not_go_on(trained, words, message, capsys):
     assert (trained / "config.yaml").read_text() == before
 
 
+@pytest.mark.slow  # also in test_first_use.py
 def test_a_longer_training_goes_on():
     assert fit("--out", "x", "--fit.log_every", "1", steps=4) == 0
     assert main(["fit", "x", "--resume", "--fit.epochs", "1", "--quiet"]) == 0
@@ -389,6 +397,7 @@ def test_runs_of_different_data_are_not_compared(trained, capsys):
     assert "a run is given twice" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # also in tests/evaluation/test_bits.py
 def test_a_dequantised_density_stands_beside_a_mass_and_no_other_density(
     trained, capsys, numbers_only
 ):

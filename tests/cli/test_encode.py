@@ -114,7 +114,9 @@ def test_the_file_holds_the_means_of_every_pair(name):
         np.testing.assert_array_equal(found[key], z)
 
 
-@pytest.mark.parametrize("name", ["vae", "ssvae", "conditional", "hierarchical"])
+@pytest.mark.parametrize(
+    "name", ["vae", "conditional", "hierarchical", pytest.param("ssvae", marks=pytest.mark.slow)]
+)
 def test_draws_have_the_moments_of_the_posterior(name):
     torch.manual_seed(1)
     io.save(PAIRS[name](), "pair")

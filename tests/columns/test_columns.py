@@ -226,7 +226,7 @@ def test_the_joint_density_is_the_product_over_columns_in_their_order():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("complete", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_log_p_of_a_row_equals_quadrature_over_z(complete):
     pair = vae().double()
     x = pair.generate(4)
@@ -359,6 +359,7 @@ def test_a_bound_with_cells_hidden_from_the_guide_is_one_of_the_same_log_p():
     assert abs((part.log_px - found.log_px).expm1()) > 20 * error  # log p(x) is not that of fewer
 
 
+@pytest.mark.slow  # as tests/tables do
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_table_trains_under_the_importance_weighted_bound_with_missing_cells():
     pair = vae()

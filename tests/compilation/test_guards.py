@@ -86,6 +86,7 @@ def got(step):
     return step(X).item()
 
 
+@pytest.mark.slow  # also below
 def test_frozen_parameters_stay_and_unfrozen_ones_move():
     pair = vae()
     step, _ = stepper(pair)

@@ -74,7 +74,12 @@ SMALL = (*(f"prior: {n}" for n in PRIORS), "y summed")
 
 LIKE_OTHERS = {
     *("prior: diagonal normal", "prior: full-rank normal", "prior: mixture of one"),
-    *("prior: mixture, learned weights", "prior: vamp, learned weights", "prior: realnvp"),
+    *(
+        "prior: mixture, learned weights",
+        "prior: vamp, learned weights",
+        "prior: realnvp",
+        "prior: maf",
+    ),
 }
 
 

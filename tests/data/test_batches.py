@@ -39,7 +39,7 @@ def test_batches_of_a_seed_are_what_they_always_were(seed, shuffle):
     assert_same([list(ours)], [reference(seed, shuffle)])
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     mode=st.sampled_from(sorted(MODES)),
     size=st.integers(1, N + 2),

@@ -236,7 +236,7 @@ def saved(state: dict) -> dict:
     return torch.load(file, weights_only=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     mode=st.sampled_from(sorted(MODES)),
     size=st.integers(1, N),

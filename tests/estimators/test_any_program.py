@@ -20,13 +20,14 @@ close = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def settings(keep):
-    """Return programs with their own plate, and as a whole."""
+    """Return programs with their own plate, and as a whole; by default one of both, in turn."""
     found = []
-    for name, entry in PROGRAMS.items():
-        for plate in dict.fromkeys([entry.plate, None]):
-            if keep(entry, plate):
-                label = name if plate == entry.plate else f"{name}, whole"
-                found.append(pytest.param(name, plate, id=label))
+    for i, (name, entry) in enumerate(PROGRAMS.items()):
+        plates = [p for p in dict.fromkeys([entry.plate, None]) if keep(entry, p)]
+        for j, plate in enumerate(plates):
+            label = name if plate == entry.plate else f"{name}, whole"
+            marks = [] if j == i % len(plates) else pytest.mark.slow
+            found.append(pytest.param(name, plate, id=label, marks=marks))
     return found
 
 

@@ -141,7 +141,7 @@ def test_the_closed_form_sees_every_mask(float64, masks):
 
 
 @pytest.mark.parametrize("masks", PAIRS)
-@pytest.mark.parametrize("gradient", ["iwae", "stl", "dreg"])
+@pytest.mark.parametrize("gradient", ["iwae", pytest.param("stl", marks=pytest.mark.slow), "dreg"])
 def test_weights_and_gradients_are_those_by_hand(float64, masks, gradient):
     case, k = Masked(*masks), 5
     estimator = ImportanceWeightedELBO(k, gradient, max_plate_nesting=1)

@@ -142,7 +142,7 @@ class GivenZ(nn.Module):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl"])
+@pytest.mark.parametrize("gradient", ["iwae", "dreg", pytest.param("stl", marks=pytest.mark.slow)])
 def test_a_freed_distribution_does_not_hand_on_its_enumeration(gradient):
     """Pyro tags an enumerated value by the ``id`` of its distribution, and takes a short cut where
     a distribution's id is the tag's: which a new one may have once the old one is freed."""

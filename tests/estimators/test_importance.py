@@ -45,6 +45,7 @@ def repeated_bound(oracle, x, k):
     return values.mean(1), values.std(1) / math.sqrt(repeats)
 
 
+@pytest.mark.slow  # its values are those of explicit sums elsewhere
 def test_bound_rises_with_k_towards_log_px_and_never_above():
     oracle, x = LinearGaussian(D, 2), data()
     exact = oracle.log_px(x)

@@ -30,7 +30,7 @@ PROGRAMS = st.sampled_from(
         lambda **o: DiscreteLinearGaussian(D, 2, 3, enumerate="model", **o),
     ]
 )
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=10, deadline=None)
 
 
 def data(batch):

@@ -130,7 +130,9 @@ FITS = {
 }
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["each step", "later"])
+@pytest.mark.parametrize(
+    "later", [pytest.param(False, marks=pytest.mark.slow), True], ids=["each step", "later"]
+)
 @pytest.mark.parametrize("name", FITS)
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_step_of_fit_synchronises_at_most_once(name, later, monkeypatch):

@@ -258,7 +258,11 @@ def simple_monte_carlo(pair, x, *context, mask=None):
 @pytest.mark.parametrize(
     ("name", "start"),
     [(name, "prior") for name in PAIRS]
-    + [(name, "posterior") for name in ("full rank", "y partly observed", "p(z|y)", "top-down")],
+    + [("full rank", "posterior")]
+    + [
+        pytest.param(name, "posterior", marks=pytest.mark.slow)
+        for name in ("y partly observed", "p(z|y)", "top-down")
+    ],
 )
 def test_every_pair_agrees_with_simple_monte_carlo(name, start, little_tuning, float64):
     make, context = PAIRS[name]
@@ -380,7 +384,11 @@ def test_the_infer_dictionary_of_a_program_is_unchanged(little_tuning):
 
 
 @unchecked
-@pytest.mark.parametrize("name", ["subsampled", "mixture prior", "y in the guide", "two layers"])
+@pytest.mark.parametrize(
+    "name",
+    ["subsampled", "y in the guide"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("mixture prior", "two layers")],
+)
 def test_both_bounds_hold_in_expectation(name, little_tuning, one_batch, float64):
     oracle, n = ORACLES[name](), 110
     bounds = bidirectional_monte_carlo(

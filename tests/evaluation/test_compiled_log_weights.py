@@ -362,6 +362,7 @@ def kept():
     return len(_graphs)
 
 
+@pytest.mark.slow  # one that Inductor compiled is, below
 @pytest.mark.parametrize("name", ["prior: vamp", pytest.param("y summed", marks=pytest.mark.slow)])
 def test_a_pair_that_is_dropped_is_collected_with_its_graphs(name, made, float64):
     pair, *args = CASES[name]()

@@ -131,7 +131,9 @@ def test_one_code_of_one_factor_has_only_the_information():
     assert found.information.item() == pytest.approx(corrected)
 
 
-@pytest.mark.parametrize("classifier", [None, STUMP, LogisticRegression()])
+@pytest.mark.parametrize(
+    "classifier", [None, pytest.param(STUMP, marks=pytest.mark.slow), LogisticRegression()]
+)
 def test_constant_codes_say_nothing(classifier):
     factors = grid()
     found = of(torch.zeros(len(factors), 3), factors, classifier=classifier)

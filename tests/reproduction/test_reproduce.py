@@ -93,7 +93,7 @@ def test_the_extent_decides_the_length(tmp_path):
         assert lines[-1].split(",")[0] == str(steps)
 
 
-@pytest.mark.parametrize("at", ["training", "measurement"])
+@pytest.mark.parametrize("at", ["training", pytest.param("measurement", marks=pytest.mark.slow)])
 def test_what_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkeypatch, at):
     whole = run(table(), tmp_path / "whole", seeds=1)
     calls = []

@@ -15,8 +15,6 @@ CHEAP = {
     ("cs236", "VAE"),
     ("cs236", "SSVAE, generative weight 1"),
     ("iwae", "two layers, K = 1"),
-    ("miwae", "PIWAE(8, 8)"),
-    ("priors-silhouettes", "VampPrior of 500"),
 }
 
 

@@ -329,7 +329,7 @@ def settings_of_columns(draw):
     ),
     library=st.sampled_from(["pandas", "polars", "pyarrow", "numpy", "array"]),
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_a_schema_is_the_same_after_json(found, library):
     schema = Schema([Column(**column) for column in found], library)
     again = Schema.from_dict(json.loads(json.dumps(schema.to_dict())))
@@ -351,7 +351,7 @@ def test_a_schema_is_the_same_after_json(found, library):
         max_size=20,
     )
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_any_values_come_back(values):
     # The first rows see to it that each column can be inferred.
     rows = [(-1, 0.5, "a"), (5, -2.0, "b"), (6, 3.0, "c"), *values]

@@ -40,14 +40,27 @@ FURTHER = [
 # Before, the checks read other tags; and pytest has come to warn of how they are handed out.
 NEW = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 6)
 skipped = pytest.mark.skipif(not NEW, reason="needs scikit-learn 1.6")
-by_checks = estimator_checks.parametrize_with_checks(ESTIMATORS) if NEW else skipped
 
 
-@by_checks
-def test_checks_of_scikit_learn(estimator, check):
+def by_checks(estimator):
+    return estimator_checks.parametrize_with_checks([estimator]) if NEW else skipped
+
+
+def passes(check, estimator):
     if IN_FLOAT64 in str(check):
         torch.set_default_dtype(torch.float64)
     check(estimator)
+
+
+@by_checks(ESTIMATORS[0])
+def test_checks_of_scikit_learn(estimator, check):
+    passes(check, estimator)
+
+
+@pytest.mark.slow  # the same base class; what imputers do is tested below
+@by_checks(ESTIMATORS[1])
+def test_checks_of_scikit_learn_on_imputers(estimator, check):
+    passes(check, estimator)
 
 
 @skipped

@@ -308,7 +308,14 @@ def test_log_prob_is_that_of_quadrature(mixed):
     assert ((found.log_px - expected).abs() < 5 * found.standard_error).all()
 
 
-@pytest.mark.parametrize("given", [["size"], ["colour", "count"], ["price", "size", "count"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["size"],
+        pytest.param(["colour", "count"], marks=pytest.mark.slow),
+        ["price", "size", "count"],
+    ],
+)
 def test_log_prob_given_is_a_ratio_of_two_densities(mixed, given):
     table = MIXED[2:6]
     found = mixed.log_prob(table, given=given, num_samples=5000)

@@ -421,7 +421,7 @@ def test_importance_weights_have_finite_variance(name, seed, x):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("options", ["plain", "all"])
+@pytest.mark.parametrize("options", [pytest.param("plain", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("name", WITH_ELBO)
 def test_pyros_elbo_agrees(name, options, x):
     oracle = ORACLES[name](**OPTIONS[options])
@@ -449,7 +449,7 @@ def test_pyros_model_enumeration_agrees(options, x):
 
 
 @pytest.mark.usefixtures("as_users_see_it")
-@pytest.mark.parametrize("options", ["plain", "all"])
+@pytest.mark.parametrize("options", [pytest.param("plain", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("name", ["linear full", "label", "two layers"])
 def test_autograd_of_the_elbo_is_the_mean_gradient(name, options, x):
     oracle = ORACLES[name](**OPTIONS[options])

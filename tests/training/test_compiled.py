@@ -268,7 +268,7 @@ def compare(name, steps=6):
 # Each of these is part of another case, or traced like one.
 LIKE_OTHERS = {
     *("the ELBO", "Pyro's analytic KL", "a full rank", "a learned scale", "stl"),
-    *("labels summed", "labels observed"),
+    *("labels summed", "labels observed", "bits, the analytic KL", "a VampPrior", "RealNVP"),
 }
 
 
@@ -310,6 +310,7 @@ def test_shapes_may_change():
         assert got(step, X[:size]) == pytest.approx(expected(pair, X[:size]), rel=1e-5)
 
 
+@pytest.mark.slow  # also in tests/compilation/test_guards.py
 def test_modes_and_plain_attributes_are_noticed():
     class Tempered(nn.Module):
         def __init__(self):
@@ -365,6 +366,7 @@ def test_values_of_parameters_and_buffers_may_change_and_modules_too():
     assert len({first, second, third}) == 3
 
 
+@pytest.mark.slow  # also in tests/models/test_label_values.py
 def test_labels_that_go_missing_are_noticed():
     pair = ssvae()
     step = new_step(pair)
@@ -543,6 +545,7 @@ def test_compiled_fit_resumes_exactly(tmp_path):
         fitted(tmp_path / "cut", steps=20, resume=True)
 
 
+@pytest.mark.slow  # each alone: above, and in test_precision.py
 def test_compiled_fit_with_streams_and_in_mixed_precision():
     def run(**options):
         pyro.set_rng_seed(0)
@@ -659,6 +662,7 @@ def test_inputs_that_are_not_labels_are_not_read(monkeypatch):
     assert looked_at(Y[:16].clone(), with_labels) == [False, True]
 
 
+@pytest.mark.slow
 def test_real_data_train():
     digits = data.load("digits")
     grey = digits.draw(torch.arange(len(digits)), binarise="none")

@@ -122,7 +122,7 @@ def test_an_error_within_a_network_leaves_autocast_disabled():
     [
         None,
         pytest.param(estimators.ImportanceWeightedELBO(5, "dreg"), marks=pytest.mark.slow),
-        estimators.AnalyticKLELBO(),
+        pytest.param(estimators.AnalyticKLELBO(), marks=pytest.mark.slow),
     ],
 )
 def test_training_in_mixed_precision_is_close_to_full_precision(estimator):
@@ -268,10 +268,7 @@ def dtypes_of_operations(pair, estimator, x):
 @pytest.mark.usefixtures("as_users_see_it")
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=() if n in ("elbo", "mean field", "dreg") else pytest.mark.slow)
-        for n in ESTIMATORS
-    ],
+    [pytest.param(n, marks=() if n in ("elbo", "dreg") else pytest.mark.slow) for n in ESTIMATORS],
 )
 def test_only_networks_are_in_bfloat16_under_every_estimator(name):
     torch.manual_seed(0)

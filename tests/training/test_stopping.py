@@ -190,6 +190,7 @@ def test_a_longer_training_forgets_a_best_of_a_schedule_that_goes_on(tmp_path, m
     assert (fitted.best_step, fitted.steps) == (8, 10)
 
 
+@pytest.mark.slow  # when patience begins is tested above
 @pytest.mark.usefixtures("as_users_see_it")
 def test_a_warm_up_ends_at_a_better_bound_than_its_middle():
     """Stopped in the middle of a warm-up, where the bound with β = 1 rises, it would be worse."""

@@ -168,6 +168,7 @@ class ToldGuide(nn.Module):
             pyro.sample("z", dist.Normal(mean, precision.rsqrt()))
 
 
+@pytest.mark.slow  # another training recovers what it should in tests/models/test_masks.py
 @pytest.mark.usefixtures("as_users_see_it")
 def test_training_with_gaps_reaches_the_optimum_of_the_closed_form(float64):
     """At random gaps, the greatest mean of log p(x_observed), which torch finds by itself."""

@@ -56,7 +56,9 @@ def test_it_is_what_its_command_trains(name):
     assert saved == planned
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if "ssvae" in n else ()) for n in NAMES]
+)
 def test_it_reaches_the_numbers_on_its_card(name):
     before = torch.get_rng_state()
     pair, card = zoo.load(name), zoo.card(name)
