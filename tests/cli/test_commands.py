@@ -36,6 +36,7 @@ CONFIGURATIONS = [
     "vae",
     "vampprior",
 ]
+IN_FULL = ("ssvae", "vampprior")
 NARROW = [
     *("--model.posterior.net.hidden", "[8]", "--model.likelihood.net.hidden", "[8]"),
     *("--model.latent_dim", "2", "--quiet"),
@@ -143,10 +144,7 @@ def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys, 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=() if n in ("ssvae", "vampprior") else pytest.mark.slow)
-        for n in CONFIGURATIONS
-    ],
+    [pytest.param(n, marks=() if n in IN_FULL else pytest.mark.slow) for n in CONFIGURATIONS],
 )
 def test_a_shipped_configuration_trains(name, capsys):
     assert main(["fit", name, "--fit.steps", "3", "--quiet"]) == 0
@@ -166,6 +164,11 @@ def test_a_shipped_configuration_trains(name, capsys):
     assert x.shape == (3, 64)
     assert ((x == 0) | (x == 1)).all()
     assert ((again > 0) & (again < 1)).all()
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGURATIONS if n not in IN_FULL])
+def test_a_shipped_configuration_takes_a_step(name):
+    assert main(["fit", name, "--fit.steps", "1", "--data.validation", "0", "--quiet"]) == 0
 
 
 def test_every_shipped_configuration_is_tested_and_packaged():
