@@ -208,7 +208,8 @@ CS236 = Table(
     },
     protocol="Encoder and decoder of two layers of 300 ELU units, z of 10 (SSVAE: 64), Adam at a "
     "rate of 1e-3, batches of 100 images binarised anew at each step, 20,000 steps (SSVAE: 30,000, "
-    'beside the course\'s 100 labelled images, one of which occurs twice). "100 images": the '
+    "beside the course's 100 labelled images, one of which occurs twice); the means of the mixture "
+    'start at N(0, 1/5000), as there. "100 images": the '
     "course's test images, each bound a mean over 100 draws (100 / K for IWAE-K), as there. All "
     "else on the whole test set, binarised once; IS-5000 is -log p(x) by importance sampling. "
     "Accuracy on grey values.",
