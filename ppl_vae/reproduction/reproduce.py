@@ -160,8 +160,8 @@ def _add(record: Record, what: str, start: float) -> None:
 
 
 def _write(table: Table, folder: Path) -> str:
-    """Write the records of all runs and the table; return the table."""
-    found = records.read_all(folder)
+    """Write the records of all runs with a measurement, and the table; return the table."""
+    found = [record for record in records.read_all(folder) if record.quantities]
     text = markdown(table, found)
     if folder.is_dir():
         write_file(folder / f"{table.name}.json", records.dumped(table.name, found))
