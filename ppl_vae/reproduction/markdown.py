@@ -78,8 +78,8 @@ def _name(row: Row, records: Sequence[Record]) -> str:
 def _measured(records: Sequence[Record], quantity: str) -> tuple[list[float], list[float]]:
     """Return the values of a quantity by seed, and their standard errors where there are any."""
     found = [r.quantities[quantity] for r in records if quantity in r.quantities]
-    values = [f["value"] for f in found if f["value"] is not None]
-    errors = [f["standard_error"] for f in found if f["standard_error"] is not None]
+    values = [float(f["value"]) for f in found if f["value"] is not None]
+    errors = [float(f["standard_error"]) for f in found if f["standard_error"] is not None]
     return values, errors
 
 
