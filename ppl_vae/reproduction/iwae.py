@@ -172,7 +172,7 @@ FAMILY = Table(
             elbo_weight=0.05,
         ),
     ),
-    sources={"1": "Rainforth et al. 2018, arXiv 1802.04537, table 1"},
+    sources={"1": "Rainforth et al. 2018, arXiv 1802.04537"},
     protocol="Networks, data and measurements as in table iwae, one layer.",
     minutes=240,
 )

@@ -87,8 +87,8 @@ def _table(
             for prior, description in PRIORS.items()
         ),
         sources={
-            "1": "Norouzi et al. 2020 (Exemplar VAE), arXiv 2004.04795, table 2, VAE with a "
-            "Gaussian prior and with a VampPrior"
+            "1": "the table of Norouzi et al. 2020 (Exemplar VAE), VAE with a Gaussian prior and "
+            "with a VampPrior"
         }
         if published
         else {},
