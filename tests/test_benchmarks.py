@@ -35,6 +35,7 @@ import measure  # noqa: E402
 import ours  # noqa: E402
 import processes  # noqa: E402
 import products  # noqa: E402
+import refinement  # noqa: E402
 import steps  # noqa: E402
 import stock  # noqa: E402
 from rows import CLASSIFICATION_WEIGHT, ROWS, Column, Unavailable, problem, row_of  # noqa: E402
@@ -771,6 +772,25 @@ def test_gradients_of_discrete_draws_are_measured_once(tmp_path, capsys):
     assert variances["DisARM"] < variances["REINFORCE"]
     assert variances["VIMCO, K = 4"] < variances["REINFORCE, K = 4"]
     assert len(found["trained"]) == len(discrete_gradients.TRAINED)
+
+
+def test_refinements_are_compared_with_long_chains(tmp_path, capsys):
+    assert refinement.main(["--tiny", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "refinement.json").read_text())
+    assert list(found["rows"]) == ["None", "importance", "optimise", "hmc"]
+    assert all(row["mean"] > 0 and row["seconds"] > 0 for row in found["rows"].values())
+    covered = found["coverage"]
+    error = math.sqrt(0.25 / 50)  # as if the latents of a datum agreed
+    assert covered["ungated weights"] < covered["draws of q"] - 3 * error
+    assert (tmp_path / "refinement.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "table", sorted((BENCHMARKS / "results").glob("*.md")), ids=lambda p: p.stem
+)
+def test_each_table_is_on_a_page(table):
+    pages = (BENCHMARKS.parent / "docs").glob("**/*.md")
+    assert any(table.read_text().strip() in page.read_text() for page in pages)
 
 
 def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):

@@ -124,9 +124,7 @@ def posterior_draws(
       replacement with Pareto-smoothed weights. **Gated**: a datum with k̂ > 0.7, or without k̂,
       keeps its unweighted draws, and ``refined`` is False there. A few weights may carry all of
       the mass then: without the gate their values return many times, in intervals that cover less
-      than those of q (in 100 dimensions, each off by half a standard deviation, intervals of
-      80 % cover 74 % with draws of q, and 32 % with weights; in few dimensions weights may help
-      even there).
+      than those of q (in few dimensions weights may help even there).
     - ``"optimise"`` (:class:`LocalOptimisation`): draws of a posterior optimised for each datum
       alone, of the guide's family and started at q(z | x) (semi-amortised inference): takes away
       the amortisation gap of :func:`ppl_vae.evaluation.inference_gap`, not the approximation gap.
