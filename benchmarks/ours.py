@@ -36,6 +36,7 @@ from ppl_vae import (
     training,
 )
 from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.uniform_draws import uniform
 
 
 def pair_of(problem: Problem) -> VAE | SemiSupervisedVAE:
@@ -73,24 +74,32 @@ def inputs_of(problem: Problem, index: Tensor) -> tuple[Tensor, ...]:
     return index, problem.labels[index[problem.row.batch :]]
 
 
-def prepare_of(problem: Problem) -> Callable[..., tuple]:
+def prepare_of(
+    problem: Problem, draw: Callable[[Tensor], Tensor] = torch.bernoulli
+) -> Callable[..., tuple]:
     """Return what makes these into the programs' arguments, or into two parts of them."""
     images, n = problem.images, problem.row.batch
     if problem.row.kind != "ssvae":
-        return lambda index: (torch.bernoulli(images[index]),)
+        return lambda index: (draw(images[index]),)
 
     def prepare(index: Tensor, y: Tensor) -> tuple[data.Part, data.Part]:
-        x = torch.bernoulli(images[index])
+        x = draw(images[index])
         return data.Part("unlabelled", (x[:n],), 1.0), data.Part("labelled", (x[n:], y), 1.0)
 
     return prepare
+
+
+def drawn_as_data(p: Tensor) -> Tensor:
+    """Return images as a ``data.Dataset`` draws those of its batches."""
+    return uniform(p.shape).lt_(p)
 
 
 def plain(problem: Problem) -> Column:
     """ppl_vae by the module route, as it is."""
     if problem.row.kind == "likelihood":
         return Column(_likelihood(problem))
-    pair, estimator, prepare = pair_of(problem), estimator_of(problem), prepare_of(problem)
+    pair, estimator = pair_of(problem), estimator_of(problem)
+    prepare = prepare_of(problem, drawn_as_data)
     optimizer = adam(pair.parameters(), problem.rate)
 
     def mean_loss(*args: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""Elementary functions of a graph, in the forms that compile to less.
+"""Operations of a graph, in the forms that compile to less.
 
 Inductor calls a vector library for log1p, expm1 and tanh, and computes softplus, log-sigmoid, ELU
 and the density of a Bernoulli from them. On processors, graphs have
 :mod:`ppl_vae.distributions.elementary` in their place, each as one operation. Where a Bernoulli's
 density and its gradient meet in a loop, both take one exponential.
+
+Uniform numbers and draws of a Bernoulli are torch's, by :mod:`ppl_vae.uniform_draws`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae import uniform_draws
 from ppl_vae.compilation.lowerings import operation
 from ppl_vae.distributions import elementary
 
@@ -24,7 +27,7 @@ _ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return the table that ``make_fx`` takes: by operation, its function."""
-    return {
+    functions: dict[Any, Callable[..., Any]] = {
         aten.softplus.default: _softplus,
         aten.softplus_backward.default: _softplus_backward,
         aten.log_sigmoid_forward.default: _log_sigmoid_forward,
@@ -33,6 +36,12 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.elu.default: _elu,
         aten.binary_cross_entropy_with_logits.default: _binary_cross_entropy_with_logits,
     }
+    draws: dict[Any, Callable[..., Any]] = {
+        aten.bernoulli.default: _bernoulli,
+        aten.rand.default: _rand,
+        aten.rand_like.default: _rand_like,
+    }
+    return functions | draws if uniform_draws.load() else functions
 
 
 def _applies(x: Tensor) -> bool:
@@ -96,3 +105,38 @@ def _binary_cross_entropy_with_logits(
     if not _applies(x) or weighted or reduction != 0 or x.dtype != target.dtype:
         return NotImplemented
     return -_of_float32(elementary.bernoulli_log_prob, x, target)
+
+
+def _bernoulli(p: Tensor, generator: torch.Generator | None = None) -> Any:
+    if generator is not None or p.device.type != "cpu":
+        return NotImplemented
+    if p.dtype is torch.float64:  # Inductor would compare with numbers of float32
+        return (torch.rand(p.shape, dtype=p.dtype) < p).to(p.dtype)
+    if p.dtype is not torch.float32:
+        return NotImplemented
+    return (uniform_draws.operation()(list(p.shape)) < p).to(p.dtype)
+
+
+def _rand(
+    size: list[int],
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+) -> Any:
+    default = torch.get_default_dtype() if dtype is None else dtype
+    if layout or pin_memory or not _draws_as_uniform(default, device):
+        return NotImplemented
+    return uniform_draws.operation()(size)
+
+
+def _rand_like(x: Tensor, **options: Any) -> Any:
+    # Where memory is in another order, so are the draws.
+    if any(options.values()) or not x.is_contiguous() or not _draws_as_uniform(x.dtype, x.device):
+        return NotImplemented
+    return uniform_draws.operation()(list(x.shape))
+
+
+def _draws_as_uniform(dtype: torch.dtype, device: torch.device | None) -> bool:
+    """Return whether torch draws such numbers from float32's uniform ones."""
+    return (device is None or device.type == "cpu") and dtype is torch.float32

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ppl_vae.data.checks import extremes, parts_of
 from ppl_vae.errors import integer
+from ppl_vae.uniform_draws import uniform
 
 MAX_LEVELS = 2**16
 """The most levels between which float32 has room for noise (7 bits of it)."""
@@ -55,5 +56,5 @@ def add_noise(level: Tensor, levels: int, generator: torch.Generator | None) -> 
     is the integer again.
     """
     steps = 2 ** (23 - (levels - 1).bit_length())
-    u = torch.rand(level.shape, generator=generator, device=level.device, dtype=torch.float32)
+    u = uniform(level.shape, generator, level.device)
     return (level + ((u * steps).floor() + 0.5) / steps) / levels

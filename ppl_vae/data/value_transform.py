@@ -16,6 +16,7 @@ from ppl_vae.data.columns import Columns
 from ppl_vae.data.dequantisation import add_noise, count_levels
 from ppl_vae.data.minibatch import Batch, ContextBatch, MaskedBatch
 from ppl_vae.errors import describe, device_of, flag, seed_of
+from ppl_vae.uniform_draws import uniform
 
 BINARISE = ("dynamic", "static", "threshold", "none")
 CHUNK = 4096
@@ -111,8 +112,7 @@ class ValueTransform:
         p = rows.to(precision).div_(scale)
         if self.binarise == "dynamic":
             # A third of the time of torch.bernoulli on a CPU; 0 and 1 stay as they are.
-            u = torch.rand(p.shape, generator=generator, device=p.device, dtype=torch.float32)
-            return u.lt_(p).to(dtype)
+            return uniform(p.shape, generator, p.device).lt_(p).to(dtype)
         return (p > 0.5).to(dtype)
 
     def _arranged(self, values: Tensor) -> Tensor:
