@@ -8,7 +8,8 @@ index, binarised anew at each step) and take turns, each in a process of its own
 another works. Whether they compute the same thing is seen twice: before, in other processes, with
 weights that stay where they start, where losses have to be the same within their standard errors,
 and coarsely while they train. A row whose columns do not have the same loss is not printed, and the
-command ends with status 1. docs/speed.md says more.
+command ends with status 1. Rows that are not asked for stay as they are in ``steps.json``, if the
+settings there are the same. docs/speed.md says more.
 """
 
 from __future__ import annotations
@@ -135,9 +136,10 @@ def markdown(results: dict[str, Any]) -> str:
     )
     machine = results["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    turns = " or ".join(map(str, sorted({row["rounds"] for row in results["rows"].values()})))
     lines = [
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores; {packages}; "
-        f"seed {results['seed']}; {results['rounds']} turns each.",
+        f"seed {results['seed']}; {turns} turns each.",
         "",
         "Milliseconds per step, median [quartiles], the ratio to the best hand-written one, and in "
         "brackets the share that the matrix products alone would take:",
@@ -217,13 +219,12 @@ def main() -> int:
     flags = _flags()
     options = Options(flags.rounds, flags.seed, flags.threads, flags.errors, flags.tiny)
     flags.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {
+    settings = {
         "machine": measure.machine(flags.threads),
         "seed": flags.seed,
-        "rounds": flags.rounds,
         "tiny": flags.tiny,
-        "rows": {},
     }
+    results: dict[str, Any] = settings | {"rows": _other_rows(flags.out / "steps.json", settings)}
     for name in flags.rows:
         print(f"{name} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -236,7 +237,9 @@ def main() -> int:
                             measure_memory, column, options, path
                         )
                 _compare_memory(row)
+        row["rounds"] = flags.rounds
         results["rows"][name] = row
+        results["rows"] = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
         # What is known is kept, should the next row not come to its end.
         (flags.out / "steps.json").write_text(json.dumps(results, indent=1) + "\n")
     table = markdown(results)
@@ -246,6 +249,14 @@ def main() -> int:
     print(table)
     print(f"wrote steps.json, steps.md and steps.png to {flags.out}", file=sys.stderr)
     return int(any("refused" in row for row in results["rows"].values()))
+
+
+def _other_rows(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows of an earlier run with the same settings."""
+    if not path.exists():
+        return {}
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    return earlier["rows"] if all(earlier[k] == settings[k] for k in settings) else {}
 
 
 @contextmanager

@@ -312,10 +312,18 @@ def test_losses_that_are_not_finite_do_not_agree():
     assert measure.disagreements(turns, "a", 6.0)
 
 
+def test_rows_of_an_earlier_run_with_the_same_settings_stay(tmp_path):
+    path, settings = tmp_path / "steps.json", {"machine": {"threads": 2}, "seed": 0, "tiny": True}
+    assert steps._other_rows(path, settings) == {}
+    path.write_text(json.dumps(settings | {"rows": {"vae-32": {"rounds": 3}}}))
+    assert steps._other_rows(path, settings) == {"vae-32": {"rounds": 3}}
+    assert steps._other_rows(path, settings | {"seed": 1}) == {}
+
+
 def test_a_row_that_is_refused_is_not_printed():
     row = {"refused": ["ours: its loss is off"], "absent": {}}
     machine = measure.machine(1)
-    found = {"machine": machine, "seed": 0, "rounds": 1, "rows": {"vae-32": row}}
+    found = {"machine": machine, "seed": 0, "rows": {"vae-32": row | {"rounds": 1}}}
     table = steps.markdown(found)
     assert "| vae-32 |" not in table
     assert "- vae-32 refused: ours: its loss is off" in table
@@ -791,6 +799,11 @@ def test_refinements_are_compared_with_long_chains(tmp_path, capsys):
 def test_each_table_is_on_a_page(table):
     pages = (BENCHMARKS.parent / "docs").glob("**/*.md")
     assert any(table.read_text().strip() in page.read_text() for page in pages)
+
+
+def test_the_short_table_of_times_is_on_the_page_of_results():
+    found = json.loads((BENCHMARKS / "results" / "steps.json").read_text())
+    assert steps.short(found).strip() in (BENCHMARKS.parent / "docs" / "results.md").read_text()
 
 
 def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):

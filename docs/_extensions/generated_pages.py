@@ -175,7 +175,8 @@ def _escaped(text: str) -> str:
 
 
 def _commands() -> str:
-    from ppl_vae.cli.parser import COMMANDS, parsers
+    from ppl_vae.cli.commands import parsers
+    from ppl_vae.cli.parser import COMMANDS
 
     os.environ["COLUMNS"] = "96"
     top, commands = parsers()

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ppl_vae import io
 from ppl_vae.cli import datasets
+from ppl_vae.cli.arguments import OF_FILE
 from ppl_vae.cli.configuration import FILE, is_pair, read, section
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.flags import parsed_value
 from ppl_vae.cli.output import show
-from ppl_vae.cli.parser import OF_FILE
 from ppl_vae.cli.runs import Run, device_of
 from ppl_vae.data import Dataset
 from ppl_vae.io.atomic import replaced_file

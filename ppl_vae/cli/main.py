@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from ppl_vae.cli.commands import parsers, print_completion
 from ppl_vae.cli.errors import FAILURE, SUCCESS, USAGE, UsageError
 from ppl_vae.cli.flags import Flag, hyphens, in_flags, nearest, split
 from ppl_vae.cli.output import forget, open_streams, replace_unencodable, say
-from ppl_vae.cli.parser import ALIASES, parsers, print_completion
+from ppl_vae.cli.parser import ALIASES
 from ppl_vae.errors import LONGEST, reason
 from ppl_vae.spec import entries
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ppl_vae import tables
+from ppl_vae.cli.arguments import OF_FILE
 from ppl_vae.cli.class_names import table_settings
 from ppl_vae.cli.configuration import TABLE_SETTINGS
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.fit import say_interrupted, say_not_finite
 from ppl_vae.cli.flags import Flag, apply, parsed_value
 from ppl_vae.cli.output import show
-from ppl_vae.cli.parser import OF_FILE
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.runs import CHECKPOINTS, device_of, program, resume
 from ppl_vae.errors import quoted, seed_of

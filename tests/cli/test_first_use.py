@@ -11,8 +11,9 @@ import yaml
 
 from ppl_vae import io
 from ppl_vae.cli import class_names, flags, main
+from ppl_vae.cli.commands import parsers
 from ppl_vae.cli.configuration import Configuration, shipped, written
-from ppl_vae.cli.parser import COMMANDS, parsers
+from ppl_vae.cli.parser import COMMANDS
 from ppl_vae.cli.registry import KINDS
 from ppl_vae.cli.schedules import in_steps
 from ppl_vae.io.config import ConfigError

@@ -16,7 +16,7 @@ import yaml
 from ppl_vae import tables, training
 from ppl_vae.cli import main
 from ppl_vae.cli.class_names import table_settings
-from ppl_vae.cli.parser import parsers
+from ppl_vae.cli.commands import parsers
 from ppl_vae.cli.runs import program
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
