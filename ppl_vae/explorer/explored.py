@@ -44,10 +44,12 @@ class Imputation:
     Args:
         guess: the datum, filled with the best guess, shape ``(1, *event)``.
         draws: filled with draws, shape ``(n, *event)``; of images E[x | z] at draws of z.
+        caveats: what was warned of.
     """
 
     guess: Tensor
     draws: Tensor
+    caveats: tuple[str, ...] = ()
 
 
 class Explored:
@@ -211,12 +213,14 @@ class Explored:
         if self.inputs.mask is not None:
             mask &= self.inputs.mask[at]
         means = isinstance(self.display, Images)
-        with self._running():
+        with self._running(), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", UserWarning)
             guess = pair.impute(x, mask, *context, num_particles=particles, mean=True)
             drawn = pair.impute(
                 x, mask, *context, num_samples=draws, num_particles=particles, mean=means
             )
-        return Imputation(guess.cpu(), drawn[:, 0].cpu())
+        caveats = dict.fromkeys(str(warning.message) for warning in warned)
+        return Imputation(guess.cpu(), drawn[:, 0].cpu(), tuple(caveats))
 
     def estimate(self, index: Sequence[int], num_samples: int) -> None:
         """Estimate log p(x) of some data by importance sampling."""

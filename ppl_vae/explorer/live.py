@@ -144,8 +144,9 @@ class Live:
             view.imputed.show(torch.cat([seen, found.guess, found.draws]))
             view.imputed.model.visible = True
             share = 100 * hidden.double().mean().item()
+            what = "what is seen, the best guess given it, and draws"
             view.imputed_title.text = _title(
-                f"{name}{share:.0f} % hidden", "what is seen, the best guess given it, and draws"
+                f"{name}{share:.0f} % hidden", "; ".join([what, *found.caveats])
             )
 
     def _coloured(self, view: View, attribute: str, old: Any, new: Any) -> None:

@@ -174,6 +174,17 @@ def test_what_is_hidden_is_imputed_and_the_rest_is_kept(digits):
     assert torch.equal(again.draws, filled.draws)
 
 
+def test_what_imputation_warns_of_is_kept_for_the_page(digits):
+    posterior = posteriors.VectorQuantised(net(D, 2 * 3), 2, codes=5, code_dim=3)
+    codes = priors.Codebook(posterior)
+    likelihood = likelihoods.Bernoulli(net(2 * 3, D))
+    quantised = VAE(prior=codes, posterior=posterior, likelihood=likelihood)
+    hidden = torch.arange(D) < 32
+    (caveat,) = one(quantised, digits).impute(2, hidden, draws=3, particles=50).caveats
+    assert "from a single point" in caveat
+    assert one(vae(), digits).impute(2, hidden, draws=3, particles=50).caveats == ()
+
+
 def test_a_pair_of_other_programs_does_not_impute():
     found = one(testing.LinearGaussian(5, 2), torch.randn(6, 5, dtype=torch.float64))
     with pytest.raises(NotImplementedError, match="does not impute"):
