@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ppl_vae.models import Pair
 from ppl_vae.reproduction import measurements
 from ppl_vae.reproduction.cs236 import pair_of
 from ppl_vae.reproduction.datasets import mnist
+from ppl_vae.reproduction.records import Record
 from ppl_vae.reproduction.table import Row, Table
 from ppl_vae.reproduction.training import Training
+
+DIMENSIONS = (10, 2)
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
 """β; 0 is the reconstruction alone."""
@@ -25,10 +30,44 @@ def train(latent_dim: int, beta: float, training: Training) -> Pair:
     return pair
 
 
-def _row(latent_dim: int, beta: float) -> Row:
+def draw(records: Sequence[Record]) -> Any:
+    """Draw rate against distortion, a curve for each number of dimensions, beta at each point.
+
+    Along a dashed line NELBO, their sum, is the same. The KL alone, and what is off the scale, is
+    left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    ax = figure.subplots()
+    for latent_dim in DIMENSIONS:
+        names = {_name(latent_dim, beta): beta for beta in WEIGHTS if beta > 0}
+        found = [r for r in records if r.row in names and "KL" in r.quantities]
+        found.sort(key=lambda r: names[r.row])
+        rates, distortions = (
+            [r.quantities[q]["value"] for r in found] for q in ("KL", "reconstruction")
+        )
+        ax.plot(rates, distortions, "o-", label=f"z of {latent_dim}")
+        for record, *point in zip(found, rates, distortions, strict=True):
+            label = f"{names[record.row]:g}"
+            ax.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    ax.set(xlabel="rate, the KL, in nats", ylabel="distortion, the reconstruction term, in nats")
+    ax.autoscale(enable=False)
+    low, high = ax.get_xlim()
+    for nelbo in range(80, 260, 20):
+        ax.plot([low, high], [nelbo - low, nelbo - high], "--", color="0.8", lw=0.8, zorder=0)
+    ax.legend()
+    return figure
+
+
+def _name(latent_dim: int, beta: float) -> str:
     weight = "the KL alone" if beta == KL_ONLY else f"beta = {beta:g}"
+    return f"z of {latent_dim}, {weight}"
+
+
+def _row(latent_dim: int, beta: float) -> Row:
     return Row(
-        name=f"z of {latent_dim}, {weight}",
+        name=_name(latent_dim, beta),
         train=partial(train, latent_dim, beta),
         measure={"rate and distortion": measurements.terms, "units": measurements.active_units},
     )
@@ -38,11 +77,12 @@ RATE_DISTORTION = Table(
     name="rate-distortion",
     title="rate (KL) and distortion (reconstruction) by the weight of the KL",
     data=mnist,
-    rows=tuple(_row(d, beta) for d in (10, 2) for beta in (*WEIGHTS, KL_ONLY)),
+    rows=tuple(_row(d, beta) for d in DIMENSIONS for beta in (*WEIGHTS, KL_ONLY)),
     sources={},
     protocol="The networks, data and schedule of table cs236, with a weight on the KL. The rate is "
     "the KL, the distortion the reconstruction term, and NELBO, their sum, is what beta = 1 "
     f'minimises; "the KL alone" has a weight of {KL_ONLY:g}. The trade-off: Alemi et al. 2018, '
     "arXiv 1711.00464.",
     minutes=70,
+    draw=draw,
 )

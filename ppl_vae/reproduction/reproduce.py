@@ -166,4 +166,6 @@ def _write(table: Table, folder: Path) -> str:
     if folder.is_dir():
         write_file(folder / f"{table.name}.json", records.dumped(table.name, found))
         write_file(folder / f"{table.name}.md", text)
+        if table.draw is not None and found:
+            table.draw(found).savefig(folder / f"{table.name}.png", dpi=120)
     return text

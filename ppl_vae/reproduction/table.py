@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ppl_vae.evaluation import Estimate
 from ppl_vae.models import Pair
+from ppl_vae.reproduction.records import Record
 from ppl_vae.reproduction.training import Data, Training
 
 Quantities = Mapping[str, Estimate]
@@ -63,6 +65,7 @@ class Table:
         sources: where published numbers are from, by a short key.
         protocol: in a few sentences, how all rows are trained and measured.
         minutes: of one core for one seed of all rows, about.
+        draw: returns a matplotlib figure of the records, if the table has one.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Table:
     sources: Mapping[str, str]
     protocol: str
     minutes: int
+    draw: Callable[[Sequence[Record]], Any] | None = None
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]

@@ -1,6 +1,7 @@
 """Tables are run row by row, go on after any interruption, and are written as they grow."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -9,7 +10,16 @@ import pytest
 from ppl_vae import data, evaluation
 from ppl_vae.cli import main
 from ppl_vae.evaluation import Estimate
-from ppl_vae.reproduction import Data, Published, Row, Table, loaded, markdown, reproduce
+from ppl_vae.reproduction import (
+    Data,
+    Published,
+    Row,
+    Table,
+    loaded,
+    markdown,
+    rate_distortion,
+    reproduce,
+)
 from ppl_vae.reproduction import training as training_of_rows
 from ppl_vae.reproduction.records import Record, folder_of, read
 from ppl_vae.training.folder_lock import locked
@@ -58,6 +68,40 @@ def table(**measure):
         protocol="As in the paper.",
         minutes=1,
     )
+
+
+def test_a_table_with_a_figure_writes_it(tmp_path):
+    drawn = []
+
+    def draw(records):
+        drawn.extend(records)
+        return rate_distortion.draw([])
+
+    run(replace(table(), draw=draw), tmp_path, parts=["second"], seeds=1)
+    assert {record.row for record in drawn} == {"second"}
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rates_and_distortions_are_drawn_in_the_order_of_beta():
+    def record(name, rate, distortion):
+        values = {"KL": rate, "reconstruction": distortion}
+        quantities = {k: {"value": v, "standard_error": 0.1} for k, v in values.items()}
+        return Record(
+            row=name, seed=0, extent="whole", precision="", compiled=True, quantities=quantities
+        )
+
+    records = [
+        record("z of 2, beta = 1", 7.0, 140.0),
+        record("z of 2, beta = 0.1", 12.0, 130.0),
+        record("z of 2, beta = 10", 3.0, 160.0),
+        record("z of 2, the KL alone", 0.0, 200.0),
+    ]
+    (ax,) = rate_distortion.draw(records).axes
+    ten, two = ax.get_lines()[:2]
+    assert not len(ten.get_xdata())
+    assert list(two.get_xdata()) == [12.0, 7.0, 3.0]
+    assert list(two.get_ydata()) == [130.0, 140.0, 160.0]
+    assert [label.get_text() for label in ax.texts] == ["0.1", "1", "10"]
 
 
 def test_each_row_and_seed_is_trained_and_measured(tmp_path):
