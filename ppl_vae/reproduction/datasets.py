@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from ppl_vae.data import Dataset, load
 from ppl_vae.reproduction.training import Data
@@ -49,3 +51,17 @@ def silhouettes(extent: str) -> Data:
     parts = images[order].unsqueeze(1).split(SIZES)
     train, validation, test = (Dataset(p.contiguous(), name="silhouettes", scale=1) for p in parts)
     return Data(train, test, validation)
+
+
+def shifted(x: Tensor, most: int = 2) -> Tensor:
+    """Return images, shape ``(B, C, H, W)``, each moved by up to ``most`` pixels up and across.
+
+    Each of the (2 · most + 1)² shifts is as probable, and zeros move in.
+    """
+    height, width = x.shape[-2:]
+    offsets = torch.randint(2 * most + 1, (2, len(x), 1), device=x.device)
+    rows = offsets[0] + torch.arange(height, device=x.device)
+    columns = offsets[1] + torch.arange(width, device=x.device)
+    item = torch.arange(len(x), device=x.device)[:, None, None]
+    padded = F.pad(x, (most,) * 4).movedim(1, -1)
+    return padded[item, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

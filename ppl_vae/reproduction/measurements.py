@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ppl_vae import evaluation
 from ppl_vae.evaluation import Estimate
@@ -70,7 +71,12 @@ def active_units(pair: Pair, training: Training) -> Quantities:
     return numbers
 
 
-def accuracy(pair: Pair, training: Training) -> Quantities:
-    """Return the accuracy in percent of q(y | x) on the grey values of the test set."""
-    found = evaluation.accuracy(pair, training.data.test)  # type: ignore[arg-type]
+def accuracy(pair: Any, training: Training) -> Quantities:
+    """Return the accuracy in percent of q(y | x) on the grey values of the test set.
+
+    Args:
+        pair: a semi-supervised pair, or one on the latents of another.
+        training: of the row.
+    """
+    found = evaluation.accuracy(pair, training.data.test)
     return {"accuracy, %": Estimate(100 * found.mean, 100 * found.standard_error, found.count)}

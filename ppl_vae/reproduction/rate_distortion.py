@@ -44,11 +44,10 @@ def draw(records: Sequence[Record]) -> Any:
         names = {_name(latent_dim, beta): beta for beta in WEIGHTS if beta > 0}
         found = [r for r in records if r.row in names and "KL" in r.quantities]
         found.sort(key=lambda r: names[r.row])
-        rates, distortions = (
-            [r.quantities[q]["value"] for r in found] for q in ("KL", "reconstruction")
-        )
+        points: Any = [[r.quantities[q]["value"] for q in ("KL", "reconstruction")] for r in found]
+        rates, distortions = zip(*points, strict=True) if points else ((), ())
         ax.plot(rates, distortions, "o-", label=f"z of {latent_dim}")
-        for record, *point in zip(found, rates, distortions, strict=True):
+        for record, point in zip(found, points, strict=True):
             label = f"{names[record.row]:g}"
             ax.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.set(xlabel="rate, the KL, in nats", ylabel="distortion, the reconstruction term, in nats")

@@ -8,6 +8,7 @@ from torch.optim import Adam
 from ppl_vae import data
 from ppl_vae.reproduction import TABLES, loaded, reproduce
 from ppl_vae.reproduction.cs236 import EVALUATED, LABELLED, evaluated_images, of_each_class
+from ppl_vae.reproduction.datasets import shifted
 from ppl_vae.reproduction.iwae import _falling
 
 ROWS = [(name, row.name) for name, table in TABLES.items() for row in table.rows]
@@ -76,3 +77,18 @@ def test_rates_fall_by_a_tenth_in_seven_stages():
         schedule.step()
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8)]
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_shifts_move_each_image_by_itself_and_lose_what_leaves():
+    x = torch.zeros(400, 1, 6, 5)
+    x[:, 0, 2, 2] = 1
+    moved = shifted(x)
+    assert moved.shape == x.shape
+    assert (moved.sum((1, 2, 3)) == 1).all()
+    assert (moved.sum((0, 1))[:5] > 0).all()  # each of the 25 places
+    assert not moved.sum((0, 1))[5:].any()
+    edge = torch.zeros(200, 2, 4, 4)
+    edge[:, :, 0, 0] = 1
+    moved = shifted(edge, 1)
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert set(moved.sum((1, 2, 3)).tolist()) == {0.0, 2.0}
