@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -195,8 +195,11 @@ class Calibration(Result):
         return below.double() / self.num_simulations
 
     @property
-    def expected_coverage(self) -> Float[Tensor, " points"] | None:
-        """Share of latents in regions of the guide of credibility :attr:`points` (TARP)."""
+    def expected_coverage(self) -> Float[Tensor, " points"] | Any:
+        """Share of latents in regions of the guide of credibility :attr:`points` (TARP).
+
+        None where no latent is continuous.
+        """
         if EXPECTED_COVERAGE not in self.names:
             return None
         return self.ecdf[self.names.index(EXPECTED_COVERAGE)]

@@ -113,7 +113,7 @@ def load(
     allow: Collection[str] = (),
     device: torch.device | str | int | None = None,
     max_bytes: int | None = None,
-) -> Pair | Any:  # "Any" for a StackedVAE, whose parts have other names
+) -> Any:  # of the class that was saved, each with methods of its own
     """Load the pair that was saved in a folder, bit for bit.
 
     It has the dtype in which it was saved, frozen parameters are frozen, and it is in training

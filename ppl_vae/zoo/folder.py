@@ -11,7 +11,6 @@ import torch
 
 from ppl_vae import io
 from ppl_vae.errors import describe, quoted
-from ppl_vae.models import Pair
 
 
 def names() -> list[str]:
@@ -34,7 +33,7 @@ def folder(name: str) -> Path:
     return _pairs() / name
 
 
-def load(name: str, *, device: torch.device | str | int | None = None) -> Pair:
+def load(name: str, *, device: torch.device | str | int | None = None) -> Any:
     """Return a trained pair, in evaluation mode.
 
     Args:
@@ -43,9 +42,7 @@ def load(name: str, *, device: torch.device | str | int | None = None) -> Pair:
 
     Raises TypeError or ValueError for another name.
     """
-    pair: Any = io.load(folder(name), device=device)
-    found: Pair = pair.eval()
-    return found
+    return io.load(folder(name), device=device).eval()
 
 
 def _pairs() -> Path:
