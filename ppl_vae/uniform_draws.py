@@ -139,7 +139,7 @@ def _operation() -> Callable[[list[int]], Tensor]:
 
 def _drawn(draw: Any, size: Sequence[int], generator: torch.Generator) -> Tensor:
     out = torch.empty(size, dtype=torch.float32, device="cpu")
-    draw(generator._cdata, out.data_ptr(), out.numel())
+    draw(generator._cdata, out.data_ptr(), out.numel())  # type: ignore[attr-defined]
     return out
 
 
