@@ -9,6 +9,7 @@ numbers and leave the same state in a tenth of the time.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -16,16 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The state that torch.Generator.get_state returns: seed, how many numbers are left of a block (and
-# one more), whether it was seeded, the next one's place, and the block, a word in each eight bytes.
-# What follows is of normal draws and stays.
+# torch's engine keeps how many numbers are left of a block, and one more, and the next one's place.
+# Other threads that draw from the generator wait meanwhile, as they do when torch draws.
 _SOURCE = r"""
-#include <cstdint>
-#include <cstring>
+#include <ATen/CPUGeneratorImpl.h>
+#include <algorithm>
+#include <mutex>
 
 namespace {
-constexpr int N = 624, M = 397;
-constexpr int LEFT = 8, NEXT = 16, BLOCK = 24;
+constexpr int N = at::MERSENNE_STATE_N, M = at::MERSENNE_STATE_M;
 
 inline uint32_t twist(uint32_t high, uint32_t low) {
     uint32_t y = (high & 0x80000000u) | (low & 0x7fffffffu);
@@ -47,40 +47,36 @@ inline float uniform(uint32_t y) {
 }
 }  // namespace
 
-extern "C" void draw(unsigned char* state, float* out, int64_t number) {
-    if (number == 0) return;
-    uint64_t words[N], place;
-    uint32_t mt[N];
-    int32_t left;
-    std::memcpy(words, state + BLOCK, sizeof words);
-    std::memcpy(&left, state + LEFT, sizeof left);
-    std::memcpy(&place, state + NEXT, sizeof place);
-    for (int k = 0; k < N; k++) mt[k] = static_cast<uint32_t>(words[k]);
-    int next = left == 1 ? N : static_cast<int>(place);
+extern "C" void draw(c10::GeneratorImpl* generator, float* out, int64_t number) {
+    auto* torch_own = static_cast<at::CPUGeneratorImpl*>(generator);
+    std::lock_guard<std::mutex> lock(torch_own->mutex_);
+    at::mt19937 engine = torch_own->engine();
+    at::mt19937_data_pod state = engine.data();
+    uint32_t* mt = state.state_.data();
+    int left = state.left_ - 1, next = static_cast<int>(state.next_);
     while (number > 0) {
-        if (next == N) {
+        if (left == 0 || next == N) {
             next_block(mt);
+            left = N;
             next = 0;
         }
-        int some = N - next < number ? N - next : static_cast<int>(number);
+        int some = static_cast<int>(std::min<int64_t>({left, N - next, number}));
         for (int k = 0; k < some; k++) out[k] = uniform(mt[next + k]);
+        left -= some;
         next += some;
         out += some;
         number -= some;
     }
-    for (int k = 0; k < N; k++) words[k] = mt[k];
-    left = N - next + 1;
-    place = static_cast<uint64_t>(next);
-    std::memcpy(state + BLOCK, words, sizeof words);
-    std::memcpy(state + LEFT, &left, sizeof left);
-    std::memcpy(state + NEXT, &place, sizeof place);
+    state.left_ = left + 1;
+    state.next_ = static_cast<uint32_t>(next);
+    engine.set_data(state);
+    torch_own->set_engine(engine);
 }
 """
 
-_STATE_BYTES = 5056
-
 _draw: Any = None
 """The compiled function, once :func:`load` was called."""
+_definition = threading.Lock()
 
 
 def uniform(
@@ -95,7 +91,8 @@ def uniform(
         generator: on the device; torch's global one if None.
         device: of the result.
     """
-    if _draw is None or torch.device(device).type != "cpu":
+    where = device if generator is None else generator.device
+    if _draw is None or {torch.device(device).type, torch.device(where).type} != {"cpu"}:
         return torch.rand(size, generator=generator, dtype=torch.float32, device=device)
     if generator is None:
         return operation()(list(size))  # which a graph that is traced has to see
@@ -120,9 +117,14 @@ def load() -> bool:
     return True
 
 
-@cache
 def operation() -> Callable[[list[int]], Tensor]:
     """Return :func:`uniform`, of torch's global generator, as an operation of graphs."""
+    with _definition:  # another thread may be defining it
+        return _operation()
+
+
+@cache
+def _operation() -> Callable[[list[int]], Tensor]:
     name = "ppl_vae::uniform"
 
     def draw(size: list[int]) -> Tensor:
@@ -137,17 +139,13 @@ def operation() -> Callable[[list[int]], Tensor]:
 
 def _drawn(draw: Any, size: Sequence[int], generator: torch.Generator) -> Tensor:
     out = torch.empty(size, dtype=torch.float32, device="cpu")
-    state = generator.get_state()
-    draw(state.data_ptr(), out.data_ptr(), out.numel())
-    generator.set_state(state)
+    draw(generator._cdata, out.data_ptr(), out.numel())  # type: ignore[attr-defined]
     return out
 
 
 def _agrees(draw: Any) -> bool:
-    """Return whether numbers and states are torch's, whose layout is not documented."""
+    """Return whether numbers and states are torch's."""
     ours, torch_own = (torch.Generator().manual_seed(0) for _ in range(2))
-    if len(ours.get_state()) != _STATE_BYTES:
-        return False
     for number in (1, 700, 623, 1):
         expected = torch.rand(number, generator=torch_own, dtype=torch.float32)
         if not torch.equal(_drawn(draw, (number,), ours), expected):

@@ -1,5 +1,10 @@
 """Uniform numbers drawn many at a time are torch's, and leave its generators in the same state."""
 
+import subprocess
+import sys
+import threading
+
+import numpy as np
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -41,6 +46,65 @@ def test_the_global_generator_is_the_default():
     torch.manual_seed(5)
     got = uniform((2, 400)), torch.get_rng_state()
     assert all(map(torch.equal, got, expected))
+
+
+@pytest.mark.parametrize(("left", "place"), [(1, 0), (1, 5), (2, 623), (5, 0), (5, 620), (624, 0)])
+def test_states_set_by_hand_go_on_as_torch_does(left, place):
+    state = torch.Generator().manual_seed(3).get_state()
+    numbers = state.numpy()
+    numbers[8:12].view(np.int32)[:] = left
+    numbers[16:24].view(np.int64)[:] = place
+    ours, torch_own = (torch.Generator().set_state(state) for _ in range(2))
+    expected = torch.rand(1500, generator=torch_own, dtype=torch.float32)
+    assert torch.equal(uniform((1500,), ours), expected)
+    assert torch.equal(ours.get_state(), torch_own.get_state())
+
+
+@pytest.mark.parametrize("theirs", [uniform, lambda size, g: torch.rand(size, generator=g)])
+def test_threads_that_share_a_generator_draw_different_numbers(theirs):
+    generator, barrier = torch.Generator().manual_seed(1), threading.Barrier(2)
+    drawn = [], []
+
+    def run(draw, found):
+        barrier.wait(timeout=60)
+        found += [draw((20_000,), generator)[-4:].clone() for _ in range(500)]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread = threading.Thread(target=run, args=(theirs, drawn[0]))
+        thread.start()
+        run(uniform, drawn[1])
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    values = torch.stack([*drawn[0], *drawn[1]])
+    assert len(values.unique(dim=0)) == len(values) == 1000
+
+
+def test_threads_may_define_the_operation_at_once():
+    code = """
+import sys, threading
+from ppl_vae.uniform_draws import operation
+sys.setswitchinterval(1e-6)
+barrier, found = threading.Barrier(4), []
+def run():
+    barrier.wait()
+    found.append(operation())
+threads = [threading.Thread(target=run) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(found) == 4 and len(set(found)) == 1, found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_generator_of_another_device_is_left_to_torch(monkeypatch):
+    class Elsewhere(torch.Generator):
+        device = torch.device("cuda")
+
+    monkeypatch.setattr(uniform_draws, "_draw", lambda *_: pytest.fail("wrote to its memory"))
+    assert uniform((3,), Elsewhere()).shape == (3,)
 
 
 def test_without_compiled_loops_torch_draws(monkeypatch):
