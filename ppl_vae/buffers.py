@@ -9,6 +9,7 @@ from itertools import compress
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 
@@ -41,6 +42,54 @@ def on_copies(*modules: nn.Module) -> Iterator[None]:
         yield
     finally:
         _put_in_place(held)
+
+
+class BuffersOfParts:
+    """The buffers of modules that run on a batch in parts, as if they ran once.
+
+    Each part starts from the buffers there were. Afterwards a buffer that parts have written to is
+    the mean of what they left, weighted by their sizes, as it is for a running mean of the whole;
+    of integers, what the last one left.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self._held = _buffers_of(modules)
+        self._before = _copies(self._held)
+        self._left: dict[Tensor, list[tuple[int, Tensor]]] = {}
+
+    @contextmanager
+    def part(self, size: int, *, again: bool = False) -> Iterator[None]:
+        """Run a part of a size; one that runs ``again`` leaves nothing."""
+        copies = {buffer: then.clone() for buffer, then in self._before.items()}
+        for part, name, buffer in self._held:
+            part._buffers[name] = copies.get(buffer, buffer)
+        try:
+            yield
+            if not again:
+                self._keep(size, copies)
+        finally:
+            for part, name, buffer in self._held:
+                part._buffers[name] = buffer
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write what the parts have left."""
+        for buffer, left in self._left.items():
+            if buffer.is_floating_point():
+                total = sum(size for size, _ in left)
+                buffer.copy_(torch.stack([size / total * now for size, now in left]).sum(0))
+            else:
+                buffer.copy_(left[-1][1])
+
+    def _keep(self, size: int, copies: dict[Tensor, Tensor]) -> None:
+        for part, name, buffer in self._held:
+            now, copy = part._buffers[name], copies.get(buffer)
+            if now is None or copy is None or not _same_kind(now, buffer):
+                continue
+            # Batch normalisation does not count its updates.
+            counted = now is not copy or now._version > 0
+            if counted or (isinstance(part, _NormBase) and part.training):
+                self._left.setdefault(buffer, []).append((size, now.detach()))
 
 
 class MovingBuffers:

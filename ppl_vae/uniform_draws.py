@@ -111,7 +111,8 @@ def load() -> bool:
         draw.restype = None
         if not _agrees(draw):
             return False
-    except (ImportError, AttributeError, RuntimeError, OSError):  # no compiler, or another torch
+    except (ImportError, AttributeError, TypeError, RuntimeError, OSError):
+        # No compiler, or another torch.
         return False
     _draw = draw
     return True

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent
 from torch.utils.checkpoint import checkpoint
 
+from ppl_vae.buffers import BuffersOfParts
 from ppl_vae.estimators.batch_plate import BatchPlate, OutsidePlateError
 from ppl_vae.estimators.densities import (
     Enumeration,
@@ -186,10 +187,13 @@ def log_weights(
     if leaves:
         guide_trace, paths = _cut(runner, guide_trace, num_particles)
     names = set(guide_trace.nodes)
+    chunked = chunk_size is not None and chunk_size < num_particles
+    buffers = BuffersOfParts(*runner.modules) if chunked else None
     # A guide may have no sites, if the model enumerates all latents.
     whole = None
     if not any(sample_sites(guide_trace)):
-        whole = runner.run_model(guide_trace, num_particles)
+        with nullcontext() if buffers is None else buffers.part(num_particles, again=True):
+            whole = runner.run_model(guide_trace, num_particles)
         guide_trace.nodes.update(subsamples(whole))
     run = guide_trace if whole is None else whole
     batch_plate = BatchPlate(plate, [run], runner.particle_dim)
@@ -208,10 +212,12 @@ def log_weights(
             subsampled.update(subsamples(model_trace))
         return model_terms(model_trace, batch_plate, names)
 
-    if chunk_size is None or chunk_size >= num_particles:
+    if buffers is None or chunk_size is None:
         log_p, log_likelihood = log_p_of(0, num_particles)
     else:
-        log_p, log_likelihood = _in_chunks(log_p_of, batch_plate, num_particles, chunk_size)
+        log_p, log_likelihood = _in_chunks(
+            log_p_of, batch_plate, num_particles, chunk_size, buffers
+        )
     return _weights((log_p, log_likelihood), guide_trace, batch_plate, paths)
 
 
@@ -317,19 +323,25 @@ def weighted_particles(
 
 
 def _in_chunks(
-    log_p_of: Callable[[int, int], Terms], plate: BatchPlate, num_particles: int, chunk_size: int
+    log_p_of: Callable[[int, int], Terms],
+    plate: BatchPlate,
+    num_particles: int,
+    chunk_size: int,
+    buffers: BuffersOfParts,
 ) -> Terms:
     """Evaluate the model chunk by chunk; each is run again when differentiating."""
     states: dict[int, dict[str, Any]] = {}
 
     def replayed(start: int, length: int) -> Terms:
         # torch would restore the random state outside of the turn, while another thread draws.
-        with exclusively(), restored() if start in states else nullcontext():
-            if start in states:
+        again = start in states
+        with exclusively(), restored() if again else nullcontext():
+            if again:
                 set_random_state(states[start])
             else:
                 states[start] = random_state()
-            return log_p_of(start, length)
+            with buffers.part(length, again=again):
+                return log_p_of(start, length)
 
     log_p, likelihoods = [], []
     for start in range(0, num_particles, chunk_size):
@@ -339,10 +351,12 @@ def _in_chunks(
                 replayed, start, length, use_reentrant=False, preserve_rng_state=False
             )
         else:
-            joint, likelihood = log_p_of(start, length)
+            with buffers.part(length):
+                joint, likelihood = log_p_of(start, length)
         log_p.append(_of_particles(joint, plate.particle_dim, length))
         if likelihood is not None:
             likelihoods.append(_of_particles(likelihood, plate.particle_dim, length))
+    buffers.merge()
     dim = plate.particle_dim
     return torch.cat(log_p, dim), torch.cat(likelihoods, dim) if likelihoods else None
 
@@ -372,7 +386,8 @@ def _cut(
     cut = with_values(trace, lambda site: detached.get(site["name"], site["value"]))
     followed = bool(sites) and list(sample_sites(trace))[-1] is not sites[0]
     if followed:
-        cut = runner.run_guide(num_particles, replay=cut)
+        with BuffersOfParts(*runner.modules).part(num_particles, again=True):
+            cut = runner.run_guide(num_particles, replay=cut)
     return cut, [(detached[name], attached[name]) for name in attached]
 
 

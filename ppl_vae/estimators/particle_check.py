@@ -61,8 +61,8 @@ def check_particles(runner: Runner, num_particles: int) -> None:
     kinds += tuple((name, type(value)) for name, value in runner.kwargs.items())
     if kinds in found or _is_traced():
         return
-    modules = [fn for fn in map(poutine.unwrap, (runner.model, runner.guide)) if _is_module(fn)]
-    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules), _evaluating() as joint:
+    copies = on_copies(*runner.modules)
+    with poutine.block(), torch.no_grad(), restored(), copies, _evaluating() as joint:
         drawn = runner.run_guide(number)
         first = _rerun(runner, drawn, number)
         for kept in (0, number - 1):
@@ -156,10 +156,6 @@ def _found(runner: Runner) -> set[_Kinds]:
 
 def _key(fn: Callable) -> object:
     return getattr(fn, "__self__", fn)  # a bound method is created anew at each access
-
-
-def _is_module(fn: object) -> bool:
-    return isinstance(fn, nn.Module)
 
 
 def _is_traced() -> bool:

@@ -43,6 +43,11 @@ class Runner:
     kwargs: dict[str, Any]
     particle_dim: int
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The programs that are modules, or methods of modules."""
+        return _modules(self.model, self.guide)
+
     def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
         """Run the guide, replaying the values of another run if one is given."""
         trace = self._run(self.guide, num_particles, self.particle_dim - 1, replay)
@@ -206,9 +211,13 @@ def is_point_mass(fn: Any) -> bool:
     return isinstance(fn, Delta)
 
 
+def _modules(*programs: Callable) -> list[nn.Module]:
+    owners = (getattr(fn, "__self__", fn) for fn in map(poutine.unwrap, programs))
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
+
+
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
-    modules = [fn for fn in map(poutine.unwrap, (model, guide)) if isinstance(fn, nn.Module)]
-    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules):
+    with poutine.block(), torch.no_grad(), restored(), on_copies(*_modules(model, guide)):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         replayed = poutine.replay(model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)

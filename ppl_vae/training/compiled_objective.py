@@ -12,6 +12,7 @@ from ppl_vae.compilation import CompiledFunction
 from ppl_vae.training.distributed import DataShard
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.parameters import Parameters
+from ppl_vae.training.precision import networks_only
 
 
 class CompiledObjective:
@@ -110,9 +111,10 @@ class CompiledObjective:
     def _step(self, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         """Run the objective and its backward pass."""
         trainable = Parameters(self._objective).trainable
-        with torch.enable_grad():
-            with self._context():
-                loss, losses = self._objective(self._make_shard(*tensors))
+        device = tensors[0].device.type
+        # Networks that are run again for the backward pass have the precision of the forward one.
+        with torch.enable_grad(), self._context(), networks_only(self._objective, device):
+            loss, losses = self._objective(self._make_shard(*tensors))
             gradients: Sequence[Tensor | None] = [None] * len(trainable)
             if loss.requires_grad:
                 gradients = torch.autograd.grad(loss, trainable, allow_unused=True)

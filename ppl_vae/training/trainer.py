@@ -35,6 +35,7 @@ from ppl_vae.training.history import Table
 from ppl_vae.training.nan_tracing import FROM_ESTIMATOR, OVERFLOW, NotFiniteError, find_origin
 from ppl_vae.training.objective import TrainingObjective
 from ppl_vae.training.parameters import OptimizerCoverage, Parameters
+from ppl_vae.training.precision import networks_only
 from ppl_vae.training.schedules import Scheduled
 from ppl_vae.training.stopping import Best, EarlyStopping
 from ppl_vae.training.validation import Validation
@@ -178,8 +179,14 @@ class Trainer:
                 return self.compiled(mine)
         self.parameters.free_gradients()  # before the new ones: memory is for one set of them
         # If enabled: as it was when fit was called.
-        with nullcontext() if validate else pyro.validation_enabled(False):
-            with sharing_failures(self.fabric), self.fabric.autocast():
+        device = mine.parts[0].tensors[0].device.type
+        with (
+            nullcontext() if validate else pyro.validation_enabled(False),
+            self.fabric.autocast(),
+            # Networks that are run again for the backward pass have the precision of the forward.
+            networks_only(self.objective, device),
+        ):
+            with sharing_failures(self.fabric):
                 loss, of_parts = self._distributed(mine)
             loss.backward()
         return loss, of_parts

@@ -31,7 +31,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.compilation import NotCompiledWarning
+from ppl_vae.compilation import NotCompiledWarning, compiled_function
 from ppl_vae.compilation.compiled_function import _losses_stay_tensors
 from ppl_vae.training import NotFiniteError, compile_step, fit
 from ppl_vae.training.precision import networks, networks_only
@@ -307,6 +307,32 @@ def test_networks_of_every_kind_of_pair_are_found():
         found = networks(nn.ModuleDict({"model": pair.model, "guide": pair.guide}))
         assert len(found) == number
         assert all(isinstance(network, nets.MLP) for network in found)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_particles_in_chunks_are_run_again_in_the_same_precision(compiled, monkeypatch):
+    """The backward pass runs the networks of a chunk once more."""
+    monkeypatch.setattr(compiled_function, "inductor", lambda traced, cuda: traced)
+    changes = []
+    for chunk_size in (None, 2):
+        torch.manual_seed(0)
+        pair, x = digits_vae(), torch.rand(20, 64).round()
+        before = nn.utils.parameters_to_vector(pair.parameters()).detach()
+        estimator = estimators.ImportanceWeightedELBO(4, chunk_size=chunk_size)
+        optimizer = partial(torch.optim.SGD, lr=0.1)
+        if compiled:
+            torch.manual_seed(1)
+            step = compile_step(
+                pair, estimator, optimizer(pair.parameters()), precision="bf16-mixed"
+            )
+            step(x)
+        else:
+            fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+            options = {"estimator": estimator, "optimizer": optimizer, "fabric": fabric}
+            fit(pair, x, steps=1, batch_size=20, progress=False, **options)
+        changes.append(nn.utils.parameters_to_vector(pair.parameters()).detach() - before)
+    whole, chunked = changes
+    assert (whole - chunked).abs().max() < 0.02 * whole.abs().max()
 
 
 @pytest.mark.inductor

@@ -1,0 +1,72 @@
+"""Chunks of particles leave running statistics as one run of the model does."""
+
+import pytest
+import torch
+from torch import nn
+
+from ppl_vae import VAE, HierarchicalVAE, likelihoods, nets, posteriors, priors
+from ppl_vae.estimators import ImportanceWeightedELBO
+
+
+@pytest.mark.parametrize("gradient", ["iwae", "dreg"])
+@pytest.mark.parametrize("chunk_size", [1, 2, 3])
+def test_chunks_move_a_running_error_once(chunk_size, gradient, float64):
+    """The scale of a Normal is that of a running mean, which a run of the model moves."""
+    found = []
+    for chunk in (None, chunk_size):
+        torch.manual_seed(0)
+        vae = VAE(
+            prior=priors.StandardNormal(2),
+            posterior=posteriors.DiagonalNormal(nets.MLP(6, 4, hidden=(5,))),
+            likelihood=likelihoods.Normal(nets.MLP(2, 6, hidden=(5,)), "learned"),
+        )
+        x, steps = torch.randn(7, 6), []
+        elbo = ImportanceWeightedELBO(4, gradient, chunk_size=chunk, max_plate_nesting=1)
+        for _ in range(3):
+            loss = elbo.differentiable_loss(vae.model, vae.guide, x)
+            steps += [loss.detach(), *torch.autograd.grad(loss, [*vae.parameters()])]
+            steps.append(vae.likelihood.running_error.clone())
+        found.append(steps)
+    for whole, chunks in zip(*found, strict=True):
+        torch.testing.assert_close(chunks, whole)
+
+
+def test_chunks_count_a_batch_of_batch_normalisation_once():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5)
+    vae = VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(6, 4, hidden=(5,))),
+        likelihood=likelihoods.Bernoulli(
+            nets.KeepLeading(nn.Sequential(nn.Linear(2, 5), norm, nn.Linear(5, 6)), 1)
+        ),
+    )
+    x = torch.randn(7, 6).sigmoid().round()
+    elbo = ImportanceWeightedELBO(4, chunk_size=2, max_plate_nesting=1)
+    torch.manual_seed(1)
+    before = norm.running_mean.clone()
+    seen = []
+    norm.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    elbo.differentiable_loss(vae.model, vae.guide, x).backward()
+    assert norm.num_batches_tracked == 1
+    mean = torch.cat(seen[:2]).mean(0)  # of both chunks; they run again for the gradient
+    torch.testing.assert_close(norm.running_mean, before.lerp(mean, norm.momentum))
+
+
+def test_a_guide_that_runs_again_at_its_leaves_counts_a_batch_once():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5)
+    encoder = nn.Sequential(nn.Linear(6, 5), norm, nn.Linear(5, 4))
+    vae = HierarchicalVAE(
+        prior=priors.StandardNormal(1),
+        conditionals=[priors.ConditionalNormal(nets.MLP(1, 2 * 2, hidden=(3,)))],
+        posteriors=[
+            posteriors.DiagonalNormal(nets.KeepLeading(encoder, 1)),
+            posteriors.DiagonalNormal(nets.MLP(2, 2, hidden=(3,))),
+        ],
+        likelihood=likelihoods.Bernoulli(nets.MLP(2, 6, hidden=(5,))),
+    )
+    x = torch.randn(7, 6).sigmoid().round()
+    elbo = ImportanceWeightedELBO(3, "dreg", max_plate_nesting=1)
+    elbo.differentiable_loss(vae.model, vae.guide, x).backward()
+    assert norm.num_batches_tracked == 1
