@@ -108,8 +108,16 @@ def parameters_of(p: Distribution) -> Outputs:
     for name, value in own.items():
         if value is not mean:
             # A scale that is the same for all data is repeated: every output has a batch.
-            found[name] = value.expand_as(mean) if value.dim() <= mean.dim() else value
+            found[name] = value.expand_as(mean) if _fits(value, mean) else value
     return {name: value.contiguous() for name, value in found.items()}
+
+
+def _fits(value: Tensor, mean: Tensor) -> bool:
+    """Return whether a parameter is one of each element, unlike the weights of a mixture."""
+    if value.dim() != mean.dim():
+        return value.dim() < mean.dim()
+    # Not of the batch: it is any size.
+    return all(a in (1, b) for a, b in zip(value.shape[1:], mean.shape[1:], strict=True))
 
 
 def _likelihood_parameters(pair: Pair, p: Distribution) -> Outputs:
