@@ -801,11 +801,6 @@ def test_each_table_is_on_a_page(table):
     assert any(table.read_text().strip() in page.read_text() for page in pages)
 
 
-def test_the_short_table_of_times_is_on_the_page_of_results():
-    found = json.loads((BENCHMARKS / "results" / "steps.json").read_text())
-    assert steps.short(found).strip() in (BENCHMARKS.parent / "docs" / "results.md").read_text()
-
-
 def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):
     (tmp_path / "counts.json").write_text('{"settings": "of another run", "models": {"old": {}}}')
     counts.main(["--tiny", "--seeds", "1", "--out", str(tmp_path)])
