@@ -9,8 +9,8 @@ times them on 512 x 784 numbers in float32 and on one thread, prints a table and
 - ``mapped``: torch after one call of log1p that has its constants in memory, see ``hand.mapped``.
 - ``compiled``: the same, compiled by Inductor with torch's own random numbers.
 - ``ours``: the densities of ppl_vae.
-- ``ours-compiled``: the same, compiled with the elementary functions that graphs of ppl_vae have in
-  the place of torch's.
+- ``ours-compiled``: the same, compiled with the elementary functions and the draws that graphs of
+  ppl_vae have in the place of torch's.
 
 Where a gradient is asked for, the second number is that of the value's sum and its gradient in the
 first argument, by autograd. Densities are those of torch.distributions, and of ppl_vae given the
@@ -47,7 +47,10 @@ COLUMNS = {
     "ours-compiled": "ppl_vae, compiled",
 }
 PIXELS = 784
-OF_GRAPHS = ("sigmoid", "tanh", "softplus", "log-sigmoid", "ELU", "cross-entropy of logits")
+OF_GRAPHS = (
+    *("sigmoid", "tanh", "softplus", "log-sigmoid", "ELU", "cross-entropy of logits"),
+    *("uniform draws", "Bernoulli draws"),
+)
 """Functions that graphs of ppl_vae have their own of."""
 TOGETHER = 8
 """Numbers that a logsumexp or log_softmax runs over."""
