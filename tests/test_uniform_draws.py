@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch._inductor.fx_passes import post_grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import uniform_draws
@@ -153,6 +154,8 @@ DRAWS = {
 @pytest.fixture(scope="module")
 def of_graph():
     """Draws of a graph, of the same function uncompiled, and the states that both leave."""
+    if not hasattr(post_grad, "_chain_random_ops_for_ordering"):
+        pytest.skip("this torch may reorder many draws of one graph, which a step's check finds")
     found = []
     p = torch.linspace(0, 1, 30 * 41).view(30, 41)
 
