@@ -68,8 +68,7 @@ class BuffersOfParts:
             if not again:
                 self._keep(size, copies)
         finally:
-            for part, name, buffer in self._held:
-                part._buffers[name] = buffer
+            _put_in_place(self._held)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -1,4 +1,4 @@
-"""Uniform random numbers of torch's generators on processors, drawn as many at a time.
+"""Uniform random numbers of torch's generators on processors, drawn many at a time.
 
 torch draws them one after another, for a twelfth of the compiled step of a VAE on binarised images.
 The generator, MT19937, makes its numbers in blocks of 624, each of which is a few loops over words
@@ -95,7 +95,7 @@ def uniform(
     if _draw is None or {torch.device(device).type, torch.device(where).type} != {"cpu"}:
         return torch.rand(size, generator=generator, dtype=torch.float32, device=device)
     if generator is None:
-        return operation()(list(size))  # which a graph that is traced has to see
+        return operation()(list(size))  # tracing sees operations alone
     return _drawn(_draw, size, generator)
 
 

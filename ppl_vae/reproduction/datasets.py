@@ -56,7 +56,7 @@ def silhouettes(extent: str) -> Data:
 def shifted(x: Tensor, most: int = 2) -> Tensor:
     """Return images, shape ``(B, C, H, W)``, each moved by up to ``most`` pixels up and across.
 
-    Each of the (2 · most + 1)² shifts is as probable, and zeros move in.
+    All (2 · most + 1)² shifts are equally probable, and zeros move in.
     """
     height, width = x.shape[-2:]
     offsets = torch.randint(2 * most + 1, (2, len(x), 1), device=x.device)

@@ -33,8 +33,8 @@ def train(latent_dim: int, beta: float, training: Training) -> Pair:
 def draw(records: Sequence[Record]) -> Any:
     """Draw rate against distortion, a curve for each number of dimensions, beta at each point.
 
-    Along a dashed line NELBO, their sum, is the same. The KL alone, and what is off the scale, is
-    left out.
+    Along a dashed line NELBO, their sum, is the same. The reconstruction alone and the KL alone are
+    left out: they are off the scale.
     """
     from matplotlib.figure import Figure
 

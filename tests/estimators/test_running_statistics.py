@@ -1,5 +1,6 @@
 """Chunks of particles leave running statistics as one run of the model does."""
 
+import pyro
 import pytest
 import torch
 from torch import nn
@@ -29,6 +30,34 @@ def test_chunks_move_a_running_error_once(chunk_size, gradient, float64):
         found.append(steps)
     for whole, chunks in zip(*found, strict=True):
         torch.testing.assert_close(chunks, whole)
+
+
+class FirstRun(nn.Module):
+    """A network that replaces a buffer by one of another shape when it first runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 6)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, z):
+        if len(self.seen) == 1:
+            self.seen = torch.ones(3)
+        return self.linear(z)
+
+
+def test_buffers_that_a_first_run_makes_stay():
+    network = FirstRun()
+    vae = VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(6, 4, hidden=(5,))),
+        likelihood=likelihoods.Bernoulli(network),
+    )
+    network.seen = torch.zeros(1)  # the parts were run when they were put together
+    elbo = ImportanceWeightedELBO(4, chunk_size=2, max_plate_nesting=1)
+    with pyro.validation_enabled(False):  # which runs new programs on copies before
+        elbo.differentiable_loss(vae.model, vae.guide, torch.zeros(7, 6)).backward()
+    assert len(network.seen) == 3
 
 
 def test_chunks_count_a_batch_of_batch_normalisation_once():
