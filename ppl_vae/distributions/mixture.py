@@ -89,13 +89,11 @@ class Mixture(TorchDistribution):
         return self._log_joint(value).softmax(-1)
 
     def _log_joint(self, value: Tensor) -> Tensor:
-        components = self.component_distribution
+        components, logits = self.component_distribution, self.mixture_distribution.logits
         normals = _as_normals(components)
         if normals is None or value.device.type == "mps":  # mps lacks float64
-            log_prob = components.log_prob(value.unsqueeze(-1 - self.event_dim))
-        else:
-            log_prob = _log_normals(value, normals)
-        return self.mixture_distribution.logits + log_prob
+            return logits + components.log_prob(value.unsqueeze(-1 - self.event_dim))
+        return _log_weighted_normals(value, logits, normals)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  (as torch does)
         """Draw a component, then a value from it."""
@@ -229,8 +227,8 @@ def _as_normals(components: Distribution) -> Normal | None:
     return normals if isinstance(normals, Normal) and normals.loc.dim() == 2 else None
 
 
-def _log_normals(value: Tensor, normals: Normal) -> Tensor:
-    r"""Return Σ_d log N(v_d; μ_kd, σ_kd²) for all k, shape ``(..., K)``, by one matrix product.
+def _log_weighted_normals(value: Tensor, logits: Tensor, normals: Normal) -> Tensor:
+    r"""Return log w_k + Σ_d log N(v_d; μ_kd, σ_kd²), shape ``(..., K)``, by one matrix product.
 
     Σ_d (v_d - μ_kd)² / σ_kd² = Σ_d v_d² / σ_kd² - 2 Σ_d v_d μ_kd / σ_kd² + Σ_d μ_kd² / σ_kd²
     needs no memory of size v × k × d. For |v| ≫ σ the terms cancel, and are therefore summed in
@@ -240,11 +238,12 @@ def _log_normals(value: Tensor, normals: Normal) -> Tensor:
         normals._validate_sample(value.unsqueeze(-2))
     loc, scale, v = normals.loc.double(), normals.scale.double(), value.double()
     precision = scale.square().reciprocal()
-    of_each = torch.cat([-0.5 * precision, loc * precision], -1)
-    constant = -(0.5 * loc.square() * precision + scale.log()).sum(-1)
-    constant = constant - 0.5 * math.log(2 * math.pi) * loc.shape[-1]
-    joint = torch.cat([v.square(), v], -1) @ of_each.mT + constant
-    return joint.to(value.dtype)
+    weighted = loc * precision
+    constant = logits.double() - 0.5 * math.log(2 * math.pi) * loc.shape[-1]
+    constant = constant - (0.5 * loc * weighted + scale.log()).sum(-1)
+    of_each = torch.cat([-0.5 * precision, weighted], -1)
+    joint = F.linear(torch.cat([v.square(), v], -1), of_each, constant)
+    return joint.to(torch.promote_types(value.dtype, logits.dtype))
 
 
 def _log_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
