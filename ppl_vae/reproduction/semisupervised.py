@@ -85,11 +85,11 @@ class LatentBatches:
 
 
 def train_m1_and_m2(labels: int, training: Training) -> Any:
-    """Train M1 on all images, then M2 on its latents, 30,000 steps each."""
+    """Train M1 on all images, or load that of another row, then M2 on its latents."""
     train, latent_dim = training.data.train, 50
     first = training.pair(pair_of(latent_dim))
     steps = training.choose(30_000, smoke=3)
-    training.fit(first, train, stage="M1", steps=steps, batch_size=BATCH)
+    training.fit(first, train, stage="M1", shared=True, steps=steps, batch_size=BATCH)
     net = {"class": "MLP", "hidden": [500], "activation": "Softplus"}
     second = training.pair(
         {
@@ -144,11 +144,11 @@ SEMI_SUPERVISED = Table(
     "class. M2: encoder and decoder of two layers of 300 ELU units, a classifier of 500 ReLU "
     "units, z of 50, 30,000 steps of 100 unlabelled and 100 labelled images, Adam at 1e-3; the "
     "labels' mean cross-entropy has a weight of 100. M1+M2: M1 is such a VAE, z of 50, trained on "
-    "all images; M2, one layer of 500 units in each network, is trained on draws of its latents "
-    "for 30,000 steps. With shifts: each training image, labelled or not, is moved at random by up "
-    "to two pixels each way before it is binarised. Nothing is selected on test labels, and no "
-    "validation set is used. Accuracy on grey values of the test set. The paper's networks and "
-    "weights differ. Pyro's tutorial has "
+    "all images, one for each seed; M2, one layer of 500 units in each network, is trained on "
+    "draws of its latents for 30,000 steps. With shifts: each training image, labelled or not, is "
+    "moved at random by up to two pixels each way before it is binarised. Nothing is selected on "
+    "test labels, and no validation set is used. Accuracy on grey values of the test set. The "
+    "paper's networks and weights differ. Pyro's tutorial has "
     + ", ".join(f"{accuracy} % with {labels:,}" for labels, accuracy in PYRO.items())
     + " for M2.",
     minutes=160,

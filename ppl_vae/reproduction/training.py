@@ -81,16 +81,33 @@ class Training:
         assert isinstance(made, Pair)
         return made
 
-    def fit(self, pair: Pair, data: Any, *, stage: str = "training", **arguments: Any) -> None:
+    def fit(
+        self,
+        pair: Pair,
+        data: Any,
+        *,
+        stage: str = "training",
+        shared: bool = False,
+        **arguments: Any,
+    ) -> None:
         """Train a pair by :func:`ppl_vae.training.fit`, or load it where that was done.
 
         Args:
             pair: the pair, trained in place.
             data: what ``fit`` takes.
             stage: the folder of this training, where a row has several.
+            shared: the stage is the same in all rows that have it, and is trained once for each
+                seed and precision.
             arguments: others of ``fit``.
+
+        Raises:
+            BlockingIOError: if another process is training it.
         """
         folder = self.folder / stage
+        if shared:
+            # The folder of a run is OUT / row and precision / seed.
+            name = f"{stage}-{self.precision}"
+            folder = self.folder.parent.parent / "shared" / name / self.folder.name
         if (folder / MODEL).is_dir():
             pair.load_state_dict(io.load(folder / MODEL).state_dict())
             return

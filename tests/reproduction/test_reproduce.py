@@ -193,6 +193,33 @@ def test_a_run_of_another_process_is_left_to_it(tmp_path):
     assert [r.row for r in loaded((tmp_path / "small.json").read_text())] == ["first | row"]
 
 
+def test_a_shared_stage_is_trained_once_for_all_rows(tmp_path, monkeypatch):
+    def train(hidden, training):
+        first = training.pair(MODEL)
+        steps = training.choose(3, smoke=3)
+        training.fit(first, training.data.train, stage="M1", shared=True, steps=steps)
+        second = training.pair({**MODEL, "latent_dim": hidden})
+        training.fit(second, training.data.train, steps=steps)
+        return second
+
+    rows = [Row(name=f"{h}", train=partial(train, h), measure={"bound": nelbo}) for h in (1, 2)]
+    trained = []
+    fit = training_of_rows.training.fit
+
+    def counted(pair, data, *, out, **arguments):
+        trained.append("M1" if "M1" in str(out) else "second")
+        return fit(pair, data, out=out, **arguments)
+
+    monkeypatch.setattr(training_of_rows.training, "fit", counted)
+    both = replace(table(), rows=rows)
+    run(both, tmp_path / "both", seeds=2)
+    assert trained == ["M1", "second", "second"] * 2
+    # The second row is what it is if it trains the stage itself.
+    run(both, tmp_path / "alone", seeds=1, parts=["2"])
+    found = [read(tmp_path / name / "2" / "seed-0").quantities for name in ("both", "alone")]
+    assert found[0] == found[1]
+
+
 def test_the_table_of_known_records():
     def record(seed, value, precision="32-true", **others):
         return Record(
