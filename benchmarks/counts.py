@@ -49,10 +49,10 @@ class Settings:
     hidden: int = 128
     batch_size: int = 128
     rate: float = 1e-3
-    steps: int = 2000
+    steps: int = 20_000
     warm_up: int = 200
-    validate_every: int = 100
-    patience: int = 4
+    validate_every: int = 200
+    patience: int = 10
     num_samples: int = 500
 
 

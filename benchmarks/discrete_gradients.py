@@ -210,11 +210,28 @@ def load(sizes: Sizes) -> Images:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Return the table of what was trained, and the variances at the last checkpoint."""
-    machine = results["machine"]
+    """Return the variances at the last checkpoint, and the table of what was trained."""
+    machine, runs = results["machine"], list(results["variances"].values())
     lines = [
         f"{machine['processor']}, one thread; torch {machine['packages']['torch']}. "
-        f"Test set; means ± standard errors over seeds (how many).",
+        f"Means ± standard errors over seeds (how many).",
+        "",
+    ]
+    if runs:
+        last = max(runs[0], key=int)
+        lines += [
+            f"Variance of the encoder's gradient after {int(last):,} steps:",
+            "",
+            "| gradient | variance |",
+            "|---|---|",
+            *(
+                f"| {name} | {_spread([run[last][name] for run in runs])} |"
+                for name in runs[0][last]
+            ),
+            "",
+        ]
+    lines += [
+        "Trained with each, on the test set:",
         "",
         "| trained with | looks at the decoder | NELBO, nats | -L_100, nats |",
         "|---|---|---|---|",
@@ -250,9 +267,11 @@ def draw(results: dict[str, Any]) -> Any:
 
 
 def _spread(values: list[float]) -> str:
+    digits = 2 if fmean(values) > 1 else 4
+    mean = f"{fmean(values):.{digits}f}"
     if len(values) == 1:
-        return f"{values[0]:.2f} (1)"
-    return f"{fmean(values):.2f} ± {stdev(values) / math.sqrt(len(values)):.2f} ({len(values)})"
+        return f"{mean} (1)"
+    return f"{mean} ± {stdev(values) / math.sqrt(len(values)):.{digits}f} ({len(values)})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

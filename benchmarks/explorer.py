@@ -3,13 +3,15 @@
 A headless Chromium moves the mouse; an answer's time is that from the browser's question to the
 arrival of all that it changes, the median of several.
 
-    .venv/bin/python benchmarks/explorer.py runs/gmvae --out docs/figures/explorer.png
+    .venv/bin/python benchmarks/explorer.py runs/gmvae --picture docs/figures/explorer.png
 
-prints the table and writes the picture of docs/explorer.md, in half a minute.
+prints the table of docs/explorer.md, writes ``explorer.json`` and ``explorer.md`` under
+``benchmarks/results``, and the picture.
 """
 
 import argparse
 import io
+import json
 import os
 import shutil
 import statistics
@@ -18,11 +20,12 @@ import sys
 import time
 from pathlib import Path
 
+import measure
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
 SIZE = {"width": 1340, "height": 760}
 MODEL = "Bokeh.documents[0].get_model_by_name"
 CLOCK = """names => { window.times = {};
@@ -115,11 +118,29 @@ def arranged(tab):
     mouse.point("map 0", 0.5, 0.85)
 
 
+def markdown(results):
+    """Return the table: medians, and the longest."""
+    machine = results["machine"]
+    lines = [
+        f"{machine['processor']}, one thread; torch {machine['packages']['torch']}.",
+        "",
+        "| | median | longest | times |",
+        "|---|---|---|---|",
+        f"| first view after the command | {results['first view']:.1f} s | | 1 |",
+    ]
+    for name, words in QUESTIONS.items():
+        of = results["milliseconds"][name]
+        middle = statistics.median(of)
+        lines.append(f"| {words} | {middle:.0f} ms | {max(of):.0f} ms | {len(of)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     """Print the table, and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", help="a run of images")
-    parser.add_argument("--out", type=Path, help="for the picture")
+    parser.add_argument("--picture", type=Path, help="where to write the picture")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the table")
     given = parser.parse_args()
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
@@ -129,18 +150,22 @@ def main():
         process, tab, seconds = opened(browser, given.run)
         try:
             times = played(tab)
-            if given.out is not None:
+            if given.picture is not None:
                 arranged(tab)
                 picture = Image.open(io.BytesIO(tab.screenshot()))
-                picture.convert("RGB").quantize(128).save(given.out, optimize=True)
+                picture.convert("RGB").quantize(128).save(given.picture, optimize=True)
         finally:
             process.terminate()
             process.wait()
             browser.close()
-    print(f"first view: {seconds:.1f} s after the command was typed")
-    for name, words in QUESTIONS.items():
-        middle, most = statistics.median(times[name]), max(times[name])
-        print(f"{words}: {middle:.0f} ms, at most {most:.0f} ms, of {len(times[name])}")
+    results = {
+        "machine": measure.machine(threads=1),
+        "first view": seconds,
+        "milliseconds": {name: times[name] for name in QUESTIONS},
+    }
+    (given.out / "explorer.json").write_text(json.dumps(results, indent=1) + "\n")
+    (given.out / "explorer.md").write_text(table := markdown(results))
+    print(table, end="")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Is q(z | x) the posterior? Simulation-based calibration of a trained VAE's guide.
 
 Trains two VAEs that differ in the family of q, and tests each on data that it generates itself:
-ranks of true latents among draws of q, and the coverage of q's regions. Nothing is refitted.
+ranks of true latents among draws of q, and the coverage of q's regions. Nothing is refitted. Then
+it asks whether the model generates data like those held out.
 """
 
 import math
@@ -18,7 +19,7 @@ from ppl_vae import VAE, evaluation, likelihoods, nets, plots, posteriors, prior
 LATENT = 4
 
 flags = parse_flags(__doc__)
-train, _ = load(flags)
+train, test = load(flags)
 steps, pixels = num_steps(flags, train), math.prod(train.event_shape)
 full_rank = posteriors.FullRankNormal.net_features(LATENT)
 families = {
@@ -45,6 +46,10 @@ for (name, posterior), (left, right) in zip(families.items(), axes, strict=True)
     )
     print(f"q(z|x) a {name} (seed {flags.seed}, {steps} steps)")
     print(found)
+    checks = evaluation.predictive_checks(
+        vae, test.to(flags.device), num_draws=50 if flags.smoke else 200, seed=flags.seed
+    )
+    print(f"statistics of {len(test)} test data\n{checks}\n")
     band = found.lower, found.upper
     words = f"{name}: {found.words or found.verdict}"
     plots.rank_ecdf(found.points, found.ecdf, *band, names=found.names, words=words, ax=left)

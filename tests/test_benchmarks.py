@@ -31,8 +31,10 @@ import elementwise  # noqa: E402
 import fit  # noqa: E402
 import growth  # noqa: E402
 import hand  # noqa: E402
+import imputation  # noqa: E402
 import measure  # noqa: E402
 import ours  # noqa: E402
+import outputs  # noqa: E402
 import processes  # noqa: E402
 import products  # noqa: E402
 import refinement  # noqa: E402
@@ -799,6 +801,56 @@ def test_refinements_are_compared_with_long_chains(tmp_path, capsys):
 def test_each_table_is_on_a_page(table):
     pages = (BENCHMARKS.parent / "docs").glob("**/*.md")
     assert any(table.read_text().strip() in page.read_text() for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("counts", counts.table_of),
+        ("discrete_gradients", discrete_gradients.markdown),
+        ("elementwise", elementwise.markdown),
+        ("imputation", imputation.markdown),
+        ("refinement", refinement.markdown),
+        ("steps", steps.markdown),
+    ],
+)
+def test_each_table_is_that_of_its_numbers(name, written):
+    results = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+    assert written(results) == (BENCHMARKS / "results" / f"{name}.md").read_text()
+
+
+def pages_with_outputs():
+    pages = (BENCHMARKS.parent / "docs").glob("*.md")
+    return {page.name: text for page in pages if outputs.commands_of(text := page.read_text())}
+
+
+def test_pages_quote_what_commands_printed():
+    results = json.loads((BENCHMARKS / "results" / "outputs.json").read_text())
+    quoted = []
+    for text in pages_with_outputs().values():
+        assert outputs.filled(text, results) == text
+        quoted += outputs.commands_of(text)
+    assert sorted(quoted) == sorted(outputs.COMMANDS) == sorted(results["outputs"])
+
+
+def test_an_output_stands_between_its_marks(tmp_path, monkeypatch):
+    (tmp_path / "greet.py").write_text(
+        "import sys; print(f'hello {sys.argv[1]}\\nfigure: runs/greet-x/greet.png')\n"
+        "import pathlib; f = pathlib.Path('runs/greet-x'); f.mkdir(parents=True)\n"
+        "(f / 'greet.png').write_text('drawn')\n"
+    )
+    monkeypatch.setattr(outputs, "ROOT", tmp_path)
+    found = outputs.run("greet.py you", tmp_path / "figure.png")
+    assert found["printed"] == "hello you"
+    assert (tmp_path / "figure.png").read_text() == "drawn"
+    results = {"machine": measure.machine(1), "outputs": {"greet.py you": found}}
+    page = "before\n<!-- output of greet.py you -->\nold\n<!-- end of output -->\nafter\n"
+    new = outputs.filled(page, results)
+    assert new.startswith("before\n<!-- output of greet.py you -->\n```text\n$ .venv/bin/python ")
+    assert "\nhello you\n```\n" in new
+    assert "old" not in new
+    assert new.endswith("\nafter\n")
+    assert outputs.filled(new, results) == new
 
 
 def test_counts_are_measured_once_and_for_all(tmp_path, monkeypatch, capsys):

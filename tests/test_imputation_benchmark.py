@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -277,6 +278,28 @@ def test_what_is_there_is_not_run_again(folder, tmp_path, monkeypatch, capsys):
 class SavedNowhere:
     def savefig(self, path, dpi):
         pass
+
+
+def test_the_page_says_who_is_ahead():
+    results = json.loads((imputation.RESULTS / "imputation.json").read_text())
+    found = imputation.grouped(results["runs"])
+    error = {key: fmean(run["error"] for run in runs) for key, runs in found.items()}
+    ahead = {
+        (name, rate): error[name, rate, "ppl_vae"] < error[name, rate, "missForest"]
+        for name, rate, method in found
+        if method == "ppl_vae" and (name, rate, "missForest") in found
+    }
+    page = (imputation.RESULTS.parents[1] / "docs" / "your_own_table.md").read_text()
+    assert (
+        "imputations are ahead of missForest's on wine, adult and spam, and behind on letter"
+        in page
+    )
+    assert [name for name in ("wine", "adult", "spam", "letter") if ahead[name, 50]] == [
+        *("wine", "adult", "spam")
+    ]
+    ranks = [r["coverage"]["ranks"] for runs in found.values() for r in runs if "coverage" in r]
+    assert min(ranks) >= 0.88
+    assert max(ranks) <= 0.93
 
 
 def test_a_method_that_draws_has_its_coverage_in_the_table(folder, tmp_path, monkeypatch, capsys):

@@ -42,7 +42,7 @@ PACKAGES = {
     "export": "io models tables",
     "zoo": "data evaluation io models",
     "report": "columns data distributions estimators evaluation io models plots tables",
-    "reproduction": "data estimators evaluation io likelihoods models nets posteriors priors "
+    "reproduction": "data estimators evaluation io likelihoods models nets plots posteriors priors "
     "training",
     "explorer": "data estimators evaluation io models plots report tables",
     "cli": "data estimators evaluation explorer export io models plots report reproduction tables "

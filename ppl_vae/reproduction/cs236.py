@@ -87,15 +87,17 @@ def course_bounds(pair: Pair, training: Training) -> Quantities:
     return values
 
 
+NET: Mapping[str, Any] = {"class": "MLP", "hidden": [300, 300], "activation": "ELU"}
+
+
 def pair_of(latent_dim: int, prior: Any = "StandardNormal", **others: Any) -> Mapping[str, Any]:
     """Return the configuration of the course's pairs."""
-    net = {"class": "MLP", "hidden": [300, 300], "activation": "ELU"}
     return {
         "class": "VAE",
         "latent_dim": latent_dim,
         "prior": prior,
-        "posterior": {"class": "DiagonalNormal", "net": net},
-        "likelihood": {"class": "Bernoulli", "net": net},
+        "posterior": {"class": "DiagonalNormal", "net": NET},
+        "likelihood": {"class": "Bernoulli", "net": NET},
         **others,
     }
 

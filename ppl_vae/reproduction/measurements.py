@@ -71,6 +71,18 @@ def active_units(pair: Pair, training: Training) -> Quantities:
     return numbers
 
 
+def squared_error(pair: Any, training: Training) -> Quantities:
+    """Return the squared error of E[x | z] at the mean of q(z | x), summed over the pixels.
+
+    Of the grey values of the test set; an encoder of binary images sees them binarised.
+    """
+    test = training.data.test[: training.choose(None, smoke=SMOKE_DATA)]
+    difference = pair.decode(pair.encode(test)).flatten(1) - test.tensor(binarise="none").flatten(1)
+    error = difference.square().sum(1)
+    deviation = float(error.std()) / len(error) ** 0.5
+    return {"squared error": Estimate(float(error.mean()), deviation, len(error))}
+
+
 def accuracy(pair: Any, training: Training) -> Quantities:
     """Return the accuracy in percent of q(y | x) on the grey values of the test set.
 

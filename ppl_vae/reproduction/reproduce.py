@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ppl_vae import io
 from ppl_vae.errors import path_of, positive_int
 from ppl_vae.io.atomic import write_file
 from ppl_vae.io.errors import suggestion
+from ppl_vae.models import Pair
 from ppl_vae.process_state import seeded
 from ppl_vae.reproduction import records
 from ppl_vae.reproduction.machine import commit, machine
 from ppl_vae.reproduction.markdown import markdown
 from ppl_vae.reproduction.records import Record
 from ppl_vae.reproduction.table import Row, Table
-from ppl_vae.reproduction.training import EXTENTS, Training
+from ppl_vae.reproduction.training import EXTENTS, TRAINED, Data, Training
 from ppl_vae.training.folder_lock import locked
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -41,7 +43,7 @@ def reproduce(
     and ``record.json``. What is there is not done again: after Ctrl-C, or a power cut, the same
     command goes on. Several processes may share ``out``, with other rows, or other seeds: a run
     that another process is at is left to it. ``out`` also gets ``NAME.json``, with the records of
-    all runs in it, and ``NAME.md``, the table.
+    all runs in it, ``NAME.md``, the table, and its figures, if it has any.
 
     Args:
         table: one of :data:`ppl_vae.reproduction.TABLES`.
@@ -94,6 +96,8 @@ def reproduce(
             except BlockingIOError:
                 say(f"{row.name}, seed {seed}: another process is at it")
             _write(table, folder)
+    if table.draw is not None:
+        _draw(table, folder, data)
     return _write(table, folder)
 
 
@@ -166,6 +170,19 @@ def _write(table: Table, folder: Path) -> str:
     if folder.is_dir():
         write_file(folder / f"{table.name}.json", records.dumped(table.name, found))
         write_file(folder / f"{table.name}.md", text)
-        if table.draw is not None and found:
-            table.draw(found).savefig(folder / f"{table.name}.png", dpi=120)
     return text
+
+
+def _draw(table: Table, folder: Path, data: Data) -> None:
+    """Write the figures of what has been measured."""
+    assert table.draw is not None
+    found = [record for record in records.read_all(folder) if record.quantities]
+    pairs: dict[str, Pair] = {}
+    for record in sorted(found, key=lambda r: r.seed, reverse=True):
+        model = records.folder_of(folder, record.row, record.seed, record.precision) / TRAINED
+        if model.is_dir():
+            pair = io.load(model)
+            assert isinstance(pair, Pair)
+            pairs[record.row] = pair.eval()
+    for name, figure in table.draw(found, pairs, data).items():
+        figure.savefig(folder / f"{name}.png", dpi=120)

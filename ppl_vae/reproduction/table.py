@@ -65,7 +65,8 @@ class Table:
         sources: where published numbers are from, by a short key.
         protocol: in a few sentences, how all rows are trained and measured.
         minutes: of one core for one seed of all rows, about.
-        draw: returns a matplotlib figure of the records, if the table has one.
+        draw: returns matplotlib figures by name, if the table has any: of the records, the trained
+            pairs by row (those of the first seed) and the data.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Table:
     sources: Mapping[str, str]
     protocol: str
     minutes: int
-    draw: Callable[[Sequence[Record]], Any] | None = None
+    draw: Callable[[Sequence[Record], Mapping[str, Pair], Data], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]

@@ -18,7 +18,9 @@ from ppl_vae.process_state import seeded
 EXTENTS = ("whole", "shortened", "smoke")
 """How much of a protocol is run: all of it; what two cores can do; sizes that take no time."""
 
-MODEL = "model"
+STAGE, MODEL = "training", "model"
+TRAINED = Path(STAGE, MODEL)
+"""The trained pair in the folder of a run."""
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ class Training:
         pair: Pair,
         data: Any,
         *,
-        stage: str = "training",
+        stage: str = STAGE,
         shared: bool = False,
         **arguments: Any,
     ) -> None:

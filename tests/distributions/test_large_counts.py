@@ -70,6 +70,16 @@ def test_masses_of_poisson_counts(dtype):
     assert_near(Poisson(mean).log_prob(x), poisson, relative, x, mean)
 
 
+def test_torch_s_masses_of_large_counts_are_off_by_nats():  # as docs/likelihoods.md says
+    x = torch.tensor([1e8, 1e9])
+    right = Poisson(x).log_prob(x)
+    assert ((dist.Poisson(x).log_prob(x) - right).abs() > 1).any()
+    logits = (x / 3.7).log()
+    theirs = torch.distributions.NegativeBinomial(torch.tensor(3.7), logits=logits).log_prob(x)
+    ours = NegativeBinomial(torch.tensor(3.7), mean=x).log_prob(x)
+    assert ((theirs - ours).abs() > 1).any()
+
+
 @pytest.mark.parametrize("r", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_masses_of_negative_binomial_counts(dtype, r):

@@ -10,6 +10,7 @@ import pytest
 from ppl_vae import data, evaluation
 from ppl_vae.cli import main
 from ppl_vae.evaluation import Estimate
+from ppl_vae.io import load
 from ppl_vae.reproduction import (
     Data,
     Published,
@@ -73,13 +74,18 @@ def table(**measure):
 def test_a_table_with_a_figure_writes_it(tmp_path):
     drawn = []
 
-    def draw(records):
-        drawn.extend(records)
-        return rate_distortion.draw([])
+    def draw(records, pairs, data):
+        drawn.append([[record.row for record in records], pairs, data.test.name])
+        return {"curves": rate_distortion.curves([])}
 
-    run(replace(table(), draw=draw), tmp_path, parts=["second"], seeds=1)
-    assert {record.row for record in drawn} == {"second"}
-    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+    run(replace(table(), draw=draw), tmp_path, parts=["second"], seeds=2)
+    ((rows, pairs, name),) = drawn
+    assert (rows, name) == (["second", "second"], "digits")
+    first = load(folder_of(tmp_path, "second", 0, "32-true") / "training" / "model")
+    for mine, its in zip(pairs.pop("second").parameters(), first.parameters(), strict=True):
+        assert mine.equal(its)
+    assert not pairs
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rates_and_distortions_are_drawn_in_the_order_of_beta():
@@ -96,7 +102,7 @@ def test_rates_and_distortions_are_drawn_in_the_order_of_beta():
         record("z of 2, beta = 10", 3.0, 160.0),
         record("z of 2, the KL alone", 0.0, 200.0),
     ]
-    (ax,) = rate_distortion.draw(records).axes
+    (ax,) = rate_distortion.curves(records).axes
     ten, two = ax.get_lines()[:2]
     assert not len(ten.get_xdata())
     assert list(two.get_xdata()) == [12.0, 7.0, 3.0]

@@ -1,5 +1,7 @@
 """Every table runs at smoke size, and says what it is compared with."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,9 @@ from ppl_vae.reproduction.cs236 import EVALUATED, LABELLED, evaluated_images, of
 from ppl_vae.reproduction.datasets import shifted
 from ppl_vae.reproduction.iwae import _falling
 
+smoke = partial(
+    reproduce, seeds=1, extent="smoke", compile=False, progress=False, say=lambda text: None
+)
 ROWS = [(name, row.name) for name, table in TABLES.items() for row in table.rows]
 CHEAP = {
     ("cs236", "VAE"),
@@ -25,16 +30,7 @@ CHEAP = {
 )
 def test_rows_run_at_smoke_size(name, row, tmp_path):
     table = TABLES[name]
-    text = reproduce(
-        table,
-        tmp_path,
-        seeds=1,
-        parts=[row],
-        extent="smoke",
-        compile=False,
-        progress=False,
-        say=lambda text: None,
-    )
+    text = smoke(table, tmp_path, parts=[row])
     (record,) = [r for r in loaded((tmp_path / f"{name}.json").read_text()) if r.row == row]
     assert record.seconds.keys() == {
         "training",
@@ -92,3 +88,11 @@ def test_shifts_move_each_image_by_itself_and_lose_what_leaves():
     moved = shifted(edge, 1)
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert set(moved.sum((1, 2, 3)).tolist()) == {0.0, 2.0}
+
+
+def test_latent_spaces_in_pictures(tmp_path):
+    parts = ["z of 2, beta = 0", "z of 2, beta = 1", "z of 2, the KL alone", "z of 10, beta = 1"]
+    smoke(TABLES["rate-distortion"], tmp_path, parts=parts)
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        *("rate-distortion", "planes", "manifolds", "likelihoods", "posteriors", "interpolations")
+    }
