@@ -206,7 +206,12 @@ def scvi_model(likelihood: str, cells: Cells, settings: Settings, seed: int) -> 
         batch_size=settings.batch_size,
         early_stopping=True,
         early_stopping_patience=settings.patience * settings.validate_every // per_epoch,
-        plan_kwargs={"lr": settings.rate, "n_epochs_kl_warmup": settings.warm_up // per_epoch},
+        plan_kwargs={
+            "lr": settings.rate,
+            "eps": 1e-8,  # as in torch; theirs is 0.01
+            "weight_decay": 0.0,
+            "n_epochs_kl_warmup": settings.warm_up // per_epoch,
+        },
         enable_progress_bar=False,
     )
     log_px = np.asarray(

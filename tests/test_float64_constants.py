@@ -242,7 +242,7 @@ LIKELIHOODS = {
         numbers,
         counts(
             negative_binomial,
-            lambda part, outputs: (scale(part.unconstrained_dispersion.item()),),
+            lambda part, outputs: (np.exp(part.log_dispersion.item()),),
         ),
     ),
     "negative binomial, per pixel": (
@@ -253,9 +253,7 @@ LIKELIHOODS = {
     "negative binomial, per element": (
         lambda: likelihoods.NegativeBinomial(net(Z, D), "per-element", elements=D),
         numbers,
-        counts(
-            negative_binomial, lambda part, outputs: (scale(of(part.unconstrained_dispersion)),)
-        ),
+        counts(negative_binomial, lambda part, outputs: (np.exp(of(part.log_dispersion)),)),
     ),
     "zero-inflated, 0.3": (
         lambda: likelihoods.ZeroInflatedNegativeBinomial(net(Z, 2 * D), 0.3),

@@ -294,9 +294,11 @@ def test_the_page_says_who_is_ahead():
         "imputations are ahead of missForest's on wine, adult and spam, and behind on letter"
         in page
     )
+    assert "with a fifth missing, they are ahead on adult alone" in page
     assert [name for name in ("wine", "adult", "spam", "letter") if ahead[name, 50]] == [
         *("wine", "adult", "spam")
     ]
+    assert [name for name in imputation.TABLES if ahead[name, 20]] == ["adult"]
     ranks = [r["coverage"]["ranks"] for runs in found.values() for r in runs if "coverage" in r]
     assert min(ranks) >= 0.88
     assert max(ranks) <= 0.93

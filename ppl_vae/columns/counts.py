@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.columns.family import ColumnFamily, Source, initial, second_parameter
+from ppl_vae.columns.family import ColumnFamily, Source, initial
 from ppl_vae.columns.positive import relative_mean
 from ppl_vae.distributions import counts
-from ppl_vae.distributions.scale import MIN_SCALE
+from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import number
 
 
@@ -45,7 +45,7 @@ class Poisson(ColumnFamily):
 class NegativeBinomial(ColumnFamily):
     """x ~ NB(μ, r), a Poisson with more variance, μ + μ² / r.
 
-    μ = mean · softplus(.) / log 2 of the network's output, r = softplus(.) + 1e-4; see
+    μ = mean · softplus(.) / log 2 and r = softplus(.) + 1e-4 of the network's outputs; see
     :class:`ppl_vae.likelihoods.NegativeBinomial`.
 
     Args:
@@ -73,14 +73,15 @@ class NegativeBinomial(ColumnFamily):
         return constraints.nonnegative_integer
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained dispersion, if it is learned."""
-        return {"unconstrained_dispersion": initial()} if self.dispersion == "learned" else {}
+        """Return the logarithm of the dispersion, if it is learned."""
+        return {"log_dispersion": initial()} if self.dispersion == "learned" else {}
 
     def distribution(
-        self, outputs: Tensor, *, mean: Tensor, unconstrained_dispersion: Tensor | None = None
+        self, outputs: Tensor, *, mean: Tensor, log_dispersion: Tensor | None = None
     ) -> Any:
         """Return P(x | outputs)."""
-        r = second_parameter(outputs, unconstrained_dispersion, MIN_SCALE)
+        learned = None if log_dispersion is None else log_dispersion.exp()
+        r = positive_scale(outputs[..., 1]) if learned is None else learned
         return counts.NegativeBinomial(r, mean=relative_mean(outputs[..., 0], mean))
 
     def features(self, x: Tensor, *, mean: Tensor) -> Tensor:

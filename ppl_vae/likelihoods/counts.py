@@ -224,8 +224,8 @@ class NegativeBinomial(_Counts):
             unconstrained dispersion, split on the first event dimension (the last for flat data).
         dispersion: r (a small r is much dispersion): a number (fixed), ``"learned"`` (one for all
             elements, initially 1), ``"per-element"`` (one for each element, initially 1; "gene" in
-            scvi-tools), or ``"per-pixel"`` (a function of z; "gene-cell"). Learned dispersions are
-            softplus(.) + 1e-4.
+            scvi-tools), or ``"per-pixel"``, softplus(.) + 1e-4 of the network's output (a function
+            of z; "gene-cell").
         elements: the number of elements of a datum (the shape, unless data are flat), for what is
             per element.
         size_factor: None, ``"context"`` or ``"latent"``.
@@ -253,7 +253,7 @@ class NegativeBinomial(_Counts):
         event_dim: int = 1,
     ) -> None:
         super().__init__(net, elements, size_factor, log_size, event_dim, dispersion=dispersion)
-        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
+        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements, log=True)
 
     @staticmethod
     def net_shape(
@@ -302,7 +302,7 @@ class ZeroInflatedNegativeBinomial(_Counts):
     ) -> None:
         of_elements = {"dispersion": dispersion, "gate": gate}
         super().__init__(net, elements, size_factor, log_size, event_dim, **of_elements)
-        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
+        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements, log=True)
         if not isinstance(gate, str) or gate not in WORDS:
             raise ValueError(
                 f"{type(self).__name__}: gate must be 'learned' (one for all pixels), "

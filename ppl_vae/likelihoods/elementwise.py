@@ -73,12 +73,14 @@ class WithPositiveParameter(Elementwise, ABC):
         value: int | float | str,
         words: Sequence[str] = ("learned", "per-pixel"),
         elements: Sequence[int] = (),
+        log: bool = False,
     ) -> None:
         """Register the positive parameter and keep its value as the attribute ``name``.
 
         A fixed number becomes a buffer; ``"per-pixel"`` is computed by the network; any other word
-        becomes the parameter ``unconstrained_<name>``, initially 1, of the shape ``elements`` if
-        the word is ``"per-element"``.
+        becomes the parameter ``unconstrained_<name>``, or its logarithm ``log_<name>`` with
+        ``log``, initially 1, of the shape ``elements`` if the word is ``"per-element"``. Adam moves
+        a logarithm to any order of magnitude in as many steps, and a softplus by its rate at each.
 
         Raises:
             ValueError: if the value is none of these.
@@ -87,8 +89,10 @@ class WithPositiveParameter(Elementwise, ABC):
         setattr(self, name, value)
         if isinstance(value, str) and value in words and value != "per-pixel":
             shape = tuple(elements) if value == "per-element" else ()
-            start = nn.Parameter(inverse_softplus(torch.ones(shape)))
-            self.register_parameter(f"unconstrained_{name}", start)
+            start = torch.zeros(shape) if log else inverse_softplus(torch.ones(shape))
+            self.register_parameter(
+                f"{'log' if log else 'unconstrained'}_{name}", nn.Parameter(start)
+            )
         elif value != "per-pixel" and not is_positive(value):
             learned = " or ".join(repr(word) for word in words if not word.startswith("per-"))
             each = ", 'per-element' (one for each pixel)" if "per-element" in words else ""
@@ -120,6 +124,8 @@ class WithPositiveParameter(Elementwise, ABC):
         """Return the parameter: of the network's output, which is None unless it is per pixel."""
         if unconstrained is None and not isinstance(getattr(self, name), str):
             return getattr(self, f"{_FIXED}{name}")
+        if (log := getattr(self, f"log_{name}", None)) is not None:
+            return log.exp()
         if unconstrained is None:
             unconstrained = getattr(self, f"unconstrained_{name}")
         return positive_scale(unconstrained, minimum)

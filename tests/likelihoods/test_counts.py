@@ -45,8 +45,8 @@ def test_negative_binomial_has_variance_mean_plus_square_over_dispersion(dispers
     outputs, r = mean_outputs, dispersion
     part = likelihoods.NegativeBinomial(nn.Identity(), dispersion)
     if dispersion == "learned":
-        nn.init.constant_(part.unconstrained_dispersion, 2.0)
-        r = softplus(2.0)
+        nn.init.constant_(part.log_dispersion, 2.0)
+        r = math.exp(2.0)
     if dispersion == "per-pixel":
         outputs = torch.cat([mean_outputs, 30 * torch.rand(4, 6)], -1)
         r = softplus(outputs[:, 6:].numpy())
@@ -246,13 +246,13 @@ def test_what_is_per_element_is_learned_for_each(cls, event_shape, float64):
     )
     found = {name: tuple(p.shape) for name, p in part.named_parameters()}
     assert found == dict.fromkeys(
-        ["unconstrained_dispersion", *(["gate_logits"] if options else [])], event_shape
+        ["log_dispersion", *(["gate_logits"] if options else [])], event_shape
     )
-    nn.init.normal_(part.unconstrained_dispersion)
+    nn.init.normal_(part.log_dispersion)
     outputs = torch.randn(2, *event_shape)
     p = part(outputs).base_dist
     elements = getattr(p, "base", p)
-    r = softplus(part.unconstrained_dispersion.detach().numpy())
+    r = part.log_dispersion.detach().exp().numpy()
     mean = softplus(outputs.numpy())
     expected = torch.tensor(mean + mean**2 / r)
     torch.testing.assert_close(elements.variance.detach(), expected)
