@@ -60,6 +60,7 @@ bench: .venv/installed ## time the steps and all around them: two hours or more 
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/time_to_bound.py
 	$(BIN)/python benchmarks/refinement.py
+	$(BIN)/python benchmarks/outputs.py --again
 
 bench-tables: .venv/installed ## imputation of tables beside missForest and others: most of a day, resumable
 	$(BIN)/python benchmarks/imputation.py

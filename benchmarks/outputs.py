@@ -2,9 +2,9 @@
 
     PPL_VAE_DATA=../shared/data .venv/bin/python benchmarks/outputs.py
 
-runs each command below in a process of its own, one thread, and keeps what it printed and how long
-it took in ``benchmarks/results/outputs.json``; what is there is run again only with ``--again``.
-Then it puts the outputs between their marks in ``docs/*.md``,
+runs each command below in a process of its own, one thread, and keeps what it printed in
+``benchmarks/results/outputs.json``; what is there is run again only with ``--again``. Then it puts
+the outputs between their marks in ``docs/*.md``,
 
     <!-- output of examples/impute.py -->
     <!-- end of output -->
@@ -22,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,11 @@ _NAMES_A_FILE = re.compile(r"(figure|report): |wrote ")
 _MARKED = re.compile(r"<!-- output of (.+?) -->\n.*?<!-- end of output -->\n", re.DOTALL)
 
 
-def run(command: str, figure: Path | None = None) -> dict[str, Any]:
-    """Run a command in an empty folder; return what it printed, and the seconds."""
+def run(command: str, figure: Path | None = None) -> str:
+    """Run a command in an empty folder; return what it printed."""
     script, *flags = command.split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, str(ROOT / script), *flags],
             cwd=folder,
@@ -62,23 +60,19 @@ def run(command: str, figure: Path | None = None) -> dict[str, Any]:
             text=True,
             check=True,
         )
-        seconds = time.perf_counter() - start
         if figure is not None:
             (made,) = Path(folder).glob(f"runs/*/{Path(script).stem}.png")
             shutil.copy(made, figure)
-    lines = [line for line in done.stdout.splitlines() if not _NAMES_A_FILE.match(line)]
-    return {"printed": "\n".join(lines).strip("\n"), "seconds": round(seconds, 1)}
+    lines = [line.rstrip() for line in done.stdout.splitlines() if not _NAMES_A_FILE.match(line)]
+    return "\n".join(lines).strip("\n")
 
 
 def block(command: str, results: Mapping[str, Any]) -> str:
     """Return an output with its marks, as it stands on a page."""
-    machine, found = results["machine"], results["outputs"][command]
-    versions = machine["packages"]
+    printed = results["outputs"][command]
     return (
         f"<!-- output of {command} -->\n"
-        f"```text\n$ .venv/bin/python {command}\n{found['printed']}\n```\n"
-        f"({found['seconds']:.0f} seconds on one thread of an {machine['processor']}, "
-        f"torch {versions['torch']})\n"
+        f"```text\n$ .venv/bin/python {command}\n{printed}\n```\n"
         "<!-- end of output -->\n"
     )
 

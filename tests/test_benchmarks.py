@@ -841,7 +841,7 @@ def test_an_output_stands_between_its_marks(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(outputs, "ROOT", tmp_path)
     found = outputs.run("greet.py you", tmp_path / "figure.png")
-    assert found["printed"] == "hello you"
+    assert found == "hello you"
     assert (tmp_path / "figure.png").read_text() == "drawn"
     results = {"machine": measure.machine(1), "outputs": {"greet.py you": found}}
     page = "before\n<!-- output of greet.py you -->\nold\n<!-- end of output -->\nafter\n"
