@@ -45,8 +45,8 @@ class Poisson(ColumnFamily):
 class NegativeBinomial(ColumnFamily):
     """x ~ NB(μ, r), a Poisson with more variance, μ + μ² / r.
 
-    μ = mean · softplus(.) / log 2 and r = softplus(.) + 1e-4 of the network's outputs; see
-    :class:`ppl_vae.likelihoods.NegativeBinomial`.
+    μ = mean · softplus(.) / log 2 and r = softplus(.) + 1e-4 of the network's outputs, a learned
+    r is exp(.); see :class:`ppl_vae.likelihoods.NegativeBinomial`.
 
     Args:
         mean: a typical value, such as the mean of the observed ones.

@@ -138,9 +138,9 @@ class HurdleLogNormal(LogNormal):
 
 
 class Gamma(ColumnFamily):
-    """x ~ Gamma with mean m = mean · softplus(.) / log 2 and shape α = softplus(.) + 0.01, x > 0.
+    """x ~ Gamma with mean m = mean · softplus(.) / log 2 and shape α = softplus(.) + 1e-4, x > 0.
 
-    Its standard deviation is m / √α.
+    Its standard deviation is m / √α. A learned α is exp(.).
 
     Args:
         mean: a typical value, such as the mean of the observed ones.
@@ -167,14 +167,15 @@ class Gamma(ColumnFamily):
         return constraints.positive
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained shape, if it is learned."""
-        return {"unconstrained_shape": initial()} if self.shape == "learned" else {}
+        """Return the logarithm of the shape, if it is learned."""
+        return {"log_shape": initial()} if self.shape == "learned" else {}
 
     def distribution(
-        self, outputs: Tensor, *, mean: Tensor, unconstrained_shape: Tensor | None = None
+        self, outputs: Tensor, *, mean: Tensor, log_shape: Tensor | None = None
     ) -> Any:
         """Return p(x | outputs)."""
-        shape = second_parameter(outputs, unconstrained_shape)
+        learned = None if log_shape is None else log_shape.exp()
+        shape = positive_scale(outputs[..., 1]) if learned is None else learned
         return dist.Gamma(shape, shape / relative_mean(outputs[..., 0], mean))
 
     def features(self, x: Tensor, *, mean: Tensor) -> Tensor:

@@ -69,11 +69,14 @@ class Normal(_Standardised):
         return dist.Normal(mean + std * outputs[..., 0], std * scale)
 
 
+_LEAST_DF = 2.5
+
+
 class StudentT(_Standardised):
     """x = mean + std u with u ~ Student-t(ν, l, σ): for values with outliers.
 
     l from the network, σ = softplus(.) + min_scale, and ν = softplus(.) + 2.5 (so that there is a
-    variance), from the network or learned as the scale is.
+    variance), from the network or learned as the scale is; a learned ν is exp(.) + 2.5.
 
     Source: Mattei & Frellsen 2019 (arXiv 1812.02633), appendix, which has ν ≥ 3.
 
@@ -89,8 +92,8 @@ class StudentT(_Standardised):
         return 3 if self.scale == "network" else 1
 
     def learned(self) -> dict[str, Tensor]:
-        """Return the unconstrained scale and degrees of freedom, if they are learned."""
-        own = {"unconstrained_df": initial()} if self.scale == "learned" else {}
+        """Return the unconstrained scale and log(ν - 2.5), if they are learned."""
+        own = {"log_df": initial()} if self.scale == "learned" else {}
         return {**super().learned(), **own}
 
     def distribution(
@@ -100,10 +103,10 @@ class StudentT(_Standardised):
         mean: Tensor,
         std: Tensor,
         unconstrained_scale: Tensor | None = None,
-        unconstrained_df: Tensor | None = None,
+        log_df: Tensor | None = None,
     ) -> Any:
         """Return p(x | outputs)."""
         scale = second_parameter(outputs, unconstrained_scale, self.min_scale)
-        df = outputs[..., 2] if unconstrained_df is None else unconstrained_df
-        df = positive_scale(df, 2.5)
+        learned = None if log_df is None else log_df.exp() + _LEAST_DF
+        df = positive_scale(outputs[..., 2], _LEAST_DF) if learned is None else learned
         return dist.StudentT(df, mean + std * outputs[..., 0], std * scale)

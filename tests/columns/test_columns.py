@@ -493,3 +493,16 @@ def test_a_flow_reads_missing_values_and_refuses_infinite_ones():
     assert flow(missing).sample().isfinite().all()
     with pytest.raises(ValueError, match="NaN or infinite at 1 of 2 entries"):
         flow(torch.tensor([[float("inf"), 1.0]]))
+
+
+def test_learned_numbers_of_any_size_are_logarithms():
+    # A softplus would need as many steps of Adam as the number is large, over the rate.
+    t, out, one = torch.tensor(3.0), torch.zeros(1, 1), torch.ones(())
+    r = columns.NegativeBinomial(1.0, "learned").distribution(out, mean=one, log_dispersion=t)
+    assert r.total_count.item() == pytest.approx(math.exp(3))
+    gamma = columns.Gamma(1.0, "learned").distribution(out, mean=one, log_shape=t)
+    assert gamma.concentration.item() == pytest.approx(math.exp(3))
+    student = columns.StudentT(0.0, 1.0, "learned").distribution(
+        out, mean=0 * one, std=one, unconstrained_scale=t, log_df=t
+    )
+    assert student.df.item() == pytest.approx(math.exp(3) + 2.5)

@@ -155,3 +155,9 @@ def test_bad_input(name, as_users_see_it):
     call, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_density_has_the_wider_of_the_two_dtypes():
+    prior, z = priors.GaussianMixture(Z, 4), torch.randn(3, Z)
+    assert prior().log_prob(z).dtype == torch.float32
+    assert prior.double()().log_prob(z).dtype == torch.float64
