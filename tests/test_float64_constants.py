@@ -46,7 +46,7 @@ def learned(part, outputs):
 
 
 def parameter(part, outputs):
-    return outputs, part.min_scale + softplus(part.unconstrained_scale.item())
+    return outputs, part.min_scale + np.exp(part.log_scale.item())
 
 
 def per_pixel(part, outputs):

@@ -253,7 +253,7 @@ class NegativeBinomial(_Counts):
         event_dim: int = 1,
     ) -> None:
         super().__init__(net, elements, size_factor, log_size, event_dim, dispersion=dispersion)
-        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements, log=True)
+        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
 
     @staticmethod
     def net_shape(
@@ -302,7 +302,7 @@ class ZeroInflatedNegativeBinomial(_Counts):
     ) -> None:
         of_elements = {"dispersion": dispersion, "gate": gate}
         super().__init__(net, elements, size_factor, log_size, event_dim, **of_elements)
-        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements, log=True)
+        self.declare_positive("dispersion", dispersion, WORDS, self._shape_of_elements)
         if not isinstance(gate, str) or gate not in WORDS:
             raise ValueError(
                 f"{type(self).__name__}: gate must be 'learned' (one for all pixels), "

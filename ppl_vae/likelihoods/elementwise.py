@@ -11,12 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.conditional import NeuralConditional
-from ppl_vae.distributions.scale import (
-    MIN_SCALE,
-    inverse_softplus,
-    is_positive,
-    positive_scale,
-)
+from ppl_vae.distributions.scale import MIN_SCALE, is_positive, positive_scale
 from ppl_vae.errors import describe, positive_int, sizes
 
 Positive: TypeAlias = int | float | Literal["learned", "per-pixel"]
@@ -73,14 +68,13 @@ class WithPositiveParameter(Elementwise, ABC):
         value: int | float | str,
         words: Sequence[str] = ("learned", "per-pixel"),
         elements: Sequence[int] = (),
-        log: bool = False,
     ) -> None:
         """Register the positive parameter and keep its value as the attribute ``name``.
 
         A fixed number becomes a buffer; ``"per-pixel"`` is computed by the network; any other word
-        becomes the parameter ``unconstrained_<name>``, or its logarithm ``log_<name>`` with
-        ``log``, initially 1, of the shape ``elements`` if the word is ``"per-element"``. Adam moves
-        a logarithm to any order of magnitude in as many steps, and a softplus by its rate at each.
+        becomes the parameter ``log_<name>``, initially 0, of the shape ``elements`` if the word is
+        ``"per-element"``. Adam moves a logarithm to any order of magnitude in as many steps, and a
+        softplus by its rate at each.
 
         Raises:
             ValueError: if the value is none of these.
@@ -89,10 +83,7 @@ class WithPositiveParameter(Elementwise, ABC):
         setattr(self, name, value)
         if isinstance(value, str) and value in words and value != "per-pixel":
             shape = tuple(elements) if value == "per-element" else ()
-            start = torch.zeros(shape) if log else inverse_softplus(torch.ones(shape))
-            self.register_parameter(
-                f"{'log' if log else 'unconstrained'}_{name}", nn.Parameter(start)
-            )
+            self.register_parameter(f"log_{name}", nn.Parameter(torch.zeros(shape)))
         elif value != "per-pixel" and not is_positive(value):
             learned = " or ".join(repr(word) for word in words if not word.startswith("per-"))
             each = ", 'per-element' (one for each pixel)" if "per-element" in words else ""
@@ -103,32 +94,18 @@ class WithPositiveParameter(Elementwise, ABC):
             )
         self.register_buffer(f"{_FIXED}{name}", torch.tensor(_fixed(value)), persistent=False)
 
-    def location_and_positive(
-        self, name: str, outputs: Tensor, minimum: int | float = MIN_SCALE
-    ) -> tuple[Tensor, Tensor]:
-        """Return the location's outputs and the parameter, softplus(.) + minimum unless fixed.
-
-        Raises:
-            ValueError: if the network must return both and its output cannot be halved.
-        """
-        if getattr(self, name) != "per-pixel":
-            return outputs, self.positive(name, None, minimum)
-        meaning = f"mean and unconstrained {name} (with {name}='per-pixel')"
-        both = split_outputs(type(self).__name__, outputs, self.event_dim, 2, meaning)
-        location, unconstrained = both.unbind(-1)
-        return location, self.positive(name, unconstrained, minimum)
-
     def positive(
         self, name: str, unconstrained: Tensor | None, minimum: int | float = MIN_SCALE
     ) -> Tensor:
-        """Return the parameter: of the network's output, which is None unless it is per pixel."""
-        if unconstrained is None and not isinstance(getattr(self, name), str):
-            return getattr(self, f"{_FIXED}{name}")
-        if (log := getattr(self, f"log_{name}", None)) is not None:
-            return log.exp()
-        if unconstrained is None:
-            unconstrained = getattr(self, f"unconstrained_{name}")
-        return positive_scale(unconstrained, minimum)
+        """Return the parameter: of the network's output, which is None unless it is per pixel.
+
+        It is softplus(unconstrained) + minimum, exp(``log_<name>``) if learned, or a fixed number.
+        """
+        if unconstrained is not None:
+            return positive_scale(unconstrained, minimum)
+        if isinstance(getattr(self, name), str):
+            return getattr(self, f"log_{name}").exp()
+        return getattr(self, f"{_FIXED}{name}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithPositiveParameter:
         super()._apply(fn, recurse)

@@ -17,6 +17,7 @@ from ppl_vae.likelihoods.elementwise import (
     WithPositiveParameter,
     outputs_per_element,
     shape_of_outputs,
+    split_outputs,
 )
 
 Scale: TypeAlias = int | float | Literal["learned", "parameter", "per-pixel"]
@@ -81,8 +82,15 @@ class _LocationScale(WithPositiveParameter):
             error = torch.where(self.running_error > 0, self.running_error, 1.0)
             scale = self.maximum_likelihood_scale(error) * self.log_ratio.exp()
             location, scale = outputs, scale.clamp(min=self.min_scale)
+        elif self.scale == "per-pixel":
+            meaning = "mean and unconstrained scale (with scale='per-pixel')"
+            both = split_outputs(type(self).__name__, outputs, self.event_dim, 2, meaning)
+            location, unconstrained = both.unbind(-1)
+            scale = self.positive("scale", unconstrained, self.min_scale)
         else:
-            location, scale = self.location_and_positive("scale", outputs, self.min_scale)
+            location, scale = outputs, self.positive("scale", None)
+            if self.scale == "parameter":
+                scale = scale + self.min_scale
         return self.family(location, scale).to_event(self.event_dim)
 
     @torch.no_grad()
@@ -136,8 +144,8 @@ class Normal(_LocationScale):
             scale, split on the first event dimension (the last dimension for flat data).
         scale: the standard deviation σ: a number (fixed); ``"learned"``, one for all pixels as
             above; ``"parameter"``, one for all pixels learned by its gradient alone, σ =
-            softplus(``unconstrained_scale``) + min_scale, initially 1; or ``"per-pixel"``,
-            softplus(.) + min_scale of a function of z.
+            exp(``log_scale``) + min_scale, with a log_scale that is initially 0; or
+            ``"per-pixel"``, softplus(.) + min_scale of a function of z.
         event_dim: number of dimensions of one datum: 1 for flat data, 3 for images.
         min_scale: lower bound of a σ that is not fixed. A density is unbounded as σ → 0, as at
             pixels that are the same in all data; half a grey level is a good bound.

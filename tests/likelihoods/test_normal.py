@@ -29,10 +29,10 @@ def test_location_and_scale(cls, scale, float64):
         nn.init.constant_(part.running_error, 0.09)
         sigma = math.exp(-0.3) * (0.3 if cls is likelihoods.Normal else 0.09)
     elif scale == "parameter":
-        assert list(part.state_dict()) == ["unconstrained_scale"]
-        torch.testing.assert_close(part.unconstrained_scale.exp().log1p(), torch.ones(()))
-        nn.init.constant_(part.unconstrained_scale, -0.3)
-        sigma = softplus(-0.3)
+        assert list(part.state_dict()) == ["log_scale"]
+        assert part.log_scale.item() == 0
+        nn.init.constant_(part.log_scale, -0.3)
+        sigma = math.exp(-0.3) + 1e-4
     elif scale == "per-pixel":
         sigma = softplus(outputs[:, 2:].numpy())
     family = scipy.stats.norm if cls is likelihoods.Normal else scipy.stats.laplace
