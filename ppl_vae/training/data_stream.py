@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -59,7 +59,7 @@ class DataStream:
     def first(self) -> tuple[Part, ...]:
         """Return the first step's parts, and keep the position."""
         state = self.batches.state_dict()
-        batch = next(iter(self.batches), None)
+        batch = next(chain(self.batches, self.batches), None)  # this epoch may be at its end
         self.batches.load_state_dict(state)
         return self._parts(batch)
 

@@ -568,6 +568,21 @@ def test_compiled_fit_with_streams_and_in_mixed_precision():
         assert compiled != pytest.approx(plain, rel=1e-5)
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_loader_at_the_end_of_its_epoch_goes_on(compile):
+    def run(*lengths):
+        pair, both = ssvae(), data.Dataset(X, Y)
+        parts = data.SemiSupervised(both, range(9), batch_size=16, labelled_batch_size=4)
+        for steps in lengths:  # an epoch has four
+            fit(pair, parts, steps=steps, compile=compile, progress=False)
+        return parts
+
+    in_one, in_three = run(8), run(4, 2, 2)
+    assert (in_three.epoch, in_three.position) == (in_one.epoch, in_one.position) == (1, 4)
+    for ours, theirs in zip(next(iter(in_three)), next(iter(in_one)), strict=True):
+        assert torch.equal(ours.args[0], theirs.args[0])
+
+
 def test_values_are_validated_before_compiled_steps():
     x = X.clone()
     x[-1] = 0.3
