@@ -86,9 +86,16 @@ def squared_error(pair: Any, training: Training) -> Quantities:
 def accuracy(pair: Any, training: Training) -> Quantities:
     """Return the accuracy in percent of q(y | x) on the grey values of the test set.
 
+    Before it, that on the validation set, where the table has one.
+
     Args:
         pair: a semi-supervised pair, or one on the latents of another.
         training: of the row.
     """
-    found = evaluation.accuracy(pair, training.data.test)
-    return {"accuracy, %": Estimate(100 * found.mean, 100 * found.standard_error, found.count)}
+    sets = {"validation accuracy": training.data.validation, "accuracy": training.data.test}
+    return {
+        f"{name}, %": Estimate(100 * found.mean, 100 * found.standard_error, found.count)
+        for name, data in sets.items()
+        if data is not None
+        for found in [evaluation.accuracy(pair, data)]
+    }
