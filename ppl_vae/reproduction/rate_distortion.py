@@ -39,7 +39,7 @@ def draw(records: Sequence[Record], pairs: Mapping[str, Any], data: Data) -> Map
     alone, both = _name(2, 0.0), _name(2, 1.0)
     plane = {"reconstruction alone": alone, "the KL alone": _name(2, KL_ONLY), "both": both}
     compared = {"Bernoulli": both, "squared error": SQUARED_ERROR}
-    figures = {"rate-distortion": curves(records)}
+    figures = {"curves": curves(records)}
     if pairs.keys() >= {*plane.values()}:
         figures["planes"] = pictures.planes({n: pairs[row] for n, row in plane.items()}, data)
     if pairs.keys() >= {*compared.values()}:
@@ -73,8 +73,8 @@ def curves(records: Sequence[Record]) -> Any:
             label = f"{names[record.row]:g}"
             ax.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.set(xlabel="rate, the KL, in nats", ylabel="distortion, the reconstruction term, in nats")
-    ax.autoscale(enable=False)
     low, high = ax.get_xlim()
+    ax.set(xlim=(low, high), ylim=ax.get_ylim())  # which lines of equal NELBO do not move
     for nelbo in range(80, 260, 20):
         ax.plot([low, high], [nelbo - low, nelbo - high], "--", color="0.8", lw=0.8, zorder=0)
     ax.legend()

@@ -108,6 +108,9 @@ def test_rates_and_distortions_are_drawn_in_the_order_of_beta():
     assert list(two.get_xdata()) == [12.0, 7.0, 3.0]
     assert list(two.get_ydata()) == [130.0, 140.0, 160.0]
     assert [label.get_text() for label in ax.texts] == ["0.1", "1", "10"]
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert left < 3 < 12 < right
+    assert bottom < 130 < 160 < top
 
 
 def test_each_row_and_seed_is_trained_and_measured(tmp_path):

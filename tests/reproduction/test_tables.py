@@ -94,5 +94,5 @@ def test_latent_spaces_in_pictures(tmp_path):
     parts = ["z of 2, beta = 0", "z of 2, beta = 1", "z of 2, the KL alone", "z of 10, beta = 1"]
     smoke(TABLES["rate-distortion"], tmp_path, parts=parts)
     assert {path.stem for path in tmp_path.glob("*.png")} == {
-        *("rate-distortion", "planes", "manifolds", "likelihoods", "posteriors", "interpolations")
+        *("curves", "planes", "manifolds", "likelihoods", "posteriors", "interpolations")
     }
