@@ -85,6 +85,11 @@ NETS = {
         (1, 7, 6),
     ),
     "residual block": (lambda: nets.ResidualBlock(2), [(2, 4, 5)], (2, 4, 5)),
+    "flat data as images": (
+        lambda: nets.AsImage(nets.ConvEncoder((1, 7, 6), 2, **SMALL), (1, 7, 6)),
+        [(42,)],
+        (2,),
+    ),
     "adapted": (lambda: nets.KeepLeading(flattened(2, 4, 5), 3), [(2, 4, 5)], (4,)),
     "adapted, flat": (
         lambda: nets.KeepLeading(nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (1, 2, 2))), 1),
@@ -92,6 +97,13 @@ NETS = {
         (1, 2, 2),
     ),
 }
+
+
+def test_flat_data_are_seen_as_images_and_a_context_as_it_is():
+    inner = nets.ConvEncoder((2, 4, 5), 3, channels=(4,), context_features=2)
+    x, c = torch.randn(5, 7, 40), torch.randn(7, 2)
+    expected = inner(x.reshape(5, 7, 2, 4, 5), c)
+    assert torch.equal(nets.AsImage(inner, [2, 4, 5])(x, c), expected)
 
 
 def test_log1p_is_seen_in_place_of_counts_and_a_context_as_it_is():
@@ -335,6 +347,21 @@ ERRORS = {
         lambda: nets.ResidualBlock(3)(torch.zeros(2, 1, 8, 8)),
         ValueError,
         r"expected images \(\.\.\., 3, height, width\).*\(2, 1, 8, 8\)",
+    ),
+    "a function of images": (
+        lambda: nets.AsImage(torch.tanh, (1, 4, 4)),
+        TypeError,
+        r"AsImage: network must be a torch\.nn\.Module",
+    ),
+    "images without channels": (
+        lambda: nets.AsImage(nn.Identity(), (4, 4)),
+        ValueError,
+        r"AsImage: shape must be \(channels, height, width\), got \(4, 4\)",
+    ),
+    "flat data of another length": (
+        lambda: nets.AsImage(nn.Identity(), (1, 4, 4))(torch.zeros(3, 15)),
+        ValueError,
+        r"expected flat data of 16 values.*\(3, 15\)",
     ),
     "a function to adapt": (
         lambda: nets.KeepLeading(torch.tanh, 1),

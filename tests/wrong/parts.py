@@ -60,6 +60,9 @@ ROWS = [
     ("nets.ResidualBlock(None)", TypeError, "channels", "None"),
     ("nets.KeepLeading('net', 1)", TypeError, "net", "'net'"),
     ("nets.Log1p('net')", TypeError, "net", "'net'"),
+    ("nets.AsImage('net', (1, 2, 3))", TypeError, "network", "'net'"),
+    ("nets.AsImage(net(6, 3), 6)", TypeError, "shape", "6"),
+    ("nets.AsImage(net(6, 3), (2, 3))", ValueError, "shape", "(2, 3)"),
     ("nets.KeepLeading(net(6, 3), 0)", ValueError, "event_dim", "0"),
     # Discrete latents
     ("priors.Bernoulli(0)", ValueError, "latent_dim", "0"),
@@ -125,6 +128,8 @@ ROWS = [
     ("nets.MLP(6, 3)(x.numpy())", TypeError, "MLP", "ndarray", "tensor"),
     ("nets.MLP(6, 3)(x[:, :5])", ValueError, "MLP", "6 features", "(7, 5)"),
     ("nets.ConvEncoder((1, 8, 8), 10)(x)", ValueError, "ConvEncoder", "(1, 8, 8)", "(7, 6)"),
+    ("nets.AsImage(net(6, 3), (1, 2, 4))(x)", ValueError, "8 values", "(7, 6)"),
+    ("nets.AsImage(net(6, 3), (1, 2, 3))(x.numpy())", TypeError, "AsImage", "ndarray"),
     ("nets.KeepLeading(net(6, 3), 3)(x)", ValueError, "event_dim", "(7, 6)"),
     ("posteriors.DiagonalNormal(None)", TypeError, "net", "None"),
     ("posteriors.DiagonalNormal(nets.MLP)", TypeError, "net", "MLP"),
