@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ppl_vae.constructor import Constructed
-from ppl_vae.errors import describe, positive_int
-from ppl_vae.nets.checks import checked_image_shape
+from ppl_vae.errors import describe, positive_int, sizes
 
 
 class KeepLeading(Constructed):
@@ -58,37 +57,40 @@ class KeepLeading(Constructed):
         return outputs.reshape(*leading, *outputs.shape[1:])
 
 
-class AsImage(Constructed):
-    """Let a network of images see flat data: ``(..., C·H·W) -> network((..., C, H, W))``.
+class Arranged(Constructed):
+    """Let a network see flat data in another shape: ``(..., N) -> network((..., *shape))``.
 
-    For one part of a pair of flat data, such as its classifier; where encoder and decoder are
-    convolutional, give the pair images. A context is passed on as it is.
+    For one part of a pair of flat data, such as a classifier of images or a recurrent encoder;
+    where encoder and decoder are convolutional, give the pair images. A context is passed on as it
+    is.
 
     Args:
-        network: of images, such as :class:`ppl_vae.nets.ConvEncoder`.
-        shape: ``(C, H, W)``.
+        network: of data of that shape, such as :class:`ppl_vae.nets.ConvEncoder`.
+        shape: such as ``(1, 28, 28)``.
 
     Example:
         >>> from ppl_vae.nets import ConvEncoder
-        >>> AsImage(ConvEncoder((1, 28, 28), 10), (1, 28, 28))(torch.zeros(5, 784)).shape
+        >>> Arranged(ConvEncoder((1, 28, 28), 10), (1, 28, 28))(torch.zeros(5, 784)).shape
         torch.Size([5, 10])
     """
 
     def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
-            raise TypeError(f"AsImage: network must be a torch.nn.Module, got {describe(network)}")
+            raise TypeError(f"Arranged: network must be a torch.nn.Module, got {describe(network)}")
         self.network = network
-        self.shape = checked_image_shape("AsImage", shape, "shape")
+        self.shape = sizes("Arranged", "shape", shape)
+        if not self.shape:
+            raise ValueError("Arranged: shape must have at least one size, got ()")
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the network's output for the images and the context, if any."""
+        """Return the network's output for the arranged data and the context, if any."""
         if not isinstance(x, Tensor):
-            raise TypeError(f"AsImage: an input must be a tensor, got {describe(x)}")
+            raise TypeError(f"Arranged: an input must be a tensor, got {describe(x)}")
         if x.shape[-1:] != (math.prod(self.shape),):
             raise ValueError(
-                f"AsImage: expected flat data of {math.prod(self.shape)} values, for images of "
-                f"shape {self.shape}, got shape {tuple(x.shape)}"
+                f"Arranged: expected flat data of {math.prod(self.shape)} values, to be arranged "
+                f"as {self.shape}, got shape {tuple(x.shape)}"
             )
         return self.network(x.unflatten(-1, self.shape), *context)
 

@@ -25,14 +25,12 @@ def check_activation(owner: str, activation: Callable[[], nn.Module]) -> None:
     )
 
 
-def checked_image_shape(
-    owner: str, image_shape: object, name: str = "image_shape"
-) -> tuple[int, int, int]:
-    """Return the shape of one image as a tuple, or raise an error about the argument ``name``."""
-    shape = sizes(owner, name, image_shape)
+def checked_image_shape(owner: str, image_shape: object) -> tuple[int, int, int]:
+    """Return the shape of one image as a tuple, or raise an error."""
+    shape = sizes(owner, "image_shape", image_shape)
     if len(shape) != 3:
         expected, fix = "(channels, height, width)", "grey images have one channel, (1, 28, 28)"
-        raise ValueError(f"{owner}: {name} must be {expected}, got {shape}; {fix}")
+        raise ValueError(f"{owner}: image_shape must be {expected}, got {shape}; {fix}")
     return shape
 
 

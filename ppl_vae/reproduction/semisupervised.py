@@ -67,7 +67,7 @@ def m2(train: Dataset, *, convolutional: bool = False) -> Pair:
     net = nets.ConvEncoder(
         image, pair.num_classes, channels=(16, 32), hidden=(128,), activation=nn.ReLU
     )
-    return pair.replace(classifier=nets.AsImage(net, image))
+    return pair.replace(classifier=nets.Arranged(net, image))
 
 
 def train_m2(labels: int, training: Training, *, shifts: bool = False) -> Pair:

@@ -403,7 +403,7 @@ NETWORKS = {
     "decoder": lambda: nets.ConvDecoder(3, (1, 8, 8), channels=(4,)),
     "residual": lambda: nets.ResidualBlock(3),
     "leading": lambda: nets.KeepLeading(nn.Flatten(), event_dim=3),
-    "as image": lambda: nets.AsImage(nn.Flatten(), (1, 8, 8)),
+    "arranged": lambda: nets.Arranged(nn.Flatten(), (1, 8, 8)),
 }
 MODULES = {
     **NETWORKS,

@@ -86,7 +86,7 @@ NETS = {
     ),
     "residual block": (lambda: nets.ResidualBlock(2), [(2, 4, 5)], (2, 4, 5)),
     "flat data as images": (
-        lambda: nets.AsImage(nets.ConvEncoder((1, 7, 6), 2, **SMALL), (1, 7, 6)),
+        lambda: nets.Arranged(nets.ConvEncoder((1, 7, 6), 2, **SMALL), (1, 7, 6)),
         [(42,)],
         (2,),
     ),
@@ -103,7 +103,7 @@ def test_flat_data_are_seen_as_images_and_a_context_as_it_is():
     inner = nets.ConvEncoder((2, 4, 5), 3, channels=(4,), context_features=2)
     x, c = torch.randn(5, 7, 40), torch.randn(7, 2)
     expected = inner(x.reshape(5, 7, 2, 4, 5), c)
-    assert torch.equal(nets.AsImage(inner, [2, 4, 5])(x, c), expected)
+    assert torch.equal(nets.Arranged(inner, [2, 4, 5])(x, c), expected)
 
 
 def test_log1p_is_seen_in_place_of_counts_and_a_context_as_it_is():
@@ -349,17 +349,22 @@ ERRORS = {
         r"expected images \(\.\.\., 3, height, width\).*\(2, 1, 8, 8\)",
     ),
     "a function of images": (
-        lambda: nets.AsImage(torch.tanh, (1, 4, 4)),
+        lambda: nets.Arranged(torch.tanh, (1, 4, 4)),
         TypeError,
-        r"AsImage: network must be a torch\.nn\.Module",
+        r"Arranged: network must be a torch\.nn\.Module",
     ),
-    "images without channels": (
-        lambda: nets.AsImage(nn.Identity(), (4, 4)),
+    "a shape with no size": (
+        lambda: nets.Arranged(nn.Identity(), ()),
         ValueError,
-        r"AsImage: shape must be \(channels, height, width\), got \(4, 4\)",
+        r"Arranged: shape must have at least one size, got \(\)",
+    ),
+    "a shape of nothing": (
+        lambda: nets.Arranged(nn.Identity(), (4, 0)),
+        ValueError,
+        r"Arranged: shape must be 1 or more, got 0",
     ),
     "flat data of another length": (
-        lambda: nets.AsImage(nn.Identity(), (1, 4, 4))(torch.zeros(3, 15)),
+        lambda: nets.Arranged(nn.Identity(), (1, 4, 4))(torch.zeros(3, 15)),
         ValueError,
         r"expected flat data of 16 values.*\(3, 15\)",
     ),
