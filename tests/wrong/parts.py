@@ -62,7 +62,7 @@ ROWS = [
     ("nets.Log1p('net')", TypeError, "net", "'net'"),
     ("nets.Arranged('net', (1, 2, 3))", TypeError, "network", "'net'"),
     ("nets.Arranged(net(6, 3), 'flat')", TypeError, "shape", "'flat'"),
-    ("nets.Arranged(net(6, 3), (2, -3))", ValueError, "shape", "(2, -3)"),
+    ("nets.Arranged(net(6, 3), (2, -3))", ValueError, "shape", "-3"),
     ("nets.KeepLeading(net(6, 3), 0)", ValueError, "event_dim", "0"),
     # Discrete latents
     ("priors.Bernoulli(0)", ValueError, "latent_dim", "0"),
