@@ -366,7 +366,7 @@ def _reproduce(commands: Any) -> Parser:
         action="append",
         default=[],
         metavar="ROW",
-        help="a row, or how the names of some start; once for each; all rows if absent",
+        help="a row, or how the names of several start; once for each; all rows if absent",
     )
     made.add_argument("--out", help="the folder of the runs; runs/reproduce/NAME if not given")
     extent = made.add_mutually_exclusive_group()

@@ -49,7 +49,7 @@ def reproduce(
         table: one of :data:`ppl_vae.reproduction.TABLES`.
         out: the folder.
         seeds: how many; 0, 1, ... are run in turn, all rows with the first one first.
-        parts: names of rows, or how they start; all rows if none is given.
+        parts: names of rows, or how several start; all rows if none is given.
         extent: ``"shortened"``, where a row has a shortened protocol; ``"whole"``; or ``"smoke"``,
             on bundled digits and at sizes that take no time, to see that it runs.
         precision: of the training, ``"32-true"`` or ``"bf16-mixed"``.
@@ -102,16 +102,22 @@ def reproduce(
 
 
 def _chosen(table: Table, parts: Sequence[str]) -> list[Row]:
-    """Return the rows whose names start as one of ``parts``, upper and lower case alike."""
-    for part in parts:
-        if not any(row.name.lower().startswith(part.lower()) for row in table.rows):
-            names = [row.name for row in table.rows]
-            raise ValueError(
-                f"reproduce: {table.name} has no part {part!r}; {suggestion(part, names)}"
-            )
-    if not parts:
-        return list(table.rows)
-    return [r for r in table.rows if any(r.name.lower().startswith(p.lower()) for p in parts)]
+    """Return the rows that ``parts`` name, whole or by how they start, in the order of the table.
+
+    A whole name is that row alone, though others may start with it; case does not matter.
+    """
+    chosen = {row.name for part in parts for row in _named(table, part)}
+    return [row for row in table.rows if not parts or row.name in chosen]
+
+
+def _named(table: Table, part: str) -> list[Row]:
+    start = part.lower()
+    found = [row for row in table.rows if row.name.lower() == start]
+    found = found or [row for row in table.rows if start and row.name.lower().startswith(start)]
+    if not found:
+        names = [row.name for row in table.rows]
+        raise ValueError(f"reproduce: {table.name} has no part {part!r}; {suggestion(part, names)}")
+    return found
 
 
 def _run(row: Row, training: Training, say: Callable[[str], None]) -> None:

@@ -128,6 +128,23 @@ def test_each_row_and_seed_is_trained_and_measured(tmp_path):
     assert (one.extent, one.precision, one.compiled) == ("shortened", "32-true", False)
 
 
+@pytest.mark.parametrize(
+    ("parts", "rows"),
+    [
+        (["K = 5"], {"K = 5"}),  # a whole name, though that of another row starts with it
+        (["k = "], {"K = 50", "K = 5"}),
+        (["second", "K = 50"], {"K = 50", "second"}),
+    ],
+)
+def test_a_part_is_a_whole_name_or_the_start_of_several(tmp_path, parts, rows):
+    def row(name):
+        return Row(name=name, train=lambda training: training.pair(MODEL), measure={"n": units})
+
+    rows_of = replace(table(), rows=tuple(row(name) for name in ("K = 50", "K = 5", "second")))
+    run(rows_of, tmp_path, seeds=1, parts=parts)
+    assert {r.row for r in loaded((tmp_path / "small.json").read_text())} == rows
+
+
 def test_another_seed_is_another_run_and_the_same_seed_the_same(tmp_path):
     run(table(), tmp_path / "a", seeds=2, parts=["second"])
     run(table(), tmp_path / "b", seeds=1, parts=["second"])
@@ -273,6 +290,7 @@ def test_a_smoke_run_is_compared_with_nothing(tmp_path):
     ("changed", "message"),
     [
         ({"parts": ["third"]}, r"small has no part 'third'; .*'second'|ccepted: first"),
+        ({"parts": [""]}, "small has no part ''"),
         ({"extent": "all"}, "extent must be one of whole, shortened, smoke, got 'all'"),
         ({"seeds": 0}, "seeds must be"),
         ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, got '16-true'"),
