@@ -11,7 +11,7 @@ from ppl_vae import data
 from ppl_vae.reproduction import TABLES, loaded, reproduce
 from ppl_vae.reproduction.cs236 import EVALUATED, LABELLED, evaluated_images, of_each_class
 from ppl_vae.reproduction.datasets import shifted
-from ppl_vae.reproduction.iwae import _falling
+from ppl_vae.reproduction.iwae import _falling, initialised, one_layer
 
 smoke = partial(
     reproduce, seeds=1, extent="smoke", compile=False, progress=False, say=lambda text: None
@@ -73,6 +73,16 @@ def test_rates_fall_by_a_tenth_in_seven_stages():
         schedule.step()
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8)]
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_an_initialised_decoder_starts_at_the_mean_image():
+    digits = data.load("digits")
+    pair = initialised(one_layer(digits), digits)
+    mean = digits.tensor(binarise="none").mean(0)
+    probs = torch.sigmoid(pair.likelihood.net(torch.zeros(50))).detach()
+    torch.testing.assert_close(probs, mean.clamp(0.001, 0.999))
+    weight = pair.posterior.net.layers[0].weight.detach()
+    assert weight.abs().max().item() == pytest.approx((6 / (64 + 200)) ** 0.5, rel=1e-3)
 
 
 def test_shifts_move_each_image_by_itself_and_lose_what_leaves():
