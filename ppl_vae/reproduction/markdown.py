@@ -12,7 +12,7 @@ HEAD = ("row", "quantity", "published", "ours", "s.e.", "difference")
 
 
 def markdown(table: Table, records: Sequence[Record]) -> str:
-    """Return the table of all runs: a line for each row and quantity.
+    """Return the table of all runs: a line for each row and quantity, measured or published.
 
     "ours" is the mean over seeds ± their standard deviation, "s.e." the standard error of one seed
     over the test data, and "difference" ours minus published. A table without published numbers has
@@ -44,17 +44,19 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
 def _long(row: Row, records: Sequence[Record]) -> list[str]:
     name = _name(row, records)
     lines = []
-    for quantity in dict.fromkeys(q for record in records for q in record.quantities):
+    # Nothing is compared with what a smoke run measures.
+    known = {} if records[0].extent == "smoke" else row.published
+    measured = dict.fromkeys(q for record in records for q in record.quantities)
+    for quantity in [*(q for q in known if q not in measured), *measured]:
         values, errors = _measured(records, quantity)
-        # Nothing is compared with what a smoke run measures.
-        published = None if records[0].extent == "smoke" else row.published.get(quantity)
+        published = known.get(quantity)
         cells = (
             name,
             quantity,
             "" if published is None else _number(published),
             _mean(values),
             f"{fmean(errors):.2f}" if errors else "",
-            "" if published is None else f"{fmean(values) - published.value:+.2f}",
+            f"{fmean(values) - published.value:+.2f}" if published and values else "",
         )
         lines.append(_line(cells))
         name = ""  # said once
@@ -106,12 +108,17 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
     """Return what is said below the table: protocol, sources, machine and time."""
     hours = sum(sum(record.seconds.values()) for record in records) / 3600
     machines = dict.fromkeys(_machine(record) for record in records)
-    said = [table.protocol]
+    different: dict[str, list[str]] = {}
     for row in table.rows:
         of_row = [r for r in records if r.row == row.name]
-        differs = row.shortened if any(r.extent == "shortened" for r in of_row) else None
-        if of_row and (differs or row.whole):
-            said.append(f"{row.name}: {'; '.join(filter(None, (differs, row.whole)))}.")
+        shortened = row.shortened if any(r.extent == "shortened" for r in of_row) else None
+        if of_row and (differs := "; ".join(filter(None, (shortened, row.whole)))):
+            different.setdefault(differs, []).append(row.name)
+    run = {record.row for record in records}
+    said = [table.protocol]
+    for differs, names in different.items():
+        whom = "All rows" if run == set(names) and len(names) > 1 else "; ".join(names)
+        said.append(f"{whom}: {differs}.")
     sources = "; ".join(f"[{key}] {source}" for key, source in table.sources.items())
     return [
         " ".join(said),

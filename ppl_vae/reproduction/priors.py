@@ -67,7 +67,7 @@ def _table(
 ) -> Table:
     return Table(
         name=f"priors-{name}",
-        title=f"four priors of one VAE on {title}",
+        title=f"Four priors of one VAE on {title}",
         data=data,
         rows=tuple(
             Row(

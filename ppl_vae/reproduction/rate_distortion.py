@@ -108,7 +108,7 @@ _SQUARED = Row(
 
 RATE_DISTORTION = Table(
     name="rate-distortion",
-    title="rate (KL) and distortion by the weight of the KL, and pictures of the latent space",
+    title="Rate (KL) and distortion by the weight of the KL, and pictures of the latent space",
     data=mnist,
     rows=(*(_row(d, beta) for d in DIMENSIONS for beta in (*WEIGHTS, KL_ONLY)), _SQUARED),
     sources={},

@@ -246,34 +246,57 @@ def test_a_shared_stage_is_trained_once_for_all_rows(tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_the_table_of_known_records():
-    def record(seed, value, precision="32-true", **others):
-        return Record(
-            row="second",
-            seed=seed,
-            extent="shortened",
-            precision=precision,
-            compiled=True,
-            quantities={"NELBO": {"value": value, "standard_error": 0.3}},
-            seconds={"training": 1800.0},
-            machine={"processor": "a CPU", "threads": 1, "packages": {"torch": "2.14"}},
-            **others,
-        )
+def measured(seed, value, precision="32-true", row="second"):
+    return Record(
+        row=row,
+        seed=seed,
+        extent="shortened",
+        precision=precision,
+        compiled=True,
+        quantities={"NELBO": {"value": value, "standard_error": 0.3}},
+        seconds={"training": 1800.0},
+        machine={"processor": "a CPU", "threads": 1, "packages": {"torch": "2.14"}},
+    )
 
+
+def test_the_table_of_known_records():
     known = table()
-    object.__setattr__(known.rows[1], "published", {"NELBO": Published(40, 0.5, "A")})
-    text = markdown(known, [record(1, 41.0), record(0, 43.0), record(0, 44.0, "bf16-mixed")])
+    published = {"NELBO": Published(40, 0.5, "A"), "KL": Published(20, source="A")}
+    object.__setattr__(known.rows[1], "published", published)
+    text = markdown(known, [measured(1, 41.0), measured(0, 43.0), measured(0, 44.0, "bf16-mixed")])
     assert text == (
         "| row | quantity | published | ours | s.e. | difference |\n"
         "|---|---|---|---|---|---|\n"
-        "| second (shortened), 2 seeds | NELBO | 40 ± 0.5 [A] | 42.00 ± 1.41 | 0.30 | +2.00 |\n"
-        "| second, bf16-mixed (shortened), 1 seed | NELBO | 40 ± 0.5 [A] | 44.00 | 0.30 | +4.00 |\n"
+        "| second (shortened), 2 seeds | KL | 20 [A] |  |  |  |\n"
+        "|  | NELBO | 40 ± 0.5 [A] | 42.00 ± 1.41 | 0.30 | +2.00 |\n"
+        "| second, bf16-mixed (shortened), 1 seed | KL | 20 [A] |  |  |  |\n"
+        "|  | NELBO | 40 ± 0.5 [A] | 44.00 | 0.30 | +4.00 |\n"
         "\n"
         "As in the paper. second: 6 steps for 9.\n"
         "\n"
         "Sources: [A] a paper.\n"
         "\n"
         "`ppl-vae reproduce small`, 1.5 hours of wall time in all on a CPU, 1 thread, torch 2.14.\n"
+    )
+
+
+def test_rows_that_were_shortened_alike_are_said_once():
+    alike = partial(Row, train=train, measure={}, shortened="9 steps")
+    rows = (
+        *table().rows,
+        *(alike(name=name) for name in ("third", "fourth")),
+        alike(name="fifth", whole="other networks"),
+    )
+    made = replace(table(), rows=rows)
+
+    def below(*names):
+        return markdown(made, [measured(0, 41.0, row=name) for name in names]).split("\n\n")[1]
+
+    assert below("third", "fourth") == "As in the paper. All rows: 9 steps."
+    assert below("third") == "As in the paper. third: 9 steps."
+    assert below("fifth", "fourth", "second", "third", "first | row") == (
+        "As in the paper. second: 6 steps for 9. third; fourth: 9 steps. fifth: 9 steps; other "
+        "networks."
     )
 
 
