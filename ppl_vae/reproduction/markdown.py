@@ -108,6 +108,8 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
     """Return what is said below the table: protocol, sources, machine and time."""
     hours = sum(sum(record.seconds.values()) for record in records) / 3600
     machines = dict.fromkeys(_machine(record) for record in records)
+    extents = {record.extent for record in records} - {"shortened"}
+    flag = "".join(f" --{extent}" for extent in sorted(extents))
     different: dict[str, list[str]] = {}
     for row in table.rows:
         of_row = [r for r in records if r.row == row.name]
@@ -124,7 +126,7 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
         " ".join(said),
         "",
         *([f"Sources: {sources}.", ""] if sources else []),
-        f"`ppl-vae reproduce {table.name}`, {hours:.1f} hours of wall time in all on "
+        f"`ppl-vae reproduce {table.name}{flag}`, {hours:.1f} hours of wall time in all on "
         f"{'; '.join(machines)}.",
     ]
 

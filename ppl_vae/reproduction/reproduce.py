@@ -84,7 +84,7 @@ def reproduce(
                 data=data,
                 folder=run,
                 seed=seed,
-                extent=extent,
+                extent="whole" if extent == "shortened" and row.shortened is None else extent,
                 precision=precision,
                 compile=compile,
                 device=device,
@@ -92,7 +92,7 @@ def reproduce(
             )
             try:
                 with locked(run):
-                    _run(row, training, say)
+                    _run(row, training, extent, say)
             except BlockingIOError:
                 say(f"{row.name}, seed {seed}: another process is at it")
             _write(table, folder)
@@ -120,13 +120,13 @@ def _named(table: Table, part: str) -> list[Row]:
     return found
 
 
-def _run(row: Row, training: Training, say: Callable[[str], None]) -> None:
-    """Train a row, and make the measurements that are missing."""
+def _run(row: Row, training: Training, extent: str, say: Callable[[str], None]) -> None:
+    """Train a row, and make the measurements that are missing; the extent is of the table."""
     folder = training.folder
     record = records.read(folder) or Record(
         row=row.name,
         seed=training.seed,
-        extent=training.extent,
+        extent=extent,
         precision=training.precision,
         compiled=training.compile,
         machine=machine(),

@@ -40,8 +40,8 @@ class Row:
         measure: the measurements by name. Each is written as soon as it is made, and not made again
             when the command goes on.
         published: the numbers in print, by the name of the quantity.
-        shortened: how it differs from the protocol where it is run ``"shortened"``; None if the
-            whole protocol is what is run.
+        shortened: how it differs from the protocol where it is run ``"shortened"``; None to run
+            the whole protocol then, too.
         whole: how the whole protocol differs from the source's, if it does.
     """
 

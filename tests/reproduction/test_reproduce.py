@@ -155,12 +155,17 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same(tmp_path):
 
 
 def test_the_extent_decides_the_length(tmp_path):
-    for extent, steps in (("whole", 9), ("shortened", 6), ("smoke", 3)):
-        run(table(), tmp_path / extent, seeds=1, parts=["second"], extent=extent)
-        folder = tmp_path / extent / "second" / "seed-0" / "training"
-        assert (folder / "checkpoints").is_dir()
-        lines = (folder / "history.csv").read_text().splitlines()
-        assert lines[-1].split(",")[0] == str(steps)
+    for extent, whole, steps in (("whole", 9, 9), ("shortened", 9, 6), ("smoke", 3, 3)):
+        run(table(), tmp_path / extent, seeds=1, extent=extent)
+        # The first row has no shortened protocol.
+        for row, number in (("first-row", whole), ("second", steps)):
+            folder = tmp_path / extent / row / "seed-0" / "training"
+            assert (folder / "checkpoints").is_dir()
+            lines = (folder / "history.csv").read_text().splitlines()
+            assert lines[-1].split(",")[0] == str(number)
+        assert {r.extent for r in loaded((tmp_path / extent / "small.json").read_text())} == {
+            extent
+        }
 
 
 @pytest.mark.parametrize("at", ["training", pytest.param("measurement", marks=pytest.mark.slow)])
