@@ -40,7 +40,8 @@ def suggestion(name: str, accepted: Iterable[str]) -> str:
     names, name = sorted(accepted), name[:100]  # comparing takes time
     by_lower_case = {accepted.lower(): accepted for accepted in names}
     close = get_close_matches(name.rpartition(".")[2].lower(), by_lower_case, n=1)
-    options = f"ccepted: {', '.join(names)}"
+    separator = "; " if any("," in known for known in names) else ", "
+    options = f"ccepted: {separator.join(names)}"
     return f"did you mean {by_lower_case[close[0]]!r}? A{options}" if close else f"a{options}"
 
 

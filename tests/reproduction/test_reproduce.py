@@ -12,6 +12,7 @@ from ppl_vae.cli import main
 from ppl_vae.evaluation import Estimate
 from ppl_vae.io import load
 from ppl_vae.reproduction import (
+    TABLES,
     Data,
     Published,
     Row,
@@ -328,6 +329,11 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, change
     with pytest.raises(ValueError, match=message):
         run(table(), tmp_path / "out", **changed)
     assert not (tmp_path / "out").exists()
+
+
+def test_names_with_commas_are_told_apart():
+    with pytest.raises(ValueError, match="one layer, DReG, K = 5; one layer, DReG, K = 50; one"):
+        reproduce(TABLES["iwae"], "unused", parts=["one layer, k = 7"])
 
 
 def test_runs_of_another_extent_are_not_mixed(tmp_path):
