@@ -11,7 +11,7 @@ import torch
 from ppl_vae.estimators import linear_warm_up
 from ppl_vae.models import Pair
 from ppl_vae.reproduction import measurements
-from ppl_vae.reproduction.datasets import silhouettes, with_validation
+from ppl_vae.reproduction.datasets import SIZES, silhouettes, with_validation
 from ppl_vae.reproduction.table import Published, Row, Table
 from ppl_vae.reproduction.training import Data, Training
 from ppl_vae.training import EarlyStopping
@@ -57,7 +57,9 @@ def train(prior: Any, training: Training) -> Pair:
         clip_norm=100.0,
         validation=training.data.validation,
         validate_every=training.choose(epoch, shortened=500, smoke=1),
-        stopping=EarlyStopping(patience=training.choose(50, shortened=20, smoke=5)),
+        stopping=EarlyStopping(
+            patience=training.choose(50, shortened=20, smoke=5), monitor="bound"
+        ),
     )
     return pair
 
@@ -69,6 +71,7 @@ def _table(
     published: Mapping[str, float],
     minutes: int,
     shortened: str | None = SHORTENED,
+    whole: str = "",
 ) -> Table:
     return Table(
         name=f"priors-{name}",
@@ -87,6 +90,7 @@ def _table(
                 if prior in published
                 else {},
                 shortened=shortened,
+                whole=whole,
             )
             for prior, description in PRIORS.items()
         ),
@@ -121,5 +125,14 @@ PRIOR_TABLES = (
         90,
     ),
     # Few images, on which training soon stops.
-    _table("silhouettes", "Caltech 101 silhouettes", silhouettes, {}, 60, shortened=None),
+    _table(
+        "silhouettes",
+        "Caltech 101 silhouettes",
+        silhouettes,
+        {},
+        60,
+        shortened=None,
+        whole="{:,} images to train on, {:,} for validation and {:,} to test, as is customary, but "
+        "drawn at random: the customary split is not in the file".format(*SIZES),
+    ),
 )

@@ -20,8 +20,9 @@ class EarlyStopping:
     """Stop when a loss on the validation data has not improved for some time.
 
     Validations count once β and the number of particles have their final values: during a warm-up
-    the loss is another one. Of a cyclical warm-up those at the final β count. The best weights are
-    the best of those that count.
+    the objective is another one. Of a cyclical warm-up those at the final β count. The best weights
+    are the best of those that count. The bound is the same all along: where it is monitored, the
+    best weights may be those of a warm-up, and patience alone waits for its end.
 
     Source: Prechelt 1998 (Early stopping: but when?), criterion UP, with the best weights kept.
 

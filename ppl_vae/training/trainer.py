@@ -60,7 +60,7 @@ class Trainer:
     stopping: EarlyStopping | None
     clip_norm: float | int | None
     seed: int
-    settled: Callable[[int], bool]  # whether a validation after so many steps counts for the best
+    settled: Callable[[int], bool]  # whether, after so many steps, all schedules have ended
 
     def __post_init__(self) -> None:
         fabric, objective = self.fabric, self.objective
@@ -235,12 +235,22 @@ class Trainer:
             {f"validation_{name}": row[name] for name in ("loss", "objective") if name in row}
         )
         stopping = self.stopping
-        monitored = bound if stopping and stopping.monitor == "bound" else objective
-        if self.settled(self.step):
+        monitored = bound if self._follows_bound else objective
+        if self._counts(self.step):
             min_delta = stopping.min_delta if stopping else 0.0
             if self.best.improved(self.step, monitored.mean, min_delta) and stopping:
                 self.best_weights = copy_weights(self.objective)
+            if not self.settled(self.step):
+                self.best.since = 0  # patience waits
         return bound.mean
+
+    @property
+    def _follows_bound(self) -> bool:
+        return self.stopping is not None and self.stopping.monitor == "bound"
+
+    def _counts(self, step: int) -> bool:
+        """Tell whether a validation after so many steps counts for the best."""
+        return self._follows_bound or self.settled(step)
 
     @property
     def out_of_patience(self) -> bool:
@@ -282,7 +292,7 @@ class Trainer:
         if self.lr_schedule is not None:
             self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.best, self.best_weights = Best(**state["best"]), found.best
-        if self.best.step >= 0 and not self.settled(self.best.step):
+        if self.best.step >= 0 and not self._counts(self.best.step):
             # The training is longer now, and a schedule no longer ends where it ended.
             self.best, self.best_weights = Best(), None
         self.history = Table(state["history"])

@@ -119,6 +119,18 @@ def test_under_a_fixed_beta_what_is_minimised_is_followed_or_what_is_asked_for(
     assert set(fitted.validation["beta"]) == {4.0}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"beta": linear_warm_up(10)}, {"num_particles": lambda step: 1 if step < 10 else 2}],
+    ids=["beta", "K"],
+)
+def test_the_bound_counts_during_a_warm_up_and_patience_waits_for_its_end(options, monkeypatch):
+    rising = [float(n) for n in range(1, 31)]
+    scripted(monkeypatch, [9.0, 0.5, *rising], [0.0] * 30)
+    fitted = trained(stopping=EarlyStopping(3, monitor="bound"), **options)
+    assert (fitted.best_step, fitted.steps) == (2, 13)  # the eleventh step is the first that counts
+
+
 def test_the_default_is_the_objective_and_without_beta_the_bound(monkeypatch):
     assert EarlyStopping(1).monitor == "objective"
     scripted(monkeypatch, [3.0, 2.0, 4.0, 5.0])
