@@ -24,10 +24,8 @@ from ppl_vae.reproduction.training import Training
 
 STAGES = 8
 BATCH = 20
-EPOCHS = 50
-"""Of a shortened training."""
-RATE = 2e-3
-"""The first rate of a shortened training."""
+SHORT_EPOCHS, SHORT_BATCH, SHORT_RATE = 50, 100, 4e-3
+"""Of a shortened training, the first rate; it and the batch were chosen by training images."""
 
 
 def one_layer(train: Dataset) -> VAE:
@@ -82,8 +80,8 @@ def train(make: Callable[[Dataset], Pair], estimator: dict[str, Any], training: 
     """
     pair = training.pair(lambda data: initialised(make(data), data))
     whole = [3.0**i for i in range(STAGES)]
-    epochs = training.choose(whole, shortened=[EPOCHS / STAGES] * STAGES, smoke=[0.5, 0.5])
-    batch = training.choose(BATCH, smoke=500)
+    epochs = training.choose(whole, shortened=[SHORT_EPOCHS / STAGES] * STAGES, smoke=[0.5, 0.5])
+    batch = training.choose(BATCH, shortened=SHORT_BATCH, smoke=500)
     in_epoch = len(training.data.train) // batch
     *milestones, steps = (round(in_epoch * passed) for passed in accumulate(epochs))
     training.fit(
@@ -95,7 +93,7 @@ def train(make: Callable[[Dataset], Pair], estimator: dict[str, Any], training: 
         # The program's loss is the sum over a batch, ours the mean.
         optimizer=partial(
             torch.optim.Adam,
-            lr=training.choose(1e-3, shortened=RATE, smoke=1e-3),
+            lr=training.choose(1e-3, shortened=SHORT_RATE, smoke=1e-3),
             eps=1e-4 / BATCH,
             fused=True,
         ),
@@ -114,7 +112,8 @@ _MEASURE = {
     "bound": measurements.terms,
 }
 _SHORTENED = (
-    f"{EPOCHS} epochs, as many at each of the eight rates, which are {RATE / 1e-3:g} times as high"
+    f"{SHORT_EPOCHS} epochs in batches of {SHORT_BATCH}, as many at each of the eight rates, which "
+    f"are {SHORT_RATE / 1e-3:g} times as high"
 )
 
 
