@@ -101,7 +101,8 @@ def test_shifts_move_each_image_by_itself_and_lose_what_leaves():
 
 
 def test_latent_spaces_in_pictures(tmp_path):
-    parts = ["z of 2, beta = 0", "z of 2, beta = 1", "z of 2, the KL alone", "z of 10, beta = 1"]
+    two = ("beta = 0", "beta = 1", "the KL alone", "beta = 1, squared error")
+    parts = [*(f"z of 2, {row}" for row in two), "z of 10, beta = 1"]
     smoke(TABLES["rate-distortion"], tmp_path, parts=parts)
     assert {path.stem for path in tmp_path.glob("*.png")} == {
         *("curves", "planes", "manifolds", "likelihoods", "posteriors", "interpolations")
