@@ -25,7 +25,7 @@ from ppl_vae.reproduction.training import Training
 STAGES = 8
 BATCH = 20
 SHORT_EPOCHS, SHORT_BATCH, SHORT_RATE = 50, 100, 4e-3
-"""Of a shortened training, the first rate; it and the batch were chosen by training images."""
+"""Of a shortened training; the rate, its first one, was chosen on training images."""
 
 
 def one_layer(train: Dataset) -> VAE:
