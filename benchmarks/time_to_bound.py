@@ -4,15 +4,17 @@
 
 trains the VAE of CS236 (784-300-300 ELU, z of 10, Adam at 1e-3, batches of 100 of MNIST, binarised
 anew at each step) in ppl_vae, by hand, in stock Pyro, pythae and NumPyro (both where installed),
-each in a process of its own, one after another, in an order that is drawn for each seed. Those of a
-seed start from the same weights and see the same images.
+each in a process of its own. Those of a seed take turns of 250 steps, in an order that is drawn
+anew each time, so that a machine that is slow for a while is slow for all of them. They start from
+the same weights and see the same images.
 
 The clock runs while a system is made, compiled and trained; not for imports and data. It stops
-every 250 steps, when another process evaluates the weights on 5,000 images that were held out. A
+after each turn, when another process evaluates the weights on 5,000 images that were held out. A
 training ends when it has passed the last bound, but not before 20,000 steps, or at 30,000.
 
 Each training is written to ``time_to_bound.json`` under ``benchmarks/results`` as it ends, and what
-is there is not run again, so that the command goes on where it was stopped. ``time_to_bound.md``
+is there is not run again. All that the machine's speed is to be common to should be run at once: a
+command that was stopped trains the rest of a seed by themselves. ``time_to_bound.md``
 and ``time_to_bound.png`` are made of all that is there; ``--page docs/speed.md`` puts the tables
 into the page. docs/speed.md says more.
 """
@@ -25,7 +27,8 @@ import math
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
@@ -37,7 +40,7 @@ import torch
 from curves import Point, at, milliseconds, nelbo, passing, smooth, start_up
 from matplotlib import pyplot as plt
 from rows import Problem, Unavailable
-from systems import SYSTEMS, Validation, problem_of, start
+from systems import SYSTEMS, problem_of, start
 
 RESULTS = Path(__file__).parent / "results"
 MARKS = ("<!-- time to bound -->\n", "<!-- end of time to bound -->\n")
@@ -68,46 +71,46 @@ TINY = Settings(bounds=(44.0, 0.0), every=5, compared=25, most=30)
 Runs = dict[str, dict[int, list[Point]]]
 
 
-def train(name: str, seed: int, threads: int, tiny: bool) -> list[Point]:
-    """Return the curve of a system's training.
-
-    Raises:
-        Unavailable: if it is not installed, or fails.
-    """
+def train(
+    names: Sequence[str], seed: int, threads: int, tiny: bool
+) -> Iterator[tuple[str, list[Point] | Unavailable]]:
+    """Train systems in turns; yield each with its curve as it ends, or with why there is none."""
     settings = TINY if tiny else Settings()
     given, validation = problem_of(seed, tiny)
+    generator, order = torch.Generator().manual_seed(seed), random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "problem.pt"
-        torch.save(given, path)
-        without = () if SYSTEMS[name].library else ("ppl_vae",)
-        remote = processes.Remote(start, name, path, seed, threads, without=without)
-        try:
-            return _curve(remote, given, validation, settings, seed)
-        finally:
-            remote.close()
+        columns = {name: partial(_remote, name, seed, threads, given, folder) for name in names}
+        with processes.started(columns, at_once=1) as (remotes, absent):
+            yield from ((name, Unavailable(why)) for name, why in absent.items())
+            untrained = nelbo(given.layers, *validation, given.row.activation)
+            curves = {name: [Point(0, 0.0, untrained)] for name in remotes}
+            for steps in range(settings.every, settings.most + 1, settings.every):
+                indices = given.batches(settings.every, generator)
+                for name in order.sample(list(curves), len(curves)):
+                    curve = curves[name]
+                    try:
+                        seconds = remotes[name].turn(indices)[0] * len(indices)
+                        layers = remotes[name].weights()
+                        found = nelbo(layers, *validation, given.row.activation)
+                        if not math.isfinite(found):
+                            raise Unavailable(f"its NELBO is {found} after {steps} steps")
+                    except Unavailable as reason:
+                        del curves[name]
+                        yield name, reason
+                        continue
+                    curve.append(Point(steps, curve[-1].seconds + seconds, found))
+                    passed = passing(curve, settings.bounds[-1])
+                    if steps == settings.most or (steps >= settings.compared and passed):
+                        yield name, curves.pop(name)
 
 
-def _curve(
-    remote: processes.Remote,
-    given: Problem,
-    validation: Validation,
-    settings: Settings,
-    seed: int,
-) -> list[Point]:
-    def evaluated(layers: dict) -> float:
-        return nelbo(layers, *validation, given.row.activation)
-
-    generator = torch.Generator().manual_seed(seed)
-    curve, seconds = [Point(0, 0.0, evaluated(given.layers))], 0.0
-    for steps in range(settings.every, settings.most + 1, settings.every):
-        indices = given.batches(settings.every, generator)
-        seconds += remote.turn(indices)[0] * len(indices)
-        curve.append(Point(steps, seconds, evaluated(remote.weights())))
-        if not math.isfinite(curve[-1].nelbo):
-            raise Unavailable(f"its NELBO is {curve[-1].nelbo} after {steps} steps")
-        if steps >= settings.compared and passing(curve, settings.bounds[-1]):
-            break
-    return curve
+def _remote(name: str, seed: int, threads: int, given: Problem, folder: str) -> processes.Remote:
+    """Return a system in a process of its own, and a folder of its own for its compiler."""
+    path = Path(folder) / name / "problem.pt"
+    path.parent.mkdir()
+    torch.save(given, path)
+    without = () if SYSTEMS[name].library else ("ppl_vae",)
+    return processes.Remote(start, name, path, seed, threads, without=without)
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -218,25 +221,21 @@ def main(arguments: list[str] | None = None) -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "time_to_bound.json"
     for seed in flags.seeds:
-        order = list(SYSTEMS)
-        random.Random(seed).shuffle(order)
-        for name in (name for name in order if name in flags.systems):
-            key = f"{name}, seed {seed}"
-            if key in _read(path, flags)["runs"] and not flags.again:
+        there = _read(path, flags)["runs"]
+        names = [n for n in flags.systems if flags.again or _key(n, seed) not in there]
+        for name, found in train(names, seed, flags.threads, flags.tiny) if names else ():
+            if isinstance(found, Unavailable):
+                print(f"{_key(name, seed)}: {found}", file=sys.stderr)
+                _write(path, flags, "absent", name, str(found))
                 continue
-            print(f"{key} ...", end=" ", file=sys.stderr, flush=True)
-            try:
-                curve = train(name, seed, flags.threads, flags.tiny)
-            except Unavailable as reason:
-                print(reason, file=sys.stderr)
-                _write(path, flags, "absent", name, str(reason))
-                continue
-            last = curve[-1]
+            last = found[-1]
             print(
-                f"{last.nelbo:.2f} nats after {last.steps:,} steps, {last.seconds:.0f} s",
+                f"{_key(name, seed)}: {last.nelbo:.2f} nats after {last.steps:,} steps, "
+                f"{last.seconds:.0f} s",
                 file=sys.stderr,
+                flush=True,
             )
-            _write(path, flags, "runs", key, [list(point) for point in curve])
+            _write(path, flags, "runs", _key(name, seed), [list(point) for point in found])
     results = _read(path, flags)
     if not results["runs"]:
         return 1
@@ -255,6 +254,10 @@ def _to(of_seeds: dict[int, list[Point]], bound: float) -> Point:
     never = Point(math.inf, math.inf, math.inf)
     found = [passing(curve, bound) or never for curve in of_seeds.values()]
     return Point(*(median(values) for values in zip(*found, strict=True)))
+
+
+def _key(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}"
 
 
 def _columns(rows: dict[str, list[float]], names: list[str], number: int) -> list[list[float]]:
