@@ -144,29 +144,24 @@ def _run(row: Row, training: Training, extent: str, say: Callable[[str], None]) 
         say(f"{run}: {name}")
         with _timed(record, name, folder, whole=True), seeded("reproduce", training.seed):
             record.add(row.measure[name](pair, training).items())
-        record.write(folder)
 
 
 @contextmanager
 def _timed(record: Record, what: str, folder: Path, *, whole: bool = False) -> Iterator[None]:
-    """Add the wall time of the body to the record; if it is interrupted, write that down.
+    """Add the wall time of the body to the record, and write it down; if it is interrupted, too.
 
     What is to be measured as a ``whole`` counts only once it is finished.
     """
     start = time.perf_counter()
+    finished = False
     try:
         yield
-    except BaseException:
-        if not whole:
-            _add(record, what, start)
+        finished = True
+    finally:
+        if finished or not whole:
+            taken = time.perf_counter() - start
+            record.seconds[what] = round(record.seconds.get(what, 0.0) + taken, 1)
             record.write(folder)
-        raise
-    _add(record, what, start)
-
-
-def _add(record: Record, what: str, start: float) -> None:
-    taken = time.perf_counter() - start
-    record.seconds[what] = round(record.seconds.get(what, 0.0) + taken, 1)
 
 
 def _write(table: Table, folder: Path) -> str:

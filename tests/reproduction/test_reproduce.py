@@ -1,6 +1,7 @@
 """Tables are run row by row, go on after any interruption, and are written as they grow."""
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -203,6 +204,23 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkeypatch, a
         run(table(), tmp_path / "parts", seeds=1)
     lines = (tmp_path / "parts" / "small.md").read_text().splitlines()
     assert lines[:6] == whole.splitlines()[:6]
+
+
+def test_the_time_of_a_training_is_kept_if_its_first_measurement_is_interrupted(tmp_path):
+    def interrupted(pair, training):
+        raise KeyboardInterrupt
+
+    def slow(training):
+        time.sleep(0.2)
+        return training.pair(MODEL)
+
+    row = Row(name="a", train=slow, measure={"n": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(table(), rows=(row,)), tmp_path, seeds=1)
+    left = read(tmp_path / "a" / "seed-0")
+    assert left.quantities == {}
+    assert left.seconds.keys() == {"training"}
+    assert left.seconds["training"] >= 0.2
 
 
 def test_what_is_there_is_not_done_again(tmp_path, monkeypatch):
