@@ -159,7 +159,7 @@ def tables(results: dict[str, Any]) -> str:
         others = {seed: at(curve, compared) for seed, curve in runs.get(reference, {}).items()}
         differences = [nelbos[seed] - others[seed] for seed in nelbos if seed in others]
         cells = [
-            f"{_median(of_seeds, start_up):.1f}",
+            f"{_positive_zero(_median(of_seeds, start_up), 1):.1f}",
             f"{_median(of_seeds, milliseconds):.2f}",
             *(f"{s:,.0f}" if math.isfinite(s) else "" for s in steps),
             _mean(list(nelbos.values())),
@@ -274,8 +274,13 @@ def _median(of_seeds: dict[int, list[Point]], of: Callable[[list[Point]], float]
 
 def _mean(values: list[float]) -> str:
     if len(values) < 2:
-        return "".join(f"{value:.2f}" for value in values)
-    return f"{fmean(values):.2f} ± {stdev(values) / math.sqrt(len(values)):.2f}"
+        return "".join(f"{_positive_zero(value, 2):.2f}" for value in values)
+    return f"{_positive_zero(fmean(values), 2):.2f} ± {stdev(values) / math.sqrt(len(values)):.2f}"
+
+
+def _positive_zero(value: float, digits: int) -> float:
+    """Return a value rounded, but 0 for a small negative one: "-0.0" would be printed."""
+    return round(value, digits) + 0.0
 
 
 def _runs(results: dict[str, Any]) -> dict[str, dict[int, list[Point]]]:
