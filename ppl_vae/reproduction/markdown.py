@@ -16,7 +16,8 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
 
     "ours" is the mean over seeds ± their standard deviation, "s.e." the standard error of one seed
     over the test data, and "difference" ours minus published. A table without published numbers has
-    a line for each row, and its quantities side by side: mean ± standard deviation over seeds.
+    a line for each row, and its quantities side by side: mean ± standard deviation over seeds, and
+    the standard error in brackets.
     """
     groups = [
         (row, sorted(of_row, key=lambda r: r.seed))
@@ -64,8 +65,11 @@ def _long(row: Row, records: Sequence[Record]) -> list[str]:
 
 
 def _wide(row: Row, records: Sequence[Record], quantities: Sequence[str]) -> str:
-    means = (_mean(_measured(records, quantity)[0]) for quantity in quantities)
-    return _line((_name(row, records), *means))
+    cells = []
+    for quantity in quantities:
+        values, errors = _measured(records, quantity)
+        cells.append(_mean(values) + (f" ({fmean(errors):.2f})" if errors else ""))
+    return _line((_name(row, records), *cells))
 
 
 def _name(row: Row, records: Sequence[Record]) -> str:

@@ -304,6 +304,18 @@ def test_the_table_of_known_records():
     )
 
 
+def test_without_published_numbers_quantities_stand_side_by_side():
+    one, other = measured(1, 41.0), measured(0, 43.0)
+    for record in (one, other):
+        record.quantities["active units"] = {"value": 2.0, "standard_error": None}
+    unknown = replace(table(), rows=(replace(table().rows[1], published={}),))
+    assert markdown(unknown, [one, other]).splitlines()[:3] == [
+        "| row | NELBO | active units |",
+        "|---|---|---|",
+        "| second (shortened), 2 seeds | 42.00 ± 1.41 (0.30) | 2.00 ± 0.00 |",
+    ]
+
+
 def test_rows_that_were_shortened_alike_are_said_once():
     alike = partial(Row, train=train, measure={}, shortened="9 steps")
     rows = (
