@@ -13,10 +13,10 @@ after each turn, when another process evaluates the weights on 5,000 images that
 training ends when it has passed the last bound, but not before 20,000 steps, or at 30,000.
 
 Each training is written to ``time_to_bound.json`` under ``benchmarks/results`` as it ends, and what
-is there is not run again. All that the machine's speed is to be common to should be run at once: a
-command that was stopped trains the rest of a seed by themselves. ``time_to_bound.md``
-and ``time_to_bound.png`` are made of all that is there; ``--page docs/speed.md`` puts the tables
-into the page. docs/speed.md says more.
+is there is not run again. A command that was stopped trains the rest of a seed at the speed that
+the machine has then: run a seed in one go. ``time_to_bound.md`` and ``time_to_bound.png`` are made
+of all that is there; ``--page docs/speed.md`` puts the tables into the page. docs/speed.md says
+more.
 """
 
 from __future__ import annotations
