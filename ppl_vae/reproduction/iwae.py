@@ -121,6 +121,7 @@ def _row(
     name: str,
     make: Callable[[Dataset], Pair],
     published: dict[str, Published],
+    *against: str,
     **estimator: Any,
 ) -> Row:
     return Row(
@@ -128,6 +129,7 @@ def _row(
         train=partial(train, make, estimator),
         measure=_MEASURE,
         published=published,
+        against=against,
         shortened=_SHORTENED,
     )
 
@@ -137,6 +139,19 @@ def _of(value: float, units: int | None = None, source: str = "1") -> dict[str, 
     return found if units is None else found | {"active units": Published(units, source=source)}
 
 
+def _of_layers(layers: str, make: Callable[[Dataset], Pair]) -> Callable[..., Row]:
+    """Return a function that makes rows of one VAE, whose names start with its layers."""
+
+    def row(name: str, published: dict[str, Published], *against: str, **estimator: Any) -> Row:
+        others = (f"{layers}, {other}" for other in against)
+        return _row(f"{layers}, {name}", make, published, *others, **estimator)
+
+    return row
+
+
+one = _of_layers("one layer", one_layer)
+two = _of_layers("two layers", two_layers)
+
 ELBO = {"alpha": 1.0}  # the mean over particles
 DREG = {"gradient": "dreg"}
 
@@ -145,18 +160,18 @@ IWAE = Table(
     title="IWAE, VAE and DReG by the number of particles, one and two layers",
     data=mnist,
     rows=(
-        _row("one layer, K = 1", one_layer, _of(86.76, 19), num_particles=1),
-        _row("one layer, IWAE, K = 5", one_layer, _of(85.54, 22), num_particles=5),
-        _row("one layer, IWAE, K = 50", one_layer, _of(84.78, 25), num_particles=50),
-        _row("one layer, VAE, K = 5", one_layer, _of(86.47, 20), num_particles=5, **ELBO),
-        _row("one layer, VAE, K = 50", one_layer, _of(86.35, 20), num_particles=50, **ELBO),
-        _row("one layer, DReG, K = 5", one_layer, _of(84.90, None, "2"), num_particles=5, **DREG),
-        _row("one layer, DReG, K = 50", one_layer, _of(84.32, None, "2"), num_particles=50, **DREG),
-        _row("two layers, K = 1", two_layers, _of(85.33), num_particles=1),
-        _row("two layers, IWAE, K = 5", two_layers, _of(83.89), num_particles=5),
-        _row("two layers, IWAE, K = 50", two_layers, _of(82.90), num_particles=50),
-        _row("two layers, VAE, K = 5", two_layers, _of(85.01), num_particles=5, **ELBO),
-        _row("two layers, VAE, K = 50", two_layers, _of(84.78), num_particles=50, **ELBO),
+        one("K = 1", _of(86.76, 19), num_particles=1),
+        one("IWAE, K = 5", _of(85.54, 22), "K = 1", num_particles=5),
+        one("IWAE, K = 50", _of(84.78, 25), "IWAE, K = 5", num_particles=50),
+        one("VAE, K = 5", _of(86.47, 20), "IWAE, K = 5", num_particles=5, **ELBO),
+        one("VAE, K = 50", _of(86.35, 20), "IWAE, K = 50", num_particles=50, **ELBO),
+        one("DReG, K = 5", _of(84.90, None, "2"), "IWAE, K = 5", num_particles=5, **DREG),
+        one("DReG, K = 50", _of(84.32, None, "2"), "IWAE, K = 50", num_particles=50, **DREG),
+        two("K = 1", _of(85.33), num_particles=1),
+        two("IWAE, K = 5", _of(83.89), "K = 1", num_particles=5),
+        two("IWAE, K = 50", _of(82.90), "IWAE, K = 5", num_particles=50),
+        two("VAE, K = 5", _of(85.01), "IWAE, K = 5", num_particles=5, **ELBO),
+        two("VAE, K = 50", _of(84.78), "IWAE, K = 50", num_particles=50, **ELBO),
     ),
     sources={
         "1": "Burda et al. 2016, arXiv 1509.00519, table 1",
@@ -182,6 +197,7 @@ FAMILY = Table(
             "MIWAE(8, 8)",
             one_layer,
             {"IS-5000": Published(84.97, 0.10, "1")},
+            "IWAE, K = 64",
             num_particles=8,
             num_groups=8,
         ),
@@ -189,6 +205,7 @@ FAMILY = Table(
             "PIWAE(8, 8)",
             one_layer,
             {"IS-5000": Published(84.46, 0.06, "1")},
+            "IWAE, K = 64",
             num_particles=8,
             num_groups=8,
             pool_model=True,
@@ -197,6 +214,7 @@ FAMILY = Table(
             "CIWAE(beta = 0.05)",
             one_layer,
             {"IS-5000": Published(84.57, 0.09, "1")},
+            "IWAE, K = 64",
             num_particles=64,
             elbo_weight=0.05,
         ),

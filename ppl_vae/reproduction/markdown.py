@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from ppl_vae.reproduction.records import Record
+from ppl_vae.reproduction.records import Record, Value
 from ppl_vae.reproduction.table import Published, Row, Table
 
 HEAD = ("row", "quantity", "published", "ours", "s.e.", "difference")
@@ -15,9 +15,10 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
     """Return the table of all runs: a line for each row and quantity, measured or published.
 
     "ours" is the mean over seeds ± their standard deviation, "s.e." the standard error of one seed
-    over the test data, and "difference" ours minus published. A table without published numbers has
-    a line for each row, and its quantities side by side: mean ± standard deviation over seeds, and
-    the standard error in brackets.
+    over the test data, and "difference" ours minus published. Rows that are compared have a line
+    for the difference between them. A table without published numbers has a line for each row, and
+    its quantities side by side: mean ± standard deviation over seeds, and the standard error in
+    brackets.
     """
     groups = [
         (row, sorted(of_row, key=lambda r: r.seed))
@@ -32,24 +33,24 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
         lines = [
             _line(HEAD),
             _rule(HEAD),
-            *(li for row, found in groups for li in _long(row, found)),
+            *(li for row, found in groups for li in _long(row, found, table)),
         ]
     else:
-        quantities = dict.fromkeys(q for _, found in groups for r in found for q in r.quantities)
+        quantities = dict.fromkeys(q for _, found in groups for q in _by_name(found))
         head = ("row", *quantities)
         wide = (_wide(row, found, tuple(quantities)) for row, found in groups)
         lines = [_line(head), _rule(head), *wide]
     return "\n".join([*lines, "", *_below(table, records)]) + "\n"
 
 
-def _long(row: Row, records: Sequence[Record]) -> list[str]:
+def _long(row: Row, records: Sequence[Record], table: Table) -> list[str]:
     name = _name(row, records)
     lines = []
     # Nothing is compared with what a smoke run measures.
-    known = {} if records[0].extent == "smoke" else row.published
-    measured = dict.fromkeys(q for record in records for q in record.quantities)
-    for quantity in [*(q for q in known if q not in measured), *measured]:
-        values, errors = _measured(records, quantity)
+    known = {} if records[0].extent == "smoke" else _published(row, table)
+    measured = _by_name(records)
+    for quantity in [*(q for q in row.published if q in known and q not in measured), *measured]:
+        values, errors = _split(measured.get(quantity, ()))
         published = known.get(quantity)
         cells = (
             name,
@@ -65,11 +66,42 @@ def _long(row: Row, records: Sequence[Record]) -> list[str]:
 
 
 def _wide(row: Row, records: Sequence[Record], quantities: Sequence[str]) -> str:
+    measured = _by_name(records)
     cells = []
     for quantity in quantities:
-        values, errors = _measured(records, quantity)
+        values, errors = _split(measured.get(quantity, ()))
         cells.append(_mean(values) + (f" ({fmean(errors):.2f})" if errors else ""))
     return _line((_name(row, records), *cells))
+
+
+def _published(row: Row, table: Table) -> dict[str, Published]:
+    """Return the numbers in print of a row, and by how much they differ from those of others."""
+    known = dict(row.published)
+    for other in table.rows:
+        if other.name in row.against:
+            for quantity, its in other.published.items():
+                mine = row.published.get(quantity)
+                if mine is not None and mine.source == its.source:
+                    difference = Published(mine.value - its.value, source=mine.source)
+                    known[_minus(quantity, other.name)] = difference
+    return known
+
+
+def _by_name(records: Sequence[Record]) -> dict[str, list[Value]]:
+    """Return what was measured with each seed, by quantity, and after these the differences."""
+    found: dict[str, list[Value]] = {}
+    for record in records:
+        for quantity, value in record.quantities.items():
+            found.setdefault(quantity, []).append(value)
+    for record in records:
+        for other, differences in record.differences.items():
+            for quantity, value in differences.items():
+                found.setdefault(_minus(quantity, other), []).append(value)
+    return found
+
+
+def _minus(quantity: str, other: str) -> str:
+    return f"{quantity} minus that of {other}"
 
 
 def _name(row: Row, records: Sequence[Record]) -> str:
@@ -81,9 +113,8 @@ def _name(row: Row, records: Sequence[Record]) -> str:
     return f"{name}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
-def _measured(records: Sequence[Record], quantity: str) -> tuple[list[float], list[float]]:
+def _split(found: Sequence[Value]) -> tuple[list[float], list[float]]:
     """Return the values of a quantity by seed, and their standard errors where there are any."""
-    found = [r.quantities[quantity] for r in records if quantity in r.quantities]
     values = [float(f["value"]) for f in found if f["value"] is not None]
     errors = [float(f["standard_error"]) for f in found if f["standard_error"] is not None]
     return values, errors

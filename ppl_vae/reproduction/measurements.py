@@ -9,6 +9,7 @@ from typing import Any
 from ppl_vae import evaluation
 from ppl_vae.evaluation import Estimate
 from ppl_vae.models import HierarchicalVAE, Pair
+from ppl_vae.reproduction.differences import keep
 from ppl_vae.reproduction.table import Quantities
 from ppl_vae.reproduction.training import Training
 
@@ -40,6 +41,7 @@ def log_likelihood(
     """Return the measurement of -log p(x) by importance sampling on the test set.
 
     Beside it, in percent, the data whose Pareto k̂ is above 0.7: their log p(x) is underestimated.
+    -log p(x) of each datum is kept, so that rows can be compared.
     """
 
     def measure(pair: Pair, training: Training) -> Quantities:
@@ -51,6 +53,7 @@ def log_likelihood(
                 pair, x, num_samples=number, compile=training.compile, progress=training.progress
             )
         heavy = Estimate(100 * found.unreliable / len(x), float("nan"))
+        keep(training.folder, f"IS-{number}", -found.log_px)
         return {f"IS-{number}": found.nll, "k̂ > 0.7, %": heavy}
 
     return measure

@@ -26,6 +26,11 @@ PRIORS: Mapping[str, Any] = {
 }
 STEPS = 25_000
 """Of a shortened training."""
+AGAINST = {
+    "mixture of 500": ("standard normal",),
+    "VampPrior of 500": ("standard normal",),
+    "flow": ("standard normal", "VampPrior of 500"),
+}
 SHORTENED = (
     f"{STEPS:,} steps at most, the KL's weight rising over the first tenth; 20 validations without "
     "an improvement, 500 steps apart, end it"
@@ -97,6 +102,7 @@ def _table(
                 published={"IS-5000": Published(published[prior], source="1")}
                 if prior in published
                 else {},
+                against=AGAINST.get(prior, ()),
                 shortened=shortened,
                 whole=whole,
             )

@@ -15,6 +15,9 @@ from ppl_vae.io.atomic import write_file
 
 FILE = "record.json"
 
+Value = dict[str, float | None]
+"""A value and its standard error, ``{"value": ..., "standard_error": ...}``."""
+
 
 @dataclass(kw_only=True)
 class Record:
@@ -23,6 +26,7 @@ class Record:
     Args:
         row, seed, extent, precision, compiled: what was run.
         quantities: name -> value and standard error over test data, None if there is none.
+        differences: other row -> quantity -> that of this row minus that of the other.
         seconds: wall time of the training and of each measurement. Of an attempt that was killed
             without notice the time since its start is not counted.
         machine, commit: on what, and of what code.
@@ -33,7 +37,8 @@ class Record:
     extent: str
     precision: str
     compiled: bool
-    quantities: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    quantities: dict[str, Value] = field(default_factory=dict)
+    differences: dict[str, dict[str, Value]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     commit: str | None = None
@@ -41,15 +46,20 @@ class Record:
     def add(self, measured: Iterable[tuple[str, Estimate]]) -> None:
         """Add quantities."""
         for name, estimate in measured:
-            error = estimate.standard_error
-            self.quantities[name] = {
-                "value": estimate.mean,
-                "standard_error": None if math.isnan(error) else error,
-            }
+            self.quantities[name] = _value(estimate)
+
+    def add_difference(self, other: str, quantity: str, estimate: Estimate) -> None:
+        """Add by how much a quantity of this row is above that of another."""
+        self.differences.setdefault(other, {})[quantity] = _value(estimate)
 
     def write(self, folder: Path) -> None:
         """Write the record into the folder of its run."""
         write_file(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def _value(estimate: Estimate) -> Value:
+    error = estimate.standard_error
+    return {"value": estimate.mean, "standard_error": None if math.isnan(error) else error}
 
 
 def folder_of(out: Path, row: str, seed: int, precision: str) -> Path:

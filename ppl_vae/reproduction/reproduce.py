@@ -14,6 +14,7 @@ from ppl_vae.io.errors import suggestion
 from ppl_vae.models import Pair
 from ppl_vae.process_state import seeded
 from ppl_vae.reproduction import records
+from ppl_vae.reproduction.differences import add_differences
 from ppl_vae.reproduction.machine import commit, machine
 from ppl_vae.reproduction.markdown import markdown
 from ppl_vae.reproduction.records import Record
@@ -167,6 +168,7 @@ def _timed(record: Record, what: str, folder: Path, *, whole: bool = False) -> I
 def _write(table: Table, folder: Path) -> str:
     """Write the records of all runs with a measurement, and the table; return the table."""
     found = [record for record in records.read_all(folder) if record.quantities]
+    add_differences(table, found, folder)
     text = markdown(table, found)
     if folder.is_dir():
         write_file(folder / f"{table.name}.json", records.dumped(table.name, found))

@@ -40,6 +40,7 @@ class Row:
         measure: the measurements by name. Each is written as soon as it is made, and not made again
             when the command goes on.
         published: the numbers in print, by the name of the quantity.
+        against: the rows it is compared with, datum by datum.
         shortened: how it differs from the protocol where it is run ``"shortened"``; None to run
             the whole protocol then, too.
         whole: how the whole protocol differs from the source's, if it does.
@@ -49,6 +50,7 @@ class Row:
     train: Callable[[Training], Pair]
     measure: Mapping[str, Callable[[Pair, Training], Quantities]]
     published: Mapping[str, Published] = field(default_factory=dict)
+    against: tuple[str, ...] = ()
     shortened: str | None = None
     whole: str = ""
 
@@ -82,5 +84,6 @@ class Table:
         names = [row.name for row in self.rows]
         assert len(set(names)) == len(names), names
         for row in self.rows:
+            assert set(row.against) <= set(names) - {row.name}, (row.name, row.against)
             for published in row.published.values():
                 assert published.source in self.sources, (row.name, published)

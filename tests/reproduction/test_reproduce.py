@@ -12,6 +12,7 @@ from ppl_vae import data, evaluation
 from ppl_vae.cli import main
 from ppl_vae.evaluation import Estimate
 from ppl_vae.io import load
+from ppl_vae.process_state import seeded
 from ppl_vae.reproduction import (
     TABLES,
     Data,
@@ -20,6 +21,7 @@ from ppl_vae.reproduction import (
     Table,
     loaded,
     markdown,
+    measurements,
     rate_distortion,
     reproduce,
 )
@@ -313,6 +315,72 @@ def test_without_published_numbers_quantities_stand_side_by_side():
         "| row | NELBO | active units |",
         "|---|---|---|",
         "| second (shortened), 2 seeds | 42.00 ± 1.41 (0.30) | 2.00 ± 0.00 |",
+    ]
+
+
+def likelihood(pair, training):
+    return measurements.log_likelihood(50)(pair, training)
+
+
+def compared(**changed):
+    """Return the small table, its second row compared with the first."""
+
+    def longer(training):
+        pair = training.pair(MODEL)
+        training.fit(pair, training.data.train, steps=50)
+        return pair
+
+    made = table(likelihood=likelihood, units=units)
+    first, second = made.rows
+    second = replace(second, train=longer, against=(first.name,), **changed)
+    return replace(made, rows=(first, second))
+
+
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_a_row_is_compared_with_another_datum_by_datum(tmp_path):
+    run(compared(), tmp_path, seeds=2, parts=["second"], extent="smoke")
+    found = loaded((tmp_path / "small.json").read_text())
+    assert not any(record.differences for record in found)  # there is nothing to compare with yet
+    run(compared(), tmp_path, seeds=2, extent="smoke")
+    found = loaded((tmp_path / "small.json").read_text())
+    for seed, record in enumerate(r for r in found if r.row == "second"):
+        x = digits("smoke").test[: measurements.SMOKE_DATA].binarised(seed=0).tensor()
+        log_px = {}
+        for row in ("second", "first | row"):
+            pair = load(folder_of(tmp_path, row, seed, "32-true") / "training" / "model").eval()
+            with seeded("test", seed):
+                log_px[row] = evaluation.log_likelihood(pair, x, num_samples=30).log_px.double()
+        expected = log_px["first | row"] - log_px["second"]
+        assert expected.mean() < 0
+        difference = record.differences["first | row"]["IS-30"]
+        assert difference["value"] == pytest.approx(expected.mean().item(), rel=1e-6)
+        error = expected.std().item() / len(expected) ** 0.5
+        assert difference["standard_error"] == pytest.approx(error, rel=1e-5)
+        assert record.differences.keys() == {"first | row"}
+        assert record.differences["first | row"].keys() == {"IS-30"}
+
+
+def test_differences_between_rows_stand_beside_those_in_print():
+    known = compared(published={"NELBO": Published(38.5, source="A")})
+    one, other = measured(0, 44.0, row="first | row"), measured(0, 41.0)
+    other.differences = {"first | row": {"NELBO": {"value": -3.0, "standard_error": 0.05}}}
+    lines = markdown(known, [one, other]).splitlines()
+    assert lines[3:5] == [
+        "| second (shortened), 1 seed | NELBO | 38.5 [A] | 41.00 | 0.30 | +2.50 |",
+        "|  | NELBO minus that of first \\| row | -1.5 [A] | -3.00 | 0.05 | -1.50 |",
+    ]
+    # From another source, there is none in print.
+    first, second = known.rows
+    second = replace(second, published={"NELBO": Published(38.5, source="B")})
+    known = replace(known, rows=(first, second), sources={"A": "", "B": ""})
+    line = markdown(known, [one, other]).splitlines()[4]
+    assert line == "|  | NELBO minus that of first \\| row |  | -3.00 | 0.05 |  |"
+    unpublished = tuple(replace(row, published={}) for row in known.rows)
+    assert markdown(replace(known, rows=unpublished), [one, other]).splitlines()[:4] == [
+        "| row | NELBO | NELBO minus that of first \\| row |",
+        "|---|---|---|",
+        "| first \\| row, 1 seed | 44.00 (0.30) |  |",
+        "| second (shortened), 1 seed | 41.00 (0.30) | -3.00 (0.05) |",
     ]
 
 
