@@ -129,6 +129,8 @@ def _operation() -> Callable[[list[int]], Tensor]:
     name = "ppl_vae::uniform"
 
     def draw(size: list[int]) -> Tensor:
+        if _draw is None:  # a graph may be there first
+            return torch.rand(size, dtype=torch.float32, device="cpu")
         return _drawn(_draw, size, torch.default_generator)
 
     torch.library.define(name, "(int[] size) -> Tensor", tags=[torch.Tag.nondeterministic_seeded])

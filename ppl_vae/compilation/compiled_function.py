@@ -18,6 +18,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, fx, nn
 
 from ppl_vae.buffers import kept_buffers
+from ppl_vae.compilation.compiler import compiler
 from ppl_vae.compilation.decompositions import decompositions
 from ppl_vae.compilation.guards import Guards, ObjectIds
 from ppl_vae.compilation.invariant_split import invariant_split
@@ -158,7 +159,7 @@ class CompiledFunction:
         key = (self.guards.key, inputs, tuple(missing), constants, split)
         if key not in self._graphs:
             known = [(tensors[i], some) for i, some in enumerate(missing) if some is not None]
-            with assume_checked(*known):
+            with assume_checked(*known), compiler():
                 graph = self._compile(tensors, before, changed, split=split)
             if graph is None:
                 return uncompiled

@@ -27,7 +27,7 @@ _ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return the table that ``make_fx`` takes: by operation, its function."""
-    functions: dict[Any, Callable[..., Any]] = {
+    return {
         aten.softplus.default: _softplus,
         aten.softplus_backward.default: _softplus_backward,
         aten.log_sigmoid_forward.default: _log_sigmoid_forward,
@@ -35,13 +35,10 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.tanh.default: _tanh,
         aten.elu.default: _elu,
         aten.binary_cross_entropy_with_logits.default: _binary_cross_entropy_with_logits,
-    }
-    draws: dict[Any, Callable[..., Any]] = {
         aten.bernoulli.default: _bernoulli,
         aten.rand.default: _rand,
         aten.rand_like.default: _rand_like,
     }
-    return functions | draws if uniform_draws.load() else functions
 
 
 def _applies(x: Tensor) -> bool:
