@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 
 from ppl_vae import uniform_draws
@@ -12,16 +12,21 @@ from ppl_vae import uniform_draws
 
 @contextmanager
 def compiler() -> Iterator[None]:
-    """Have graphs compiled in the body, and the loops of uniform draws in another thread.
+    """Have graphs compiled in the body, and the loops of uniform draws in another thread."""
+    with _vector_instructions_trusted(), ThreadPoolExecutor(1) as pool:
+        # Settings of Inductor are a context's.
+        pool.submit(copy_context().run, uniform_draws.load)
+        yield
 
-    Inductor compiles and loads a program for each set of vector instructions that the processor
-    has, to see whether the compiler and torch have them, too. They have: such a compiler could not
-    read torch's headers, and graphs are verified. ``TORCHINDUCTOR_VEC_ISA_OK`` decides otherwise.
+
+def _vector_instructions_trusted() -> AbstractContextManager:
+    """Return a context in which Inductor does not test the processor's vector instructions.
+
+    It would compile and load a program for each set of them, to see whether the compiler and torch
+    have it, too. They have: an older compiler could not read torch's headers, and graphs are
+    verified. ``TORCHINDUCTOR_VEC_ISA_OK`` decides otherwise.
     """
     from torch._inductor import config  # slow to import
 
-    trusted = config.cpp.vec_isa_ok
-    settings = {"cpp.vec_isa_ok": True if trusted is None else trusted}
-    with config.patch(settings), ThreadPoolExecutor(1) as pool:
-        pool.submit(copy_context().run, uniform_draws.load)
-        yield
+    undecided = getattr(config.cpp, "vec_isa_ok", False) is None
+    return config.patch({"cpp.vec_isa_ok": True}) if undecided else nullcontext()
