@@ -1,4 +1,4 @@
-"""Inductor's C++ compiler, with less to do before the first graph of a machine."""
+"""What shortens Inductor's first compilation on a machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppl_vae import uniform_draws
 
 @contextmanager
 def compiler() -> Iterator[None]:
-    """Have graphs compiled in the body, and the loops of uniform draws in another thread."""
+    """Make graphs in the body, while another thread compiles the loops of uniform draws."""
     with _vector_instructions_trusted(), ThreadPoolExecutor(1) as pool:
         # Settings of Inductor are a context's.
         pool.submit(copy_context().run, uniform_draws.load)

@@ -1,4 +1,4 @@
-"""Differences between rows datum by datum, which are known better than the values of either."""
+"""Differences between rows datum by datum, whose errors are smaller than those of either row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppl_vae.reproduction.records import Record, folder_of
 from ppl_vae.reproduction.table import Table
 
 VALUES = "values"
-"""The folder, in that of a run, of what was measured of each datum."""
+"""The folder, within that of a run, of the values per datum."""
 
 
 def keep(folder: Path, quantity: str, values: Tensor) -> None:
