@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str | None] = {
     "examples/impute.py": None,
     "examples/calibration.py": "calibration.png",
     "benchmarks/snr.py": None,
+    "benchmarks/course.py": None,
 }
 """The commands, and what their figures are called in ``docs/figures``, if they are shown."""
 _NAMES_A_FILE = re.compile(r"(figure|report): |wrote ")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from ppl_vae.reproduction.records import Record, Value
 from ppl_vae.reproduction.table import Published, Row, Table
@@ -18,8 +19,10 @@ def markdown(table: Table, records: Sequence[Record]) -> str:
     over the test data, and "difference" ours minus published. Rows that are compared have a line
     for the difference between them. A table without published numbers has a line for each row, and
     its quantities side by side: mean ± standard deviation over seeds, and the standard error in
-    brackets.
+    brackets. What was not measured with all seeds of a row says with how many.
     """
+    names = {row.name for row in table.rows}
+    records = [record for record in records if record.row in names]
     groups = [
         (row, sorted(of_row, key=lambda r: r.seed))
         for row in table.rows
@@ -51,14 +54,15 @@ def _long(row: Row, records: Sequence[Record], table: Table) -> list[str]:
     measured = _by_name(records)
     for quantity in [*(q for q in row.published if q in known and q not in measured), *measured]:
         values, errors = _split(measured.get(quantity, ()))
-        published = known.get(quantity)
+        published = known.get(quantity, ())
+        some = values and len(values) < len(records)
         cells = (
             name,
-            quantity,
-            "" if published is None else _number(published),
+            f"{quantity}, {_seeds(len(values))}" if some else quantity,
+            "; ".join(_number(p) for p in published),
             _mean(values),
             f"{fmean(errors):.2f}" if errors else "",
-            f"{fmean(values) - published.value:+.2f}" if published and values else "",
+            "; ".join(_signed(fmean(values) - float(p.value)) for p in published if values),
         )
         lines.append(_line(cells))
         name = ""  # said once
@@ -70,20 +74,20 @@ def _wide(row: Row, records: Sequence[Record], quantities: Sequence[str]) -> str
     cells = []
     for quantity in quantities:
         values, errors = _split(measured.get(quantity, ()))
-        cells.append(_mean(values) + (f" ({fmean(errors):.2f})" if errors else ""))
+        cell = _mean(values) + (f" ({fmean(errors):.2f})" if errors else "")
+        cells.append(cell + f", {_seeds(len(values))}" if 0 < len(values) < len(records) else cell)
     return _line((_name(row, records), *cells))
 
 
-def _published(row: Row, table: Table) -> dict[str, Published]:
+def _published(row: Row, table: Table) -> dict[str, Sequence[Published]]:
     """Return the numbers in print of a row, and by how much they differ from those of others."""
     known = dict(row.published)
     for other in table.rows:
         if other.name in row.against:
-            for quantity, its in other.published.items():
-                mine = row.published.get(quantity)
-                if mine is not None and mine.source == its.source:
-                    difference = Published(mine.value - its.value, source=mine.source)
-                    known[_minus(quantity, other.name)] = difference
+            for quantity, mine in row.published.items():
+                its = {p.source: p for p in other.published.get(quantity, ())}
+                differences = [p.minus(its[p.source]) for p in mine if p.source in its]
+                known[_minus(quantity, other.name)] = differences
     return known
 
 
@@ -106,11 +110,15 @@ def _minus(quantity: str, other: str) -> str:
 
 def _name(row: Row, records: Sequence[Record]) -> str:
     """Return the first cell of a row: its name, how it was run, and how often."""
-    precision, extent, seeds = records[0].precision, records[0].extent, len(records)
+    precision, extent = records[0].precision, records[0].extent
     name = row.name if precision == "32-true" else f"{row.name}, {precision}"
-    if extent == "smoke" or (extent == "shortened" and row.shortened is not None):
+    if extent != "whole":
         name += f" ({extent})"
-    return f"{name}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{name}, {_seeds(len(records))}"
+
+
+def _seeds(number: int) -> str:
+    return "1 seed" if number == 1 else f"{number} seeds"
 
 
 def _split(found: Sequence[Value]) -> tuple[list[float], list[float]]:
@@ -126,6 +134,10 @@ def _mean(values: Sequence[float]) -> str:
     return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # 0.0 takes the sign off a zero
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -135,21 +147,19 @@ def _rule(cells: Sequence[str]) -> str:
 
 
 def _number(published: Published) -> str:
-    spread = "" if published.spread is None else f" ± {published.spread:g}"
-    return f"{published.value:g}{spread} [{published.source}]"
+    spread = "" if published.spread is None else f" ± {published.spread}"
+    return f"{published.value}{spread} [{published.source}]"
 
 
 def _below(table: Table, records: Sequence[Record]) -> list[str]:
-    """Return what is said below the table: protocol, sources, machine and time."""
+    """Return what is said below the table: protocol, sources, what is missing, how it was run."""
     hours = sum(sum(record.seconds.values()) for record in records) / 3600
-    machines = dict.fromkeys(_machine(record) for record in records)
-    extents = {record.extent for record in records} - {"shortened"}
-    flag = "".join(f" --{extent}" for extent in sorted(extents))
+    machines = dict.fromkeys(_machine(e) for record in records for e in record.environments)
     different: dict[str, list[str]] = {}
     for row in table.rows:
         of_row = [r for r in records if r.row == row.name]
         shortened = row.shortened if any(r.extent == "shortened" for r in of_row) else None
-        if of_row and (differs := "; ".join(filter(None, (shortened, row.whole)))):
+        if of_row and (differs := "; ".join(filter(None, (shortened, row.deviation)))):
             different.setdefault(differs, []).append(row.name)
     run = {record.row for record in records}
     said = [table.protocol]
@@ -157,17 +167,36 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
         whom = "All rows" if run == set(names) and len(names) > 1 else "; ".join(names)
         said.append(f"{whom}: {differs}.")
     sources = "; ".join(f"[{key}] {source}" for key, source in table.sources.items())
+    missing = "; ".join(row.name for row in table.rows if row.name not in run)
     return [
         " ".join(said),
         "",
         *([f"Sources: {sources}.", ""] if sources else []),
-        f"`ppl-vae reproduce {table.name}{flag}`, {hours:.1f} hours of wall time in all on "
+        *([f"Not run yet: {missing}.", ""] if missing else []),
+        f"{_commands(table, records)}, {hours:.1f} hours of wall time in all on "
         f"{'; '.join(machines)}.",
     ]
 
 
-def _machine(record: Record) -> str:
-    of = record.machine
+def _commands(table: Table, records: Sequence[Record]) -> str:
+    """Return the command that brings the table; of rows in several precisions, one for each."""
+    can_be_shortened = {row.name for row in table.rows if row.shortened is not None}
+    commands = []
+    for precision in dict.fromkeys(record.precision for record in records):
+        of_it = [record for record in records if record.precision == precision]
+        words = [f"ppl-vae reproduce {table.name}"]
+        words.append(f"--seeds {1 + max(record.seed for record in of_it)}")
+        if any(record.extent == "smoke" for record in of_it):
+            words.append("--smoke")
+        if any(record.extent == "whole" and record.row in can_be_shortened for record in of_it):
+            words.append("--whole")
+        if precision != "32-true":
+            words.append(f"--precision {precision}")
+        commands.append(f"`{' '.join(words)}`")
+    return " and ".join(commands)
+
+
+def _machine(of: Mapping[str, Any]) -> str:
     threads = of.get("threads", 1)
     words = [of.get("gpu") or of.get("processor", "an unknown processor")]
     words.append(f"{threads} thread{'s' if threads > 1 else ''}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from ppl_vae.models import Pair
@@ -55,6 +56,7 @@ def draw(records: Sequence[Record], pairs: Mapping[str, Any], data: Data) -> Map
 def curves(records: Sequence[Record]) -> Any:
     """Draw rate against distortion, a curve for each number of dimensions, beta at each point.
 
+    Each point is the mean over seeds.
     Along a dashed line NELBO, their sum, is the same. The reconstruction alone and the KL alone are
     left out: they are off the scale.
     """
@@ -64,14 +66,15 @@ def curves(records: Sequence[Record]) -> Any:
     ax = figure.subplots()
     for latent_dim in DIMENSIONS:
         names = {_name(latent_dim, beta): beta for beta in WEIGHTS if beta > 0}
-        found = [r for r in records if r.row in names and "KL" in r.quantities]
-        found.sort(key=lambda r: names[r.row])
-        points: Any = [[r.quantities[q]["value"] for q in ("KL", "reconstruction")] for r in found]
-        rates, distortions = zip(*points, strict=True) if points else ((), ())
+        points = {
+            beta: (rate, _mean(records, name, "reconstruction"))
+            for name, beta in names.items()
+            if (rate := _mean(records, name, "KL")) is not None
+        }
+        rates, distortions = zip(*points.values(), strict=True) if points else ((), ())
         ax.plot(rates, distortions, "o-", label=f"z of {latent_dim}")
-        for record, point in zip(found, points, strict=True):
-            label = f"{names[record.row]:g}"
-            ax.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=8)
+        for beta, point in points.items():
+            ax.annotate(f"{beta:g}", point, xytext=(4, 4), textcoords="offset points", fontsize=8)
     ax.set(xlabel="rate, the KL, in nats", ylabel="distortion, the reconstruction term, in nats")
     low, high = ax.get_xlim()
     ax.set(xlim=(low, high), ylim=ax.get_ylim())  # which lines of equal NELBO do not move
@@ -79,6 +82,17 @@ def curves(records: Sequence[Record]) -> Any:
         ax.plot([low, high], [nelbo - low, nelbo - high], "--", color="0.8", lw=0.8, zorder=0)
     ax.legend()
     return figure
+
+
+def _mean(records: Sequence[Record], row: str, quantity: str) -> Any:
+    """Return the mean of a quantity of a row over seeds, None if it has not been measured."""
+    values = (
+        r.quantities[quantity]["value"]
+        for r in records
+        if r.row == row and quantity in r.quantities
+    )
+    found = [value for value in values if value is not None]
+    return fmean(found) if found else None
 
 
 def _name(latent_dim: int, beta: float) -> str:

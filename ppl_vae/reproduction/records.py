@@ -24,24 +24,26 @@ class Record:
     """What was measured of a row with one seed.
 
     Args:
-        row, seed, extent, precision, compiled: what was run.
+        table, row, seed, precision: what was run.
+        extent: how much of the row's protocol: ``"whole"``, ``"shortened"`` or ``"smoke"``.
         quantities: name -> value and standard error over test data, None if there is none.
         differences: other row -> quantity -> that of this row minus that of the other.
-        seconds: wall time of the training and of each measurement. Of an attempt that was killed
-            without notice the time since its start is not counted.
-        machine, commit: on what, and of what code.
+        seconds: wall time of the training, and of each measurement of the row, which may bring
+            several quantities, once it is finished. Of an attempt that was killed without notice
+            the time since its start is not counted.
+        environments: what code ran it, how and where: one, or several if it was interrupted, and
+            went on under another.
     """
 
+    table: str
     row: str
     seed: int
     extent: str
     precision: str
-    compiled: bool
     quantities: dict[str, Value] = field(default_factory=dict)
     differences: dict[str, dict[str, Value]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
-    commit: str | None = None
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, measured: Iterable[tuple[str, Estimate]]) -> None:
         """Add quantities."""
@@ -64,20 +66,34 @@ def _value(estimate: Estimate) -> Value:
 
 def folder_of(out: Path, row: str, seed: int, precision: str) -> Path:
     """Return the folder of a run."""
-    name = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
+    name = slug(row)
     return out / (name if precision == "32-true" else f"{name}-{precision}") / f"seed-{seed}"
+
+
+def slug(row: str) -> str:
+    """Return the name of a row as that of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
 
 
 def read(folder: Path) -> Record | None:
     """Return the record of a run, if there is one."""
     file = folder / FILE
-    return Record(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+    return _read(file) if file.exists() else None
 
 
 def read_all(out: Path) -> list[Record]:
     """Return the records of all runs in a folder."""
-    files = sorted(out.glob(f"*/seed-*/{FILE}"))
-    return [Record(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [_read(file) for file in sorted(out.glob(f"*/seed-*/{FILE}"))]
+
+
+def _read(file: Path) -> Record:
+    try:
+        return Record(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"reproduce: {file} is not a record of this version ({error});\n"
+            f"remove {file.parent} to run it again, or give another out"
+        ) from error
 
 
 def dumped(name: str, records: Sequence[Record]) -> str:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
 
 from ppl_vae import io
 from ppl_vae.errors import path_of, positive_int
@@ -51,8 +54,9 @@ def reproduce(
         out: the folder.
         seeds: how many; 0, 1, ... are run in turn, all rows with the first one first.
         parts: names of rows, or how several start; all rows if none is given.
-        extent: ``"shortened"``, where a row has a shortened protocol; ``"whole"``; or ``"smoke"``,
-            on bundled digits and at sizes that take no time, to see that it runs.
+        extent: ``"shortened"``, where a row has a shortened protocol, and whole where it has none;
+            ``"whole"``; or ``"smoke"``, on bundled digits and at sizes that take no time, to see
+            that it runs.
         precision: of the training, ``"32-true"`` or ``"bf16-mixed"``.
         compile: compile steps and importance sampling.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
@@ -60,8 +64,9 @@ def reproduce(
         say: called with what begins.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
-        ValueError: if no row has such a name, or ``out`` has runs of another extent.
+        KeyboardInterrupt: on Ctrl-C, or on SIGTERM in a training, after a checkpoint.
+        ValueError: if no row has such a name, or ``out`` has runs of another table, or of a row
+            at another extent, or a record that cannot be read.
     """
     seeds = positive_int("reproduce", "seeds", seeds)
     folder = path_of("reproduce", "out", out)
@@ -71,13 +76,13 @@ def reproduce(
         known = ", ".join(PRECISIONS)
         raise ValueError(f"reproduce: precision must be one of {known}, got {precision!r}")
     rows = _chosen(table, parts)
-    others = {record.extent for record in records.read_all(folder)} - {extent}
-    if others:
-        raise ValueError(
-            f"reproduce: {folder} has runs of extent {', '.join(sorted(others))}, and extent is "
-            f"{extent!r}; give another folder"
-        )
+    extents = {row.name: row.extent(extent) for row in rows}
+    for record in records.read_all(folder):
+        _check_same(record, table, extents.get(record.row, record.extent), folder)
+        if record.row not in {row.name for row in table.rows}:
+            say(f"{record.row}, seed {record.seed}, left out: {table.name} has no such row")
     data = table.data(extent)
+    environment = _environment(compile, device)
     for seed in range(seeds):
         for row in rows:
             run = records.folder_of(folder, row.name, seed, precision)
@@ -85,7 +90,7 @@ def reproduce(
                 data=data,
                 folder=run,
                 seed=seed,
-                extent="whole" if extent == "shortened" and row.shortened is None else extent,
+                extent=extents[row.name],
                 precision=precision,
                 compile=compile,
                 device=device,
@@ -93,9 +98,9 @@ def reproduce(
             )
             try:
                 with locked(run):
-                    _run(row, training, extent, say)
-            except BlockingIOError:
-                say(f"{row.name}, seed {seed}: another process is at it")
+                    _run(table, row, training, environment, say)
+            except BlockingIOError as error:
+                say(f"{row.name}, seed {seed}, left out: {str(error).splitlines()[0]}")
             _write(table, folder)
     if table.draw is not None:
         _draw(table, folder, data)
@@ -121,21 +126,51 @@ def _named(table: Table, part: str) -> list[Row]:
     return found
 
 
-def _run(row: Row, training: Training, extent: str, say: Callable[[str], None]) -> None:
-    """Train a row, and make the measurements that are missing; the extent is of the table."""
+def _check_same(record: Record, table: Table, extent: str, folder: Path) -> None:
+    """Raise if a record in a folder is of another table, or of another extent."""
+    for what, its, asked in (
+        ("table", record.table, table.name),
+        ("extent", record.extent, extent),
+    ):
+        if its != asked:
+            raise ValueError(
+                f"reproduce: {folder} has {record.row!r} of {what} {its!r}, and {what} is "
+                f"{asked!r}; give another out"
+            )
+
+
+def _environment(compiled: bool, device: str) -> dict[str, Any]:
+    """Return what a run's numbers depend on besides the row and the seed."""
+    kind = Fabric(accelerator=device, devices=1).device.type
+    found = machine()
+    if kind != "cuda":
+        found.pop("gpu", None)
+    return {"commit": commit(), "compiled": compiled, "device": kind, **found}
+
+
+def _run(
+    table: Table,
+    row: Row,
+    training: Training,
+    environment: dict[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Train a row, and make the measurements that are missing."""
     folder = training.folder
     record = records.read(folder) or Record(
+        table=table.name,
         row=row.name,
         seed=training.seed,
-        extent=extent,
+        extent=training.extent,
         precision=training.precision,
-        compiled=training.compile,
-        machine=machine(),
-        commit=commit(),
     )
+    _check_same(record, table, training.extent, folder)
     missing = [name for name in row.measure if name not in record.seconds]
     if not missing:
         return
+    if environment not in record.environments:
+        record.environments.append(environment)
+    record.write(folder)  # before anything else, so that after a kill it is known what is here
     run = f"{row.name}, seed {training.seed}"
     say(f"{run}: training")
     with _timed(record, "training", folder):

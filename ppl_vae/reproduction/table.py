@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ppl_vae.evaluation import Estimate
 from ppl_vae.models import Pair
-from ppl_vae.reproduction.records import Record
+from ppl_vae.reproduction.records import Record, slug
 from ppl_vae.reproduction.training import Data, Training
 
 Quantities = Mapping[str, Estimate]
@@ -20,14 +21,18 @@ class Published:
     """A number in print.
 
     Args:
-        value: as printed.
-        spread: the ± beside it, if any.
+        value: as printed, ``"84.90"``.
         source: the key of its source in :attr:`Table.sources`.
+        spread: the ± beside it, as printed, if any.
     """
 
-    value: float | int
-    spread: float | int | None = None
-    source: str = ""
+    value: str
+    source: str
+    spread: str | None = None
+
+    def minus(self, other: Published) -> Published:
+        """Return by how much it is above another, with the digits that are in print."""
+        return Published(str(Decimal(self.value) - Decimal(other.value)), self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +44,24 @@ class Row:
         train: trains a pair by :meth:`Training.fit` and returns it.
         measure: the measurements by name. Each is written as soon as it is made, and not made again
             when the command goes on.
-        published: the numbers in print, by the name of the quantity.
+        published: the numbers in print, of one source or several, by the name of the quantity.
         against: the rows it is compared with, datum by datum.
         shortened: how it differs from the protocol where it is run ``"shortened"``; None to run
             the whole protocol then, too.
-        whole: how the whole protocol differs from the source's, if it does.
+        deviation: how the whole protocol differs from the source's, if it does.
     """
 
     name: str
     train: Callable[[Training], Pair]
     measure: Mapping[str, Callable[[Pair, Training], Quantities]]
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, Sequence[Published]] = field(default_factory=dict)
     against: tuple[str, ...] = ()
     shortened: str | None = None
-    whole: str = ""
+    deviation: str = ""
+
+    def extent(self, asked: str) -> str:
+        """Return the extent it is run at where the table is run at the one asked for."""
+        return "whole" if asked == "shortened" and self.shortened is None else asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +90,10 @@ class Table:
     draw: Callable[[Sequence[Record], Mapping[str, Pair], Data], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
-        assert len(set(names)) == len(names), names
+        names = {row.name for row in self.rows}
+        # Each row has a folder of its own.
+        assert len({slug(name) for name in names} - {""}) == len(self.rows), names
         for row in self.rows:
-            assert set(row.against) <= set(names) - {row.name}, (row.name, row.against)
+            assert set(row.against) <= names - {row.name}, (row.name, row.against)
             for published in row.published.values():
-                assert published.source in self.sources, (row.name, published)
+                assert {p.source for p in published} <= set(self.sources), (row.name, published)

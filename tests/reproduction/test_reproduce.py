@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
@@ -58,7 +59,7 @@ def units(pair, training):
 
 
 def table(**measure):
-    published = {"NELBO": Published(40, 0.5, "A")}
+    published = {"NELBO": [Published("40", "A", "0.5")]}
     measure = measure or {"bound": nelbo, "units": units}
     rows = (
         Row(name="first | row", train=train, measure=measure, published=published),
@@ -93,15 +94,14 @@ def test_a_table_with_a_figure_writes_it(tmp_path):
 
 
 def test_rates_and_distortions_are_drawn_in_the_order_of_beta():
-    def record(name, rate, distortion):
+    def record(name, rate, distortion, seed=0):
         values = {"KL": rate, "reconstruction": distortion}
         quantities = {k: {"value": v, "standard_error": 0.1} for k, v in values.items()}
-        return Record(
-            row=name, seed=0, extent="whole", precision="", compiled=True, quantities=quantities
-        )
+        return replace(measured(seed, 0.0, row=name), quantities=quantities)
 
     records = [
-        record("z of 2, beta = 1", 7.0, 140.0),
+        record("z of 2, beta = 1", 6.0, 141.0),
+        record("z of 2, beta = 1", 8.0, 139.0, seed=1),
         record("z of 2, beta = 0.1", 12.0, 130.0),
         record("z of 2, beta = 10", 3.0, 160.0),
         record("z of 2, the KL alone", 0.0, 200.0),
@@ -128,8 +128,11 @@ def test_each_row_and_seed_is_trained_and_measured(tmp_path):
     assert one.quantities["active units"] == {"value": 2.0, "standard_error": None}
     assert one.quantities["NELBO"]["standard_error"] > 0
     assert one.seconds.keys() == {"training", "bound", "units"}
-    assert one.machine["packages"]["torch"] == version("torch")
-    assert (one.extent, one.precision, one.compiled) == ("shortened", "32-true", False)
+    assert (one.table, one.extent, one.precision) == ("small", "whole", "32-true")
+    assert found[2].extent == "shortened"  # the first row has no shortened protocol
+    (environment,) = one.environments
+    assert environment["packages"]["torch"] == version("torch")
+    assert not environment["compiled"]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +170,9 @@ def test_the_extent_decides_the_length(tmp_path):
             assert (folder / "checkpoints").is_dir()
             lines = (folder / "history.csv").read_text().splitlines()
             assert lines[-1].split(",")[0] == str(number)
-        assert {r.extent for r in loaded((tmp_path / extent / "small.json").read_text())} == {
-            extent
-        }
+        first = "smoke" if extent == "smoke" else "whole"
+        found = loaded((tmp_path / extent / "small.json").read_text())
+        assert [r.extent for r in found] == [first, extent]
 
 
 @pytest.mark.parametrize("at", ["training", pytest.param("measurement", marks=pytest.mark.slow)])
@@ -241,7 +244,8 @@ def test_a_run_of_another_process_is_left_to_it(tmp_path):
     said = []
     with locked(folder_of(tmp_path, "second", 0, "32-true")):
         run(table(), tmp_path, seeds=1, say=said.append)
-    assert "second, seed 0: another process is at it" in said
+    text = f"second, seed 0, left out: fit: another training writes into {tmp_path}"
+    assert any(line.startswith(text) and "\n" not in line for line in said)
     assert [r.row for r in loaded((tmp_path / "small.json").read_text())] == ["first | row"]
 
 
@@ -272,37 +276,44 @@ def test_a_shared_stage_is_trained_once_for_all_rows(tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
+A_CPU = {"processor": "a CPU", "threads": 1, "packages": {"torch": "2.14"}}
+
+
 def measured(seed, value, precision="32-true", row="second"):
     return Record(
+        table="small",
         row=row,
         seed=seed,
-        extent="shortened",
+        extent="shortened" if row == "second" else "whole",
         precision=precision,
-        compiled=True,
         quantities={"NELBO": {"value": value, "standard_error": 0.3}},
         seconds={"training": 1800.0},
-        machine={"processor": "a CPU", "threads": 1, "packages": {"torch": "2.14"}},
+        environments=[A_CPU],
     )
 
 
 def test_the_table_of_known_records():
     known = table()
-    published = {"NELBO": Published(40, 0.5, "A"), "KL": Published(20, source="A")}
+    published = {"NELBO": [Published("40.0", "A", "0.5")], "KL": [Published("20", "A")]}
     object.__setattr__(known.rows[1], "published", published)
     text = markdown(known, [measured(1, 41.0), measured(0, 43.0), measured(0, 44.0, "bf16-mixed")])
     assert text == (
         "| row | quantity | published | ours | s.e. | difference |\n"
         "|---|---|---|---|---|---|\n"
         "| second (shortened), 2 seeds | KL | 20 [A] |  |  |  |\n"
-        "|  | NELBO | 40 ± 0.5 [A] | 42.00 ± 1.41 | 0.30 | +2.00 |\n"
+        "|  | NELBO | 40.0 ± 0.5 [A] | 42.00 ± 1.41 | 0.30 | +2.00 |\n"
         "| second, bf16-mixed (shortened), 1 seed | KL | 20 [A] |  |  |  |\n"
-        "|  | NELBO | 40 ± 0.5 [A] | 44.00 | 0.30 | +4.00 |\n"
+        "|  | NELBO | 40.0 ± 0.5 [A] | 44.00 | 0.30 | +4.00 |\n"
         "\n"
         "As in the paper. second: 6 steps for 9.\n"
         "\n"
         "Sources: [A] a paper.\n"
         "\n"
-        "`ppl-vae reproduce small`, 1.5 hours of wall time in all on a CPU, 1 thread, torch 2.14.\n"
+        "Not run yet: first | row.\n"
+        "\n"
+        "`ppl-vae reproduce small --seeds 2` and "
+        "`ppl-vae reproduce small --seeds 1 --precision bf16-mixed`, "
+        "1.5 hours of wall time in all on a CPU, 1 thread, torch 2.14.\n"
     )
 
 
@@ -361,20 +372,28 @@ def test_a_row_is_compared_with_another_datum_by_datum(tmp_path):
 
 
 def test_differences_between_rows_stand_beside_those_in_print():
-    known = compared(published={"NELBO": Published(38.5, source="A")})
+    known = compared(published={"NELBO": [Published("38.50", "A")]}, shortened="6 steps")
     one, other = measured(0, 44.0, row="first | row"), measured(0, 41.0)
     other.differences = {"first | row": {"NELBO": {"value": -3.0, "standard_error": 0.05}}}
     lines = markdown(known, [one, other]).splitlines()
     assert lines[3:5] == [
-        "| second (shortened), 1 seed | NELBO | 38.5 [A] | 41.00 | 0.30 | +2.50 |",
-        "|  | NELBO minus that of first \\| row | -1.5 [A] | -3.00 | 0.05 | -1.50 |",
+        "| second (shortened), 1 seed | NELBO | 38.50 [A] | 41.00 | 0.30 | +2.50 |",
+        "|  | NELBO minus that of first \\| row | -1.50 [A] | -3.00 | 0.05 | -1.50 |",
     ]
     # From another source, there is none in print.
     first, second = known.rows
-    second = replace(second, published={"NELBO": Published(38.5, source="B")})
+    second = replace(second, published={"NELBO": [Published("38.5", "B")]})
     known = replace(known, rows=(first, second), sources={"A": "", "B": ""})
     line = markdown(known, [one, other]).splitlines()[4]
     assert line == "|  | NELBO minus that of first \\| row |  | -3.00 | 0.05 |  |"
+    # What two sources have stands side by side.
+    both = [Published("38.5", "B"), Published("44.00", "A")]
+    known = replace(known, rows=(first, replace(second, published={"NELBO": both})))
+    assert markdown(known, [one, other]).splitlines()[3:5] == [
+        "| second (shortened), 1 seed | NELBO | 38.5 [B]; 44.00 [A] | 41.00 | 0.30 | "
+        "+2.50; -3.00 |",
+        "|  | NELBO minus that of first \\| row | 4.00 [A] | -3.00 | 0.05 | -7.00 |",
+    ]
     unpublished = tuple(replace(row, published={}) for row in known.rows)
     assert markdown(replace(known, rows=unpublished), [one, other]).splitlines()[:4] == [
         "| row | NELBO | NELBO minus that of first \\| row |",
@@ -389,12 +408,13 @@ def test_rows_that_were_shortened_alike_are_said_once():
     rows = (
         *table().rows,
         *(alike(name=name) for name in ("third", "fourth")),
-        alike(name="fifth", whole="other networks"),
+        alike(name="fifth", deviation="other networks"),
     )
     made = replace(table(), rows=rows)
 
     def below(*names):
-        return markdown(made, [measured(0, 41.0, row=name) for name in names]).split("\n\n")[1]
+        found = [replace(measured(0, 41.0, row=name), extent="shortened") for name in names]
+        return markdown(made, found).split("\n\n")[1]
 
     assert below("third", "fourth") == "As in the paper. All rows: 9 steps."
     assert below("third") == "As in the paper. third: 9 steps."
@@ -436,8 +456,109 @@ def test_names_with_commas_are_told_apart():
 
 def test_runs_of_another_extent_are_not_mixed(tmp_path):
     run(table(), tmp_path, seeds=1, extent="smoke", parts=["second"])
-    with pytest.raises(ValueError, match="has runs of extent smoke, and extent is 'whole'"):
+    with pytest.raises(ValueError, match="has 'second' of extent 'smoke', and extent is 'whole'"):
         run(table(), tmp_path, seeds=1, extent="whole")
+
+
+def test_a_row_without_a_shortened_protocol_is_whole_in_both(tmp_path):
+    shortened = run(table(), tmp_path, seeds=1, parts=["first"])
+    assert run(table(), tmp_path, seeds=1, parts=["first"], extent="whole") == shortened
+    run(table(), tmp_path, seeds=1, parts=["second"])
+    with pytest.raises(ValueError, match="has 'second' of extent 'shortened'"):
+        run(table(), tmp_path, seeds=1, extent="whole")
+
+
+def test_what_was_killed_is_not_continued_at_another_extent(tmp_path):
+    def killed(training):
+        train(training)
+        raise SystemExit  # with the trained pair written, and no time
+
+    row = replace(table().rows[1], train=killed)
+    with pytest.raises(SystemExit):
+        run(replace(table(), rows=(row,)), tmp_path, seeds=1, extent="smoke")
+    with pytest.raises(ValueError, match="has 'second' of extent 'smoke'"):
+        run(table(), tmp_path, seeds=1, parts=["second"])
+    text = run(table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+    assert "second (smoke), 1 seed" in text
+
+
+def test_tables_do_not_share_a_folder(tmp_path):
+    run(table(), tmp_path, seeds=1, parts=["second"])
+    other = replace(table(), name="other")
+    with pytest.raises(ValueError, match="has 'second' of table 'small', and table is 'other'"):
+        run(other, tmp_path, seeds=1, parts=["second"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"row": "second"}'])
+def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
+    run(table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+    folder = folder_of(tmp_path, "second", 0, "32-true")
+    (folder / "record.json").write_text(text)
+    with pytest.raises(ValueError, match="is not a record of this version") as caught:
+        run(table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+    assert f"remove {folder} to run it again" in str(caught.value)
+
+
+def test_runs_of_rows_that_a_table_does_not_have_are_left_out(tmp_path):
+    before = run(table(), tmp_path, seeds=1, parts=["second"])
+    alone = replace(table(), rows=table().rows[:1])
+    said = []
+    text = run(alone, tmp_path, seeds=1, say=said.append)
+    assert said[0] == "second, seed 0, left out: small has no such row"
+    assert "second" not in text
+    known = [measured(0, 41.0), measured(0, 41.0, row="renamed")]
+    assert "0.5 hours" in markdown(table(), known)
+    assert run(table(), tmp_path, seeds=1, parts=["second"]).count("second (shortened)") == 1
+    assert "second (shortened)" in before
+
+
+def test_a_run_that_went_on_elsewhere_names_both(tmp_path, monkeypatch):
+    def interrupted(pair, training):
+        raise KeyboardInterrupt
+
+    commits = iter("abc")
+    # The module has the name of the function that the package exports.
+    module = import_module("ppl_vae.reproduction.reproduce")
+    monkeypatch.setattr(module, "commit", lambda: next(commits))
+    with pytest.raises(KeyboardInterrupt):
+        run(table(bound=nelbo, units=interrupted), tmp_path, seeds=1)
+    for _ in range(2):  # the second time, nothing is missing
+        run(table(), tmp_path, seeds=1)
+        found = loaded((tmp_path / "small.json").read_text())
+        commits_of = [[e["commit"] for e in record.environments] for record in found]
+        assert commits_of == [["a", "b"], ["b"]]
+
+
+def test_a_gpu_is_named_where_it_is_used(monkeypatch):
+    module = import_module("ppl_vae.reproduction.reproduce")
+    monkeypatch.setattr(module, "machine", lambda: {"gpu": "a GPU", **A_CPU})
+    found = module._environment(True, "cpu")
+    assert found == {"commit": found["commit"], "compiled": True, "device": "cpu", **A_CPU}
+
+
+def test_what_has_fewer_seeds_than_its_row_says_so():
+    known = [measured(0, 41.0), measured(1, 43.0)]
+    known[0].quantities["KL"] = {"value": 20.0, "standard_error": 0.1}
+    lines = markdown(table(), known).splitlines()
+    assert lines[2:4] == [
+        "| second (shortened), 2 seeds | NELBO |  | 42.00 ± 1.41 | 0.30 |  |",
+        "|  | KL, 1 seed |  | 20.00 | 0.10 |  |",
+    ]
+    unpublished = tuple(replace(row, published={}) for row in table().rows)
+    line = markdown(replace(table(), rows=unpublished), known).splitlines()[2]
+    assert line == "| second (shortened), 2 seeds | 42.00 ± 1.41 (0.30) | 20.00 (0.10), 1 seed |"
+
+
+def test_rows_whose_folders_would_be_one_are_refused():
+    first, second = table().rows
+    for name in ("first - row!", "β"):
+        with pytest.raises(AssertionError):
+            replace(table(), rows=(first, replace(second, name=name)))
+
+
+def test_a_difference_of_zero_has_no_sign_of_its_own():
+    known = [replace(measured(0, 39.999), row="first | row", extent="whole")]
+    assert markdown(table(), known).splitlines()[2].endswith("| 40.00 | 0.30 | +0.00 |")
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

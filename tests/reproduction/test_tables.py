@@ -41,15 +41,6 @@ def test_rows_run_at_smoke_size(name, row, tmp_path):
     assert f"{row.replace('|', chr(92) + '|')} (smoke), 1 seed" in text
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_published_numbers_have_a_source_and_are_measured(name):
-    table = TABLES[name]
-    assert name == table.name
-    for row in table.rows:
-        for published in row.published.values():
-            assert published.source in table.sources
-
-
 def test_the_images_of_the_course():
     digits = data.load("digits", split="test")
     places = of_each_class(digits, EVALUATED)
