@@ -207,7 +207,7 @@ class _Writer:
         return text.replace("\n", "\n" + " " * indent)
 
 
-_IN_SCOPE = ("priors", "posteriors", "likelihoods", "nets", "nn", "torch")
+_IN_SCOPE = ("priors", "posteriors", "likelihoods", "nets", "columns", "nn", "torch")
 
 
 def _is_as_built(module: nn.Module) -> bool:

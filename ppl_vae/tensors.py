@@ -6,14 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.errors import describe
+
 
 def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
     """Return a tensor unchanged, or a copy of an array of numbers or booleans as a tensor.
 
-    Raises TypeError, which names the argument, for a masked array or one that is not numeric.
+    Raises TypeError, which names the argument, for what is no array, a masked array, or one that is
+    not numeric.
     """
     if isinstance(value, Tensor):
         return value
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise TypeError(
+            f"{name} must be a NumPy array, got {describe(value)}; make one, by numpy.asarray or "
+            f"a frame's .to_numpy()"
+        )
     if isinstance(value, np.ma.MaskedArray):  # torch would ignore the mask
         raise TypeError(
             f"{name} must not be a masked array; give its .data, and "

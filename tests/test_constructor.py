@@ -7,7 +7,7 @@ from pairs import CONDITIONAL_PRIORS, LIKELIHOODS, POSTERIORS, PRIORS, D, Z, net
 from torch import nn
 
 import ppl_vae
-from ppl_vae import VAE, likelihoods, nets, posteriors, priors
+from ppl_vae import VAE, columns, likelihoods, nets, posteriors, priors
 from ppl_vae.constructor import arguments, expression
 
 SCOPE = {
@@ -67,6 +67,13 @@ ALL = {
     **{f"likelihood: {n}": lambda n=n: pairs.vae(likelihood=n) for n in LIKELIHOODS},
     **{f"ssvae: {n}": lambda n=n: pairs.ssvae(n) for n in (*CONDITIONAL_PRIORS, "vamp")},
 }
+
+
+def test_a_part_that_occurs_twice_hides_no_package_in_its_repr():
+    shared = columns.Bernoulli()
+    of_two = likelihoods.Columns(net(Z, 2), columns=[shared, shared])
+    again = made(expression(nn.Sequential(of_two, of_two)))
+    assert expression(again[0]) == expression(of_two)
 
 
 @pytest.mark.parametrize("case", ALL)

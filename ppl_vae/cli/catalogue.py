@@ -24,7 +24,7 @@ KINDS = {
     "posteriors": "q(z|x), the family of the guide",
     "likelihoods": "p(x|z), the distribution of the data",
     "networks": "what computes parameters from x or z",
-    "estimators": "the bound that is trained",
+    "estimators": "the bound that is trained, and schedules of its weights",
     "pairs": "models with their guides",
     "configs": "configurations that come with the package, for ppl-vae fit",
     "zoo": "trained pairs that come with the package",
@@ -54,8 +54,8 @@ class Entry:
     @property
     def sentence(self) -> str:
         """The first sentence of the docstring, without markup."""
-        first = " ".join(self.doc.strip().partition("\n\n")[0].split())
-        sentence = _SENTENCE.split(_ROLE.sub(lambda m: m[1] or m[2] or m[3], first))[0]
+        first = self.doc.strip().partition("\n\n")[0].replace("\n- ", " ")  # a list of Pyro's
+        sentence = _SENTENCE.split(plain(" ".join(first.split())))[0]
         return textwrap.shorten(sentence.rstrip(".:"), _LONGEST, placeholder=" …")
 
 
@@ -196,5 +196,5 @@ def _tree(module: str) -> ast.Module:
 
 def plain(doc: str) -> str:
     """Return a docstring without the markup of names."""
-    text = textwrap.dedent(inspect.cleandoc(doc))
+    text = textwrap.dedent(inspect.cleandoc(doc)).replace(r"\|", "|")
     return _ROLE.sub(lambda m: m[1] or m[2] or m[3], text)

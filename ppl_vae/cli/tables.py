@@ -452,7 +452,9 @@ def _naming(source: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: {_in_flags(str(error))}") from error
+        text = _in_flags(str(error))
+        named = text.startswith(quoted(source))
+        raise UsageError(text if named else f"{source}: {text}") from error
 
 
 def _in_flags(text: str) -> str:

@@ -197,9 +197,11 @@ class Dataset(Columns):
         test_fraction = number("split", "test_fraction", test_fraction)
         held = held_out(len(self), test_fraction, self.labels, seed_of("split", seed))
         if held is None:
+            if len(self) < 2:
+                raise ValueError(f"split: {self.name!r} must have 2 items or more, got {len(self)}")
             raise ValueError(
                 f"split: test_fraction must leave items on both sides of {self.name!r} "
-                f"({len(self)} items), got {test_fraction}; give a fraction such as 0.1"
+                f"({len(self)} items), got {test_fraction}; give a fraction such as 0.5"
             )
         if self._is_mapped:
             first = len(self) - int(held.sum())

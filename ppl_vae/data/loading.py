@@ -90,9 +90,11 @@ def load(
         of_file["memory_map"] = False if memory_map is None else memory_map
         dataset = from_file(path, **of_file, classes=classes)
     else:
+        a_table = path.suffix in (".csv", ".parquet")
+        advice = "; a table is for ppl_vae.tables.fit, or ppl-vae fit table" if a_table else ""
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "
-            f"an existing folder of images, got {quoted(source)}"
+            f"an existing folder of images, got {quoted(source)}{advice}"
         )
     fraction = 0.1 if test_fraction is None else test_fraction
     return dataset.split(fraction, seed)[SPLITS.index(split)]

@@ -176,6 +176,11 @@ def check_batches(owner: str, name: str, data: Any) -> None:
             f"{owner}: {name} must not be a mapping, got one of {', '.join(map(repr, data))[:80]}; "
             f"give Dataset(x, labels, mask=mask), or a list of mappings as batches"
         )
+    if hasattr(data, "to_numpy"):  # a frame, whose items are the names of its columns
+        raise TypeError(
+            f"{owner}: {name} must not be a {type(data).__name__}; give its numbers, .to_numpy(), "
+            f"or train on a table of mixed columns by ppl_vae.tables.fit"
+        )
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         fix = "; use ppl_vae.data.load" if isinstance(data, (str, bytes)) else ""
         raise TypeError(f"{owner}: {name} must be {_KINDS}, got {describe(data)[:80]}{fix}")

@@ -48,8 +48,8 @@ class LatentUnits(Result):
         sums_to_kl: whether ``kl`` sums to the KL of the ELBO (up to Monte Carlo error), as it does
             if posterior and prior factorise.
         kl_missing: why ``kl`` is NaN; None if it is not.
-        collapse: a description of posterior collapse; None if there is no sign of it. Where z has a
-            variance below 1, activities are compared with that share of the threshold.
+        collapse: a description of posterior collapse; None if there is no sign of it. Where the
+            prior has a variance below 1, activities are compared with that share of the threshold.
     """
 
     site: str
@@ -161,10 +161,7 @@ def latent_units(
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
     activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
-    # Of codes of many categories, or a small codebook, even all of the variance is below 0.01.
-    z = torch.cat(draws)
-    varies = z.var(0) > 1e-9 * z.square().mean(0)  # not by rounding alone
-    scale = torch.where(varies, z.var(0), 1.0).clamp(max=1)
+    scale = _variance(latent, torch.cat(draws)).clamp(max=1)
     kl = torch.cat(kls)
     missing = no_marginals(latent.q, "posterior") or no_marginals(latent.p, "prior")
     if missing is None:
@@ -177,7 +174,7 @@ def latent_units(
         kl_standard_error=kl.std(0) / math.sqrt(count),
         sums_to_kl=factorises(latent.q) and factorises(latent.p),
         kl_missing=missing,
-        collapse=_collapse(latent.name, activity > threshold * scale, kl.mean(0), threshold),
+        collapse=_collapse(latent.name, activity, threshold, scale, kl.mean(0)),
     )
     if units.collapse is not None:
         warnings.warn(units.collapse, stacklevel=2)
@@ -236,21 +233,36 @@ def _kl(latent: Latent, z: Tensor) -> tuple[Tensor, bool]:
     return q.log_prob(z) - p.log_prob(z), False
 
 
-def _collapse(site: str, active: Tensor, kl: Tensor, threshold: float) -> str | None:
+def _variance(latent: Latent, z: Tensor) -> Tensor:
+    """Return the variance of each dimension under the prior, or of draws where that is unknown.
+
+    Of codes of many categories, or a small codebook, even all of it is below 0.01.
+    """
+    if latent.p_is_given and isinstance(marginals(latent.p), Normal):
+        return latent.p.variance.double().reshape(-1, z.shape[1]).mean(0)
+    varies = z.var(0) > 1e-9 * z.square().mean(0)  # not by rounding alone
+    return torch.where(varies, z.var(0), 1.0)
+
+
+def _collapse(
+    site: str, activity: Tensor, threshold: float, scale: Tensor, kl: Tensor
+) -> str | None:
     """Return a description of posterior collapse, if there is any."""
+    active = activity > threshold * scale
     total, number, inactive = kl.sum().item(), len(active), int((~active).sum())
     remedies = "try a KL warm-up, free bits, or a weaker likelihood network"
     nats = "" if math.isnan(total) else f", KL {total:.3g} nats per datum"
+    most = f"{threshold:g}" + (" of the variance of z" if (scale < 1).any() else "")
     if inactive == number or total < NO_INFORMATION:
         return (
             f"The posterior has collapsed: {inactive} of {number} dimensions of "
-            f"{site!r} are inactive (activity at most {threshold:g}{nats}), so that z says next to "
+            f"{site!r} are inactive (activity at most {most}{nats}), so that z says next to "
             f"nothing about x; {remedies}"
         )
     if 2 * inactive > number:
         return (
             f"{inactive} of {number} dimensions of {site!r} are inactive (activity at most "
-            f"{threshold:g}{nats}): the model uses only {number - inactive}. If it should use "
+            f"{most}{nats}): the model uses only {number - inactive}. If it should use "
             f"more, {remedies}; if not, a latent_dim of about {number - inactive} suffices"
         )
     return None

@@ -233,8 +233,8 @@ class Observation:
             )
         elif self.is_integer:
             advice = (
-                "; counts are unscaled whole numbers: leave out the scale of the data, or choose "
-                "another likelihood= (Normal for real values)"
+                "; counts are whole numbers that no scale divides: give integers of your own, "
+                "without a scale, or choose another likelihood= (Normal for real values)"
             )
         elif x.max() > 1 and self.support.check(x.new_zeros(self.event_shape)).all():
             advice = "; values are divided by the data's scale: give it, the value that becomes 1"

@@ -37,8 +37,12 @@ def checked_observation(
             f"{owner}: prior must have the latent dimensions as its event shape, got batch shape "
             f"{tuple(p_z.batch_shape)} and event shape (); add .to_event(1)"
         )
-    p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes)
-    q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes)
+    z, x = (
+        f"{what} {type(p).__name__}"
+        for what, p in (("z of prior", prior), ("x of likelihood", likelihood))
+    )
+    p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes, sources=z)
+    q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes, sources=x)
     check_same_latents(owner, "prior", p_z, "posterior", q_z)
     return observation_of(
         owner, likelihood, p_x, posterior, *([] if classifier is None else [classifier])
@@ -137,8 +141,12 @@ LEADING = ((1,), (2, 3))
 """The leading dimensions tried: one datum, then particles and data."""
 
 
-def probe(owner: str, name: str, part: nn.Module, *events: int | Size) -> Distribution:
+def probe(
+    owner: str, name: str, part: nn.Module, *events: int | Size, sources: str = "the other parts"
+) -> Distribution:
     """Run a part on zeros, of the event shape or width of each context, and return p for one datum.
+
+    ``sources`` is where their sizes come from, for the message.
 
     Raises TypeError unless it returns a distribution, and ValueError if it cannot take such
     contexts, or does not preserve their leading dimensions.
@@ -148,7 +156,7 @@ def probe(owner: str, name: str, part: nn.Module, *events: int | Size) -> Distri
     with evaluating(part), torch.no_grad(), restored():
         for leading in LEADING if events else LEADING[:1]:
             context = [zeros_for(part, *leading, *shape) for shape in shapes]
-            p = _distribution(owner, name, part, *context)
+            p = _distribution(owner, name, part, sources, *context)
             if events and p.batch_shape != leading:
                 inputs = ", ".join(str(tuple(c.shape)) for c in context)
                 raise ValueError(
@@ -171,7 +179,9 @@ def _advice(leading: tuple[int, ...], p: Distribution) -> str:
     )
 
 
-def _distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> Distribution:
+def _distribution(
+    owner: str, name: str, part: nn.Module, sources: str, *context: Tensor
+) -> Distribution:
     """Return ``part(*context)``; raise an error naming the part if it is not a distribution."""
     what = f"{owner}: {name} {type(part).__name__}"
     try:
@@ -184,8 +194,7 @@ def _distribution(owner: str, name: str, part: nn.Module, *context: Tensor) -> D
     except ValueError as error:
         shapes = ", ".join(str(tuple(c.shape)) for c in context)
         raise ValueError(
-            f"{what} is incompatible with the other parts, which give it context of shape "
-            f"{shapes}: {error}"
+            f"{what} is incompatible with {sources}, context of shape {shapes}: {error}"
         ) from error
     if not isinstance(result, TorchDistributionMixin):
         raise TypeError(

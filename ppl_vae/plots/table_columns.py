@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.errors import flag, number, sequence
@@ -61,15 +61,25 @@ def histograms(
     ax.stairs(shares[1], bins, **_SYNTHETIC)
     if log:
         ax.set_xscale("log")
-        # Within a decade powers of ten are too few.
-        far = bins[-1] / bins[0] > 30
-        ax.xaxis.set_major_locator(LogLocator() if far else MaxNLocator(4))
+        ax.xaxis.set_major_locator(_log_ticks(bins[-1] / bins[0]))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
+        ax.tick_params(axis="x", labelsize="small")
     ax.set_ylim(bottom=0)
     ax.set_ylabel("share")
     ax.legend(fontsize="x-small")
     return ax
+
+
+def _log_ticks(ratio: float) -> Locator:
+    """Return where the ticks of a logarithmic axis are, whose ends have such a ratio.
+
+    Within a decade or two powers of ten are too few, and equal steps crowd at the upper end, unless
+    it is so near that the axis is all but linear.
+    """
+    if ratio < 6:
+        return MaxNLocator(3)
+    return LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 3.0) if ratio > 30 else (1.0, 2.0, 5.0))
 
 
 def shares(
@@ -101,6 +111,8 @@ def shares(
     ax.barh(at + 0.2, both["synthetic"], 0.4, color=PALETTE[2], label=SYNTHETIC)
     ax.set_yticks(at, [literal(str(name)) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(0, 1.35 * max(both["real"].max(), both["synthetic"].max(), 1e-3))  # for the legend
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 1])
     ax.set_xlabel("share")
     ax.legend(fontsize="x-small")
     return ax

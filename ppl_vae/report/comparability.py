@@ -19,24 +19,33 @@ class DataSpace:
         levels: number of values of an element of x, before dequantisation, if it is known.
         dimensions: number of observed elements of a datum; None if it varies.
         raw_levels: number of levels of x, if p(x) is a density and x not dequantised.
+        given_context: p(x | context), which knows more of x than p(x).
     """
 
     kind: Kind | None
     levels: int | None
     dimensions: int | None
     raw_levels: int | None = None
+    given_context: bool = False
 
     @classmethod
     def of(cls, inputs: PairData, kind: Kind | None) -> DataSpace:
         """Return the space of the data of a pair whose p(x) is of some kind."""
+        given_context = bool(inputs.context)
         if kind == "density":
             data = inputs.data
-            return cls(kind, data.dequantised_levels, inputs.dimensions, data.levels)
+            levels = data.dequantised_levels
+            return cls(kind, levels, inputs.dimensions, data.levels, given_context)
         observation = getattr(inputs.pair, "observation", None)
         levels = None if observation is None else observation.levels
-        return cls(kind, levels, inputs.dimensions)
+        return cls(kind, levels, inputs.dimensions, given_context=given_context)
 
     def __str__(self) -> str:
+        given = "conditional on a context and " if self.given_context else ""
+        return given + self._values
+
+    @property
+    def _values(self) -> str:
         if self.kind == "density":
             if self.levels is None:
                 return "a density of values as they are"
@@ -66,11 +75,11 @@ class DataSpace:
         return bits_per_dim(nats, (self.dimensions,), dequantised_levels=self._noise_levels)
 
     @property
-    def integers(self) -> tuple[int, int] | None:
+    def integers(self) -> tuple[int, int, bool] | None:
         """Levels and dimensions, which bits per dimension are of; None if there are no bits."""
         if self.no_bits is not None or self.levels is None or self.dimensions is None:
             return None
-        return self.levels, self.dimensions
+        return self.levels, self.dimensions, self.given_context
 
     @property
     def _noise_levels(self) -> int | None:
@@ -86,7 +95,8 @@ class ComparableGroup:
     in_bits: bool
 
     def __str__(self) -> str:
-        what = f"{self.data_space.levels} levels" if self.in_bits else self.data_space
+        context = ", conditional on a context" if self.data_space.given_context else ""
+        what = f"{self.data_space.levels} levels{context}" if self.in_bits else self.data_space
         return f"{', '.join(self.names)}: {what}"
 
 

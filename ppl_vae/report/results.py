@@ -50,7 +50,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return the table, one column per pair, the verdicts of sections, and the warnings."""
-        lines = [["per datum", *self._tables()]]
+        lines = [["nats per datum", *self._tables()]]
         lines += [[label, *cells] for label, cells in self._rows()]
         return self._printed([*aligned(lines), *self.verdicts])
 
@@ -60,7 +60,7 @@ class Report:
             page=quote(self.page.as_posix()),
             numbers=quote(self.numbers.as_posix()),
             sentences=self.verdicts,
-            heading="per datum",
+            heading="nats per datum",
             names=list(self._tables()),
             rows=[row for row in self._rows() if HEADLINE.fullmatch(row[0])],
             warnings=self.warnings,

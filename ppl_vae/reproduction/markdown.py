@@ -163,6 +163,8 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
             different.setdefault(differs, []).append(row.name)
     run = {record.row for record in records}
     said = [table.protocol]
+    if any(record.extent == "smoke" for record in records):
+        said.insert(0, "A smoke run: bundled digits, a few steps, few draws. What it stands for:")
     for differs, names in different.items():
         whom = "All rows" if run == set(names) and len(names) > 1 else "; ".join(names)
         said.append(f"{whom}: {differs}.")

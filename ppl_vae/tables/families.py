@@ -91,8 +91,10 @@ def columns_of(
     """
     for kind, name in families.items():
         if kind not in FAMILIES:
-            known = " and ".join(map(quoted, FAMILIES))
-            raise ValueError(f"families: there is a choice for {known}, got {quoted(kind)}")
+            known = ", ".join(map(quoted, FAMILIES))
+            raise ValueError(
+                f"families: the kinds that have a choice are {known}, got {quoted(kind)}"
+            )
         family(kind, name)  # also where no column is of this kind
     return [
         _column(declared, x[seen], families)

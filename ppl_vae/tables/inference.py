@@ -58,8 +58,8 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
     if cells.declared is not None:
         if len(cells.declared) == 1:
             raise ValueError(
-                f"{owner}: column {name} has one category, {quoted(cells.declared[0], 40)}, and "
-                f"says nothing about a row; drop it, or give kinds={{{name}: 'categorical'}}"
+                f"{owner}: column {name} has one category, {quoted(cells.declared[0], 40)}: "
+                f"there is nothing to model; drop it, or give kinds={{{name}: 'categorical'}}"
             )
         if len(cells.declared) > 2:
             _refuse_not_categories(cells, len(cells.declared), table, owner)
@@ -72,8 +72,8 @@ def _kind(cells: Cells, table: Table, owner: str) -> str:
     distinct = len(set(observed.tolist()))
     if distinct == 1:
         raise ValueError(
-            f"{owner}: column {name} is {quoted(category(observed[0]), 40)} in every row, "
-            f"and says nothing about one; drop it, or give kinds={{{name}: 'categorical'}}"
+            f"{owner}: column {name} is {quoted(category(observed[0]), 40)} in every row: "
+            f"there is nothing to model; drop it, or give kinds={{{name}: 'categorical'}}"
         )
     if distinct == 2:
         return "binary"
@@ -107,8 +107,8 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
         return
     if distinct == count > MOST_SINGLES:
         raise ValueError(
-            f"{owner}: column {name} has another text in each of {count} rows: is it an "
-            f"identifier? {fix}"
+            f"{owner}: column {name} has a different text in each of {count} rows: is it "
+            f"an identifier? {fix}"
         )
     other = [text for text in dict.fromkeys(cells.observed) if not is_number(text)]
     words = [text for text in other if not _NOTATION.fullmatch(text)]

@@ -86,7 +86,7 @@ class FitResult:
             "patience": ", stopped early",
             "callback": ", stopped by a callback",
         }.get(self.stopped, f", {self.stopped}")
-        lines = [f"FitResult({self.steps} steps{why}"]
+        lines = [f"FitResult({self.steps} step{'s' * (self.steps != 1)}{why}"]
         lines += [f"  {name}: {value}" for name, value in self._rows()]
         return "\n".join(lines) + ")"
 

@@ -29,6 +29,7 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
 
     Raises:
         TypeError: if the data are of another kind.
+        ValueError: if the pair cannot take them, as ``fit`` would.
 
     Example:
         >>> from ppl_vae import VAE, data, likelihoods, nets, posteriors, priors
@@ -52,6 +53,8 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     if not isinstance(data, Dataset):
         expected = "a Dataset, its batches, SemiSupervised or a tensor (N, *event)"
         raise TypeError(f"data_summary: data must be {expected}, got {describe(data)}")
+    if isinstance(getattr(pair, "observation", None), Observation):
+        pair.check(data)  # type: ignore[attr-defined]
     prepared, transform = prepare(pair, data)
     transform = given or transform
     number = f"{len(data)}"

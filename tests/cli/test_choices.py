@@ -59,7 +59,7 @@ def test_signature_and_sentence_are_those_of_the_class(kind, name):
     arguments = {p for p in called.parameters if p not in ("self", "args", "kwargs")}
     (written,) = ast.parse(f"def {entry.signature}: ...").body
     assert {a.arg for a in (*written.args.args, *written.args.kwonlyargs)} == arguments
-    bare = re.sub(r":\w+:|[`~]", "", " ".join(inspect.getdoc(found).split()))
+    bare = re.sub(r":\w+:|[`~]|\\(?=\|)", "", " ".join(inspect.getdoc(found).split()))
     sentence = entry.sentence.removesuffix(" …")
     assert (
         " ".join(bare.split()).replace("ppl_vae.", "").startswith(sentence.replace("ppl_vae.", ""))
@@ -79,3 +79,6 @@ def test_what_is_shown(capsys):
     assert card.startswith('ppl_vae.zoo.load("digits-vae")\n')
     assert "NELBO: " in card
     assert "num_particles=1" in said(capsys, "show", "estimator", "TraceEnum_ELBO")
+    assert r"\|" not in said(capsys, "show", "prior", "Flow")
+    listed = said(capsys, "list", "estimators")
+    assert "SVI that supports exhaustive enumeration over discrete sample sites" in listed

@@ -110,7 +110,7 @@ def test_bytes_under_a_poisson_have_its_mass():
 
 def test_a_scale_that_was_given_is_followed():
     data = from_tensor(COUNTS.to(torch.uint8), scale=255)
-    with pytest.raises(ValueError, match="counts are unscaled whole numbers: leave out the sca"):
+    with pytest.raises(ValueError, match="counts are whole numbers that no scale divides"):
         fit(flat(), data, steps=1, progress=False)
     same = Dataset(COUNTS.to(torch.uint8), scale=1)
     assert torch.equal(seen_by(flat(), same), COUNTS.float())
@@ -438,6 +438,12 @@ def test_the_second_line_is_of_the_likelihood(kind):
         f"data: 'data', 20 of shape (4,); {dtype} from {x.min().item():.6g} to "
         f"{x.max().item():.6g}, as they are; nothing missing; no labels"
     )
+
+
+def test_data_that_a_pair_cannot_take_are_not_told_of():
+    pair = flat().replace(likelihood=likelihoods.Poisson(nets.MLP(2, 4, hidden=[3])))
+    with pytest.raises(ValueError, match="counts are whole numbers that no scale divides"):
+        data_summary(pair, Dataset(COUNTS, scale=255))
 
 
 def test_batches_are_told_as_they_are_drawn():

@@ -194,6 +194,7 @@ VALUE_ERRORS: dict[str, Case] = {
     ),
     "an array's name in digits": (lambda p: load("digits", y="target"), "y does not apply to sour"),
     "an array's name in a folder": (lambda p: load(p, x="data"), "x does not apply to source"),
+    "a table": (lambda p: load(str(p / "a.csv")), r"got '.*a\.csv'; a table is for .*tables\.fit"),
     "other keys": (lambda p: load(npz(p, images=X, labels=Y)), KEYS),
     "no keys": (lambda p: load(archive(p / "a.npz")), "must have the array x .* got readme"),
     "loose image": (lambda p: load(images(p, a=X[0], b=None)), "got both, 'a.png' and 'b'"),
@@ -233,3 +234,10 @@ def test_errors_say_what_came_and_what_was_expected(exception, case, tmp_path):
         call(tmp_path)
     assert type(caught.value) is exception
     assert re.search(message, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("x", [[[1, 2]], None, "a.npy"])
+def test_only_arrays_are_taken_for_arrays(x, as_users_see_it):
+    message = f"x must be a NumPy array, got {x!r} ({type(x).__name__}); make one, by numpy.asarray"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        from_numpy(x)

@@ -346,6 +346,7 @@ VALUE_ERRORS |= {
     )
     for fraction in (1.0, -0.5, 0.01)
 }
+VALUE_ERRORS["one item"] = (lambda: ramp()[5:6].split(), "'ramp' must have 2 items or more, got 1")
 VALUE_ERRORS["fraction of nan"] = (
     lambda: ramp(10).split(NAN),
     "split: test_fraction must be finite, got nan",

@@ -366,6 +366,13 @@ def test_collapse_is_described_and_warned_of(float64):
         units = latent_units(pair, torch.randn(50, 1))
     assert len(caught) == 1
     assert units.collapse == str(caught[0].message)
+    # Of few draws the variance is well below the prior's; activities are near the threshold.
+    near = Given(
+        lambda x: dist.Normal(x * torch.linspace(0.07, 0.1, 8), 1.0).to_event(1), standard(8)
+    )
+    few = torch.tensor([[-1.0], [-0.5], [0.5], [1.2]])
+    with pytest.warns(UserWarning, match="8 of 8 .* at most 0.01, KL"):
+        assert latent_units(near, few).num_active == 0
     # Everything moves a little, but the KL is next to nothing: a prior of large scale.
     wide = Given(
         lambda x: dist.Normal(x.expand(-1, 2), 100.0).to_event(1),
@@ -373,6 +380,19 @@ def test_collapse_is_described_and_warned_of(float64):
     )
     with pytest.warns(UserWarning, match="has collapsed: 0 of 2"):
         latent_units(wide, torch.randn(50, 1))
+
+
+def test_under_a_narrow_prior_collapse_is_told_by_the_share_of_its_variance(float64):
+    """Activities are 0.0025 times the variance of x: below 0.01, and half of the prior's 0.005."""
+    pair = Given(
+        lambda x: dist.Normal(0.05 * x.expand(-1, 2), 0.05).to_event(1),
+        lambda x: dist.Normal(torch.zeros(2), 0.005**0.5).to_event(1),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        units = latent_units(pair, torch.randn(50, 1))
+    assert units.num_active == 0
+    assert units.collapse is None
 
 
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")

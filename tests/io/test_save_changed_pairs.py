@@ -71,7 +71,7 @@ SURGERIES = {
     "a wider layer": (set_layer(2, lambda _: nn.Linear(5, 2 * D)), "layers.2.weight has the shape"),
     "a network of another width": (
         lambda v: setattr(v.likelihood, "net", net(Z, D + 1)),
-        "posterior DiagonalNormal is incompatible with the other parts",
+        "posterior DiagonalNormal is incompatible with x of likelihood",
     ),
     "an activation swapped": (set_layer(1, lambda _: nn.ReLU()), "layers.1 is a ReLU here"),
     "an activation's number": (lambda v: setattr(layers(v)[1], "alpha", 0.3), "layers.1.alpha"),

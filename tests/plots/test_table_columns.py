@@ -1,9 +1,12 @@
 """Columns of a table: histograms, shares, associations, and the coverage of intervals."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from ppl_vae import plots
+from ppl_vae.report.figures.picture import new_axes
 
 RNG = np.random.default_rng(0)
 
@@ -27,6 +30,28 @@ def test_histograms_are_shares_in_common_bins(ax, log):
     assert ax.get_xscale() == ("log" if log else "linear")
     widths = np.diff(np.log(edges) if log else edges)
     np.testing.assert_allclose(widths, widths[0])
+
+
+@pytest.mark.parametrize("mean", [0, 3, 8, 12])
+@pytest.mark.parametrize("spread", [0.03, 0.1, 0.2, 0.35, 0.5, 0.8, 1.5, 3])
+def test_the_labels_of_a_logarithmic_axis_do_not_overlap(mean, spread):
+    ax = new_axes(3.4, 2.3)  # as in a report
+    real = np.exp(mean + spread * np.random.default_rng(1).normal(size=300))
+    plots.histograms(real, real, log=True, ax=ax)
+    ax.figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    texts = [t for t in ax.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high]
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_the_legend_of_shares_covers_no_bar(ax):
+    plots.shares([0.6, 0.3, 0.1], [0.5, 0.3, 0.2], ["Bern", "Basel", "Chur"], ax=ax)
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in ax.patches)
+    assert max(ax.get_xticks()) <= 1
 
 
 def test_few_whole_numbers_have_a_bar_each(ax):

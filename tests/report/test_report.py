@@ -444,3 +444,13 @@ def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it)
 
 def test_a_browser_shows_every_image_without_errors(written, tmp_path):
     shown_without_errors(written.page, tmp_path)
+
+
+def test_a_likelihood_given_labels_is_not_compared_with_one_without(digits, tmp_path, numbers_only):
+    found = report({"vae": vae(), "cvae": conditional()}, digits, tmp_path / "r", **FEW)
+    (text,) = found.results["warnings"]
+    assert (
+        "a mass on 2 levels for vae, conditional on a context and a mass on 2 levels for cvae"
+        in text
+    )
+    assert "cannot be compared with one another" in text

@@ -64,7 +64,10 @@ def test_all_zeros_have_a_family():
     ("families", "message"),
     [
         ({"real": "Cauchy"}, "a real column may be 'Normal' or 'StudentT', got 'Cauchy'"),
-        ({"binary": "Probit"}, "families: there is a choice for 'real'.*, got 'binary'"),
+        (
+            {"binary": "Probit"},
+            "families: the kinds that have a choice are 'real', .*, got 'binary'",
+        ),
     ],
 )
 def test_unknown_families(families, message):

@@ -40,6 +40,22 @@ class Coin(nn.Module):
             pyro.sample("x", dist.Bernoulli(logits=self.logits + z[..., None]).to_event(1), obs=x)
 
 
+class Frame:
+    """What pandas, polars and pyarrow have in common: iterating over it brings names of columns."""
+
+    def __iter__(self):
+        yield from ("a", "b")
+
+    def to_numpy(self):
+        return np.zeros((3, 2))
+
+
+def test_a_frame_is_refused_with_what_takes_it():
+    message = r"fit: data must not be a Frame; give its numbers, .to_numpy\(\), .*tables.fit"
+    with pytest.raises(TypeError, match=message):
+        quiet(digits_vae(), Frame(), steps=1)
+
+
 def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_first_epoch():
     x = torch.cat([torch.ones(20, 3), torch.full((1, 3), 0.5)])
     with pytest.raises(ValueError, match="support"):

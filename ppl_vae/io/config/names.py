@@ -142,8 +142,9 @@ def _imported(name: str, path: str, allow: Collection[str]) -> type[nn.Module]:
     package = name.partition(".")[0]
     if package not in allow:
         raise ConfigError(
-            f"{path}: {quoted(name)} is outside ppl_vae and was not imported; for a part of your "
-            f"own, in a package that you wrote or would run anyway, give allow="
+            f"{path}: {quoted(name)} is outside ppl_vae and was not imported; a part of your own, "
+            f"in a package that you wrote or would run anyway, takes from_config(..., "
+            f"allow=[{package!r}]), in Python: the command line imports none"
         )
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
