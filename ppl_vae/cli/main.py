@@ -185,7 +185,8 @@ def _message(error: Exception, flags: Sequence[Flag], arguments: Mapping[str, st
 def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     """Return the flag of each argument in Python."""
     if name not in ("encode", "fit"):
-        return {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
+        found = {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
+        return {**found, "out": "--export"} if name == "explore" else found
     if name == "encode":
         flags = {e.name: f"--{e.path}" for e in entries("data") if e.load}
         return {**flags, "source": "DATA", "path": "DATA"}

@@ -76,10 +76,10 @@ def reproduce(
         known = ", ".join(PRECISIONS)
         raise ValueError(f"reproduce: precision must be one of {known}, got {precision!r}")
     rows = _chosen(table, parts)
-    extents = {row.name: row.extent(extent) for row in rows}
+    extents = {row.name: row.extent(extent) for row in table.rows}
     for record in records.read_all(folder):
         _check_same(record, table, extents.get(record.row, record.extent), folder)
-        if record.row not in {row.name for row in table.rows}:
+        if record.row not in extents:
             say(f"{record.row}, seed {record.seed}, left out: {table.name} has no such row")
     data = table.data(extent)
     environment = _environment(compile, device)

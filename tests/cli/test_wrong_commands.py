@@ -263,6 +263,7 @@ OTHERS = [
     ("encode run --samples 0", 2, "--samples|0"),
     ("encode run --samples many", 2, "--samples|'many'"),
     ("encode run --out z.txt", 2, "--out must end in one of .csv, .npy, .npz|'z.txt'"),
+    ("explore run --export p.txt", 2, "--export must end in .html, got 'p.txt'"),
     ("encode run --out none/z.npy", 2, "--out none/z.npy|none"),
     ("encode run --out z.npy --labels", 2, "--labels|.npz or a .csv"),
     ("encode run --device abacus", 2, "--device|'abacus'"),

@@ -456,8 +456,9 @@ def test_names_with_commas_are_told_apart():
 
 def test_runs_of_another_extent_are_not_mixed(tmp_path):
     run(table(), tmp_path, seeds=1, extent="smoke", parts=["second"])
-    with pytest.raises(ValueError, match="has 'second' of extent 'smoke', and extent is 'whole'"):
-        run(table(), tmp_path, seeds=1, extent="whole")
+    for parts in ((), ["first"]):  # rows are compared: nor beside those of others
+        with pytest.raises(ValueError, match="has 'second' of extent 'smoke', and extent is 'who"):
+            run(table(), tmp_path, seeds=1, extent="whole", parts=parts)
 
 
 def test_a_row_without_a_shortened_protocol_is_whole_in_both(tmp_path):
