@@ -37,10 +37,7 @@ def checked_observation(
             f"{owner}: prior must have the latent dimensions as its event shape, got batch shape "
             f"{tuple(p_z.batch_shape)} and event shape (); add .to_event(1)"
         )
-    z, x = (
-        f"{what} {type(p).__name__}"
-        for what, p in (("z of prior", prior), ("x of likelihood", likelihood))
-    )
+    z, x = f"z of prior {type(prior).__name__}", f"x of likelihood {type(likelihood).__name__}"
     p_x = probe(owner, "likelihood", likelihood, p_z.event_shape, *sizes, sources=z)
     q_z = probe(owner, "posterior", posterior, p_x.event_shape, *sizes, sources=x)
     check_same_latents(owner, "prior", p_z, "posterior", q_z)

@@ -74,12 +74,14 @@ def histograms(
 def _log_ticks(ratio: float) -> Locator:
     """Return where the ticks of a logarithmic axis are, whose ends have such a ratio.
 
-    Within a decade or two powers of ten are too few, and equal steps crowd at the upper end, unless
-    it is so near that the axis is all but linear.
+    Powers of ten alone are too few in a narrow range, and equal steps crowd at the end of a wide
+    one.
     """
     if ratio < 6:
         return MaxNLocator(3)
-    return LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 3.0) if ratio > 30 else (1.0, 2.0, 5.0))
+    if ratio < 30:
+        return LogLocator(subs=(1.0, 2.0, 5.0))
+    return LogLocator(subs=(1.0, 3.0) if ratio < 300 else (1.0,))
 
 
 def shares(
