@@ -122,9 +122,9 @@ def _table(
         protocol="Encoder and decoder of two gated layers of 300 units, z of 40, a rate of 5e-4, "
         "batches of 100, at most 2,000 epochs, the KL's weight rising over the first 100, until 50 "
         "have not improved the validation bound, as in Tomczak & Welling 2018 (arXiv 1705.07120). "
-        "The optimiser is Adam, on gradients clipped at a norm of 100; theirs normalises the gradient "
-        f"of each tensor. Pseudo-inputs start {where}. IS-S is -log p(x) by importance sampling "
-        "with S samples on the whole test set, binarised once.",
+        "The optimiser is Adam, on gradients clipped at a norm of 100; theirs normalises the "
+        f"gradient of each tensor. Pseudo-inputs start {where}. IS-S is -log p(x) by importance "
+        "sampling with S samples on the whole test set, binarised once.",
         minutes=minutes,
     )
 
