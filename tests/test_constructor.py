@@ -71,7 +71,8 @@ ALL = {
 
 def test_a_part_that_occurs_twice_hides_no_package_in_its_repr():
     shared = columns.Bernoulli()
-    of_two = likelihoods.Columns(net(Z, 2), columns=[shared, shared])
+    (width,) = likelihoods.Columns.net_shape(columns=[shared, shared, columns.Poisson()])
+    of_two = likelihoods.Columns(net(Z, width), columns=[shared, shared, columns.Poisson()])
     again = made(expression(nn.Sequential(of_two, of_two)))
     assert expression(again[0]) == expression(of_two)
 

@@ -471,6 +471,7 @@ def test_a_row_without_a_shortened_protocol_is_whole_in_both(tmp_path):
 
 def test_what_was_killed_is_not_continued_at_another_extent(tmp_path):
     def killed(training):
+        assert read(training.folder).extent == "smoke"  # after SIGKILL, this is all there is
         train(training)
         raise SystemExit  # with the trained pair written, and no time
 
