@@ -112,11 +112,9 @@ def shares(
     ax.barh(at - 0.2, both["real"], 0.4, **_REAL)
     ax.barh(at + 0.2, both["synthetic"], 0.4, color=PALETTE[2], label=SYNTHETIC)
     ax.set_yticks(at, [literal(str(name)) for name in names])
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_xlim(0, 1.35 * max(both["real"].max(), both["synthetic"].max(), 1e-3))  # for the legend
-    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 1])
+    ax.set_ylim(len(names) - 0.5, -0.5 - 0.3 * len(names))  # the legend is above the bars
     ax.set_xlabel("share")
-    ax.legend(fontsize="x-small")
+    ax.legend(loc="upper right", fontsize="x-small")
     return ax
 
 

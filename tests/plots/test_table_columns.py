@@ -46,12 +46,16 @@ def test_the_labels_of_a_logarithmic_axis_do_not_overlap(mean, spread):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
-def test_the_legend_of_shares_covers_no_bar(ax):
-    plots.shares([0.6, 0.3, 0.1], [0.5, 0.3, 0.2], ["Bern", "Basel", "Chur"], ax=ax)
+@pytest.mark.parametrize(
+    "names", [["a"], ["a long name of a category", "b"], ["a", "b", "c"], [*"abcdefghij"]]
+)
+def test_the_legend_of_shares_covers_no_bar(names):
+    ax = new_axes(3.4, 2.3)  # as in a report
+    equal = [1 / len(names)] * len(names)
+    plots.shares(equal, equal, names, ax=ax)
     ax.figure.draw_without_rendering()
     legend = ax.get_legend().get_window_extent()
     assert not any(legend.overlaps(bar.get_window_extent()) for bar in ax.patches)
-    assert max(ax.get_xticks()) <= 1
 
 
 def test_few_whole_numbers_have_a_bar_each(ax):
@@ -80,7 +84,9 @@ def test_shares_stand_beside_each_other_by_name(ax):
     plots.shares([0.75, 0.25], [0.5, 0.5], ["a", "$b"], ax=ax)
     assert [bar.get_width() for bar in ax.patches] == [0.75, 0.25, 0.5, 0.5]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", r"\$b"]
-    assert ax.get_ylim() == (1.5, -0.5)  # the first on top
+    bottom, top = ax.get_ylim()
+    assert bottom == 1.5  # the first on top
+    assert top < -0.5
 
 
 def test_associations_are_written_in_and_grey_where_there_are_none(ax):

@@ -484,6 +484,15 @@ def test_what_was_killed_is_not_continued_at_another_extent(tmp_path):
     assert "second (smoke), 1 seed" in text
 
 
+def test_what_another_process_began_meanwhile_at_another_extent_is_not_continued(tmp_path):
+    def meanwhile(extent):
+        run(table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+        return digits(extent)
+
+    with pytest.raises(ValueError, match="has 'second' of extent 'smoke'"):
+        run(replace(table(), data=meanwhile), tmp_path, seeds=1, parts=["second"])
+
+
 def test_tables_do_not_share_a_folder(tmp_path):
     run(table(), tmp_path, seeds=1, parts=["second"])
     other = replace(table(), name="other")
