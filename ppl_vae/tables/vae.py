@@ -32,7 +32,7 @@ from ppl_vae.tables.folder import read_folder, write_folder
 from ppl_vae.tables.frames import Frame
 from ppl_vae.tables.pair import OF_PAIR, check_settings, made_pair
 from ppl_vae.tables.schema import Schema
-from ppl_vae.tables.values import as_table, check_digits, tensor_of
+from ppl_vae.tables.values import array_of, as_table, check_digits, tensor_of
 
 LOW_ESS = 50
 """Effective sample size below which conditional draws are said to be unreliable."""
@@ -307,7 +307,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         with self._seeded():
             rows = self._query_pair().impute(x, mask, num_samples=n, num_particles=num_particles)
         given_ones = torch.from_numpy(values)  # with all their digits
-        rows = torch.where(mask.cpu(), given_ones, rows.cpu().double())
+        rows = torch.where(mask.cpu(), given_ones, torch.from_numpy(array_of(rows)))
         return self._table(rows.transpose(0, 1).flatten(0, 1))
 
     def log_prob(
@@ -374,8 +374,8 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 
     def _table(self, rows: Tensor, like: Any = None) -> Any:
         # What is beyond the network's dtype becomes its largest number.
-        finite = rows.nan_to_num(nan=math.nan).cpu().double().numpy()
-        return self.schema_.decode(finite, like=like)
+        finite = rows.nan_to_num(nan=math.nan)
+        return self.schema_.decode(array_of(finite), like=like)
 
     def _seeded(self) -> Any:
         return seeded("TableVAE", self.seed)

@@ -77,6 +77,15 @@ def tensor_of(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str
     return x
 
 
+def array_of(values: Tensor) -> np.ndarray:
+    """Return values as float64, others by their shortest decimals: of float32, 7.4 is 7.4.
+
+    As float64 it would be 7.400000095367432, digits that mean nothing and fill a CSV file.
+    """
+    array = values.detach().cpu().numpy()
+    return array if array.dtype == np.float64 else array.astype(str).astype(np.float64)
+
+
 def check_digits(schema: Schema, values: np.ndarray, dtype: torch.dtype) -> None:
     """Raise ValueError for a column whose differences, or their squares, a dtype does not hold."""
     about = torch.finfo(dtype)

@@ -260,6 +260,13 @@ def test_given_values_are_in_every_row(vae):
     assert rows.notna().all(axis=None)
 
 
+def test_numbers_have_no_more_digits_than_the_network(vae):
+    filled = vae.impute(TABLE)["shift"][TABLE["shift"].isna()]
+    for drawn in (vae.sample(20)["shift"], vae.sample(3, given={"smoker": True})["shift"], filled):
+        assert drawn.dtype == np.float64
+        assert [float(str(np.float32(number))) for number in drawn] == drawn.tolist()
+
+
 MIXED = pd.DataFrame(
     {
         "size": [1.5, -0.5, 2.5, NAN, 0.3, -1.2, 0.7, 1.9],
