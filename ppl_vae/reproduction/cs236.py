@@ -221,5 +221,5 @@ CS236 = Table(
     "course's test images, each bound a mean over 100 draws (100 / K for IWAE-K), as there. All "
     "else on the whole test set, binarised once; IS-5000 is -log p(x) by importance sampling. "
     "Accuracy on grey values.",
-    minutes=90,
+    minutes=160,
 )

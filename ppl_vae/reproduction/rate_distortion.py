@@ -131,6 +131,6 @@ RATE_DISTORTION = Table(
     f'minimises; "the KL alone" has a weight of {KL_ONLY:g}. The trade-off: Alemi et al. 2018, '
     "arXiv 1711.00464. The squared error is that of E[x | z] at the mean of q(z | x), summed over "
     "pixels, on grey values; the VAE trained on it has a normal likelihood of variance 1/2.",
-    minutes=60,
+    minutes=105,
     draw=draw,
 )
