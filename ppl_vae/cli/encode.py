@@ -177,5 +177,5 @@ def _as_csv(file: Path, latents: Mapping[str, np.ndarray], labels: np.ndarray | 
             label = [] if labels is None else [labels[row]]
             for draw, values in enumerate(draws[:, row]):
                 number = [row, draw] if numbered else []
-                # Nine digits are a float32 exactly.
-                table.writerow([*number, *(f"{value:.9g}" for value in values), *label])
+                # As text each number has the digits of its dtype.
+                table.writerow([*number, *values.astype(str), *label])

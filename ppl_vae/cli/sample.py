@@ -115,7 +115,8 @@ def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
     with file.open("w", newline="", encoding="utf-8") as text:
         table = csv.writer(text)
         table.writerow(header)
-        table.writerows(torch.cat(list(rows.values()), 1).tolist())
+        # As text a float32 has its own digits, not those of a float64.
+        table.writerows(torch.cat(list(rows.values()), 1).numpy().astype(str))
 
 
 def _picture(file: Path, shape: tuple[int, ...], draw: Callable[..., object]) -> None:

@@ -22,7 +22,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.cli import main
+from ppl_vae.cli import encode, main, sample
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 N = 30
@@ -293,3 +293,12 @@ def test_what_a_pair_cannot_do_is_said(case, capsys):
     assert all(name in said for name in named.split("|")), said
     assert len(said.splitlines()) <= 2
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(("dtype", "text"), [("float32", "0.1"), ("float64", "0.1000000014901161")])
+def test_numbers_in_csv_have_the_digits_of_their_dtype(dtype, text, tmp_path):
+    x = np.array([[float(text), 2.0]], dtype)
+    encode._as_csv(tmp_path / "z.csv", {"z": x}, None)
+    sample._as_csv(tmp_path / "x.csv", {"x": torch.from_numpy(x)})
+    for file in ("z.csv", "x.csv"):
+        assert (tmp_path / file).read_text().split()[1] == f"{text},2.0"
