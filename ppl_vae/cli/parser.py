@@ -33,7 +33,9 @@ class Formatter(RawDescriptionHelpFormatter):
     """Adds the default of a flag."""
 
     def _get_help_string(self, action: Action) -> str:
-        if action.default in (None, False, SUPPRESS) or "[" in (action.help or ""):
+        # A seed of 0 is a default, and equal to False.
+        none = action.default is False or action.default in (None, SUPPRESS, [])
+        if none or "[" in (action.help or ""):
             return action.help or ""
         return f"{action.help} [{action.default}]"
 

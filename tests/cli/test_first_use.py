@@ -262,3 +262,17 @@ def test_what_is_no_image_is_written_as_values(capsys):
     )
     assert main(["sample", "run", "--file", "run/x.png"]) == 2
     assert "For the values: --out run/x.csv" in capsys.readouterr().err
+
+
+def test_the_help_has_the_defaults_of_flags(capsys):
+    assert main(["evaluate", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "of all random draws [0]" in text
+    assert "of importance sampling, for each datum [5000]" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_has_no_default_that_says_nothing(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert not [nothing for nothing in ("[[]]", "[None]", "[False]") if nothing in text]
