@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
 from ppl_vae.cli.errors import UsageError
@@ -52,6 +52,8 @@ class Parser(ArgumentParser):
         flag = flag.replace("/", " or ")
         if choice := re.fullmatch(r"invalid choice: (.*?) \(choose from (.*)\)", what):
             what = f"must be one of {choice[2].replace(chr(39), '')}, got {choice[1]}"
+        elif other := re.fullmatch(r"not allowed with argument (.*)", what):
+            what = f"and {other[1]} exclude each other; give one of them"
         elif what.startswith("expected "):
             what = "needs a value"
         elif what.startswith("ignored explicit argument"):
@@ -62,6 +64,15 @@ class Parser(ArgumentParser):
     def flags(self) -> list[str]:
         """The flags of the command."""
         return [flag for action in self._actions for flag in action.option_strings]
+
+    def given(self, typed: Namespace) -> list[str]:
+        """Return the flags that were typed with a value other than the default, but --debug."""
+        return [
+            action.option_strings[-1]
+            for action in self._actions
+            if action.option_strings and action.dest != "debug"
+            if getattr(typed, action.dest, action.default) != action.default
+        ]
 
 
 def command_parser(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.cli.commands import parsers
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import device_of, program
@@ -18,6 +19,10 @@ from ppl_vae.training import Interrupted
 def run(typed: Any) -> int:
     """Run a table, or list all; return the exit code."""
     if typed.name is None:
+        if flags := parsers()[1]["reproduce"].given(typed):
+            raise UsageError(
+                f"{flags[0]} is for a table: give its NAME, one of {', '.join(TABLES)}"
+            )
         show(_listed())
         return SUCCESS
     if typed.name not in TABLES:

@@ -213,13 +213,13 @@ CS236 = Table(
         "the course's utils.py"
     },
     protocol="Encoder and decoder of two layers of 300 ELU units, z of 10 (SSVAE: 64), Adam at a "
-    "rate of 1e-3, batches of 100 images binarised anew at each step, 20,000 steps (SSVAE: "
-    "30,000); the means of the mixture start at N(0, 1/5000), as there. The objective of the SSVAE "
-    "is the generative weight times the NELBO of the unlabelled images, plus 100 times the "
-    "cross-entropy of the labelled ones, as there, plus 0.01 times the NELBO of these; they are "
-    'the course\'s list of 100, in which one occurs twice, and here once. "100 images": the '
-    "course's test images, each bound a mean over 100 draws (100 / K for IWAE-K), as there. All "
-    "else on the whole test set, binarised once; IS-5000 is -log p(x) by importance sampling. "
-    "Accuracy on grey values.",
+    "learning rate of 1e-3, batches of 100 images binarised anew at each step, 20,000 steps "
+    "(SSVAE: 30,000); the means of the mixture start at N(0, 1/5000), as there. The objective of "
+    "the SSVAE is the generative weight times the NELBO of the unlabelled images, plus 100 times "
+    "the cross-entropy of the labelled ones, as there, plus 0.01 times the NELBO of these; they "
+    'are the course\'s list of 100, in which one occurs twice, and here once. "100 images": the '
+    "course's test images, of which one occurs twice, as there, and each bound a mean over 100 "
+    "draws (100 / K for IWAE-K, at least one). All else on the whole test set, binarised once; "
+    "IS-5000 is -log p(x) by importance sampling. Accuracy on grey values.",
     minutes=160,
 )

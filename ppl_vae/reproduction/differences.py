@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.evaluation import Estimate
-from ppl_vae.io.atomic import replaced_file
+from ppl_vae.io.atomic import clear_leftovers, replaced_file
 from ppl_vae.reproduction.records import Record, folder_of
 from ppl_vae.reproduction.table import Table
 
@@ -21,6 +21,7 @@ VALUES = "values"
 def keep(folder: Path, quantity: str, values: Tensor) -> None:
     """Keep the values of a quantity, one for each test datum, in the folder of a run."""
     (folder / VALUES).mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder / VALUES)
     with replaced_file(folder / VALUES / f"{quantity}.npy") as file:
         np.save(file, values.double().cpu().numpy())
 
@@ -36,11 +37,12 @@ def add_differences(table: Table, records: Sequence[Record], out: Path) -> None:
         mine = _kept(out, record, record.row)
         for other in against.get(record.row, ()):
             its = _kept(out, record, other)
-            for quantity in [q for q in record.quantities if q in mine and q in its]:
+            for quantity in [q for q in mine if q in its]:
                 record.add_difference(other, quantity, Estimate.of(mine[quantity] - its[quantity]))
 
 
 def _kept(out: Path, record: Record, row: str) -> dict[str, Tensor]:
-    """Return what was kept of a row, of the seed and precision of a record, by quantity."""
+    """Return what was kept of a row, of a record's seed, precision and quantities."""
     folder = folder_of(out, row, record.seed, record.precision) / VALUES
-    return {file.stem: torch.from_numpy(np.load(file)) for file in sorted(folder.glob("*.npy"))}
+    files = {quantity: folder / f"{quantity}.npy" for quantity in record.quantities}
+    return {q: torch.from_numpy(np.load(file)) for q, file in files.items() if file.exists()}

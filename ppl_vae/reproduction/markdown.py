@@ -56,13 +56,14 @@ def _long(row: Row, records: Sequence[Record], table: Table) -> list[str]:
         values, errors = _split(measured.get(quantity, ()))
         published = known.get(quantity, ())
         some = values and len(values) < len(records)
+        differences = [fmean(values) - float(p.value) for p in published if values]
         cells = (
             name,
             f"{quantity}, {_seeds(len(values))}" if some else quantity,
             "; ".join(_number(p) for p in published),
-            _mean(values),
+            _mean(values, errors),
             f"{fmean(errors):.2f}" if errors else "",
-            "; ".join(_signed(fmean(values) - float(p.value)) for p in published if values),
+            "; ".join(_signed(d, 0 if _is_count(values, errors) else 2) for d in differences),
         )
         lines.append(_line(cells))
         name = ""  # said once
@@ -74,7 +75,7 @@ def _wide(row: Row, records: Sequence[Record], quantities: Sequence[str]) -> str
     cells = []
     for quantity in quantities:
         values, errors = _split(measured.get(quantity, ()))
-        cell = _mean(values) + (f" ({fmean(errors):.2f})" if errors else "")
+        cell = _mean(values, errors) + (f" ({fmean(errors):.2f})" if errors else "")
         cells.append(cell + f", {_seeds(len(values))}" if 0 < len(values) < len(records) else cell)
     return _line((_name(row, records), *cells))
 
@@ -128,14 +129,21 @@ def _split(found: Sequence[Value]) -> tuple[list[float], list[float]]:
     return values, errors
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], errors: Sequence[float]) -> str:
     if not values:
         return ""
+    if _is_count(values, errors):
+        return f"{values[0]:.0f}"
     return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}"  # 0.0 takes the sign off a zero
+def _is_count(values: Sequence[float], errors: Sequence[float]) -> bool:
+    """Return whether a quantity is one number without an error, as of active units, and whole."""
+    return len(values) == 1 and not errors and values[0].is_integer()
+
+
+def _signed(value: float, places: int) -> str:
+    return f"{round(value, places) + 0.0:+.{places}f}"  # 0.0 takes the sign off a zero
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -181,20 +189,26 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
 
 
 def _commands(table: Table, records: Sequence[Record]) -> str:
-    """Return the command that brings the table; of rows in several precisions, one for each."""
+    """Return the command that brings the table; of rows in several precisions, one for each.
+
+    Where the command would run more than has been run, it says so.
+    """
     can_be_shortened = {row.name for row in table.rows if row.shortened is not None}
     commands = []
     for precision in dict.fromkeys(record.precision for record in records):
         of_it = [record for record in records if record.precision == precision]
         words = [f"ppl-vae reproduce {table.name}"]
-        words.append(f"--seeds {1 + max(record.seed for record in of_it)}")
+        seeds = 1 + max(record.seed for record in of_it)
+        words.append(f"--seeds {seeds}")
         if any(record.extent == "smoke" for record in of_it):
             words.append("--smoke")
         if any(record.extent == "whole" and record.row in can_be_shortened for record in of_it):
             words.append("--whole")
         if precision != "32-true":
             words.append(f"--precision {precision}")
-        commands.append(f"`{' '.join(words)}`")
+        runs = len(table.rows) * seeds
+        some = "" if len(of_it) == runs else f" ({len(of_it)} of its {runs} runs)"
+        commands.append(f"`{' '.join(words)}`{some}")
     return " and ".join(commands)
 
 

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from ppl_vae import io
 from ppl_vae.errors import path_of, positive_int
-from ppl_vae.io.atomic import write_file
+from ppl_vae.io.atomic import clear_leftovers, replaced_file, write_file
 from ppl_vae.io.errors import suggestion
 from ppl_vae.models import Pair
 from ppl_vae.process_state import seeded
@@ -95,15 +95,16 @@ def reproduce(
                 compile=compile,
                 device=device,
                 progress=progress,
+                say=say,
             )
             try:
                 with locked(run):
-                    _run(table, row, training, environment, say)
+                    _run(table, row, training, environment)
             except BlockingIOError as error:
                 say(f"{row.name}, seed {seed}, left out: {str(error).splitlines()[0]}")
             _write(table, folder)
     if table.draw is not None:
-        _draw(table, folder, data)
+        _draw(table, folder, data, precision)
     return _write(table, folder)
 
 
@@ -122,7 +123,10 @@ def _named(table: Table, part: str) -> list[Row]:
     found = found or [row for row in table.rows if start and row.name.lower().startswith(start)]
     if not found:
         names = [row.name for row in table.rows]
-        raise ValueError(f"reproduce: {table.name} has no part {part!r}; {suggestion(part, names)}")
+        raise ValueError(
+            f"reproduce: parts: no row of {table.name} starts with {part!r}; "
+            f"{suggestion(part, names)}"
+        )
     return found
 
 
@@ -148,15 +152,10 @@ def _environment(compiled: bool, device: str) -> dict[str, Any]:
     return {"commit": commit(), "compiled": compiled, "device": kind, **found}
 
 
-def _run(
-    table: Table,
-    row: Row,
-    training: Training,
-    environment: dict[str, Any],
-    say: Callable[[str], None],
-) -> None:
+def _run(table: Table, row: Row, training: Training, environment: dict[str, Any]) -> None:
     """Train a row, and make the measurements that are missing."""
     folder = training.folder
+    clear_leftovers(folder)
     record = records.read(folder) or Record(
         table=table.name,
         row=row.name,
@@ -172,12 +171,12 @@ def _run(
         record.environments.append(environment)
     record.write(folder)  # before anything else, so that after a kill it is known what is here
     run = f"{row.name}, seed {training.seed}"
-    say(f"{run}: training")
+    training.say(f"{run}: training")
     with _timed(record, "training", folder):
         pair = row.train(training)
     pair.eval()
     for name in missing:
-        say(f"{run}: {name}")
+        training.say(f"{run}: {name}")
         with _timed(record, name, folder, whole=True), seeded("reproduce", training.seed):
             record.add(row.measure[name](pair, training).items())
 
@@ -202,19 +201,34 @@ def _timed(record: Record, what: str, folder: Path, *, whole: bool = False) -> I
 
 def _write(table: Table, folder: Path) -> str:
     """Write the records of all runs with a measurement, and the table; return the table."""
-    found = [record for record in records.read_all(folder) if record.quantities]
-    add_differences(table, found, folder)
-    text = markdown(table, found)
-    if folder.is_dir():
+    with _written(folder):
+        found = _measured(folder)
+        add_differences(table, found, folder)
+        text = markdown(table, found)
         write_file(folder / f"{table.name}.json", records.dumped(table.name, found))
         write_file(folder / f"{table.name}.md", text)
     return text
 
 
-def _draw(table: Table, folder: Path, data: Data) -> None:
-    """Write the figures of what has been measured."""
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes what is of all runs.
+
+    What is read within is then not older than what another process has written.
+    """
+    with locked(folder, wait=lambda holder: None):
+        clear_leftovers(folder)
+        yield
+
+
+def _measured(folder: Path) -> list[Record]:
+    return [record for record in records.read_all(folder) if record.quantities]
+
+
+def _draw(table: Table, folder: Path, data: Data, precision: str) -> None:
+    """Write the figures of what has been measured, of the trainings in a precision."""
     assert table.draw is not None
-    found = [record for record in records.read_all(folder) if record.quantities]
+    found = [record for record in _measured(folder) if record.precision == precision]
     pairs: dict[str, Pair] = {}
     for record in sorted(found, key=lambda r: r.seed, reverse=True):
         model = records.folder_of(folder, record.row, record.seed, record.precision) / TRAINED
@@ -223,4 +237,5 @@ def _draw(table: Table, folder: Path, data: Data) -> None:
             assert isinstance(pair, Pair)
             pairs[record.row] = pair.eval()
     for name, figure in table.draw(found, pairs, data).items():
-        figure.savefig(folder / f"{name}.png", dpi=120)
+        with _written(folder), replaced_file(folder / f"{name}.png") as file:
+            figure.savefig(file, dpi=120)

@@ -12,8 +12,10 @@ from lightning_fabric import Fabric
 
 from ppl_vae import io, training
 from ppl_vae.data import Dataset
+from ppl_vae.io.atomic import clear_leftovers, new_folder
 from ppl_vae.models import Pair
 from ppl_vae.process_state import seeded
+from ppl_vae.training.folder_lock import locked
 
 EXTENTS = ("whole", "shortened", "smoke")
 """How much of a protocol is run: all of it; what two cores can do; sizes that take no time."""
@@ -53,6 +55,7 @@ class Training:
         compile: compile steps and importance sampling.
         device: of Fabric: ``"auto"``, ``"cpu"``, ``"cuda"``.
         progress: show progress bars.
+        say: called with what begins.
     """
 
     data: Data
@@ -63,6 +66,7 @@ class Training:
     compile: bool = True
     device: str = "auto"
     progress: bool = True
+    say: Callable[[str], None] = print
 
     def choose(self, whole: T, *, shortened: T | None = None, smoke: T) -> T:
         """Return the value of an extent; that of the whole protocol serves for a shortened one."""
@@ -99,17 +103,21 @@ class Training:
             data: what ``fit`` takes.
             stage: the folder of this training, where a row has several.
             shared: the stage is the same in all rows that have it, and is trained once for each
-                seed and precision.
+                seed and precision; while another process trains it, this one waits.
             arguments: others of ``fit``.
-
-        Raises:
-            BlockingIOError: if another process is training it.
         """
-        folder = self.folder / stage
-        if shared:
-            # The folder of a run is OUT / row and precision / seed.
-            name = f"{stage}-{self.precision}"
-            folder = self.folder.parent.parent / "shared" / name / self.folder.name
+        if not shared:
+            self._fit(pair, data, self.folder / stage, arguments)
+            return
+        # The folder of a run is OUT / row and precision / seed.
+        name = f"{stage}-{self.precision}"
+        run = self.folder.parent.parent / "shared" / name / self.folder.name
+        waiting = f"{stage}, seed {self.seed}: waiting for its training by "
+        with locked(run, wait=lambda holder: self.say(waiting + holder)):
+            self._fit(pair, data, run / stage, arguments)
+
+    def _fit(self, pair: Pair, data: Any, folder: Path, arguments: Mapping[str, Any]) -> None:
+        """Train a pair in a folder that no other process trains in."""
         if (folder / MODEL).is_dir():
             pair.load_state_dict(io.load(folder / MODEL).state_dict())
             return
@@ -125,7 +133,9 @@ class Training:
             keep=1,
             **arguments,
         )
-        io.save(pair, folder / MODEL)
+        clear_leftovers(folder)
+        with new_folder(folder / MODEL) as whole:
+            io.save(pair, whole)
 
     def binarised_test(self, number: int | None = None) -> torch.Tensor:
         """Return the first ``number`` test data, flat, binarised once with seed 0; all if None."""

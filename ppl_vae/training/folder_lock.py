@@ -1,4 +1,4 @@
-"""A lock on a folder: one training at a time writes into it."""
+"""A lock on a folder: one process at a time writes into it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -42,19 +42,23 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Lock a folder; created if needed, and removed afterwards if nothing was put in it.
 
     The system releases the lock when the process ends. A file system without locks, as some network
     file systems are, brings a warning.
 
+    Args:
+        folder: the folder.
+        wait: wait while another process holds the lock, and call this first, with the process.
+
     Raises:
-        BlockingIOError: if another training holds it; the message says which.
+        BlockingIOError: if another process holds it, and not to ``wait``; the message says which.
         OSError: if the folder cannot be written to.
     """
     created = _create(folder)
     try:
-        descriptor = _acquire(folder)
+        descriptor = _acquire(folder, wait)
         try:
             yield
         finally:
@@ -79,20 +83,26 @@ def _create(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquire(folder: Path) -> int | None:
+def _acquire(folder: Path, wait: Callable[[str], None] | None) -> int | None:
     path = folder / NAME
     if fcntl is None:
         _warn(folder)
         return None
+    how = fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
+        folder.mkdir(parents=True, exist_ok=True)  # who held the lock removes it if it is empty
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         _open.add(descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how)
         except OSError as error:
             holder = _read_holder(descriptor)
             _close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                if wait is not None:
+                    wait(holder)
+                    how = fcntl.LOCK_EX
+                    continue
                 raise BlockingIOError(
                     f"fit: another training writes into {folder}: {holder}\n"
                     f"Wait for it, stop it, or give another folder as out"

@@ -1,18 +1,22 @@
 """Tables are run row by row, go on after any interruption, and are written as they grow."""
 
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from threading import Event
 
 import pytest
 
-from ppl_vae import data, evaluation
+from ppl_vae import VAE, data, evaluation
 from ppl_vae.cli import main
 from ppl_vae.evaluation import Estimate
 from ppl_vae.io import load
+from ppl_vae.io.atomic import PREFIX
 from ppl_vae.process_state import seeded
 from ppl_vae.reproduction import (
     TABLES,
@@ -29,6 +33,8 @@ from ppl_vae.reproduction import (
 from ppl_vae.reproduction import training as training_of_rows
 from ppl_vae.reproduction.records import Record, folder_of, read
 from ppl_vae.training.folder_lock import locked
+
+reproducing = import_module("ppl_vae.reproduction.reproduce")
 
 MODEL = {
     "class": "VAE",
@@ -311,8 +317,8 @@ def test_the_table_of_known_records():
         "\n"
         "Not run yet: first | row.\n"
         "\n"
-        "`ppl-vae reproduce small --seeds 2` and "
-        "`ppl-vae reproduce small --seeds 1 --precision bf16-mixed`, "
+        "`ppl-vae reproduce small --seeds 2` (2 of its 4 runs) and "
+        "`ppl-vae reproduce small --seeds 1 --precision bf16-mixed` (1 of its 2 runs), "
         "1.5 hours of wall time in all on a CPU, 1 thread, torch 2.14.\n"
     )
 
@@ -436,8 +442,9 @@ def test_a_smoke_run_is_compared_with_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"parts": ["third"]}, r"small has no part 'third'; .*'second'|ccepted: first"),
-        ({"parts": [""]}, "small has no part ''"),
+        ({"parts": ["third"]}, "parts: no row of small starts with 'third'; accepted: first"),
+        ({"parts": ["secnd"]}, "no row of small starts with 'secnd'; did you mean 'second'"),
+        ({"parts": [""]}, "parts: no row of small starts with ''"),
         ({"extent": "all"}, "extent must be one of whole, shortened, smoke, got 'all'"),
         ({"seeds": 0}, "seeds must be"),
         ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, got '16-true'"),
@@ -529,8 +536,7 @@ def test_a_run_that_went_on_elsewhere_names_both(tmp_path, monkeypatch):
 
     commits = iter("abc")
     # The module has the name of the function that the package exports.
-    module = import_module("ppl_vae.reproduction.reproduce")
-    monkeypatch.setattr(module, "commit", lambda: next(commits))
+    monkeypatch.setattr(reproducing, "commit", lambda: next(commits))
     with pytest.raises(KeyboardInterrupt):
         run(table(bound=nelbo, units=interrupted), tmp_path, seeds=1)
     for _ in range(2):  # the second time, nothing is missing
@@ -541,9 +547,8 @@ def test_a_run_that_went_on_elsewhere_names_both(tmp_path, monkeypatch):
 
 
 def test_a_gpu_is_named_where_it_is_used(monkeypatch):
-    module = import_module("ppl_vae.reproduction.reproduce")
-    monkeypatch.setattr(module, "machine", lambda: {"gpu": "a GPU", **A_CPU})
-    found = module._environment(True, "cpu")
+    monkeypatch.setattr(reproducing, "machine", lambda: {"gpu": "a GPU", **A_CPU})
+    found = reproducing._environment(True, "cpu")
     assert found == {"commit": found["commit"], "compiled": True, "device": "cpu", **A_CPU}
 
 
@@ -570,6 +575,131 @@ def test_rows_whose_folders_would_be_one_are_refused():
 def test_a_difference_of_zero_has_no_sign_of_its_own():
     known = [replace(measured(0, 39.999), row="first | row", extent="whole")]
     assert markdown(table(), known).splitlines()[2].endswith("| 40.00 | 0.30 | +0.00 |")
+
+
+def test_a_count_of_one_seed_is_whole():
+    counted = measured(0, 40.0, row="first | row")
+    counted.quantities["active units"] = {"value": 19.0, "standard_error": None}
+    published = {"active units": [Published("20", "A")], "NELBO": [Published("40", "A")]}
+    one = replace(table(), rows=(replace(table().rows[0], published=published),))
+    lines = markdown(one, [counted]).splitlines()[2:4]
+    assert lines[0].endswith("| NELBO | 40 [A] | 40.00 | 0.30 | +0.00 |")
+    assert lines[1] == "|  | active units | 20 [A] | 19 |  | -1 |"
+    share = replace(counted, quantities={"k̂ > 0.7, %": {"value": 98.68, "standard_error": None}})
+    assert "| 98.68 |" in markdown(one, [share])
+    several = markdown(one, [counted, replace(counted, seed=1)])
+    assert "| 19.00 ± 0.00 |  | -1.00 |" in several
+
+
+def test_a_kill_while_the_trained_pair_is_written_is_made_good(tmp_path, monkeypatch):
+    def killed(pair, folder):
+        (folder / "config.yaml").write_text("format: 1")
+        raise KeyboardInterrupt
+
+    save = training_of_rows.io.save
+    monkeypatch.setattr(training_of_rows.io, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(table(), tmp_path, seeds=1, extent="smoke")
+    monkeypatch.setattr(training_of_rows.io, "save", save)
+    folder = folder_of(tmp_path, "first | row", 0, "32-true") / "training"
+    assert not (folder / "model").exists()
+    (folder / f"{PREFIX}1").mkdir()  # what a kill without notice leaves
+    run(table(), tmp_path, seeds=1, extent="smoke")
+    assert isinstance(load(folder / "model"), VAE)
+    assert not list(tmp_path.rglob(f"{PREFIX}*"))
+
+
+@pytest.mark.filterwarnings("ignore:log_likelihood. Pareto")
+def test_what_is_half_written_is_not_read(tmp_path):
+    run(compared(), tmp_path, seeds=1, extent="smoke", parts=["first"])
+    folder = folder_of(tmp_path, "first | row", 0, "32-true")
+    # Of a process that was killed, or that is writing.
+    left = [
+        folder / "values" / f"{PREFIX}1.npy",
+        folder / f"{PREFIX}2.json",
+        tmp_path / f"{PREFIX}3",
+    ]
+    for file in left:
+        file.touch()
+    run(compared(), tmp_path, seeds=1, extent="smoke")
+    (of_second,) = (r for r in loaded((tmp_path / "small.json").read_text()) if r.row == "second")
+    assert of_second.differences.keys() == {"first | row"}
+    assert [file.exists() for file in left] == [True, False, False]
+
+
+def test_who_needs_a_shared_stage_waits_for_who_trains_it(tmp_path):
+    def train(training):
+        first = training.pair(MODEL)
+        training.fit(first, training.data.train, stage="M1", shared=True, steps=2)
+        return first
+
+    alone = replace(table(), rows=(Row(name="1", train=train, measure={"bound": nelbo}),))
+    said, waited = [], Event()
+
+    def say(text):
+        said.append(text)
+        if "waiting" in text:
+            waited.set()
+
+    with ThreadPoolExecutor() as pool, locked(tmp_path / "shared" / "M1-32-true" / "seed-0"):
+        row = pool.submit(run, alone, tmp_path, seeds=1, say=say)
+        assert waited.wait(60)
+        assert not row.done()
+        held = f"M1, seed 0: waiting for its training by process {os.getpid()} on "
+        assert any(text.startswith(held) for text in said)
+    assert "NELBO" in row.result()
+
+
+def test_the_table_has_what_another_process_has_measured_meanwhile(tmp_path, monkeypatch):
+    run(table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+    other = replace(read(folder_of(tmp_path, "second", 0, "32-true")), seed=1)
+    waiting = Event()
+    lock = reproducing.locked
+
+    def noted(folder, **options):
+        if folder == tmp_path:
+            waiting.set()
+        return lock(folder, **options)
+
+    monkeypatch.setattr(reproducing, "locked", noted)
+    with ThreadPoolExecutor() as pool:
+        with lock(tmp_path):
+            written = pool.submit(run, table(), tmp_path, seeds=1, parts=["second"], extent="smoke")
+            assert waiting.wait(60)
+            folder_of(tmp_path, "second", 1, "32-true").mkdir()
+            other.write(folder_of(tmp_path, "second", 1, "32-true"))
+        assert "second (smoke), 2 seeds" in written.result()
+    assert len(loaded((tmp_path / "small.json").read_text())) == 2
+
+
+def test_figures_are_of_the_precision_asked_for(tmp_path):
+    drawn = []
+
+    def draw(records, pairs, data):
+        drawn.append([(record.precision, list(pairs)) for record in records])
+        return {}
+
+    for precision in ("32-true", "bf16-mixed"):
+        both = replace(table(), draw=draw)
+        run(both, tmp_path, parts=["second"], seeds=1, extent="smoke", precision=precision)
+    assert drawn == [[("32-true", ["second"])], [("bf16-mixed", ["second"])]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--smoke"], "--smoke is for a table: give its NAME, one of cs236, iwae"),
+        (["--part", "VAE"], "--part is for a table: give its NAME"),
+        (["--seeds", "2"], "--seeds is for a table: give its NAME"),
+        (
+            ["iwae", "--smoke", "--whole"],
+            "--whole and --smoke exclude each other; give one of them",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(words, message, capsys):
+    assert main(["reproduce", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
