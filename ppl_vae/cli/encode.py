@@ -18,6 +18,7 @@ from ppl_vae.cli.configuration import FILE, is_pair, read, section
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.flags import parsed_value
 from ppl_vae.cli.output import show
+from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.runs import Run, device_of
 from ppl_vae.data import Dataset
 from ppl_vae.io.atomic import replaced_file
@@ -30,13 +31,14 @@ SUFFIXES = (".csv", ".npy", ".npz")
 def encode(flags: Any) -> int:
     """Encode data by the pair of a run, and return the exit code."""
     run = Run(Path(flags.run).expanduser())
-    file = _file(run, flags)
     if run.is_table:
         from ppl_vae.cli import tables  # slow to import
 
+        file = _file(run, flags, tables.source(flags.run))
         return _write(file, {"z": tables.latents(flags)}, None, "means of the posterior")
     is_run = not _holds_pair(run.folder)
     settings = run.configuration.data if is_run else DataSpec()
+    file = _file(run, flags, settings.name if is_run else None)
     pair: Any = run.pair(flags.device) if is_run else _saved(run.folder, flags.device)
     if flags.samples is not None and not isinstance(pair, Pair):
         raise UsageError(
@@ -74,14 +76,11 @@ def _write(
     return SUCCESS
 
 
-def _file(run: Run, flags: Any) -> Path:
+def _file(run: Run, flags: Any, source: str | None) -> Path:
+    """Return the file to write, which is none of the data's, nor of those of the run."""
     if flags.out is None:
         return run.folder / "latents.npz"
-    file = Path(flags.out).expanduser()
-    if file.suffix not in SUFFIXES:
-        raise UsageError(f"--out must end in one of {', '.join(SUFFIXES)}, got {flags.out!r}")
-    if not file.parent.is_dir():
-        raise UsageError(f"--out {flags.out}: there is no folder {file.parent}")
+    file = output_file("--out", flags.out, SUFFIXES, (flags.data, source))
     if flags.labels and file.suffix == ".npy":
         raise UsageError("--labels: a .npy file holds one array; give a .npz or a .csv file")
     return file

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae.cli.errors import SUCCESS, UsageError
 from ppl_vae.cli.output import show
+from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import replaced_file
 from ppl_vae.models import ConditionalVAE
@@ -29,11 +30,11 @@ def sample(flags: Any) -> int:
         from ppl_vae.cli import tables  # slow to import
 
         return tables.sample(flags)
+    file = _file(one, flags, "samples")
     for flag in ("given", "num_particles"):
         if getattr(flags, flag) is not None:
             typed = f"--{flag.replace('_', '-')}"
             raise UsageError(f"{typed} is for a run of a table, and {one.folder} is none")
-    file = _file(one, flags, "samples")
     pair = one.pair(flags.device)
     pyro.set_rng_seed(flags.seed)
     x = _generated(pair, number, mean=not flags.draw)
@@ -82,14 +83,7 @@ def _file(run: Run, flags: Any, name: str) -> Path:
     if flags.file is None:
         images = len(run.data("test").event_shape) > 1
         return run.folder / f"{name}{'.png' if images else '.csv'}"
-    file = Path(flags.file).expanduser()
-    if file.suffix not in SUFFIXES:
-        raise UsageError(
-            f"{flags.file_flag} must end in one of {', '.join(SUFFIXES)}, got {flags.file!r}"
-        )
-    if not file.parent.is_dir():
-        raise UsageError(f"{flags.file_flag} {flags.file}: there is no folder {file.parent}")
-    return file
+    return output_file(flags.file_flag, flags.file, SUFFIXES, (run.configuration.data.name,))
 
 
 def _write(run: Run, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.fit import say_interrupted, say_not_finite
 from ppl_vae.cli.flags import Flag, apply, parsed_value
 from ppl_vae.cli.output import show
+from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.runs import CHECKPOINTS, device_of, program, resume
 from ppl_vae.errors import quoted, seed_of
@@ -32,7 +33,7 @@ from ppl_vae.io.format import FORMAT, TABLE, check_format
 from ppl_vae.random_state import seed_everything
 from ppl_vae.report import TableReport, table_report
 from ppl_vae.tables.files import SUFFIXES
-from ppl_vae.tables.frames import library
+from ppl_vae.tables.frames import is_number, library
 from ppl_vae.version import __version__
 
 DRAW = "draw"
@@ -55,9 +56,10 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
     if file is None:
         raise UsageError("give the table, a .csv or .parquet file: --data people.csv")
     with _naming(file):
-        frame = tables.read_table(Path(file).expanduser())
-        schema = tables.Schema.infer(frame, kinds=_columns(settings["kinds"]))
-    settings["kinds"] = {str(c.name): settings["kinds"].get(c.name, c.kind) for c in schema}
+        frame = tables.read_table(Path(file).expanduser(), _columns(settings["kinds"]))
+        kinds = _columns(settings["kinds"], frame)
+        schema = tables.Schema.infer(frame, kinds=kinds)
+    settings["kinds"] = {str(c.name): settings["kinds"].get(str(c.name), c.kind) for c in schema}
     if typed.print_config:
         show(dumped({**_HEADER, **settings}).rstrip("\n"))
         return SUCCESS
@@ -65,12 +67,12 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
     _check_folder(folder, settings, before)
     if before is None:
         show(schema, f"to correct a kind: --kinds NAME=KIND, of {', '.join(tables.KINDS)}", "")
-    return _trained(frame, settings, folder, typed)
+    return _trained(frame, settings, _columns(settings["kinds"], frame), folder, typed)
 
 
 def impute(flags: Any) -> int:
     """Fill the missing cells of a table, and return the exit code."""
-    file = _output(flags.out, flags.data)
+    file = output_file("--out", flags.out, SUFFIXES, (flags.data, source(flags.run)))
     vae = loaded(flags.run, flags)
     if flags.draws is not None and DRAW in vae.schema_.names:
         raise UsageError(
@@ -78,25 +80,26 @@ def impute(flags: Any) -> int:
             f"or use ppl_vae.tables.load({flags.run!r}).impute in Python"
         )
     with _naming(flags.data):
-        frame = tables.read_table(Path(flags.data).expanduser())
+        frame = vae.schema_.read(Path(flags.data).expanduser())
         missing = int((~vae.schema_.encode(frame)[1]).sum())
         filled = vae.impute(frame, flags.draws, **_particles(flags))
+    filled = _in_order(filled, frame)
     if flags.draws is None:
         what = "the best guess of each"
     else:
         filled, what = _below_each_other(filled), f"{flags.draws} draws, numbered by {DRAW!r}"
     _write(filled, vae, file)
-    show(f"filled: {file}, {missing} missing cells, {what}")
+    show(f"filled: {file}, {missing} missing cell{'' if missing == 1 else 's'}, {what}")
     return SUCCESS
 
 
 def sample(flags: Any) -> int:
     """Draw rows from a run of a table, and return the exit code."""
-    file = Path(flags.run) / "samples.csv" if flags.file is None else _output(flags.file)
+    file = Path(flags.run) / "samples.csv"
+    if flags.file is not None:
+        file = output_file(flags.file_flag, flags.file, SUFFIXES, (source(flags.run),))
     vae = loaded(flags.run, flags)
-    given = None
-    if flags.given is not None:
-        given = {name: _value(vae, name, text) for name, text in _pairs("--given", flags.given)}
+    given = None if flags.given is None else _given(vae, flags.given)
     with _naming("--given"):
         rows = vae.sample(flags.number, given=given, **_particles(flags))
     _write(rows, vae, file)
@@ -115,7 +118,7 @@ def latents(flags: Any) -> np.ndarray:
             raise UsageError(f"{dashes} is for runs of other data; leave it out")
     vae = loaded(flags.run, flags)
     with _naming(flags.data):
-        return vae.transform(tables.read_table(Path(flags.data).expanduser()))
+        return vae.transform(Path(flags.data).expanduser())
 
 
 def check_evaluation(run: str, flags: Any) -> None:
@@ -130,7 +133,7 @@ def check_evaluation(run: str, flags: Any) -> None:
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
     vae = loaded(run, flags)
     with _naming(flags.data):
-        vae.schema_.encode(tables.read_table(Path(flags.data).expanduser()))
+        vae.schema_.encode(Path(flags.data).expanduser())
 
 
 def explored(
@@ -138,14 +141,18 @@ def explored(
 ) -> tuple[dict[str, tables.TableVAE], Any]:
     """Return the models of runs by name, and the rows of a file, by default of the first's."""
     file = flags.data
-    if file is None and (Path(runs[0]) / TABLE_SETTINGS).is_file():
-        file = _read(Path(runs[0]) / TABLE_SETTINGS)["data"]
-    if file is None or not Path(file).expanduser().is_file():
-        there = "" if file is None else f", and there is no file {file!r} that {runs[0]} is of"
-        raise UsageError(f"--data is missing: give a table of rows to look at{there}")
+    if file is None:
+        file = source(runs[0])
+        if file is not None and not Path(file).expanduser().is_file():
+            raise UsageError(
+                f"--data is missing: give a table of rows to look at, as there is no file {file!r} "
+                f"that {runs[0]} is of"
+            )
+    if file is None:
+        raise UsageError("--data is missing: give a table of rows to look at")
     vaes = {name: loaded(run, flags) for name, run in zip(names, runs, strict=True)}
     with _naming(file):
-        frame = tables.read_table(Path(file).expanduser())
+        frame = next(iter(vaes.values())).schema_.read(Path(file).expanduser())
         for vae in vaes.values():
             vae.schema_.encode(frame)
     return vaes, frame
@@ -167,11 +174,17 @@ def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableR
         )
 
 
-def _trained(frame: Any, settings: Mapping[str, Any], folder: Path, typed: Any) -> int:
+def _trained(
+    frame: Any,
+    settings: Mapping[str, Any],
+    kinds: Mapping[Any, str | tables.Column],
+    folder: Path,
+    typed: Any,
+) -> int:
     """Train, save and print the summary; return the exit code."""
     from ppl_vae import training  # slow to import
 
-    vae = _made(settings, not typed.quiet)
+    vae = _made(settings, kinds, not typed.quiet)
     with _begun(folder, dumped({**_HEADER, **settings})):
         try:
             vae.fit(frame, out=folder, resume=typed.resume)
@@ -188,17 +201,22 @@ def _trained(frame: Any, settings: Mapping[str, Any], folder: Path, typed: Any) 
 
 @contextmanager
 def _begun(folder: Path, settings: str) -> Iterator[None]:
-    """Write the settings of a run; take them back if it is refused before it begins."""
-    there = (folder / TABLE_SETTINGS).exists()
+    """Write the settings of a run; take them back if it is refused before it goes on."""
+    file, checkpoints = folder / TABLE_SETTINGS, folder / CHECKPOINTS
+    before = file.read_bytes() if file.exists() else None
+    there = set(checkpoints.glob("*"))
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / TABLE_SETTINGS, settings)
+    write_file(file, settings)
     try:
         yield
     except Exception:
-        if not there and not (folder / CHECKPOINTS).exists():
-            (folder / TABLE_SETTINGS).unlink()
-            with suppress(OSError):  # if there are other files
-                folder.rmdir()
+        if set(checkpoints.glob("*")) <= there:  # nothing was trained
+            if before is not None:
+                write_file(file, before)
+            else:
+                file.unlink()
+                with suppress(OSError):  # if there are other files
+                    folder.rmdir()
         raise
 
 
@@ -281,7 +299,9 @@ def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _made(settings: Mapping[str, Any], progress: bool) -> tables.TableVAE:
+def _made(
+    settings: Mapping[str, Any], kinds: Mapping[Any, str | tables.Column], progress: bool
+) -> tables.TableVAE:
     """Return what the settings describe, to be trained."""
     arguments = {name: value for name, value in settings.items() if name in table_settings()}
     seed_everything(seed_of("", settings["seed"]))  # of a prior's initial weights
@@ -291,25 +311,39 @@ def _made(settings: Mapping[str, Any], progress: bool) -> tables.TableVAE:
     arguments["prior"] = None if prior is None else prior.make(settings["latent_dim"])
     arguments["posterior"] = None if posterior is None else posterior.partial()
     arguments["estimator"] = None if estimator is None else estimator.make()
-    arguments["kinds"] = _columns(settings["kinds"])
+    arguments["kinds"] = kinds
     arguments["device"] = device_of(settings["device"])
     return tables.TableVAE(**arguments, progress=progress)
 
 
-def _columns(kinds: Any) -> dict[str, str | tables.Column]:
-    """Return kinds as `tables.Schema.infer` takes them."""
+def _columns(kinds: Any, frame: Any = None) -> dict[Any, str | tables.Column]:
+    """Return kinds as `tables.Schema.infer` takes them, by the names of a frame, if one is given.
+
+    Names that are numbers, which Parquet may have, are typed as text.
+    """
     if not isinstance(kinds, Mapping):
         raise ConfigError(f"kinds must be a mapping of columns, got {brief(kinds)}")
-    found: dict[str, str | tables.Column] = {}
-    for name, kind in kinds.items():
+    names = {} if frame is None else {str(name): name for name in frame.columns}
+    found: dict[Any, str | tables.Column] = {}
+    for text, kind in kinds.items():
+        name = names.get(str(text), text)
         if isinstance(kind, Mapping):
             try:
-                found[name] = tables.Column.from_dict({**kind, "name": name})
+                found[name] = tables.Column.from_dict({**_as_text(kind), "name": name})
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"kinds: {_in_flags(str(error))}") from None
         else:
             found[name] = kind
     return found
+
+
+def _as_text(kind: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a column's settings, numbers among categories of text as text: [1, 2, A]."""
+    given = kind.get("categories")
+    if not isinstance(given, Sequence) or not any(isinstance(c, str) for c in given):
+        return dict(kind)
+    numbers = (int, float)
+    return {**kind, "categories": [str(c) if type(c) in numbers else c for c in given]}
 
 
 def _check_folder(
@@ -349,6 +383,12 @@ def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def source(run: str) -> str | None:
+    """Return the file that a run was trained on; None of a TableVAE that was saved."""
+    file = Path(run).expanduser() / TABLE_SETTINGS
+    return _read(file)["data"] if file.is_file() else None
+
+
 def loaded(run: str, flags: Any) -> tables.TableVAE:
     """Return the model of a run on the device, and with draws from the seed, that were typed."""
     folder = Path(run).expanduser()
@@ -367,28 +407,15 @@ def _particles(flags: Any) -> dict[str, int]:
     return {} if flags.num_particles is None else {"num_particles": flags.num_particles}
 
 
-def _output(given: str, source: str | None = None) -> Path:
-    """Return the file to write, another than the source."""
-    file = Path(given).expanduser()
-    if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out must end in {' or '.join(SUFFIXES)}, got {given!r}")
-    if not file.parent.is_dir():
-        raise UsageError(f"--out {given}: there is no folder {file.parent}")
-    with suppress(FileNotFoundError):
-        if source is not None and os.path.samefile(file, Path(source).expanduser()):
-            raise UsageError(f"--out {given} is the table itself; give another file")
-    return file
-
-
 def _write(table: Any, vae: tables.TableVAE, file: Path) -> None:
     """Write a table; in CSV, whole numbers that came as floats, beside missing cells, as 70."""
     if file.suffix.lower() == ".csv":
         nw = library("narwhals", "write_table")
         frame = nw.from_native(table)
         whole = [
-            str(column.name)
+            column.name
             for column in vae.schema_
-            if frame.schema[str(column.name)].is_float()
+            if frame.schema[column.name].is_float()
             and (column.kind == "count" or _of_integers(column.categories))
         ]
         table = frame.with_columns(nw.col(*whole).cast(nw.Int64)).to_native() if whole else table
@@ -397,6 +424,13 @@ def _write(table: Any, vae: tables.TableVAE, file: Path) -> None:
 
 def _of_integers(categories: Sequence[object] | None) -> bool:
     return categories is not None and all(type(category) is int for category in categories)
+
+
+def _in_order(filled: Any, frame: Any) -> Any:
+    """Return a table, or each of several, with its columns in the order of a frame."""
+    if isinstance(filled, (list, tuple)):
+        return [_in_order(each, frame) for each in filled]
+    return filled[list(frame.columns)]
 
 
 def _below_each_other(draws: Sequence[Any]) -> Any:
@@ -427,23 +461,52 @@ def _entries(flag: str, typed: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _pairs(flag: str, typed: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(flag: str, typed: Sequence[str], names: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Return the two sides of NAME=VALUE; of a name that is known, = may be a part."""
     pairs = []
     for word in typed:
+        known = [name for name in names if word.startswith(f"{name}=")]
         name, equals, text = word.partition("=")
+        if known:
+            name = max(known, key=len)
+            text = word[len(name) + 1 :]
         if not (name and equals):
             raise UsageError(f"{flag} must be NAME=VALUE, got {word!r}")
         pairs.append((name, text))
     return pairs
 
 
-def _value(vae: tables.TableVAE, name: str, text: str) -> Any:
-    """Return a value that was typed: the category that reads so, or as YAML."""
-    known = [str(known) for known in vae.schema_.names]
-    if name not in known:
-        raise UsageError(f"--given: there is no column {quoted(name)}; {suggestion(name, known)}")
-    categories = vae.schema_[name].categories or ()
-    return next((c for c in categories if str(c) == text), parsed_value(text))
+def _given(vae: tables.TableVAE, typed: Sequence[str]) -> dict[Any, Any]:
+    """Return values by the names of columns, as they were typed."""
+    columns = {str(column.name): column for column in vae.schema_}
+    found = {}
+    for name, text in _pairs("--given", typed, columns):
+        if name not in columns:
+            hint = suggestion(name, columns)
+            raise UsageError(f"--given: there is no column {quoted(name)}; {hint}")
+        found[columns[name].name] = _value(columns[name], text)
+    return found
+
+
+def _value(column: tables.Column, text: str) -> Any:
+    """Return the category that reads as was typed, or the number."""
+    if column.coded:
+        for category in column.categories or ():
+            is_bool, is_text = isinstance(category, bool), isinstance(category, str)
+            if str(category) == text or (is_bool and str(category).lower() == text):
+                return category
+            if not is_bool and not is_text and _is_plain_number(text) and float(text) == category:
+                return category
+        return text
+    if not _is_plain_number(text):
+        raise UsageError(
+            f"--given: column {quoted(column.name)} needs a number, got {quoted(text, 60)}"
+        )
+    return float(text)
+
+
+def _is_plain_number(text: str) -> bool:
+    return is_number(text) and "_" not in text and math.isfinite(float(text))
 
 
 @contextmanager

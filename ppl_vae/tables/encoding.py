@@ -51,6 +51,8 @@ def _limits(column: Column, came: np.ndarray, values: np.ndarray) -> list[tuple[
     beyond = np.zeros(len(came), bool)
     if came.dtype.kind in "iu":
         beyond = (came > LARGEST_INTEGER) | (values < -LARGEST_INTEGER)
+    elif column.kind == "count":
+        beyond = abs(values) >= LARGEST_INTEGER  # 2**53 may have been 2**53 + 1
     rules = [(beyond, "integers within ±2**53, which float64 holds exactly")]
     if column.kind == "positive":
         rules.append((values <= 0, "numbers above zero"))
@@ -66,7 +68,7 @@ def _limits(column: Column, came: np.ndarray, values: np.ndarray) -> list[tuple[
 
 
 def _refuse_text(column: Column, cells: Cells, table: Table, owner: str) -> None:
-    if cells.values.dtype.kind != "O" or cells.missing.all():
+    if cells.values.dtype.kind not in "Ob" or cells.missing.all():
         return
     row = cells.row_of(np.ones(len(cells.observed), bool))
     raise TypeError(

@@ -6,6 +6,8 @@ import csv
 import errno
 import io
 import os
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,22 +18,32 @@ import numpy as np
 from ppl_vae.errors import path_of, quoted, reason
 from ppl_vae.files import opened
 from ppl_vae.io.atomic import replaced_file
+from ppl_vae.tables.column import CODED, LARGEST_INTEGER, Column
 from ppl_vae.tables.decoding import build, plain_dtype
 from ppl_vae.tables.frames import Frame, eager, is_number, library, read
 
 SUFFIXES = (".csv", ".parquet")
 MISSING = ("", "NA", "NaN", "nan", "null")
 """The cells of a CSV file that are missing."""
+_CODE = re.compile(r"[-+]?0\d+", re.ASCII)
+"""Leading zeros, which a number does not keep."""
+_LONG = re.compile(r"[-+]?\d{16,}", re.ASCII)
 
 
-def read_table(path: str | os.PathLike[str]) -> Any:
+def read_table(
+    path: str | os.PathLike[str], kinds: Mapping[Any, str | Column] | None = None
+) -> Any:
     """Return the table in a file, as a pandas DataFrame, or a polars one where pandas is absent.
 
     A CSV file is text in UTF-8: a line of names, then one line for each row, with commas between
-    fields. Fields that are empty or read ``NA``, ``NaN``, ``nan`` or ``null`` are missing.
+    fields. Fields that are empty or read ``NA``, ``NaN``, ``nan`` or ``null`` are missing. A column
+    of numbers, or of true and false, comes as such; as text if a number would lose something: a
+    leading zero, as in ``00123``, or digits of an integer beyond 2**53.
 
     Args:
         path: of a file whose name ends in ``.csv`` or ``.parquet``.
+        kinds: what is known of columns, as in `Schema.infer`; of a CSV file, those whose categories
+            are text come as text, and those of numbers as numbers.
 
     Raises:
         TypeError: if ``path`` is not a path.
@@ -43,12 +55,13 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     """
     owner = "read_table"
     file, nw, backend = _path(owner, path), library("narwhals", owner), _backend(owner)
+    text: set[str] = set()
     with opened(file) as binary:  # refuses what is not a regular file
         if file.suffix.lower() == ".csv":
-            _check_csv(file, binary)
+            text = _as_text(_checked_csv(file, binary), {} if kinds is None else kinds)
     try:
         if file.suffix.lower() == ".csv":
-            table = nw.read_csv(str(file), backend=backend, **_CSV_OPTIONS[backend])
+            table = nw.read_csv(str(file), backend=backend, **_csv_options(backend, text))
         else:
             table = nw.read_parquet(str(file), backend=backend)
     except ImportError as error:
@@ -84,11 +97,26 @@ def write_table(frame: Frame, path: str | os.PathLike[str]) -> None:
     with replaced_file(file) as temporary:
         try:
             if file.suffix.lower() == ".csv":
-                table.write_csv(str(temporary))
+                _write_csv(table, temporary)
             else:
                 table.write_parquet(str(temporary))
         except ImportError as error:
             raise _incomplete(owner, error) from error
+
+
+def _write_csv(table: Any, file: Path) -> None:
+    """Write CSV, all text in quotes if some has a carriage return, which pandas leaves bare."""
+    native = table.to_native()
+    is_pandas = str(table.implementation.value) == "pandas"
+    if is_pandas and any(_has_return(series) for series in table.iter_columns()):
+        native.to_csv(file, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    else:
+        table.write_csv(str(file))
+
+
+def _has_return(series: Any) -> bool:
+    cells = series.to_list() if not series.dtype.is_numeric() else ()
+    return any(isinstance(cell, str) and "\r" in cell for cell in cells)
 
 
 def _path(owner: str, path: object) -> Path:
@@ -119,23 +147,52 @@ def _framed(array: np.ndarray, owner: str) -> Any:
     return build(backend, cells, None, owner)
 
 
-def _check_csv(file: Path, binary: BinaryIO) -> None:
-    """Raise ValueError at what libraries would guess: rows of other lengths, a header's lack."""
+def _as_text(columns: Mapping[str, bool], kinds: Mapping[Any, str | Column]) -> set[str]:
+    """Return the columns to read as text: by what is known of them, or as the file has them."""
+    found = {name for name, verbatim in columns.items() if verbatim}
+    for name, given in kinds.items():
+        kind = given.kind if isinstance(given, Column) else given
+        categories = given.categories if isinstance(given, Column) else None
+        if categories is not None and any(isinstance(c, str) for c in categories):
+            found.add(name)
+        elif categories is not None or kind not in CODED:
+            found.discard(name)
+    return found & columns.keys()
+
+
+def _is_verbatim(field: str) -> bool:
+    """Return whether a field would lose something as a number."""
+    if _LONG.fullmatch(field):
+        return abs(int(field)) > LARGEST_INTEGER
+    return _CODE.fullmatch(field) is not None
+
+
+def _checked_csv(file: Path, binary: BinaryIO) -> dict[str, bool]:
+    """Return the columns of a file, and whether each has a field that only text keeps.
+
+    Raises ValueError at what libraries would guess: rows of other lengths, a header's lack.
+    """
     name = quoted(file)
     text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
     rows = csv.reader(text, strict=True)
     try:
         header = next(rows, [])
         _check_header(name, header)
+        verbatim = [False] * len(header)
         for row in rows:
             blank = not row and len(header) == 1  # as some libraries write a missing cell
+            if not row and not blank:
+                raise ValueError(f"{name}: line {rows.line_num} is empty; remove it")
             if len(row) != len(header) and not blank:
                 raise ValueError(
                     f"{name}: line {rows.line_num} has {len(row)} fields, and the first line names "
                     f"{len(header)} columns; write each row in full, quoted where a comma is meant"
                 )
+            if not blank:
+                verbatim = [was or _is_verbatim(f) for was, f in zip(verbatim, row, strict=True)]
         if rows.line_num < 2:
             raise ValueError(f"{name}: there is a line of names, and no row")
+        return dict(zip(header, verbatim, strict=True))
     except csv.Error as error:
         raise ValueError(f"{name}: line {rows.line_num}: {reason(error)}") from error
     except UnicodeDecodeError as error:
@@ -182,13 +239,21 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-_CSV_OPTIONS: dict[str, dict[str, Any]] = {
-    "pandas": {
+def _csv_options(backend: str, text: Iterable[str]) -> dict[str, Any]:
+    """Return the options of a library that reads CSV; columns of text are named."""
+    if backend == "polars":
+        import polars as pl
+
+        return {
+            "null_values": list(MISSING),
+            "infer_schema_length": None,
+            "schema_overrides": dict.fromkeys(text, pl.String),
+        }
+    return {
         "encoding": "utf-8-sig",
         "keep_default_na": False,
         "na_values": list(MISSING),
         "skip_blank_lines": False,
         "low_memory": False,  # which would guess dtypes of parts of a column
-    },
-    "polars": {"null_values": list(MISSING), "infer_schema_length": None},
-}
+        "dtype": dict.fromkeys(text, str),
+    }

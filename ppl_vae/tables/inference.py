@@ -21,6 +21,7 @@ FEW_NUMBERS, NOT_NUMBERS = 20, 0.1
 """With more distinct texts, of which at most this share are no numbers, a column is numbers."""
 _NOTATION = re.compile(r"[-+]?\d+([., '\u2019]\d{3})*([.,]\d+)?\s?%?")
 """Numbers with a decimal comma, with marks between thousands, or in per cent."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{4}")
 
 
 def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -> Column:
@@ -95,7 +96,7 @@ def _whole(values: np.ndarray) -> bool:
 
 
 def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str) -> None:
-    """Raise ValueError for text that names the rows, and for numbers beside other text."""
+    """Raise ValueError for text that names the rows, for dates, and for numbers beside text."""
     name, count = quoted(cells.name), len(cells.observed)
     fix = f"drop it, cast it to numbers, or give kinds={{{name}: 'categorical'}}"
     if distinct > MOST_CATEGORIES:
@@ -105,6 +106,12 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
         )
     if cells.declared is not None:
         return
+    if all(_DATE.fullmatch(text) for text in set(cells.observed)):
+        raise ValueError(
+            f"{owner}: column {name} has dates, such as {quoted(cells.observed[0], 40)}; give "
+            f"numbers, such as the days since a date, drop it, or give "
+            f"kinds={{{name}: 'categorical'}}"
+        )
     if distinct == count > MOST_SINGLES:
         raise ValueError(
             f"{owner}: column {name} has a different text in each of {count} rows: is it "

@@ -118,7 +118,7 @@ class Schema:
             ImportError: without narwhals, or a library that reads the file.
         """
         owner = "Schema.infer"
-        table = _table(frame, owner)
+        table = _table(frame, owner, kinds if isinstance(kinds, Mapping) else None)
         given = _given(kinds, table, owner)
         columns = [
             infer_column(cells, given.get(name), table, owner)
@@ -143,6 +143,18 @@ class Schema:
                 return column
         raise KeyError(f"there is no column {quoted(name)}; there are {quoted(self.names)}")
 
+    @property
+    def kinds(self) -> dict[str | int, Column]:
+        """The columns by name, as :meth:`infer` takes them."""
+        return dict(zip(self.names, self.columns, strict=True))
+
+    def read(self, path: str | os.PathLike[str]) -> Any:
+        """Return the table in a file as `read_table` does, categories that are text as text.
+
+        By itself a file may have only digits where the schema has text.
+        """
+        return read_table(path, self.kinds)
+
     def encode(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Return a table as numbers, and which cells are observed.
 
@@ -165,7 +177,7 @@ class Schema:
                 row, from 0, and the column.
         """
         owner = "Schema.encode"
-        table = self._matched(_table(frame, owner), owner)
+        table = self._matched(_table(frame, owner, self.kinds), owner)
         columns = [encode_column(column, table.cells[column.name], table, owner) for column in self]
         values = np.stack(columns, axis=1)
         return values, ~np.isnan(values)
@@ -183,7 +195,7 @@ class Schema:
             cells = {name: one_cell(name, value, owner) for name, value in given.items()}
             table = Table("array", cells, 1)
         else:
-            table = _table(given, owner)
+            table = _table(given, owner, self.kinds)
         values = np.full((table.rows, len(self)), np.nan)
         for name, column_cells in table.cells.items():
             coded = encode_column(self[name], column_cells, table, owner)
@@ -214,7 +226,7 @@ class Schema:
         """
         owner = "Schema.decode"
         numbers, missing = self._numbers(values, mask, owner)
-        table = None if like is None else self._matched(_table(like, owner), owner)
+        table = None if like is None else self._matched(_table(like, owner, self.kinds), owner)
         if table is not None and table.rows != len(numbers):
             raise ValueError(
                 f"{owner}: like must have the {len(numbers)} rows of values, got {table.rows}"
@@ -340,8 +352,10 @@ class Schema:
         return cells.dtype if cells is not None and text and not cells.missing.all() else None
 
 
-def _table(frame: Frame, owner: str) -> Table:
-    return read(read_table(frame) if isinstance(frame, (str, os.PathLike)) else frame, owner)
+def _table(frame: Frame, owner: str, kinds: Any = None) -> Table:
+    """Return a table, that of a file read by what is known of its columns."""
+    is_path = isinstance(frame, (str, os.PathLike))
+    return read(read_table(frame, kinds) if is_path else frame, owner)
 
 
 def _given(kinds: object, table: Table, owner: str) -> dict[str | int, Column]:

@@ -163,7 +163,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         defaults = {n: p.default for n, p in inspect.signature(TableVAE).parameters.items()}
         given = {name: getattr(self, name) for name in defaults}
         check_settings(given, defaults)
-        X = as_table(X)
+        X = as_table(X, self.kinds)
         if getattr(X, "shape", ())[:1] == (1,):
             raise ValueError(
                 "TableVAE.fit: the table has one row (n_samples=1); give two or more, as one does "
@@ -355,7 +355,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _rows(self, owner: str, X: Frame) -> tuple[Any, Tensor, Tensor]:
         """Return a table of the schema, its values (0 where missing) and its mask."""
         check_is_fitted(self, "pair_")
-        table = as_table(X)
+        table = as_table(X, self.schema_.kinds)
         plain = isinstance(table, np.ndarray) and table.ndim == 2
         if plain and table.shape[1] != self.n_features_in_:
             raise ValueError(

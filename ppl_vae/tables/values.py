@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,15 @@ _FEWEST_DIGITS = 0.01
 """How coarse numbers may be in a network's dtype, in standard deviations of their column."""
 
 
-def as_table(X: Frame) -> Any:
+def as_table(X: Frame, kinds: object = None) -> Any:
     """Return a table in memory: of a file, of a list of rows, of whatever NumPy makes an array of.
 
+    A file is read by what ``kinds``, as of `Schema.infer`, say of its columns.
     Frames, and arrays that hide cells or have fields, are as they came. Of the others scikit-learn
     refuses, in its words, what is sparse, complex, or not of two dimensions.
     """
     if isinstance(X, (str, os.PathLike)):
-        return read_table(X)
+        return read_table(X, kinds if isinstance(kinds, Mapping) else None)
     if isinstance(X, (list, tuple)):
         _check_rows(X)
         X = np.array(X, dtype=object)  # in which each column keeps its type

@@ -302,3 +302,28 @@ def test_numbers_in_csv_have_the_digits_of_their_dtype(dtype, text, tmp_path):
     sample._as_csv(tmp_path / "x.csv", {"x": torch.from_numpy(x)})
     for file in ("z.csv", "x.csv"):
         assert (tmp_path / file).read_text().split()[1] == f"{text},2.0"
+
+
+def test_data_are_never_written_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("mine.npy", X)
+    words = ["--epochs", "1", "--data.scale", "1", "--quiet"]
+    assert main(["fit", "vae", "--data", "mine.npy", "--out", "run", *words]) == 0
+    capsys.readouterr()
+    before = os.listdir(".")
+    os.makedirs("faces/a")
+    np.save("others.npy", X)
+    for command in (
+        "encode run mine.npy --out mine.npy",
+        "encode run others.npy --out mine.npy",
+        "encode run others.npy --out ./others.npy",
+        "sample run --out mine.npy",
+        "reconstruct run --out mine.npy",
+        "encode run faces --out faces/a/z.npy",
+    ):
+        assert main(command.split()) == 2
+        out = command.split()[-1]
+        assert f"--out {out} would change the data, " in capsys.readouterr().err
+    for file in ("mine.npy", "others.npy"):
+        assert (np.load(file) == X).all()
+    assert {*before, "faces", "others.npy"} == {*os.listdir(".")}

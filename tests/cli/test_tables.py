@@ -238,10 +238,17 @@ def test_the_table_itself_is_never_written():
         before = file.read()
     os.symlink("people.csv", "link.csv")
     os.link("people.csv", "hard.csv")
+    shutil.copy("people.csv", "others.csv")
     for out in ("people.csv", "./people.csv", "link.csv", "hard.csv"):
         assert main(["impute", "run", "people.csv", "--out", out]) == 2
-    with open("people.csv", "rb") as file:
-        assert file.read() == before
+        # Nor is that of the training.
+        assert main(["impute", "run", "others.csv", "--out", out]) == 2
+        assert main(["sample", "run", "-n", "2", "--out", out]) == 2
+        assert main(["encode", "run", "others.csv", "--out", out]) == 2
+    assert main(["encode", "run", "others.csv", "--out", "others.csv"]) == 2
+    for name in ("people.csv", "others.csv"):
+        with open(name, "rb") as file:
+            assert file.read() == before
 
 
 def test_a_run_is_evaluated_and_reported_on_a_file(capsys, unrendered):
@@ -293,6 +300,89 @@ def test_a_category_that_yaml_reads_as_something_else_can_be_given():
     tables.fit(answers, latent_dim=2, hidden=(8,), steps=1).save("saved")
     assert main(["sample", "saved", "-n", "2", "--given", "size=yes", "--out", "rows.csv"]) == 0
     assert pd.read_csv("rows.csv")["size"].tolist() == ["yes", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("age=040", 40),
+        ("age=4e1", 40),
+        ("smoker=true", True),
+        ("smoker=True", True),
+        ("children=1.0", 1),
+        ("size=M", "M"),
+    ],
+)
+def test_what_is_given_is_read_as_the_column_is(typed, found):
+    assert main(["sample", "run", "-n", "1", "--given", typed, "--out", "rows.csv"]) == 0
+    assert pd.read_csv("rows.csv")[typed.partition("=")[0]].tolist() == [found]
+
+
+@pytest.mark.parametrize(
+    "typed", ["age=1:10", "age=yes", "age=1_0", "age=nan", "age=1e400", "age=", "smoker=yes"]
+)
+def test_what_is_given_is_no_other_value(typed, capsys):
+    assert main(["sample", "run", "-n", "1", "--given", typed, "--out", "rows.csv"]) == 2
+    named, _, text = typed.partition("=")
+    error = capsys.readouterr().err
+    assert f"'{named}'" in error
+    assert f"'{text}'" in error
+    assert not os.path.exists("rows.csv")
+
+
+def test_codes_and_numbers_as_text_come_back():
+    lines = [f"00{i % 7}1,{'12A'[i % 3]},{'' if i == 3 else i}" for i in range(40)]
+    with open("codes.csv", "w") as file:
+        file.write("\n".join(["zip,grade,n=2", *lines, ""]))
+    assert fit("--data", "codes.csv", "--out", "codes") == 0
+    with open("some.csv", "w") as file:
+        file.write("n=2,zip,grade\n1,0011,2\n,0021,\n5,,1\n")
+    assert main(["impute", "codes", "some.csv", "--out", "filled.csv"]) == 0
+    with open("filled.csv") as file:
+        head, *rows = file.read().splitlines()
+    assert head == "n=2,zip,grade"  # as in the file
+    assert rows[0] == "1,0011,2"
+    assert rows[1].split(",")[1] == "0021"
+    assert len(rows[2].split(",")[1]) == 4
+    given = ["--given", "zip=0031", "--given", "n=2=4"]
+    assert main(["sample", "codes", "-n", "2", *given, "--out", "rows.csv"]) == 0
+    with open("rows.csv") as file:
+        assert [row.split(",")[::2] for row in file.read().splitlines()[1:]] == [["0031", "4"]] * 2
+
+
+def test_kinds_may_have_words_that_were_bools_and_numbers_beside_text():
+    answers = people().assign(size=["yes", "no"] * 30, grade=["1", "2", "A"] * 20)
+    answers.to_csv("answers.csv", index=False)
+    kinds = ["size={kind: ordinal, categories: [no, yes]}"]
+    kinds += ["grade={kind: ordinal, categories: [A, 2, 1]}"]
+    words = [word for kind in kinds for word in ("--kinds", kind)]
+    assert fit("--data", "answers.csv", *words, "--out", "answers") == 0
+    schema = tables.load("answers").schema_
+    assert schema["size"].categories == ("no", "yes")
+    assert schema["grade"].categories == ("A", "2", "1")
+    assert fit("answers/settings.yaml", "--out", "again") == 0
+    assert tables.load("again").schema_ == schema
+
+
+def test_columns_of_parquet_may_be_numbered():
+    numbers = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)).round(1))
+    numbers.columns = [0, 1]
+    numbers.to_parquet("numbered.parquet")
+    assert fit("--data", "numbered.parquet", "--kinds", "1=real", "--out", "numbered") == 0
+    assert tables.load("numbered").schema_.names == (0, 1)
+    words = ["sample", "numbered", "-n", "2", "--given", "1=0.5", "--out", "rows.csv"]
+    assert main(words) == 0
+    assert pd.read_csv("rows.csv")["1"].tolist() == [0.5, 0.5]
+    assert main(["impute", "numbered", "numbered.parquet", "--out", "filled.csv"]) == 0
+
+
+def test_a_resumption_that_is_refused_leaves_the_settings(capsys):
+    before = settings("run")
+    assert main(["fit", "table", "run", "--resume", "--steps", "2", "--quiet"]) != 0
+    assert settings("run") == before
+    people().head(30).to_csv("people.csv", index=False)
+    assert main(["fit", "table", "run", "--resume", "--steps", "9", "--quiet"]) != 0
+    assert settings("run") == before
 
 
 # The words, the exit code, and what must be named, divided by |.

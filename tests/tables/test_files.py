@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
 
-from ppl_vae.tables import Schema, files, read_table, write_table
+from ppl_vae import tables
+from ppl_vae.tables import Column, Schema, files, read_table, write_table
 
 FRAME = pd.DataFrame(
     {
@@ -98,7 +99,8 @@ BAD = [
     ("a,b\n1,2\n1,2,3\n", "line 3 has 3 fields", "2 columns"),
     ("a,b\n1,2,3\n1,2,3\n", "line 2 has 3 fields", "2 columns"),
     ("a,b\n1,2\n1\n", "line 3 has 1 fields", "2 columns"),
-    ("a,b\n1,2\n\n1,2\n", "line 3 has 0 fields", "2 columns"),
+    ("a,b\n1,2\n\n1,2\n", "line 3 is empty; remove it"),
+    ("a,b\n1,2\n\n", "line 3 is empty; remove it"),
     ('a,b\n"x\ny",2\n1\n', "line 4 has 1 fields"),
     ('a,b\n1,2\n"x"y,2\n', "line 3"),
     ('a,b\n1,2\n"x,2\n', "line 3"),
@@ -174,3 +176,51 @@ def test_a_library_that_is_absent_is_named_with_the_extra(tmp_path, monkeypatch)
             read_table(tmp_path / "a.csv")
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "pandas" else name)
     assert isinstance(read_table(tmp_path / "a.csv"), pl.DataFrame)
+
+
+CODES = "zip,age,acc,v\n00123,07,9007199254740993,1.50\n,8,,2\n01007,9,12,\n"
+
+
+def test_what_a_number_would_lose_is_read_as_text(tmp_path, backend):
+    path = tmp_path / "a.csv"
+    path.write_text(CODES)
+    schema = Schema.infer(path)
+    assert schema["zip"].categories == ("00123", "01007")
+    assert schema["acc"].categories == ("12", "9007199254740993")
+    assert schema["age"].categories == ("07", "8", "9")
+    assert schema["v"].kind == "binary"  # 1.5 and 2: nothing but zeros behind the point is lost
+    write_table(schema.decode(*schema.encode(path)), path)
+    found = [line.split(",")[:3] for line in path.read_text().splitlines()]
+    assert found == [line.split(",")[:3] for line in CODES.splitlines()]
+
+
+def test_numbers_with_leading_zeros_are_numbers_where_kinds_say_so(tmp_path, backend):
+    path = tmp_path / "a.csv"
+    path.write_text(CODES)
+    schema = Schema.infer(
+        path, kinds={"age": "count", "zip": Column("zip", "bounded", low=0, high=2000)}
+    )
+    values, _ = schema.encode(path)
+    np.testing.assert_array_equal(values[:, :2], [[123, 7], [np.nan, 8], [1007, 9]])
+    with pytest.raises(ValueError, match=r"'acc' is 900719925474099[23]"):
+        Schema.infer(path, kinds={"acc": "count"})
+
+
+def test_categories_of_text_are_found_where_a_file_has_only_numbers(tmp_path, backend):
+    path, some = tmp_path / "a.csv", tmp_path / "some.csv"
+    path.write_text("grade,v\n1,1.5\n2,2.5\nA,3.5\n")
+    some.write_text("grade,v\n2,1.5\n,2.5\n")
+    schema = Schema.infer(path)
+    assert schema.encode(some)[0][:, 0].tolist()[:1] == [1.0]
+    assert next(iter(schema.read(some)["grade"])) == "2"
+    vae = tables.fit(path, steps=1, latent_dim=1, hidden=(4,), progress=False)
+    assert next(iter(vae.impute(some)["grade"])) == "2"
+    given = {"grade": Column("grade", "categorical", ["2", "3"])}
+    assert Schema.infer(some, kinds=given)["grade"].categories == ("2", "3")
+
+
+def test_carriage_returns_in_text_come_back(tmp_path):
+    frame = pd.DataFrame({"note": ["a\rb", "x", None], "v": [1, 2, 3]})
+    for given in (frame, pl.from_pandas(frame), pa.Table.from_pandas(frame)):
+        write_table(given, tmp_path / "a.csv")
+        assert_frame_equal(read_table(tmp_path / "a.csv"), frame)

@@ -167,3 +167,13 @@ def test_names_are_strings_or_integers():
     schema = Schema.infer(frame)
     assert schema.names == (0, 1)
     pd.testing.assert_frame_equal(schema.decode(schema.encode(frame)[0]), frame)
+
+
+@pytest.mark.parametrize(
+    "day", ["2000-01-{:02}", "{}/2/2000", "{:02}.03.2000", "2000-01-{:02}T10:30"]
+)
+def test_dates_as_text_are_refused(day):
+    frame = pd.DataFrame({"day": [day.format(1 + i % 20) for i in range(60)], "v": range(60)})
+    with pytest.raises(ValueError, match=r"column 'day' has dates, such as .* since a date"):
+        Schema.infer(frame)
+    assert Schema.infer(frame, kinds={"day": "categorical"})["day"].kind == "categorical"

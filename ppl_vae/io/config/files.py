@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -131,6 +132,19 @@ class _Loader(yaml.SafeLoader):
             line = merged.start_mark.line + 1
             raise ConfigError(f"line {line}: a mapping is merged (<<) into itself; write it out")
         return sum(self._entries[mapping] for mapping in mappings)  # yaml refuses other items
+
+
+# As in YAML 1.2: yes, no, on and off are text, as are 010 and 1:30, which were 8 and 90.
+_PLAIN = {
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "tag:yaml.org,2002:int": (r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, (_pattern, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
 
 
 def _of_model(tree: dict[str, object]) -> dict[str, object]:
