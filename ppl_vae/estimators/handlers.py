@@ -36,6 +36,42 @@ class Recording(IgnoresParameters, TraceMessenger):
     """Pyro's trace messenger."""
 
 
+class Cutting(IgnoresParameters, Messenger):
+    """Cuts the graph at each reparameterised value that a guide draws.
+
+    The value is replaced by a leaf, which the rest of the guide, and the densities, then see. It
+    must be outside of the trace. (Stopping the gradient in the densities, site by site, would be
+    wrong for q(z2|z1), whose parameters depend on z1; a second run at the leaves, too, for a guide
+    that draws dropout's masks anew.)
+
+    ``paths`` has, in the order of sampling, the leaf and the value that it was cut from, which may
+    depend on the leaves before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: list[tuple[Tensor, Tensor]] = []
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if msg["is_observed"] or site_is_subsample(msg) or not msg["fn"].has_rsample:
+            return
+        check_value(msg)
+        value = msg["value"]
+        if value.requires_grad and msg["infer"].get("_enumerate_dim") is None:
+            msg["value"] = value.detach().requires_grad_()
+            self.paths.append((msg["value"], value))
+
+
+def check_value(site: dict) -> None:
+    """Raise NotImplementedError for a value that hides the one that its density is of."""
+    if hasattr(site["value"], "_unquantize"):
+        raise NotImplementedError(
+            f"site {site['name']!r} of the guide: Pyro's straight-through relaxations keep the "
+            f"relaxed value in an attribute, which is lost among particles; use "
+            f"ppl_vae.posteriors.RelaxedBernoulli or RelaxedOneHotCategorical"
+        )
+
+
 class Unmasking(IgnoresParameters, Messenger):
     """Move masks from distributions, ``fn.mask(m)``, to their sites, as ``poutine.mask`` does."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -365,10 +365,25 @@ class ImportanceWeightedELBO(PerDatumELBO):
             scores = score_term(weights, guide_objective, self.gradient, log_w)
             surrogate, along_paths = surrogate + scores, along_paths + scores
         if along_paths is not None and weights.paths:
-            leaves, attached = zip(*weights.paths, strict=True)
-            slopes = torch.autograd.grad(
-                along_paths, leaves, retain_graph=True, materialize_grads=True
-            )
-            for slope, value in zip(slopes, attached, strict=True):
-                surrogate = surrogate + (slope * value).sum()
+            surrogate = surrogate + _through(weights.paths, along_paths)
         return surrogate
+
+
+def _through(paths: Sequence[tuple[Tensor, Tensor]], term: Tensor) -> Tensor:
+    """Return the scalar whose gradient is a term's through the values that leaves were cut from.
+
+    A value may depend on leaves before it, which its slope goes on to: the last one is first.
+    """
+    leaves, values = zip(*paths, strict=True)
+    slopes = list(_slopes(term, leaves))
+    through = []
+    for last in reversed(range(len(paths))):
+        through.append((slopes[last] * values[last]).sum())
+        if last:
+            further = _slopes(through[-1], leaves[:last])
+            slopes[:last] = [s + f for s, f in zip(slopes, further, strict=False)]
+    return torch.stack(through).sum()
+
+
+def _slopes(term: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(term, leaves, retain_graph=True, materialize_grads=True)

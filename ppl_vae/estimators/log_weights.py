@@ -23,7 +23,7 @@ from ppl_vae.estimators.densities import (
     same_weight,
     sampled_sites,
 )
-from ppl_vae.estimators.handlers import EnumerationMark
+from ppl_vae.estimators.handlers import Cutting, EnumerationMark
 from ppl_vae.estimators.masks import is_masked
 from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.traces import (
@@ -33,7 +33,6 @@ from ppl_vae.estimators.traces import (
     point_masses,
     sample_sites,
     subsamples,
-    with_values,
 )
 from ppl_vae.estimators.training_terms import is_training_term, without_training_terms
 from ppl_vae.process_state import exclusively
@@ -60,8 +59,9 @@ class LogWeights:
         inner: the guide's inner enumerated sites.
         plate: the batch plate.
         sampled: the guide's sampled sites themselves.
-        paths: per reparameterised site the leaf that the densities saw and the value it was cut
-            from, if the weights were computed with ``leaves=True``.
+        paths: per reparameterised site, in the order of sampling, the leaf that the densities and
+            later sites saw, and the value it was cut from, if the weights were computed with
+            ``leaves=True``.
     """
 
     log_p: Tensor
@@ -182,10 +182,7 @@ def log_weights(
     share the model's subsamples. With ``leaves`` the graph is cut at each reparameterised value,
     see :attr:`LogWeights.paths`.
     """
-    guide_trace = runner.run_guide(num_particles)
-    paths: list[tuple[Tensor, Tensor]] = []
-    if leaves:
-        guide_trace, paths = _cut(runner, guide_trace, num_particles)
+    guide_trace, paths = _run_guide(runner, num_particles, leaves)
     names = set(guide_trace.nodes)
     chunked = chunk_size is not None and chunk_size < num_particles
     buffers = BuffersOfParts(*runner.modules) if chunked else None
@@ -225,10 +222,7 @@ def log_weights_by_plate(
     runner: Runner, *, num_particles: int, plates: tuple[str, ...], leaves: bool = False
 ) -> list[LogWeights]:
     """Run model and guide once and weigh the particles of several independent batch plates."""
-    guide_trace = runner.run_guide(num_particles)
-    paths: list[tuple[Tensor, Tensor]] = []
-    if leaves:
-        guide_trace, paths = _cut(runner, guide_trace, num_particles)
+    guide_trace, paths = _run_guide(runner, num_particles, leaves)
     model_trace = runner.run_model(guide_trace, num_particles)
     weights = []
     for plate in plates:
@@ -368,27 +362,14 @@ def _of_particles(term: Tensor, dim: int, length: int) -> Tensor:
     return term.expand(shape)
 
 
-def _cut(
-    runner: Runner, trace: Trace, num_particles: int
+def _run_guide(
+    runner: Runner, num_particles: int, leaves: bool
 ) -> tuple[Trace, list[tuple[Tensor, Tensor]]]:
-    """Replace each reparameterised value by a leaf, which the guide's densities then see.
-
-    Stopping the gradient site by site would be wrong for q(z2|z1), whose parameters depend on z1:
-    where a site follows another the guide is run again at the leaves.
-    """
-    sites = sampled_sites(trace)
-    attached = {
-        site["name"]: site["value"]
-        for site in sites
-        if site["fn"].has_rsample and site["value"].requires_grad
-    }
-    detached = {name: value.detach().requires_grad_() for name, value in attached.items()}
-    cut = with_values(trace, lambda site: detached.get(site["name"], site["value"]))
-    followed = bool(sites) and list(sample_sites(trace))[-1] is not sites[0]
-    if followed:
-        with BuffersOfParts(*runner.modules).part(num_particles, again=True):
-            cut = runner.run_guide(num_particles, replay=cut)
-    return cut, [(detached[name], attached[name]) for name in attached]
+    """Run the guide; with ``leaves`` the graph is cut at each reparameterised value."""
+    if not leaves:
+        return runner.run_guide(num_particles), []
+    with Cutting() as cutting:
+        return runner.run_guide(num_particles), cutting.paths
 
 
 def _kind(fn: Any) -> str:

@@ -25,7 +25,14 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 
 from ppl_vae.buffers import on_copies
-from ppl_vae.estimators.handlers import Enumerating, KeepsPlates, Particles, Recording, Replaying
+from ppl_vae.estimators.handlers import (
+    Enumerating,
+    KeepsPlates,
+    Particles,
+    Recording,
+    Replaying,
+    check_value,
+)
 from ppl_vae.random_state import restored
 
 
@@ -56,6 +63,8 @@ class Runner:
             for name in [site["name"] for site in sample_sites(trace) if site["is_observed"]]:
                 trace.remove_node(name)
         _check_dimensions(trace)
+        for site in sample_sites(trace):
+            check_value(site)
         return trace
 
     def run_model(self, guide_trace: Trace, num_particles: int, *, whole: bool = True) -> Trace:

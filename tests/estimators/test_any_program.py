@@ -281,3 +281,24 @@ def test_chunks_change_nothing(name):
     built = Built(PROGRAMS[name])
     chunks = estimate(built, 3, built.program.plate, chunk_size=2)
     torch.testing.assert_close(chunks, estimate(built, 3, built.program.plate), **close)
+
+
+@pytest.mark.parametrize("name", ["RelaxedBernoulli", "RelaxedOneHotCategorical"])
+@pytest.mark.parametrize("options", [(1,), (3,), (1, "dreg")])
+def test_straight_through_relaxations_of_pyro_are_refused(name, options):
+    def make(logits):
+        found = getattr(dist, f"{name}StraightThrough")(torch.tensor(0.5), logits=logits)
+        return found.to_event(1 - found.event_dim)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", make(torch.zeros_like(x)))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", make(x))
+
+    elbo = ImportanceWeightedELBO(*options)
+    with pytest.raises(NotImplementedError, match=r"site 'z' .*posteriors\.Relaxed"):
+        elbo.differentiable_loss(model, guide, torch.zeros(5, 3, requires_grad=True))

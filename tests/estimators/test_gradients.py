@@ -9,7 +9,9 @@ import pytest
 import torch
 from evaluated import unchecked
 from pyro import poutine
+from torch import nn
 
+from ppl_vae import HierarchicalVAE, likelihoods, nets, posteriors, priors
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.testing import (
     DiscreteLinearGaussian,
@@ -293,3 +295,32 @@ def test_wake_trains_discrete_samples(float64):
     loss = ImportanceWeightedELBO(k, "wake").differentiable_loss(model, guide, x)
     assert loss.item() == pytest.approx(-log_w.exp().mean(0).log().sum().item(), rel=1e-12)
     torch.testing.assert_close(torch.autograd.grad(loss, [weight, logits]), expected)
+
+
+def hierarchy():
+    """Return a hierarchy with dropout in the guide."""
+    nets_ = [nn.Sequential(nn.Dropout(), nn.Linear(n, m)) for n, m in ((5, 6), (3, 4))]
+    vae = HierarchicalVAE(
+        prior=priors.StandardNormal(2),
+        conditionals=[priors.ConditionalNormal(nets.MLP(2, 6, hidden=(4,)))],
+        posteriors=[posteriors.DiagonalNormal(net) for net in nets_],
+        likelihood=likelihoods.Normal(nets.MLP(3, 5, hidden=(4,))),
+    )
+    with torch.no_grad():  # small scales: a density at the values of another mask is far off
+        for net in nets_:
+            net[-1].bias[len(net[-1].bias) // 2 :] = -4.0
+    return vae
+
+
+@pytest.mark.parametrize("gradient", ["iwae", "dreg", "stl", "wake"])
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"num_groups": 2}])
+def test_a_guide_may_draw_random_numbers_of_its_own(gradient, options, float64):
+    """Such as dropout's masks: the densities are those of the masks that the values came from."""
+    torch.manual_seed(0)
+    vae, x = hierarchy(), torch.randn(6, 5)
+    elbo = ImportanceWeightedELBO(4, gradient, max_plate_nesting=1, **options)
+    pyro.set_rng_seed(1)
+    value = elbo.loss(vae.model, vae.guide, x)
+    pyro.set_rng_seed(1)
+    found = elbo.differentiable_loss(vae.model, vae.guide, x)
+    assert found.item() == pytest.approx(value, rel=1e-9)

@@ -82,7 +82,7 @@ def test_chunks_count_a_batch_of_batch_normalisation_once():
     torch.testing.assert_close(norm.running_mean, before.lerp(mean, norm.momentum))
 
 
-def test_a_guide_that_runs_again_at_its_leaves_counts_a_batch_once():
+def test_a_guide_whose_graph_is_cut_counts_a_batch_once():
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(5)
     encoder = nn.Sequential(nn.Linear(6, 5), norm, nn.Linear(5, 4))
