@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import LOADERS, Dataset, SemiSupervised, from_file, from_folder, load
 from ppl_vae.data.value_transform import converted, prepare
 from ppl_vae.errors import quoted, reason
+from ppl_vae.files import opened
 from ppl_vae.models import Pair
 from ppl_vae.spec import DataSpec, FitSpec, entries
 
@@ -32,6 +34,22 @@ def loaded(settings: DataSpec, split: str) -> Dataset:
     of_file = {e.name: getattr(settings, e.name) for e in entries("data") if e.load}
     dataset = load(settings.name, split=split, seed=settings.seed, **of_file)
     return _binarised(dataset, settings)
+
+
+def checksum(name: str) -> str | None:
+    """Return the SHA-256 of a file, or of the files in a folder; None of named data."""
+    path = Path(name).expanduser()
+    if name in LOADERS or not path.exists():
+        return None
+    found = hashlib.sha256()
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if file is not path:
+            found.update(str(file.relative_to(path)).encode())
+        with opened(file) as binary:
+            while part := binary.read(2**20):
+                found.update(part)
+    return found.hexdigest()
 
 
 def whole(settings: DataSpec, split: str | None, typed: Collection[str]) -> Dataset:

@@ -18,7 +18,7 @@ from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
-from ppl_vae.cli.runs import CHECKPOINTS, MODEL, Run, is_device, pair_in, program, resume
+from ppl_vae.cli.runs import CHECKPOINTS, DATA, MODEL, Run, is_device, pair_in, program, resume
 from ppl_vae.errors import reason
 from ppl_vae.io.atomic import clear_leftovers, write_file
 from ppl_vae.io.config import ConfigError, from_config
@@ -233,6 +233,12 @@ class _Written:
             show(self.summary)
             clear_leftovers(self._plan.folder)
             write_file(self._plan.folder / FILE, self._plan.configuration.text())
+            file, checksum = (
+                self._plan.folder / DATA,
+                datasets.checksum(self._plan.configuration.data.name),
+            )
+            if checksum is not None and not (self._plan.resume and file.exists()):
+                write_file(file, f"{checksum}\n")
 
     def on_run_close(self) -> None:
         """Write the trained pair."""

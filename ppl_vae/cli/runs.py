@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 import sys
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from ppl_vae.io.format import HISTORY_BYTES, TABLE
 from ppl_vae.models import Pair
 
 MODEL, HISTORY, CHECKPOINTS = "model", "history.csv", "checkpoints"
+DATA = "data.sha256"
+"""The checksum of the data that a run was trained on, of a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,20 @@ class Run:
         return pair
 
     def data(self, split: str) -> Dataset:
-        """Return the training or the test data of the run, binarised as there."""
+        """Return the training or the test data of the run, binarised as there.
+
+        Warns if a file or folder of data has changed since: rows for testing may be others now, and
+        have been trained on.
+        """
         settings = self.configuration.data
+        recorded = self.folder / DATA
+        now = datasets.checksum(settings.name) if recorded.is_file() else None
+        if now is not None and recorded.read_text(encoding="utf-8").strip() != now:
+            warnings.warn(
+                f"{settings.name} has changed since {self.folder} was trained: its test data may "
+                f"be others, and may have been trained on; train anew, or restore it",
+                stacklevel=2,
+            )
         data = datasets.loaded(settings, split)
         return data.dequantised(settings.seed) if settings.dequantise else data
 

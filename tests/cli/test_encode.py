@@ -327,3 +327,23 @@ def test_data_are_never_written_over(tmp_path, monkeypatch, capsys):
     for file in ("mine.npy", "others.npy"):
         assert (np.load(file) == X).all()
     assert {*before, "faces", "others.npy"} == {*os.listdir(".")}
+
+
+def test_commands_warn_of_data_that_have_changed_since(tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("faces/a")
+    np.save("mine.npy", X)
+    words = ["--epochs", "1", "--data.scale", "1", "--quiet"]
+    assert main(["fit", "vae", "--data", "mine.npy", "--out", "run", *words]) == 0
+    os.utime("mine.npy", (1, 1))
+    assert main(["reconstruct", "run", "--out", "x.csv"]) == 0
+    assert main(["encode", "run", "--out", "z.npy"]) == 0
+    assert not [w for w in recwarn if "has changed" in str(w.message)]
+    np.save("mine.npy", X[::-1])
+    for command in ("reconstruct run --out x.csv", "encode run --out z.npy"):
+        with pytest.warns(UserWarning, match=r"mine.npy has changed since run was trained"):
+            assert main(command.split()) == 0
+    # The refused training does not take the new data for those of the run.
+    assert main(["fit", "run", "--resume", "--epochs", "2", "--quiet"]) != 0
+    with pytest.warns(UserWarning, match=r"mine.npy has changed since run was trained"):
+        assert main(["encode", "run", "--out", "z.npy"]) == 0
