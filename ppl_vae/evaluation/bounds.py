@@ -20,6 +20,7 @@ from ppl_vae.evaluation.inputs import (
     progress_bar,
 )
 from ppl_vae.evaluation.results import Result
+from ppl_vae.evaluation.unscaled import Unscaled
 from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.module_modes import evaluating
 from ppl_vae.protocols import ModelAndGuide
@@ -75,7 +76,7 @@ def elbo_terms(
 
     Raises:
         TypeError: if x is of another kind.
-        ValueError: if x, context or mask are incompatible with the pair.
+        ValueError: if x, context or mask are incompatible with the pair, or a site is scaled.
         NotImplementedError: if the pair enumerates a latent in the model alone.
     """
     owner = "elbo_terms"
@@ -83,7 +84,7 @@ def elbo_terms(
     estimator = ImportanceWeightedELBO(num_samples)
     nelbo, reconstruction = [], []
     inputs = program_inputs(owner, pair, x, context, mask)
-    model, guide = without_training_terms(pair.model, pair.guide)
+    model, guide = map(Unscaled(owner), without_training_terms(pair.model, pair.guide))
     bar = progress_bar(owner, "ELBO", len(inputs), progress)
     with bar, evaluating(pair.model, pair.guide):
         for args, kwargs in input_blocks(inputs, max(1, MAX_ROWS // num_samples), bar):
@@ -122,14 +123,15 @@ def importance_bounds(
 
     Raises:
         TypeError: if x is of another kind.
-        ValueError: if x, context or mask are incompatible with the pair, or a K is below 1.
+        ValueError: if x, context or mask are incompatible with the pair, a site is scaled, or a K
+            is below 1.
     """
     owner = "importance_bounds"
     progress = flag(owner, "progress", progress)
     numbers = sizes(owner, "num_particles", num_particles)
     bounds = {}
     inputs = program_inputs(owner, pair, x, context, mask)
-    model, guide = without_training_terms(pair.model, pair.guide)
+    model, guide = map(Unscaled(owner), without_training_terms(pair.model, pair.guide))
     with evaluating(pair.model, pair.guide):
         for k in numbers:
             estimator = ImportanceWeightedELBO(k)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
@@ -22,11 +21,9 @@ from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.bits import Kind
 from ppl_vae.evaluation.inputs import ProgramInputs, check_all_data
 from ppl_vae.evaluation.signature import Signature
+from ppl_vae.evaluation.unscaled import PLATE, check_unscaled
 from ppl_vae.models.imputation import MAX_ROWS
 from ppl_vae.protocols import ModelAndGuide
-
-PLATE = "data"
-"""The name of the batch plate."""
 
 _CPU_FRACTION = 20
 
@@ -150,7 +147,7 @@ def traced(
     plate = BatchPlate(PLATE, [model_trace], particle_dim)
     check_all_data(owner, plate.size, len(args[0]))
     for site in sites:
-        _check_unscaled(owner, site, plate)
+        check_unscaled(owner, site, plate.scale, "poutine.scale, or a subsampled inner plate")
     enumerated = {
         site["name"]: site
         for site in sites
@@ -198,15 +195,4 @@ def _check_counterpart(owner: str, site: dict, counterpart: dict | None) -> None
         raise ValueError(
             f"{owner}: site {name!r} must have the same event shape in model and guide, got "
             f"{tuple(p.event_shape)} and {tuple(q.event_shape)}"
-        )
-
-
-def _check_unscaled(owner: str, site: dict, plate: BatchPlate) -> None:
-    if PLATE not in (frame.name for frame in site["cond_indep_stack"]):
-        return  # a site outside the plate raises where its density is read
-    factor = torch.as_tensor(site["scale"] / plate.scale)
-    if (factor != 1).any():
-        raise ValueError(
-            f"{owner}: the log-density of site {site['name']!r} is scaled by {factor.tolist()} "
-            f"(poutine.scale, or a subsampled inner plate); evaluate the pair without it"
         )

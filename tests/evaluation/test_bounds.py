@@ -123,6 +123,28 @@ def test_bounds_at_the_exact_posterior_are_the_evidence_in_every_batch_size(floa
         assert bound.mean == pytest.approx(-oracle.log_px(x).mean().item(), rel=1e-12)
 
 
+BOUNDS = {
+    "elbo_terms": evaluation.elbo_terms,
+    "importance_bounds": lambda *data: evaluation.importance_bounds(*data, num_particles=(1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_programs_with_weights_are_refused(name, float64):
+    pair, x = LinearGaussian(3, 2, beta=0.2), torch.randn(5, 3)
+    with pytest.raises(ValueError, match=f"{name}: .* site 'z' is scaled by 0.2 .poutine.scale"):
+        BOUNDS[name](pair, x)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_the_weight_of_a_subsampled_plate_is_accepted(name, float64):
+    oracle, x = LinearGaussian(3, 2, size=70, full_rank=True), torch.randn(5, 3)
+    oracle.set_exact_guide()
+    found = BOUNDS[name](oracle, x)
+    nelbo = found.nelbo if name == "elbo_terms" else found[1]
+    assert nelbo.mean == pytest.approx(-oracle.log_px(x).mean().item(), rel=1e-12)
+
+
 def test_modes_are_restored():
     pair, x = vae(), binary()
     pair.posterior.eval()
