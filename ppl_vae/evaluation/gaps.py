@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -173,17 +174,13 @@ def _log_likelihood(
 ) -> LogLikelihood:
     """Return log p(x) of the batch by importance sampling from a guide."""
     batch = search.batch
-    pair = _Pair(_AsModule(batch.model), _AsModule(guide))
+    model, guide = (partial(program, **batch.kwargs) for program in (batch.model, guide))
+    pair = _Pair(_AsModule(model), _AsModule(guide))
     chunk = search.draws_at_once()  # of the whole batch, which the guide is specific to
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood: Pareto")
         return log_likelihood(
-            pair,
-            *batch.args,
-            mask=batch.kwargs.get("mask"),
-            num_samples=num_samples,
-            seed=seed,
-            chunk_size=chunk,
+            pair, *batch.args, num_samples=num_samples, seed=seed, chunk_size=chunk
         )
 
 

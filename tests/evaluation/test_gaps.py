@@ -1,11 +1,13 @@
 """The inference gap against the closed forms of a linear-Gaussian model."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evaluated import as_vae, diagonal, full_rank, hierarchical, unchecked
 from pairs import POSTERIORS, C, binary, code_vae, observations, ssvae, vae
+from torch import nn
 
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.evaluation.gaps import PARTICLES, inference_gap
@@ -107,6 +109,28 @@ def test_log_px_is_importance_sampled_by_default(oracle):
     x = torch.randn(N, 4)
     pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
     gap = inference_gap(pair, x, steps=1, num_samples=1)
+    torch.testing.assert_close(gap.log_px, oracle.log_px(x).detach(), rtol=0, atol=1e-8)
+
+
+class Shifted(nn.Module):
+    """A program of x - shift."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.program = program
+        self.posterior = getattr(program, "posterior", None)
+
+    def forward(self, x, *, shift):
+        self.program(x - shift)
+
+
+@unchecked
+@pytest.mark.filterwarnings("ignore:inference_gap")
+def test_log_px_is_that_of_all_that_is_given_by_name(oracle):
+    x, shift = torch.randn(N, 4), 10 * torch.randn(N, 4)
+    pair = as_vae(oracle, full_rank(oracle._exact_posterior()))
+    shifted = SimpleNamespace(model=Shifted(pair.model), guide=Shifted(pair.guide))
+    gap = inference_gap(shifted, [{"x": x + shift, "shift": shift}], steps=1, num_samples=1)
     torch.testing.assert_close(gap.log_px, oracle.log_px(x).detach(), rtol=0, atol=1e-8)
 
 
