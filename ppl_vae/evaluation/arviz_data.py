@@ -69,7 +69,7 @@ def to_arviz(
     Raises:
         ImportError: if ArviZ is not installed.
         TypeError, ValueError: if the draws are not of these data.
-        NotImplementedError: to draw x where chains left out an enumerated label.
+        NotImplementedError: to draw x where the draws have no enumerated label, as of chains.
     """
     owner = "to_arviz"
     base = _imported(owner, "arviz_base")
@@ -196,6 +196,8 @@ def _at(
     owner: str, batch: TracedBatch, draws: Mapping[str, Tensor], predictive: bool
 ) -> dict[str, Tensor]:
     number = len(next(iter(draws.values())))
+    sites = batch.model_trace.nodes  # where labels of other data may be given
+    draws = {name: z for name, z in draws.items() if not sites[name]["is_observed"]}
     trace = Trace()
     for name, z in draws.items():
         event_dim = batch.guide_trace.nodes[name]["fn"].event_dim
@@ -212,8 +214,8 @@ def _at(
         left_out = [s["name"] for s in sites if is_enumerated(s)]
         if left_out:
             raise NotImplementedError(
-                f"{owner}: {left_out[0]!r} was summed out of the draws, and x cannot be drawn "
-                f"without it; give predictive=False"
+                f"{owner}: the draws must have {left_out[0]!r} for x to be drawn, got "
+                f"{', '.join(draws)}; give predictive=False"
             )
         site = run.nodes.get(SITE)
         if site is None:

@@ -135,9 +135,10 @@ def posterior_draws(
 
     Names stand for objects with default settings, ``refine=HamiltonianMonteCarlo(warm_up=500)``.
 
-    Labels that the guide infers are drawn with the others, except by chains: these sum enumerated
-    latents out of p(x, z) and draw the continuous ones from their marginal posterior. Latents that
-    the model alone enumerates are always summed out.
+    Labels that the guide infers are drawn with the others, a datum's given label being each of its
+    draws, except by chains: these sum enumerated latents out of p(x, z) and draw the continuous
+    ones from their marginal posterior. Latents that the model alone enumerates are always summed
+    out.
 
     Source: importance resampling, Rubin 1987; weights, Vehtari et al. 2024 (arXiv 1507.02646),
     section 3; Kim et al. 2018, "Semi-amortized variational autoencoders" (arXiv 1802.02550); Neal
@@ -184,6 +185,7 @@ def posterior_draws(
         per_datum, rows = refinement.steps, PARTICLES
     inputs = program_inputs(owner, pair, x, context, mask)
     found: list[PosteriorDraws] = []
+    observed: list[dict[str, Tensor]] = []
     bar = progress_bar(owner, "posterior draws", len(inputs) * per_datum, progress, "step")
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, rows):
@@ -194,7 +196,8 @@ def posterior_draws(
             else:
                 found.append(_of_guide(owner, batch, num_samples, refinement))
                 bar.update(len(batch) * num_samples)
-    result = _concatenated(found)
+            observed.append(_observed(batch, num_samples))
+    result = _concatenated(found, observed)
     _warn(owner, result)
     return result
 
@@ -315,8 +318,20 @@ def _weighed(
 
 def _data_first(batch: TracedBatch, name: str, values: Tensor, leading: int) -> Tensor:
     """Move the data's dimension of a site's values to the left, after the leading ones."""
-    event_dim = batch.guide_trace.nodes[name]["fn"].event_dim
+    event_dim = batch.model_trace.nodes[name]["fn"].event_dim
     return values.movedim(batch.plate.dim - event_dim, leading)
+
+
+def _observed(batch: TracedBatch, number: int) -> dict[str, Tensor]:
+    """Return what the model observes, as equal draws: in another batch it may be a latent."""
+    found = {}
+    for site in sample_sites(batch.model_trace):
+        if site["is_observed"]:
+            shape = site["fn"].shape()
+            missing = -batch.particle_dim - 1 + site["fn"].event_dim - len(shape)
+            value = site["value"].expand(number, *[1] * missing, *shape)
+            found[site["name"]] = _data_first(batch, site["name"], value, 1)
+    return found
 
 
 def _chosen(latents: dict[str, Tensor], index: Int[Tensor, "draws data"]) -> dict[str, Tensor]:
@@ -338,8 +353,11 @@ def _check_draws(owner: str, num_samples: int, settings: HamiltonianMonteCarlo) 
         )
 
 
-def _concatenated(parts: list[PosteriorDraws]) -> PosteriorDraws:
+def _concatenated(parts: list[PosteriorDraws], observed: list[dict[str, Tensor]]) -> PosteriorDraws:
+    """Return the draws of all data: of what is latent in any batch, such as a label."""
     first = parts[0]
+    values = [given | part.draws for part, given in zip(parts, observed, strict=True)]
+    names = dict.fromkeys(name for part in parts for name in part.draws)
 
     def all_of(name: str) -> Tensor | None:
         found = [getattr(part, name) for part in parts]
@@ -347,7 +365,7 @@ def _concatenated(parts: list[PosteriorDraws]) -> PosteriorDraws:
 
     columns = ("refined", "ess", "pareto_k", "r_hat", "acceptance")
     return PosteriorDraws(
-        {name: torch.cat([part.draws[name] for part in parts], 1) for name in first.draws},
+        {name: torch.cat([of_part[name] for of_part in values], 1) for name in names},
         **{name: all_of(name) for name in columns},  # type: ignore[arg-type]
         refinement=first.refinement,
     )

@@ -6,14 +6,17 @@ import sys
 import pytest
 import torch
 from evaluated import ORACLES, Programs, conditional, hierarchical, linear_vae
-from pairs import D, binary, observations, ssvae, vae
+from pairs import C, D, binary, observations, ssvae, vae
 
 from ppl_vae.evaluation import (
     HamiltonianMonteCarlo,
+    arviz_data,
     leave_one_out,
     log_likelihood,
     posterior_draws,
+    refined_draws,
     to_arviz,
+    traced_batch,
 )
 from ppl_vae.testing import LinearGaussian
 
@@ -76,7 +79,9 @@ def test_every_pair(name, refine):
     pair, x = make(), binary(3)
     draws = posterior_draws(pair, x, *context, num_samples=12, refine=refine)
     if name == "y unobserved" and refine is not None:
-        with pytest.raises(NotImplementedError, match="'y' was summed out of the draws"):
+        with pytest.raises(
+            NotImplementedError, match="draws must have 'y' for x to be drawn, got z;"
+        ):
             to_arviz(pair, draws, x)
         tree = to_arviz(pair, draws, x, predictive=False)
     else:
@@ -84,6 +89,20 @@ def test_every_pair(name, refine):
         assert tree.posterior_predictive["x"].shape[2:] == (3, D)
     assert tree.log_likelihood["x"].shape == ((1, 12, 3) if refine is None else (3, 4, 3))
     assert ("r_hat" in tree.constant_data) == (refine is not None)
+
+
+@pytest.mark.parametrize("labels", [[0, 2, -1, -1], [-1, 1, 2, 0]])
+def test_labels_that_only_some_batches_lack_are_among_the_draws(labels, monkeypatch):
+    for module in (traced_batch, refined_draws, arviz_data):
+        monkeypatch.setattr(module, "row_limit", lambda _: 6)  # two data at a time
+    pair, x, y = ssvae(), binary(4), torch.tensor(labels)
+    draws = posterior_draws(pair, x, y, num_samples=3)
+    tree = to_arviz(pair, draws, x, y)
+    assert torch.equal(tensor(tree.posterior["y"])[0], draws.draws["y"])
+    assert tree.posterior_predictive["x"].shape == (1, 3, 4, D)
+    one_hot = torch.eye(C)[draws.draws["y"]]
+    p = pair.likelihood(draws.draws["z"], one_hot).log_prob(x).detach()
+    torch.testing.assert_close(tensor(tree.log_likelihood["x"])[0], p)
 
 
 def test_summaries_are_of_chains(float64):

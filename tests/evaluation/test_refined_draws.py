@@ -423,6 +423,24 @@ def test_data_sets_are_taken_and_batches_change_nothing(monkeypatch):
 
 
 @unchecked
+@pytest.mark.filterwarnings("ignore:posterior_draws")
+@pytest.mark.parametrize("refine", [None, "importance"])
+@pytest.mark.parametrize("y", [[1, 1, -1, -1, 2], [-1, -1, 1, 0], [1, 1, 0, 2]])
+def test_a_batch_with_all_labels_has_draws_of_them_if_another_lacks_some(y, refine, monkeypatch):
+    for module in (traced_batch, refined_draws):
+        monkeypatch.setattr(module, "row_limit", lambda _: 200)  # two data at a time, then one
+    y = torch.tensor(y)
+    result = posterior_draws(ssvae(), binary(len(y)), y, num_samples=100, refine=refine)
+    assert result.draws["z"].shape == (100, len(y), 2)
+    if (y < 0).any():
+        assert result.draws["y"].shape == (100, len(y))
+        assert (result.draws["y"] >= 0).all()
+        assert (result.draws["y"] == y)[:, y >= 0].all()
+    else:
+        assert list(result.draws) == ["z"]
+
+
+@unchecked
 @pytest.mark.parametrize("refine", [None, "importance", SHORT, LocalOptimisation(2)])
 @pytest.mark.filterwarnings("ignore:posterior_draws")
 def test_draws_depend_on_the_seed_alone_and_leave_no_trace(refine):
