@@ -148,7 +148,7 @@ def latent_units(
     count = len(inputs)
     if count < 2:
         raise ValueError(f"{owner}: x must hold 2 data or more, got {count}")
-    means, kls, draws = [], [], []
+    means, kls, draws, variances = [], [], [], []
     kl_samples = max(1, KL_DRAWS // count)
     bar = progress_bar(owner, "latent units", count, progress)
     with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
@@ -158,10 +158,11 @@ def latent_units(
             means.append(mean.double())
             kls.append(kl.double())
             draws.append(latent.z.double())
+            variances.append(_variance(latent))
     one, other = torch.cat(means, 1)
     check_finite(owner, "the mean of q(z | x)", one)
     activity = ((one - one.mean(0)) * (other - other.mean(0))).sum(0) / (count - 1)
-    scale = _variance(latent, torch.cat(draws)).clamp(max=1)
+    scale = _mean_variance(variances, torch.cat(draws)).clamp(max=1)
     kl = torch.cat(kls)
     missing = no_marginals(latent.q, "posterior") or no_marginals(latent.p, "prior")
     if missing is None:
@@ -233,13 +234,21 @@ def _kl(latent: Latent, z: Tensor) -> tuple[Tensor, bool]:
     return q.log_prob(z) - p.log_prob(z), False
 
 
-def _variance(latent: Latent, z: Tensor) -> Tensor:
-    """Return the variance of each dimension under the prior, or of draws where that is unknown.
+def _variance(latent: Latent) -> Tensor | None:
+    """Return the variance of each datum's prior, ``(B, D)``, None where it is unknown."""
+    if latent.p_is_given and isinstance(marginals(latent.p), Normal):
+        return latent.p.variance.double()
+    return None
+
+
+def _mean_variance(variances: list[Tensor | None], z: Tensor) -> Tensor:
+    """Return the prior's variance, a mean over all data, or that of draws where it is unknown.
 
     Of codes of many categories, or a small codebook, even all of it is below 0.01.
     """
-    if latent.p_is_given and isinstance(marginals(latent.p), Normal):
-        return latent.p.variance.double().reshape(-1, z.shape[1]).mean(0)
+    known = [variance for variance in variances if variance is not None]
+    if len(known) == len(variances):
+        return torch.cat(known).mean(0)
     varies = z.var(0) > 1e-9 * z.square().mean(0)  # not by rounding alone
     return torch.where(varies, z.var(0), 1.0)
 

@@ -395,6 +395,20 @@ def test_under_a_narrow_prior_collapse_is_told_by_the_share_of_its_variance(floa
     assert units.collapse is None
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_collapse_is_told_by_the_mean_variance_of_all_priors(descending, float64, monkeypatch):
+    """Activities of 0.0026 are above 0.01 of the mean variance, 0.18, not of the larger, 0.36."""
+    monkeypatch.setattr("ppl_vae.evaluation.latent_dimensions.BLOCK", 20)
+    pair = Given(
+        lambda x: dist.Normal(0.05 * x.sign().expand(-1, 2), 0.05).to_event(1),
+        lambda x: dist.Normal(torch.zeros(2), (x > 0) * 0.6 + 1e-4).to_event(1),
+    )
+    x = torch.linspace(-1, 1, 40)[:, None].sort(0, descending=descending).values
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert latent_units(pair, x).collapse is None
+
+
 @pytest.mark.filterwarnings("ignore:.*(inactive|collapsed)")
 @pytest.mark.parametrize("posterior", ["diagonal", "mixture posterior"])
 def test_the_kls_of_the_dimensions_sum_to_the_kl(posterior, float64, monkeypatch):
