@@ -1,4 +1,7 @@
-"""Statistics of whole data sets by the kind of their values, over observed cells (not NaN)."""
+"""Statistics of whole data sets by the kind of their values, over observed cells (not NaN).
+
+A kind has the same statistics for all data sets: where no cell is observed they are 0.
+"""
 
 from __future__ import annotations
 
@@ -109,13 +112,14 @@ def _counts(x: Tensor) -> dict[str, float]:
 
 def _continuous(x: Tensor) -> dict[str, float]:
     values = x[~x.isnan()].sort().values
-    ends = {"min": values[0].item(), "max": values[-1].item()} if len(values) else {}
+    low, high = (values[0].item(), values[-1].item()) if len(values) else (0.0, 0.0)
     return {
         "mean": _mean(values),
         "sd": _sd(values),
         "skewness": _skewness(values),
         **_quantiles(values),
-        **ends,
+        "min": low,
+        "max": high,
         "variance of totals": _variance(x.reshape(len(x), -1).nansum(1)),
     }
 
@@ -171,6 +175,7 @@ def _skewness(values: Tensor) -> float:
 def _quantiles(ordered: Tensor) -> dict[str, float]:
     """Return quantiles of sorted values, of any number of them."""
     last = len(ordered) - 1
-    if last < 0:
-        return {}
-    return {f"{100 * p:g} % quantile": ordered[round(p * last)].item() for p in _QUANTILES}
+    return {
+        f"{100 * p:g} % quantile": ordered[round(p * last)].item() if last >= 0 else 0.0
+        for p in _QUANTILES
+    }

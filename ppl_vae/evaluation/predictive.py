@@ -143,7 +143,7 @@ def predictive_checks(
     Args:
         pair: any model/guide pair with the data at the site ``x``.
         x, context, mask: the data, as in :func:`ppl_vae.evaluation.elbo_terms`; held-out ones.
-            Replicated data have the same context.
+            Replicated data have the same context; labels that are all -1 count as none.
         statistics: name -> function of a data set, a tensor ``(N, *event)`` with NaN in missing
             cells, that returns a number; None for those above.
         num_draws: R, the number of replicated data sets, at least 2.

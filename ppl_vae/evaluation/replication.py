@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.estimators.training_terms import without_training_terms
 from ppl_vae.evaluation.inputs import takes_labels
 from ppl_vae.evaluation.signature import MASK
+from ppl_vae.evaluation.simulated import without_unobserved
 from ppl_vae.evaluation.traced_batch import row_limit
 from ppl_vae.models.missingness import MISSING
 from ppl_vae.protocols import ModelAndGuide
@@ -42,7 +44,8 @@ class Replication:
         self._model, self._guide = without_training_terms(pair.model, pair.guide)
         self._module = pair.model
         self._draws_without_x = "size" in inspect.signature(pair.model.forward).parameters
-        self._data = data
+        args = data.args[0], *without_unobserved(pair.model, data.args[1:])
+        self._data = data = replace(data, args=args)
         self._kind = kind
         further = data.args[1] if len(data.args) > 1 else data.kwargs.get("y")
         unlabelled = not takes_labels(pair) and further is not None and bool((further < 0).any())

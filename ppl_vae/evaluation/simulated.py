@@ -109,7 +109,7 @@ class Simulations:
             )
         Signature(owner, pair.model, pair.guide).check((torch.empty(0), *context), {})
         number = number or NUM_SIMULATIONS
-        return cls(owner, number, _without_unobserved(pair.model, context), mask, like)
+        return cls(owner, number, without_unobserved(pair.model, context), mask, like)
 
     def blocks(self, size: int) -> Iterator[slice]:
         """Yield the simulations, some at a time."""
@@ -144,7 +144,7 @@ class Simulations:
         return zero_where_missing(x, mask), {MASK: mask}
 
 
-def _without_unobserved(model: nn.Module, context: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def without_unobserved(model: nn.Module, context: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Leave out a last argument of labels, None by default, that are all -1: unobserved."""
     if not context or context[-1].is_floating_point() or bool((context[-1] != -1).any()):
         return context

@@ -161,6 +161,16 @@ def test_labels_given_to_some_data_are_kept_or_refused():
     predictive_checks(pair, x, y, num_draws=2, replicates="posterior")
 
 
+@pytest.mark.parametrize("replicates", ["prior", "posterior"])
+def test_labels_that_are_all_unobserved_are_none(replicates):
+    pair, x = ssvae(), binary(4)
+    y = -torch.ones(4, dtype=torch.long)
+    for data in ((x, y), ([(x, y)],)):
+        got = predictive_checks(pair, *data, num_draws=3, replicates=replicates)
+        want = predictive_checks(pair, x, num_draws=3, replicates=replicates)
+        assert torch.equal(got.replicated, want.replicated)
+
+
 def test_context_belongs_to_its_datum(float64):
     """p(x | c) of classes far apart: replicates of each datum are of its own class."""
     net_of_z = nn.Linear(2 + C, 1)
@@ -215,6 +225,16 @@ def test_a_model_of_missingness_draws_its_own_mask(float64):
         assert checks.observed[column].item() == pytest.approx(mask.double().mean().item())
         assert checks.replicated[:, column].std() > 0
         assert checks.p_value[column] > 0.95  # more is observed in replicates
+
+
+def test_replicates_without_any_observed_cell_have_the_same_statistics():
+    rarely = likelihoods.Bernoulli(nets.SelfMasking(D))
+    with torch.no_grad():
+        rarely.net.bias.fill_(-4.0)
+    pair = vae(likelihood="normal").replace(missingness=rarely)
+    checks = predictive_checks(pair, observations("normal", 2), num_draws=30)
+    assert (checks.replicated[:, checks.names.index("share observed")] == 0).any()
+    assert checks.replicated.isfinite().all()
 
 
 def test_batches_change_nothing(monkeypatch):
