@@ -123,11 +123,14 @@ class Observation:
         self.check_shape(x)
         if mask is not None:
             self.check_mask(x, mask)
-        filled = self.filled(x, mask)
         if values and is_validation_enabled():
-            self.check_values(filled)
+            self.check_values(self.filled(x, mask))
+        return self.seen_by_guide(x, mask)
+
+    def seen_by_guide(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return x with NaN where it is not observed if the guide reads missing, else filled."""
         if mask is None or not self.guide_reads_missing:
-            return filled
+            return self.filled(x, mask)
         return torch.where(mask, x, torch.nan)
 
     def batch_size(

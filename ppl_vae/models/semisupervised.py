@@ -217,7 +217,7 @@ class SemiSupervisedModel(nn.Module):
                 with poutine.scale(scale=self.classification_weight), poutine.mask(mask=observed):
                     pyro.sample(
                         "classification",
-                        self.classifier(self.observation.filled(x, mask)),
+                        self.classifier(self.observation.seen_by_guide(x, mask)),
                         obs=y.clamp(min=0),
                         infer={TRAINING_TERM: True},
                     )

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch.nn import functional as F
 
-from ppl_vae import estimators
+from ppl_vae import SemiSupervisedVAE, columns, estimators, likelihoods, nets, posteriors, priors
 
 Y = torch.tensor([0, 1, 2, 0, -1, -1, -1])
 ALL = torch.tensor([0, 1, 2, 0, 1, 2, 2])
@@ -190,6 +190,25 @@ def test_the_classification_term_trains_the_classifier():
     for _ in range(30):
         svi.step(x, Y)
     assert (pair.classify(x).argmax(-1)[:4] == Y[:4]).all()
+
+
+def test_the_classification_term_scores_what_classify_returns_for_rows_with_missing_cells():
+    table = [columns.Normal(mean=10.0, std=2.0), columns.Normal(mean=-5.0, std=1.0)]
+    inputs = columns.num_features(table)
+    (outputs,) = likelihoods.Columns.net_shape(columns=table)
+    pair = SemiSupervisedVAE(
+        prior=priors.StandardNormal(2),
+        classifier=columns.Encoder(nets.MLP(inputs, C), table),
+        posterior=posteriors.DiagonalNormal(columns.Encoder(nets.MLP(inputs + C, 4), table)),
+        likelihood=likelihoods.Columns(nets.MLP(2 + C, outputs), table),
+        num_classes=C,
+        classification_weight=1.0,
+    )
+    x, mask = torch.randn(7, 2), torch.arange(14).reshape(7, 2) % 3 > 0
+    trace = poutine.trace(pair.model).get_trace(x, ALL, mask=mask)
+    torch.testing.assert_close(
+        trace.nodes["classification"]["fn"].probs, pair.classify(x, mask=mask)
+    )
 
 
 def test_without_the_term_labels_do_not_touch_the_classifier():
