@@ -238,6 +238,9 @@ def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:
     own = state_tensors(pair)
     kinds = {name: _kind(tensor) for name, tensor in own.items()}
     matching = {name for name, tensor in saved.items() if kinds.get(name) == _kind(tensor)}
+    # Bounds of a VampPrior are those of its pseudo-inputs.
+    changed = {name.rpartition(".")[0] for name in own.keys() - matching}
+    matching -= {f"{part}._extra_state" for part in changed}
     if not matching:
         raise MismatchError(
             f"{folder}: nothing in it has the name and shape of a tensor of this pair; give one "
@@ -247,9 +250,7 @@ def load_matching(pair: nn.Module, folder: str | os.PathLike[str]) -> Matched:
     for name in own:
         if name in matching:
             taken.setdefault(identity(own[name]), name)
-    with torch.no_grad():
-        for name in taken.values():
-            own[name].copy_(saved[name])
+    pair.load_state_dict({name: saved[name] for name in taken.values()}, strict=False)
     return Matched(
         taken=tuple(name for name in own if identity(own[name]) in taken),
         new=tuple(name for name in own if identity(own[name]) not in taken),

@@ -158,7 +158,12 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
 
 def check_compatible(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Raise MismatchError unless :func:`assign` can load the tensors into the module."""
-    own = state_tensors(module)
+    later = {
+        f"{path}._extra_state".removeprefix(".")
+        for path, part in module.named_modules()
+        if getattr(part, "extra_state_may_be_missing", False)
+    }
+    own = {n: t for n, t in state_tensors(module).items() if n in tensors or n not in later}
     _check_names(own, tensors, source)
     pairs = {name: (tensors[name], own[name]) for name in own}
     shapes = [

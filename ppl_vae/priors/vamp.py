@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -55,7 +56,8 @@ class VampPrior(ConditionalDistribution):
     Parameters: ``unfolded_inputs``, shape ``(K, *event)``, the v above, equal to u inside the
     bounds; ``logits`` of the weights, shape ``(K,)``, initially 0. Each is a buffer if not learned.
     ``inputs()`` returns u. The attribute ``pseudo_inputs`` is the number K, so that the arguments
-    read back make a prior of the same structure; the values are in the ``state_dict``.
+    read back make a prior of the same structure; the values are in the ``state_dict``, and so are
+    the bounds, which replace this prior's when it is loaded.
 
     A draw runs the posterior's network on one pseudo-input, a density on all K once.
 
@@ -75,6 +77,8 @@ class VampPrior(ConditionalDistribution):
 
     unfolded_inputs: Tensor
     logits: Tensor
+    extra_state_may_be_missing: ClassVar[bool] = True
+    """Files of earlier versions have no bounds."""
 
     def __init__(
         self,
@@ -160,6 +164,28 @@ class VampPrior(ConditionalDistribution):
             if self._interval is not None:
                 inputs = _reflected(inputs, self._interval)
         self.unfolded_inputs.copy_(inputs)
+
+    def get_extra_state(self) -> Float[Tensor, "2"]:
+        """Return the bounds for the ``state_dict``: infinite for None, NaN for ``"data"``."""
+        none = (-math.inf, math.inf) if self.bounds is None else (math.nan, math.nan)
+        return torch.tensor(self._interval or none, dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Float[Tensor, "2"]) -> None:
+        """Set the bounds to those of a ``state_dict``."""
+        low, high = state.tolist()
+        bounds: Interval | Literal["data"] | None = (low, high)
+        if math.isnan(low):
+            bounds = "data"
+        elif bounds == (-math.inf, math.inf):
+            bounds = None
+        if bounds != self.bounds:
+            vars(self)["bounds"] = _checked_bounds(bounds)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @property
     def _interval(self) -> Interval | None:

@@ -41,9 +41,23 @@ def test_a_posterior_inside_a_prior_is_loaded_under_all_its_names(tmp_path):
     other = pair(prior=lambda posterior: priors.VampPrior(posterior, 3, event_shape=(5,)))
     found = io.load_matching(other, io.save(vae, tmp_path))
     assert other.prior.posterior is other.posterior
-    assert found.new == ("model.prior.unfolded_inputs", "model.prior.logits")
+    own = ("unfolded_inputs", "logits", "_extra_state")
+    assert found.new == tuple(f"model.prior.{name}" for name in own)
     assert found.left == ()
     assert "model.prior.posterior.net.layers.0.weight" in found.taken
+
+
+def test_bounds_of_pseudo_inputs_are_loaded_with_them(tmp_path):
+    def vamp(pseudo_inputs):
+        return pair(prior=lambda q: priors.VampPrior(q, pseudo_inputs, event_shape=(5,)))
+
+    vae, same, more = vamp(3), vamp(3), vamp(4)
+    vae.initialise_from(torch.rand(9, 5))
+    folder = io.save(vae, tmp_path)
+    found = io.load_matching(same, folder)
+    assert (same.prior.bounds, found.new) == ((0, 1), ())
+    io.load_matching(more, folder)
+    assert more.prior.bounds == "data"
 
 
 def test_tensors_of_another_shape_are_reported(tmp_path):

@@ -15,12 +15,14 @@ from ppl_vae import (
     HierarchicalVAE,
     data,
     from_config,
+    io,
     likelihoods,
     nets,
     posteriors,
     priors,
 )
 from ppl_vae.cli import main
+from ppl_vae.io.tensors import write_tensors
 
 D, K = 16, 5
 G = torch.Generator().manual_seed(0)
@@ -146,6 +148,43 @@ def test_saved_and_loaded_without_the_data(tmp_path):
     assert torch.equal(loaded.prior.inputs(), inputs)
     assert loaded.prior.bounds == pair.prior.bounds
     assert pair.replace(posterior=pair.posterior).prior is pair.prior
+
+
+def without_data(**prior):
+    return from_config({**config(likelihood=NORMAL, **prior), "event_shape": D})
+
+
+BOUNDS = {"data": "data", "none": None, "given": (-1, 2)}
+
+
+@pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize("route", ["state_dict", "file"])
+def test_bounds_are_in_the_state(route, bounds, tmp_path):
+    pair, again = (without_data() for _ in range(2))
+    pair.initialise_from(torch.rand(30, D))
+    with torch.no_grad():
+        pair.prior.unfolded_inputs[0] = 1.3
+    unknown = without_data(bounds=bounds)
+    for source, target in [(pair, again), (unknown, pair)]:
+        if route == "file":
+            io.save_weights(source, tmp_path / "w.safetensors")
+            io.load_weights(target, tmp_path / "w.safetensors")
+        else:
+            target.load_state_dict(source.state_dict())
+        assert target.prior.bounds == source.prior.bounds
+        assert torch.equal(target.prior.inputs(), source.prior.inputs())
+    assert again.prior.bounds == (0, 1)
+
+
+def test_states_of_earlier_versions_have_no_bounds(tmp_path):
+    pair = without_data()
+    pair.initialise_from(torch.rand(30, D))
+    state = pair.state_dict()
+    del state["model.prior._extra_state"]
+    pair.load_state_dict(state)
+    write_tensors(state, tmp_path / "w.safetensors")
+    io.load_weights(pair, tmp_path / "w.safetensors")
+    assert pair.prior.bounds == (0, 1)
 
 
 @pytest.mark.slow
