@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, sizes
+from ppl_vae.random_state import restored
 
 
 def check_activation(owner: str, activation: Callable[[], nn.Module]) -> None:
-    """Raise TypeError unless ``activation`` is a module class or another callable."""
+    """Raise TypeError unless ``activation`` is a class of modules or a function that makes one."""
     fix = ""
     if isinstance(activation, nn.Module):
         fix = f"; give the class, nn.{type(activation).__name__}, or a function that returns it"
-    elif isinstance(activation, type):
-        if issubclass(activation, nn.Module):
-            return
     elif callable(activation):
-        return
+        if _makes_a_module(activation):
+            return
+        name = getattr(activation, "__name__", "").lower()
+        same = [n for n in nn.modules.activation.__all__ if n.lower() == name.replace("_", "")]
+        if isinstance(activation, type) and issubclass(activation, nn.Module):
+            fix = f"; it needs arguments, which lambda: {activation.__name__}(...) gives"
+        elif same:
+            fix = f"; give the class, torch.nn.{same[0]}"
     raise TypeError(
         f"{owner}: activation must be a class of modules such as nn.ELU, or a function that "
         f"returns a module, got {describe(activation)}{fix}"
     )
+
+
+def _makes_a_module(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):  # it needs arguments, or is built in, as torch.tanh is
+        return False
+    with restored():
+        return isinstance(function(), nn.Module)
 
 
 def checked_image_shape(owner: str, image_shape: object) -> tuple[int, int, int]:
