@@ -142,7 +142,7 @@ def run_latent(
     latents = run_latents(owner, pair, args, kwargs)
     if site is None and len(latents) == 1:
         return next(iter(latents.values()))
-    if site in latents:
+    if isinstance(site, str) and site in latents:
         return latents[site]
     names = ", ".join(map(repr, latents))
     came = "there are several" if site is None else f"got site={site!r}"

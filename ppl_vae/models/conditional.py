@@ -12,7 +12,7 @@ from ppl_vae.errors import describe, positive_int
 from ppl_vae.labels import Labels
 from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
 from ppl_vae.models.observation import Observation, autograd_safe
-from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of, number_of
 from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import check_labels_suffice, checked_observation, zeros_for
 from ppl_vae.models.training_terms import sample_latent
@@ -100,7 +100,8 @@ class ConditionalVAE(Pair):
     @inference_method
     def decode(self, z: Latents, c: Tensor) -> Data:
         """Return E[x | z, c]."""
-        return self.likelihood(z, self.model.condition.features_of(c, len(z), z.dtype)).mean
+        c = self.model.condition.features_of(c, number_of(z), z.dtype)
+        return self.likelihood(z, c).mean
 
     @dataset_method
     def reconstruct(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Data:

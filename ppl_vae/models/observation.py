@@ -288,6 +288,11 @@ class Observation:
         expected = f"mask of shape {tuple(x.shape)}, like x, True where x is observed"
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"expected a boolean {expected}, got {describe(mask)}")
+        if mask.layout != torch.strided:
+            raise TypeError(f"expected a {expected}, got {mask.layout}; give mask.to_dense()")
+        if mask.device != x.device:
+            where = f"got mask on {mask.device} and x on {x.device}"
+            raise ValueError(f"expected a {expected}, {where}; move one with .to(device)")
         if mask.shape != x.shape:
             fix = "mask.expand_as(x) repeats one mask for all data"
             raise ValueError(f"expected a {expected}, got {describe(mask)}; {fix}")

@@ -250,6 +250,16 @@ def _check_data_type(owner: str, data: object) -> None:
         raise TypeError(f"{owner}: data must be {expected}, got {describe(data)}")
 
 
+def number_of(z: Tensor) -> int:
+    """Return the number of latents to decode; raise TypeError unless they are a batch."""
+    if not isinstance(z, Tensor) or z.dim() < 2:
+        fix = "encode returns one"
+        raise TypeError(
+            f"decode: z must be a tensor of shape (batch, latent_dim), got {describe(z)}; {fix}"
+        )
+    return len(z)
+
+
 def draw_or_mean(owner: str, p: Distribution, mean: bool) -> Tensor:
     """Return a draw, or the mean if ``mean``."""
     return p.mean if flag(owner, "mean", mean) else p.sample()

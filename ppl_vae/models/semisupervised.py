@@ -21,7 +21,7 @@ from ppl_vae.models.methods import (
     inference_method,
 )
 from ppl_vae.models.observation import Observation
-from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of
+from ppl_vae.models.pair import Pair, check_same_posterior, draw_or_mean, mean_of, number_of
 from ppl_vae.models.plate import data_plate
 from ppl_vae.models.shapes import (
     check_labels_suffice,
@@ -157,7 +157,7 @@ class SemiSupervisedVAE(Pair):
     @inference_method
     def decode(self, z: Latents, y: Tensor) -> Data:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
-        self.labels.check_observed(y, len(z))
+        self.labels.check_observed(y, number_of(z))
         return self.likelihood(z, self.labels.one_hot(y, z.dtype)).mean
 
     @dataset_method

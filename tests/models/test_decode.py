@@ -69,6 +69,14 @@ def test_wrong_latents_are_named(z, named):
         vae().decode(z)
 
 
+@pytest.mark.parametrize("make", [ssvae, conditional, stacked])
+@pytest.mark.parametrize("z", [[[0.0, 1.0]], 3, None, torch.tensor(3.0), torch.zeros(Z)])
+@pytest.mark.usefixtures("as_users_see_it")
+def test_latents_that_come_with_labels_must_be_a_batch(make, z):
+    with pytest.raises(TypeError, match=r"decode: z must be a tensor of shape \(batch, latent_dim"):
+        make().decode(z, Y)
+
+
 @pytest.mark.usefixtures("as_users_see_it")
 def test_layers_in_the_wrong_number_or_order():
     pair = hierarchical()

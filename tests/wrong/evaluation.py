@@ -87,6 +87,8 @@ ROWS = [
     ("evaluation.latent_units(vae, x, site='q')", ValueError, "site", "'q'", "z"),
     ("evaluation.latent_units(vae, None)", TypeError, "x must", "None"),
     ("evaluation.latent_units(None, x)", TypeError, "pair", "None"),
+    ("evaluation.latent_units(vae, x, site=['z'])", ValueError, "site", "['z']"),
+    ("evaluation.kl_decomposition(vae, x, site={'z': 1})", ValueError, "site", "{'z': 1}"),
     ("evaluation.kl_decomposition(vae, x, site=3)", ValueError, "site", "3"),
     ("evaluation.kl_decomposition(vae, x, num_samples='1')", TypeError, "num_samples", "'1'"),
     ("evaluation.kl_decomposition(None, x)", TypeError, "pair", "None"),
