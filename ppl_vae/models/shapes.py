@@ -146,7 +146,7 @@ def probe(
     ``sources`` is where their sizes come from, for the message.
 
     Raises TypeError unless it returns a distribution, and ValueError if it cannot take such
-    contexts, or does not preserve their leading dimensions.
+    contexts, or does not preserve their leading dimensions, or is a batch without any.
     """
     shapes = [(e,) if isinstance(e, int) else tuple(e) for e in events]
     results = []
@@ -154,6 +154,12 @@ def probe(
         for leading in LEADING if events else LEADING[:1]:
             context = [zeros_for(part, *leading, *shape) for shape in shapes]
             p = _distribution(owner, name, part, sources, *context)
+            if not events and p.batch_shape and p.event_shape:
+                raise ValueError(
+                    f"{owner}: {name} {type(part).__name__} must be one distribution, of batch "
+                    f"shape (), got batch shape {tuple(p.batch_shape)} and event shape "
+                    f"{tuple(p.event_shape)}; .to_event(n) makes dimensions of the batch latent"
+                )
             if events and p.batch_shape != leading:
                 inputs = ", ".join(str(tuple(c.shape)) for c in context)
                 raise ValueError(
@@ -186,9 +192,9 @@ def _distribution(
     except TypeError as error:
         called = f"was called with {len(context)} context tensors"
         raise TypeError(f"{what} {called}: {error}") from error
-    except NotFinitePartError:
+    except (NotFinitePartError, NotImplementedError, torch.OutOfMemoryError):
         raise
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # torch's matrix products raise the latter
         shapes = ", ".join(str(tuple(c.shape)) for c in context)
         raise ValueError(
             f"{what} is incompatible with {sources}, context of shape {shapes}: {error}"

@@ -66,6 +66,13 @@ def vectors(latent_dim=2, codes=4, code_dim=3, **options):
     )
 
 
+class ThreePriors(nn.Module):
+    """A batch of three priors."""
+
+    def forward(self):
+        return pyro.distributions.Normal(torch.zeros(3, Z), 1.0).to_event(1)
+
+
 def spoilt(part):
     """Return a pair with NaN in the last parameter of a part."""
     pair = vae(prior="diagonal normal")
@@ -106,6 +113,7 @@ def things(folder: Path):
         "parts": lambda **changes: {n: p for n, p in pair.parts().items() if p} | changes,
         "ss_parts": lambda **changes: {**kept["ssvae"].parts(), **changes},
         "layers": layers,
+        "ThreePriors": ThreePriors,
         "spoilt": spoilt,
         "vectors": vectors,
         "converted": converted,
