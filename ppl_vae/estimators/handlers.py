@@ -201,12 +201,19 @@ class Particles(IgnoresParameters, IndepMessenger):
             if _is_normal(fn):
                 msg["fn"].of_one_particle = fn
             if msg["fn"].has_rsample != fn.has_rsample:  # an instance attribute of some
-                msg["fn"].has_rsample = fn.has_rsample
+                _innermost(msg["fn"]).has_rsample = fn.has_rsample
 
     def _process_message(self, msg: dict) -> None:
         super()._process_message(msg)
         if msg["type"] == "sample":
             self._pyro_sample(msg)
+
+
+def _innermost(fn: Any) -> Any:
+    """Return the distribution whose attribute ``has_rsample`` wrappers such as Independent read."""
+    while isinstance(type(fn).has_rsample, property):
+        fn = fn.base_dist
+    return fn
 
 
 def _is_normal(fn: Any) -> bool:

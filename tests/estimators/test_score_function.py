@@ -18,6 +18,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.poutine.messenger import Messenger
 
 from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO, KLWeight
+from ppl_vae.estimators.handlers import Particles
 from ppl_vae.estimators.objective import Objective
 from ppl_vae.estimators.score_function import _PAIRS, with_pairs
 from ppl_vae.estimators.traces import Runner
@@ -431,6 +432,15 @@ def test_continuous_sites_without_a_path(gradient, float64):
         assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * error).all()
     with pytest.raises(NotImplementedError, match=r"'z'.*neither[^\n]*\n?.*'vimco'"):
         sampled_gradients(NotReparameterised(), by_path, p, x, 3)
+
+
+@pytest.mark.parametrize("wrapped", [lambda q: q.to_event(1), lambda q: q.mask(True).to_event(1)])
+def test_a_normal_that_is_said_to_have_no_path_has_none_for_particles(wrapped):
+    with poutine.trace() as tr, Particles(3, -1):
+        pyro.sample("z", wrapped(dist.Normal(torch.zeros(2), 1.0).has_rsample_(False)))
+    site = tr.trace.nodes["z"]
+    assert site["value"].shape == (3, 2)
+    assert not site["fn"].has_rsample
 
 
 def test_the_variances_are_ordered_as_published(float64):
