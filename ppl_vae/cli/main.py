@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -29,8 +30,16 @@ _OWNERS = re.compile(r"(fit|load|report|explore|export|from_\w+|TableVAE(\.\w+)?
 def command() -> None:
     """Run ``ppl-vae`` with the words typed, and exit."""
     open_streams()
+    for name in ("SIGTERM", "SIGHUP"):  # on Windows there is no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)  # so that half-written files are removed
     warnings.showwarning = _show_warning
     sys.exit(_main(sys.argv[1:], whole_process=True))
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

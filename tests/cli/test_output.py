@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,23 @@ def test_a_process_without_stderr_and_a_terminal_of_ascii_alone(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     with open("x/evaluation.json") as file:
         assert json.load(file)["pairs"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_half_written_file(name, tmp_path):
+    code = f"""
+import os, signal, sys, time
+from importlib import import_module
+from ppl_vae.io.atomic import replaced_file
+entry = import_module("ppl_vae.cli.main")
+def run(*arguments):
+    with replaced_file("a.csv") as file:
+        file.write_text("half")
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(60)
+entry._run, sys.argv = run, ["ppl-vae", "list"]
+entry.command()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert not list(tmp_path.iterdir())
