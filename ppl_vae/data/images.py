@@ -40,14 +40,15 @@ _PILLOW_ERRORS = (
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return the entries of ``folder``, sorted, without hidden ones."""
+    """Return the entries of ``folder``, sorted, without hidden ones, and those that macOS zips."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         if next(islice(entries, MAX_FILES, None), None) is not None:
             expected = f"have at most {MAX_FILES} entries, got more"
             raise ValueError(f"{quoted(folder)} must {expected}; use one .npy file, by np.save")
-    return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
+    names = (name for name in os.listdir(folder) if not name.startswith((".", "__MACOSX")))
+    return sorted(folder / name for name in names)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -515,3 +515,12 @@ def test_photographs_are_turned_as_the_camera_was(tmp_path, suffix):
     expected = torch.from_numpy(np.rot90(pixels, -1).copy()).int()
     assert found.event_shape == (1, 24, 16)
     assert (found.values[0, 0].int() - expected).abs().max() < 20  # JPEG is not exact
+
+
+def test_what_macos_puts_into_an_archive_is_no_class(tmp_path):
+    for folder in ("a", "b", "__MACOSX/a", ".cache"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(COLOUR[0]).save(tmp_path / folder / "0.png")
+    data = from_folder(tmp_path)
+    assert data.classes == ("a", "b")
+    assert len(data) == 2
