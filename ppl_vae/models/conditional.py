@@ -89,7 +89,7 @@ class ConditionalVAE(Pair):
         condition, n = self.model.condition, self.model.condition.count(c)
         c = condition.features_of(c, n, zeros_for(self.likelihood, 1).dtype)
         p_x = self.likelihood(self.model.prior_given(c).expand((n,)).sample(), c)
-        return draw_or_mean("generate", p_x, mean)
+        return draw_or_mean(self.observation, p_x, mean)
 
     @dataset_method
     def encode(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Latents:
@@ -101,14 +101,15 @@ class ConditionalVAE(Pair):
     def decode(self, z: Latents, c: Tensor) -> Data:
         """Return E[x | z, c]."""
         c = self.model.condition.features_of(c, number_of(z), z.dtype)
-        return self.likelihood(z, c).mean
+        return self.observation.mean_of("decode", self.likelihood(z, c))
 
     @dataset_method
     def reconstruct(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
         x = self.observation.guide_input(x, mask)
         c = self.model.condition.features_of(c, len(x), x.dtype)
-        return self.likelihood(self.posterior(x, c).sample(), c).mean
+        p_x = self.likelihood(self.posterior(x, c).sample(), c)
+        return self.observation.mean_of("reconstruct", p_x)
 
 
 class Condition:

@@ -131,7 +131,7 @@ class HierarchicalVAE(Pair):
         latents = [self.prior().sample((positive_int("generate", "n", n),))]
         for conditional in reversed(self.conditionals):
             latents.insert(0, conditional(latents[0]).sample())
-        return draw_or_mean("generate", self.model.likelihood_given(latents), mean)
+        return draw_or_mean(self.observation, self.model.likelihood_given(latents), mean)
 
     @dataset_method
     def encode(self, x: Data, *, mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -146,14 +146,15 @@ class HierarchicalVAE(Pair):
         if not isinstance(latents, (tuple, list)) or len(latents) != number:
             expected = f"the {number} tensors that encode returns, z_1's first"
             raise ValueError(f"decode: latents must be {expected}, got {describe(latents)}")
-        return self.model.likelihood_given(list(latents)).mean
+        return self.observation.mean_of("decode", self.model.likelihood_given(list(latents)))
 
     @dataset_method
     def reconstruct(self, x: Data, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z] at one draw of the guide's latents."""
         x = self.observation.guide_input(x, mask)
         latents = self.guide.latents(x, lambda _, q: q.sample())
-        return self.model.likelihood_given(list(latents)).mean
+        p_x = self.model.likelihood_given(list(latents))
+        return self.observation.mean_of("reconstruct", p_x)
 
     def _posterior_for_prior(self, parts: dict[str, object]) -> object:
         posteriors = parts["posteriors"]

@@ -73,7 +73,7 @@ def _guessed(pair: Any, particles: int, x: Tensor, mask: Tensor, *context: Tenso
         return torch.where(mask, x, _average(log_w, drawn[MISSING]))
     p_x = _observation_given(model, particles, drawn, len(x), *context)["fn"]
     if not hasattr(likelihood, "statistics"):
-        return torch.where(mask, x, _average(log_w, p_x.mean))
+        return torch.where(mask, x, _average(log_w, pair.observation.mean_of("impute", p_x)))
     averages = [_average(log_w, statistics) for statistics in likelihood.statistics(p_x)]
     return torch.where(mask, x, likelihood.estimate(averages))
 
@@ -118,4 +118,5 @@ def _filled(
     if MISSING in latents:
         return torch.where(mask, x, latents[MISSING])
     site = _observation_given(model, draws, latents, len(x), *context)
-    return torch.where(mask, x, site["fn"].mean if mean else site["value"])
+    values = pair.observation.mean_of("impute", site["fn"]) if mean else site["value"]
+    return torch.where(mask, x, values)

@@ -109,6 +109,19 @@ class Observation:
                 p_x = self.masked(p_x, autograd_safe(mask))
         return pyro.sample("x", p_x, obs=x)
 
+    def mean_of(self, owner: str, p_x: Distribution) -> Tensor:
+        """Return E[x | z]; raise NotImplementedError, naming the likelihood, if not in closed form.
+
+        ``owner`` is the method that was called.
+        """
+        try:
+            return p_x.mean
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"{owner}: the mean of the {self.likelihood} likelihood has no closed form; draw "
+                f"x, pair.likelihood(...).sample(), or leave mean=True out, and average draws"
+            ) from error
+
     def filled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with a value of the support (0 if possible) where it is not observed."""
         if mask is None:

@@ -260,9 +260,9 @@ def number_of(z: Tensor) -> int:
     return len(z)
 
 
-def draw_or_mean(owner: str, p: Distribution, mean: bool) -> Tensor:
-    """Return a draw, or the mean if ``mean``."""
-    return p.mean if flag(owner, "mean", mean) else p.sample()
+def draw_or_mean(observation: Observation, p_x: Distribution, mean: bool) -> Tensor:
+    """Return what ``generate`` returns: a draw of x, or the mean if ``mean``."""
+    return observation.mean_of("generate", p_x) if flag("generate", "mean", mean) else p_x.sample()
 
 
 def mean_of(distribution: Distribution, draws: int = 100) -> Tensor:

@@ -146,7 +146,7 @@ class SemiSupervisedVAE(Pair):
         self.labels.check_observed(y, n)
         one_hot = self.labels.one_hot(y, like.dtype)
         p_z = self.prior(one_hot) if takes_context(self.prior) else self.prior().expand((n,))
-        return draw_or_mean("generate", self.likelihood(p_z.sample(), one_hot), mean)
+        return draw_or_mean(self.observation, self.likelihood(p_z.sample(), one_hot), mean)
 
     @dataset_method
     def encode(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Latents:
@@ -158,14 +158,16 @@ class SemiSupervisedVAE(Pair):
     def decode(self, z: Latents, y: Tensor) -> Data:
         """Return E[x | z, y] for labels y, shape ``(batch,)``."""
         self.labels.check_observed(y, number_of(z))
-        return self.likelihood(z, self.labels.one_hot(y, z.dtype)).mean
+        p_x = self.likelihood(z, self.labels.one_hot(y, z.dtype))
+        return self.observation.mean_of("decode", p_x)
 
     @dataset_method
     def reconstruct(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z, y] at one draw z ~ q(z | x, y); y as for :meth:`encode`."""
         x = self.observation.guide_input(x, mask)
         one_hot = self._observed_or_most_probable(x, y)
-        return self.likelihood(self.posterior(x, one_hot).sample(), one_hot).mean
+        p_x = self.likelihood(self.posterior(x, one_hot).sample(), one_hot)
+        return self.observation.mean_of("reconstruct", p_x)
 
     def _observed_or_most_probable(self, x: Tensor, y: Tensor | None) -> Tensor:
         most_probable = self.classifier(x).probs.argmax(-1)

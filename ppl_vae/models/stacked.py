@@ -86,7 +86,9 @@ class StackedVAE(Constructed):
     @inference_method
     def generate(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Draws:
         """Draw n data: y ~ p(y) unless given, z_1 from M2, x ~ p(x | z_1), or its mean."""
-        return draw_or_mean("generate", self.first.likelihood(self.second.generate(n, y)), mean)
+        return draw_or_mean(
+            self.observation, self.first.likelihood(self.second.generate(n, y)), mean
+        )
 
     @inference_method
     def decode(self, z: Latents, y: Tensor) -> Data:
@@ -97,7 +99,8 @@ class StackedVAE(Constructed):
     def reconstruct(self, x: Data, y: Tensor | None = None, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z_1] at M2's reconstruction z_1 of one draw of M1's latents."""
         z_1 = self.latents(x, mask=mask)
-        return self.first.likelihood(self.second.reconstruct(z_1, y)).mean
+        p_x = self.first.likelihood(self.second.reconstruct(z_1, y))
+        return self.observation.mean_of("reconstruct", p_x)
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         """Alias of ``generate``."""

@@ -87,7 +87,7 @@ class VAE(Pair):
     def generate(self, n: int, *, mean: bool = False) -> Draws:
         """Draw n data: z ~ p(z), then x ~ p(x | z), or E[x | z] with ``mean``."""
         n = positive_int("generate", "n", n)
-        return draw_or_mean("generate", self.likelihood(self.prior().sample((n,))), mean)
+        return draw_or_mean(self.observation, self.likelihood(self.prior().sample((n,))), mean)
 
     @dataset_method
     def encode(self, x: Data, *, mask: Tensor | None = None) -> Latents:
@@ -97,13 +97,13 @@ class VAE(Pair):
     @inference_method
     def decode(self, z: Latents) -> Data:
         """Return E[x | z]."""
-        return self.likelihood(z).mean
+        return self.observation.mean_of("decode", self.likelihood(z))
 
     @dataset_method
     def reconstruct(self, x: Data, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z] at one draw z ~ q(z | x)."""
         q_z = self.posterior(self.observation.guide_input(x, mask))
-        return self.likelihood(q_z.sample()).mean
+        return self.observation.mean_of("reconstruct", self.likelihood(q_z.sample()))
 
 
 class VAEModel(nn.Module):

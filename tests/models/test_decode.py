@@ -5,6 +5,9 @@ import pytest
 import torch
 from evaluated import conditional, hierarchical
 from pairs import CODE_POSTERIORS, LIKELIHOODS, D, Z, code_vae, net, ssvae, vae
+from pyro.distributions import Normal
+from torch import nn
+from torch.distributions import Distribution
 
 from ppl_vae import SemiSupervisedVAE, StackedVAE, likelihoods, posteriors, priors
 
@@ -75,6 +78,56 @@ def test_wrong_latents_are_named(z, named):
 def test_latents_that_come_with_labels_must_be_a_batch(make, z):
     with pytest.raises(TypeError, match=r"decode: z must be a tensor of shape \(batch, latent_dim"):
         make().decode(z, Y)
+
+
+class NoMean(Normal):
+    """A normal distribution whose mean has no closed form."""
+
+    mean = property(lambda self: Distribution.mean.fget(self))
+
+
+class Meanless(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.net = net(features, D)
+
+    def forward(self, *context):
+        return NoMean(self.net(torch.cat(context, -1)), 1.0).to_event(1)
+
+
+X = torch.zeros(4, D)
+MEANS = {
+    "vae, decode": (vae, Z, lambda p: p.decode(torch.zeros(4, Z))),
+    "vae, reconstruct": (vae, Z, lambda p: p.reconstruct(X)),
+    "vae, generate": (vae, Z, lambda p: p.generate(4, mean=True)),
+    "vae, impute": (vae, Z, lambda p: p.impute(X, X > 0, mean=True)),
+    "vae, impute, twice": (vae, Z, lambda p: p.impute(X, X > 0, mean=True, num_samples=2)),
+    "ssvae, decode": (ssvae, Z + 3, lambda p: p.decode(torch.zeros(4, Z), Y)),
+    "ssvae, reconstruct": (ssvae, Z + 3, lambda p: p.reconstruct(X)),
+    "ssvae, generate": (ssvae, Z + 3, lambda p: p.generate(4, mean=True)),
+    "conditional, decode": (conditional, Z + 3, lambda p: p.decode(torch.zeros(4, Z), Y)),
+    "conditional, reconstruct": (conditional, Z + 3, lambda p: p.reconstruct(X, Y)),
+    "conditional, generate": (conditional, Z + 3, lambda p: p.generate(Y, mean=True)),
+    "layers, decode": (hierarchical, 3, lambda p: p.decode(p.encode(X))),
+    "layers, reconstruct": (hierarchical, 3, lambda p: p.reconstruct(X)),
+    "layers, generate": (hierarchical, 3, lambda p: p.generate(4, mean=True)),
+}
+
+
+@pytest.mark.parametrize("case", MEANS)
+def test_a_mean_without_closed_form_is_refused_by_name(case):
+    make, features, call = MEANS[case]
+    owner = case.split(", ")[1]
+    with pytest.raises(NotImplementedError, match=rf"{owner}: the mean of the Meanless.*draw\s+x"):
+        call(make().replace(likelihood=Meanless(features)))
+
+
+def test_a_mean_without_closed_form_of_the_first_of_two_pairs():
+    pair = stacked()
+    pair = StackedVAE(first=pair.first.replace(likelihood=Meanless(Z)), second=pair.second)
+    for call in (pair.reconstruct, lambda x: pair.generate(len(x), mean=True)):
+        with pytest.raises(NotImplementedError, match=r"the mean of the Meanless.*draw\s+x"):
+            call(X)
 
 
 @pytest.mark.usefixtures("as_users_see_it")
