@@ -285,4 +285,10 @@ def build(
     if not isinstance(flow, zuko.lazy.Flow):
         got = type(flow).__name__
         raise TypeError(f"{owner}: kind {kind!r} must return a zuko.lazy.Flow, got {got}")
+    base = flow.base(torch.zeros(context))
+    if isinstance(base, zuko.distributions.BoxUniform):
+        raise ValueError(
+            f"{owner}: kind {kind!r} must be a density over all reals, got one from a "
+            f"{type(base).__name__}, which is 0 outside of a box; use another, such as 'spline'"
+        )
     return flow

@@ -31,5 +31,10 @@ class SelfMasking(Constructed):
         self.bias = nn.Parameter(torch.zeros(self.features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits; raise ValueError unless x has an entry for each slope."""
+        if x.shape[-1:] != (self.features,):
+            raise ValueError(
+                f"SelfMasking: expected an input of shape (..., {self.features}), an entry for "
+                f"each slope, got {tuple(x.shape)}; give the number of entries as features"
+            )
         return self.slope * x + self.bias

@@ -41,7 +41,7 @@ class Flow(ConditionalDistribution):
         latent_dim: number of latent dimensions.
         kind: a name in the table, or a constructor of zuko, such as ``zuko.flows.NAF``, called as
             ``kind(features, context, transforms=..., hidden_features=...)``, whose initialisation
-            is left as it is.
+            is left as it is; its density must be over the reals, not circular.
         transforms: number of transformations that f is composed of.
         hidden: widths of the hidden layers of each transformation's network.
 

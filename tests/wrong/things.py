@@ -33,6 +33,7 @@ from ppl_vae import (
     testing,
     training,
 )
+from ppl_vae.distributions.flow import zuko
 
 
 def conditional(**width):
@@ -113,6 +114,7 @@ def things(folder: Path):
         "parts": lambda **changes: {n: p for n, p in pair.parts().items() if p} | changes,
         "ss_parts": lambda **changes: {**kept["ssvae"].parts(), **changes},
         "layers": layers,
+        "flows": zuko.flows,
         "ThreePriors": ThreePriors,
         "spoilt": spoilt,
         "vectors": vectors,
