@@ -6,9 +6,11 @@ evaluation mode by hand, as torch's ``eval()`` has it.
 
 import copy
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pairs import C, D, Z, net
@@ -84,6 +86,20 @@ def _ssvae(alpha=1.0, data=D, likelihood=lambda: likelihoods.Bernoulli(restless(
 def _stacked():
     second = _ssvae(data=Z, likelihood=lambda: likelihoods.Normal(restless(Z + C, Z)))
     return StackedVAE(first=_vae(), second=second)
+
+
+class OwnProgram(nn.Module):
+    """A program that multiplies x by a latent, whose gradient needs x."""
+
+    def __init__(self, observe):
+        super().__init__()
+        self.observe = observe
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            if self.observe:
+                pyro.sample("x", dist.Normal(z.unsqueeze(-1) * x, 1.0).to_event(1), obs=x)
 
 
 PAIRS = {
@@ -215,6 +231,45 @@ def test_modes_and_buffers_stay_and_what_draws_nothing_is_repeatable(
         if hasattr(first, "log_px"):
             assert torch.equal(first.log_px, second.log_px)
     assert all(p.grad is None for p in pair.parameters())
+
+
+BY_GRADIENTS = {name: EVALUATION[name] for name in ("annealed", "bidirectional", "inference_gap")}
+for refinement in (
+    evaluation.HamiltonianMonteCarlo(num_chains=2, warm_up=2, leapfrog_steps=2),
+    evaluation.LocalOptimisation(steps=2),
+):
+    BY_GRADIENTS[type(refinement).__name__] = given(
+        lambda *args, refine=refinement: evaluation.posterior_draws(
+            *args, num_samples=8, refine=refine
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function", BY_GRADIENTS)
+def test_gradients_are_taken_under_inference_mode_too(
+    function, little_tuning, as_users_see_it, monkeypatch
+):
+    pair, call = PAIRS["conditional"](), BY_GRADIENTS[function]
+    expected = str(call(pair))
+    with torch.inference_mode():
+        monkeypatch.setattr(f"{__name__}.X", X.clone())
+        assert str(call(pair)) == expected
+        made_within = PAIRS["conditional"]()
+        with pytest.raises(ValueError, match=r"parameters must have gradients, got .* outside"):
+            call(made_within)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function", ["annealed", "HamiltonianMonteCarlo"])
+def test_programs_of_ones_own_have_gradients_by_data_of_inference_mode(
+    function, little_tuning, as_users_see_it, monkeypatch
+):
+    pair = SimpleNamespace(model=OwnProgram(observe=True), guide=OwnProgram(observe=False))
+    with torch.inference_mode():
+        monkeypatch.setattr(f"{__name__}.X", X.clone())
+        within = BY_GRADIENTS[function](pair)
+    assert str(BY_GRADIENTS[function](pair)) == str(within)
 
 
 @pytest.mark.parametrize("kind", PAIRS)

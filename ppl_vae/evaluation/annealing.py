@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ppl_vae.ascii import for_stdout
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.gradients import gradients_possible
 from ppl_vae.evaluation.hmc import Joint, Start, State, StepSizes, transition
 from ppl_vae.evaluation.inputs import (
     Array,
@@ -158,7 +159,8 @@ def annealed_importance_sampling(
     inputs = program_inputs(owner, pair, x, context, mask)
     results = []
     bar = progress_bar(owner, "AIS", len(inputs) * num_temperatures, progress, "step")
-    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
+    possible = gradients_possible(owner, pair)
+    with bar, possible, evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, num_chains):
             joint = Joint(owner, batch, start)
             betas = schedule(num_temperatures)
@@ -233,7 +235,8 @@ def bidirectional_monte_carlo(
     leapfrog_steps = positive_int(owner, "leapfrog_steps", leapfrog_steps)
     bounds: list[list[Tensor]] = []
     bar = progress_bar(owner, "BDMC", 2 * num_data * num_temperatures, progress, "step")
-    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
+    possible = gradients_possible(owner, pair)
+    with bar, possible, evaluating(pair.model, pair.guide), seeded(owner, seed):
         x, sites = simulated(owner, pair, num_data, context, like)
         inputs = program_inputs(owner, pair, x, context)
         for batch in traced_batches(owner, pair, inputs, num_chains):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.gradients import gradients_possible
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import check_finite
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
@@ -142,7 +143,13 @@ def inference_gap(
     elbos: list[list[Tensor]] = []
     sampled: list[LogLikelihood] = []
     bar = progress_bar(owner, "inference gap", len(inputs) * steps, progress, "step")
-    with bar, torch.enable_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
+    with (
+        bar,
+        gradients_possible(owner, pair),
+        torch.enable_grad(),
+        evaluating(pair.model, pair.guide),
+        seeded(owner, seed),
+    ):
         for batch in traced_batches(owner, pair, inputs, PARTICLES):
             check_local(owner, pair, batch)
             search = LocalPosterior(owner, pair.guide, batch)

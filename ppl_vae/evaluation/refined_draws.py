@@ -16,6 +16,7 @@ from ppl_vae.errors import positive_int
 from ppl_vae.estimators.log_weights import weighted_particles
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.chains import FEWEST_DRAWS, mixing, run_chains
+from ppl_vae.evaluation.gradients import gradients_possible
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.local_posterior import PARTICLES, LocalPosterior, check_local
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, NOT_COMPUTED, UNRELIABLE, smoothed
@@ -187,7 +188,9 @@ def posterior_draws(
     found: list[PosteriorDraws] = []
     observed: list[dict[str, Tensor]] = []
     bar = progress_bar(owner, "posterior draws", len(inputs) * per_datum, progress, "step")
-    with bar, torch.no_grad(), evaluating(pair.model, pair.guide), seeded(owner, seed):
+    needs_gradients = isinstance(refinement, (HamiltonianMonteCarlo, LocalOptimisation))
+    mode = gradients_possible(owner, pair) if needs_gradients else torch.no_grad()
+    with bar, mode, evaluating(pair.model, pair.guide), seeded(owner, seed):
         for batch in traced_batches(owner, pair, inputs, rows):
             if isinstance(refinement, HamiltonianMonteCarlo):
                 found.append(_of_chains(owner, batch, num_samples, refinement, bar))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
@@ -118,6 +119,8 @@ def traced_batches(
     start, size = 0, max(1, limit // rows_per_datum)
     while start < len(inputs):
         part = inputs.rows(slice(start, start + size))
+        if not torch.is_inference_mode_enabled():  # autograd cannot save such tensors for backward
+            part = part.replaced(t.clone() if t.is_inference() else t for t in part.tensors)
         batch = traced(owner, pair, part.args, dict(part.kwargs), start)
         fitting = max(1, limit // (rows_per_datum * batch.combinations))
         if len(batch) > fitting:
