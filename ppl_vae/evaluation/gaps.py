@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.evaluation.estimate import Estimate
 from ppl_vae.evaluation.gradients import gradients_possible
+from ppl_vae.evaluation.hmc import remedies
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.latents import check_finite
 from ppl_vae.evaluation.likelihood import LogLikelihood, log_likelihood
@@ -166,12 +167,14 @@ def inference_gap(
     check_finite(owner, "the ELBO", elbo)
     if log_px is None:
         log_px = torch.cat([part.log_px for part in sampled])
+        setting = f"importance_samples={importance_samples}"
+        instead = "give log_px by annealed_importance_sampling"
         warn_of_tail(
             owner,
             torch.cat([part.pareto_k for part in sampled]),
-            f"importance_samples={importance_samples}",
+            setting,
             "log p(x) and the approximation gap",
-            "give log_px by annealed_importance_sampling",
+            remedies(batch, f"take more than {setting}", instead, "prior"),
         )
     return InferenceGap(log_px.detach().double(), best_elbo, elbo)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -127,6 +128,19 @@ class Joint:
         for name, value in values.items():
             trace.add_node(name, name=name, type="sample", value=value, is_observed=False, infer={})
         return trace
+
+
+def remedies(batch: TracedBatch, more: str, by_chains: str, start: Start) -> str:
+    """Return what helps where weights have a heavy tail: more draws, chains from a start, or none.
+
+    Draws from a single point are all the same, and chains need latents that are real vectors.
+    """
+    found = [] if batch.is_point_mass else [more]
+    with suppress(NotImplementedError, ValueError):
+        Joint("remedies", batch, start)
+        found.append(by_chains)
+    site = "".join(map(repr, batch.point_masses[:1]))
+    return ", or ".join(found) or f"more draws do not help: the guide draws {site} from one point"
 
 
 def _check_unbounded(owner: str, name: str, support: Constraint, batch: TracedBatch) -> None:

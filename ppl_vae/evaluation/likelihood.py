@@ -17,6 +17,7 @@ from ppl_vae.errors import flag, positive_int
 from ppl_vae.evaluation.bits import Kind, bits_per_dim, no_bits
 from ppl_vae.evaluation.compiled_log_weights import CompiledLogWeights
 from ppl_vae.evaluation.estimate import Estimate
+from ppl_vae.evaluation.hmc import remedies
 from ppl_vae.evaluation.inputs import (
     Array,
     Data,
@@ -242,12 +243,13 @@ def log_likelihood(
     if batch.is_point_mass:
         worst = torch.full_like(result.pareto_k, math.inf)
         result = replace(result, pareto_k=worst, ess=torch.ones_like(result.ess))
+    setting, instead = f"num_samples={num_samples}", "use annealed_importance_sampling"
     warn_of_tail(
         owner,
         result.pareto_k,
-        f"num_samples={num_samples}",
+        setting,
         "log p(x) and its standard error",
-        "use annealed_importance_sampling",
+        remedies(batch, f"take more than {setting}", instead, "prior"),
     )
     return result
 

@@ -153,7 +153,7 @@ def _fitted(excesses: Tensor) -> tuple[Tensor, Tensor]:
     return k_of(theta), theta
 
 
-def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, otherwise: str) -> None:
+def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, advice: str) -> None:
     """Warn the caller's caller of data with k̂ above 0.7, or if k̂ was not computed."""
     unreliable = int((k > UNRELIABLE).sum())
     if k.isnan().any():
@@ -165,7 +165,6 @@ def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, otherwise: 
     elif unreliable:
         warnings.warn(
             f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(k)} data: the draws miss "
-            f"part of the posterior, and {affected} are underestimated there; take more than "
-            f"{setting}, or {otherwise}",
+            f"part of the posterior, and {affected} are underestimated there; {advice}",
             stacklevel=3,
         )

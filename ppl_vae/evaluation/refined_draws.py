@@ -17,6 +17,7 @@ from ppl_vae.estimators.log_weights import weighted_particles
 from ppl_vae.estimators.traces import sample_sites
 from ppl_vae.evaluation.chains import FEWEST_DRAWS, mixing, run_chains
 from ppl_vae.evaluation.gradients import gradients_possible
+from ppl_vae.evaluation.hmc import remedies
 from ppl_vae.evaluation.inputs import Array, Data, program_inputs, progress_bar
 from ppl_vae.evaluation.local_posterior import PARTICLES, LocalPosterior, check_local
 from ppl_vae.evaluation.pareto import MIN_SAMPLES, NOT_COMPUTED, UNRELIABLE, smoothed
@@ -201,7 +202,7 @@ def posterior_draws(
                 bar.update(len(batch) * num_samples)
             observed.append(_observed(batch, num_samples))
     result = _concatenated(found, observed)
-    _warn(owner, result)
+    _warn(owner, result, remedies(batch, "take more num_particles", "refine='hmc'", "posterior"))
     return result
 
 
@@ -374,7 +375,7 @@ def _concatenated(parts: list[PosteriorDraws], observed: list[dict[str, Tensor]]
     )
 
 
-def _warn(owner: str, result: PosteriorDraws) -> None:
+def _warn(owner: str, result: PosteriorDraws, advice: str) -> None:
     number, count = int(result.unreliable.sum()), len(result.unreliable)
     if not number:
         return
@@ -385,7 +386,7 @@ def _warn(owner: str, result: PosteriorDraws) -> None:
             why = f"Pareto k̂ was not computed, as it needs num_particles={MIN_SAMPLES},"
         warnings.warn(
             f"{owner}: {why} for {number} of {count} data: their draws are those of the guide, not "
-            f"resampled (refined is False); take more num_particles, or refine='hmc'",
+            f"resampled (refined is False); {advice}",
             stacklevel=3,
         )
     elif isinstance(result.refinement, HamiltonianMonteCarlo):

@@ -10,9 +10,12 @@ from pairs import D, Z, binary, code_vae, net, vae
 from ppl_vae import VAE, likelihoods, priors
 from ppl_vae.conditional import NeuralConditional
 from ppl_vae.evaluation import (
+    ImportanceResampling,
     annealed_importance_sampling,
     bidirectional_monte_carlo,
     kl_decomposition,
+    log_likelihood,
+    posterior_draws,
 )
 
 SETTINGS = {"num_chains": 4, "num_temperatures": 3}
@@ -52,6 +55,32 @@ def test_imputation_from_equal_particles_warns(name, mean):
     if mean:
         expected = pair.likelihood(pair.posterior(torch.where(mask, x, 0.0)).mean).mean
         torch.testing.assert_close(filled[~mask], expected[~mask])
+
+
+ADVICE = {
+    "vae": (
+        vae,
+        "take more than num_samples=30, or use annealed",
+        "num_particles, or refine='hmc'",
+    ),
+    "binary": (code_vae, "take more than num_samples=30$", "take more num_particles$"),
+    "deterministic": (deterministic, "there; use annealed_importance_sampling$", "do not help"),
+    "vectors": (PAIRS["vectors"], "more draws do not help: the guide draws 'z'", "do not help"),
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_warnings_of_heavy_tails_advise_what_works(name, monkeypatch, little_tuning):
+    for module in ("pareto", "refined_draws"):
+        monkeypatch.setattr(f"ppl_vae.evaluation.{module}.UNRELIABLE", -1.0)
+    make, of_evidence, of_draws = ADVICE[name]
+    pair, x = make(), binary(3)
+    with pytest.warns(UserWarning, match=f"log_likelihood: Pareto .*{of_evidence}"):
+        log_likelihood(pair, x, num_samples=30)
+    with pytest.warns(UserWarning, match=f"posterior_draws: Pareto .*{of_draws}"):
+        posterior_draws(pair, x, num_samples=8, refine=ImportanceResampling(30))
+    if "annealed" in of_evidence:
+        annealed_importance_sampling(pair, x, **SETTINGS)
 
 
 def test_chains_cannot_start_from_a_point_mass(little_tuning):
