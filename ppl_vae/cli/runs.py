@@ -78,6 +78,7 @@ class Run:
         have been trained on.
         """
         settings = self.configuration.data
+        data = datasets.loaded(settings, split)
         recorded = self.folder / DATA
         now = datasets.checksum(settings.name) if recorded.is_file() else None
         if now is not None and recorded.read_text(encoding="utf-8").strip() != now:
@@ -86,7 +87,6 @@ class Run:
                 f"be others, and may have been trained on; train anew, or restore it",
                 stacklevel=2,
             )
-        data = datasets.loaded(settings, split)
         return data.dequantised(settings.seed) if settings.dequantise else data
 
     def history(self) -> list[tuple[float, float]]:

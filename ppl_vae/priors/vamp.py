@@ -22,6 +22,8 @@ A fraction of the interval, if there are bounds.
 """
 
 Interval: TypeAlias = tuple[int | float, int | float]
+_REALS: Interval = (-math.inf, math.inf)
+_EMPTY: Interval = (math.inf, -math.inf)  # as the minimum and maximum of no data
 
 
 class VampPrior(ConditionalDistribution):
@@ -166,18 +168,15 @@ class VampPrior(ConditionalDistribution):
         self.unfolded_inputs.copy_(inputs)
 
     def get_extra_state(self) -> Float[Tensor, "2"]:
-        """Return the bounds for the ``state_dict``: infinite for None, NaN for ``"data"``."""
-        none = (-math.inf, math.inf) if self.bounds is None else (math.nan, math.nan)
-        return torch.tensor(self._interval or none, dtype=torch.float64, device="cpu")
+        """Return the bounds for the ``state_dict``: the reals for None, nothing for "data"."""
+        others = _REALS if self.bounds is None else _EMPTY
+        return torch.tensor(self._interval or others, dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Float[Tensor, "2"]) -> None:
         """Set the bounds to those of a ``state_dict``."""
         low, high = state.tolist()
-        bounds: Interval | Literal["data"] | None = (low, high)
-        if math.isnan(low):
-            bounds = "data"
-        elif bounds == (-math.inf, math.inf):
-            bounds = None
+        others: dict[Interval, Literal["data"] | None] = {_REALS: None, _EMPTY: "data"}
+        bounds = others.get((low, high), (low, high))
         if bounds != self.bounds:
             vars(self)["bounds"] = _checked_bounds(bounds)
 
