@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -174,8 +174,7 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
     if any(record.extent == "smoke" for record in records):
         said.insert(0, "A smoke run: bundled digits, a few steps, few draws. What it stands for:")
     for differs, names in different.items():
-        whom = "All rows" if run == set(names) and len(names) > 1 else "; ".join(names)
-        said.append(f"{whom}: {differs}.")
+        said.append(f"{_whom(names, run)}: {differs}.")
     sources = "; ".join(f"[{key}] {source}" for key, source in table.sources.items())
     missing = "; ".join(row.name for row in table.rows if row.name not in run)
     return [
@@ -186,6 +185,17 @@ def _below(table: Table, records: Sequence[Record]) -> list[str]:
         f"{_commands(table, records)}, {hours:.1f} hours of wall time in all on "
         f"{'; '.join(machines)}.",
     ]
+
+
+def _whom(names: Sequence[str], run: Collection[str]) -> str:
+    """Return rows in words: all, all whose names start alike, or by their names."""
+    if len(names) > 1:
+        start = names[0].partition(", ")[0]
+        if set(names) == set(run):
+            return "All rows"
+        if set(names) == {name for name in run if name.startswith(f"{start}, ")}:
+            return f"{start.capitalize()}, all rows"
+    return "; ".join(names)
 
 
 def _commands(table: Table, records: Sequence[Record]) -> str:

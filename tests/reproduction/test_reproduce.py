@@ -415,6 +415,7 @@ def test_rows_that_were_shortened_alike_are_said_once():
         *table().rows,
         *(alike(name=name) for name in ("third", "fourth")),
         alike(name="fifth", deviation="other networks"),
+        *(alike(name=f"two layers, K = {k}", shortened="5 steps") for k in (1, 5)),
     )
     made = replace(table(), rows=rows)
 
@@ -427,6 +428,10 @@ def test_rows_that_were_shortened_alike_are_said_once():
     assert below("fifth", "fourth", "second", "third", "first | row") == (
         "As in the paper. second: 6 steps for 9. third; fourth: 9 steps. fifth: 9 steps; other "
         "networks."
+    )
+    layers = ("two layers, K = 1", "two layers, K = 5")
+    assert below("third", *layers) == (
+        "As in the paper. third: 9 steps. Two layers, all rows: 5 steps."
     )
 
 
