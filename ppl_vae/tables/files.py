@@ -25,9 +25,7 @@ from ppl_vae.tables.frames import Frame, eager, is_number, library, read
 SUFFIXES = (".csv", ".parquet")
 MISSING = ("", "NA", "NaN", "nan", "null")
 """The cells of a CSV file that are missing."""
-_CODE = re.compile(r"[-+]?0\d+", re.ASCII)
-"""Leading zeros, which a number does not keep."""
-_LONG = re.compile(r"[-+]?\d{16,}", re.ASCII)
+_CODE_OR_LONG = re.compile(r"[-+]?(0\d+|\d{16,})", re.ASCII)
 
 
 def read_table(
@@ -161,10 +159,11 @@ def _as_text(columns: Mapping[str, bool], kinds: Mapping[Any, str | Column]) -> 
 
 
 def _is_verbatim(field: str) -> bool:
-    """Return whether a field would lose something as a number."""
-    if _LONG.fullmatch(field):
-        return abs(int(field)) > LARGEST_INTEGER
-    return _CODE.fullmatch(field) is not None
+    """Return whether a field would lose something as a number: leading zeros, or last digits."""
+    if _CODE_OR_LONG.fullmatch(field) is None:
+        return False
+    digits = field.lstrip("+-")
+    return digits[0] == "0" or len(digits) > 16 or int(digits) > LARGEST_INTEGER
 
 
 def _checked_csv(file: Path, binary: BinaryIO) -> dict[str, bool]:

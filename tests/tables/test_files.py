@@ -194,6 +194,14 @@ def test_what_a_number_would_lose_is_read_as_text(tmp_path, backend):
     assert found == [line.split(",")[:3] for line in CODES.splitlines()]
 
 
+def test_numbers_of_any_length_are_read(tmp_path, backend):
+    long = "9" * 5000  # more digits than Python makes an int of
+    (tmp_path / "a.csv").write_text(f"a,b\n{long},9007199254740992\n1,-9007199254740992\n")
+    found = read_table(tmp_path / "a.csv")
+    assert list(found["a"]) == [long, "1"]
+    assert list(found["b"]) == [2**53, -(2**53)]
+
+
 def test_numbers_with_leading_zeros_are_numbers_where_kinds_say_so(tmp_path, backend):
     path = tmp_path / "a.csv"
     path.write_text(CODES)
