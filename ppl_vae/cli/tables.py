@@ -32,6 +32,7 @@ from ppl_vae.io.errors import brief, suggestion
 from ppl_vae.io.format import FORMAT, TABLE, check_format
 from ppl_vae.random_state import seed_everything
 from ppl_vae.report import TableReport, table_report
+from ppl_vae.tables.fields import fields_of, with_fields
 from ppl_vae.tables.files import SUFFIXES
 from ppl_vae.tables.frames import is_number, library
 from ppl_vae.version import __version__
@@ -83,12 +84,14 @@ def impute(flags: Any) -> int:
         frame = vae.schema_.read(Path(flags.data).expanduser())
         missing = int((~vae.schema_.encode(frame)[1]).sum())
         filled = vae.impute(frame, flags.draws, **_particles(flags))
-    filled = _in_order(filled, frame)
+    each = [table[list(frame.columns)] for table in ([filled] if flags.draws is None else filled)]
+    if file.suffix.lower() == ".csv":
+        each = _for_csv(each, frame, Path(flags.data).expanduser(), vae)
     if flags.draws is None:
-        what = "the best guess of each"
+        (filled,), what = each, "the best guess of each"
     else:
-        filled, what = _below_each_other(filled), f"{flags.draws} draws, numbered by {DRAW!r}"
-    _write(filled, vae, file)
+        filled, what = _below_each_other(each), f"{flags.draws} draws, numbered by {DRAW!r}"
+    tables.write_table(filled, file)
     show(f"filled: {file}, {missing} missing cell{'' if missing == 1 else 's'}, {what}")
     return SUCCESS
 
@@ -102,7 +105,9 @@ def sample(flags: Any) -> int:
     given = None if flags.given is None else _given(vae, flags.given)
     with _naming("--given"):
         rows = vae.sample(flags.number, given=given, **_particles(flags))
-    _write(rows, vae, file)
+    if file.suffix.lower() == ".csv":
+        rows = _whole_numbers(rows, vae)
+    tables.write_table(rows, file)
     show(f"rows: {file}, {flags.number} drawn")
     return SUCCESS
 
@@ -407,30 +412,29 @@ def _particles(flags: Any) -> dict[str, int]:
     return {} if flags.num_particles is None else {"num_particles": flags.num_particles}
 
 
-def _write(table: Any, vae: tables.TableVAE, file: Path) -> None:
-    """Write a table; in CSV, whole numbers that came as floats, beside missing cells, as 70."""
-    if file.suffix.lower() == ".csv":
-        nw = library("narwhals", "write_table")
-        frame = nw.from_native(table)
-        whole = [
-            column.name
-            for column in vae.schema_
-            if frame.schema[column.name].is_float()
-            and (column.kind == "count" or _of_integers(column.categories))
-        ]
-        table = frame.with_columns(nw.col(*whole).cast(nw.Int64)).to_native() if whole else table
-    tables.write_table(table, file)
+def _for_csv(filled: list[Any], frame: Any, data: Path, vae: tables.TableVAE) -> list[Any]:
+    """Return tables as CSV has them; cells that another CSV file has read as they do there."""
+    if data.suffix.lower() != ".csv":
+        return [_whole_numbers(table, vae) for table in filled]
+    fields = fields_of(data)
+    return [with_fields(table, frame, fields, vae.schema_) for table in filled]
+
+
+def _whole_numbers(table: Any, vae: tables.TableVAE) -> Any:
+    """Return a table whose whole numbers, which missing cells had made floats, are integers."""
+    nw = library("narwhals", "write_table")
+    frame = nw.from_native(table)
+    whole = [
+        column.name
+        for column in vae.schema_
+        if frame.schema[column.name].is_float()
+        and (column.kind == "count" or _of_integers(column.categories))
+    ]
+    return frame.with_columns(nw.col(*whole).cast(nw.Int64)).to_native() if whole else table
 
 
 def _of_integers(categories: Sequence[object] | None) -> bool:
     return categories is not None and all(type(category) is int for category in categories)
-
-
-def _in_order(filled: Any, frame: Any) -> Any:
-    """Return a table, or each of several, with its columns in the order of a frame."""
-    if isinstance(filled, (list, tuple)):
-        return [_in_order(each, frame) for each in filled]
-    return filled[list(frame.columns)]
 
 
 def _below_each_other(draws: Sequence[Any]) -> Any:
