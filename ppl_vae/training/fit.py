@@ -191,7 +191,8 @@ def fit(
         clip_norm: scale the gradient to this norm where it is greater.
         validation: data on which to follow the bound: a data set, a tensor, an array, or the
             programs' arguments, a tuple or a mapping by name. Binarised once, and latents drawn
-            with the same seed each time.
+            with the same seed each time. Weights that programs have of their own, by
+            ``poutine.scale``, stay: what is followed is then their loss, and no bound.
         validate_every: steps.
         validation_particles: K of the importance-weighted bound; the ELBO with 1.
         stopping: when to stop early; the weights of the best validation are then what is left.
