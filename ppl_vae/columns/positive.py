@@ -18,6 +18,7 @@ from ppl_vae.columns.family import (
     initial,
     second_parameter,
 )
+from ppl_vae.distributions.gamma import Gamma as _Gamma
 from ppl_vae.distributions.hurdle import HurdleLogNormal as _HurdleLogNormal
 from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import number
@@ -127,8 +128,9 @@ class HurdleLogNormal(LogNormal):
 
     def estimate(self, statistics: Tensor) -> Tensor:
         """Return P(x > 0) times the geometric mean of positive x."""
-        positive = statistics[..., 0]
-        return positive * (statistics[..., 1] / positive).exp()
+        positive, logs = statistics.unbind(-1)
+        tiny = torch.finfo(positive.dtype).tiny  # P(x > 0) may underflow
+        return positive * (logs / positive.clamp(min=tiny)).exp()
 
     def features(self, x: Tensor, *, log_mean: Tensor, log_std: Tensor) -> Tensor:
         """Return whether x > 0, and (log x - log_mean) / log_std, or 0 for x = 0."""
@@ -176,7 +178,7 @@ class Gamma(ColumnFamily):
         """Return p(x | outputs)."""
         learned = None if log_shape is None else log_shape.exp()
         shape = positive_scale(outputs[..., 1]) if learned is None else learned
-        return dist.Gamma(shape, shape / relative_mean(outputs[..., 0], mean))
+        return _Gamma(shape, mean=relative_mean(outputs[..., 0], mean))
 
     def features(self, x: Tensor, *, mean: Tensor) -> Tensor:
         """Return log(x / mean)."""
@@ -190,7 +192,4 @@ def safe_log(x: Tensor) -> Tensor:
 
 def relative_mean(outputs: Tensor, mean: Tensor) -> Tensor:
     """Return a positive mean that is ``mean`` for an output of 0."""
-    return mean * positive_scale(outputs / _LOG_2)
-
-
-_LOG_2 = 0.6931471805599453
+    return mean * (positive_scale(outputs) / positive_scale(outputs.new_zeros(())))

@@ -11,6 +11,7 @@ from torch.distributions.constraints import Constraint
 
 from ppl_vae.columns.family import MIN_SCALE, ScaledFamily, Source, initial, second_parameter
 from ppl_vae.distributions.scale import positive_scale
+from ppl_vae.distributions.student_t import StudentT as _StudentT
 
 
 class _Standardised(ScaledFamily):
@@ -109,4 +110,4 @@ class StudentT(_Standardised):
         scale = second_parameter(outputs, unconstrained_scale, self.min_scale)
         learned = None if log_df is None else log_df.exp() + _LEAST_DF
         df = positive_scale(outputs[..., 2], _LEAST_DF) if learned is None else learned
-        return dist.StudentT(df, mean + std * outputs[..., 0], std * scale)
+        return _StudentT(df, mean + std * outputs[..., 0], std * scale)

@@ -41,7 +41,8 @@ class Codes(dist.Categorical):
     @property
     def variance(self) -> Tensor:
         """Var[x]."""
-        return self.probs @ self._codes().square() - self.mean.square()
+        deviation = self._codes() - self.mean.unsqueeze(-1)
+        return (self.probs * deviation.square()).sum(-1)
 
     def _codes(self) -> Tensor:
         count = self.logits.shape[-1]

@@ -82,7 +82,8 @@ class ContinuousBernoulli(TorchDistribution):
     def mean(self) -> Tensor:
         """E[x] = 1 / (1 - e^{-λ}) - 1 / λ."""
         small, size = self._magnitude()
-        far = 1 / size - 1 / torch.expm1(size)
+        # 1 / (e^a - 1), written so that neither it nor its gradient overflows.
+        far = 1 / size + torch.exp(-size) / torch.expm1(-size)
         far = torch.where(self.logits > 0, 1 - far, far)
         return torch.where(small, 0.5 + self.logits * _even_series(_MEAN, self.logits), far)
 

@@ -7,6 +7,7 @@ it is sampled by z = f⁻¹(u), u ~ N(0, I).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -216,6 +217,14 @@ def _masked(
     Couplings are masked, too: zuko's own index their halves at each call, which synchronises the
     device.
     """
+    groups = features if passes is None else passes
+    needed = groups if context else groups - 1  # units of distinct predecessors
+    if min(hidden_features, default=needed) < needed:
+        warnings.warn(
+            f"hidden={(*hidden_features,)} of a flow has a layer of fewer than {needed} units, so "
+            f"that some of its {features} dimensions do not see all before them; widen it",
+            stacklevel=2,
+        )
     flow = zuko.flows.MAF(
         features,
         context,

@@ -84,8 +84,8 @@ class HurdleLogNormal(TorchDistribution):
     def variance(self) -> Tensor:
         """Var[x]."""
         positive = self._positive_part()
-        second = positive.variance + positive.mean.square()
-        return self.logit.sigmoid() * second - self.mean.square()
+        between = (-self.logit).sigmoid() * positive.mean.square()
+        return self.logit.sigmoid() * (positive.variance + between)
 
     def _positive_part(self) -> LogNormal:
         return LogNormal(self.loc, self.scale, validate_args=False)

@@ -51,13 +51,20 @@ def _bernoulli(q: dist.Bernoulli, p: dist.Bernoulli) -> Tensor:
     most = torch.finfo(q.logits.dtype).max  # 0 · ∞ is NaN
     of_q, of_p = q.logits.clamp(-most, most), p.logits.clamp(-most, most)
     one = q.probs * (softplus(-of_p) - softplus(-of_q))
-    zero = (1 - q.probs) * (softplus(of_p) - softplus(of_q))
-    # Finite logits of probabilities that are exactly 0 or 1 are those of a number between.
+    rest = (-of_q).sigmoid().masked_fill(_is_always(q), 0)  # 1 - q.probs, with its digits
+    zero = rest * (softplus(of_p) - softplus(of_q))
     never = (p.probs == 0) & ((p.logits == -math.inf) | (p.logits.sigmoid() > 0))
-    always = (p.probs == 1) & ((p.logits == math.inf) | (p.logits.sigmoid() < 1))
     one = one.masked_fill(never, math.inf).masked_fill(q.probs == 0, 0)
-    zero = zero.masked_fill(always, math.inf).masked_fill(q.probs == 1, 0)
+    zero = zero.masked_fill(_is_always(p), math.inf).masked_fill(rest == 0, 0)
     return one + zero
+
+
+def _is_always(p: dist.Bernoulli) -> Tensor:
+    """Return where P(1) is exactly 1.
+
+    Finite logits of probabilities that are exactly 0 or 1 are those of a number between.
+    """
+    return (p.probs == 1) & ((p.logits == math.inf) | (p.logits.sigmoid() < 1))
 
 
 @register_kl(OneHotCodes, OneHotCodes)

@@ -72,13 +72,19 @@ class DiscretisedLogisticMixture(GreyGridDistribution):
     @property
     def variance(self) -> Tensor:
         """Var[x], exact, like the mean."""
-        mean, last = self.mean.unsqueeze(-1), self.levels - 1
-        # E[f(x)] = f(0) + Σ_k [f(x_k) - f(x_{k-1})] P(x ≥ x_k), with f(x) = (x - mean)².
-        total = mean.square().expand_as(self.loc)
+        last, weights = self.levels - 1, self.logits.softmax(-1)
+        # About the level c that is nearest to the mean, E[(k - c)²] = Σ_{k>c} (2(k - c) - 1) P(≥ k)
+        # + Σ_{k≤c} (2(c - k) + 1) P(< k), and E[k - c] likewise: sums that do not cancel.
+        center = (self.mean.unsqueeze(-1) * last).round()
+        first, second = torch.zeros_like(self.loc), torch.zeros_like(self.loc)
         for k in range(1, self.levels):
-            step = ((2 * k - 1) / last - 2 * mean) / last
-            total = total + step * _at_least(k, self.loc, self.scale, self.levels)
-        return (self.logits.softmax(-1) * total).sum(-1)
+            at_least = _at_least(k, self.loc, self.scale, self.levels)
+            above = torch.where(k > center, at_least, 0.0)
+            below = torch.where(k > center, 0.0, _below(k, self.loc, self.scale, self.levels))
+            first = first + above - below
+            second = second + (2 * (k - center) - 1) * (above - below)
+        deviation = (weights * first).sum(-1)
+        return ((weights * second).sum(-1) - deviation.square()) / last**2
 
 
 class DiscretisedLogisticMixtureRGB(GreyGridDistribution):
@@ -206,6 +212,12 @@ def _at_least(level: int, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Return P(x ≥ level) for a level above the lowest."""
     edge = (2 * level - 1) / (levels - 1) - 1
     return torch.sigmoid((loc - edge) / scale)
+
+
+def _below(level: int, loc: Tensor, scale: Tensor, levels: int) -> Tensor:
+    """Return P(x < level), with its own digits."""
+    edge = (2 * level - 1) / (levels - 1) - 1
+    return torch.sigmoid((edge - loc) / scale)
 
 
 def _mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:

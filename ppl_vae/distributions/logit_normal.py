@@ -71,10 +71,11 @@ class LogitNormal(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         # Distances to both ends, each with its own digits.
-        log_y = ((value - self.low) / (self.high - self.low)).log()
-        log_rest = ((self.high - value) / (self.high - self.low)).log()
+        log_width = (self.high - self.low).log()
+        log_y = (value - self.low).log() - log_width
+        log_rest = (self.high - value).log() - log_width
         normal = Normal(self.loc, self.scale, validate_args=False).log_prob(log_y - log_rest)
-        return normal - log_y - log_rest - (self.high - self.low).log()
+        return normal - log_y - log_rest - log_width
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw x by reparameterisation."""

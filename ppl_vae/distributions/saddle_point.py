@@ -1,9 +1,9 @@
-r"""Masses of counts in saddle-point form, without cancellation for large counts.
+r"""Log-densities in saddle-point form, without cancellation for large counts and shapes.
 
 At x = μ = 10⁷, x log μ - μ - log x! = -9 is a difference of numbers of size 10⁸, of which float32
 retains no digit. It equals -D - g with the deviance D = x log(x / μ) - x + μ ≥ 0, which is 0 at
 x = μ, and g(x) = log x! - x log x + x ≥ 0, about ½ log 2πx. D is a series for x near μ, and g is
-Stirling's formula with its remainder as a series.
+Stirling's formula with its remainder as a series. Of Γ itself, h(t) = log Γ(t) - t log t + t.
 
 Source: Loader 2000, "Fast and accurate computation of binomial probabilities", section 3.
 """
@@ -44,6 +44,11 @@ def negative_binomial_deviance(x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     return _NegativeBinomialDeviance.apply(x, mean, r)
 
 
+def gamma_deviance(x: Tensor, mean: Tensor) -> Tensor:
+    """Return x / m - 1 - log(x / m), never negative, for x > 0 of the shape and dtype of m."""
+    return _GammaDeviance.apply(x, mean)
+
+
 def stirling_remainder(x: Tensor) -> Tensor:
     """Return g(x) = log x! - x log x + x: 0 at 0, and ½ log 2πx + 1 / 12x - ... for large x."""
     threshold = _stirling_threshold(x)
@@ -60,10 +65,12 @@ def log_gamma_increment(r: Tensor, x: Tensor) -> Tensor:
     below, above = r.clamp(max=threshold), r.clamp(min=threshold)
     # The terms log t / 2 of both are combined, since they would cancel.
     gain = _stirling_series(above + x) - _stirling_series(above) - 0.5 * torch.log1p(x / above)
-    return torch.where(r < threshold, _h(below + x) - _h(below), gain)
+    small = scaled_log_gamma(below + x) - scaled_log_gamma(below)
+    return torch.where(r < threshold, small, gain)
 
 
-def _h(t: Tensor) -> Tensor:
+def scaled_log_gamma(t: Tensor) -> Tensor:
+    """Return h(t) = log Γ(t) - t log t + t of t > 0: ½ log(2π / t) + 1 / 12t - ... for large t."""
     threshold = _stirling_threshold(t)
     below, above = t.clamp(max=threshold), t.clamp(min=threshold)
     log_t = t.log()
@@ -144,6 +151,30 @@ class _PoissonDeviance(torch.autograd.Function):
             gradient * _log_ratio(x, mean) if of_x else None,
             gradient * _slope(x, mean) if of_mean else None,
         )
+
+
+class _GammaDeviance(torch.autograd.Function):
+    """x / m - 1 - log(x / m), with derivatives in closed form."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, mean: Tensor) -> Tensor:
+        t = (x - mean) / mean
+        v = (x - mean) / (x + mean)
+        near = v * (t - 2 * _atanh_remainder(v))
+        return torch.where(v.abs() < _NEAR, near, t - _log_ratio(x, mean))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        x, mean = ctx.saved_tensors
+        of_x, of_mean = ctx.needs_input_grad
+        t = (x - mean) / mean
+        return gradient * t / x if of_x else None, -gradient * t / mean if of_mean else None
 
 
 class _NegativeBinomialDeviance(torch.autograd.Function):

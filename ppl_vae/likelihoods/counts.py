@@ -15,6 +15,7 @@ from ppl_vae.distributions.scale import positive_scale
 from ppl_vae.errors import describe, number, positive_int, sizes
 from ppl_vae.likelihoods.elementwise import (
     WithPositiveParameter,
+    is_word,
     outputs_per_element,
     shape_of_outputs,
     split_outputs,
@@ -61,7 +62,7 @@ class _Counts(WithPositiveParameter):
     ) -> None:
         super().__init__(net, event_dim=event_dim)
         owner = type(self).__name__
-        if size_factor not in (None, "context", "latent"):
+        if not (size_factor is None or is_word(size_factor, "context", "latent")):
             raise ValueError(
                 f"{owner}: size_factor must be None, 'context' (the last number of the last "
                 f"context is its logarithm) or 'latent', got {describe(size_factor)}"
@@ -77,7 +78,7 @@ class _Counts(WithPositiveParameter):
     ) -> tuple[int, ...]:
         """Return the shape of what is learned per element, () if nothing is."""
         owner = type(self).__name__
-        name = next((name for name, value in words.items() if value == "per-element"), None)
+        name = next((name for name, value in words.items() if is_word(value, "per-element")), None)
         if name is None and elements is not None:
             raise ValueError(
                 f"{owner}: elements must be left out unless {' or '.join(words)} is 'per-element', "

@@ -30,6 +30,17 @@ class Elementwise(NeuralConditional, ABC):
         super().__init__(net)
         self.event_dim = positive_int(type(self).__name__, "event_dim", event_dim)
 
+    def outputs(self, *context: Tensor) -> Tensor:
+        """Return the network's output, of at least ``event_dim`` dimensions."""
+        outputs = super().outputs(*context)
+        if outputs.dim() < self.event_dim:
+            raise ValueError(
+                f"{type(self).__name__}: net must return event_dim={self.event_dim} dimensions for "
+                f"a datum, got an output of shape {tuple(outputs.shape)}; give event_dim=1 for "
+                f"flat data"
+            )
+        return outputs
+
     @staticmethod
     def net_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the network's output per datum: one number per element."""
@@ -84,7 +95,7 @@ class WithPositiveParameter(Elementwise, ABC):
         if isinstance(value, str) and value in words and value != "per-pixel":
             shape = tuple(elements) if value == "per-element" else ()
             self.register_parameter(f"log_{name}", nn.Parameter(torch.zeros(shape)))
-        elif value != "per-pixel" and not is_positive(value):
+        elif not is_word(value, "per-pixel") and not is_positive(value):
             learned = " or ".join(repr(word) for word in words if not word.startswith("per-"))
             each = ", 'per-element' (one for each pixel)" if "per-element" in words else ""
             raise ValueError(
@@ -127,9 +138,14 @@ def as_python_number(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def is_word(value: object, *words: str) -> bool:
+    """Return whether a setting is one of some words; an array would be compared by its entries."""
+    return isinstance(value, str) and value in words
+
+
 def outputs_per_element(value: int | float | str) -> int:
     """Return the number of outputs per element: 2 if the network gives the positive parameter."""
-    return 2 if value == "per-pixel" else 1
+    return 2 if is_word(value, "per-pixel") else 1
 
 
 def _fixed(value: int | float | str) -> float:

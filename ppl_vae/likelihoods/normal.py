@@ -15,6 +15,7 @@ from ppl_vae.distributions.scale import MIN_SCALE, checked_min_scale
 from ppl_vae.errors import describe
 from ppl_vae.likelihoods.elementwise import (
     WithPositiveParameter,
+    is_word,
     outputs_per_element,
     shape_of_outputs,
     split_outputs,
@@ -49,7 +50,7 @@ class _LocationScale(WithPositiveParameter):
         super().__init__(net, event_dim=event_dim)
         owner = type(self).__name__
         self.min_scale = checked_min_scale(owner, min_scale)
-        if scale == "learned":
+        if is_word(scale, "learned"):
             self.scale = scale
             self.log_ratio = nn.Parameter(torch.zeros(()))
             self.register_buffer("running_error", torch.zeros(()))

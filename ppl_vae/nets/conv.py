@@ -41,8 +41,11 @@ class ResidualBlock(Constructed):
         check_activation(type(self).__name__, activation)
         self.activation = activation
         gain = gain_after(activation)
+        first = activation()
+        if getattr(first, "inplace", False):
+            first.inplace = False  # type: ignore[assignment]  # x is added to the branch
         branch = nn.Sequential(
-            activation(),
+            first,
             scaled(nn.Conv2d(self.channels, self.channels, 3, padding=1), gain),
             activation(),
             scaled(nn.Conv2d(self.channels, self.channels, 3, padding=1), 0.1 * gain),

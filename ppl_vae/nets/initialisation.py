@@ -33,8 +33,8 @@ def gain_after(activation: Callable[[], nn.Module]) -> float:
 
     √2 for ReLU (He et al. 2015, arXiv 1502.01852, equation 10); by quadrature for any other.
     """
-    u = torch.linspace(-10.0, 10.0, 2001, device="cpu")
-    density = torch.exp(-0.5 * u.square())
-    with torch.no_grad():
+    with torch.no_grad(), torch.device("cpu"):  # also for an activation with parameters
+        u = torch.linspace(-10.0, 10.0, 2001)
+        density = torch.exp(-0.5 * u.square())
         mean_square = (activation().eval()(u).square() * density).sum() / density.sum()
     return 1 / math.sqrt(mean_square.item())

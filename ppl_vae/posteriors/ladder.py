@@ -54,6 +54,13 @@ class PrecisionWeighted(NeuralConditional):
             expected = "return a diagonal normal, as priors.ConditionalNormal does"
             raise TypeError(f"PrecisionWeighted: conditional must {expected}, got {p}")
         evidence = diagonal_normal("PrecisionWeighted", self.outputs(x), self.min_scale).base_dist
+        latent_dim = normal.loc.shape[-1]
+        if evidence.loc.shape[-1] != latent_dim:
+            raise ValueError(
+                f"PrecisionWeighted: net must return 2 * latent_dim = {2 * latent_dim} features, "
+                f"as conditional is over {latent_dim} dimensions, got "
+                f"{2 * evidence.loc.shape[-1]}; change the width of its output"
+            )
         precision_x = evidence.scale.square().reciprocal()
         precision_p = normal.scale.square().reciprocal()
         variance = (precision_x + precision_p).reciprocal()

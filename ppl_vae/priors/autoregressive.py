@@ -25,7 +25,8 @@ class Autoregressive(ConditionalDistribution):
         latent_dim: number of codes D, at least 2.
         categories: C, for one-hot codes in a row, event shape ``(D * C,)``; None for binary codes,
             event shape ``(D,)``.
-        hidden: widths of the network's hidden layers.
+        hidden: widths of the network's hidden layers, at least ``latent_dim - 1``: with fewer
+            units, each for the codes before one of the others, some would see none of them.
 
     Raises:
         NotImplementedError: from the distribution's ``mean``, which has no closed form.
@@ -46,6 +47,11 @@ class Autoregressive(ConditionalDistribution):
             categories = positive_int(owner, "categories", categories)
         self.categories = categories
         self.hidden = sizes(owner, "hidden", hidden)
+        if min(self.hidden, default=latent_dim) < latent_dim - 1:
+            raise ValueError(
+                f"Autoregressive: hidden must be widths of latent_dim - 1 = {latent_dim - 1} or "
+                f"more, so that each code sees all before it, got {self.hidden}"
+            )
         self.net = masked_network(self.latent_dim, self.categories or 1, self.hidden)
 
     @staticmethod

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.conditional import ConditionalDistribution
 from ppl_vae.distributions.mixture import Mixture
 from ppl_vae.errors import describe, flag, positive_int, seed_of, sizes
+from ppl_vae.tensors import as_tensor
 
 NOISE = 0.01
 """Standard deviation of the noise that tells apart pseudo-inputs of one initial value.
@@ -85,7 +87,7 @@ class VampPrior(ConditionalDistribution):
     def __init__(
         self,
         posterior: nn.Module,
-        pseudo_inputs: int | Float[Tensor, "components *event"],
+        pseudo_inputs: int | Float[Tensor, "components *event"] | np.ndarray,
         *,
         event_shape: Sequence[int] | None = None,
         learn: bool = True,
@@ -98,8 +100,10 @@ class VampPrior(ConditionalDistribution):
             raise TypeError(f"VampPrior: posterior must be {expected}, got {describe(posterior)}")
         self.posterior = posterior
         self.bounds = _checked_bounds(bounds)
-        if isinstance(pseudo_inputs, Tensor):
-            inputs = _checked_inputs(pseudo_inputs, event_shape, self._interval)
+        self._of_data = self.bounds == "data"
+        if isinstance(pseudo_inputs, (Tensor, np.ndarray)):
+            what = "VampPrior: pseudo_inputs"
+            inputs = _checked_inputs(what, pseudo_inputs, event_shape, self._interval)
             self._bound_by(_range(inputs))
         else:
             inputs = _random_inputs(pseudo_inputs, event_shape, self._interval)
@@ -129,9 +133,15 @@ class VampPrior(ConditionalDistribution):
 
     @torch.no_grad()
     def initialise_from(
-        self, x: Float[Tensor, "n *event"], *, values: Interval | None = None, seed: int = 0
+        self,
+        x: Float[Tensor, "n *event"] | np.ndarray,
+        *,
+        values: Interval | None = None,
+        seed: int = 0,
     ) -> None:
         """Set the pseudo-inputs to data drawn at random, and bounds of ``"data"`` to their range.
+
+        Bounds that an earlier call, or the constructor, has set to a range of data are set anew.
 
         If there are fewer data than pseudo-inputs, data are repeated with noise of 1 % of the
         range. Torch's random state is unchanged.
@@ -143,21 +153,21 @@ class VampPrior(ConditionalDistribution):
 
         Raises:
             TypeError: if x is not floating-point.
-            ValueError: if x has another shape, is not finite or lies outside the bounds; nothing
-                has changed then.
+            ValueError: if x has another shape, is not finite or lies outside the bounds or the
+                values; nothing has changed then.
         """
-        if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape:
+        owner = "VampPrior.initialise_from"
+        if not isinstance(x, (Tensor, np.ndarray)) or x.shape[1:] != self.event_shape:
             shape = f"(N, {', '.join(map(str, self.event_shape))})"
-            raise ValueError(
-                f"VampPrior.initialise_from: x must have shape {shape}, got {describe(x)}"
-            )
-        seed = seed_of("VampPrior.initialise_from", seed)
-        x = _checked_inputs(x, None, self._interval).to(self.unfolded_inputs)
+            raise ValueError(f"{owner}: x must have shape {shape}, got {describe(x)}")
+        seed = seed_of(owner, seed)
+        interval = None if self._of_data else self._interval
+        x = _checked_inputs(f"{owner}: x", x, None, interval).to(self.unfolded_inputs)
+        low, high = _range(x) if values is None else _checked_values(owner, values, x)
         generator = torch.Generator().manual_seed(seed)
         n, k = len(x), self.pseudo_inputs
         passes = [torch.randperm(n, generator=generator) for _ in range(-(-k // n))]
         inputs = x[torch.cat(passes)[:k].to(x.device)]
-        low, high = _range(x) if values is None else values
         self._bound_by((low, high))
         if k > n:
             noise = torch.randn(k - n, *self.event_shape, generator=generator)
@@ -179,6 +189,7 @@ class VampPrior(ConditionalDistribution):
         bounds = others.get((low, high), (low, high))
         if bounds != self.bounds:
             vars(self)["bounds"] = _checked_bounds(bounds)
+            self._of_data = bounds == "data"
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -191,9 +202,9 @@ class VampPrior(ConditionalDistribution):
         return None if isinstance(self.bounds, str) else self.bounds
 
     def _bound_by(self, values: Interval) -> None:
-        """Set bounds of ``"data"`` to the range of the data, unless they are set already."""
+        """Set bounds of ``"data"`` to the range of the data."""
         low, high = values
-        if self.bounds == "data" and (low < high or 0 <= low <= 1):
+        if self._of_data and (low < high or 0 <= low <= 1):
             within = low >= 0 and high <= 1
             vars(self)["bounds"] = (0, 1) if within else (float(low), float(high))
 
@@ -233,6 +244,7 @@ class VampPrior(ConditionalDistribution):
             bounds=None,
         )
         vars(new)["bounds"] = self.bounds
+        new._of_data = self._of_data
         new.unfolded_inputs, new.logits = self.unfolded_inputs, self.logits
         new.training = self.training
         return new
@@ -255,11 +267,33 @@ def _checked_bounds(bounds: object) -> Interval | Literal["data"] | None:
     return low, high
 
 
+def _checked_values(owner: str, values: Any, x: Tensor) -> Interval:
+    """Return the ends of all data, of which x is a part, or raise an error."""
+    least, most = _range(x)
+    rounding = 1e-6 * max(abs(least), abs(most))  # of x in the prior's dtype
+    if (
+        isinstance(values, (tuple, list))
+        and len(values) == 2
+        and all(isinstance(v, Real) and math.isfinite(v) for v in values)
+        and values[0] <= least + rounding
+        and most - rounding <= values[1]
+    ):
+        return values[0], values[1]
+    raise ValueError(
+        f"{owner}: values must be the least and the greatest value of all data, (low, high) around "
+        f"those of x, {least:g} to {most:g}, got {describe(values)}; or leave them out"
+    )
+
+
 def _checked_inputs(
-    inputs: Tensor, event_shape: Sequence[int] | None, bounds: Interval | None
+    what: str,
+    inputs: Tensor | np.ndarray,
+    event_shape: Sequence[int] | None,
+    bounds: Interval | None,
 ) -> Tensor:
-    """Return a copy of pseudo-inputs that were given by value, or raise an error."""
-    what, got = "VampPrior: pseudo_inputs", describe(inputs)
+    """Return a copy of pseudo-inputs that were given by value, or raise an error about ``what``."""
+    inputs = as_tensor(what, inputs)
+    got = describe(inputs)
     if not inputs.is_floating_point():
         raise TypeError(
             f"{what} must be a floating-point tensor, got {got}; convert them with .float()"
@@ -267,7 +301,8 @@ def _checked_inputs(
     if inputs.layout != torch.strided or inputs.device.type == "meta":
         raise TypeError(f"{what} must be a dense tensor with values, got {got}")
     if inputs.dim() < 2 or inputs.numel() == 0:
-        raise ValueError(f"{what} must be a number K or a tensor of shape (K, *event), got {got}")
+        expected = "a tensor of shape (K, *event), K of 1 or more"
+        raise ValueError(f"{what} must be {expected}, got {got}")
     if event_shape is not None:
         event_shape = sizes("VampPrior", "event_shape", event_shape)
         if event_shape != tuple(inputs.shape[1:]):

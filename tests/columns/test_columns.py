@@ -22,6 +22,9 @@ from ppl_vae import (
 )
 from ppl_vae import nets as networks
 from ppl_vae.columns.group import grouped
+from ppl_vae.distributions.codes import Codes
+from ppl_vae.distributions.hurdle import HurdleLogNormal
+from ppl_vae.distributions.logit_normal import LogitNormal
 from ppl_vae.estimators import ImportanceWeightedELBO
 from ppl_vae.likelihoods import Columns
 
@@ -115,6 +118,31 @@ def test_masses_and_densities_sum_to_one_and_have_the_moments_that_are_said(pair
         variance = (density * (points - mean).square()).sum().item()
         rel = 5e-2 if isinstance(column, columns.StudentT) else 1e-4  # its tails are cut
         assert p.variance.item() == pytest.approx(variance, rel=rel)
+
+
+def test_moments_in_float32_are_those_of_float64():
+    logit, loc, scale = torch.tensor([20.0, 20.0, -3.0]), torch.tensor([0.0, 5.0, 1.0]), 1e-3
+    for make in (
+        lambda t: HurdleLogNormal(logit.to(t), loc.to(t), torch.full((3,), scale, dtype=t)),
+        lambda t: Codes(
+            torch.full((3, 1000), -40.0, dtype=t).index_fill(1, torch.tensor([996, 998]), 0)
+        ),
+    ):
+        found, exact = make(torch.float32), make(torch.float64)
+        torch.testing.assert_close(found.variance.double(), exact.variance, rtol=1e-4, atol=0)
+
+
+def test_the_best_guess_of_an_amount_that_is_never_there_is_zero():
+    p = columns.HurdleLogNormal()
+    outputs = torch.tensor([[[0.3, 0.0, -89.5]], [[0.3, 0.0, -200.0]]])
+    one = torch.ones(1)
+    statistics = p.statistics(p.distribution(outputs, log_mean=0 * one, log_std=one))
+    torch.testing.assert_close(p.estimate(statistics), torch.zeros(2, 1), rtol=0, atol=1e-30)
+
+
+def test_draws_at_a_bound_have_a_density():
+    p = LogitNormal(torch.tensor(-110.0), torch.tensor(1.0), 0.0, 100.0)
+    assert p.log_prob(p.sample((50,))).isfinite().all()
 
 
 @pytest.mark.usefixtures("float64")

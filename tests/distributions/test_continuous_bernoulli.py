@@ -52,6 +52,8 @@ def test_continuous_bernoulli_gradient_and_moments_keep_their_precision(float64)
         torch.testing.assert_close(
             p.variance.double(), exact.variance, rtol=10 * tolerance, atol=1e-15
         )
+        (slope,) = torch.autograd.grad(p.mean.sum(), logits)
+        torch.testing.assert_close(slope, p.variance.detach(), rtol=1e-3, atol=1e-15)
     large = torch.tensor([40.0, 1e4])
     torch.testing.assert_close(ContinuousBernoulli(large).mean, 1 - 1 / large)
     torch.testing.assert_close(ContinuousBernoulli(-large).variance, large**-2)

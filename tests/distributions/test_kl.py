@@ -97,6 +97,15 @@ def test_between_bernoullis_of_probabilities_0_and_1():
     close(kl, torch.tensor([[0.0, half, inf], [inf, 0.0, inf], [inf, half, 0.0]]))
 
 
+def test_between_nearly_certain_bernoullis_is_that_of_float64():
+    for of_q, of_p in ((20.0, 1e9), (-20.0, -1e9), (20.0, -3.0), (200.0, 5.0)):
+        q, p = (
+            dist.Bernoulli(logits=torch.tensor([v, v], dtype=torch.float32)) for v in (of_q, of_p)
+        )
+        exact = kl_divergence(*(dist.Bernoulli(logits=d.logits.double()) for d in (q, p)))
+        torch.testing.assert_close(kl_divergence(q, p).double(), exact, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("make", [full_rank, low_rank], ids=["full rank", "low rank"])
 def test_one_shared_scale_of_the_prior_counts_for_each_dimension(make):
     q, p = make(5), dist.Normal(torch.zeros(D), 2.0).to_event(1)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ppl_vae import likelihoods
 from ppl_vae.distributions.grey import GreyCategorical, GreyGrid, level_of
+from ppl_vae.distributions.logistic import DiscretisedLogisticMixture
 
 
 def width_options(cls, options):
@@ -147,6 +148,23 @@ def test_masses_of_grey_levels_sum_to_one_with_their_moments(cls, levels, float6
     mean = (x[:, None, None] * mass).sum(0)
     torch.testing.assert_close(p.mean, mean)
     torch.testing.assert_close(p.variance, ((x[:, None, None] - mean) ** 2 * mass).sum(0))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0])
+def test_variances_in_float32_do_not_cancel(scale):
+    loc = torch.linspace(-1.1, 1.1, 150).reshape(50, 3)
+    p = DiscretisedLogisticMixture(torch.randn(50, 3), loc, torch.full_like(loc, scale))
+    narrow = DiscretisedLogisticMixture(
+        torch.zeros(150, 1), loc.reshape(150, 1), p.scale.new_full((150, 1), scale)
+    )
+    for q in (p, narrow):
+        exact = DiscretisedLogisticMixture(q.logits.double(), q.loc.double(), q.scale.double())
+        x = torch.arange(256, dtype=torch.float64)[:, None] / 255
+        mass = exact.log_prob(x).exp()
+        variance = ((x - (x * mass).sum(0)).square() * mass).sum(0)
+        torch.testing.assert_close(exact.variance, variance, rtol=1e-9, atol=1e-20)
+        torch.testing.assert_close(q.variance.double(), variance, rtol=1e-3, atol=1e-20)
+        assert q.stddev.isfinite().all()
 
 
 def test_samples_of_grey_levels_have_the_masses(float64):

@@ -202,7 +202,7 @@ ERRORS = {
     ),
     "a flat output for images": (
         lambda: likelihoods.Categorical(NET, levels=4, event_dim=3)(torch.zeros(2, 8)),
-        r"a multiple of 4 in dimension -3, got an output of shape \(2, 8\)",
+        r"event_dim=3 dimensions for a datum, got an output of shape \(2, 8\); give event_dim=1",
     ),
     "components that are missing": (
         lambda: likelihoods.DiscretisedLogisticMixture(NET, 4)(torch.zeros(2, 10)),

@@ -1,5 +1,7 @@
 """Convolutional networks: sizes, contexts, and pairs of images."""
 
+from functools import partial
+
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
@@ -54,6 +56,17 @@ def test_residual_block_is_its_equation(float64):
     first, second = (m for m in block.modules() if isinstance(m, nn.Conv2d))
     x = torch.randn(4, 2, 5, 5)
     torch.testing.assert_close(block(x), x + second(first(x.tanh()).tanh()))
+
+
+def test_activations_in_place_leave_the_input_of_a_residual_block(float64):
+    make = partial(nets.ResidualBlock, 2)
+    in_place = make(activation=lambda: nn.ReLU(inplace=True))
+    other = make(activation=nn.ReLU)
+    other.load_state_dict(in_place.state_dict())
+    x = torch.randn(4, 2, 5, 5)
+    given = x.clone()
+    torch.testing.assert_close(in_place(given), other(x))
+    assert torch.equal(given, x)
 
 
 def joined(encoder, x, context):

@@ -99,6 +99,29 @@ NETS = {
 }
 
 
+@pytest.mark.parametrize("make", [nets.MLP, nets.GatedMLP])
+def test_hooks_of_the_first_layer_run_with_several_inputs(make):
+    net = make(5, 4, hidden=(6,))
+    first = next(m for m in net.modules() if isinstance(m, nn.Linear))
+    torch.nn.utils.spectral_norm(first)
+    x, y = torch.randn(7, 1, 3), torch.randn(2, 2)
+    with torch.no_grad():
+        for _ in range(50):  # of power iterations, one in each call in training
+            net(x, y)
+    assert torch.linalg.matrix_norm(first.weight.detach(), 2) == pytest.approx(1, abs=1e-3)
+    net(x, y).sum().backward()
+    assert first.weight_orig.grad.abs().sum() > 0
+    net.eval()
+    together = torch.cat([x.expand(7, 2, 3), y.expand(7, 2, 2)], -1)
+    torch.testing.assert_close(net(x, y), net(together))
+
+
+def test_gains_are_found_whatever_the_default_device():
+    with torch.device("meta"):
+        nets.ConvEncoder((1, 8, 8), 3, activation=nn.PReLU)
+    assert gain_after(nn.PReLU) == pytest.approx(math.sqrt(2 / (1 + 0.25**2)), rel=1e-4)
+
+
 def test_flat_data_are_seen_as_images_and_a_context_as_it_is():
     inner = nets.ConvEncoder((2, 4, 5), 3, channels=(4,), context_features=2)
     x, c = torch.randn(5, 7, 40), torch.randn(7, 2)

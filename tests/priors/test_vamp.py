@@ -225,13 +225,36 @@ def test_inputs_are_data_drawn_at_random_and_again_with_noise_where_there_are_fe
     assert 0 <= inputs.min() <= inputs.max() <= 39
     for wrong, match in [
         (data[:, :2], "x must have shape"),
-        (data * math.nan, "finite"),
-        (data + 1, "must lie in bounds"),
+        (data.numpy()[:, :2], "x must have shape"),
+        (data * math.nan, "initialise_from: x must be finite"),
     ]:
         before = many.inputs()
         with pytest.raises(ValueError, match=match):
             many.initialise_from(wrong)
         assert torch.equal(many.inputs(), before)
+    many.initialise_from(data.numpy() - 5, seed=3)  # bounds of the data follow other data
+    assert many.bounds == (-5.0, 34.0)
+    given = priors.VampPrior(q, 5, event_shape=(D,), bounds=(0, 39))
+    with pytest.raises(ValueError, match="x must lie in bounds="):
+        given.initialise_from(data + 1)
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.1), (5, 1), (0, math.inf), (math.nan, 1)])
+def test_values_that_are_not_those_of_all_data_are_refused(values):
+    prior = priors.VampPrior(POSTERIORS["diagonal"](), 5, event_shape=(D,))
+    x = torch.linspace(0.0, 1.0, 7 * D).reshape(7, D)
+    with pytest.raises(ValueError, match="values must be the least and the greatest value of all"):
+        prior.initialise_from(x, values=values)
+    assert prior.bounds == "data"
+
+
+def test_bounds_of_given_data_follow_those_of_the_pair():
+    q = POSTERIORS["diagonal"]()
+    prior = priors.VampPrior(q, (torch.rand(4, D) + 0.5).numpy())
+    low, high = prior.bounds
+    assert 0.5 <= low < high <= 1.5
+    prior.initialise_from(torch.rand(9, D) * 4 - 2)
+    assert prior.bounds[0] < 0
 
 
 @pytest.mark.parametrize("learn", [True, False])
@@ -325,11 +348,15 @@ ERRORS = {
         TypeError,
         r"must be a floating-point tensor.*torch\.uint8; convert them with \.float\(\)",
     ),
-    "one datum": (vamp(torch.ones(D)), ValueError, r"tensor of shape \(K, \*event\), got a tensor"),
+    "one datum": (
+        vamp(torch.ones(D)),
+        ValueError,
+        r"tensor of shape \(K, \*event\), K of 1 or more, got a tensor",
+    ),
     "no data": (
         vamp(torch.ones(0, D)),
         ValueError,
-        r"tensor of shape \(K, \*event\), got a tensor",
+        r"tensor of shape \(K, \*event\), K of 1 or more, got a tensor",
     ),
     "shapes that disagree": (
         vamp(torch.ones(3, D), event_shape=(D + 1,)),

@@ -124,7 +124,7 @@ ROWS = [
     ("vae.initialise_from(x, seed=-1)", ValueError, "seed", "-1"),
     ("vamp.initialise_from(3)", TypeError, "data", "3 (int)"),
     ("vamp.prior.initialise_from(x, seed='0')", TypeError, "seed", "'0'"),
-    ("vamp.prior.initialise_from(x.long())", TypeError, "pseudo_inputs", "int64"),
+    ("vamp.prior.initialise_from(x.long())", TypeError, "x must", "int64"),
     ("vamp.prior.initialise_from(3)", ValueError, "x must", "3 (int)"),
     ("vamp.initialise_from(x[:, :5])", ValueError, "x of shape", "(7, 5)"),
     ("vae.encode(dataset, mask=x > 0)", TypeError, "mask"),
