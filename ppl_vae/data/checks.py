@@ -55,11 +55,11 @@ def _checked_csr(values: Tensor) -> Tensor:
     return sparse.csr_tensor(*parts, tuple(values.shape), check=False)
 
 
-def checked_context(context: Any, values: Tensor) -> Tensor:
+def checked_context(context: Any, values: Tensor, name: str = "context") -> Tensor:
     """Return a finite floating tensor ``(N, features)``, on the values' device."""
     if isinstance(context, np.ndarray):
-        context = as_tensor("context", context)
-    expected = f"context must be numbers of shape ({len(values)}, features)"
+        context = as_tensor(name, context)
+    expected = f"{name} must be numbers of shape ({len(values)}, features)"
     if not isinstance(context, Tensor) or context.is_complex() or context.layout != torch.strided:
         raise TypeError(f"{expected}, got {describe(context)}")
     if context.ndim != 2 or len(context) != len(values) or not context.numel():
@@ -68,7 +68,7 @@ def checked_context(context: Any, values: Tensor) -> Tensor:
         context = context.to(torch.get_default_dtype())
     if not context.isfinite().all():
         where = tuple((~context.isfinite()).nonzero()[0].tolist())
-        raise ValueError(f"context must be finite, got {context[where]} at index {where}")
+        raise ValueError(f"{name} must be finite, got {context[where]} at index {where}")
     return context.to(values.device)
 
 

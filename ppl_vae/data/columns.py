@@ -52,8 +52,9 @@ class Columns:
     context: _Values | None = None
     classes: _Classes | None = None
     conversions: tuple[str, ...] = ()
-    _scale_is_default: bool = field(default=False, repr=False)
-    _is_mapped: bool = field(default=False, repr=False)
+    # The scale that was not given, with the dtype that it is for; and the storage in a file.
+    _default_scale: tuple[torch.dtype, float] | None = field(default=None, repr=False)
+    _mapped: int | None = field(default=None, repr=False)
     dequantised_levels: int | None = None
     augmentation: Callable[[Tensor], Tensor] | None = None
     factors: Factors | None = None
@@ -84,9 +85,12 @@ class Columns:
             vars(self)["context"] = checked_context(self.context, values)
         seen = self.observed()
         given: object = self.scale
+        default = self._default_scale
+        if default is not None and given == default[1] and values.dtype != default[0]:
+            given = None  # of values that were replaced
         if given is None:  # integers 0 and 1 are not grey levels of 255
             given = 255.0 if values.dtype == torch.uint8 and extremes(seen)[1] > 1 else 1.0
-            vars(self)["_scale_is_default"] = True
+            vars(self)["_default_scale"] = (values.dtype, given)
         scale = number("", "scale", given, above=0, fix="it is the value that means 1.0")
         vars(self)["scale"] = scale
         self._check_range(seen)
@@ -175,7 +179,7 @@ class Columns:
     @property
     def is_memory_mapped(self) -> bool:
         """Whether the values are read from a file as they are used; see `from_file`."""
-        return self._is_mapped
+        return self._mapped == _storage_of(self.values)
 
     @property
     def num_classes(self) -> int:
@@ -243,15 +247,27 @@ class Columns:
         return (rows.flatten(1) if flat else rows).to(device=device)
 
     def context_at(
-        self, index: Integer[Tensor, " batch"], device: torch.device | str | None = None
+        self,
+        index: Integer[Tensor, " batch"],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Tensor | None:
-        """Return the contexts at ``index``, in torch's default dtype; None if there are none."""
+        """Return the contexts at ``index``, None if there are none; by default in torch's dtype."""
         if self.context is None:
             return None
         rows = self.context.index_select(0, self._from_start(index))
-        return rows.to(device=device, dtype=torch.get_default_dtype())
+        return rows.to(device=device, dtype=dtype or torch.get_default_dtype())
+
+    @property
+    def _scale_is_default(self) -> bool:
+        return self._default_scale is not None and self._default_scale[1] == self.scale
 
     def _from_start(self, index: Tensor) -> Tensor:
         """Return indices on the values' device, negative ones counted from the start."""
         index = index.to(self.values.device, torch.int64)
         return torch.where(index < 0, index + len(self), index)
+
+
+def _storage_of(values: Tensor) -> int:
+    """Return where the memory of values begins, also of those that a slice leaves out."""
+    return 0 if sparse.is_sparse(values) else values.untyped_storage().data_ptr()

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from ppl_vae.data import sparse
 from ppl_vae.data.checks import checked_context, checked_values
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.data.label_encoding import encode_labels
+from ppl_vae.data.label_encoding import Words, encode_labels
 from ppl_vae.errors import describe, flag, path_of, quoted, reason, sequence
+
+_BATCHES = Words("batch", "batches", "give numbers 0, 1, ... or names, one for each datum")
 
 
 def from_counts(
@@ -70,7 +72,7 @@ def from_counts(
     parts: list[Tensor] = []
     said: list[str] = []
     if batch is not None:
-        number, names = encode_labels(batch, len(values), batches)
+        number, names = encode_labels(batch, len(values), batches, _BATCHES)
         if (number < 0).any():
             where = int((number < 0).nonzero()[0])
             raise ValueError(f"batch must be given for each datum, got none at index {where}")
@@ -80,7 +82,9 @@ def from_counts(
     elif batches is not None:
         raise ValueError("batches are the names of batch=, got None for it; give both or neither")
     if covariates is not None:
-        parts.append(checked_context(covariates, values).to(torch.get_default_dtype()))
+        parts.append(
+            checked_context(covariates, values, "covariates").to(torch.get_default_dtype())
+        )
         said.append(f"covariates ({parts[-1].shape[1]})")
     if flag("from_counts", "size_factor", size_factor):
         parts.append(_log_library_size(values))

@@ -144,9 +144,10 @@ def from_file(
         else:
             arrays, found = read_arrays(path, tuple(keys.values()))
     except (OSError, ValueError) as error:
+        how = "np.save(path, np.ascontiguousarray(x, dtype))" if mapped else "np.save"
         raise ValueError(
             f"path must be a NumPy file without pickled objects, got {quoted(path)}, which cannot "
-            f"be read: {reason(error)}; save it again, with np.save"
+            f"be read: {reason(error)}; save it again, with {how}"
         ) from error
     if mapped:
         return _of_map(arrays["x"], scale, channels, path.stem, classes)
@@ -234,7 +235,8 @@ def _of_map(
             f"memory_map=True cannot make first; save them as (N, C, H, W)"
         )
     _check_uint8(x, scale, name)
-    options: dict[str, Any] = {"scale": scale, "classes": classes, "_is_mapped": True}
+    options: dict[str, Any] = {"scale": scale, "classes": classes}
+    options["_mapped"] = x.untyped_storage().data_ptr()
     return Dataset(x, None, name, **options)
 
 

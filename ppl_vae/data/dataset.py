@@ -84,8 +84,8 @@ class Dataset(Columns):
     def __getitem__(self, index: SupportsIndex) -> Item: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Item | Dataset:
         if isinstance(index, slice):
-            if self._is_mapped and index.step in (None, 1):
-                return self._with_each(lambda tensor: tensor[index], views=True)
+            if self.is_memory_mapped and index.step in (None, 1):
+                return self._with_each(lambda tensor: tensor[index])
             return self.subset(range(len(self))[index])
         try:
             row = range(len(self))[operator.index(index)]
@@ -161,13 +161,13 @@ class Dataset(Columns):
             lambda t: sparse.sparse_rows(t, rows) if sparse.is_sparse(t) else t[index]
         )
 
-    def _with_each(self, change: Callable[[Tensor], Tensor], *, views: bool = False) -> Dataset:
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Dataset:
         """Return the dataset with each of its columns changed."""
         columns = {name: getattr(self, name) for name in ("values", "labels", "mask", "context")}
         changed: dict[str, Any] = {n: change(t) for n, t in columns.items() if t is not None}
         if self.factors is not None:
             changed["factors"] = self.factors.with_values(change)
-        return replace(self, **changed, _is_mapped=views and self._is_mapped)
+        return replace(self, **changed)
 
     def labelled_subset(
         self, per_class: int, seed: int = 0, *, fewer: bool = False
@@ -203,7 +203,7 @@ class Dataset(Columns):
                 f"split: test_fraction must leave items on both sides of {self.name!r} "
                 f"({len(self)} items), got {test_fraction}; give a fraction such as 0.5"
             )
-        if self._is_mapped:
+        if self.is_memory_mapped:
             first = len(self) - int(held.sum())
             return self[:first], self[first:]
         return self.subset(~held), self.subset(held)

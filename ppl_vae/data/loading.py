@@ -10,7 +10,7 @@ from typing import Any
 from ppl_vae.data.builtin import LOADERS
 from ppl_vae.data.custom import from_file, from_folder
 from ppl_vae.data.dataset import Dataset
-from ppl_vae.errors import describe, path_of, quoted
+from ppl_vae.errors import describe, path_of, quoted, seed_of
 
 SPLITS = ("train", "test")
 
@@ -74,6 +74,7 @@ def load(
     of_file |= {"x": x, "y": y, "mask": mask}
     of_file["memory_map"] = memory_map
     of_folder: dict[str, Any] = {"grey": grey, "size": size}
+    seed = seed_of("", seed)
     if isinstance(source, str) and source in LOADERS:
         _refuse(source, **of_file, **of_folder, test_fraction=test_fraction)
         folder = path_of("", "root", root or os.environ.get("PPL_VAE_DATA") or "data")
@@ -82,6 +83,7 @@ def load(
             _refuse(source, classes=classes)
         return named
     path = path_of("", "source", source).expanduser()
+    _refuse(source, root=root)
     if path.is_dir():
         _refuse(source, **of_file)
         dataset = from_folder(path, **of_folder, classes=classes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -31,15 +33,16 @@ C = TypeVar("C", bound=Columns)
 
 @dataclass(frozen=True)
 class ValueTransform:
-    """Maps stored values to x, in torch's default dtype, NaN where missing.
+    """Maps stored values to x, NaN where missing, in a dtype, torch's default if None.
 
-    The arguments are those of `Dataset.draw`; "static" binarisation is that of `fixed`.
+    Other arguments are those of `Dataset.draw`; "static" binarisation is that of `fixed`.
     """
 
     binarise: str = "dynamic"
     dequantise: bool = False
     flat: bool = True
     device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         if self.binarise not in BINARISE:
@@ -56,12 +59,13 @@ class ValueTransform:
         if not values.numel():
             return
         low, high = (v / data.scale for v in extremes(values))
-        dtype = torch.finfo(torch.get_default_dtype())
+        dtype = torch.finfo(self._dtype)
         largest = max(-low, high)
         if largest > dtype.max or 0 < largest < dtype.tiny:
+            default = "torch's default dtype, " if self.dtype is None else ""
             raise ValueError(
-                f"values / scale of {data.name!r} must be within the range of torch's default "
-                f"dtype, {dtype.dtype}, got {low:g} to {high:g}; give another scale"
+                f"values / scale of {data.name!r} must be within the range of {default}"
+                f"{dtype.dtype}, got {low:g} to {high:g}; give another scale"
             )
         if self.binarise != "none" and not (low >= 0 and high <= 1):  # nor NaN
             raise ValueError(
@@ -70,7 +74,7 @@ class ValueTransform:
                 f"binarise='none'"
             )
         if data.scale == 1 and not values.is_floating_point():
-            check_representable(values, torch.get_default_dtype(), data.name)
+            check_representable(values, self._dtype, data.name)
         if not self.dequantise:
             return
         if self.binarise != "none":
@@ -101,9 +105,13 @@ class ValueTransform:
         x = self._drawn(data.values_at(index), data.scale, generator)
         return self._arranged(_with_gaps(x, data.mask_at(index, flat=False)))
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.dtype or torch.get_default_dtype()
+
     def _drawn(self, rows: Tensor, scale: int | float, generator: torch.Generator | None) -> Tensor:
         """Return x for stored values, which are written to, before missing ones are NaN."""
-        dtype = torch.get_default_dtype()
+        dtype = self._dtype
         precision = torch.promote_types(rows.dtype, torch.float32)
         if self.dequantise:
             return add_noise(rows.to(dtype), int(scale) + 1, generator)
@@ -124,7 +132,7 @@ class ValueTransform:
         """Return x as `values` does, with the labels, the mask and the context, if any."""
         x = self.values(data, index, generator)
         mask = data.mask_at(index, flat=self.flat, device=self.device)
-        return _batch(data, index, x, mask, self.device)
+        return self._batch(data, index, x, mask)
 
     def training_batch(
         self, data: Columns, index: Tensor, generator: torch.Generator
@@ -137,7 +145,7 @@ class ValueTransform:
             return self.batch(data, index, generator)
         x = augment(
             data.augmentation,
-            ValueTransform("none", flat=False).values(data, index),
+            ValueTransform("none", flat=False, dtype=self.dtype).values(data, index),
             generator,
             missing=data.mask is not None,
             levels=self.dequantise or self.binarise != "none",
@@ -148,7 +156,17 @@ class ValueTransform:
         else:
             x = self._drawn(x, 1, generator)
         x = self._arranged(_with_gaps(x, mask))
-        return _batch(data, index, x, None if mask is None else self._arranged(mask), self.device)
+        return self._batch(data, index, x, None if mask is None else self._arranged(mask))
+
+    def _batch(
+        self, data: Columns, index: Tensor, x: Tensor, mask: Tensor | None
+    ) -> Batch | MaskedBatch | ContextBatch:
+        """Return x with the labels and the context of its rows."""
+        y = None if data.labels is None else data.labels[index].to(device=self.device)
+        c = data.context_at(index, self.device, self._dtype)
+        if c is not None:
+            return ContextBatch(x, y, mask, c)
+        return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
     def chunks(
         self, data: Columns, index: Tensor | None = None, seed: int | None = None
@@ -179,7 +197,7 @@ class ValueTransform:
                 index = torch.arange(start, start + len(x))
                 start += len(x)
                 mask = data.mask_at(index, flat=self.flat, device=self.device)
-                yield _batch(data, index, x, mask, self.device)
+                yield self._batch(data, index, x, mask)
 
     def fixed(self, data: C, seed: int = 0) -> tuple[C, ValueTransform]:
         """Return data that are binarised once, if at all, and the transform that remains."""
@@ -196,11 +214,14 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
     divided only by a scale that was given. Flat data and grey images are reshaped to the declared
     shape; x is flattened for a pair of flat data and for programs without an ``observation``.
 
+    x has the dtype of the pair, or torch's default if that is wider.
+
     Raises ValueError if counts would be rounded in the dtype of the pair.
     """
     observation: Any = getattr(pair, "observation", None)
+    dtype = _widest_dtype(pair)
     if observation is None:
-        return data, ValueTransform("none")
+        return data, ValueTransform("none", dtype=dtype)
     data = observation.prepared(data)
     if observation.is_integer:
         seen = data.observed()
@@ -208,7 +229,7 @@ def prepare(pair: object, data: C) -> tuple[C, ValueTransform]:
             check_representable(seen, dtype, data.name)
     is_grey = observation.is_boolean and (data.augmentation is not None or _has_grey(data))
     flat = len(observation.event_shape) == 1
-    return data, ValueTransform("dynamic" if is_grey else "none", flat=flat)
+    return data, ValueTransform("dynamic" if is_grey else "none", flat=flat, dtype=dtype)
 
 
 def binarised(data: C, seed: int) -> C:
@@ -249,14 +270,21 @@ def converted(data: C, values: Tensor, conversion: str, *, levels: int | None = 
         scale=1.0,
         dequantised_levels=levels,
         conversions=conversions,
-        _is_mapped=False,
     )
 
 
 def _dtypes(pair: Any) -> set[torch.dtype]:
     """Return the dtypes of a pair's parameters."""
-    parameters = (p for program in (pair.model, pair.guide) for p in program.parameters())
-    return {p.dtype for p in parameters if p.is_floating_point()}
+    programs = (getattr(pair, name, None) for name in ("model", "guide"))
+    found: Iterator[Any] = (getattr(program, "parameters", tuple)() for program in programs)
+    return {p.dtype for p in chain(*found) if p.is_floating_point()}
+
+
+def _widest_dtype(pair: Any) -> torch.dtype | None:
+    """Return the dtype of a pair that is wider than torch's default, None if it is not."""
+    default = torch.get_default_dtype()
+    widest = reduce(torch.promote_types, _dtypes(pair), default)
+    return None if widest == default else widest
 
 
 def _has_grey(data: Columns) -> bool:
@@ -269,17 +297,6 @@ def _has_grey(data: Columns) -> bool:
         if ((values != 0) & (values != data.scale)).any():
             return True
     return False
-
-
-def _batch(
-    data: Columns, index: Tensor, x: Tensor, mask: Tensor | None, device: torch.device | str | None
-) -> Batch | MaskedBatch | ContextBatch:
-    """Return x with the labels and the context of its rows."""
-    y = None if data.labels is None else data.labels[index].to(device=device)
-    c = data.context_at(index, device)
-    if c is not None:
-        return ContextBatch(x, y, mask, c)
-    return Batch(x, y) if mask is None else MaskedBatch(x, y, mask)
 
 
 def _chunk(data: Columns, values: int) -> int:

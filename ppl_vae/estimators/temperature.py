@@ -64,6 +64,11 @@ def _at(fn: Any, temperature: float | int | Tensor) -> Any:
     )
 
 
+def has_temperature(fn: Any) -> bool:
+    """Return whether a distribution, or one that it is made of, has a temperature."""
+    return _at(fn, 1.0) is not fn
+
+
 class TemperatureScheduled(ScheduledELBO):
     r"""Any ELBO, with the gradients of relaxed draws at a temperature that follows the step.
 

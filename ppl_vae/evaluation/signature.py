@@ -79,6 +79,9 @@ class Signature:
             return (self.part("data", [t for t in batch if isinstance(t, Tensor)], {}),)
         return tuple(replace(self.part(p.name, p.args, p.kwargs), weight=p.weight) for p in parts)
 
+    def _takes(self, name: str) -> bool:
+        return all(program.takes(name) for program in self._programs)
+
     def _named(self, batch: Mapping[str, Tensor]) -> Part:
         """Return the part of a batch whose tensors are named as the programs' arguments.
 
@@ -100,6 +103,8 @@ class Signature:
         beside it as ``y`` if the programs accept that name.
         """
         x, mask = batch.x, None if isinstance(batch, Batch) else batch.mask
+        if isinstance(batch, ContextBatch) and mask is not None and not self._takes(MASK):
+            mask = None if mask.all() else mask  # loaders cannot collate None
         if self._observation is not None:
             x = self._observation.arranged(x)
             mask = None if mask is None else mask.reshape(x.shape)
@@ -138,11 +143,15 @@ class _ProgramSignature:
             if p.default is p.empty and p.kind in (*_POSITIONAL, Parameter.KEYWORD_ONLY)
         }
 
+    def takes(self, name: str) -> bool:
+        """Return whether there is an argument of a name."""
+        return name in self._names or self._any_name
+
     def check(self, owner: str, number: int, kwargs: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless it accepts ``number`` positional arguments and these names."""
         by_position = self.positions[:number]
         for name in kwargs:
-            if name in by_position or not (name in self._names or self._any_name):
+            if name in by_position or not self.takes(name):
                 takes = ", ".join(sorted(self._names)) or "none"
                 raise ValueError(
                     f"{owner}: the data have {name!r}, which the {self.name} does not take (by "

@@ -135,11 +135,12 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def _naming(target: Path) -> Iterator[None]:
-    """Name the file in errors that name none, such as that of a full disk."""
+    """Name the file in errors that name none, such as that of a full disk, or the temporary one."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno is None:
+        own = PREFIX not in str(error.filename)
+        if (error.filename is not None and own) or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error
 

@@ -72,7 +72,13 @@ def made_schedule(
         "give a function of the optimiser that makes one, such as "
         "functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1000)"
     )
-    return _made("lr_schedule", make, optimizer, LRScheduler, "metric", how)
+    made = _made("lr_schedule", make, optimizer, LRScheduler, "metric", how)
+    if getattr(made, "optimizer", optimizer) is not optimizer:
+        raise ValueError(
+            f"fit: lr_schedule must be of the optimiser that it is given, got a "
+            f"{type(made).__name__} of another; {how}"
+        )
+    return made
 
 
 def default(argument: str, module: object, *first: object) -> Any:

@@ -58,7 +58,9 @@ class Callback:
     """Code that is called during a training: subclass it and define the methods that you need.
 
     What a callback draws does not change the training, which is the same, bit for bit, with and
-    without callbacks, as long as they leave weights and gradients alone. Methods that are not
+    without callbacks, as long as they leave weights, gradients, buffers and modes alone: networks
+    of the pair are in training mode, and calling them moves the statistics of batch normalisation.
+    Methods of the pair, and functions of ``ppl_vae.evaluation``, move none. Methods that are not
     overridden cost nothing.
 
     An exception ends the training and leaves ``fit`` as it is, after a checkpoint is written to
@@ -140,6 +142,7 @@ class Callbacks:
             for hook in HOOKS
         }
         self._state = TrainingState(pair, total, trainer.step, _loss=lambda: trainer.last_loss)
+        self._state.validation = trainer.validated.last() or None  # of a training that resumes
         self._error: Exception | None = None
 
     def after_step(self, row: Mapping[str, float | int] | None, validated: bool) -> None:

@@ -66,6 +66,13 @@ def check_entries(state: Mapping[str, Any], step: int, folder: Path) -> None:
         len({(r.shape, r.dtype) for r in rows}) > 1
     ):
         raise DamagedError(f"{folder}: since_log must have vectors of losses, all of one length")
+    fixed = state.get("fixed", {"first": [], "now": []})  # since 0.3
+    if not (
+        isinstance(fixed, dict)
+        and set(fixed) == {"first", "now"}
+        and all(type(names) is list and {*map(type, names)} <= {str} for names in fixed.values())
+    ):
+        raise DamagedError(f"{folder}: fixed must have names of parameters, got {quoted(fixed)}")
     for generators in state["random"]:
         try:
             check_random_state(generators)

@@ -8,6 +8,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -190,5 +191,8 @@ def _set_aside(path: Path, why: str) -> None:
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a module's weights."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    """Return a copy of a module's weights, and of any further state that it has."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
+        for name, value in module.state_dict().items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ppl_vae.data import Batches, Dataset, Part, ResumableLoader, SemiSupervised
+from ppl_vae.data.checks import seeded_generator
 from ppl_vae.data.minibatch import Given, given, tensors_of
 from ppl_vae.data.value_transform import prepare
 from ppl_vae.errors import describe, quoted
@@ -133,15 +134,17 @@ def make_stream(
         _check_labels(pair, data.labels)
         prepared, transform = prepare(pair, data)
         near = prepared if prepared.is_memory_mapped else prepared.to(like.device)
-        batches = near.batches(
-            batch_size or 100,
-            binarise=transform.binarise,
-            flat=transform.flat and not as_it_is,
-            seed=seed,
+        batches = Batches(
+            dataset=near,
+            transform=replace(transform, flat=transform.flat and not as_it_is),
+            batch_size=batch_size or 100,
+            shuffle=True,
+            generator=seeded_generator(seed, near.values.device),
+            drop_last=False,
         )
     elif resumable:
         if checked:
-            _check_drawn(pair, data)
+            check_drawn(pair, data)
         batches = data
     else:
         batches = ResumableLoader(data, seed=seed)
@@ -223,7 +226,7 @@ def _validation(data: Any) -> Given:
     )
 
 
-def _check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
+def check_drawn(pair: ModelAndGuide, data: Batches | SemiSupervised) -> None:
     """Raise an error if any data, as they are drawn, are incompatible with the pair."""
     observation: Observation = pair.observation  # type: ignore[attr-defined]
     parts = data.in_parts()

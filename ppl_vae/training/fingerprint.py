@@ -151,7 +151,7 @@ class _Fingerprint:
         self.entries[path] = f"{kind.__name__} of {len(items)}"
         if len(items) <= _MAX_LISTED:
             for key, item in items:
-                self.add(f"{path}[{key!r}]", item, depth)
+                self.add(f"{path}[{_name(key) if callable(key) else repr(key)}]", item, depth)
             return
         found = UNREAD
         if self._contents:

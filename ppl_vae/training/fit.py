@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ppl_vae import estimators
 from ppl_vae.compilation import NotCompiledWarning
 from ppl_vae.deprecation import renamed_argument
-from ppl_vae.errors import path_of
+from ppl_vae.errors import describe, path_of
 from ppl_vae.module_modes import training
 from ppl_vae.process_state import exclusively, own_state
 from ppl_vae.protocols import ModelAndGuide
@@ -268,6 +268,12 @@ def fit(
         scheduled = Scheduled(bound, beta, num_particles, total, temperature=temperature)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
+        if temperature is not None and not objective.has_temperature:
+            raise ValueError(
+                f"fit: temperature is that of relaxed draws, such as those of "
+                f"posteriors.RelaxedBernoulli, and the pair has none, got "
+                f"{describe(temperature)}; leave temperature out"
+            )
         if usual:
             why = "the default estimator needs them; give another estimator"
             check_per_datum(objective, first, why)

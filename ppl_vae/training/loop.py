@@ -26,6 +26,9 @@ class Interrupted(KeyboardInterrupt):
         self.signal = number
         self.saved = saved
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, int, str]]:
+        return type(self), (self.step, self.signal, self.saved)
+
 
 def loop(
     trainer: Trainer,
@@ -44,11 +47,21 @@ def loop(
     def due(every: int) -> bool:
         return trainer.step == total or trainer.step % every == 0
 
+    def ended(why: str) -> str:
+        """Save, then add what the history lacks: a resumption goes on without that entry."""
+        trainer.check_finite()
+        if folder is not None:
+            folder.save()
+        trainer.log_rest()
+        if folder is not None:
+            folder.write_history()
+        return why
+
     bar = progress_bar(total, trainer.step, progress and fabric.is_global_zero)
     with bar, Interrupts() as interrupts:
         while trainer.step < total:
             if trainer.out_of_patience:
-                return "patience"
+                return ended("patience")
             trainer.take_step()
             bar.update()
             logs = due(log_every)
@@ -75,5 +88,5 @@ def loop(
                         folder.save()
                     raise Interrupted(trainer.step, number, trainer.saved)
             if callbacks.should_stop(folder, communicate=logs):
-                return "callback"
-    return "patience" if trainer.out_of_patience else "steps"
+                return ended("callback")
+    return ended("patience" if trainer.out_of_patience else "steps")

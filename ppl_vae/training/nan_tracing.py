@@ -37,6 +37,10 @@ class NotFiniteError(ArithmeticError):
         self.step = step
         self.origin = origin
         self.saved = saved
+        self._owner = owner
+
+    def __reduce__(self) -> tuple[type[NotFiniteError], tuple[int, str, str, str]]:
+        return type(self), (self.step, self.origin, self.saved, self._owner)
 
 
 OVERFLOW = "loss and gradients are finite, but their norm overflows"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.data import Part
 from ppl_vae.estimators.handlers import PARTICLES
+from ppl_vae.estimators.temperature import has_temperature
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.registration import IgnoresParameters
 from ppl_vae.training.distributed import DataShard
@@ -38,6 +39,13 @@ class TrainingObjective(nn.Module):
             guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
             model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
             self._check_parameters(guide_trace, model_trace)
+        self.has_temperature = any(
+            has_temperature(site["fn"])
+            for trace in (guide_trace, model_trace)
+            for site in trace.nodes.values()
+            if site["type"] == "sample"
+        )
+        """Whether a program has relaxed draws."""
 
     def warm_up(self, part: Part) -> None:
         """Call the estimator once, and change nothing.

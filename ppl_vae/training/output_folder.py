@@ -113,6 +113,12 @@ class OutputFolder:
     def _state(self) -> dict[str, Any]:
         return {"declaration": self._declaration.words(), **self._trainer.state_dict()}
 
+    def write_history(self) -> None:
+        """Write the history, as it is now."""
+        with _named_errors(self.folder), sharing_failures(self._fabric):
+            if self._fabric.is_global_zero:
+                self._write_history()
+
     def _write_history(self) -> None:
         self._trainer.history.write(self.folder / "history.csv")
         if len(self._trainer.validated):

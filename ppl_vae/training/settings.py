@@ -25,6 +25,7 @@ STATE = "the training changes it"
 
 _VERSIONS = {"torch": "torch", "pyro": "pyro-ppl", "ppl_vae": "ppl-vae"}
 _NONE = "nothing"
+_MODE = "pair.training"  # of the pair itself; fit puts its programs in training mode
 _SHOWN = 3
 
 
@@ -43,6 +44,7 @@ class Declaration:
             **fingerprint(self._given),
             **optimizer,
         }
+        self._words.pop(_MODE, None)
 
     def words(self) -> dict[str, str]:
         """Return the settings, for a checkpoint.
@@ -65,7 +67,7 @@ class Declaration:
         version alone are then not compared, nor the code of functions under another Python.
         Anything else that differs raises ValueError.
         """
-        now = self._words
+        now, saved = self._words, {n: words for n, words in saved.items() if n != _MODE}
         versions = {n for n in {**saved, **now} if n.startswith("versions.")}
         changed = sorted(n for n in versions if saved.get(n) != now.get(n))
         states = [n for n, words in saved.items() if words == STATE]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -12,6 +13,8 @@ from ppl_vae.data.value_transform import ValueTransform, prepare
 from ppl_vae.errors import describe, quoted
 from ppl_vae.models.observation import Observation
 from ppl_vae.protocols import ModelAndGuide
+from ppl_vae.tensors import as_tensor
+from ppl_vae.training.data_stream import check_drawn
 
 
 def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
@@ -24,8 +27,8 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     Args:
         pair: what is trained.
         data: a :class:`ppl_vae.data.Dataset`, its batches, :class:`ppl_vae.data.SemiSupervised`, or
-            a tensor ``(N, *event)``.
-        validation: held-out data set or tensor, for its number.
+            a tensor or array ``(N, *event)``.
+        validation: held-out data set, tensor or array, for its number.
 
     Raises:
         TypeError: if the data are of another kind.
@@ -47,16 +50,22 @@ def data_summary(pair: ModelAndGuide, data: Any, validation: Any = None) -> str:
     shown = len(data.labels) if isinstance(data, SemiSupervised) else None
     given = None
     if isinstance(data, (Batches, SemiSupervised)):
+        if isinstance(getattr(pair, "observation", None), Observation):
+            check_drawn(pair, data)
         given, data = data.transform, data.dataset
+    if isinstance(data, np.ndarray):
+        data = as_tensor("data_summary: data", data)
     if isinstance(data, Tensor):
         data = Dataset(data, scale=1)
     if not isinstance(data, Dataset):
-        expected = "a Dataset, its batches, SemiSupervised or a tensor (N, *event)"
+        expected = "a Dataset, its batches, SemiSupervised, or a tensor or array (N, *event)"
         raise TypeError(f"data_summary: data must be {expected}, got {describe(data)}")
-    if isinstance(getattr(pair, "observation", None), Observation):
-        pair.check(data)  # type: ignore[attr-defined]
-    prepared, transform = prepare(pair, data)
-    transform = given or transform
+    if given is None:
+        if isinstance(getattr(pair, "observation", None), Observation):
+            pair.check(data)  # type: ignore[attr-defined]
+        prepared, transform = prepare(pair, data)
+    else:
+        prepared, transform = data, given  # as they are drawn
     number = f"{len(data)}"
     if validation is not None:
         number += f" to train and {len(validation)} to validate,"

@@ -80,6 +80,7 @@ class Trainer:
         self._validation_enabled = is_validation_enabled()
         # All of them: parameters may be frozen and unfrozen in the course of the training.
         self.parameters = Parameters(objective)
+        self._first_fixed = self._fixed()
         self._moving = MovingBuffers(objective)
         self._deferred: DeferredChecks | None = None
         if not several and DeferredChecks.supports(self.optimizer, fabric.device):
@@ -216,6 +217,11 @@ class Trainer:
         self._to_loggers(row)
         return row
 
+    def log_rest(self) -> None:
+        """Add the means since the last call to the history, if a step was taken since."""
+        if self._since_log:
+            self.log()
+
     @exclusively()
     def validate(self) -> float:
         """Record minus the bound on the validation data, in nats per datum, and return it.
@@ -274,7 +280,13 @@ class Trainer:
             "history": self.history.state_dict(),
             "validation": self.validated.state_dict(),
             "since_log": [t.cpu() for t in self._since_log],
+            "fixed": {"first": self._first_fixed, "now": self._fixed()},
         }
+
+    def _fixed(self) -> list[str]:
+        """Return the names of parameters that are not trained."""
+        named = self.objective.named_parameters()
+        return [name for name, parameter in named if not parameter.requires_grad]
 
     def load(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
         """Load a checkpoint, with its state in the names of today; check all of it before."""
@@ -298,6 +310,11 @@ class Trainer:
         self.history = Table(state["history"])
         self.validated = Table(state["validation"])
         self._since_log = [t.to(self.fabric.device) for t in state["since_log"]]
+        fixed = state.get("fixed")  # since 0.3
+        if fixed is not None and fixed["first"] == self._first_fixed:
+            # As a callback left them; unless they begin otherwise now, which is then meant.
+            for name, parameter in self.objective.named_parameters():
+                parameter.requires_grad_(name not in fixed["now"])
         rank, number = self.fabric.global_rank, self.fabric.world_size
         if len(state["random"]) == number:
             set_random_state(state["random"][rank])

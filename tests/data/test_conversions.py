@@ -1,9 +1,12 @@
 """What people's data are taken to be: counts, grey images and colour, and what is said of it."""
 
 import math
+import pickle
 import re
 import struct
 import zlib
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -444,6 +447,37 @@ def test_data_that_a_pair_cannot_take_are_not_told_of():
     pair = flat().replace(likelihood=likelihoods.Poisson(nets.MLP(2, 4, hidden=[3])))
     with pytest.raises(ValueError, match="counts are whole numbers that no scale divides"):
         data_summary(pair, Dataset(COUNTS, scale=255))
+
+
+def test_what_fit_refuses_or_takes_is_so_in_the_summary():
+    bernoulli = flat(likelihoods.Bernoulli, 48)
+    grey = from_tensor(GREY, name="faces")
+    for refused in (data_summary, partial(fit, steps=1, progress=False)):
+        with pytest.raises(ValueError, match="outside the support of the Bern"):
+            refused(bernoulli, grey.batches(5, binarise="none"))
+    values = np.random.default_rng(0).random((20, 48)).round()
+    quiet = {"steps": 1, "progress": False}
+    assert "20 of shape (48,)" in data_summary(bernoulli, values)
+    fit(bernoulli, values, **quiet)
+    assert "divided by 255" in data_summary(
+        flat(likelihoods.Normal, 48), grey.batches(5, binarise="none")
+    )
+    built = from_config({"class": "VAE", "latent_dim": 2, "likelihood": "Bernoulli"}, data=values)
+    assert built.observation.event_shape == (48,)
+
+
+def test_a_scale_that_was_given_counts_also_after_replace(tmp_path):
+    grey = Dataset(torch.randint(0, 256, (9, 12), dtype=torch.uint8))
+    few = Dataset(torch.randint(0, 40, (9, 12), dtype=torch.uint8))
+    assert (grey.scale, grey.as_counts().scale) == (255, 1)
+    assert replace(few, scale=50.0).as_counts().scale == 50  # as Dataset(values, scale=50)
+    assert replace(grey, values=torch.randn(9, 12)).scale == 1
+    assert replace(grey, values=torch.ones(9, 12, dtype=torch.uint8)).scale == 255
+    np.save(tmp_path / "x.npy", np.ones((9, 3), "f4"))
+    mapped = from_file(tmp_path / "x.npy", memory_map=True)
+    assert mapped.is_memory_mapped
+    assert not replace(mapped, values=torch.rand(4, 3)).is_memory_mapped
+    assert not pickle.loads(pickle.dumps(mapped)).is_memory_mapped  # it holds the values
 
 
 def test_batches_are_told_as_they_are_drawn():

@@ -484,9 +484,21 @@ ERRORS = {
         "batch must be given for each datum, got none at index 1",
     ),
     "names of no batches": (lambda: from_counts(DENSE, batches=["a"]), "names of batch="),
+    "few batches": (
+        lambda: from_counts(DENSE, batch=["a"]),
+        r"batch must have shape \(60,\), got an array of shape \(1,\)",
+    ),
+    "a batch of none of the names": (
+        lambda: from_counts(DENSE, batch=["a", "c"] * (N // 2), batches=["a", "b"]),
+        r"batch must be among the batches \('a', 'b'\), got 'c'; add it to batches=",
+    ),
+    "one name": (
+        lambda: from_counts(DENSE, batch=["a"] * N, batches="a"),
+        "batches must be a sequence of strings, got 'a'",
+    ),
     "few covariates": (
         lambda: from_counts(DENSE, covariates=torch.ones(3, 1)),
-        r"numbers of shape \(60, features\), got.*\(3, 1\)",
+        r"covariates must be numbers of shape \(60, features\), got.*\(3, 1\)",
     ),
     "a context that is not finite": (
         lambda: Dataset(DENSE, context=torch.full((N, 1), torch.nan)),

@@ -156,6 +156,41 @@ def test_a_stop_is_no_error_and_the_training_can_go_on(alone, tmp_path):
     assert same_tables(fitted.history, alone[1].history)
 
 
+def test_a_stop_between_entries_adds_the_last_one(alone, tmp_path):
+    fitted = quiet(digits_vae(), out=tmp_path, callbacks=[At(5)])
+    assert fitted.history["step"].tolist() == [4, 5]
+    written = (tmp_path / "history.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in written] == ["4", "5"]
+
+
+class Freezing(Callback):
+    def step(self, state):
+        if state.step == 3:
+            state.pair.posterior.requires_grad_(False)
+
+
+class Kept(Callback):
+    """Notes the validation of each step."""
+
+    def __init__(self):
+        self.validations = []
+
+    def step(self, state):
+        self.validations.append(state.validation and state.validation["step"])
+
+
+def test_what_a_callback_froze_stays_frozen_when_resumed(tmp_path):
+    whole = digits_vae()
+    quiet(whole, callbacks=[Freezing()])
+    with pytest.raises(RuntimeError):
+        quiet(digits_vae(), out=tmp_path, callbacks=[Freezing(), At(5, RuntimeError("5"))])
+    again, kept = digits_vae(), Kept()
+    quiet(again, out=tmp_path, resume=True, callbacks=[Freezing(), kept])
+    assert same(again, whole)
+    assert not any(p.requires_grad for p in again.posterior.parameters())
+    assert kept.validations == [6, 6, 6, 9]
+
+
 def test_at_the_end_the_pair_has_the_best_weights():
     class Kept(Callback):
         def end(self, state):

@@ -57,6 +57,40 @@ def test_data_of_all_kinds(given, context):
             assert torch.equal(c, y[index])
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor, data.Dataset])
+def test_data_are_in_the_dtype_of_the_pair(kind):
+    """float32 would round the values, their differences and the context away."""
+    x = 1e9 + torch.arange(30, dtype=torch.float64).reshape(10, 3)
+    pair = Shown()
+    pair.model.double(), pair.guide.double()
+    quiet(pair, x if kind is torch.Tensor else data.Dataset(x), steps=1, validation=x[:2])
+    assert all(seen.dtype == torch.float64 for seen, _ in pair.model.seen)
+    rows = {tuple(row) for seen, _ in pair.model.seen for row in seen.tolist()}
+    assert rows == {tuple(row) for row in x.tolist()}
+    vae = VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(3, 4)),
+        likelihood=likelihoods.Normal(nets.MLP(2, 3)),
+    ).double()
+    given = data.Dataset(x)
+    (drawn,) = (batch.x for batch in given.drawn_for(vae, 10))
+    assert torch.equal(drawn, x)
+    assert next(iter(given.drawn_for(vae.float(), 10))).x.dtype == torch.float32
+    vae.double()
+    conditional = data.Dataset(x, context=x)
+    (batch,) = conditional.drawn_for(vae, 10)
+    assert torch.equal(batch.c, x)
+
+
+def test_a_loader_of_data_with_a_context_needs_no_mask():
+    x, c = torch.rand(8, 3), torch.rand(8, 2)
+    pair = Shown()
+    quiet(
+        pair, DataLoader(data.Dataset(x, context=c), batch_size=4), steps=2, estimator=Trace_ELBO()
+    )
+    assert [given.shape for _, given in pair.model.seen[-2:]] == [(4, 2), (4, 2)]
+
+
 def test_grey_values_are_binarised_for_a_likelihood_of_0_and_1_alone():
     seen = []
 

@@ -1,5 +1,6 @@
 """A NaN ends a training of ``fit``, which says where it began."""
 
+import pickle
 from functools import partial
 
 import pyro
@@ -20,7 +21,7 @@ from ppl_vae import (
     posteriors,
     priors,
 )
-from ppl_vae.training import NotFiniteError
+from ppl_vae.training import Interrupted, NotFiniteError
 from ppl_vae.training.deferred_checks import INTERVAL, DeferredChecks
 
 
@@ -66,6 +67,14 @@ def test_a_nan_stops_the_training_and_says_where_it_began(what, tmp_path):
     assert "The last checkpoint is of step" in str(error)
     saved = sorted((tmp_path / "checkpoints").iterdir())
     assert saved[-1].name == f"step-{error.step // 2 * 2:09d}"
+
+
+@pytest.mark.parametrize(
+    "error", [NotFiniteError(3, "x is NaN", "saved", "compile_step"), Interrupted(3, 15, "saved")]
+)
+def test_errors_come_back_from_other_processes(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_a_nan_of_a_density_names_the_site():

@@ -40,6 +40,9 @@ class Coin(nn.Module):
             pyro.sample("x", dist.Bernoulli(logits=self.logits + z[..., None]).to_event(1), obs=x)
 
 
+OTHER = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+
+
 class Frame:
     """What pandas, polars and pyarrow have in common: iterating over it brings names of columns."""
 
@@ -111,6 +114,19 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
             "must return a torch.*LRScheduler",
         ),
         ({"steps": 1, "lr_schedule": 0.1}, TypeError, "a function of the optimiser, got 0.1"),
+        (
+            {
+                "steps": 1,
+                "lr_schedule": lambda o: torch.optim.lr_scheduler.ExponentialLR(OTHER, 0.1),
+            },
+            ValueError,
+            "lr_schedule must be of the optimiser that it is given, got a ExponentialLR of another",
+        ),
+        (
+            {"steps": 1, "temperature": 0.1},
+            ValueError,
+            "relaxed draws.* the pair has none, got 0.1",
+        ),
         (
             {"steps": 1, "fabric": Fabric(accelerator="cpu", devices=1, precision="bf16-true")},
             ValueError,

@@ -130,6 +130,13 @@ def test_the_first_call_of_an_estimator_is_not_part_of_the_training(estimator, b
     assert same(ended[0], ended[2])
 
 
+def test_a_pair_in_evaluation_mode_goes_on(tmp_path):
+    vae, _ = trained(tmp_path, 5)
+    vae.eval()
+    quiet(vae, DIGITS, steps=9, out=tmp_path, checkpoint_every=5, log_every=5, resume=True)
+    assert same(vae, trained(tmp_path / "whole", 9)[0])
+
+
 def test_resuming_a_finished_training_changes_nothing(tmp_path):
     vae, fitted = trained(tmp_path, 10)
     again, refitted = trained(tmp_path, 10, resume=True)

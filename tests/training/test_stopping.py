@@ -72,6 +72,23 @@ def test_patience_begins_when_all_schedules_have_ended(options, first, monkeypat
     assert (fitted.best_step, fitted.steps, fitted.stopped) == (first, first + 3, "patience")
 
 
+@pytest.mark.parametrize("every", [3, 1000])
+def test_what_ends_early_is_saved_with_all_of_its_history(every, tmp_path):
+    options = {"stopping": EarlyStopping(2, min_delta=1e3), "log_every": 3, "validate_every": 2}
+    options |= {"out": tmp_path, "checkpoint_every": every, "stopping": EarlyStopping(2, 1e3)}
+    fitted = trained(**options)
+    assert (fitted.steps, fitted.stopped) == (6, "patience")
+    fitted = trained(pair=digits_vae(), **{**options, "out": tmp_path / "five", "log_every": 4})
+    assert fitted.history["step"].tolist() == [4, 6]
+    for file, table in (("history", fitted.history), ("validation", fitted.validation)):
+        written = (tmp_path / "five" / f"{file}.csv").read_text().splitlines()[1:]
+        assert [int(line.split(",")[0]) for line in written] == table["step"].tolist()
+    pair = digits_vae()
+    again = trained(pair=pair, **options, resume=True)  # from the end, and not from the start
+    assert (again.steps, again.stopped) == (6, "patience")
+    assert again.history["step"].tolist() == [3, 6]
+
+
 def test_of_a_cyclical_warm_up_what_is_at_its_end_counts():
     settled = Settled([cyclical_warm_up(10, rising=0.6)], 100)
     assert [n for n in range(1, 31) if settled(n)] == [

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from ppl_vae.io.config.signature import Argument, arguments_of, convert
 from ppl_vae.io.errors import ConfigError, brief
 from ppl_vae.io.format import BUILD_BYTES
 from ppl_vae.models import Pair
+from ppl_vae.tensors import as_tensor
 
 
 def from_config(
@@ -45,12 +47,12 @@ def from_config(
         config: a mapping, or the path of a YAML or JSON file with one; or the same under the single
             key ``model``.
         allow: top-level packages of your own that may be imported.
-        data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor ``(N, *event)``, or
-            anything with an ``event_shape``. It gives ``event_shape`` where that is missing (flat,
-            unless a network is convolutional; grey images (H, W) then get one channel) and
-            ``num_classes``, and is checked against the likelihood, see ``Pair.check``. The
-            pseudo-inputs of a ``VampPrior`` start at data, chosen by torch's seed, see
-            ``Pair.initialise_from``.
+        data: what the pair is for: a :class:`ppl_vae.data.Dataset`, a tensor or array
+            ``(N, *event)``, or anything with an ``event_shape``. It gives ``event_shape`` where
+            that is missing (flat, unless a network is convolutional; grey images (H, W) then get
+            one channel) and ``num_classes``, and is checked against the likelihood, see
+            ``Pair.check``. The pseudo-inputs of a ``VampPrior`` start at data, chosen by torch's
+            seed, see ``Pair.initialise_from``.
         max_bytes: limit on the bytes of the tensors that are made, plus 128 KiB for each operation;
             by default 1 GiB for a file and none for a mapping. A file may have 256 KiB and 5,000
             entries; a mapping has no such limits.
@@ -75,6 +77,8 @@ def from_config(
         >>> vae.generate(3).shape
         torch.Size([3, 784])
     """
+    if isinstance(data, np.ndarray):
+        data = as_tensor("from_config: data", data)
     if max_bytes is not None:
         max_bytes = integer("from_config", "max_bytes", max_bytes, 0)
     elif isinstance(config, (str, os.PathLike)):
