@@ -16,7 +16,7 @@ import ppl_vae
 ROOT = Path(ppl_vae.__file__).parent
 GROUND_FLOOR = (
     "ascii buffers constructor deprecation equality errors event_shapes files labels module_modes "
-    "process_state protocols random_state registration resident_constants spec tensors "
+    "pixels process_state protocols random_state registration resident_constants spec tensors "
     "uniform_draws version"
 )
 # What each package may import, besides itself and the ground floor: nothing that stands below it.

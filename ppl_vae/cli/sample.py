@@ -18,6 +18,7 @@ from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import replaced_file
 from ppl_vae.models import ConditionalVAE
+from ppl_vae.pixels import as_pixels, pixel_range
 
 VALUES = (".csv", ".npy")
 SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
@@ -39,7 +40,7 @@ def sample(flags: Any) -> int:
     pyro.set_rng_seed(flags.seed)
     x = _generated(pair, number, mean=not flags.draw)
 
-    return _write(one, file, {"x": x}, lambda plots, **at: plots.images(x, **at))
+    return _write(one, file, {"x": x}, lambda plots, x, **at: plots.images(x, **at))
 
 
 def reconstruct(flags: Any) -> int:
@@ -59,7 +60,7 @@ def reconstruct(flags: Any) -> int:
     if (mask := shown.kwargs.get("mask")) is not None:
         x = x.masked_fill(~mask.cpu(), torch.nan)  # blank in the picture
 
-    def draw(plots: Any, **at: Any) -> None:
+    def draw(plots: Any, x: Tensor, again: Tensor, **at: Any) -> None:
         plots.reconstructions(x, again, columns=min(10, number), **at)
 
     return _write(one, file, {"x": x, "reconstruction": again}, draw)
@@ -89,7 +90,7 @@ def _file(run: Run, flags: Any, name: str) -> Path:
 def _write(run: Run, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]) -> int:
     """Write values, or a picture of them, and print where."""
     if file.suffix not in VALUES:
-        _picture(file, run.data("test").event_shape, draw)
+        _picture(file, run.data("test").event_shape, list(values.values()), draw)
         show(f"picture: {file}")
         return SUCCESS
     with replaced_file(file) as temporary:
@@ -113,7 +114,10 @@ def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
         table.writerows(torch.cat(list(rows.values()), 1).numpy().astype(str))
 
 
-def _picture(file: Path, shape: tuple[int, ...], draw: Callable[..., object]) -> None:
+def _picture(
+    file: Path, shape: tuple[int, ...], values: list[Tensor], draw: Callable[..., object]
+) -> None:
+    """Draw values from 0 to 1; of others, the picture says what is black and white."""
     import matplotlib as mpl  # slow to import
 
     mpl.use("Agg")
@@ -122,8 +126,11 @@ def _picture(file: Path, shape: tuple[int, ...], draw: Callable[..., object]) ->
     from ppl_vae import plots
 
     figure = Figure(figsize=(6, 6), layout="constrained")
+    ends = pixel_range(torch.cat([x.flatten() for x in values]))
+    if ends != (0, 1):
+        figure.suptitle(f"black is {ends[0]:g}, white {ends[1]:g}", fontsize="small")
     try:
-        draw(plots, shape=shape, ax=figure.subplots())
+        draw(plots, *(as_pixels(x, ends) for x in values), shape=shape, ax=figure.subplots())
     except ValueError as error:
         csv_file = file.with_suffix(".csv")
         raise UsageError(f"{file}: {error}\nFor the values: --out {csv_file}") from error

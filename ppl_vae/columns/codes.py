@@ -112,7 +112,8 @@ class Ordinal(ColumnFamily):
         """Return θ_0 and the unconstrained gaps, for which all levels are as probable."""
         k = torch.arange(1, self.levels, dtype=torch.float64)
         thresholds = (k / (self.levels - k)).log()
-        gaps = inverse_softplus(thresholds.diff() - _MIN_GAP)
+        # Of thousands of levels, those in the middle are closer than the least gap.
+        gaps = inverse_softplus((thresholds.diff() - _MIN_GAP).clamp(min=1e-3 * _MIN_GAP))
         return {"thresholds": torch.cat([thresholds[:1], gaps]).float()}
 
     def distribution(self, outputs: Tensor, *, thresholds: Tensor) -> Any:

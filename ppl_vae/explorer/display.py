@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_vae.pixels import Range, as_pixels
 from ppl_vae.plots.colours import MISSING
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ class Images:
     Args:
         shape: ``(H, W)`` or ``(C, H, W)``.
         missing: whether any pixel may be missing, so that tiles have colours.
+        black_and_white: the values that are black and white.
     """
 
     shape: tuple[int, ...]
     missing: bool = False
+    black_and_white: Range = (0.0, 1.0)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,12 +52,14 @@ class Images:
     def tiles(self, x: Tensor) -> NDArray[np.uint8]:
         """Return data ``(M, *event)``, NaN where missing, as tiles ``(M, H, W, channels)``."""
         full = (1, *self.shape) if len(self.shape) == 2 else self.shape
-        values = np.moveaxis(x.reshape(len(x), *full).double().numpy(), 1, -1)
+        pixels = as_pixels(x.double(), self.black_and_white)
+        values = np.moveaxis(pixels.reshape(len(x), *full).numpy(), 1, -1)
         grey = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
-        if self.channels == values.shape[-1]:
+        if self.channels == 1:
             return grey
+        coloured = grey if grey.shape[-1] == 3 else np.repeat(grey, 3, -1)
         absent = np.isnan(values).any(-1, keepdims=True)
-        return np.where(absent, np.array(_MISSING, np.uint8), np.repeat(grey, 3, -1))
+        return np.where(absent, np.array(_MISSING, np.uint8), coloured)
 
     def elements(self) -> NDArray[np.intp]:
         """Return for each place ``(H, W)`` the elements of a flat datum there, ``(H, W, C)``."""

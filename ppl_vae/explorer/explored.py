@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,13 +137,27 @@ class Explored:
     def caption(self, i: int) -> str:
         """Return what is known of a datum, in a few words."""
         data, labels = self.inputs.data, self.inputs.labels
-        parts = [f"datum {i}"]
+        parts = [f"datum {data.index[i]}"]
         if labels is not None:
             label = int(labels[i])
             parts.append("no label" if label < 0 else f"label {data.class_name(label)}")
         if not self.log_px[i].isnan():
             parts.append(f"log p(x) {self.log_px[i]:.1f} nats")
         return ", ".join(parts)
+
+    def condition(self, i: int) -> str | None:
+        """Return what places are decoded given a datum, in words; None if nothing."""
+        data, inputs = self.inputs.data, self.inputs
+        what = None
+        if inputs.context:
+            what = "the context"
+            if inputs.num_classes is not None and inputs.labels is not None:
+                what = f"label {data.class_name(int(inputs.labels[i]))}"
+        elif self._latents.labels:
+            what = "the most probable label"
+        if what is None:
+            return None
+        return f"{self.name}: places and sliders are decoded given {what}, of datum {data.index[i]}"
 
     def prior_draws(self) -> Tensor:
         """Return draws of the latent on the map from the model, shape ``(n, D)``."""
@@ -240,6 +255,13 @@ class Explored:
         found = [*self._of_labels(), *self._extra, *self._of_components(), *self._of_columns()]
         for d in self.order[:8].tolist():
             found.append(Colouring(f"z{d + 1}", self.means[:, d].double().numpy()))
+        names = Counter([LOG_PX, *(colouring.name for colouring in found)])
+        for colouring in self._extra:
+            if names[colouring.name] > 1:
+                raise ValueError(
+                    f"{self.inputs.data.owner}: columns must have names that are not taken, got "
+                    f"{quoted(colouring.name)}, which the map has; rename it"
+                )
         return {colouring.name: colouring for colouring in found}
 
     def log_px_colouring(self) -> Colouring:

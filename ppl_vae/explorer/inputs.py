@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import describe, integer, quoted, seed_of
+from ppl_vae.errors import describe, integer, quoted, seed_of, sizes
 from ppl_vae.explorer.colours import Colouring, of_codes
-from ppl_vae.explorer.display import Cells, Images
+from ppl_vae.explorer.display import Cells, Display, Images
 from ppl_vae.explorer.explored import Explored
 from ppl_vae.protocols import check_pair
 from ppl_vae.report.evaluation_data import EvaluationData
 from ppl_vae.report.pair_data import pair_data
+from ppl_vae.tensors import as_tensor
 
 if TYPE_CHECKING:
     from ppl_vae.tables import TableVAE
@@ -39,19 +40,33 @@ def explored(
         num_data = integer(owner, "num_data", num_data, 2, "give None for all")
     named = _named(owner, pairs)
     if any(_is_table(pair) for pair in named.values()):
+        if image_shape is not None:
+            raise ValueError(
+                f"{owner}: image_shape is of images, got {describe(image_shape)} with a table; "
+                f"leave it out"
+            )
         return _of_tables(owner, named, data, columns, site, num_data, seed)
     for pair in named.values():
         check_pair(owner, pair)
+    if isinstance(data, np.ndarray):
+        data = as_tensor(f"{owner}: data", data)
     if not isinstance(data, (Dataset, Tensor)):
         raise TypeError(f"{owner}: data must be a Dataset or a tensor, got {describe(data)}")
-    chosen = EvaluationData.of(data, image_shape=image_shape, num_data=num_data, seed=seed)
+    if image_shape is not None:
+        image_shape = sizes(owner, "image_shape", image_shape)
+    chosen = EvaluationData.of(
+        data, image_shape=image_shape, num_data=num_data, seed=seed, owner=owner
+    )
     extra = [*_extra(owner, columns, len(data), chosen), *_factors(chosen)]
     found = []
     for name, pair in named.items():
         inputs = pair_data(name, pair, chosen)
         shape, missing = chosen.image_shape, inputs.mask is not None
         x = inputs.x if inputs.mask is None else inputs.x.masked_fill(~inputs.mask, torch.nan)
-        display = Cells.of(x.cpu()) if shape is None else Images(shape, missing)
+        if shape is None:
+            display: Display = Cells.of(x.cpu())
+        else:
+            display = Images(shape, missing, inputs.black_and_white)
         found.append(Explored(inputs, display, extra=extra, site=site, seed=seed))
     return found
 
@@ -74,7 +89,7 @@ def _of_tables(
             raise ValueError(f"{owner}: {quoted(name)} is of a table with other columns")
         _, x, mask = vae._rows(owner, frame)
         observed = None if mask.all() else mask
-        chosen = EvaluationData.of(x, num_data=num_data, seed=seed, mask=observed)
+        chosen = EvaluationData.of(x, num_data=num_data, seed=seed, mask=observed, owner=owner)
         inputs = pair_data(name, vae.pair_, chosen)
         shown = inputs.x if inputs.mask is None else inputs.x.masked_fill(~inputs.mask, torch.nan)
         display = Cells.of(shown.cpu(), tuple(vae.schema_))

@@ -187,6 +187,7 @@ class Live:
         view.plane = view.explored.plane(new)
         view.draw_map()
         self._choose()
+        self._walk()
 
 
 def _title(what: str, more: str = "") -> str:

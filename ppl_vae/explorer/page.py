@@ -45,7 +45,8 @@ class Page:
         document.title = names if of_tensor else f"{names} on {first.data.name}"
         document.template = Environment().from_string(template("page.html"))
         document.template_variables.update(script=template("explorer.js"), alone=self.alone)
-        top = text(header(document.title, str(first.data), self.alone), width=1000)
+        given = [each for view in self.views if (each := view.explored.condition(0)) is not None]
+        top = text(header(document.title, str(first.data), self.alone, given), width=1000)
         maps = [self._map(view) for view in self.views]
         below = [self._sheets(view) for view in self.views]
         if len(self.views) == 1:

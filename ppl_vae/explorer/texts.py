@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -21,8 +22,15 @@ def stylesheet() -> Any:
     return InlineStyleSheet(css=template("explorer.css"))
 
 
-def header(title: str, data: str, alone: bool) -> str:
-    """Return the top of the page: what is shown, and what can be done."""
+def header(title: str, data: str, alone: bool, given: Sequence[str] = ()) -> str:
+    """Return the top of the page: what is shown, and what can be done.
+
+    Args:
+        title: of the page.
+        data: in words.
+        alone: whether there is no server.
+        given: what places are decoded given without a server, for each pair that is conditional.
+    """
     masks = "" if alone else " <b>Paint</b> on the datum at the bottom to hide parts of it."
     note = ""
     if alone:
@@ -30,6 +38,11 @@ def header(title: str, data: str, alone: bool) -> str:
             "<p>This page needs no server. What it decodes was computed beforehand, on a grid and "
             "along each slider, the other dimensions at their average; the line between two data "
             "passes the nearest places of the grid. Masks are only in ppl-vae explore.</p>"
+        )
+        note += "".join(
+            f"<p>{escape(each)}, whichever is chosen; ppl-vae explore takes that of the chosen "
+            f"datum.</p>"
+            for each in given
         )
     return (
         f"<h1>{escape(title)}: {escape(data)}</h1><p><b>Move</b> over a map to decode the place "

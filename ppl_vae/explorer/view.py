@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from html import escape
 from typing import Any
@@ -100,7 +101,9 @@ class View:
         along = [f"t = {Fraction(k, STEPS - 1)}" for k in range(STEPS)]
         self.path = Sheet(display, ["datum", *along, "datum"], WIDTH)
         self.imputed_title = text(width=IMPUTED)
-        self.imputed = Sheet(display, ["seen", "guess", *drawn[:IMPUTATIONS]], IMPUTED)
+        # What is hidden has a colour of its own.
+        filled = replace(display, missing=True) if isinstance(display, Images) else display
+        self.imputed = Sheet(filled, ["seen", "guess", *drawn[:IMPUTATIONS]], IMPUTED)
         self.sliders = self._sliders()
         self.elsewhere = RadioButtonGroup(
             labels=["of the datum", "average"], active=0, width=SIDE, visible=dims > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -232,11 +233,33 @@ def _export(
         "refused": refused,
         **({} if schema is None else {"schema": schema}),
     }
+    _refuse_others(owner, path, files)
     make_folder(path)
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_files({path / CARD: text} | {files[name]: content for name, content in contents.items()})
     differences = {name: cards[name]["largest_difference"] for name in files}
     return Exported(path, files, differences, refused)
+
+
+def _refuse_others(owner: str, folder: Path, files: Mapping[str, Path]) -> None:
+    """Raise FileExistsError if a folder has programs that its card would no longer describe."""
+    card = folder / CARD
+    if not card.is_file():
+        return
+    try:
+        programs = json.loads(card.read_text(encoding="utf-8"))["programs"]
+        listed = {str(program["file"]) for program in programs.values()}
+    except (ValueError, LookupError, TypeError, AttributeError):  # of somebody else
+        return
+    left = sorted(listed - {file.name for file in files.values()})
+    left = [name for name in left if (folder / name).is_file()]
+    if left:
+        raise FileExistsError(
+            errno.EEXIST,
+            f"{owner}: {', '.join(left)} of an earlier export would be left without its card; "
+            f"give another folder, or remove this one",
+            str(folder),
+        )
 
 
 def _chosen(

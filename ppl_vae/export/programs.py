@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ppl_vae.distributions.counts import ZeroInflatedNegativeBinomial
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, Pair, SemiSupervisedVAE
 
 Outputs = dict[str, Tensor]
@@ -97,25 +99,30 @@ def parameters_of(p: Distribution) -> Outputs:
     elements: Any = p
     while isinstance(getattr(elements, "base_dist", None), torch.distributions.Distribution):
         elements = elements.base_dist
-    own = {
-        name: value
-        for name in elements.arg_constraints
-        # Of several parametrisations the one that it was made with.
-        if isinstance(value := vars(elements).get(name), Tensor) and value.dim() > 0
-    }
     mean = p.mean
     found = {"mean": mean}
-    for name, value in own.items():
+    for name, value in _own_parameters(elements).items():
         if value is not mean:
             # A scale that is the same for all data is repeated: every output has a batch.
-            found[name] = value.expand_as(mean) if _fits(value, mean) else value
+            found[name] = value.expand_as(mean) if _fits(value, mean, p) else value
     return {name: value.contiguous() for name, value in found.items()}
 
 
-def _fits(value: Tensor, mean: Tensor) -> bool:
+def _own_parameters(p: Any) -> Outputs:
+    """Return the parameters that a distribution was made with, by name, but its mean."""
+    if isinstance(p, Delta):
+        return {}  # the point is the mean
+    if isinstance(p, ZeroInflatedNegativeBinomial):
+        return {"total_count": p.base.total_count, "gate_logits": p.gate_logits}
+    # Of several parametrisations the one that it was made with.
+    values = {name: vars(p).get(name) for name in p.arg_constraints}
+    return {n: value for n, value in values.items() if isinstance(value, Tensor) and value.dim()}
+
+
+def _fits(value: Tensor, mean: Tensor, p: Distribution) -> bool:
     """Return whether a parameter is one of each element, unlike the weights of a mixture."""
     if value.dim() != mean.dim():
-        return value.dim() < mean.dim()
+        return value.dim() < mean.dim() and value.shape != p.batch_shape
     # Not of the batch: it is any size.
     return all(a in (1, b) for a, b in zip(value.shape[1:], mean.shape[1:], strict=True))
 

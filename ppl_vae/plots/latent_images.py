@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppl_vae.errors import positive_int
 from ppl_vae.plots.arguments import finite, same_length
 from ppl_vae.plots.image_sheet import as_images, name_columns, name_rows, sheet_of_rows
-from ppl_vae.plots.text import dimension_names, number, tick_indices
+from ppl_vae.plots.text import dimension_names, number, numbers, tick_indices
 
 
 def interpolation(
@@ -110,7 +110,7 @@ def traversals(
         values = finite("traversals", "values", values, 1)
         same_length("traversals", steps, "the columns", values=values)
         shown = tick_indices(steps)
-        name_columns(ax, sheet.columns[shown], [number(v) for v in values[shown]], "$z_d$")
+        name_columns(ax, sheet.columns[shown], numbers(values[shown]), "$z_d$")
     return ax
 
 
@@ -164,8 +164,8 @@ def manifold(
     ax = sheet.show(ax)
     if np.allclose(z[..., 0], z[:1, :, 0]) and np.allclose(z[..., 1], z[:, :1, 1]):
         across, down = tick_indices(columns), tick_indices(rows)
-        name_columns(ax, sheet.columns[across], [number(v) for v in z[0, across, 0]], "$z_1$")
-        name_rows(ax, sheet.rows[down], [number(v) for v in z[down, 0, 1]])
+        name_columns(ax, sheet.columns[across], numbers(z[0, across, 0]), "$z_1$")
+        name_rows(ax, sheet.rows[down], numbers(z[down, 0, 1]))
         ax.set_ylabel("$z_2$")
     return ax
 

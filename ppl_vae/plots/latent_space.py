@@ -36,7 +36,7 @@ def latents(
 
     Args:
         z: shape ``(N, latent_dim)``.
-        labels: shape ``(N,)``, for the colours; -1, unlabelled, is black.
+        labels: shape ``(N,)``, for the colours; -1, NaN or None, unlabelled, is black.
         classes: names of the labels 0, 1, ...; the numbers if not given.
         prior_draws: draws from p(z), shape ``(M, latent_dim)``.
         prior_density: ``(x, y, values)``, p(z) on a grid, the arguments of :func:`density`; for
@@ -57,6 +57,12 @@ def latents(
     same_length("latents", len(z), "z", labels=labels)
     if labels.ndim != 1:
         raise ValueError(f"latents: labels must have shape ({len(z)},), got {labels.shape}")
+    labels = _with_none(labels)
+    if classes is not None and labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"latents: classes are the names of the labels 0, 1, ..., got labels such as "
+            f"{labels[0]!r}; leave classes out"
+        )
     centre = np.zeros(width)
     axes, names = np.eye(width)[:, :2], ("$z_1$", "$z_2$")
     if width > 2:
@@ -79,7 +85,8 @@ def latents(
             )
         x, y = _in_plane(draws - centre, axes).T
         background.append(ax.scatter(x, y, s=4, c="0.7", linewidths=0, label="draws of p(z)"))
-    points, distinct = _in_plane(z - centre, axes), np.unique(labels)
+    absent = np.array([label is None for label in labels])
+    points, distinct = _in_plane(z - centre, axes), np.unique(labels[~absent])
     is_class = np.issubdtype(labels.dtype, np.integer)
     scatters = []
     for i, label in enumerate(distinct):
@@ -91,8 +98,11 @@ def latents(
             name = literal(classes[index])
         x, y = points[labels == label].T
         scatters.append(ax.scatter(x, y, s=7, color=ink, marker=mark, linewidths=0, label=name))
-    if len(distinct) > 1 or prior_density is not None:
-        handles = [*background, *(scatters if len(distinct) > 1 else [])]
+    if absent.any():
+        x, y = points[absent].T
+        scatters.append(ax.scatter(x, y, s=7, color="black", marker=".", label="no label"))
+    if len(scatters) > 1 or prior_density is not None:
+        handles = [*background, *(scatters if len(scatters) > 1 else [])]
         for handle in legend_outside(ax, handles=handles, fontsize="x-small").legend_handles:
             if isinstance(handle, PathCollection):
                 handle.set_sizes([25])
@@ -101,6 +111,22 @@ def latents(
     if width == 1:
         ax.set_yticks([])
     return ax
+
+
+def _with_none(labels: NDArray) -> NDArray:
+    """Return whole numbers as integers, -1 for NaN and None; other labels with None for these."""
+    values = labels.tolist()
+    absent = [value is None or value != value for value in values]
+    known = [value for value, none in zip(values, absent, strict=True) if not none]
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in known)
+    if numbers and all(float(value).is_integer() for value in known):
+        both = zip(values, absent, strict=True)
+        return np.array([-1 if none else value for value, none in both], int)
+    if not any(absent):
+        return labels
+    found = np.array(values, object)
+    found[absent] = None
+    return found
 
 
 def density(

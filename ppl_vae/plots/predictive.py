@@ -49,6 +49,8 @@ def predictive_checks(
     limit = number(owner, "limit", limit, above=0)
     same_length(owner, len(names), "the names", observed=observed, replicated=replicated.T)
     mean, sd = replicated.mean(0), replicated.std(0)
+    sd[(replicated == replicated[0]).all(0)] = 0  # where the mean rounds
+    mean = np.where(sd == 0, replicated[0], mean)
     ax = axes_of(ax)
     for line in range(len(names)):
         unit = sd[line] or 1.0

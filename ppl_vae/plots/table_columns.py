@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -155,7 +156,7 @@ def associations(
         for (i, j), value in np.ndenumerate(values):
             if i != j and np.isfinite(value):
                 colour = "white" if abs(value) > 0.6 * limit else "black"
-                text = written(float(value), 2).replace("0.", ".", 1)
+                text = re.sub(r"^(\W?)0\.", r"\1.", written(float(value), 2))  # .25, not 0.25
                 ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=6)
     ax.figure.colorbar(image, ax=ax, shrink=0.7)
     return ax

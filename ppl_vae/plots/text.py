@@ -37,6 +37,15 @@ def number(value: float, digits: int = 1) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def numbers(values: Sequence[float] | NDArray) -> list[str]:
+    """Return numbers with as many digits as tell them apart, 1 to 6 after the point."""
+    for digits in range(1, 7):
+        written = [number(float(value), digits) for value in values]
+        if len(set(written)) == len({*map(float, values)}):
+            break
+    return written
+
+
 def tick_indices(count: int, most: int = 7) -> NDArray:
     """Return at most ``most`` of the indices 0, ..., count - 1, with the first and the last.
 

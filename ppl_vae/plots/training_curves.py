@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ppl_vae.plots.arguments import array, axes_of, finite, mapping, same_length
 from ppl_vae.plots.colours import colour, hatch, line
-from ppl_vae.plots.text import legend_outside
+from ppl_vae.plots.text import legend_outside, literal
 
 
 def curves(
@@ -49,7 +49,7 @@ def curves(
         if not is_finite.any():
             raise ValueError(f"curves: history[{name!r}] must have a finite value, got none")
         gaps = len(is_finite) - is_finite.sum()
-        label = str(name) + (f" ({gaps} not finite)" if gaps else "")
+        label = literal(str(name)) + (f" ({gaps} not finite)" if gaps else "")
         drawn[label] = values[:, 0], np.where(is_finite, values[:, 1], np.nan)
     ax = axes_of(ax)
     for i, (label, (steps, values)) in enumerate(drawn.items()):
@@ -110,7 +110,7 @@ def stack(
     for i, (name, v) in enumerate(values.items()):
         up, down = above + v.clip(min=0), below + v.clip(max=0)
         style: dict[str, Any] = {"fc": colour(i), "ec": "white", "linewidth": 0, "hatch": hatch(i)}
-        ax.fill_between(at, above, up, label=str(name), **style)
+        ax.fill_between(at, above, up, label=literal(str(name)), **style)
         ax.fill_between(at, below, down, **style)
         above, below = up, down
     ax.plot(at, above + below, color="black", linewidth=1.5, label=total)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -28,19 +29,20 @@ from ppl_vae.report.options import Options, destination
 from ppl_vae.report.page import page
 from ppl_vae.report.pair_data import PairData, pair_data
 from ppl_vae.report.results import Report
+from ppl_vae.tensors import as_tensor
 
 FORMAT = 1
 
 
 def report(
     pairs: ModelAndGuide | Mapping[str, ModelAndGuide],
-    data: Dataset | Tensor,
+    data: Dataset | Tensor | np.ndarray,
     out: str | Path,
     *,
-    labels: Tensor | None = None,
-    mask: Tensor | None = None,
+    labels: Tensor | np.ndarray | None = None,
+    mask: Tensor | np.ndarray | None = None,
     train: Dataset | None = None,
-    context: Sequence[Tensor] = (),
+    context: Sequence[Tensor | np.ndarray] = (),
     image_shape: Sequence[int] | None = None,
     history: Mapping[str, Any] | None = None,
     num_data: int | None = 1000,
@@ -78,7 +80,8 @@ def report(
 
     Args:
         pairs: a pair, or name -> pair.
-        data: the data to evaluate on, such as a test set: a data set, or a tensor ``(N, *event)``.
+        data: the data to evaluate on, such as a test set: a data set, a tensor or an array
+            ``(N, *event)``.
         out: a folder, for ``report.html`` and ``report.json``, or a path ending in ``.html``.
         labels: integers ``(N,)``, -1 if unknown; those of the data set if not given. They are the
             condition of a ``ConditionalVAE`` of labels, and are only compared with otherwise.
@@ -87,7 +90,7 @@ def report(
         train: a labelled data set, such as the training set, to fit linear probe and k-NN on. If
             not given, they are fitted on one half of ``data`` and tested on the other.
         context: further arguments, of N entries each, for a ``ConditionalVAE`` of vectors and for
-            other programs.
+            other programs; that of the data set if not given.
         image_shape: ``(H, W)`` or ``(C, H, W)``, if the data are flat images.
         history: name -> training curve, as for :func:`ppl_vae.plots.curves`.
         num_data: size of a random subset of the data to evaluate on; None for all.
@@ -130,7 +133,6 @@ def report(
     """
     started = time.perf_counter()
     named = _named(pairs)
-    page_path, json_path = destination(out)
     options = Options(
         num_samples=num_samples,
         num_particles=num_particles,  # type: ignore[arg-type]
@@ -148,15 +150,20 @@ def report(
         progress=progress,
         compile=compile,
     )
-    if not isinstance(data, (Dataset, Tensor)):
-        raise TypeError(f"report: data must be a Dataset or a tensor, got {describe(data)}")
+    given = _tensor("data", data)
+    if not isinstance(given, (Dataset, Tensor)):
+        raise TypeError(f"report: data must be a Dataset or a tensor, got {describe(given)}")
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
-    context = sequence("report", "context", context, "tensors")
-    if not (history is None or isinstance(history, Mapping)):
-        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
+    further = [_tensor("context", c) for c in sequence("report", "context", context, "tensors")]
+    _check_history(history)
     chosen = EvaluationData.of(
-        data, labels, image_shape, num_data=options.num_data, seed=options.seed, mask=mask
+        given,
+        _tensor("labels", labels),
+        image_shape,
+        num_data=options.num_data,
+        seed=options.seed,
+        mask=_tensor("mask", mask),
     )
     if "disentanglement" in options.sections and chosen.factors is None:
         raise ValueError(
@@ -165,9 +172,15 @@ def report(
         )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
     figures = flag("report", "figures", figures)
-    inputs = [pair_data(name, pair, chosen, context) for name, pair in named.items()]
+    inputs = [pair_data(name, pair, chosen, further) for name, pair in named.items()]
+    if further and not any(one.context for one in inputs):
+        raise ValueError(
+            f"report: context is for conditional pairs, and there is none, got "
+            f"{describe(further[0])}; leave it out"
+        )
     # Training data are checked for all pairs before anything is computed.
     training = [None if fitted is None else one.training_data(fitted) for one in inputs]
+    page_path, json_path = destination(out)
     evaluated = [_evaluate(one, fit, options) for one, fit in zip(inputs, training, strict=True)]
     drawn = _figures(evaluated, history, options) if figures else []
     spaces = {pair.name: pair.data_space for pair in evaluated if pair.data_space is not None}
@@ -201,6 +214,24 @@ def report(
     )
     write(page_path, json_path, html, results)
     return Report(page_path, json_path, results)
+
+
+def _tensor(name: str, value: Any) -> Any:
+    """Return an array as a tensor, anything else unchanged."""
+    return as_tensor(f"report: {name}", value) if isinstance(value, np.ndarray) else value
+
+
+def _check_history(history: object) -> None:
+    """Raise an error for what is no history before anything is computed."""
+    if history is None:
+        return
+    if not isinstance(history, Mapping):
+        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
+    for name, values in history.items():
+        if not np.isfinite(np.asarray(values, float)).any():
+            raise ValueError(
+                f"report: history[{name!r}] must have a finite value, got none; leave it out"
+            )
 
 
 def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, ModelAndGuide]:
@@ -245,11 +276,19 @@ def _facts(
         "data": f"{data.name}: {data}, of shape {data.event_shape}",
         "values": "; ".join(values),
         "labels": _labels(data),
+        **_pictures(data, inputs),
         "training data": "none" if fitted is None else f"{fitted.name}: {fitted}",
         "seed": str(options.seed),
         "versions": versions_in_words(),
         "made": made_now(),
     }
+
+
+def _pictures(data: EvaluationData, inputs: list[PairData]) -> dict[str, str]:
+    """Return what is black and white, if that is not 0 and 1."""
+    found = {one.black_and_white for one in inputs if data.image_shape is not None}
+    words = [f"black is {a:g}, white {b:g}" for a, b in sorted(found - {(0.0, 1.0)})]
+    return {"pictures": "; ".join(words)} if words else {}
 
 
 def _labels(data: EvaluationData) -> str:

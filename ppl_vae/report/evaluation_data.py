@@ -27,6 +27,8 @@ class EvaluationData:
         image_shape: of one datum, ``(H, W)`` or ``(C, H, W)``; None if it is not an image.
         seed: of the subset and of the binarisation.
         observed: of a tensor: which elements are observed, of its shape.
+        classes: names of the labels.
+        owner: named in errors.
     """
 
     source: Dataset | Tensor
@@ -36,6 +38,7 @@ class EvaluationData:
     seed: int
     observed: Tensor | None = None
     classes: tuple[str, ...] | None = None
+    owner: str = "report"
 
     @classmethod
     def of(
@@ -47,22 +50,23 @@ class EvaluationData:
         num_data: int | None = None,
         seed: int = 0,
         mask: Tensor | None = None,
+        owner: str = "report",
     ) -> EvaluationData:
         """Check the data and choose the subset."""
         total = len(source)
         if total < 2:
-            raise ValueError(f"report: data must hold 2 data or more, got {total}")
+            raise ValueError(f"{owner}: data must hold 2 data or more, got {total}")
         event = tuple(source.shape[1:]) if isinstance(source, Tensor) else source.event_shape
         classes = None
         if labels is None and isinstance(source, Dataset):
             labels, classes = source.labels, source.classes
         if labels is not None:
-            check_labels("report", labels, total, lowest=-1)
+            check_labels(owner, labels, total, lowest=-1)
         if mask is not None:
             shape = source.shape if isinstance(source, Tensor) else None
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
                 raise ValueError(
-                    f"report: mask must be boolean and of the shape of data, a tensor, got "
+                    f"{owner}: mask must be boolean and of the shape of data, a tensor, got "
                     f"{describe(mask)}; give a Dataset its mask: Dataset(x, mask=mask)"
                 )
         index = torch.arange(total)
@@ -74,25 +78,26 @@ class EvaluationData:
         image_shape = None if image_shape is None else tuple(image_shape)
         if image_shape is not None and not same_event(event, image_shape):
             raise ValueError(
-                f"report: image_shape must be {event}, or of {math.prod(event)} elements if data "
+                f"{owner}: image_shape must be {event}, or of {math.prod(event)} elements if data "
                 f"are flat, got {image_shape}"
             )
         labels = None if labels is None else labels.cpu()[index]
-        return cls(source, index, labels, image_shape, seed, mask, classes)
+        return cls(source, index, labels, image_shape, seed, mask, classes, owner)
 
     def training_data(self, train: Dataset, num_data: int | None) -> EvaluationData:
         """Return training data to fit probes on, for these data."""
         if not isinstance(train, Dataset) or not train.labelled.any():
             raise (ValueError if isinstance(train, Dataset) else TypeError)(
-                f"report: train must be a Dataset with labels, got {describe(train)}"
+                f"{self.owner}: train must be a Dataset with labels, got {describe(train)}"
             )
         if not same_event(train.event_shape, self.event_shape):
             raise ValueError(
-                f"report: train must have the shape {self.event_shape}, got {train.event_shape}"
+                f"{self.owner}: train must have the shape {self.event_shape}, got "
+                f"{train.event_shape}"
             )
         if isinstance(self.source, Dataset):
-            self.source.check_classes("report: data", train)
-        return EvaluationData.of(train, num_data=num_data, seed=self.seed)
+            self.source.check_classes(f"{self.owner}: data", train)
+        return EvaluationData.of(train, num_data=num_data, seed=self.seed, owner=self.owner)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -131,6 +136,13 @@ class EvaluationData:
         return self.source.dequantised_levels if isinstance(self.source, Dataset) else None
 
     @property
+    def context(self) -> Tensor | None:
+        """The contexts that the data set has beside x; None if there are none."""
+        if not isinstance(self.source, Dataset):
+            return None
+        return self.source.context_at(self.index, dtype=torch.float64)
+
+    @property
     def factors(self) -> Factors | None:
         """The known factors of the data; None if there are none."""
         if not isinstance(self.source, Dataset) or self.source.factors is None:
@@ -156,13 +168,18 @@ class EvaluationData:
     def values(self, pair: ModelAndGuide) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return x as the pair takes it, x before binarisation and the mask.
 
-        The first two are one tensor if nothing is binarised.
+        The first two are one tensor if nothing is binarised; both are NaN where missing.
         """
         if isinstance(self.source, Tensor):
-            x, mask = self.source[self.index.to(self.source.device)], self.observed
-            return x, x, None if mask is None else mask[self.index.to(mask.device)]
+            x = self.source[self.index.to(self.source.device)]
+            if self.observed is None:
+                return x, x, None
+            observed = self.observed[self.index.to(self.observed.device)]
+            x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+            x = x.masked_fill(~observed.to(x.device), torch.nan)
+            return x, x, observed
         data, transform = prepare(pair, self.source)
-        grey = data.draw(self.index, binarise="none", flat=transform.flat)
+        grey = replace(transform, binarise="none").values(data, self.index)
         mask = data.mask_at(self.index, flat=transform.flat)
         if transform.binarise == "none":
             return grey, grey, mask

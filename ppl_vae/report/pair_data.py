@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ppl_vae.errors import describe
 from ppl_vae.evaluation.inputs import parameter_of
 from ppl_vae.models import VAE, ConditionalVAE, HierarchicalVAE, SemiSupervisedVAE
+from ppl_vae.pixels import Range, as_pixels, pixel_range
 from ppl_vae.protocols import ModelAndGuide
 from ppl_vae.report.evaluation_data import EvaluationData
 
@@ -78,14 +80,20 @@ class PairData:
         return 1.0 if shape is None else shape[-1] / shape[-2]
 
     def images(self, x: Tensor, leading: int = 1) -> Any:
-        """Return x as images on the CPU, after ``leading`` batch dimensions."""
+        """Return x as pixels on the CPU, 0 black and 1 white, after ``leading`` dimensions."""
         shape = self.data.image_shape
         if shape is None:
             raise NotImplementedError(
                 f"the data, of shape {self.data.event_shape}, are not images; give image_shape= "
                 f"if they are"
             )
-        return x.detach().cpu().reshape(*x.shape[:leading], *shape).numpy()
+        x = as_pixels(x.detach().cpu(), self.black_and_white)
+        return x.reshape(*x.shape[:leading], *shape).numpy()
+
+    @cached_property
+    def black_and_white(self) -> Range:
+        """The values that are black and white in pictures."""
+        return pixel_range(self.grey)
 
     def evaluate(self, metric: Callable[..., T], first: int | None = None, **settings: Any) -> T:
         """Return a metric of the pair on its data, or on the first of them."""
@@ -93,12 +101,12 @@ class PairData:
         return metric(self.pair, *(t[:first] for t in self.args), mask=mask, **settings)
 
     def training_data(self, train: EvaluationData) -> PairData:
-        """Return the same pair with training data, which have no context but labels."""
+        """Return the same pair with training data, whose context is in the data set."""
         labels_only = isinstance(self.pair, ConditionalVAE) and self.pair.num_classes is not None
-        if self.context and not labels_only:
+        if self.context and not labels_only and train.context is None:
             raise ValueError(
-                f"report: pair {self.name!r} has a context, which the training data lack; leave "
-                f"train out"
+                f"{self.data.owner}: pair {self.name!r} has a context, which the training data "
+                f"lack; leave train out"
             )
         return pair_data(self.name, self.pair, train)
 
@@ -139,24 +147,35 @@ def pair_data(
 def _context(
     name: str, pair: ModelAndGuide, data: EvaluationData, given: tuple[Tensor, ...], like: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the further arguments: those given, or the labels of a conditional pair."""
-    if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
-        return ()
-    if isinstance(pair, ConditionalVAE) and not given:
-        if pair.num_classes is None or data.labels is None or not data.num_labelled:
-            what = "labels=" if pair.num_classes is not None else "context=[c]"
-            raise ValueError(f"report: pair {name!r} needs a condition, got none; give {what}")
-        if missing := len(data) - data.num_labelled:
-            raise ValueError(
-                f"report: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
-                f"data have none; leave these out: data.subset(data.labelled)"
-            )
-        return (data.labels.to(like.device),)
+    """Return the further arguments: those given, or a conditional pair's of the data set."""
+    owner = data.owner
     for c in given:
         if len(c) != len(data.source):
             raise ValueError(
-                f"report: context must have {len(data.source)} entries, one for each datum, got "
+                f"{owner}: context must have {len(data.source)} entries, one for each datum, got "
                 f"{describe(c)}"
             )
+    if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
+        return ()
+    own = data.context if isinstance(pair, ConditionalVAE) and pair.num_classes is None else None
+    if own is not None:
+        if given:
+            raise ValueError(
+                f"{owner}: {data.source!r} has a context, got {describe(given[0])} as well; leave "
+                f"context out, or give data without one"
+            )
+        return (own.to(like),)
+    if isinstance(pair, ConditionalVAE) and not given:
+        if pair.num_classes is None or data.labels is None or not data.num_labelled:
+            fix = "labels=" if pair.num_classes is not None else "context=[c]"
+            if data.owner != "report":  # which alone has these arguments
+                fix = f"data.Dataset(x, {'y' if pair.num_classes is not None else 'context=c'})"
+            raise ValueError(f"{owner}: pair {name!r} needs a condition, got none; give {fix}")
+        if missing := len(data) - data.num_labelled:
+            raise ValueError(
+                f"{owner}: pair {name!r} is conditional on labels, and {missing} of {len(data)} "
+                f"data have none; leave these out: data.subset(data.labelled)"
+            )
+        return (data.labels.to(like.device),)
     chosen = (c[data.index.to(c.device)].to(like.device) for c in given)
     return tuple(c.to(like.dtype) if c.is_floating_point() else c for c in chosen)

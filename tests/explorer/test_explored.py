@@ -1,5 +1,7 @@
 """What a page asks about a pair, beside the pair's own methods and closed forms."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -303,6 +305,14 @@ def test_tiles_are_grey_levels():
     colours = Images((3, 1, 2)).tiles(x.clamp(0, 1))
     assert colours.shape == (1, 1, 2, 3)
     assert colours[0, 0, 0].tolist() == [0, 255, 0]  # of three channels one after the other
+    x[0, 0] = torch.nan
+    missing = [201, 215, 238]  # pale blue, of all channels if one is missing
+    assert Images((2, 3), missing=True).tiles(x)[0, 0].tolist() == [missing, [128] * 3, [255] * 3]
+    assert Images((3, 1, 2)).tiles(x)[0, 0].tolist() == [missing, [128, 255, 51]]
+    counts = torch.tensor([[0.0, 10.0, 20.0, 30.0, 35.0, 5.0]])
+    assert Images((2, 3), False, (0.0, 30.0)).tiles(counts).reshape(-1).tolist() == [
+        *(0, 85, 170, 255, 255, 42)
+    ]
     assert Images((3, 1, 2)).elements().reshape(2, 3).tolist() == [[0, 2, 4], [1, 3, 5]]
 
 
@@ -367,6 +377,31 @@ def test_any_column_can_be_given(digits):
     np.testing.assert_allclose(found["ink"].values, columns["ink"])
     assert found["hand"].categories == ("left", "right")
     assert found["label"].values.tolist() == digits.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["z1", "label", "log p(x)"])
+def test_columns_have_names_that_are_not_taken(digits, name):
+    (found,) = explored("explore", vae(), digits, **{**OPTIONS, "columns": {name: range(30)}})
+    with pytest.raises(ValueError, match=f"names that are not taken, got '{re.escape(name)}'"):
+        found.colourings()
+
+
+def test_a_context_of_the_data_is_taken(tmp_path):
+    torch.manual_seed(0)
+    pair = ConditionalVAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(net(5 + 2, 4)),
+        likelihood=likelihoods.Normal(net(2 + 2, 5)),
+        context_features=2,
+    )
+    source = data.Dataset(torch.randn(30, 5), context=torch.randn(30, 2))
+    (found,) = explored("explore", pair, source, **OPTIONS)
+    at = found.inputs.data.index[3]
+    assert torch.equal(found.inputs.context[0][3], source.context[at])
+    assert f"datum {at}" in found.caption(3)
+    assert "decoded given the context, of datum" in found.condition(0)
+    with pytest.raises(ValueError, match=r"explore: pair 'ConditionalVAE' needs .*context=c"):
+        explored("explore", pair, source.values, **OPTIONS)
 
 
 def test_without_the_extra_the_error_names_it(digits, monkeypatch, tmp_path):

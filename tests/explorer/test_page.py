@@ -175,6 +175,8 @@ def test_colours_and_planes_are_chosen(digits, monkeypatch):
     view.plane_choice.value = "kl"
     assert "two of 4 latent dimensions" in view.about_plane.text
     assert x != list(view.points.data["x"])
+    a, b = page.path.data["a"][0], page.path.data["b"][0]
+    np.testing.assert_allclose(view.line.data["x"], view.points.data["x"][[a, b]])
     first = view.slid[0]
     np.testing.assert_allclose(view.points.data["x"], view.explored.means[:, first].numpy())
 

@@ -12,10 +12,12 @@ from pairs import LIKELIHOODS, POSTERIORS, D, ssvae, vae
 from torch import nn
 
 from ppl_vae import (
+    VAE,
     ConditionalVAE,
     export,
     from_config,
     likelihoods,
+    nets,
     posteriors,
     priors,
     save,
@@ -166,6 +168,45 @@ def test_a_table_and_its_command(tmp_path, capsys):
     card = json.loads((tmp_path / "out" / "export.json").read_text())
     assert tables.Schema.from_dict(card["schema"]).names == fitted.schema_.names
     assert "best_guess" in card["programs"]["decoder"]["outputs"]
+
+
+@pytest.mark.parametrize("gate", ["learned", "per-pixel"])
+def test_parameters_of_zero_inflated_counts(gate, tmp_path):
+    cls = likelihoods.ZeroInflatedNegativeBinomial
+    width = cls.net_shape((4,), gate=gate)[0]
+    pair = VAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(4, 4)),
+        likelihood=cls(nets.MLP(2, width), "learned", gate),
+    )
+    found = export.to_torch(pair, tmp_path, programs=["decoder"])
+    z = torch.randn(5, 2)
+    p = runs(found, "decoder")(z)
+    expected = pair.likelihood(z).base_dist
+    assert {*p} == {"mean", "total_count", "gate_logits"}
+    for name, value in p.items():
+        of = expected.base if name == "total_count" else expected
+        assert torch.allclose(value, getattr(of, name).expand(5, 4)), name
+
+
+def test_codes_of_a_vq_vae(tmp_path):
+    q = posteriors.VectorQuantised(nets.MLP(9, 6), 3, codes=5, code_dim=2)
+    p = likelihoods.Bernoulli(nets.MLP(6, 9))
+    pair = VAE(prior=priors.Codebook(q), posterior=q, likelihood=p)
+    found = export.to_torch(pair, tmp_path)
+    assert not found.refused
+    x = torch.rand(7, 9).round()
+    assert torch.allclose(runs(found, "encoder")(x)["mean"], pair.encode(x))
+
+
+def test_files_of_another_pair_are_not_left_beside_a_card_that_lacks_them(tmp_path):
+    export.to_torch(vae(), tmp_path)
+    export.to_torch(vae(), tmp_path)  # all of them again
+    with pytest.raises(FileExistsError, match=r"encoder\.pt2, log_prob\.pt2 of an earlier export"):
+        export.to_torch(vae(), tmp_path, programs=["decoder"])
+    assert {*json.loads((tmp_path / "export.json").read_text())["programs"]} == {
+        *("encoder", "decoder", "log_prob")
+    }
 
 
 def test_a_flow_has_no_mean_to_encode_with(tmp_path):

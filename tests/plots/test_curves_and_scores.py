@@ -24,6 +24,11 @@ def test_curves_of_values_and_of_pairs(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "nats per datum")
 
 
+def test_a_name_with_an_underscore_is_in_the_legend(ax):
+    plots.curves({"_run": [2.0, 1.0]}, ax=ax)
+    assert [text.get_text().strip() for text in ax.get_legend().get_texts()] == ["_run"]
+
+
 def test_a_curve_that_diverges_has_gaps_and_says_so(ax):
     plots.curves({"loss": [3.0, np.nan, 1.0, np.inf, 5.0, 6.0]}, ax=ax)
     drawn, alone = ax.lines

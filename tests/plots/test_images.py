@@ -224,6 +224,14 @@ def test_traversals_without_kl_keep_their_order(ax):
     assert labels_of(ax.yaxis) == ["a", "b", "c"]
 
 
+def test_close_values_are_told_apart(ax):
+    values = np.linspace(-0.04, 0.04, 5)
+    plots.traversals(np.zeros((2, 5, 4, 4)), values=values, ax=ax)
+    minus = "\N{MINUS SIGN}"
+    found = [text.get_text() for text in ax.get_xticklabels()]
+    assert found == [f"{minus}0.04", f"{minus}0.02", "0.00", "0.02", "0.04"]
+
+
 def test_invalid_traversals_are_refused(ax):
     x = np.zeros((3, 2, 64))
     with pytest.raises(ValueError, match="kl must have 3 entries"):

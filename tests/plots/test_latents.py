@@ -69,6 +69,29 @@ def test_labels_may_be_names(ax):
     assert [c.get_label() for c in ax.collections] == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array([0.0, 1.0, np.nan, np.nan, 1.0]), ["no label", "0", "1"]),
+        (np.array(["a", None, "b", None, "a"], object), ["a", "b", "no label"]),
+        (np.array([0, None, 1, None, 1], object), ["no label", "0", "1"]),
+        (np.array([0.5, np.nan, 1.5, 0.5, 1.5]), ["0.5", "1.5", "no label"]),
+    ],
+)
+def test_data_without_a_label_are_black(ax, labels, names):
+    plots.latents(np.random.default_rng(0).normal(size=(5, 2)), labels, ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    assert sum(len(points.get_offsets()) for points in ax.collections) == 5
+
+
+def test_classes_name_numbers_alone(ax):
+    z = np.zeros((4, 2))
+    plots.latents(z, np.array([0.0, 1.0, 1.0, 0.0]), classes=["cat", "dog"], ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cat", "dog"]
+    with pytest.raises(ValueError, match=r"classes are the names of the labels 0, 1, .*got labels"):
+        plots.latents(z, ["a", "b", "b", "a"], classes=["cat", "dog"], ax=ax)
+
+
 def test_a_single_latent(ax):
     plots.latents(np.zeros((1, 5)), ax=ax)
     assert ax.collections[0].get_offsets().shape == (1, 2)

@@ -101,6 +101,11 @@ def test_associations_are_written_in_and_grey_where_there_are_none(ax):
     assert len(texts) == 4  # neither the diagonal nor what is not there
 
 
+def test_associations_of_any_size_are_written_in(ax):
+    plots.associations([[0, 10.5], [-0.25, 0]], ["a", "b"], limit=25, ax=ax)
+    assert [text.get_text() for text in ax.texts] == ["10.50", "\N{MINUS SIGN}.25"]
+
+
 def test_many_columns_have_no_numbers(ax):
     plots.associations(np.eye(15), [str(i) for i in range(15)], ax=ax)
     assert not ax.texts

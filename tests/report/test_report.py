@@ -436,10 +436,55 @@ def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it)
         ((pairs, torch.rand(9, D)), {}, ValueError, "support|0 or 1|boolean"),
         ((pairs, torch.ones(1, D)), {}, ValueError, "2 data or more"),
         ((conditional(), torch.ones(9, D)), {}, ValueError, "labels="),
+        ((pairs, digits), {"context": [torch.ones(3, 1)]}, ValueError, "context must have 60 ent"),
+        ((pairs, digits), {"context": [torch.ones(60, 1)]}, ValueError, "context is for condition"),
+        ((pairs, digits), {"history": {"loss": []}}, ValueError, r"history\['loss'\] must have a"),
+        ((pairs, digits), {"history": [1.0]}, TypeError, "history must map names to curves"),
     ]:
         with pytest.raises(kind, match=message):
             report(*arguments, tmp_path / "r", **options)
-    assert not list((tmp_path / "r").iterdir())
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_context_of_a_data_set_is_taken(tmp_path, numbers_only):
+    pair = ConditionalVAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(net(5 + 2, 4)),
+        likelihood=likelihoods.Normal(net(2 + 2, 5)),
+        context_features=2,
+    )
+    x, c = torch.randn(60, 5), torch.randn(60, 2)
+    given = report(pair, x, tmp_path / "a", context=[c.numpy()], **FEW).results["pairs"]
+    source = data.Dataset(x, torch.arange(60) % 2, context=c)
+    own = report(pair, source, tmp_path / "b", train=source, **FEW).results["pairs"]
+    nelbo = [found["ConditionalVAE"]["quantities"]["NELBO"] for found in (given, own)]
+    assert nelbo[0] == nelbo[1]
+    with pytest.raises(ValueError, match=r"has a context, got .* as well; leave context out"):
+        report(pair, source, tmp_path / "c", context=[c], **FEW)
+
+
+def test_what_a_mask_hides_is_in_no_picture():
+    x, mask = torch.rand(20, 64).round(), torch.ones(20, 64, dtype=torch.bool)
+    mask[:, 32:] = False
+    for given in (
+        EvaluationData.of(x, image_shape=(8, 8), mask=mask),
+        EvaluationData.of(data.Dataset(x, mask=mask), image_shape=(8, 8)),
+    ):
+        inputs = pair_data("vae", vae(), given)
+        images = torch.as_tensor(inputs.images(inputs.grey)).flatten(1)
+        assert images[:, 32:].isnan().all()
+        assert torch.equal(images[:, :32], x[:, :32])
+
+
+def test_pictures_of_counts_are_scaled_and_say_so(tmp_path):
+    counts = torch.arange(60 * 64).reshape(60, 1, 8, 8) % 41
+    pair = vae().replace(likelihood=likelihoods.Poisson(net(Z, D)))
+    inputs = pair_data("vae", pair, EvaluationData.of(data.Dataset(counts)))
+    assert inputs.black_and_white == (0, 40)
+    images = inputs.images(inputs.grey)
+    assert (images.min(), images.max()) == (0, 1)
+    page = report(pair, data.Dataset(counts), tmp_path, figures=False, **FEW).page.read_text()
+    assert "black is 0, white 40" in page
 
 
 def test_a_browser_shows_every_image_without_errors(written, tmp_path):
