@@ -39,7 +39,7 @@ PACKAGES = {
     "training": "compilation conditional data estimators evaluation io models",
     "tables": "columns data estimators evaluation io likelihoods models nets posteriors priors "
     "training",
-    "export": "io models tables",
+    "export": "distributions io models tables",
     "zoo": "data evaluation io models",
     "report": "columns data distributions estimators evaluation io models plots tables",
     "reproduction": "data estimators evaluation io likelihoods models nets plots posteriors priors "
