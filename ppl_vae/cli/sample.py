@@ -125,12 +125,13 @@ def _picture(
 
     from ppl_vae import plots
 
+    event = shape if len(shape) > 1 else None  # of flat data: square images, if they can be
     figure = Figure(figsize=(6, 6), layout="constrained")
     ends = pixel_range(torch.cat([x.flatten() for x in values]))
     if ends != (0, 1):
         figure.suptitle(f"black is {ends[0]:g}, white {ends[1]:g}", fontsize="small")
     try:
-        draw(plots, *(as_pixels(x, ends) for x in values), shape=shape, ax=figure.subplots())
+        draw(plots, *(as_pixels(x, ends) for x in values), shape=event, ax=figure.subplots())
     except ValueError as error:
         csv_file = file.with_suffix(".csv")
         raise UsageError(f"{file}: {error}\nFor the values: --out {csv_file}") from error

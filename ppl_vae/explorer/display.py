@@ -96,11 +96,11 @@ class Cells:
             centred = values - values.nanmean(0)
             index = centred.square().nanmean(0).nan_to_num().argsort(descending=True)[:MOST_CELLS]
             index = index.sort().values
-        shown = values[:, index]
-        low, high = shown.nanquantile(0.02, 0), shown.nanquantile(0.98, 0)
+        # torch's own has a limit of 2**24 values.
+        low, high = np.nanquantile(values[:, index].numpy(), [0.02, 0.98], 0)
         names = [str(columns[i].name) if columns else f"x{i + 1}" for i in index.tolist()]
         chosen = None if columns is None else tuple(columns[i] for i in index.tolist())
-        return cls(tuple(names), index.numpy(), low.numpy(), high.numpy(), chosen)
+        return cls(tuple(names), index.numpy(), low, high, chosen)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -162,4 +162,4 @@ def in_digits(value: float) -> str:
         >>> in_digits(45321.7), in_digits(0.01234)
         ('45,322', '0.0123')
     """
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e9 else f"{value:.3g}"

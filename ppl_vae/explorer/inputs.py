@@ -130,10 +130,15 @@ def _extra(
                 f"got {describe(given)}"
             )
         values = values[chosen.index.numpy()]
-        if values.dtype.kind in "iuf":
-            found.append(Colouring(str(name), values.astype(float)))
+        absent = np.array([value is None for value in values.tolist()])
+        known = np.array(values[~absent].tolist())
+        if known.dtype.kind in "iuf":
+            numbers = np.full(len(values), np.nan)
+            numbers[~absent] = known
+            found.append(Colouring(str(name), numbers))
         else:
-            categories, codes = np.unique(values.astype(str), return_inverse=True)
+            codes = np.full(len(values), -1)
+            categories, codes[~absent] = np.unique(known.astype(str), return_inverse=True)
             found.append(of_codes(str(name), codes.tolist(), categories.tolist()))
     return found
 

@@ -205,7 +205,7 @@ def _export(
     path = path_of(owner, "folder", folder)
     seed = seed_of(owner, seed)
     with exclusively(), seeded(owner, seed), pyro.validation_enabled(False), torch.no_grad():
-        copy = deepcopy(pair).cpu().eval()
+        copy = deepcopy(pair).cpu().eval().requires_grad_(False)
         todo = _chosen(owner, programs_of(copy), names)
         batches = [inputs_of(copy, number) for number in (_TRACED, *_CHECKED)]
         contents: dict[str, bytes] = {}

@@ -75,6 +75,8 @@ def as_images(
             raise ValueError(f"{owner}: {name} must be square images, or give shape=, got {event}")
         wanted = (side, side)
     full = (1, *wanted) if len(wanted) == 2 else wanted
+    if shape is not None and len(wanted) not in (2, 3):
+        raise ValueError(f"{owner}: shape must be (H, W) or (C, H, W), got {tuple(wanted)}")
     if not event or len(full) != 3 or full[0] not in (1, 3) or not same_event(event, full):
         leads = "N" if leading == 1 else "R, C"
         raise ValueError(

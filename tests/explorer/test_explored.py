@@ -326,6 +326,11 @@ def test_of_many_elements_those_that_vary_most_are_shown():
     assert (np.diff(cells.index) > 0).all()
 
 
+def test_numbers_have_three_digits():
+    values = (999.4, 999.7, 1234.5, 0.01234, -999.9)
+    assert list(map(in_digits, values)) == ["999", "1,000", "1,234", "0.0123", "-1,000"]
+
+
 def test_cells_are_shaded_by_their_values():
     x = torch.linspace(0, 100, 101)[:, None].repeat(1, 2)
     cells = Cells.of(x)
@@ -384,6 +389,17 @@ def test_columns_have_names_that_are_not_taken(digits, name):
     (found,) = explored("explore", vae(), digits, **{**OPTIONS, "columns": {name: range(30)}})
     with pytest.raises(ValueError, match=f"names that are not taken, got '{re.escape(name)}'"):
         found.colourings()
+
+
+def test_values_of_columns_may_be_missing(digits):
+    columns = {"n": [None, 2.0, *range(28)], "kind": ["a", None, *"ab" * 14]}
+    (found,) = explored("explore", vae(), digits, **{**OPTIONS, "columns": columns})
+    coloured = found.colourings()
+    assert coloured["n"].categories is None
+    assert np.isnan(coloured["n"].values[0])
+    assert coloured["n"].values[1:3].tolist() == [2, 0]
+    assert coloured["kind"].categories == ("a", "b")
+    assert coloured["kind"].colours()[1] == ABSENT
 
 
 def test_a_context_of_the_data_is_taken(tmp_path):

@@ -122,6 +122,11 @@ def test_rows_without_names_have_no_axis(ax):
     assert not ax.axison
 
 
+def test_a_shape_that_is_none_of_images_is_refused(ax):
+    with pytest.raises(ValueError, match=r"shape must be \(H, W\) or \(C, H, W\), got \(64,\)"):
+        plots.images(np.zeros((4, 64)), shape=(64,), ax=ax)
+
+
 def test_data_other_than_images_are_refused(ax):
     with pytest.raises(ValueError, match=r"must be square images, or give shape=, got \(50,\)"):
         plots.images(np.zeros((6, 50)), ax=ax)

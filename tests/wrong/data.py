@@ -39,7 +39,7 @@ ROWS = [
     ("data.from_counts(with_(-1.0))", ValueError, "x must be counts", "-1"),
     ("data.from_counts(3)", TypeError, "values", "int"),
     ("data.from_counts(x + 1, size_factor='no')", TypeError, "size_factor", "'no'"),
-    ("data.from_counts(x + 1, batch=['a'])", ValueError, "labels", "(1,)"),
+    ("data.from_counts(x + 1, batch=['a'])", ValueError, "batch", "(1,)"),
     ("data.from_h5ad(3)", TypeError, "path", "3"),
     ("data.from_h5ad(out / 'missing.h5ad')", FileNotFoundError, "path", "missing.h5ad"),
     ("data.from_h5ad(out / 'file', covariates='mito')", TypeError, "covariates", "'mito'"),
