@@ -18,7 +18,7 @@ from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.runs import Run
 from ppl_vae.io.atomic import replaced_file
 from ppl_vae.models import ConditionalVAE
-from ppl_vae.pixels import as_pixels, pixel_range
+from ppl_vae.pixels import Range, as_pixels, pixel_range
 
 VALUES = (".csv", ".npy")
 SUFFIXES = (*VALUES, ".pdf", ".png", ".svg")
@@ -40,7 +40,7 @@ def sample(flags: Any) -> int:
     pyro.set_rng_seed(flags.seed)
     x = _generated(pair, number, mean=not flags.draw)
 
-    return _write(one, file, {"x": x}, lambda plots, x, **at: plots.images(x, **at))
+    return _write(one, pair, file, {"x": x}, lambda plots, x, **at: plots.images(x, **at))
 
 
 def reconstruct(flags: Any) -> int:
@@ -63,7 +63,7 @@ def reconstruct(flags: Any) -> int:
     def draw(plots: Any, x: Tensor, again: Tensor, **at: Any) -> None:
         plots.reconstructions(x, again, columns=min(10, number), **at)
 
-    return _write(one, file, {"x": x, "reconstruction": again}, draw)
+    return _write(one, pair, file, {"x": x, "reconstruction": again}, draw)
 
 
 def _generated(pair: Any, number: int, mean: bool) -> Tensor:
@@ -87,10 +87,15 @@ def _file(run: Run, flags: Any, name: str) -> Path:
     return output_file(flags.file_flag, flags.file, SUFFIXES, (run.configuration.data.name,))
 
 
-def _write(run: Run, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]) -> int:
+def _write(
+    run: Run, pair: Any, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]
+) -> int:
     """Write values, or a picture of them, and print where."""
     if file.suffix not in VALUES:
-        _picture(file, run.data("test").event_shape, list(values.values()), draw)
+        test = run.data("test")
+        some = next(iter(test.drawn_for(pair)))  # up to 1,000 of them
+        shown = [as_pixels(x, pixel_range(some.x)) for x in values.values()]
+        _picture(file, test.event_shape, shown, pixel_range(some.x), draw)
         show(f"picture: {file}")
         return SUCCESS
     with replaced_file(file) as temporary:
@@ -115,9 +120,13 @@ def _as_csv(file: Path, values: Mapping[str, Tensor]) -> None:
 
 
 def _picture(
-    file: Path, shape: tuple[int, ...], values: list[Tensor], draw: Callable[..., object]
+    file: Path,
+    shape: tuple[int, ...],
+    pixels: list[Tensor],
+    ends: Range,
+    draw: Callable[..., object],
 ) -> None:
-    """Draw values from 0 to 1; of others, the picture says what is black and white."""
+    """Draw pixels; the picture says which values are black and white, if these are not 0 and 1."""
     import matplotlib as mpl  # slow to import
 
     mpl.use("Agg")
@@ -127,11 +136,10 @@ def _picture(
 
     event = shape if len(shape) > 1 else None  # of flat data: square images, if they can be
     figure = Figure(figsize=(6, 6), layout="constrained")
-    ends = pixel_range(torch.cat([x.flatten() for x in values]))
     if ends != (0, 1):
         figure.suptitle(f"black is {ends[0]:g}, white {ends[1]:g}", fontsize="small")
     try:
-        draw(plots, *(as_pixels(x, ends) for x in values), shape=event, ax=figure.subplots())
+        draw(plots, *pixels, shape=event, ax=figure.subplots())
     except ValueError as error:
         csv_file = file.with_suffix(".csv")
         raise UsageError(f"{file}: {error}\nFor the values: --out {csv_file}") from error

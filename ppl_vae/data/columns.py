@@ -86,7 +86,8 @@ class Columns:
         seen = self.observed()
         given: object = self.scale
         default = self._default_scale
-        if default is not None and given == default[1] and values.dtype != default[0]:
+        floating = values.is_floating_point()
+        if default is not None and given == default[1] and floating != default[0].is_floating_point:
             given = None  # of values that were replaced
         if given is None:  # integers 0 and 1 are not grey levels of 255
             given = 255.0 if values.dtype == torch.uint8 and extremes(seen)[1] > 1 else 1.0

@@ -17,7 +17,7 @@ from ppl_vae.data.dataset import Dataset
 from ppl_vae.data.label_encoding import Words, encode_labels
 from ppl_vae.errors import describe, flag, path_of, quoted, reason, sequence
 
-_BATCHES = Words("batch", "batches", "give numbers 0, 1, ... or names, one for each datum")
+_BATCHES = Words("batch", "batches", "", "give numbers 0, 1, ... or names, one for each datum")
 
 
 def from_counts(

@@ -26,6 +26,7 @@ class Words:
 
     labels: str = "labels"
     classes: str = "classes"
+    absent: str = "give '' for an unlabelled datum, or "
     fix: str = (
         "give class numbers 0, 1, ... or names, and -1, NaN, None or '' for an unlabelled datum"
     )
@@ -56,7 +57,7 @@ def encode_labels(
     if names is not None and int(y.max()) >= len(names):
         raise ValueError(
             f"{words.labels} must be less than {len(names)}, the number of {words.classes}, got "
-            f"{int(y.max())}; name each"
+            f"{int(y.max())}; name every one of them in {words.classes}="
         )
     return y, names
 
@@ -139,8 +140,8 @@ def _encode_strings(
     for name in known:
         if name in _MISSING and name not in (names or ()):
             raise ValueError(
-                f"{words.labels} have the string {name!r}, which may mean a missing label; give '' "
-                f"there, or name it in {words.classes}= if it is one of them"
+                f"{words.labels} must not have the string {name!r}, which may mean a missing one; "
+                f"{words.absent}name it in {words.classes}= if it is one of them"
             )
         if names is not None and name not in names:
             raise ValueError(

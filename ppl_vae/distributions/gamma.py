@@ -51,5 +51,5 @@ class Gamma(dist.Gamma):
         if self._validate_args:
             self._validate_sample(value)
         x, mean, shape = broadcast_floats(value, self.mean, self.concentration)
-        tiny = torch.finfo(x.dtype).tiny
-        return -shape * gamma_deviance(x, mean) - scaled_log_gamma(shape) - x.clamp(tiny).log()
+        x = x.clamp(min=torch.finfo(x.dtype).tiny)
+        return -shape * gamma_deviance(x, mean) - scaled_log_gamma(shape) - x.log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,9 @@ class Cells:
             index = centred.square().nanmean(0).nan_to_num().argsort(descending=True)[:MOST_CELLS]
             index = index.sort().values
         # torch's own has a limit of 2**24 values.
-        low, high = np.nanquantile(values[:, index].numpy(), [0.02, 0.98], 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a column that is missing
+            low, high = np.nanquantile(values[:, index].numpy(), [0.02, 0.98], 0)
         names = [str(columns[i].name) if columns else f"x{i + 1}" for i in index.tolist()]
         chosen = None if columns is None else tuple(columns[i] for i in index.tolist())
         return cls(tuple(names), index.numpy(), low, high, chosen)

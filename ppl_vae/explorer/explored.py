@@ -157,7 +157,7 @@ class Explored:
             what = "the most probable label"
         if what is None:
             return None
-        return f"{self.name}: places and sliders are decoded given {what}, of datum {data.index[i]}"
+        return f"{self.name}: places and sliders are decoded with {what} of datum {data.index[i]}"
 
     def prior_draws(self) -> Tensor:
         """Return draws of the latent on the map from the model, shape ``(n, D)``."""

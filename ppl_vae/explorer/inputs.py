@@ -35,6 +35,22 @@ def explored(
     seed: int,
 ) -> list[Explored]:
     """Return pairs with their data; see :func:`ppl_vae.explorer.explore`."""
+    found = _explored(owner, pairs, data, columns, image_shape, site, num_data, seed)
+    for each in found:
+        each.colourings()  # raises now, rather than on the page
+    return found
+
+
+def _explored(
+    owner: str,
+    pairs: Any,
+    data: Any,
+    columns: Mapping[str, Any] | None,
+    image_shape: Sequence[int] | None,
+    site: str | None,
+    num_data: int | None,
+    seed: int,
+) -> list[Explored]:
     seed = seed_of(owner, seed)
     if num_data is not None:
         num_data = integer(owner, "num_data", num_data, 2, "give None for all")
@@ -130,6 +146,10 @@ def _extra(
                 f"got {describe(given)}"
             )
         values = values[chosen.index.numpy()]
+        if values.dtype.kind in "mM":  # dates and durations
+            dates = values.astype(str).astype(object)
+            dates[np.isnat(values)] = None
+            values = dates
         absent = np.array([value is None for value in values.tolist()])
         known = np.array(values[~absent].tolist())
         if known.dtype.kind in "iuf":

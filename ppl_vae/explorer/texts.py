@@ -40,8 +40,8 @@ def header(title: str, data: str, alone: bool, given: Sequence[str] = ()) -> str
             "passes the nearest places of the grid. Masks are only in ppl-vae explore.</p>"
         )
         note += "".join(
-            f"<p>{escape(each)}, whichever is chosen; ppl-vae explore takes that of the chosen "
-            f"datum.</p>"
+            f"<p>{escape(each)}, whichever datum is chosen; ppl-vae explore uses that of the "
+            f"chosen one.</p>"
             for each in given
         )
     return (

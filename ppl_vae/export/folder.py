@@ -256,8 +256,8 @@ def _refuse_others(owner: str, folder: Path, files: Mapping[str, Path]) -> None:
     if left:
         raise FileExistsError(
             errno.EEXIST,
-            f"{owner}: {', '.join(left)} of an earlier export would be left without its card; "
-            f"give another folder, or remove this one",
+            f"{owner}: {', '.join(left)} of an earlier export would be left without a card; "
+            f"give another folder, or delete this one",
             str(folder),
         )
 

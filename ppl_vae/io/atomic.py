@@ -139,8 +139,8 @@ def _naming(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        own = PREFIX not in str(error.filename)
-        if (error.filename is not None and own) or error.errno is None:
+        names_another = error.filename is not None and PREFIX not in str(error.filename)
+        if names_another or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error
 

@@ -61,7 +61,7 @@ def latents(
     if classes is not None and labels.dtype.kind not in "iu":
         raise ValueError(
             f"latents: classes are the names of the labels 0, 1, ..., got labels such as "
-            f"{labels[0]!r}; leave classes out"
+            f"{next(label for label in labels.tolist() if label is not None)!r}; leave classes out"
         )
     centre = np.zeros(width)
     axes, names = np.eye(width)[:, :2], ("$z_1$", "$z_2$")
@@ -119,7 +119,7 @@ def _with_none(labels: NDArray) -> NDArray:
     absent = [value is None or value != value for value in values]
     known = [value for value, none in zip(values, absent, strict=True) if not none]
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in known)
-    if numbers and all(float(value).is_integer() for value in known):
+    if numbers and all(abs(v) < 2**53 and float(v).is_integer() for v in known):
         both = zip(values, absent, strict=True)
         return np.array([-1 if none else value for value, none in both], int)
     if not any(absent):

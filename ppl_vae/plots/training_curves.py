@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ppl_vae.plots.arguments import array, axes_of, finite, mapping, same_length
 from ppl_vae.plots.colours import colour, hatch, line
@@ -34,20 +34,9 @@ def curves(
         ValueError: if there is no curve, or a curve has another shape, a step that is not finite
             or no finite value.
     """
-    mapping("curves", "history", history, "names to values")
     drawn = {}
-    for name, given in history.items():
-        values = array("curves", f"history[{name!r}]", given, 1, 2)
-        if values.ndim == 2 and values.shape[1] != 2:
-            raise ValueError(
-                f"curves: history[{name!r}] must have shape (T,) or (T, 2), got {values.shape}"
-            )
-        if values.ndim == 1:
-            values = np.column_stack([np.arange(len(values)), values])
-        finite("curves", f"steps of history[{name!r}]", values[:, 0])
+    for name, values in checked_history("curves", history).items():
         is_finite = np.isfinite(values[:, 1])
-        if not is_finite.any():
-            raise ValueError(f"curves: history[{name!r}] must have a finite value, got none")
         gaps = len(is_finite) - is_finite.sum()
         label = literal(str(name)) + (f" ({gaps} not finite)" if gaps else "")
         drawn[label] = values[:, 0], np.where(is_finite, values[:, 1], np.nan)
@@ -65,6 +54,25 @@ def curves(
     ax.set_ylabel(ylabel)
     ax.legend(fontsize="small")
     return ax
+
+
+def checked_history(owner: str, history: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
+    """Return the steps and values of each curve, shape ``(T, 2)``; raise an error for others."""
+    mapping(owner, "history", history, "names to values")
+    curves = {}
+    for name, given in history.items():
+        values = array(owner, f"history[{name!r}]", given, 1, 2)
+        if values.ndim == 2 and values.shape[1] != 2:
+            raise ValueError(
+                f"{owner}: history[{name!r}] must have shape (T,) or (T, 2), got {values.shape}"
+            )
+        if values.ndim == 1:
+            values = np.column_stack([np.arange(len(values)), values])
+        finite(owner, f"steps of history[{name!r}]", values[:, 0])
+        if not np.isfinite(values[:, 1]).any():
+            raise ValueError(f"{owner}: history[{name!r}] must have a finite value, got none")
+        curves[name] = values
+    return curves
 
 
 def stack(

@@ -43,8 +43,8 @@ class Flow(NeuralConditional):
             hidden_features=...)``; g⁻¹ is its transformation.
         context_features: features of h.
         transforms: number of transformations that g is composed of.
-        hidden: widths of the hidden layers of each transformation's network, which warns if they
-            are too narrow for an autoregressive dimension to see all before it.
+        hidden: widths of the hidden layers of each transformation's network; there is a warning if
+            they are too narrow for each dimension to see all before it.
         min_scale: lower bound of σ.
 
     Raises:

@@ -25,8 +25,9 @@ class Autoregressive(ConditionalDistribution):
         latent_dim: number of codes D, at least 2.
         categories: C, for one-hot codes in a row, event shape ``(D * C,)``; None for binary codes,
             event shape ``(D,)``.
-        hidden: widths of the network's hidden layers, at least ``latent_dim - 1``: with fewer
-            units, each for the codes before one of the others, some would see none of them.
+        hidden: widths of the network's hidden layers, at least ``latent_dim - 1``: with fewer,
+            some codes would not see all the codes before them. By default two of
+            ``max(64, latent_dim - 1)``.
 
     Raises:
         NotImplementedError: from the distribution's ``mean``, which has no closed form.
@@ -37,7 +38,7 @@ class Autoregressive(ConditionalDistribution):
     """
 
     def __init__(
-        self, latent_dim: int, categories: int | None = None, *, hidden: Sequence[int] = (64, 64)
+        self, latent_dim: int, categories: int | None = None, *, hidden: Sequence[int] | None = None
     ) -> None:
         super().__init__()
         owner = "Autoregressive"
@@ -46,7 +47,8 @@ class Autoregressive(ConditionalDistribution):
         if categories is not None:
             categories = positive_int(owner, "categories", categories)
         self.categories = categories
-        self.hidden = sizes(owner, "hidden", hidden)
+        widest = max(64, latent_dim - 1)
+        self.hidden = sizes(owner, "hidden", (widest, widest) if hidden is None else hidden)
         if min(self.hidden, default=latent_dim) < latent_dim - 1:
             raise ValueError(
                 f"Autoregressive: hidden must be widths of latent_dim - 1 = {latent_dim - 1} or "

@@ -43,8 +43,8 @@ class Flow(ConditionalDistribution):
             ``kind(features, context, transforms=..., hidden_features=...)``, whose initialisation
             is left as it is; its density must be over the reals, not circular.
         transforms: number of transformations that f is composed of.
-        hidden: widths of the hidden layers of each transformation's network, which warns if they
-            are too narrow for an autoregressive dimension to see all before it.
+        hidden: widths of the hidden layers of each transformation's network; there is a warning if
+            they are too narrow for each dimension to see all before it.
 
     Raises:
         NotImplementedError: from the distribution's ``mean``, which has no closed form.
@@ -89,8 +89,8 @@ class ConditionalFlow(ConditionalDistribution):
         context_features: number of features of all contexts together.
         kind: as for :class:`Flow`.
         transforms: number of transformations that f is composed of.
-        hidden: widths of the hidden layers of each transformation's network, which warns if they
-            are too narrow for an autoregressive dimension to see all before it.
+        hidden: widths of the hidden layers of each transformation's network; there is a warning if
+            they are too narrow for each dimension to see all before it.
 
     Raises:
         ValueError: when called, if the context has another number of features.

@@ -83,6 +83,9 @@ class VampPrior(ConditionalDistribution):
     logits: Tensor
     extra_state_may_be_missing: ClassVar[bool] = True
     """Files of earlier versions have no bounds."""
+    not_settings: ClassVar[tuple[str, ...]] = ("_of_data",)
+    _of_data: bool = False
+    """Whether the bounds are a range of data, or are to be."""
 
     def __init__(
         self,
@@ -141,7 +144,8 @@ class VampPrior(ConditionalDistribution):
     ) -> None:
         """Set the pseudo-inputs to data drawn at random, and bounds of ``"data"`` to their range.
 
-        Bounds that an earlier call, or the constructor, has set to a range of data are set anew.
+        Bounds that an earlier call, or the constructor, has set to a range of data are set anew;
+        those of a ``state_dict`` stay.
 
         If there are fewer data than pseudo-inputs, data are repeated with noise of 1 % of the
         range. Torch's random state is unchanged.
@@ -204,9 +208,14 @@ class VampPrior(ConditionalDistribution):
     def _bound_by(self, values: Interval) -> None:
         """Set bounds of ``"data"`` to the range of the data."""
         low, high = values
-        if self._of_data and (low < high or 0 <= low <= 1):
-            within = low >= 0 and high <= 1
-            vars(self)["bounds"] = (0, 1) if within else (float(low), float(high))
+        if not self._of_data:
+            return
+        bounds: Interval | Literal["data"] = "data"  # of one value alone
+        if low >= 0 and high <= 1:
+            bounds = (0, 1)
+        elif low < high:
+            bounds = (float(low), float(high))
+        vars(self)["bounds"] = bounds
 
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z | context), batch shape the leading dimensions of the contexts.
@@ -270,7 +279,7 @@ def _checked_bounds(bounds: object) -> Interval | Literal["data"] | None:
 def _checked_values(owner: str, values: Any, x: Tensor) -> Interval:
     """Return the ends of all data, of which x is a part, or raise an error."""
     least, most = _range(x)
-    rounding = 1e-6 * max(abs(least), abs(most))  # of x in the prior's dtype
+    rounding = 8 * torch.finfo(x.dtype).eps * max(abs(least), abs(most))
     if (
         isinstance(values, (tuple, list))
         and len(values) == 2

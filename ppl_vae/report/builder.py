@@ -90,7 +90,8 @@ def report(
         train: a labelled data set, such as the training set, to fit linear probe and k-NN on. If
             not given, they are fitted on one half of ``data`` and tested on the other.
         context: further arguments, of N entries each, for a ``ConditionalVAE`` of vectors and for
-            other programs; that of the data set if not given.
+            other programs. If not given, that of the data set, to a ``ConditionalVAE`` and to
+            programs whose second argument is ``c``.
         image_shape: ``(H, W)`` or ``(C, H, W)``, if the data are flat images.
         history: name -> training curve, as for :func:`ppl_vae.plots.curves`.
         num_data: size of a random subset of the data to evaluate on; None for all.
@@ -156,7 +157,8 @@ def report(
     if image_shape is not None:
         image_shape = sizes("report", "image_shape", image_shape)
     further = [_tensor("context", c) for c in sequence("report", "context", context, "tensors")]
-    _check_history(history)
+    if not (history is None or isinstance(history, Mapping)):
+        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
     chosen = EvaluationData.of(
         given,
         _tensor("labels", labels),
@@ -172,6 +174,10 @@ def report(
         )
     fitted = None if train is None else chosen.training_data(train, options.num_train)
     figures = flag("report", "figures", figures)
+    if history and figures:
+        from ppl_vae.plots.training_curves import checked_history  # imports matplotlib
+
+        checked_history("report", history)
     inputs = [pair_data(name, pair, chosen, further) for name, pair in named.items()]
     if further and not any(one.context for one in inputs):
         raise ValueError(
@@ -219,19 +225,6 @@ def report(
 def _tensor(name: str, value: Any) -> Any:
     """Return an array as a tensor, anything else unchanged."""
     return as_tensor(f"report: {name}", value) if isinstance(value, np.ndarray) else value
-
-
-def _check_history(history: object) -> None:
-    """Raise an error for what is no history before anything is computed."""
-    if history is None:
-        return
-    if not isinstance(history, Mapping):
-        raise TypeError(f"report: history must map names to curves, got {describe(history)}")
-    for name, values in history.items():
-        if not np.isfinite(np.asarray(values, float)).any():
-            raise ValueError(
-                f"report: history[{name!r}] must have a finite value, got none; leave it out"
-            )
 
 
 def _named(pairs: ModelAndGuide | Mapping[str, ModelAndGuide]) -> dict[str, ModelAndGuide]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,20 +145,28 @@ def pair_data(
     return PairData(name, pair, x, arguments, grey, data, preparation, mask)
 
 
+def _takes_context(pair: ModelAndGuide) -> bool:
+    """Return whether the second argument is a vector, ``c``, as a data set has it."""
+    if isinstance(pair, ConditionalVAE):
+        return pair.num_classes is None
+    names = [*inspect.signature(pair.model.forward).parameters]
+    return names[1:2] == ["c"]
+
+
 def _context(
     name: str, pair: ModelAndGuide, data: EvaluationData, given: tuple[Tensor, ...], like: Tensor
 ) -> tuple[Tensor, ...]:
     """Return the further arguments: those given, or a conditional pair's of the data set."""
     owner = data.owner
     for c in given:
-        if len(c) != len(data.source):
+        if not c.dim() or len(c) != len(data.source):
             raise ValueError(
                 f"{owner}: context must have {len(data.source)} entries, one for each datum, got "
                 f"{describe(c)}"
             )
     if isinstance(pair, (VAE, SemiSupervisedVAE, HierarchicalVAE)):
         return ()
-    own = data.context if isinstance(pair, ConditionalVAE) and pair.num_classes is None else None
+    own = data.context if _takes_context(pair) else None
     if own is not None:
         if given:
             raise ValueError(

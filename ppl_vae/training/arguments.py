@@ -75,8 +75,8 @@ def made_schedule(
     made = _made("lr_schedule", make, optimizer, LRScheduler, "metric", how)
     if getattr(made, "optimizer", optimizer) is not optimizer:
         raise ValueError(
-            f"fit: lr_schedule must be of the optimiser that it is given, got a "
-            f"{type(made).__name__} of another; {how}"
+            f"fit: lr_schedule must be of the optimiser that it is given, got one of another "
+            f"({type(made).__name__}); {how}"
         )
     return made
 

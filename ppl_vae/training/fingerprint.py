@@ -261,7 +261,12 @@ class _Fingerprint:
 
 
 def _is_setting(name: str, value: object, owner: object) -> bool:
-    """Return whether an attribute is a setting: most private containers of libraries are caches."""
+    """Return whether an attribute is a setting: most private containers of libraries are caches.
+
+    A class names attributes that are none in ``not_settings``.
+    """
+    if name in getattr(type(owner), "not_settings", ()):
+        return False
     if not name.startswith("_") or value is None:
         return not name.startswith("_")
     if isinstance(value, (*CONSTANTS, np.generic, Tensor, np.ndarray)):

@@ -268,7 +268,7 @@ def fit(
         scheduled = Scheduled(bound, beta, num_particles, total, temperature=temperature)
         first = stream.first()[0]
         objective = TrainingObjective(pair, scheduled, first)
-        if temperature is not None and not objective.has_temperature:
+        if temperature is not None and not any(map(objective.has_temperature, stream.first())):
             raise ValueError(
                 f"fit: temperature is that of relaxed draws, such as those of "
                 f"posteriors.RelaxedBernoulli, and the pair has none, got "

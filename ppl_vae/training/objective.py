@@ -39,13 +39,16 @@ class TrainingObjective(nn.Module):
             guide_trace = poutine.trace(self.guide).get_trace(*first.args, **first.kwargs)
             model_trace = poutine.trace(self.model).get_trace(*first.args, **first.kwargs)
             self._check_parameters(guide_trace, model_trace)
-        self.has_temperature = any(
-            has_temperature(site["fn"])
-            for trace in (guide_trace, model_trace)
-            for site in trace.nodes.values()
-            if site["type"] == "sample"
-        )
-        """Whether a program has relaxed draws."""
+
+    def has_temperature(self, part: Part) -> bool:
+        """Return whether a program has relaxed draws, given some data."""
+        with kept_buffers(self):
+            traces = [
+                poutine.trace(program).get_trace(*part.args, **part.kwargs)
+                for program in (self.guide, self.model)
+            ]
+        sites = [site for trace in traces for site in trace.nodes.values()]
+        return any(has_temperature(site["fn"]) for site in sites if site["type"] == "sample")
 
     def warm_up(self, part: Part) -> None:
         """Call the estimator once, and change nothing.

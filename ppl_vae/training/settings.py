@@ -75,6 +75,7 @@ class Declaration:
             name: (saved.get(name, _NONE), now.get(name, _NONE))
             for name in {**now, **saved}
             if name not in versions
+            and not (name not in saved and now[name] == "None")  # new since, and not used
             and saved.get(name) != now.get(name)
             and not any(_is_within(name, path) for path in states)
             and not (changed and (name not in saved or name not in now))

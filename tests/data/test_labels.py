@@ -79,7 +79,7 @@ WRONG = {
     "nan as a word": (
         np.array(["cat", "nan"] * 2),
         ValueError,
-        "have the string 'nan', .* give ''",
+        "have the string 'nan', .* give '' for an unl",
     ),
     "-1 as a word": (np.array(["cat", -1] * 2), ValueError, "have the string '-1'"),
     "a word": ("abcd", TypeError, "a tensor, an array or a list, got str"),

@@ -386,9 +386,8 @@ def test_any_column_can_be_given(digits):
 
 @pytest.mark.parametrize("name", ["z1", "label", "log p(x)"])
 def test_columns_have_names_that_are_not_taken(digits, name):
-    (found,) = explored("explore", vae(), digits, **{**OPTIONS, "columns": {name: range(30)}})
     with pytest.raises(ValueError, match=f"names that are not taken, got '{re.escape(name)}'"):
-        found.colourings()
+        explored("explore", vae(), digits, **{**OPTIONS, "columns": {name: range(30)}})
 
 
 def test_values_of_columns_may_be_missing(digits):
@@ -415,7 +414,7 @@ def test_a_context_of_the_data_is_taken(tmp_path):
     at = found.inputs.data.index[3]
     assert torch.equal(found.inputs.context[0][3], source.context[at])
     assert f"datum {at}" in found.caption(3)
-    assert "decoded given the context, of datum" in found.condition(0)
+    assert "decoded with the context of datum" in found.condition(0)
     with pytest.raises(ValueError, match=r"explore: pair 'ConditionalVAE' needs .*context=c"):
         explored("explore", pair, source.values, **OPTIONS)
 

@@ -248,6 +248,14 @@ def test_values_that_are_not_those_of_all_data_are_refused(values):
     assert prior.bounds == "data"
 
 
+def test_data_of_one_value_have_no_range():
+    prior = priors.VampPrior(POSTERIORS["diagonal"](), 4, event_shape=(D,))
+    prior.initialise_from(torch.rand(9, D))
+    prior.initialise_from(torch.full((9, D), 5.0))
+    assert prior.bounds == "data"
+    assert (prior.inputs() == 5).all()
+
+
 def test_bounds_of_given_data_follow_those_of_the_pair():
     q = POSTERIORS["diagonal"]()
     prior = priors.VampPrior(q, (torch.rand(4, D) + 0.5).numpy())

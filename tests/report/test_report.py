@@ -438,7 +438,18 @@ def test_invalid_arguments_are_refused(pairs, digits, tmp_path, as_users_see_it)
         ((conditional(), torch.ones(9, D)), {}, ValueError, "labels="),
         ((pairs, digits), {"context": [torch.ones(3, 1)]}, ValueError, "context must have 60 ent"),
         ((pairs, digits), {"context": [torch.ones(60, 1)]}, ValueError, "context is for condition"),
-        ((pairs, digits), {"history": {"loss": []}}, ValueError, r"history\['loss'\] must have a"),
+        (
+            (pairs, digits),
+            {"history": {"loss": []}},
+            ValueError,
+            r"report: history\['loss'\] must n",
+        ),
+        (
+            (pairs, digits),
+            {"history": {"loss": [[1, math.nan], [2, math.nan]]}},
+            ValueError,
+            r"report: history\['loss'\] must have a finite value",
+        ),
         ((pairs, digits), {"history": [1.0]}, TypeError, "history must map names to curves"),
     ]:
         with pytest.raises(kind, match=message):

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from fitting import DIGITS, Shown, digits_ssvae, digits_vae, quiet
+from fitting import DIGITS, Own, Shown, digits_ssvae, digits_vae, quiet
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ppl_vae import (
@@ -80,6 +82,31 @@ def test_data_are_in_the_dtype_of_the_pair(kind):
     conditional = data.Dataset(x, context=x)
     (batch,) = conditional.drawn_for(vae, 10)
     assert torch.equal(batch.c, x)
+
+
+def test_relaxed_draws_may_be_in_any_part_of_a_batch():
+    class Model(nn.Module):
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Bernoulli(0.5 * torch.ones(len(x), 2)).to_event(1))
+                loc = z.sum(-1, keepdim=True) * torch.ones(3)
+                pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    class Guide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relaxed = posteriors.RelaxedBernoulli(nn.Linear(3, 2))
+
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                if y is None:
+                    pyro.sample("z", self.relaxed(x))
+                else:
+                    pyro.sample("z", dist.Delta(torch.ones(len(x), 2)).to_event(1))
+
+    x, y = torch.randn(4, 3), torch.zeros(4)
+    batch = (data.Part("labelled", (x, y)), data.Part("unlabelled", (x,)))
+    quiet(Own(Model(), Guide()), [batch], steps=1, temperature=0.5, estimator=Trace_ELBO())
 
 
 def test_a_loader_of_data_with_a_context_needs_no_mask():

@@ -120,7 +120,7 @@ def test_values_outside_the_support_of_programs_of_ones_own_are_refused_in_the_f
                 "lr_schedule": lambda o: torch.optim.lr_scheduler.ExponentialLR(OTHER, 0.1),
             },
             ValueError,
-            "lr_schedule must be of the optimiser that it is given, got a ExponentialLR of another",
+            "lr_schedule must be of the optimiser that it is given, got one of another",
         ),
         (
             {"steps": 1, "temperature": 0.1},

@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import pyro
 import pytest
@@ -22,6 +23,8 @@ from torch import nn
 from ppl_vae import VAE, data, estimators, likelihoods, nets, posteriors, priors
 from ppl_vae.io import DamagedError
 from ppl_vae.training import EarlyStopping, Interrupted, fit
+from ppl_vae.training.fingerprint import fingerprint
+from ppl_vae.training.settings import Declaration
 from ppl_vae.training.signals import Interrupts
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
@@ -128,6 +131,20 @@ def test_the_first_call_of_an_estimator_is_not_part_of_the_training(estimator, b
         ended.append(pair)
         assert net.calls == steps
     assert same(ended[0], ended[2])
+
+
+def test_what_later_versions_add_is_no_other_training(tmp_path):
+    """Entries of a declaration that a checkpoint of 0.2 lacks, where they say nothing new."""
+    now = Declaration({"data": Namespace(dtype=None, size=3)}, {}).words()
+    saved = {name: words for name, words in now.items() if not name.endswith(".dtype")}
+    assert saved != now
+    Declaration({"data": Namespace(dtype=None, size=3)}, {}).check(saved, tmp_path)
+    with pytest.raises(ValueError, match=r"dtype was nothing and is now torch\.float64"):
+        Declaration({"data": Namespace(dtype=torch.float64, size=3)}, {}).check(saved, tmp_path)
+    q = posteriors.DiagonalNormal(nn.Linear(3, 4))
+    prior = priors.VampPrior(q, 2, event_shape=(3,))
+    found = fingerprint({"prior": prior})
+    assert not [name for name in found if name.startswith("prior._")]
 
 
 def test_a_pair_in_evaluation_mode_goes_on(tmp_path):

@@ -75,7 +75,7 @@ def test_patience_begins_when_all_schedules_have_ended(options, first, monkeypat
 @pytest.mark.parametrize("every", [3, 1000])
 def test_what_ends_early_is_saved_with_all_of_its_history(every, tmp_path):
     options = {"stopping": EarlyStopping(2, min_delta=1e3), "log_every": 3, "validate_every": 2}
-    options |= {"out": tmp_path, "checkpoint_every": every, "stopping": EarlyStopping(2, 1e3)}
+    options |= {"out": tmp_path, "checkpoint_every": every}
     fitted = trained(**options)
     assert (fitted.steps, fitted.stopped) == (6, "patience")
     fitted = trained(pair=digits_vae(), **{**options, "out": tmp_path / "five", "log_every": 4})

@@ -83,7 +83,7 @@ ROWS = [
     ("priors.Autoregressive(1)", ValueError, "latent_dim", "2 or more", "learn_logits=True"),
     ("priors.Autoregressive(3, 'a')", TypeError, "categories", "'a'"),
     ("priors.Autoregressive(3, hidden=8)", TypeError, "hidden", "8", "(8,)"),
-    ("priors.Autoregressive(66)", ValueError, "hidden", "65 or more", "(64, 64)"),
+    ("priors.Autoregressive(66, hidden=(64, 80))", ValueError, "hidden", "65 or more", "(64, 80)"),
     ("likelihoods.Normal(net(2, 6), np.array([0.1, 0.2]))", ValueError, "scale", "array("),
     ("likelihoods.Poisson(net(2, 6), size_factor=np.array([1, 2]))", ValueError, "size_factor"),
     (

@@ -246,7 +246,7 @@ window.pplvae = (() => {
     }
 
     function walk(path, values, points, sheet, steps, title) {
-      const { a: [a], b: [b] } = path.data, stored = values.tags[0].stored;
+      const { a: [a], b: [b] } = path.data, { stored, captions } = values.tags[0];
       const [x, y] = [points.data.x, points.data.y];
       const tiles = [];
       const end = (i) => (i < stored ? tile(values, "data", i) : tile(values, "grid", cell(values, x[i], y[i])));
@@ -257,7 +257,7 @@ window.pplvae = (() => {
       }
       tiles.push(end(b));
       show(sheet, values, tiles);
-      title.text = `<h3>from datum ${a} to datum ${b}</h3>`;
+      title.text = `<h3>from ${escape(captions[a])} to ${escape(captions[b])}</h3>`;
       answered(path);
     }
 
