@@ -149,7 +149,7 @@ def _takes_context(pair: ModelAndGuide) -> bool:
     """Return whether the second argument is a vector, ``c``, as a data set has it."""
     if isinstance(pair, ConditionalVAE):
         return pair.num_classes is None
-    names = [*inspect.signature(pair.model.forward).parameters]
+    names = [*inspect.signature(getattr(pair.model, "forward", pair.model)).parameters]
     return names[1:2] == ["c"]
 
 
