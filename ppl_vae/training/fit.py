@@ -188,7 +188,8 @@ def fit(
         temperature: τ of the gradients of relaxed draws, above 0, or a function of the step, for a
             posterior such as ``posteriors.RelaxedBernoulli``; its own if not given.
         num_particles: the estimator's number of particles as a function of the step.
-        clip_norm: scale the gradient to this norm where it is greater.
+        clip_norm: scale the gradient, that of the optimiser's parameters, to this norm where it is
+            greater.
         validation: data on which to follow the bound: a data set, a tensor, an array, or the
             programs' arguments, a tuple or a mapping by name. Binarised once, and latents drawn
             with the same seed each time. Weights that programs have of their own, by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,14 @@ class Parameters:
         for parameter in self.named.values():
             parameter.grad = None
 
-    def gradients(self) -> list[Tensor]:
-        """Return the gradients that there are."""
-        return [p.grad for p in self.named.values() if p.grad is not None]
+    def gradients(self, but: Collection[int] = ()) -> list[Tensor]:
+        """Return the gradients that there are, but of parameters with one of some ids."""
+        named = self.named.values()
+        return [p.grad for p in named if p.grad is not None and id(p) not in but]
 
-    def gradient_norm(self) -> Tensor:
-        """Return the norm of all gradients as of one vector."""
-        gradients = self.gradients()
+    def gradient_norm(self, but: Collection[int] = ()) -> Tensor:
+        """Return the norm of these gradients as of one vector."""
+        gradients = self.gradients(but)
         if not gradients or gradients[0].device.type != "cpu":
             return nn.utils.get_total_norm(gradients)
         # The same in half the time: on a CPU, grouping by device and dtype saves nothing.
@@ -82,6 +83,14 @@ class OptimizerCoverage:
             )
         self._check_state(parameters)
         self._checked = parameters, ids
+
+    @property
+    def left_out(self) -> set[int]:
+        """The ids of parameters that have gradients and are not trained."""
+        if not self._untrained:
+            return set()
+        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        return self._untrained - held
 
     def check_rates(self) -> None:
         """Raise ValueError unless learning rates, which schedules set, are finite and at least 0.

@@ -117,7 +117,7 @@ class Trainer:
             raise
         self._moving.update()
         losses = torch.cat([loss.detach()[None], of_parts])
-        norm = self.parameters.gradient_norm()
+        norm = self.parameters.gradient_norm(self.coverage.left_out)
         # The norm is over all processes, the loss is this one's.
         record = StepRecord(self.step, mine, before, restore_buffers, losses[0], losses[0] + norm)
         deferred = None if validate else self._deferred  # Pyro's validation synchronises anyway

@@ -560,3 +560,22 @@ def test_a_temperature_is_that_of_the_scheduled_estimator():
     assert not same(trained(bound), expected)
     with pytest.raises(ValueError, match="has a temperature already"):
         trained(estimators.TemperatureScheduled(bound, 0.5), temperature=0.4)
+
+
+def test_the_norm_is_that_of_what_is_trained():
+    """An optimiser of some parameters moves them as far as with all others frozen."""
+    moved = []
+    for frozen in (False, True):
+        vae = digits_vae()
+        vae.likelihood.requires_grad_(not frozen)
+        before = weights(vae)
+        quiet(
+            vae,
+            DIGITS,
+            steps=1,
+            clip_norm=0.5,
+            optimizer=lambda _, vae=vae: torch.optim.SGD(vae.posterior.parameters(), lr=1.0),
+        )
+        after = weights(vae)
+        moved.append(sum((after[n] - before[n]).square().sum() for n in before).sqrt().item())
+    assert moved == pytest.approx([0.5, 0.5], rel=1e-4)
