@@ -300,7 +300,8 @@ def contents(thing: Any) -> Mapping[str, object]:
     if isinstance(thing, np.ndarray):
         return {str(i): value for i, value in enumerate(thing.flat)}
     if isinstance(thing, type):
-        held = {name: value for name, value in vars(thing).items() if name not in _CLASS_INTERNALS}
+        own = dict(vars(thing))  # to which other threads may write
+        held = {name: value for name, value in own.items() if name not in _CLASS_INTERNALS}
         return {**held, "its bases": thing.__bases__}
     slots = chain.from_iterable(_slots(kind) for kind in type(thing).__mro__)
     in_slots = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}

@@ -107,9 +107,9 @@ def _save_containers(value: Any, saved: dict[int, tuple[Any, Any]]) -> None:
         saved[id(value)] = value, copy(value)
     if not isinstance(value, CONTAINERS) or id(value) in saved:
         return
-    items = value.values() if isinstance(value, dict) else value
-    saved[id(value)] = value, dict(value) if isinstance(value, dict) else list(value)
-    for item in items:
+    items = dict(value) if isinstance(value, dict) else list(value)  # others may write to it
+    saved[id(value)] = value, items
+    for item in items.values() if isinstance(items, dict) else items:
         _save_containers(item, saved)
 
 
