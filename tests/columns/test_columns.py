@@ -6,6 +6,9 @@ import pyro
 import pytest
 import torch
 from evaluated import unchecked
+from scipy.integrate import quad
+from scipy.special import expit
+from scipy.stats import norm
 from torch import nn
 
 from ppl_vae import (
@@ -138,6 +141,28 @@ def test_the_best_guess_of_an_amount_that_is_never_there_is_zero():
     one = torch.ones(1)
     statistics = p.statistics(p.distribution(outputs, log_mean=0 * one, log_std=one))
     torch.testing.assert_close(p.estimate(statistics), torch.zeros(2, 1), rtol=0, atol=1e-30)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1.49, 1.51, 5.0, 30.0, 1e4])
+def test_moments_of_bounded_values_are_integrals(scale):
+    loc = torch.tensor([-20.0, -3.0, 0.3, 1.0, 8.0])
+    p = LogitNormal(loc, torch.full_like(loc, scale), -1.0, 4.0)
+    for i, m in enumerate(loc.tolist()):
+        moments = [
+            quad(
+                lambda u, k=k, m=m: expit(u) ** k * norm.pdf(u, m, scale),
+                *(max(m - 12 * scale, -60), min(m + 12 * scale, 60)),
+                points=[0.0] if abs(m) < 12 * scale else None,
+                limit=500,
+                epsabs=1e-12,
+            )[0]
+            + norm.sf(60, m, scale)
+            for k in (1, 2)
+        ]
+        assert p.mean[i].item() == pytest.approx(5 * moments[0] - 1, abs=1e-7)
+        variance = 25 * (moments[1] - moments[0] ** 2)
+        assert p.variance[i].item() == pytest.approx(variance, abs=2e-7)
 
 
 def test_draws_at_a_bound_have_a_density():
