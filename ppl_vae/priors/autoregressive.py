@@ -47,14 +47,15 @@ class Autoregressive(ConditionalDistribution):
         if categories is not None:
             categories = positive_int(owner, "categories", categories)
         self.categories = categories
-        widest = max(64, latent_dim - 1)
-        self.hidden = sizes(owner, "hidden", (widest, widest) if hidden is None else hidden)
-        if min(self.hidden, default=latent_dim) < latent_dim - 1:
+        least = self.latent_dim - 1
+        self.hidden = None if hidden is None else sizes(owner, "hidden", hidden)
+        widths = (max(64, least),) * 2 if self.hidden is None else self.hidden
+        if min(widths, default=least) < least:
             raise ValueError(
-                f"Autoregressive: hidden must be widths of latent_dim - 1 = {latent_dim - 1} or "
-                f"more, so that each code sees all before it, got {self.hidden}"
+                f"Autoregressive: hidden must be widths of latent_dim - 1 = {least} or more, so "
+                f"that each code sees all before it, got {widths}"
             )
-        self.net = masked_network(self.latent_dim, self.categories or 1, self.hidden)
+        self.net = masked_network(self.latent_dim, self.categories or 1, widths)
 
     @staticmethod
     def latent_features(latent_dim: int, *, categories: int | None = None) -> int:
