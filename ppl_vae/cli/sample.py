@@ -94,8 +94,8 @@ def _write(
     if file.suffix not in VALUES:
         test = run.data("test")
         some = next(iter(test.drawn_for(pair)))  # up to 1,000 of them
-        shown = [as_pixels(x, pixel_range(some.x)) for x in values.values()]
-        _picture(file, test.event_shape, shown, pixel_range(some.x), draw)
+        ends = pixel_range(some.x)
+        _picture(file, test.event_shape, [as_pixels(x, ends) for x in values.values()], ends, draw)
         show(f"picture: {file}")
         return SUCCESS
     with replaced_file(file) as temporary:

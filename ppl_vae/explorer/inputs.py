@@ -35,22 +35,6 @@ def explored(
     seed: int,
 ) -> list[Explored]:
     """Return pairs with their data; see :func:`ppl_vae.explorer.explore`."""
-    found = _explored(owner, pairs, data, columns, image_shape, site, num_data, seed)
-    for each in found:
-        each.colourings()  # raises now, rather than on the page
-    return found
-
-
-def _explored(
-    owner: str,
-    pairs: Any,
-    data: Any,
-    columns: Mapping[str, Any] | None,
-    image_shape: Sequence[int] | None,
-    site: str | None,
-    num_data: int | None,
-    seed: int,
-) -> list[Explored]:
     seed = seed_of(owner, seed)
     if num_data is not None:
         num_data = integer(owner, "num_data", num_data, 2, "give None for all")
@@ -61,8 +45,25 @@ def _explored(
                 f"{owner}: image_shape is of images, got {describe(image_shape)} with a table; "
                 f"leave it out"
             )
-        return _of_tables(owner, named, data, columns, site, num_data, seed)
-    for pair in named.values():
+        found = _of_tables(owner, named, data, columns, site, num_data, seed)
+    else:
+        found = _of_pairs(owner, named, data, columns, image_shape, site, num_data, seed)
+    for each in found:
+        each.colourings()  # raises now, rather than on the page
+    return found
+
+
+def _of_pairs(
+    owner: str,
+    pairs: Mapping[str, Any],
+    data: Any,
+    columns: Mapping[str, Any] | None,
+    image_shape: Sequence[int] | None,
+    site: str | None,
+    num_data: int | None,
+    seed: int,
+) -> list[Explored]:
+    for pair in pairs.values():
         check_pair(owner, pair)
     if isinstance(data, np.ndarray):
         data = as_tensor(f"{owner}: data", data)
@@ -75,7 +76,7 @@ def _explored(
     )
     extra = [*_extra(owner, columns, len(data), chosen), *_factors(chosen)]
     found = []
-    for name, pair in named.items():
+    for name, pair in pairs.items():
         inputs = pair_data(name, pair, chosen)
         shape, missing = chosen.image_shape, inputs.mask is not None
         x = inputs.x if inputs.mask is None else inputs.x.masked_fill(~inputs.mask, torch.nan)
