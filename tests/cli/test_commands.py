@@ -142,6 +142,17 @@ def test_a_run_is_evaluated_reported_sampled_and_reconstructed(trained, capsys, 
     assert both["again"]["quantities"]["NELBO"] == expected
 
 
+def test_pictures_of_counts_say_what_is_black_and_white(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("counts.npy", np.arange(80 * 64).reshape(80, 8, 8) % 31)
+    small = ["--steps", "2", "--out", "run", "--quiet"]
+    assert main(["fit", "vae", "--data", "counts.npy", "--likelihood", "Poisson", *small]) == 0
+    for command in ("sample", "reconstruct"):
+        assert main([command, "run", "-n", "4", "--out", "x.svg"]) == 0
+        with open("x.svg") as file:
+            assert "<!-- black is 0, white 30 -->" in file.read()
+
+
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in IN_FULL else pytest.mark.slow) for n in CONFIGURATIONS],
