@@ -65,9 +65,9 @@ def whole(settings: DataSpec, split: str | None, typed: Collection[str]) -> Data
     used = {"root"}
     if name not in LOADERS and path.is_dir():
         reader, used = partial(from_folder, path), {"grey", "size"}
-    elif name not in LOADERS and path.suffix in (".npy", ".npz"):
+    elif name not in LOADERS and path.suffix.lower() in (".npy", ".npz"):
         reader, used = partial(from_file, path), {"scale", "missing", "channels"}
-        used |= {"memory_map"} if path.suffix == ".npy" else {"x", "y", "mask"}
+        used |= {"memory_map"} if path.suffix.lower() == ".npy" else {"x", "y", "mask"}
     for option in typed:
         if option not in used:
             raise UsageError(f"--data.{option} does not apply to DATA {quoted(name)}; leave it out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ def encode(flags: Any) -> int:
     if run.is_table:
         from ppl_vae.cli import tables  # slow to import
 
-        file = _file(run, flags, tables.source(flags.run))
+        file = _file(run, flags, tables.sources(flags.run))
         return _write(file, {"z": tables.latents(flags)}, None, "means of the posterior")
     is_run = not _holds_pair(run.folder)
     settings = run.configuration.data if is_run else DataSpec()
-    file = _file(run, flags, settings.name if is_run else None)
+    file = _file(run, flags, run.sources if is_run else ())
     pair: Any = run.pair(flags.device) if is_run else _saved(run.folder, flags.device)
     if flags.samples is not None and not isinstance(pair, Pair):
         raise UsageError(
@@ -49,7 +49,7 @@ def encode(flags: Any) -> int:
     _check(pair, data)
     pyro.set_rng_seed(flags.seed)
     latents = _means(pair, data) if flags.samples is None else _draws(pair, data, flags)
-    if file.suffix == ".npy" and len(latents) > 1:
+    if file.suffix.lower() == ".npy" and len(latents) > 1:
         raise UsageError(
             f"{flags.out}: there are {len(latents)} latents, {', '.join(latents)}, and a .npy file "
             f"holds one array; give a .npz or a .csv file"
@@ -62,26 +62,29 @@ def _write(
     file: Path, latents: Mapping[str, np.ndarray], labels: np.ndarray | None, what: str
 ) -> int:
     """Write latents in the format of the suffix, say so, and return the exit code."""
+    suffix = file.suffix.lower()
     with replaced_file(file) as temporary:
-        if file.suffix == ".csv":
+        if suffix == ".csv":
             _as_csv(temporary, latents, labels)
-        elif file.suffix == ".npy":
+        elif suffix == ".npy":
             (z,) = latents.values()
-            np.save(temporary, z)
+            with temporary.open("wb") as binary:  # by name, NumPy adds .npy to .NPY
+                np.save(binary, z)
         else:
             arrays: dict[str, Any] = dict(latents) if labels is None else {**latents, "y": labels}
-            np.savez(temporary, **arrays)
+            with temporary.open("wb") as binary:
+                np.savez(binary, **arrays)
     shapes = ", ".join(f"{name} {z.shape}" for name, z in latents.items())
     show(f"latents: {file}, {what}, {shapes}")
     return SUCCESS
 
 
-def _file(run: Run, flags: Any, source: str | None) -> Path:
+def _file(run: Run, flags: Any, sources: Sequence[str]) -> Path:
     """Return the file to write, which is none of the data's, nor of those of the run."""
     if flags.out is None:
         return run.folder / "latents.npz"
-    file = output_file("--out", flags.out, SUFFIXES, (flags.data, source))
-    if flags.labels and file.suffix == ".npy":
+    file = output_file("--out", flags.out, SUFFIXES, run.folder, (flags.data, *sources))
+    if flags.labels and file.suffix.lower() == ".npy":
         raise UsageError("--labels: a .npy file holds one array; give a .npz or a .csv file")
     return file
 

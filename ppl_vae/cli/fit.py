@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae import io
 from ppl_vae.cli import datasets, schedules
 from ppl_vae.cli.configuration import FILE, Configuration, name_of, written
+from ppl_vae.cli.data_source import located, note_source
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.flags import Flag
 from ppl_vae.cli.output import say, show
@@ -45,6 +46,8 @@ class Plan:
     arguments: dict[str, Any]
     """Of :func:`ppl_vae.training.fit`, but for the data and the run."""
     folder: Path
+    data: str
+    """Their name, or where they are."""
     resume: bool
 
 
@@ -107,7 +110,10 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
     before = _before(typed, folder)
     if before is not None:
         configuration = Configuration.of(written(given, flags, before))
-    data = datasets.loaded(configuration.data, "train")
+    name = configuration.data.name
+    if before is not None and before.data.name == name:
+        name = located(folder, name)
+    data = datasets.loaded(replace(configuration.data, name=name), "train")
     said = any(flag.path == ["data", "labels"] for flag in flags)
     partly = data.labels is not None and not data.labelled.all()
     is_shipped = given is None or not Path(given).expanduser().exists()
@@ -146,6 +152,7 @@ def planned(typed: Any, flags: Sequence[Flag]) -> Plan:
         labelled=labelled,
         arguments=_arguments(ready),
         folder=folder,
+        data=name,
         resume=typed.resume,
     )
 
@@ -233,10 +240,8 @@ class _Written:
             show(self.summary)
             clear_leftovers(self._plan.folder)
             write_file(self._plan.folder / FILE, self._plan.configuration.text())
-            file, checksum = (
-                self._plan.folder / DATA,
-                datasets.checksum(self._plan.configuration.data.name),
-            )
+            note_source(self._plan.folder, self._plan.data)
+            file, checksum = self._plan.folder / DATA, datasets.checksum(self._plan.data)
             if checksum is not None and not (self._plan.resume and file.exists()):
                 write_file(file, f"{checksum}\n")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.cli.data_source import identity
 from ppl_vae.cli.errors import FAILURE, SUCCESS, UsageError
 from ppl_vae.cli.output import say, show
 from ppl_vae.cli.runs import Run
@@ -113,16 +114,23 @@ def _reported(runs: Sequence[Run], out: Path, flags: Any, *, figures: bool = Tru
 
 def named(runs: Sequence[Run], device: str) -> dict[str, Pair]:
     """Return the pairs of runs of the same data, by name."""
-    first = runs[0].configuration.data
+    first = _same(runs[0])
     for other in runs[1:]:
-        for entry in _SAME:
-            here, there = (getattr(c, entry) for c in (first, other.configuration.data))
+        for entry, there in _same(other).items():
+            here = first[entry]
             if here != there:
                 raise UsageError(
                     f"{other.folder} has data.{entry} = {there!r}, and {runs[0].folder} {here!r}; "
                     f"give runs of the same data"
                 )
     return dict(zip(names(runs), (one.pair(device) for one in runs), strict=True))
+
+
+def _same(run: Run) -> dict[str, Any]:
+    """Return the settings of data that runs side by side have in common."""
+    settings = run.configuration.data
+    found = {entry: getattr(settings, entry) for entry in _SAME}
+    return {**found, "name": identity(run.folder, settings.name)}
 
 
 def names(runs: Sequence[Run]) -> list[str]:

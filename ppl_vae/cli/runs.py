@@ -6,7 +6,7 @@ import csv
 import shlex
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from ppl_vae import io
 from ppl_vae.cli import datasets
 from ppl_vae.cli.configuration import FILE, TABLE_SETTINGS, Configuration, is_pair, read
+from ppl_vae.cli.data_source import located, places
 from ppl_vae.cli.errors import UsageError
 from ppl_vae.data import Dataset
 from ppl_vae.errors import reason
@@ -23,7 +24,8 @@ from ppl_vae.io import DamagedError
 from ppl_vae.io.format import HISTORY_BYTES, TABLE
 from ppl_vae.models import Pair
 
-MODEL, HISTORY, CHECKPOINTS = "model", "history.csv", "checkpoints"
+MODEL, CHECKPOINTS = "model", "checkpoints"
+HISTORY, VALIDATION = "history.csv", "validation.csv"
 DATA = "data.sha256"
 """The checksum of the data that a run was trained on, of a file or a folder."""
 
@@ -77,7 +79,8 @@ class Run:
         Warns if a file or folder of data has changed since: rows for testing may be others now, and
         have been trained on.
         """
-        settings = self.configuration.data
+        name = located(self.folder, self.configuration.data.name)
+        settings = replace(self.configuration.data, name=name)
         data = datasets.loaded(settings, split)
         recorded = self.folder / DATA
         now = datasets.checksum(settings.name) if recorded.is_file() else None
@@ -88,6 +91,11 @@ class Run:
                 stacklevel=2,
             )
         return data.dequantised(settings.seed) if settings.dequantise else data
+
+    @property
+    def sources(self) -> list[str]:
+        """The files and folders that the data may be, which no command writes to."""
+        return places(self.folder, self.configuration.data.name)
 
     def history(self) -> list[tuple[float, float]]:
         """Return step and loss of each entry of the history."""

@@ -84,14 +84,15 @@ def _file(run: Run, flags: Any, name: str) -> Path:
     if flags.file is None:
         images = len(run.data("test").event_shape) > 1
         return run.folder / f"{name}{'.png' if images else '.csv'}"
-    return output_file(flags.file_flag, flags.file, SUFFIXES, (run.configuration.data.name,))
+    return output_file(flags.file_flag, flags.file, SUFFIXES, run.folder, run.sources)
 
 
 def _write(
     run: Run, pair: Any, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]
 ) -> int:
     """Write values, or a picture of them, and print where."""
-    if file.suffix not in VALUES:
+    suffix = file.suffix.lower()
+    if suffix not in VALUES:
         test = run.data("test")
         some = next(iter(test.drawn_for(pair)))  # up to 1,000 of them
         ends = pixel_range(some.x)
@@ -99,11 +100,12 @@ def _write(
         show(f"picture: {file}")
         return SUCCESS
     with replaced_file(file) as temporary:
-        if file.suffix == ".csv":
+        if suffix == ".csv":
             _as_csv(temporary, values)
         else:
             each = list(values.values())
-            np.save(temporary, (torch.stack(each) if len(each) > 1 else each[0]).numpy())
+            with temporary.open("wb") as binary:  # by name, NumPy adds .npy to .NPY
+                np.save(binary, (torch.stack(each) if len(each) > 1 else each[0]).numpy())
     show(f"values: {file}")
     return SUCCESS
 

@@ -16,6 +16,7 @@ from ppl_vae import tables
 from ppl_vae.cli.arguments import OF_FILE
 from ppl_vae.cli.class_names import table_settings
 from ppl_vae.cli.configuration import TABLE_SETTINGS
+from ppl_vae.cli.data_source import SOURCE, located, note_source, places
 from ppl_vae.cli.errors import NOT_FINITE, SUCCESS, UsageError
 from ppl_vae.cli.fit import say_interrupted, say_not_finite
 from ppl_vae.cli.flags import Flag, apply, parsed_value
@@ -56,6 +57,8 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
     file = settings["data"]
     if file is None:
         raise UsageError("give the table, a .csv or .parquet file: --data people.csv")
+    if folder is not None and before is not None and before["data"] == file:
+        file = located(folder, file)
     with _naming(file):
         frame = tables.read_table(Path(file).expanduser(), _columns(settings["kinds"]))
         kinds = _columns(settings["kinds"], frame)
@@ -68,12 +71,13 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
     _check_folder(folder, settings, before)
     if before is None:
         show(schema, f"to correct a kind: --kinds NAME=KIND, of {', '.join(tables.KINDS)}", "")
-    return _trained(frame, settings, _columns(settings["kinds"], frame), folder, typed)
+    return _trained(frame, file, settings, _columns(settings["kinds"], frame), folder, typed)
 
 
 def impute(flags: Any) -> int:
     """Fill the missing cells of a table, and return the exit code."""
-    file = output_file("--out", flags.out, SUFFIXES, (flags.data, source(flags.run)))
+    run = Path(flags.run).expanduser()
+    file = output_file("--out", flags.out, SUFFIXES, run, (flags.data, *sources(flags.run)))
     vae = loaded(flags.run, flags)
     if flags.draws is not None and DRAW in vae.schema_.names:
         raise UsageError(
@@ -98,9 +102,10 @@ def impute(flags: Any) -> int:
 
 def sample(flags: Any) -> int:
     """Draw rows from a run of a table, and return the exit code."""
-    file = Path(flags.run) / "samples.csv"
+    run = Path(flags.run).expanduser()
+    file = run / "samples.csv"
     if flags.file is not None:
-        file = output_file(flags.file_flag, flags.file, SUFFIXES, (source(flags.run),))
+        file = output_file(flags.file_flag, flags.file, SUFFIXES, run, sources(flags.run))
     vae = loaded(flags.run, flags)
     given = None if flags.given is None else _given(vae, flags.given)
     with _naming("--given"):
@@ -147,14 +152,14 @@ def explored(
     """Return the models of runs by name, and the rows of a file, by default of the first's."""
     file = flags.data
     if file is None:
-        file = source(runs[0])
-        if file is not None and not Path(file).expanduser().is_file():
+        if not (known := sources(runs[0])):
+            raise UsageError("--data is missing: give a table of rows to look at")
+        file = next((f for f in known if Path(f).expanduser().is_file()), None)
+        if file is None:
             raise UsageError(
-                f"--data is missing: give a table of rows to look at, as there is no file {file!r} "
-                f"that {runs[0]} is of"
+                f"--data is missing: give a table of rows to look at, as there is no file "
+                f"{known[-1]!r} that {runs[0]} is of"
             )
-    if file is None:
-        raise UsageError("--data is missing: give a table of rows to look at")
     vaes = {name: loaded(run, flags) for name, run in zip(names, runs, strict=True)}
     with _naming(file):
         frame = next(iter(vaes.values())).schema_.read(Path(file).expanduser())
@@ -181,6 +186,7 @@ def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableR
 
 def _trained(
     frame: Any,
+    file: str,
     settings: Mapping[str, Any],
     kinds: Mapping[Any, str | tables.Column],
     folder: Path,
@@ -190,7 +196,7 @@ def _trained(
     from ppl_vae import training  # slow to import
 
     vae = _made(settings, kinds, not typed.quiet)
-    with _begun(folder, dumped({**_HEADER, **settings})):
+    with _begun(folder, dumped({**_HEADER, **settings}), file):
         try:
             vae.fit(frame, out=folder, resume=typed.resume)
         except training.Interrupted as error:
@@ -200,22 +206,26 @@ def _trained(
             say_not_finite(error, folder, "A lower --learning-rate often helps")
             return NOT_FINITE
     vae.save(folder)
-    show(_summary(vae, settings["data"], folder))
+    show(_summary(vae, file, folder))
     return SUCCESS
 
 
 @contextmanager
-def _begun(folder: Path, settings: str) -> Iterator[None]:
+def _begun(folder: Path, settings: str, data: str) -> Iterator[None]:
     """Write the settings of a run; take them back if it is refused before it goes on."""
     file, checkpoints = folder / TABLE_SETTINGS, folder / CHECKPOINTS
     before = file.read_bytes() if file.exists() else None
+    noted = (folder / SOURCE).exists()
     there = set(checkpoints.glob("*"))
     folder.mkdir(parents=True, exist_ok=True)
     write_file(file, settings)
+    note_source(folder, data)
     try:
         yield
     except Exception:
         if set(checkpoints.glob("*")) <= there:  # nothing was trained
+            if not noted:
+                (folder / SOURCE).unlink(missing_ok=True)
             if before is not None:
                 write_file(file, before)
             else:
@@ -388,10 +398,11 @@ def _summary(vae: tables.TableVAE, file: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def source(run: str) -> str | None:
-    """Return the file that a run was trained on; None of a TableVAE that was saved."""
-    file = Path(run).expanduser() / TABLE_SETTINGS
-    return _read(file)["data"] if file.is_file() else None
+def sources(run: str) -> list[str]:
+    """Return the files that a run may have been trained on; none of a TableVAE that was saved."""
+    folder = Path(run).expanduser()
+    file = folder / TABLE_SETTINGS
+    return places(folder, _read(file)["data"]) if file.is_file() else []
 
 
 def loaded(run: str, flags: Any) -> tables.TableVAE:

@@ -123,12 +123,12 @@ def from_file(
     given = {"x": x, "y": y, "mask": mask}
     named = {argument: key for argument, key in given.items() if key is not None}
     keys = {argument: key or argument for argument, key in given.items()}
-    if named and path.suffix == ".npy":
+    if named and path.suffix.lower() == ".npy":
         got = ", ".join(f"{argument}={quoted(key)}" for argument, key in named.items())
         raise ValueError(
             f"{quoted(path)} is a .npy file, whose array has no name, got {got}; drop it"
         )
-    if mapped and path.suffix != ".npy":
+    if mapped and path.suffix.lower() != ".npy":
         raise ValueError(
             f"memory_map=True needs a .npy file, got {quoted(path)}; write the values alone, with "
             f"np.save"

@@ -87,12 +87,12 @@ def load(
     if path.is_dir():
         _refuse(source, **of_file)
         dataset = from_folder(path, **of_folder, classes=classes)
-    elif path.suffix in (".npy", ".npz"):
+    elif path.suffix.lower() in (".npy", ".npz"):
         _refuse(source, **of_folder)
         of_file["memory_map"] = False if memory_map is None else memory_map
         dataset = from_file(path, **of_file, classes=classes)
     else:
-        a_table = path.suffix in (".csv", ".parquet")
+        a_table = path.suffix.lower() in (".csv", ".parquet")
         advice = "; a table is for ppl_vae.tables.fit, or ppl-vae fit table" if a_table else ""
         raise ValueError(
             f"source must be one of {', '.join(LOADERS)}, or a path to a .npy or .npz file or to "

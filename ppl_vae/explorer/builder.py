@@ -132,7 +132,7 @@ def export(
     """
     owner = "export"
     path, plane = path_of(owner, "out", out), _plane(owner, plane)
-    if path.suffix != ".html":
+    if path.suffix.lower() != ".html":
         raise ValueError(f"{owner}: out must end in .html, got {str(out)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{owner}: out={str(out)!r}: there is no folder {path.parent}")

@@ -70,7 +70,7 @@ def _sections(given: object) -> tuple[str, ...]:
 def destination(out: str | Path, owner: str = "report") -> tuple[Path, Path]:
     """Return the paths of the HTML page and the JSON file; raise OSError if not writable."""
     out = path_of(owner, "out", out)
-    page = out if out.suffix == ".html" else out / "report.html"
+    page = out if out.suffix.lower() == ".html" else out / "report.html"
     paths = page, page.with_suffix(".json")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

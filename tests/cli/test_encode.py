@@ -253,9 +253,8 @@ def test_a_failure_leaves_the_file_as_it_was(monkeypatch):
         file.write("before")
 
     def fail(file, *arrays):
-        with open(file, "w") as half:
-            half.write("half")
-        raise OSError(28, "No space left on device", str(file))
+        file.write(b"half")
+        raise OSError(28, "No space left on device", file.name)
 
     monkeypatch.setattr("ppl_vae.cli.encode.np.save", fail)
     assert main(["encode", "pair", "x.npy", "--data.scale", "1", "--out", "z.npy"]) == 1
@@ -347,3 +346,50 @@ def test_commands_warn_of_data_that_have_changed_since(tmp_path, monkeypatch, re
     assert main(["fit", "run", "--resume", "--epochs", "2", "--quiet"]) != 0
     with pytest.warns(UserWarning, match=r"mine.npy has changed since run was trained"):
         assert main(["encode", "run", "--out", "z.npy"]) == 0
+
+
+def test_data_are_found_from_any_directory(tmp_path, monkeypatch, capsys):
+    os.makedirs(tmp_path / "there/sub")
+    os.makedirs(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "there")
+    np.save("mine.npy", X)
+    words = ["--steps", "1", "--data.scale", "1", "--quiet"]
+    few = ["--num-samples", "3", "--quiet"]
+    for name, source in (("run", "mine.npy"), ("same", "./mine.npy")):
+        assert main(["fit", "vae", "--data", source, "--out", name, *words]) == 0
+    monkeypatch.chdir(tmp_path / "here")
+    run, mine = "../there/run", "../there/mine.npy"
+    np.save("mine.npy", X[:20])  # the name as it was typed
+    for command in ("sample", "reconstruct", "encode"):
+        assert main([command, run, "--out", mine]) == 2
+        assert f"--out {mine} would change the data, " in capsys.readouterr().err
+        assert main([command, run, "--out", f"{run}/history.csv"]) == 2
+        assert f"history.csv would change the run, {run}" in capsys.readouterr().err
+    assert main(["encode", run, "--out", "Z.NPY"]) == 0
+    assert len(np.load("Z.NPY")) == N // 10
+    assert main(["sample", run, "-n", "4", "--out", "X.NPY"]) == 0
+    assert len(np.load("X.NPY")) == 4
+    assert main(["evaluate", run, *few]) == 0
+    assert main(["report", run, "../there/same", *few, "--out", "report"]) == 0
+    assert main(["fit", "vae", "--data", "mine.npy", "--out", "other", *words]) == 0
+    assert main(["report", run, "other", *few]) == 2
+    assert "data.name" in capsys.readouterr().err
+    assert main(["fit", run, "--resume", "--steps", "2", "--quiet"]) == 0
+    assert (np.load(mine) == X).all()
+
+
+def test_data_are_found_where_they_were_moved_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open("MINE.NPY", "wb") as file:
+        np.save(file, X)
+    words = ["--steps", "1", "--data.scale", "1", "--quiet"]
+    assert main(["fit", "vae", "--data", "MINE.NPY", "--out", "run", *words]) == 0
+    os.mkdir("moved")
+    for name in ("run", "MINE.NPY"):
+        os.rename(name, f"moved/{name}")
+    assert main(["encode", "moved/run", "--out", "z.npy"]) == 0
+    assert main(["encode", "moved/run", "--out", "moved/MINE.NPY"]) == 2
+    os.rename("moved/MINE.NPY", "MINE.NPY")  # where it was
+    assert main(["encode", "moved/run", "--out", "z.npy"]) == 0
+    os.remove("moved/run/data.json")  # of earlier versions, where the name is from here
+    assert main(["encode", "moved/run", "--out", "MINE.NPY"]) == 2

@@ -254,6 +254,63 @@ def test_the_table_itself_is_never_written():
             assert file.read() == before
 
 
+def test_the_table_is_found_from_any_directory(monkeypatch, capsys):
+    with open("people.csv", "rb") as file:
+        before = file.read()
+    os.makedirs("else/where")
+    monkeypatch.chdir("else/where")
+    shutil.copy("../../people.csv", "others.csv")
+    run, table = "../../run", "../../people.csv"
+    assert main(["impute", run, "others.csv", "--out", table]) == 2
+    assert main(["sample", run, "-n", "2", "--out", table]) == 2
+    assert main(["encode", run, "others.csv", "--out", table]) == 2
+    with open(table, "rb") as file:
+        assert file.read() == before
+    assert settings(run)["data"] == "people.csv"
+    assert main(["fit", "table", run, "--resume", "--steps", "5", "--quiet"]) == 0
+    assert settings(run)["data"] == "people.csv"
+
+
+def test_the_table_is_found_where_it_was_moved_with_the_run(monkeypatch):
+    os.mkdir("moved")
+    for name in ("run", "people.csv"):
+        shutil.move(name, "moved")
+    assert main(["sample", "moved/run", "-n", "2", "--out", "moved/people.csv"]) == 2
+    shutil.move("moved/run", "run")  # without it
+    assert main(["sample", "run", "-n", "2", "--out", "rows.csv"]) == 0
+    shutil.move("moved/people.csv", ".")
+    os.remove("run/data.json")  # of earlier versions, where the name is from here
+    assert main(["sample", "run", "-n", "2", "--out", "people.csv"]) == 2
+    with open("run/data.json", "w") as file:
+        file.write("[]")
+    assert main(["sample", "run", "-n", "2", "--out", "rows.csv"]) == 1
+
+
+@pytest.mark.parametrize("name", ["history.csv", "validation.csv", "./checkpoints/x.csv"])
+def test_what_a_training_wrote_is_not_written_over(name, capsys):
+    out = f"run/{name}"
+    before = sorted(os.listdir("run")), pd.read_csv("run/history.csv")
+    for words in (["impute", "run", "people.csv"], ["sample", "run"], ["encode", "run", "far.csv"]):
+        assert main([*words, "--out", out]) == 2
+        assert f"--out {out} would change the run, run" in capsys.readouterr().err
+    assert sorted(os.listdir("run")) == before[0]
+    assert pd.read_csv("run/history.csv").equals(before[1])
+    for _ in range(2):  # one that is not the training's may be there already
+        assert main(["impute", "run", "people.csv", "--out", "run/filled.csv"]) == 0
+
+
+def test_suffixes_may_be_in_capitals():
+    people().to_csv("PEOPLE.CSV", index=False)
+    assert main(["impute", "run", "PEOPLE.CSV", "--out", "FILLED.CSV"]) == 0
+    assert not pd.read_csv("FILLED.CSV").isna().any(axis=None)
+    assert main(["sample", "run", "-n", "2", "--out", "ROWS.PARQUET"]) == 0
+    assert pd.read_parquet("ROWS.PARQUET").shape == (2, 5)
+    for suffix, read in (("NPY", np.load), ("NPZ", np.load), ("CSV", pd.read_csv)):
+        assert main(["encode", "run", "people.csv", "--out", f"z.{suffix}"]) == 0
+        assert len(read(f"z.{suffix}")) == (1 if suffix == "NPZ" else 60)
+    assert not [name for name in os.listdir() if ".npy" in name.lower() and name != "z.NPY"]
+
+
 def test_a_run_is_evaluated_and_reported_on_a_file(capsys, unrendered):
     few = ["--data", "people.csv", "--num-samples", "20", "--quiet"]
     assert main(["evaluate", "run", *few, "--num-data", "40"]) == 0
