@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,6 +20,10 @@ MOST_SINGLES = 50
 """Up to here, text may differ in every row; beyond, it names the rows."""
 FEW_NUMBERS, NOT_NUMBERS = 20, 0.1
 """With more distinct texts, of which at most this share are no numbers, a column is numbers."""
+ENOUGH, NARROW = 20, 0.25
+"""Of so many counts, less than one sample in 1,000 has a variance below this share of its mean."""
+MARKS = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "missing", "-", "--", ".", "?")
+"""How missing cells are marked; where all other text is numbers, these are no categories."""
 _NOTATION = re.compile(r"[-+]?\d+([., '\u2019]\d{3})*([.,]\d+)?\s?%?")
 """Numbers with a decimal comma, with marks between thousands, or in per cent."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}/\d{1,2}/\d{2,4}|\d{1,2}\.\d{1,2}\.\d{4}")
@@ -44,6 +49,8 @@ def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -
         )
     values = numbers_of(column, cells, table, owner)
     values = values[~cells.missing]
+    if given is None and column.kind == "count":
+        _warn_if_narrow(values, name, owner)
     low, high = float(values.min()), float(values.max())
     if low == high and column.kind != "count":
         raise ValueError(
@@ -51,6 +58,17 @@ def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -
             f"{column.kind!r} would grow without bound; drop it"
         )
     return replace(column, minimum=low, maximum=high)
+
+
+def _warn_if_narrow(values: np.ndarray, name: str, owner: str) -> None:
+    """Warn of numbers that vary less than any mixture of Poissons: its variance is at least μ."""
+    if len(values) >= ENOUGH and values.var() < NARROW * values.mean():
+        warnings.warn(
+            f"{owner}: column {name} is taken for counts, whose standard deviation is at least the "
+            f"root of their mean, {values.mean() ** 0.5:.3g}, and here it is {values.std():.3g}: "
+            f"draws would be too wide; give kinds={{{name}: 'real'}}",
+            stacklevel=4,
+        )
 
 
 def _kind(cells: Cells, table: Table, owner: str) -> str:
@@ -117,9 +135,13 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
             f"{owner}: column {name} has a different text in each of {count} rows: is it "
             f"an identifier? {fix}"
         )
-    other = [text for text in dict.fromkeys(cells.observed) if not is_number(text)]
+    other = [
+        text for text in dict.fromkeys(cells.observed) if _is_mark(text) or not is_number(text)
+    ]
     words = [text for text in other if not _NOTATION.fullmatch(text)]
-    if distinct <= FEW_NUMBERS or not other or len(words) > distinct * NOT_NUMBERS:
+    few = distinct <= FEW_NUMBERS or len(words) > distinct * NOT_NUMBERS
+    marked = all(map(_is_mark, other)) and len(other) < distinct
+    if not other or (few and not marked):
         return
     first = (words or other)[0]
     row = cells.row_of(cells.observed == first)
@@ -130,6 +152,10 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
         f"{owner}: {table.where(row, cells.name)} is {quoted(first, 40)}{what}; {fix} the column "
         f"to numbers, or give kinds={{{name}: 'categorical'}}"
     )
+
+
+def _is_mark(text: str) -> bool:
+    return text.strip().lower() in MARKS
 
 
 def _categories(cells: Cells, kind: str, owner: str) -> tuple[Category, ...]:

@@ -113,9 +113,14 @@ class Schema:
                 fit. Where no kind is given also for a column of one value, which says nothing
                 (bools and category dtypes declare what else there may be), and for an identifier:
                 more than 1,000 categories, or another text in every row of more than 50; and for
-                text of which nine in ten are numbers, such as ``"?"`` among ages. A column of one
-                value is never real, positive or bounded: its density has no bound.
+                text of which nine in ten are numbers, or all but marks of missing cells, such as
+                ``"?"`` among ages. A column of one value is never real, positive or bounded: its
+                density has no bound.
             ImportError: without narwhals, or a library that reads the file.
+
+        Warns:
+            UserWarning: for integers taken for counts that vary far less than counts can, such as
+                years.
         """
         owner = "Schema.infer"
         table = _table(frame, owner, kinds if isinstance(kinds, Mapping) else None)

@@ -66,6 +66,8 @@ def tensor_of(schema: Schema, values: np.ndarray, dtype: torch.dtype, owner: str
         kept = x[:, j].isfinite()
         if low is not None:
             kept &= x[:, j] > low
+        if column.kind == "nonnegative":
+            kept &= (x[:, j] > 0) | torch.from_numpy(values[:, j] == 0)
         if column.high is not None:
             kept &= x[:, j] < column.high
         if (lost := observed[:, j] & ~kept).any():
@@ -95,7 +97,7 @@ def check_digits(schema: Schema, values: np.ndarray, dtype: torch.dtype) -> None
         x, logs = x[~np.isnan(x)], column.kind in ("positive", "nonnegative")
         if logs:  # which are what is standardised
             x = np.log(x[x > 0])
-        elif column.kind not in ("real", "bounded"):
+        elif column.kind not in ("real", "bounded", "count"):
             continue
         if not len(x) or np.ptp(x) == 0:
             continue

@@ -22,6 +22,8 @@ RULES = [
     (["b", "c", "a", None], "categorical", ("a", "b", "c")),
     (["7", "10", "9"], "categorical", ("10", "7", "9")),
     (["", "a", "b"], "categorical", ("", "a", "b")),
+    (["1", "2", "A", "?"], "categorical", ("1", "2", "?", "A")),
+    (["", "-", "?"], "categorical", ("", "-", "?")),
     ([3, 0, 7], "count", None),
     ([3.0, 0.0, NAN, 7.0], "count", None),
     ([3, None, 7, 9], "count", None),
@@ -136,6 +138,16 @@ def test_a_number_is_of_any_kind_that_it_fits(given):
 
 def test_a_count_may_be_constant():
     assert Schema.infer(pd.DataFrame({"a": [0, 0]}), kinds={"a": "count"})["a"].maximum == 0.0
+
+
+def test_counts_that_vary_less_than_counts_can_are_named():
+    years = pd.DataFrame({"year": np.arange(40) % 20 + 2000})
+    with pytest.warns(UserWarning, match=r"'year' .* 44.8, and here it is 5.77.*'year': 'real'"):
+        assert Schema.infer(years)["year"].kind == "count"
+    for kind in ("real", "count"):
+        assert Schema.infer(years, kinds={"year": kind})["year"].kind == kind
+    Schema.infer(years[:19])  # as few may be alike by chance
+    Schema.infer(pd.DataFrame({"a": np.random.default_rng(0).poisson(2000.0, 40)}))
 
 
 def test_settings_of_a_column_are_kept():

@@ -147,6 +147,11 @@ INFER = [
     ("column([f'w{i}' for i in range(10**4)] * 2)", ValueError, "'a'", "10000 categories"),
     ("column(pd.Categorical([f'w{i}' for i in range(1001)]))", ValueError, "'a'", "1001"),
     ("column([*map(str, range(30)), '?'] * 2)", ValueError, "row 30, column 'a'", "'?'", "numbers"),
+    *(
+        (f"column([*'12345', {mark!r}])", ValueError, f"'a' is {mark!r} among numbers", "missing")
+        for mark in ("N/A", "NULL", "None", "NaN", "", " ", "-", "?", "na")
+    ),
+    ("column(['1', '-', '2', '?'])", ValueError, "row 1, column 'a' is '-' among numbers"),
     ("column([1, 'x', 2])", TypeError, "'a' mixes int (row 0: 1) and text (row 1: 'x')"),
     ("column([1.5, None, True])", TypeError, "'a' mixes float (row 0: 1.5) and bool (row 2"),
     ("column(['x', b'y'])", TypeError, "'a' mixes text", "bytes (row 1"),

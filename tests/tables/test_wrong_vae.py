@@ -196,6 +196,13 @@ TABLES = [
         "column 'c'",
         "subtract a constant",
     ),
+    ("fit(many(c=np.arange(20) % 7 * 1e-50))", ValueError, "row 1, column 'c' is 1e-50", "float32"),
+    (
+        "fit(many(c=10**9 + np.arange(20) % 7), kinds={'c': 'count'})",
+        ValueError,
+        "column 'c'",
+        "subtract a constant",
+    ),
     ("fit(many(c=1e-9 * FRAME['a'] + 0.5), kinds=BOUNDED)", ValueError, "'c'", "within (0, 1)"),
     ("fit(many(c=1 - FRAME['a'] / 1e9), kinds=BOUNDED)", ValueError, "'c'", "within (0, 1)"),
     (
