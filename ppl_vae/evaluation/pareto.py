@@ -153,18 +153,20 @@ def _fitted(excesses: Tensor) -> tuple[Tensor, Tensor]:
     return k_of(theta), theta
 
 
-def warn_of_tail(owner: str, k: Tensor, setting: str, affected: str, advice: str) -> None:
-    """Warn the caller's caller of data with k̂ above 0.7, or if k̂ was not computed."""
+def warn_of_tail(
+    owner: str, k: Tensor, setting: str, affected: str, advice: str, *, stacklevel: int = 3
+) -> None:
+    """Warn, by default the caller's caller, of data with k̂ above 0.7, or if there is no k̂."""
     unreliable = int((k > UNRELIABLE).sum())
     if k.isnan().any():
         warnings.warn(
             f"{owner}: Pareto k̂ {NOT_COMPUTED}, got {setting}: nothing says by how much {affected} "
             f"are underestimated; take more",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     elif unreliable:
         warnings.warn(
             f"{owner}: Pareto k̂ > {UNRELIABLE} for {unreliable} of {len(k)} data: the draws miss "
             f"part of the posterior, and {affected} are underestimated there; {advice}",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

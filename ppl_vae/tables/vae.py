@@ -30,6 +30,7 @@ from ppl_vae.random_state import restored, seed_everything
 from ppl_vae.tables.families import columns_of
 from ppl_vae.tables.folder import read_folder, write_folder
 from ppl_vae.tables.frames import Frame
+from ppl_vae.tables.likelihood import log_likelihood, warn_of_rows
 from ppl_vae.tables.pair import OF_PAIR, check_settings, made_pair
 from ppl_vae.tables.schema import Schema
 from ppl_vae.tables.values import array_of, as_table, check_digits, tensor_of
@@ -324,24 +325,31 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 estimates; its standard error is that of the difference, effective sample size and
                 k̂ are the worse of the two. A model of missingness has no part in it.
             num_samples: importance samples per row, see ``evaluation.log_likelihood``.
+
+        Warns:
+            UserWarning: with the number of rows whose k̂ > 0.7, if any, or if there is no k̂.
         """
         _, x, mask = self._rows("log_prob", X)
         names = list(sequence("log_prob", "given", given, "names of columns"))
         for name in names:
             self.schema_[name]  # raises a KeyError that names the columns
         if not names:
-            return self._log_likelihood(self.pair_, x, mask, num_samples, self.seed)
+            found = self._log_likelihood(self.pair_, x, mask, num_samples, self.seed)
+            warn_of_rows("TableVAE.log_prob", found, num_samples)
+            return found
         known = self._mask(np.array([name in names for name in self.schema_.names]))
         pair = self._query_pair()
         joint = self._log_likelihood(pair, x, mask, num_samples, self.seed)
         other_seed = (self.seed + 1) % 2**64
         condition = self._log_likelihood(pair, x, mask & known, num_samples, other_seed)
-        return evaluation.LogLikelihood(
+        found = evaluation.LogLikelihood(
             log_px=joint.log_px - condition.log_px,
             standard_error=joint.standard_error.hypot(condition.standard_error),
             ess=joint.ess.minimum(condition.ess),
             pareto_k=joint.pareto_k.maximum(condition.pareto_k),
         )
+        warn_of_rows("TableVAE.log_prob", found, num_samples)
+        return found
 
     def score(self, X: Frame, y: Any = None) -> float:
         """Return the mean of `log_prob`, in nats per row; higher is better. ``y`` is ignored."""
@@ -388,17 +396,13 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def _log_likelihood(
         self, pair: VAE, x: Tensor, mask: Tensor, num_samples: int, seed: int
     ) -> evaluation.LogLikelihood:
-        found = evaluation.log_likelihood(
-            pair, x, mask=None if mask.all() else mask, num_samples=num_samples, seed=seed
-        )
+        found = log_likelihood(pair, x, mask, num_samples=num_samples, seed=seed)
         names = ("log_px", "standard_error", "ess", "pareto_k")
         return replace(found, **{name: getattr(found, name).cpu() for name in names})
 
     def _check_ess(self, x: Tensor, mask: Tensor, num_particles: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of k̂; what matters here is the ESS
-            pair = self._query_pair()
-            ess = self._log_likelihood(pair, x, mask, num_particles, self.seed).ess
+        pair = self._query_pair()
+        ess = self._log_likelihood(pair, x, mask, num_particles, self.seed).ess
         low = (ess < LOW_ESS).nonzero()[:, 0].tolist()
         if low:
             warnings.warn(

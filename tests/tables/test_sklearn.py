@@ -21,7 +21,7 @@ from ppl_vae.tables import TableImputer, TableVAE
 
 pytestmark = [
     pytest.mark.usefixtures("as_users_see_it"),
-    pytest.mark.filterwarnings("ignore:log_likelihood. Pareto"),  # of one step of training
+    pytest.mark.filterwarnings("ignore:TableVAE.log_prob. Pareto"),  # of one step of training
 ]
 
 SMALL = {"latent_dim": 2, "hidden": (4,), "steps": 1, "validation_fraction": 0}

@@ -24,7 +24,7 @@ from ppl_vae.tables import Column, Schema, TableVAE
 
 # Of trainings of two steps.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:log_likelihood. Pareto"),
+    pytest.mark.filterwarnings("ignore:(TableVAE.log_prob|log_likelihood). Pareto"),
     pytest.mark.filterwarnings("ignore:sample. the effective sample size"),
 ]
 
@@ -386,6 +386,20 @@ def test_a_low_effective_sample_size_warns():
     assert len(messages) == 1
     assert re.match(r"sample: the effective sample size is \d+ of 20 particles", messages[0])
     assert "below 50 for 1 of 1 rows" in messages[0]
+
+
+def test_a_heavy_tail_is_warned_of_with_advice_for_tables():
+    frame = pd.DataFrame({"a": np.random.default_rng(0).normal(size=40), "b": ["x", "y"] * 20})
+    vae = TableVAE(latent_dim=2, hidden=(8,), steps=1).fit(frame)
+    vae.pair_.posterior.load_state_dict(
+        {k: v * 0 - 5.0 for k, v in vae.pair_.posterior.state_dict().items()}
+    )
+    for given in ((), ("b",)):
+        with pytest.warns(
+            UserWarning, match=r"TableVAE.log_prob: Pareto .* cell_dropout"
+        ) as caught:
+            vae.log_prob(frame, given=given)
+        assert len(caught) == 1
 
 
 def test_enough_particles_do_not_warn(mixed):

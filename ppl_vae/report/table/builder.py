@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppl_vae import evaluation
 from ppl_vae.errors import describe, flag, integer, number, positive_int, quoted, seed_of
 from ppl_vae.evaluation.classification import Reliability
 from ppl_vae.evaluation.estimate import Estimate
@@ -42,6 +41,7 @@ from ppl_vae.report.table.held_out import held_out as hide_and_impute
 from ppl_vae.report.table.summary import summary
 from ppl_vae.tables import TableVAE
 from ppl_vae.tables.frames import Frame
+from ppl_vae.tables.likelihood import log_likelihood, warn_of_rows
 
 FORMAT = 1
 LARGEST = 10
@@ -343,14 +343,15 @@ def _log_prob(vae: TableVAE, values: NDArray, options: TableOptions) -> dict[str
     like = next(vae.pair_.parameters())
     x = torch.as_tensor(np.nan_to_num(values), dtype=like.dtype, device=like.device)
     mask = torch.as_tensor(~np.isnan(values), device=like.device)
-    result = evaluation.log_likelihood(
+    result = log_likelihood(
         vae.pair_,
         x,
-        mask=None if mask.all() else mask,
+        mask,
         num_samples=options.num_samples,
         seed=options.seed,
         progress=options.progress,
     )
+    warn_of_rows("table_report", result, options.num_samples)
     error, samples = result.monte_carlo_error, options.num_samples
     return {
         "log p per row": nats(Estimate.of(result.log_px)),
