@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 _WITHOUT_TORCH = ("list", "show")
 # Errors of what was typed; NotImplementedError is of an estimator incompatible with the pair.
 _OF_USE = (UsageError, ValueError, TypeError, ImportError, NotImplementedError)
-_OWNERS = re.compile(r"(fit|load|report|explore|export|from_\w+|TableVAE(\.\w+)?): ")
+_OWNERS = re.compile(r"(fit|load|report|reproduce|explore|export|from_\w+|TableVAE(\.\w+)?): ")
 
 
 def command() -> None:
@@ -195,7 +195,8 @@ def _arguments(name: str, typed: Namespace) -> dict[str, str]:
     """Return the flag of each argument in Python."""
     if name not in ("encode", "fit"):
         found = {entry: f"--{entry.replace('_', '-')}" for entry in vars(typed)}
-        return {**found, "out": "--export"} if name == "explore" else found
+        other = {"explore": {"out": "--export"}, "reproduce": {"parts": "--part"}}
+        return found | other.get(name, {})
     if name == "encode":
         flags = {e.name: f"--{e.path}" for e in entries("data") if e.load}
         return {**flags, "source": "DATA", "path": "DATA"}

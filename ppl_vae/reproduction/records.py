@@ -92,7 +92,7 @@ def _read(file: Path) -> Record:
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"reproduce: {file} is not a record of this version ({error});\n"
-            f"remove {file.parent} to run it again, or give another out"
+            f"remove {file.parent} to run it again, or give another out="
         ) from error
 
 

@@ -124,8 +124,8 @@ def _named(table: Table, part: str) -> list[Row]:
     if not found:
         names = [row.name for row in table.rows]
         raise ValueError(
-            f"reproduce: parts: no row of {table.name} starts with {part!r}; "
-            f"{suggestion(part, names)}"
+            f"reproduce: parts must be rows of {table.name}, or how their names start, got "
+            f"{part!r}; {suggestion(part, names)}"
         )
     return found
 
@@ -138,8 +138,8 @@ def _check_same(record: Record, table: Table, extent: str, folder: Path) -> None
     ):
         if its != asked:
             raise ValueError(
-                f"reproduce: {folder} has {record.row!r} of {what} {its!r}, and {what} is "
-                f"{asked!r}; give another out"
+                f"reproduce: {folder} has {record.row!r} of {what} {its!r}, not {asked!r}; give "
+                f"another out="
             )
 
 

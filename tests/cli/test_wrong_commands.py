@@ -48,6 +48,9 @@ def files(tmp_path_factory):
         with open("typo.yaml", "w") as file:
             file.write("model: {class: VAE, latnet_dim: 3, likelihood: Bernoulli}\nfit: {steps: 3}")
         os.mkdir("empty")
+        os.makedirs("records/r/seed-0")
+        with open("records/r/seed-0/record.json", "w") as file:
+            file.write("{}")
         with open("file", "w") as file:
             file.write("no folder")
     finally:
@@ -181,6 +184,9 @@ OTHERS = [
     ("fti", 2, "'fti'|did you mean fit?"),
     ("--quiet fit", 2, "--quiet"),
     ("--versoin", 2, "did you mean --version?"),
+    ("reproduce cs236 --part xyz", 2, "error: --part must be rows of cs236|'xyz'"),
+    ("reproduce cs236 --out records", 2, "error: records/r/seed-0|give another --out"),
+    ("reproduce cs235", 2, "'cs235'|cs236"),
     ("export", 2, "RUN|--to|ppl-vae export RUN"),
     ("export run", 2, "--to is missing"),
     ("export run --to onxx", 2, "--to|onnx, torch|'onxx'"),

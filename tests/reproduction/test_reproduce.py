@@ -152,9 +152,9 @@ def test_a_row_is_compared_with_another_datum_by_datum(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"parts": ["third"]}, "parts: no row of small starts with 'third'; accepted: first"),
-        ({"parts": ["secnd"]}, "no row of small starts with 'secnd'; did you mean 'second'"),
-        ({"parts": [""]}, "parts: no row of small starts with ''"),
+        ({"parts": ["third"]}, "parts must be rows of small, .*, got 'third'; accepted: first"),
+        ({"parts": ["secnd"]}, "rows of small, .*, got 'secnd'; did you mean 'second'"),
+        ({"parts": [""]}, "parts must be rows of small, .*, got ''"),
         ({"extent": "all"}, "extent must be one of whole, shortened, smoke, got 'all'"),
         ({"seeds": 0}, "seeds must be"),
         ({"precision": "16-true"}, "precision must be one of 32-true, bf16-mixed, got '16-true'"),

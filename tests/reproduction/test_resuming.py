@@ -257,7 +257,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
 def test_runs_of_another_extent_are_not_mixed(tmp_path):
     run(table(), tmp_path, seeds=1, extent="smoke", parts=["second"])
     for parts in ((), ["first"]):  # rows are compared: nor beside those of others
-        with pytest.raises(ValueError, match="has 'second' of extent 'smoke', and extent is 'who"):
+        with pytest.raises(ValueError, match="has 'second' of extent 'smoke', not 'who"):
             run(table(), tmp_path, seeds=1, extent="whole", parts=parts)
 
 
@@ -272,5 +272,5 @@ def test_a_row_without_a_shortened_protocol_is_whole_in_both(tmp_path):
 def test_tables_do_not_share_a_folder(tmp_path):
     run(table(), tmp_path, seeds=1, parts=["second"])
     other = replace(table(), name="other")
-    with pytest.raises(ValueError, match="has 'second' of table 'small', and table is 'other'"):
+    with pytest.raises(ValueError, match="has 'second' of table 'small', not 'other'"):
         run(other, tmp_path, seeds=1, parts=["second"])
