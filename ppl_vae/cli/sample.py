@@ -51,7 +51,7 @@ def reconstruct(flags: Any) -> int:
     file = _file(one, flags, "reconstructions")
     pair: Any = one.pair(flags.device)
     test = one.data("test")
-    number = min(number, len(test))
+    asked, number = number, min(number, len(test))
     like = next(pair.parameters())
     some = validation_data(pair, test.subset(range(number)), flags.seed, like)
     shown = some.rows(slice(None))
@@ -63,7 +63,8 @@ def reconstruct(flags: Any) -> int:
     def draw(plots: Any, x: Tensor, again: Tensor, **at: Any) -> None:
         plots.reconstructions(x, again, columns=min(10, number), **at)
 
-    return _write(one, pair, file, {"x": x, "reconstruction": again}, draw)
+    how_many = "" if number == asked else f", {number} of {asked}, all test data"
+    return _write(one, pair, file, {"x": x, "reconstruction": again}, draw, how_many)
 
 
 def _generated(pair: Any, number: int, mean: bool) -> Tensor:
@@ -88,7 +89,12 @@ def _file(run: Run, flags: Any, name: str) -> Path:
 
 
 def _write(
-    run: Run, pair: Any, file: Path, values: Mapping[str, Tensor], draw: Callable[..., object]
+    run: Run,
+    pair: Any,
+    file: Path,
+    values: Mapping[str, Tensor],
+    draw: Callable[..., object],
+    how_many: str = "",
 ) -> int:
     """Write values, or a picture of them, and print where."""
     suffix = file.suffix.lower()
@@ -97,7 +103,7 @@ def _write(
         some = next(iter(test.drawn_for(pair)))  # up to 1,000 of them
         ends = pixel_range(some.x)
         _picture(file, test.event_shape, [as_pixels(x, ends) for x in values.values()], ends, draw)
-        show(f"picture: {file}")
+        show(f"picture: {file}{how_many}")
         return SUCCESS
     with replaced_file(file) as temporary:
         if suffix == ".csv":
@@ -106,7 +112,7 @@ def _write(
             each = list(values.values())
             with temporary.open("wb") as binary:  # by name, NumPy adds .npy to .NPY
                 np.save(binary, (torch.stack(each) if len(each) > 1 else each[0]).numpy())
-    show(f"values: {file}")
+    show(f"values: {file}{how_many}")
     return SUCCESS
 
 

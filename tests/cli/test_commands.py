@@ -586,6 +586,12 @@ def test_generate_is_another_name_of_sample(trained, capsys):
     assert np.array_equal(np.load("generate.npy"), np.load("sample.npy"))
 
 
+def test_fewer_reconstructions_than_were_asked_for_are_said_to_be(trained, capsys):
+    for number, ending in (("4", "x.csv\n"), ("5000", "x.csv, 360 of 5000, all test data\n")):
+        assert main(["reconstruct", str(trained), "-n", number, "--out", "x.csv"]) == 0
+        assert capsys.readouterr().out.endswith(ending)
+
+
 def test_particles_by_step_are_typed_in_fractions_of_the_training():
     words = ["--fit.num_particles", "{milestones: [0.5], values: [1, 3]}", "--fit.log_every", "1"]
     assert fit(*words, "--out", "x", steps=4) == 0
