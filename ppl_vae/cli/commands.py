@@ -292,7 +292,9 @@ def _sample(commands: Any) -> Parser:
         "ppl-vae sample runs/gmvae --draw --out x.npy",
         "ppl-vae sample runs/people -n 1000 --given smoker=true --given age=40",
     )
-    made.add_argument("--draw", action="store_true", help="draw x from p(x|z), not its mean")
+    made.add_argument(
+        "--draw", action="store_true", help="draw x from p(x|z), not its mean; rows always are"
+    )
     made.add_argument(
         "--given",
         action="append",

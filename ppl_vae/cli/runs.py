@@ -51,8 +51,9 @@ class Run:
         """The resolved configuration."""
         if (self.folder / TABLE_SETTINGS).is_file():
             raise UsageError(
-                f"RUN: {self.folder} is a run of a table, for {program()} impute, encode, "
-                f"sample and report; in Python: ppl_vae.tables.load({str(self.folder)!r})"
+                f"RUN: {self.folder} is a run of a table, for {program()} impute, sample, encode, "
+                f"evaluate, report, explore and export; in Python: "
+                f"ppl_vae.tables.load({str(self.folder)!r})"
             )
         if not (self.folder / FILE).is_file():
             raise UsageError(f"RUN: {_not_a_run(self.folder)}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,18 +22,20 @@ from ppl_vae.cli.output import show
 from ppl_vae.cli.output_file import output_file
 from ppl_vae.cli.registry import Named
 from ppl_vae.cli.runs import CHECKPOINTS, device_of, program, resume
-from ppl_vae.errors import quoted, seed_of
+from ppl_vae.cli.table_messages import errors_in_flags, naming, warnings_in_flags
+from ppl_vae.cli.table_values import columns, entries, given, kinds_as_spelled
+from ppl_vae.errors import seed_of
 from ppl_vae.io.atomic import write_file
 from ppl_vae.io.config import ConfigError
 from ppl_vae.io.config.files import dumped, read_file
 from ppl_vae.io.config.signature import arguments_of, convert, plain, refuse_unknown
-from ppl_vae.io.errors import brief, suggestion
+from ppl_vae.io.errors import brief
 from ppl_vae.io.format import FORMAT, TABLE, check_format
 from ppl_vae.random_state import seed_everything
 from ppl_vae.report import TableReport, table_report
 from ppl_vae.tables.fields import fields_of, with_fields
 from ppl_vae.tables.files import SUFFIXES
-from ppl_vae.tables.frames import is_number, library
+from ppl_vae.tables.frames import library
 from ppl_vae.version import __version__
 
 DRAW = "draw"
@@ -45,9 +45,6 @@ _MAY_CHANGE = ("steps", "device")
 """Settings that may differ when a run is resumed."""
 _NAMED = ("prior", "posterior", "estimator")
 """Settings that are classes with arguments."""
-_OWNER = re.compile(r"^(\w+_table|impute|sample|Schema\.\w+|TableVAE(\.\w+)?): ")
-_KINDS = re.compile(r"kinds=\{'?(.*?)'?: '(\w+)'\}")
-_COLUMN = re.compile(r"Column\('?(.*?)'?, '(\w+)', (.*?)\)")
 
 
 def fit(typed: Any, flags: Sequence[Flag]) -> int:
@@ -59,10 +56,11 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
         raise UsageError("give the table, a .csv or .parquet file: --data people.csv")
     if folder is not None and before is not None and before["data"] == file:
         file = located(folder, file)
-    with _naming(file):
-        frame = tables.read_table(Path(file).expanduser(), _columns(settings["kinds"]))
-        kinds = _columns(settings["kinds"], frame)
-        schema = tables.Schema.infer(frame, kinds=kinds)
+    with naming(file):
+        frame = tables.read_table(Path(file).expanduser(), columns(settings["kinds"]))
+        kinds = columns(settings["kinds"], frame)
+        with warnings_in_flags():
+            schema = tables.Schema.infer(frame, kinds=kinds)
     settings["kinds"] = {str(c.name): settings["kinds"].get(str(c.name), c.kind) for c in schema}
     if typed.print_config:
         show(dumped({**_HEADER, **settings}).rstrip("\n"))
@@ -71,7 +69,7 @@ def fit(typed: Any, flags: Sequence[Flag]) -> int:
     _check_folder(folder, settings, before)
     if before is None:
         show(schema, f"to correct a kind: --kinds NAME=KIND, of {', '.join(tables.KINDS)}", "")
-    return _trained(frame, file, settings, _columns(settings["kinds"], frame), folder, typed)
+    return _trained(frame, file, settings, columns(settings["kinds"], frame), folder, typed)
 
 
 def impute(flags: Any) -> int:
@@ -84,7 +82,7 @@ def impute(flags: Any) -> int:
             f"--draws: the table has a column {DRAW!r}, which would number the draws; rename it, "
             f"or use ppl_vae.tables.load({flags.run!r}).impute in Python"
         )
-    with _naming(flags.data):
+    with naming(flags.data):
         frame = vae.schema_.read(Path(flags.data).expanduser())
         missing = int((~vae.schema_.encode(frame)[1]).sum())
         filled = vae.impute(frame, flags.draws, **_particles(flags))
@@ -106,10 +104,12 @@ def sample(flags: Any) -> int:
     file = run / "samples.csv"
     if flags.file is not None:
         file = output_file(flags.file_flag, flags.file, SUFFIXES, run, sources(flags.run))
+    if flags.given is None and flags.num_particles is not None:
+        raise UsageError("--num-particles is for --given, which was not given; leave it out")
     vae = loaded(flags.run, flags)
-    given = None if flags.given is None else _given(vae, flags.given)
-    with _naming("--given"):
-        rows = vae.sample(flags.number, given=given, **_particles(flags))
+    values = None if flags.given is None else given(vae, flags.given)
+    with naming("--given"), warnings_in_flags():
+        rows = vae.sample(flags.number, given=values, **_particles(flags))
     if file.suffix.lower() == ".csv":
         rows = _whole_numbers(rows, vae)
     tables.write_table(rows, file)
@@ -127,7 +127,7 @@ def latents(flags: Any) -> np.ndarray:
             dashes = f"--data.{name}" if name in OF_FILE else f"--{name}"
             raise UsageError(f"{dashes} is for runs of other data; leave it out")
     vae = loaded(flags.run, flags)
-    with _naming(flags.data):
+    with naming(flags.data):
         return vae.transform(Path(flags.data).expanduser())
 
 
@@ -142,7 +142,7 @@ def check_evaluation(run: str, flags: Any) -> None:
         if getattr(flags, name):
             raise UsageError(f"--{name.replace('_', '-')} is for runs of other data; leave it out")
     vae = loaded(run, flags)
-    with _naming(flags.data):
+    with naming(flags.data):
         vae.schema_.encode(Path(flags.data).expanduser())
 
 
@@ -161,7 +161,7 @@ def explored(
                 f"{known[-1]!r} that {runs[0]} is of"
             )
     vaes = {name: loaded(run, flags) for name, run in zip(names, runs, strict=True)}
-    with _naming(file):
+    with naming(file):
         frame = next(iter(vaes.values())).schema_.read(Path(file).expanduser())
         for vae in vaes.values():
             vae.schema_.encode(frame)
@@ -171,7 +171,7 @@ def explored(
 def reported(run: str, flags: Any, out: Path, *, figures: bool = True) -> TableReport:
     """Evaluate a run of a table on the rows of a file, for ``evaluate`` and ``report``."""
     vae = loaded(run, flags)
-    with _naming(flags.data):
+    with naming(flags.data):
         return table_report(
             vae,
             Path(flags.data).expanduser(),
@@ -198,7 +198,8 @@ def _trained(
     vae = _made(settings, kinds, not typed.quiet)
     with _begun(folder, dumped({**_HEADER, **settings}), file):
         try:
-            vae.fit(frame, out=folder, resume=typed.resume)
+            with errors_in_flags():
+                vae.fit(frame, out=folder, resume=typed.resume)
         except training.Interrupted as error:
             say_interrupted(error, resume(folder, "fit table"))
             return 128 + error.signal
@@ -277,7 +278,7 @@ def _settings(
         if (text := getattr(typed, name)) is None:
             continue
         if name in ("kinds", "families"):
-            tree[name] = {**(tree[name] or {}), **_entries(f"--{name}", text)}
+            tree[name] = {**(tree[name] or {}), **entries(f"--{name}", text)}
         else:
             tree[name] = parsed_value(text) if isinstance(text, str) else text
     apply(tree, flags)
@@ -294,6 +295,9 @@ def _read(file: Path) -> dict[str, Any]:
     refuse_unknown("a training on a table", tree, known, str(file))
     if "format" in tree:
         check_format(file, tree["format"], tree.get("ppl_vae"))
+    if "kinds" in tree:
+        spelled: Any = read_file(file, as_text=True)
+        tree["kinds"] = kinds_as_spelled(tree["kinds"], spelled["kinds"])
     return {name: value for name, value in tree.items() if name not in _HEADER}
 
 
@@ -306,7 +310,7 @@ def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = None if value is None else Named.of(name, value).mapping()
         elif name == "kinds":
             found[name] = plain(value, name)
-            _columns(found[name])
+            columns(found[name])
         elif name in ("data", "device"):
             found[name] = None if value is None else str(value)
         else:
@@ -329,36 +333,6 @@ def _made(
     arguments["kinds"] = kinds
     arguments["device"] = device_of(settings["device"])
     return tables.TableVAE(**arguments, progress=progress)
-
-
-def _columns(kinds: Any, frame: Any = None) -> dict[Any, str | tables.Column]:
-    """Return kinds as `tables.Schema.infer` takes them, by the names of a frame, if one is given.
-
-    Names that are numbers, which Parquet may have, are typed as text.
-    """
-    if not isinstance(kinds, Mapping):
-        raise ConfigError(f"kinds must be a mapping of columns, got {brief(kinds)}")
-    names = {} if frame is None else {str(name): name for name in frame.columns}
-    found: dict[Any, str | tables.Column] = {}
-    for text, kind in kinds.items():
-        name = names.get(str(text), text)
-        if isinstance(kind, Mapping):
-            try:
-                found[name] = tables.Column.from_dict({**_as_text(kind), "name": name})
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"kinds: {_in_flags(str(error))}") from None
-        else:
-            found[name] = kind
-    return found
-
-
-def _as_text(kind: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a column's settings, numbers among categories of text as text: [1, 2, A]."""
-    given = kind.get("categories")
-    if not isinstance(given, Sequence) or not any(isinstance(c, str) for c in given):
-        return dict(kind)
-    numbers = (int, float)
-    return {**kind, "categories": [str(c) if type(c) in numbers else c for c in given]}
 
 
 def _check_folder(
@@ -456,90 +430,3 @@ def _below_each_other(draws: Sequence[Any]) -> Any:
         for number, table in enumerate(draws, start=1)
     ]
     return nw.concat(numbered).to_native()
-
-
-def _entries(flag: str, typed: Sequence[str]) -> dict[str, Any]:
-    """Return the entries that were typed, NAME=VALUE, or that a YAML file has."""
-    found: dict[str, Any] = {}
-    for word in typed:
-        if "=" in word:
-            ((name, text),) = _pairs(flag, [word])
-            found[name] = parsed_value(text)
-        else:
-            file = Path(word).expanduser()
-            if not file.is_file():
-                raise UsageError(f"{flag} must be NAME=VALUE or a YAML file, got {word!r}")
-            tree = read_file(file)
-            if not isinstance(tree, dict):
-                raise ConfigError(f"{file} must hold a mapping of names, got {brief(tree)}")
-            found |= tree
-    return found
-
-
-def _pairs(flag: str, typed: Sequence[str], names: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Return the two sides of NAME=VALUE; of a name that is known, = may be a part."""
-    pairs = []
-    for word in typed:
-        known = [name for name in names if word.startswith(f"{name}=")]
-        name, equals, text = word.partition("=")
-        if known:
-            name = max(known, key=len)
-            text = word[len(name) + 1 :]
-        if not (name and equals):
-            raise UsageError(f"{flag} must be NAME=VALUE, got {word!r}")
-        pairs.append((name, text))
-    return pairs
-
-
-def _given(vae: tables.TableVAE, typed: Sequence[str]) -> dict[Any, Any]:
-    """Return values by the names of columns, as they were typed."""
-    columns = {str(column.name): column for column in vae.schema_}
-    found = {}
-    for name, text in _pairs("--given", typed, columns):
-        if name not in columns:
-            hint = suggestion(name, columns)
-            raise UsageError(f"--given: there is no column {quoted(name)}; {hint}")
-        found[columns[name].name] = _value(columns[name], text)
-    return found
-
-
-def _value(column: tables.Column, text: str) -> Any:
-    """Return the category that reads as was typed, or the number."""
-    if column.coded:
-        for category in column.categories or ():
-            is_bool, is_text = isinstance(category, bool), isinstance(category, str)
-            if str(category) == text or (is_bool and str(category).lower() == text):
-                return category
-            if not is_bool and not is_text and _is_plain_number(text) and float(text) == category:
-                return category
-        return text
-    if not _is_plain_number(text):
-        raise UsageError(
-            f"--given: column {quoted(column.name)} needs a number, got {quoted(text, 60)}"
-        )
-    return float(text)
-
-
-def _is_plain_number(text: str) -> bool:
-    return is_number(text) and "_" not in text and math.isfinite(float(text))
-
-
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Name the file, or the flag, in errors about a table, in terms of flags."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        text = _in_flags(str(error))
-        named = text.startswith(quoted(source))
-        raise UsageError(text if named else f"{source}: {text}") from error
-
-
-def _in_flags(text: str) -> str:
-    """Return a message about a table without its owner, with flags in the place of arguments."""
-    text = _KINDS.sub(r"--kinds '\1=\2'", _OWNER.sub("", text))
-    return _COLUMN.sub(lambda m: f"--kinds '{m[1]}={{kind: {m[2]}, {_spelled(m[3])}}}'", text)
-
-
-def _spelled(arguments: str) -> str:
-    return arguments.replace("=", ": ")

@@ -117,6 +117,12 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
     """Raise ValueError for text that names the rows, for dates, and for numbers beside text."""
     name, count = quoted(cells.name), len(cells.observed)
     fix = f"drop it, cast it to numbers, or give kinds={{{name}: 'categorical'}}"
+    other: list[str] = []
+    if cells.declared is None:
+        texts = dict.fromkeys(cells.observed)
+        other = [text for text in texts if _is_mark(text) or not is_number(text)]
+        if other and len(other) < distinct and all(map(_is_mark, other)):
+            _refuse_beside_numbers(cells, other[0], table, owner)
     if distinct > MOST_CATEGORIES:
         raise ValueError(
             f"{owner}: column {name} has {distinct} categories, more than {MOST_CATEGORIES}: is it "
@@ -135,22 +141,20 @@ def _refuse_not_categories(cells: Cells, distinct: int, table: Table, owner: str
             f"{owner}: column {name} has a different text in each of {count} rows: is it "
             f"an identifier? {fix}"
         )
-    other = [
-        text for text in dict.fromkeys(cells.observed) if _is_mark(text) or not is_number(text)
-    ]
     words = [text for text in other if not _NOTATION.fullmatch(text)]
-    few = distinct <= FEW_NUMBERS or len(words) > distinct * NOT_NUMBERS
-    marked = all(map(_is_mark, other)) and len(other) < distinct
-    if not other or (few and not marked):
-        return
-    first = (words or other)[0]
-    row = cells.row_of(cells.observed == first)
+    if distinct > FEW_NUMBERS and other and len(words) <= distinct * NOT_NUMBERS:
+        _refuse_beside_numbers(cells, (words or other)[0], table, owner)
+
+
+def _refuse_beside_numbers(cells: Cells, text: str, table: Table, owner: str) -> None:
+    """Raise ValueError for text in a column whose other text is numbers."""
     what, fix = " among numbers as text", "correct it or mark it as missing and cast"
-    if not words:
+    if _NOTATION.fullmatch(text):
         what, fix = ", a number that is not written as 1234.5", "rewrite them, and cast"
+    where = table.where(cells.row_of(cells.observed == text), cells.name)
     raise ValueError(
-        f"{owner}: {table.where(row, cells.name)} is {quoted(first, 40)}{what}; {fix} the column "
-        f"to numbers, or give kinds={{{name}: 'categorical'}}"
+        f"{owner}: {where} is {quoted(text, 40)}{what}; {fix} the column to numbers, or give "
+        f"kinds={{{quoted(cells.name)}: 'categorical'}}"
     )
 
 

@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -70,6 +71,9 @@ def write_wrong_files():
     given.drop(columns="size").to_csv("other.csv", index=False)
     given.assign(size=["S", "XL", *["M"] * 58]).to_csv("far.csv", index=False)
     given.assign(age=["young", *["old"] * 59]).to_csv("text.csv", index=False)
+    given.assign(more=1).to_csv("more.csv", index=False)
+    given.assign(age=["?", *map(str, range(59))]).to_csv("marked.csv", index=False)
+    given.assign(time=10**9 + given.index + given.index % 2).to_csv("time.csv", index=False)
 
 
 @pytest.fixture(scope="module")
@@ -424,6 +428,43 @@ def test_kinds_may_have_words_that_were_bools_and_numbers_beside_text():
     assert tables.load("again").schema_ == schema
 
 
+def test_categories_of_text_are_taken_as_they_are_spelled():
+    days = ["2026-01-01", "2026-02-01", "2026-03-01"]
+    answers = {"a=b": ["False", "maybe", "True"], "size": ["1.50", "1_0", "x"], "day": days}
+    table = pd.DataFrame({name: words * 20 for name, words in answers.items()})
+    table.assign(**{"y=z": range(60), "2026": range(60)}).to_csv("spelled.csv", index=False)
+    with open("kinds.yaml", "w") as file:
+        file.write("day: {kind: ordinal, categories: [2026-01-01, 2026-02-01, 2026-03-01]}\n")
+        file.write("2026: real\n")
+    kinds = ["a=b={kind: ordinal, categories: [False, maybe, True]}", "y=z=real", "kinds.yaml"]
+    kinds += ["size={kind: ordinal, categories: [1_0, 1.50, x]}"]
+    words = [word for kind in kinds for word in ("--kinds", kind)]
+    assert fit("--data", "spelled.csv", *words, "--out", "spelled") == 0
+    schema = tables.load("spelled").schema_
+    assert schema["a=b"].categories == ("False", "maybe", "True")
+    assert schema["size"].categories == ("1_0", "1.50", "x")
+    assert schema["day"].categories == tuple(days)
+    assert schema["y=z"].kind == schema["2026"].kind == "real"
+    assert fit("spelled/settings.yaml", "--out", "again") == 0
+    assert tables.load("again").schema_ == schema
+    with open("spelled/settings.yaml") as file:
+        text = file.read()
+    with open("edited.yaml", "w") as file:  # as one writes it by hand
+        file.write(text.replace("'", ""))
+    assert fit("edited.yaml", "--out", "edited") == 0
+    assert tables.load("edited").schema_ == schema
+    assert main(["fit", "table", "spelled", "--resume", "--quiet"]) == 0
+
+
+def test_warnings_are_in_terms_of_flags():
+    people().assign(year=2000 + np.arange(60) % 20).to_csv("years.csv", index=False)
+    with pytest.warns(UserWarning, match=r"^column 'year' .* give --kinds 'year=real'$"):
+        assert fit("--data", "years.csv", "--out", "years") == 0
+    words = ["--given", "age=40", "--num-particles", "20", "--out", "rows.csv"]
+    with pytest.warns(UserWarning, match=r"^the effective .* give a larger --num-particles"):
+        assert main(["sample", "run", "-n", "3", *words]) == 0
+
+
 def test_columns_of_parquet_may_be_numbered():
     numbers = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)).round(1))
     numbers.columns = [0, 1]
@@ -478,6 +519,13 @@ WRONG = [
     ("fit table --data people.csv --kinds size=ordinal", 2, "--kinds 'size={kind: ordinal, cat"),
     ("fit table --data people.csv --kinds 'age={kind: bounded}'", 2, "bounded, low: 0, high: 100}"),
     ("fit table --data people.csv --kinds 'age={kin: real}'", 2, "'kin'|kind"),
+    ("fit table --data people.csv --kinds a=count --kinds a=real", 2, "--kinds|'a' twice|'real'"),
+    ("fit table --data people.csv --families real=A --families real=B", 2, "--families|'real' tw"),
+    ("fit table --data people.csv --families real=Cauchy --out a", 2, "error: --families: a real"),
+    ("fit table --data people.csv --kinds age={}", 2, "error: --kinds: |'kind'"),
+    ("fit table --data people.csv --kinds old=count", 2, "--kinds names column 'old'"),
+    ("fit table --data marked.csv", 2, "marked.csv: row 0, column 'age' is '?'|leave the cell em"),
+    ("fit table --data time.csv --kinds time=real --out a", 2, "'time'|hold: subtract a constant"),
     ("fit table --data people.csv --prior VampPrior", 2, "prior|'VampPrior'|GaussianMixture"),
     ("fit table --data people.csv --prior GaussianMixture", 2, "prior.components is missing"),
     ("fit table --data people.csv --prior.spread x", 2, "prior"),
@@ -493,6 +541,9 @@ WRONG = [
     ("impute run other.csv --out x.csv", 2, "other.csv|lacks|'size'"),
     ("impute run far.csv --out x.csv", 2, "far.csv: row 1, column 'size'|'XL'"),
     ("impute run text.csv --out x.csv", 2, "text.csv: row 0, column 'age'|'young'"),
+    ("impute run more.csv --out x.csv", 2, "more.csv: |column 'more'; take such columns out of"),
+    ("sample run --num-particles 5", 2, "--num-particles is for --given|leave it out"),
+    ("sample run --given age=40 --given age=50", 2, "--given|'age' twice, '40' and '50'|once"),
     ("sample run --given size", 2, "--given|'size'|NAME=VALUE"),
     ("sample run --given sise=M", 2, "--given|'sise'|size"),
     ("sample run --given size=XL", 2, "--given|'size'|'XL'"),
@@ -530,6 +581,7 @@ def test_a_wrong_command_says_what_is_wrong(words, code, named, trained, monkeyp
     assert "Traceback" not in said
     for part in named.split("|"):
         assert part in said, said
+    assert re.search(r"torch|frame\[|schema\.|num_particles", said) is None, said
     assert sorted(os.listdir()) == before
 
 

@@ -147,6 +147,16 @@ for _tag, (_pattern, _first) in _PLAIN.items():
     _Loader.add_implicit_resolver(_tag, re.compile(f"^({_pattern})$"), list(_first))
 
 
+class _TextLoader(_Loader):
+    """Takes scalars as text."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == _MERGE]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
 def _of_model(tree: dict[str, object]) -> dict[str, object]:
     if "class" in tree or "model" not in tree:
         return tree
@@ -161,14 +171,17 @@ def _of_model(tree: dict[str, object]) -> dict[str, object]:
     return inner
 
 
-def read_file(file: Path, *, aliases: bool = True) -> object:
-    """Return the content of a YAML or JSON file; ``aliases`` says whether YAML's are allowed."""
+def read_file(file: Path, *, aliases: bool = True, as_text: bool = False) -> object:
+    """Return the content of a YAML or JSON file.
+
+    ``aliases`` says whether YAML's are allowed, ``as_text`` is as in :func:`parsed`.
+    """
     data = read_bytes(file, CONFIG_BYTES, error=ConfigError, fix=_FIX)
     try:
         text = data.decode("utf-8-sig")
         if file.suffix == ".json":
             return json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
-        return parsed(text, aliases=aliases)
+        return parsed(text, aliases=aliases, as_text=as_text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file} is not valid JSON: {reason(error)}") from error
     except yaml.YAMLError as error:
@@ -187,13 +200,13 @@ def read_file(file: Path, *, aliases: bool = True) -> object:
         raise ConfigError(f"{file} cannot be read: {reason(error)}") from error
 
 
-def parsed(text: str, *, aliases: bool = True) -> object:
-    """Return the content of YAML text.
+def parsed(text: str, *, aliases: bool = True, as_text: bool = False) -> object:
+    """Return the content of YAML text; ``as_text`` leaves numbers, bools, ... as they are spelled.
 
     Raises ConfigError for duplicate keys or too much data, yaml.YAMLError for invalid YAML, and
     ValueError for an impossible value, such as a 13th month.
     """
-    loader = _Loader(text, aliases)
+    loader = (_TextLoader if as_text else _Loader)(text, aliases)
     try:
         return loader.get_single_data()
     finally:
