@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from ppl_vae.evaluation.results import Result
 from ppl_vae.models import SemiSupervisedVAE, StackedVAE
 from ppl_vae.models.observation import Observation
 from ppl_vae.module_modes import evaluating
+from ppl_vae.tensors import as_tensor
 
 
 def accuracy(
@@ -222,6 +224,7 @@ def _classified(
         )
     batch_size = positive_int(owner, "batch_size", batch_size)
     classes = (pair.second if isinstance(pair, StackedVAE) else pair).num_classes
+    y = as_tensor("y", y) if isinstance(y, np.ndarray) else y
     if isinstance(x, Tensor):
         check_labels(owner, y, x, below=classes, lowest=-1)
     inputs = program_inputs(owner, _Classifier(pair), x, () if y is None else (y,), mask)

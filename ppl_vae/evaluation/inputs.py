@@ -106,7 +106,7 @@ def program_inputs(
             raise TypeError(
                 f"{owner}: mask= must not be given with {x!r}; give Dataset(x, labels, mask=mask)"
             )
-        return DatasetInputs(owner, pair, x, signature, context=_tensors(context))
+        return DatasetInputs(owner, pair, x, signature, context=_tensors(context, pair))
     if not isinstance(x, Array):
         check_batches(owner, "x", x)
         if context or mask is not None:
@@ -115,8 +115,8 @@ def program_inputs(
                 f"well; give batches by name, {{'x': x, 'mask': mask}}, or tensors of all data"
             )
         return _batch_inputs(owner, pair, x, signature)
-    args = (_tensor("x", x), *_tensors(context))
-    named = {} if mask is None else {MASK: _tensor(MASK, mask)}
+    args = (_tensor("x", x, pair), *_tensors(context, pair))
+    named = {} if mask is None else {MASK: _tensor(MASK, mask, pair)}
     check_data(owner, args[0], args[1:], named.get(MASK))
     part = signature.part("data", args, named)
     return part if isinstance(x, Tensor) else placed(part, parameter_of(pair))
@@ -243,9 +243,13 @@ def takes_labels(pair: Any) -> bool:
     return not isinstance(pair, SemiSupervisedVAE)
 
 
-def _tensors(context: tuple[Array, ...]) -> tuple[Tensor, ...]:
-    return tuple(_tensor("a further argument", array) for array in context)
+def _tensors(context: tuple[Array, ...], pair: Any) -> tuple[Tensor, ...]:
+    return tuple(_tensor("a further argument", array, pair) for array in context)
 
 
-def _tensor(name: str, array: Array) -> Tensor:
-    return as_tensor(name, array) if isinstance(array, np.ndarray) else array
+def _tensor(name: str, array: Array, pair: Any) -> Tensor:
+    """Return a tensor as it is, and an array on the device and in the dtype of a pair."""
+    if not isinstance(array, np.ndarray):
+        return array
+    tensor, like = as_tensor(name, array), parameter_of(pair)
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)

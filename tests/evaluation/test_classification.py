@@ -70,7 +70,9 @@ def test_reliability_takes_data_sets_batches_and_arrays(float64):
     data = Dataset(x, y)
     for given in (data, data.batches(2, binarise="none"), DataLoader(data, 2)):
         assert_same(reliability(pair, given), expected)
-    assert_same(reliability(pair, x.numpy(), y.numpy()), expected)
+    for given in ((x.numpy(), y.numpy()), (x, y.numpy()), (x.numpy(), y)):
+        assert_same(reliability(pair, *given), expected)
+        assert accuracy(pair, *given) == expected.overall_accuracy
 
 
 def assert_same(found, expected):

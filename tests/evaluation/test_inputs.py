@@ -13,7 +13,17 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ppl_vae import VAE, SemiSupervisedVAE, StackedVAE, evaluation, likelihoods, posteriors, priors
+from ppl_vae import (
+    VAE,
+    ConditionalVAE,
+    SemiSupervisedVAE,
+    StackedVAE,
+    evaluation,
+    likelihoods,
+    nets,
+    posteriors,
+    priors,
+)
 from ppl_vae.data import Dataset, Factors, MaskedBatch, Part, SemiSupervised
 from ppl_vae.data.value_transform import ValueTransform
 from ppl_vae.training import fit
@@ -341,3 +351,18 @@ def test_binary_values_are_not_binarised_again(float64):
     assert torch.equal(batch.x, data.binarised(seed=0).tensor())
     (batch,) = data.drawn_for(vae(likelihood="normal"))
     assert torch.equal(batch.x, data.tensor())
+
+
+def test_arrays_beside_a_tensor_have_the_dtype_of_the_pair():
+    pair = ConditionalVAE(
+        prior=priors.StandardNormal(2),
+        posterior=posteriors.DiagonalNormal(nets.MLP(6, 4, hidden=())),
+        likelihood=likelihoods.Bernoulli(nets.MLP(4, 4, hidden=())),
+        context_features=2,
+    )
+    x, c = torch.zeros(5, 4), torch.arange(10.0).view(5, 2)
+    found = []
+    for context in (c, c.double().numpy()):
+        torch.manual_seed(0)
+        found.append(evaluation.elbo_terms(pair, x, context).nelbo)
+    assert found[0] == found[1]
