@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from ppl_vae.buffers import kept_buffers
 from ppl_vae.compilation.compiler import compiler
 from ppl_vae.compilation.decompositions import decompositions
-from ppl_vae.compilation.guards import Guards, ObjectIds
+from ppl_vae.compilation.guards import Guards, ObjectIds, strides
 from ppl_vae.compilation.invariant_split import invariant_split
 from ppl_vae.compilation.saved_state import SavedState, preserved
 from ppl_vae.compilation.verification import (
@@ -60,10 +60,10 @@ class CompiledFunction:
 
     A graph is valid while its guards hold; when one fails, another graph is made. Guarded are
 
-    - shapes, dtypes and devices of the inputs, and whether labels are missing among them;
+    - shapes, strides, dtypes and devices of the inputs, and whether labels are missing among them;
     - everything that the modules and the dependencies hold, at any depth: modules, functions,
-      hooks, parametrisations and other objects; tensors (identity and ``requires_grad``; graphs
-      read their current values); numbers, strings and arrays by value; also in lists,
+      hooks, parametrisations and other objects; tensors (identity, strides and ``requires_grad``;
+      graphs read their current values); numbers, strings and arrays by value; also in lists,
       dictionaries, tuples, sets, closures and class attributes, except those of torch, Pyro and
       this package;
     - torch's default dtype, autocast, determinism and global hooks.
@@ -155,12 +155,18 @@ class CompiledFunction:
             self._labels[signature] = labels
         assert self.guards is not None
         missing = _missing_labels(tensors, self._labels[signature])
-        inputs = tuple((tuple(t.shape), t.dtype, t.device) for t in tensors)
+        inputs = tuple((tuple(t.shape), strides(t), t.dtype, t.device) for t in tensors)
         key = (self.guards.key, inputs, tuple(missing), constants, split)
         if key not in self._graphs:
-            known = [(tensors[i], some) for i, some in enumerate(missing) if some is not None]
+            aliases = _aliases(tensors)
+            known = [
+                (given[i], some)
+                for given in (tensors, aliases)
+                for i, some in enumerate(missing)
+                if some is not None
+            ]
             with assume_checked(*known), compiler():
-                graph = self._compile(tensors, before, changed, split=split)
+                graph = self._compile(tensors, aliases, before, changed, split=split)
             if graph is None:
                 return uncompiled
             self._graphs[key] = graph
@@ -185,6 +191,7 @@ class CompiledFunction:
 
         Estimators, too, inspect new programs at their first call.
         """
+        tensors = _aliases(tensors)
         try:
             with restored(), kept_buffers(*self._modules), recorded_checks() as checks:
                 self._function(*tensors)
@@ -205,6 +212,7 @@ class CompiledFunction:
     def _compile(
         self,
         tensors: tuple[Tensor, ...],
+        aliases: tuple[Tensor, ...],
         before: SavedState | None,
         changed: str | None,
         *,
@@ -212,8 +220,8 @@ class CompiledFunction:
     ) -> Graph | None:
         """Return the compiled graph for such tensors; None where there is none.
 
-        ``before`` is what programs held before anything was tried, None if it is what they hold;
-        ``changed`` what has changed since the last call.
+        ``aliases`` are the same, to be traced; ``before`` is what programs held before anything was
+        tried, None if it is what they hold; ``changed`` what has changed since the last call.
         """
         from torch._guards import TracingContext, tracing  # slow to import, all three
         from torch._subclasses.fake_tensor import FakeTensorMode
@@ -236,7 +244,7 @@ class CompiledFunction:
                 # Without it make_fx makes a mode, and formats a stack trace, for each operation.
                 tracing(TracingContext(FakeTensorMode())),
             ):
-                traced = make_fx(self._function, decompositions())(*tensors)
+                traced = make_fx(self._function, decompositions())(*aliases)
             cuda = any(t.device.type == "cuda" for t in tensors)
             *first, last = invariant_split(traced) if split else (traced,)
             graph = partial(
@@ -328,6 +336,15 @@ class CompiledFunction:
                         if parameter.is_floating_point():
                             parameter.mul_(1 + 2 * torch.finfo(parameter.dtype).eps)
             return replace(expected, results=self._function(*tensors))
+
+
+def _aliases(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return new tensors of the same memory.
+
+    Tracing tells tensors apart by identity: it would take an input that is given twice, or that is
+    a module's own tensor, for one and the same in later calls, too.
+    """
+    return tuple(t.detach().requires_grad_(t.requires_grad) for t in tensors)
 
 
 def _missing_labels(

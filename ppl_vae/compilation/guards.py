@@ -92,12 +92,12 @@ class HashedOnce(tuple):
 class Guards:
     """What some objects hold, recursively, at one time.
 
-    Recorded are tensors (identity, shape, dtype, device, hooks, ``requires_grad``; not values);
-    modules, functions and other objects (identity and contents); arrays and constants by value; all
-    of these also in lists, dictionaries, tuples and sets, in arrays of objects, in closures and in
-    class attributes. Functions and classes of the standard library, torch, Pyro and this package
-    are not searched, nor are standard-library objects other than namespaces. What an object omits
-    or replaces in ``__getstate__`` is taken for a cache and ignored.
+    Recorded are tensors (identity, shape, strides, dtype, device, hooks, ``requires_grad``; not
+    values); modules, functions and other objects (identity and contents); arrays and constants by
+    value; all of these also in lists, dictionaries, tuples and sets, in arrays of objects, in
+    closures and in class attributes. Functions and classes of the standard library, torch, Pyro and
+    this package are not searched, nor are standard-library objects other than namespaces. What an
+    object omits or replaces in ``__getstate__`` is taken for a cache and ignored.
 
     No module is kept alive. ``ids`` are shared by all guards that are compared; ``ignored`` are
     names of attributes, by the name of their root.
@@ -350,12 +350,21 @@ def _attributes(thing: Any) -> Mapping[str, object]:
     return thing.__dict__
 
 
+def strides(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides of a tensor that is not contiguous; those of size 1 do not matter."""
+    if tensor.layout != torch.strided or tensor.is_contiguous():
+        return ()
+    pairs = zip(tensor.stride(), tensor.shape, strict=True)
+    return tuple(stride for stride, size in pairs if size != 1)
+
+
 def _properties(tensor: Tensor) -> tuple:
     hooks = tensor._backward_hooks
     return (
         tensor.requires_grad,
         tensor.dtype,
         tensor.shape,
+        strides(tensor),
         tensor.device,
         tuple(hooks.values()) if hooks else None,
     )
