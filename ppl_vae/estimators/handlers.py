@@ -32,6 +32,29 @@ class KeepsPlates:
     """A handler that leaves the plates of programs unchanged."""
 
 
+class NestingError(ValueError):
+    """Plates take more dimensions than are kept for them, so that they meet the particles."""
+
+
+class PlatesWithin(IgnoresParameters, Messenger):
+    """Raises :class:`NestingError` for a plate left of the dimensions that are kept for plates.
+
+    Pyro notices such plates only with validation on.
+    """
+
+    def __init__(self, nesting: int) -> None:
+        super().__init__()
+        self._nesting = nesting
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.vectorized and frame.name != PARTICLES and frame.dim < -self._nesting:
+                raise NestingError(
+                    f"site {msg['name']!r} is in the plate {frame.name!r}, left of the "
+                    f"{self._nesting} dimensions of max_plate_nesting; give those of all plates"
+                )
+
+
 class Recording(IgnoresParameters, TraceMessenger):
     """Pyro's trace messenger."""
 

@@ -204,10 +204,7 @@ class ImportanceWeightedELBO(PerDatumELBO):
                 f"plate={self.plate!r}; use an estimator for each"
             )
         with exclusively():
-            runner = self._runner(model, guide, args, kwargs)
-            (weights,) = self._weigh(runner, self.total_particles, self.plate)
-            check_particles(runner, self.total_particles)
-        return weights
+            return self._of_runner(self._all_weights, model, guide, args, kwargs)
 
     def differentiable_loss(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
@@ -248,9 +245,13 @@ class ImportanceWeightedELBO(PerDatumELBO):
         """Return minus the ELBO: of each datum, of the program as a whole, or by Pyro."""
         if route == "per datum":
             return super().differentiable_loss(model, guide, *args, **kwargs)
-        runner = self._runner(model, guide, args, kwargs)
-        if route == "as a whole":
-            return total(map(loss_of, self._bounds_of(runner, None)))
+        ways = {"as a whole": self._elbo_as_a_whole, "by Pyro": self._elbo_by_pyro}
+        return self._of_runner(ways[route], model, guide, args, kwargs)
+
+    def _elbo_as_a_whole(self, runner: Runner) -> Tensor:
+        return total(map(loss_of, self._bounds_of(runner, None)))
+
+    def _elbo_by_pyro(self, runner: Runner) -> Tensor:
         return elbo_loss(runner, self.total_particles)
 
     @property
@@ -265,6 +266,11 @@ class ImportanceWeightedELBO(PerDatumELBO):
             raise TypeError(
                 f"ImportanceWeightedELBO: plate must be {expected}, got {describe(plate)}"
             )
+
+    def _all_weights(self, runner: Runner) -> LogWeights:
+        (weights,) = self._weigh(runner, self.total_particles, self.plate)
+        check_particles(runner, self.total_particles)
+        return weights
 
     def _bounds(self, runner: Runner) -> list[Bound]:
         return self._bounds_of(runner, self.plate)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.errors import describe, integer, positive_int
+from ppl_vae.estimators.handlers import NestingError
 from ppl_vae.estimators.traces import PlateNesting, Runner, total
 from ppl_vae.process_state import exclusively
+
+T = TypeVar("T")
 
 
 class Bound(NamedTuple):
@@ -102,7 +106,7 @@ class PerDatumELBO(ELBO, ABC):
     def per_datum(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound for each datum in nats, without N/B, shape ``(batch,)``; detached."""
         with exclusively(), torch.no_grad():
-            bounds = self._bounds(self._runner(model, guide, args, kwargs))
+            bounds = self._of_runner(self._bounds, model, guide, args, kwargs)
         return torch.cat([bound.per_datum for bound in bounds])
 
     def differentiable_loss(
@@ -110,7 +114,7 @@ class PerDatumELBO(ELBO, ABC):
     ) -> Tensor:
         """Return minus the bound in nats per batch, with the gradient of model and guide."""
         with exclusively():
-            bounds = self._bounds(self._runner(model, guide, args, kwargs))
+            bounds = self._of_runner(self._bounds, model, guide, args, kwargs)
         return total(map(loss_of, bounds))
 
     def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
@@ -126,11 +130,35 @@ class PerDatumELBO(ELBO, ABC):
         """Return minus the bound in nats per batch."""
         return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
-    def _runner(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> Runner:
+    def _of_runner(
+        self,
+        result: Callable[[Runner], T],
+        model: Callable,
+        guide: Callable,
+        args: tuple,
+        kwargs: dict,
+    ) -> T:
+        """Return a result of running the pair; run it again if it has more plates than it had.
+
+        Raises NestingError if it has more than ``max_plate_nesting`` allows.
+        """
         nesting = self._given_nesting
         if nesting is None:
             nesting = self._found_nesting(model, guide, args, kwargs)
-        return Runner(model, guide, args, kwargs, particle_dim=-nesting - 1)
+        try:
+            return result(Runner(model, guide, args, kwargs, particle_dim=-nesting - 1))
+        except Exception as error:  # plates that meet the particles raise various ones
+            needed = 0
+            with suppress(Exception):  # the program's own, which is raised below
+                needed = self._found_nesting.anew(model, guide, args, kwargs)
+            if needed <= nesting:
+                raise
+            if self._given_nesting is not None:
+                raise NestingError(
+                    f"{type(self).__name__}: the plates of model and guide take {needed} "
+                    f"dimensions, got max_plate_nesting={nesting}; give {needed}, or leave it out"
+                ) from error
+        return result(Runner(model, guide, args, kwargs, particle_dim=-needed - 1))
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> None:
         raise NotImplementedError("particles are vectorised, so there is no single trace")

@@ -6,6 +6,7 @@ import torch
 from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
+from ppl_vae.estimators.handlers import PlatesWithin
 from ppl_vae.estimators.traces import Runner
 
 
@@ -18,10 +19,13 @@ def elbo_loss(runner: Runner, num_particles: int) -> Tensor:
     elbo = TraceEnum_ELBO(
         num_particles=num_particles,
         vectorize_particles=num_particles > 1,
-        max_plate_nesting=-runner.particle_dim - 1,
+        max_plate_nesting=runner.nesting,
         strict_enumeration_warning=False,
     )
-    programs = runner.model, runner.guide
+    programs = (
+        PlatesWithin(runner.nesting)(runner.model),
+        PlatesWithin(runner.nesting)(runner.guide),
+    )
     if torch.is_grad_enabled():
         return elbo.differentiable_loss(*programs, *runner.args, **runner.kwargs)
     loss = elbo.loss(*programs, *runner.args, **runner.kwargs)

@@ -29,6 +29,7 @@ from ppl_vae.estimators.handlers import (
     Enumerating,
     KeepsPlates,
     Particles,
+    PlatesWithin,
     Recording,
     Replaying,
     check_value,
@@ -77,9 +78,15 @@ class Runner:
             check_model_guide_match(model_trace, guide_trace, -self.particle_dim)
         return model_trace
 
+    @property
+    def nesting(self) -> int:
+        """The number of dimensions that are kept for plates."""
+        return -self.particle_dim - 1
+
     def _run(
         self, fn: Callable, num_particles: int, first_enumeration_dim: int, replay: Trace | None
     ) -> Trace:
+        fn = PlatesWithin(self.nesting)(fn)
         fn = Particles(num_particles, self.particle_dim)(fn)
         fn = Enumerating(first_available_dim=first_enumeration_dim)(fn)
         if replay is not None:
@@ -125,9 +132,13 @@ class PlateNesting:
     def __call__(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
         """Return the number of dimensions, 1 for a single batch plate."""
         nesting = self._cache.get(model, guide)
-        if nesting is None:
-            nesting = _plate_nesting(model, guide, args, kwargs)
-            self._cache.keep(model, guide, nesting)
+        return self.anew(model, guide, args, kwargs) if nesting is None else nesting
+
+    def anew(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
+        """Return the number for these arguments too, with which a pair may have more plates."""
+        known = self._cache.get(model, guide) or 0
+        nesting = max(known, _plate_nesting(model, guide, args, kwargs))
+        self._cache.keep(model, guide, nesting)
         return nesting
 
 
