@@ -12,6 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_vae.estimators.handlers import PARTICLES
+from ppl_vae.estimators.masks import elementwise, is_masked
 from ppl_vae.estimators.traces import EnumeratedInsideError, log_density, sample_sites
 
 
@@ -71,8 +72,21 @@ class BatchPlate:
         return self.weighted(log_density(site), site, site["infer"].get("_outside"))
 
     def drawn_log_prob(self, site: dict) -> Tensor:
-        """Return the log-density that the site's value was drawn from, without scales and masks."""
-        return self.reduce(log_density(site), {**site, "scale": self.scale, "mask": None})
+        """Return the log-density that the site's value was drawn from, without scales and masks.
+
+        Raises NotImplementedError if a mask hides it.
+        """
+        fn, _, _ = elementwise(site["fn"])
+        if is_masked(fn):
+            raise NotImplementedError(
+                f"site {site['name']!r} of the guide has a mask on a part of its distribution, "
+                f"which hides the density that it is drawn from; mask the site by poutine.mask"
+            )
+        drawn = {**site, "scale": self.scale, "mask": None}
+        if fn is not site["fn"]:
+            drawn["fn"] = fn
+            drawn.pop("unscaled_log_prob", None)  # that under masks within events
+        return self.reduce(log_density(drawn), drawn)
 
     def reduce(self, term: Tensor, site: dict, impossible: Tensor | None = None) -> Tensor:
         """Scale and mask a term of the site's batch shape and sum over its inner plates.

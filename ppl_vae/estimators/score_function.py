@@ -127,10 +127,7 @@ def _antithetic(site: dict, difference: Tensor, weights: LogWeights) -> Tensor:
     b, other = site["value"].chunk(2, plate.particle_dim - count)
     slope = (b - other) * logits.detach().abs().sigmoid()
     term = (slope * logits).flatten(-count).sum(-1) if count else slope * logits
-    for frame in plate.inner_plates(site):
-        if frame.vectorized and term.dim() >= -frame.dim:
-            term = term.sum(frame.dim, keepdim=True)
-    return difference * term
+    return difference * plate.summed_inside(term, site)
 
 
 def _base(fn: Any) -> Any:

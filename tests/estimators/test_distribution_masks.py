@@ -360,3 +360,70 @@ def test_evaluation_ignores_masks_on_distributions(float64):
         for mask in (lambda x: x[:, 0] > -99, lambda x: x[:, 0] > 0)
     )
     assert plain == masked
+
+
+class MaskedBits:
+    """z of two bits with the second masked within its event, x ~ N(z W, 1)."""
+
+    def __init__(self, mask=(True, False)):
+        self.mask = torch.tensor(mask)
+        self.prior, self.posterior = torch.tensor([0.3, -0.6]), torch.tensor([-0.2, 0.5])
+        self.posterior.requires_grad_()
+        self.weight, self.x = torch.tensor([[1.0, -0.5], [0.4, 0.8]]), torch.tensor([0.7, -0.4])
+
+    def bits(self, logits, n):
+        return dist.Bernoulli(logits=logits.expand(n, 2)).mask(self.mask).to_event(1)
+
+    def model(self, n):
+        with pyro.plate("data", n):
+            z = pyro.sample("z", self.bits(self.prior, n))
+            x = self.x.expand(n, 2)
+            pyro.sample("x", dist.Normal(z @ self.weight, 1.0).to_event(1), obs=x)
+
+    def guide(self, n):
+        with pyro.plate("data", n):
+            pyro.sample("z", self.bits(self.posterior, n))
+
+    def exact(self):
+        z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2)
+        q, p = (dist.Bernoulli(logits=a).log_prob(z) for a in (self.posterior, self.prior))
+        log_w = dist.Normal(z @ self.weight, 1.0).log_prob(self.x).sum(-1)
+        log_w = log_w + (self.mask * (p - q)).sum(-1)
+        return torch.autograd.grad((q.sum(-1).exp() * log_w).sum(), self.posterior)[0]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        *(ImportanceWeightedELBO(2, g, alpha=1) for g in ("loo", "vimco", "disarm")),
+        *(AnalyticKLELBO(2, gradient=g) for g in ("loo", "disarm")),
+    ],
+    ids=["loo", "vimco", "disarm", "analytic loo", "analytic disarm"],
+)
+def test_scores_are_those_of_the_draws_within_masked_events_too(float64, estimator):
+    case, n, rows = MaskedBits(), 4000, []
+    for _ in range(8):
+        loss = estimator.differentiable_loss(case.model, case.guide, n)
+        rows.append(-torch.autograd.grad(loss, case.posterior)[0] / n)
+    found = torch.stack(rows)
+    error = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - case.exact()).abs() < 5 * error).all()
+
+
+def test_a_mask_that_hides_what_is_drawn_from_has_no_score(float64):
+    logits = torch.zeros(B, 2, requires_grad=True)
+
+    def mixture():
+        parts = dist.Poisson(torch.ones(B, 2)).mask(torch.tensor([True, False]))
+        return pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(logits=logits), parts))
+
+    def guide(x):
+        with pyro.plate("data", B):
+            mixture()
+
+    def model(x):
+        with pyro.plate("data", B):
+            pyro.sample("x", dist.Normal(mixture(), 1.0), obs=x)
+
+    with pytest.raises(NotImplementedError, match="'z' of the guide has a mask on a part"):
+        ImportanceWeightedELBO(2, "loo").differentiable_loss(model, guide, torch.zeros(B))
