@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ppl_vae.equality import differences
 from ppl_vae.errors import describe
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 WIDTH = 88
 """Of lines, before they are broken."""

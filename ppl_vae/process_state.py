@@ -17,7 +17,7 @@ import torch
 from pyro.poutine.runtime import _PYRO_STACK
 
 from ppl_vae.errors import seed_of
-from ppl_vae.random_state import Snapshot, put_back, restored, snapshot
+from ppl_vae.random_state import Snapshot, put_back, snapshot
 
 _Store = tuple[dict, dict, dict]
 """The contents of Pyro's parameter store: tensors, their names, their constraints."""
@@ -107,6 +107,17 @@ def exclusively() -> Iterator[None]:
 
 
 @contextmanager
+def restored() -> Iterator[None]:
+    """Restore the states of all generators on exit; no other thread draws meanwhile."""
+    with exclusively():
+        states = snapshot()
+        try:
+            yield
+        finally:
+            put_back(states)
+
+
+@contextmanager
 def own_state() -> Iterator[None]:
     """Give this thread its own random state and parameter store within its ``exclusively()``.
 
@@ -136,7 +147,7 @@ def seeded(owner: str, seed: int) -> Iterator[None]:
     Raises TypeError or ValueError unless the seed is an unsigned integer of 64 bits.
     """
     seed = seed_of(owner, seed)
-    with exclusively(), restored():
+    with restored():
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_initialized():  # otherwise torch would remember to seed the devices later
             torch.cuda.manual_seed_all(seed)

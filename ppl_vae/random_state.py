@@ -33,16 +33,6 @@ def put_back(states: Snapshot) -> None:
     random.setstate(of_python)
 
 
-@contextmanager
-def restored() -> Iterator[None]:
-    """Restore the states of all generators on exit."""
-    states = snapshot()
-    try:
-        yield
-    finally:
-        put_back(states)
-
-
 def seed_everything(seed: int) -> None:
     """Seed torch (all devices), NumPy and Python."""
     torch.manual_seed(seed)

@@ -26,7 +26,7 @@ from ppl_vae import evaluation, load, training
 from ppl_vae.estimators import ImportanceWeightedELBO, KLWeighted
 from ppl_vae.evaluation import annealing
 from ppl_vae.module_modes import evaluating
-from ppl_vae.process_state import exclusively, own_state
+from ppl_vae.process_state import exclusively, own_state, restored
 from ppl_vae.random_state import snapshot
 
 X = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -390,6 +390,32 @@ def test_own_state_within_exclusively_leaves_no_trace():
         assert torch.equal(torch.get_rng_state(), before[0])
         assert np.random.get_state()[2:] == before[2][2:]
         assert random.getstate() == before[3]
+
+
+def test_restoring_the_random_state_waits_for_the_turn_of_another_thread():
+    """Constructors and reprs restore what they draw, and would take another's draws back."""
+    drawing, drawn, done = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        with restored():
+            torch.rand(1)
+            drawing.set()
+            drawn.wait(PATIENCE)
+        done.set()
+
+    other = threading.Thread(target=work)
+    with exclusively():
+        torch.manual_seed(5)
+        other.start()
+        drawing.wait(0.2)
+        found = [torch.rand(3)]
+        drawn.set()
+        done.wait(0.2)
+        found.append(torch.rand(3))
+    other.join(PATIENCE)
+    assert done.is_set()
+    torch.manual_seed(5)
+    assert torch.equal(torch.stack(found), torch.stack([torch.rand(3), torch.rand(3)]))
 
 
 def test_training_modes_are_restored_between_threads():

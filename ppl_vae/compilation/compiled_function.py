@@ -31,7 +31,7 @@ from ppl_vae.compilation.verification import (
     tolerance,
 )
 from ppl_vae.labels import Labels, assume_checked, recorded_checks
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 Graph = Callable[..., Callable[[], Tensors]]
 """Takes the arguments; returns a sampler of results."""

@@ -27,7 +27,7 @@ from ppl_vae.compilation.guards import (
     contents,
     to_bytes,
 )
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 class SavedState:

@@ -17,7 +17,7 @@ from ppl_vae import random_state
 from ppl_vae.data.loader_state import Epochs, Progress, SavedState
 from ppl_vae.data.minibatch import Given, given, tensors_of
 from ppl_vae.errors import describe, seed_of
-from ppl_vae.process_state import exclusively
+from ppl_vae.process_state import restored
 
 _ELEMENTS = 64  # of each tensor, that enter the checksum of a batch
 _END = object()
@@ -193,14 +193,14 @@ class _RandomStates:
     """The states of the global random number generators while batches are fetched."""
 
     def __init__(self, seed: int) -> None:
-        with random_state.restored():
+        with restored():
             random_state.seed_everything(seed)
             self._states = random_state.snapshot()
 
     @contextmanager
     def in_place(self, *, keep: bool = True) -> Iterator[None]:
         """Put them in place of the outer ones, and keep what becomes of them or not."""
-        with exclusively(), random_state.restored():
+        with restored():
             random_state.put_back(self._states)
             try:
                 yield

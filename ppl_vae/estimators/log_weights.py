@@ -35,8 +35,8 @@ from ppl_vae.estimators.traces import (
     subsamples,
 )
 from ppl_vae.estimators.training_terms import is_training_term, without_training_terms
-from ppl_vae.process_state import exclusively
-from ppl_vae.random_state import random_state, restored, set_random_state
+from ppl_vae.process_state import exclusively, restored
+from ppl_vae.random_state import random_state, set_random_state
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ppl_vae.estimators.traces import (
     sample_sites,
     with_values,
 )
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 _MOST = 16  # particles that are run to check them
 _Kinds = tuple[tuple[str | int, type], ...]

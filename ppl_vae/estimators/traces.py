@@ -34,7 +34,7 @@ from ppl_vae.estimators.handlers import (
     Replaying,
     check_value,
 )
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 class EnumeratedInsideError(NotImplementedError):

@@ -11,7 +11,7 @@ from torch import nn
 from ppl_vae.errors import describe
 from ppl_vae.models import Pair
 from ppl_vae.module_modes import evaluating
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 def relations(program: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from ppl_vae.evaluation.replication import SITE, Replicates, Replication
 from ppl_vae.evaluation.results import Result
 from ppl_vae.models.observation import Observation
 from ppl_vae.module_modes import evaluating
-from ppl_vae.process_state import seeded
+from ppl_vae.process_state import restored, seeded
 from ppl_vae.protocols import ModelAndGuide
-from ppl_vae.random_state import restored
 
 _REFERENCE = 20
 """Data sets, besides those that are compared, from which E[x] is estimated."""

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.equality import spelled
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 Calls = dict[nn.Module, tuple[Any, ...]]
 

@@ -14,7 +14,7 @@ from ppl_vae.conditional import NotFinitePartError, takes_context
 from ppl_vae.errors import describe
 from ppl_vae.models.observation import Observation
 from ppl_vae.module_modes import evaluating
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 def checked_observation(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from ppl_vae.errors import describe, sizes
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 def check_activation(owner: str, activation: Callable[[], nn.Module]) -> None:

@@ -25,8 +25,8 @@ from ppl_vae.columns import ColumnFamily
 from ppl_vae.data import Dataset
 from ppl_vae.errors import describe, path_of, positive_int, sequence
 from ppl_vae.models import VAE
-from ppl_vae.process_state import exclusively, seeded
-from ppl_vae.random_state import restored, seed_everything
+from ppl_vae.process_state import restored, seeded
+from ppl_vae.random_state import seed_everything
 from ppl_vae.tables.families import columns_of
 from ppl_vae.tables.folder import read_folder, write_folder
 from ppl_vae.tables.frames import Frame
@@ -173,7 +173,7 @@ class TableVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         schema = Schema.infer(X, kinds=self.kinds)
         values, mask = schema.encode(X)
         columns = columns_of(schema, values, mask, self.families or {})
-        with exclusively(), restored():
+        with restored():
             seed_everything(self.seed)
             pair = made_pair(columns, **{name: given[name] for name in OF_PAIR})
         if self.device is not None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae.errors import describe
-from ppl_vae.process_state import exclusively
+from ppl_vae.process_state import restored
 from ppl_vae.protocols import ModelAndGuide
-from ppl_vae.random_state import restored
 from ppl_vae.training.distributed import max_over_processes
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ class Callbacks:
         hooks = self._hooks[hook]
         if not hooks or self._error is not None or not self._trainer.fabric.is_global_zero:
             return
-        with exclusively(), restored():
+        with restored():
             for call in hooks:
                 try:
                     call(self._state)

@@ -14,7 +14,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.buffers import kept_buffers
-from ppl_vae.random_state import restored, set_generators
+from ppl_vae.process_state import restored
+from ppl_vae.random_state import set_generators
 
 
 class NotFiniteError(ArithmeticError):

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ppl_vae.errors import describe, number, positive_int
 from ppl_vae.estimators.kl_weight import WarmUp
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 _LOOKS = 100_000
 MONITORS = ("objective", "bound")

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ppl_vae.buffers import MovingBuffers, kept_buffers
 from ppl_vae.labels import assume_checked
-from ppl_vae.process_state import exclusively
-from ppl_vae.random_state import generators, restored, seed_everything, set_random_state
+from ppl_vae.process_state import exclusively, restored
+from ppl_vae.random_state import generators, seed_everything, set_random_state
 from ppl_vae.training.checkpoint_checks import (
     check_schedule,
     check_weights,

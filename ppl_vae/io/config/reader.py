@@ -20,8 +20,7 @@ from ppl_vae.io.config.references import unlink
 from ppl_vae.io.config.resolver import graph
 from ppl_vae.io.config.signature import Argument, arguments_of, plain
 from ppl_vae.io.errors import ConfigError, brief
-from ppl_vae.process_state import exclusively
-from ppl_vae.random_state import restored
+from ppl_vae.process_state import restored
 
 
 def to_config(pair: nn.Module) -> dict[str, object]:
@@ -95,7 +94,7 @@ def refuse(differing: Iterator[str]) -> None:
 def building(dtype: torch.dtype) -> Iterator[None]:
     """Build modules on the CPU in a default dtype, without touching the random state."""
     before = torch.get_default_dtype()
-    with exclusively(), restored(), torch.device("cpu"):
+    with restored(), torch.device("cpu"):
         torch.set_default_dtype(dtype)
         try:
             yield
