@@ -29,6 +29,18 @@ def kept_buffers(*modules: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def kept_on_error(*modules: nn.Module) -> Iterator[None]:
+    """Restore the buffers of modules if an error is raised within."""
+    held = _buffers_of(modules)
+    before = _copies(held)
+    try:
+        yield
+    except BaseException:
+        _restore(held, before)
+        raise
+
+
+@contextmanager
 def on_copies(*modules: nn.Module) -> Iterator[None]:
     """Run modules on copies of their buffers: like :func:`kept_buffers`, without synchronisation.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ppl_vae.buffers import kept_on_error
 from ppl_vae.errors import describe, flag, number, positive_int
 from ppl_vae.estimators.batch_plate import OutsidePlateError, SubsampledInsideError
 from ppl_vae.estimators.log_weights import LogWeights, log_weights, log_weights_by_plate
@@ -16,7 +18,7 @@ from ppl_vae.estimators.particle_check import check_particles
 from ppl_vae.estimators.per_datum import Bound, PerDatumELBO, loss_of
 from ppl_vae.estimators.pyro_elbo import elbo_loss
 from ppl_vae.estimators.score_function import SCORES, has_scores, score_term, with_pairs
-from ppl_vae.estimators.traces import EnumeratedInsideError, PairCache, Runner, total
+from ppl_vae.estimators.traces import EnumeratedInsideError, PairCache, Runner, modules_of, total
 from ppl_vae.process_state import exclusively
 from ppl_vae.random_state import put_back, snapshot
 
@@ -222,8 +224,10 @@ class ImportanceWeightedELBO(PerDatumELBO):
             for route in others:
                 # Saving the random state at each step would synchronise with the device.
                 state = snapshot() if route != known else None
+                kept = nullcontext() if state is None else kept_on_error(*modules_of(model, guide))
                 try:
-                    loss = self._elbo_by(route, model, guide, args, kwargs)
+                    with kept:
+                        loss = self._elbo_by(route, model, guide, args, kwargs)
                     self._routes.keep(model, guide, route)
                     return loss
                 except (OutsidePlateError, EnumeratedInsideError, SubsampledInsideError) as error:

@@ -54,7 +54,7 @@ class Runner:
     @property
     def modules(self) -> list[nn.Module]:
         """The programs that are modules, or methods of modules."""
-        return _modules(self.model, self.guide)
+        return modules_of(self.model, self.guide)
 
     def run_guide(self, num_particles: int, replay: Trace | None = None) -> Trace:
         """Run the guide, replaying the values of another run if one is given."""
@@ -231,13 +231,14 @@ def is_point_mass(fn: Any) -> bool:
     return isinstance(fn, Delta)
 
 
-def _modules(*programs: Callable) -> list[nn.Module]:
+def modules_of(*programs: Callable) -> list[nn.Module]:
+    """Return the programs that are modules, or methods of modules."""
     owners = (getattr(fn, "__self__", fn) for fn in map(poutine.unwrap, programs))
     return [owner for owner in owners if isinstance(owner, nn.Module)]
 
 
 def _plate_nesting(model: Callable, guide: Callable, args: tuple, kwargs: dict) -> int:
-    with poutine.block(), torch.no_grad(), restored(), on_copies(*_modules(model, guide)):
+    with poutine.block(), torch.no_grad(), restored(), on_copies(*modules_of(model, guide)):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         replayed = poutine.replay(model, trace=guide_trace)
         model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)

@@ -1,6 +1,7 @@
 """Chunks of particles leave running statistics as one run of the model does."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -99,3 +100,33 @@ def test_a_guide_whose_graph_is_cut_counts_a_batch_once():
     elbo = ImportanceWeightedELBO(3, "dreg", max_plate_nesting=1)
     elbo.differentiable_loss(vae.model, vae.guide, x).backward()
     assert norm.num_batches_tracked == 1
+
+
+class OutsideThePlate(nn.Module):
+    """A guide with batch normalisation and a latent outside of the plate."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        pyro.sample("t", dist.Normal(0.0, 1.0))
+        h = self.norm(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(h, 1.0).to_event(1))
+
+
+def test_the_search_for_a_way_counts_a_batch_once():
+    def model(x):
+        t = pyro.sample("t", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + t, 1.0).to_event(1), obs=x)
+
+    guide, x = OutsideThePlate(), 5 + torch.randn(8, 2)
+    elbo = ImportanceWeightedELBO(1)
+    for step in (1, 2):
+        elbo.differentiable_loss(model, guide, x).backward()
+        assert guide.norm.num_batches_tracked == step
+        expected = (1 - 0.9**step) * x.mean(0)
+        torch.testing.assert_close(guide.norm.running_mean, expected)
