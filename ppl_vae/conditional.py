@@ -108,6 +108,8 @@ class NeuralConditional(ConditionalDistribution, ABC):
         parameters are float32.
         """
         separate = len(context) > 0 and self._num_inputs in (None, len(context))
+        if not separate:
+            _check_same_dtype(type(self).__name__, self.net, context)
         inputs = context if separate else (concatenate(*context),)
         try:
             return in_float32(self.net(*inputs))
@@ -136,10 +138,11 @@ def in_float32(output: Any) -> Any:
     """Return what autocast has rounded in float32; anything else as it is."""
     if not isinstance(output, Tensor) or output.dtype not in _LOW_PRECISION:
         return output
-    return output.float() if _in_autocast(output.device.type) else output
+    return output.float() if in_autocast(output.device.type) else output
 
 
-def _in_autocast(device: str) -> bool:
+def in_autocast(device: str) -> bool:
+    """Return whether autocast chooses the dtypes of networks on a kind of device."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
@@ -161,14 +164,27 @@ def _check_dtype_and_device(
             ) from error
         # Integers may be for an embedding.
         floating = t.is_floating_point() or "dtype" in str(error)
-        mixed = _in_autocast(t.device.type) or not floating
+        mixed = in_autocast(t.device.type) or not floating
         if like is not None and t.dtype != like.dtype and not mixed:
             fix = f", or pair.to({t.dtype}) (a Dataset's batches have torch's default dtype)"
             raise ValueError(
                 f"{owner}: its network {type(net).__name__} has {like.dtype}, but its input (of "
-                f"shape {tuple(t.shape)}) {t.dtype}: {error}; give x.to({like.dtype})"
+                f"shape {tuple(t.shape)}) {t.dtype}: {error}; give it .to({like.dtype})"
                 f"{fix if t.is_floating_point() else ''}"
             ) from error
+
+
+def _check_same_dtype(owner: str, net: nn.Module, context: tuple[Tensor, ...]) -> None:
+    """Raise an error if inputs to concatenate have several dtypes: torch would convert one."""
+    floating = [t for t in context if isinstance(t, Tensor) and t.is_floating_point()]
+    if all(t.dtype == floating[0].dtype for t in floating) or in_autocast(floating[0].device.type):
+        return
+    like = next((p.dtype for p in net.parameters() if p.is_floating_point()), floating[0].dtype)
+    wrong = next(t for t in floating if t.dtype != like)
+    raise ValueError(
+        f"{owner}: its network {type(net).__name__} has {like}, but its input (of shape "
+        f"{tuple(wrong.shape)}) {wrong.dtype}, beside another dtype; give it .to({like})"
+    )
 
 
 def concatenate(*context: Tensor) -> Float[Tensor, "*batch features"]:

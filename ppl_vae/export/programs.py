@@ -167,8 +167,7 @@ def _of_latents(pair: VAE) -> dict[str, Program]:
 
 
 def _condition(pair: ConditionalVAE, c: Tensor, number: int) -> Tensor:
-    like = next(t for t in pair.parameters() if t.is_floating_point())
-    return pair.model.condition.features_of(c, number, like.dtype)
+    return pair.model.condition.features_of(c, number, pair)
 
 
 def _of_conditions(pair: ConditionalVAE) -> dict[str, Program]:

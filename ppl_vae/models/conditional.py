@@ -7,7 +7,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppl_vae.conditional import takes_context
+from ppl_vae.conditional import in_autocast, takes_context
 from ppl_vae.errors import describe, positive_int
 from ppl_vae.labels import Labels
 from ppl_vae.models.methods import Data, Draws, Latents, dataset_method, inference_method
@@ -87,7 +87,7 @@ class ConditionalVAE(Pair):
     def generate(self, c: Tensor, *, mean: bool = False) -> Draws:
         """Draw one datum for each c: z ~ p(z | c), x ~ p(x | z, c), or E[x | z, c]."""
         condition, n = self.model.condition, self.model.condition.count(c)
-        c = condition.features_of(c, n, zeros_for(self.likelihood, 1).dtype)
+        c = condition.features_of(c, n, self.likelihood)
         p_x = self.likelihood(self.model.prior_given(c).expand((n,)).sample(), c)
         return draw_or_mean(self.observation, p_x, mean)
 
@@ -95,19 +95,20 @@ class ConditionalVAE(Pair):
     def encode(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Latents:
         """Return E_q(z|x,c)[z]; for a flow the mean of 100 draws."""
         x = self.observation.guide_input(x, mask)
-        return mean_of(self.posterior(x, self.model.condition.features_of(c, len(x), x.dtype)))
+        c = self.model.condition.features_of(c, len(x), self.posterior)
+        return mean_of(self.posterior(x, c))
 
     @inference_method
     def decode(self, z: Latents, c: Tensor) -> Data:
         """Return E[x | z, c]."""
-        c = self.model.condition.features_of(c, number_of(z), z.dtype)
+        c = self.model.condition.features_of(c, number_of(z), self.likelihood)
         return self.observation.mean_of("decode", self.likelihood(z, c))
 
     @dataset_method
     def reconstruct(self, x: Data, c: Tensor, *, mask: Tensor | None = None) -> Data:
         """Return E[x' | z, c] at one draw z ~ q(z | x, c)."""
         x = self.observation.guide_input(x, mask)
-        c = self.model.condition.features_of(c, len(x), x.dtype)
+        c = self.model.condition.features_of(c, len(x), self.posterior)
         p_x = self.likelihood(self.posterior(x, c).sample(), c)
         return self.observation.mean_of("reconstruct", p_x)
 
@@ -139,8 +140,9 @@ class Condition:
             f"generate: c must be a tensor with {what} for each datum, got {describe(c)}; {fix}"
         )
 
-    def features_of(self, c: Tensor | None, batch: int, dtype: torch.dtype) -> Tensor:
-        """Return c as input of networks, shape ``(batch, features)``, or raise an error."""
+    def features_of(self, c: Tensor | None, batch: int, part: nn.Module) -> Tensor:
+        """Return c as input of a part, shape ``(batch, features)``, or raise an error."""
+        dtype = zeros_for(part, 1).dtype
         if self.labels is not None:
             self.labels.check_observed(c, batch)
             assert c is not None
@@ -151,6 +153,11 @@ class Condition:
             raise TypeError(f"expected {expected}, got {describe(c)}")
         if c.shape != (batch, self.features):
             raise ValueError(f"expected {expected}, got {describe(c)}")
+        has_dtype = any(p.is_floating_point() for p in part.parameters())
+        if has_dtype and c.dtype != dtype and not in_autocast(c.device.type):
+            raise TypeError(
+                f"expected c of {dtype}, as the parameters are, got {c.dtype}; give c.to({dtype})"
+            )
         if is_validation_enabled() and not c.isfinite().all():
             bad = f"{int((~c.isfinite()).sum())} non-finite values (NaN or infinity)"
             raise ValueError(f"c has {bad} of {c.numel()}; remove or impute them")
@@ -187,7 +194,7 @@ class ConditionalModel(nn.Module):
     ) -> None:
         """Run the program on a batch x, ``(batch, *event)``, given c."""
         size = self.observation.batch_size(x, mask, size, c)
-        features = self.condition.features_of(c, size, zeros_for(self.likelihood, 1).dtype)
+        features = self.condition.features_of(c, size, self.likelihood)
         register(self)
         with data_plate(size):
             z = pyro.sample("z", self.prior_given(features))
@@ -208,7 +215,7 @@ class ConditionalGuide(nn.Module):
     def forward(self, x: Tensor, c: Tensor | None = None, *, mask: Tensor | None = None) -> None:
         """Run the program on a batch x, ``(batch, *event)``, given c."""
         x = self.observation.guide_input(x, mask)
-        features = self.condition.features_of(c, x.shape[0], x.dtype)
+        features = self.condition.features_of(c, x.shape[0], self.posterior)
         register(self)
         with data_plate(x.shape[0]):
             sample_latent("z", self.posterior(x, features))

@@ -1,12 +1,14 @@
 """The conditional VAE, and p(z | y) in the semi-supervised one, against formulas by hand."""
 
 import math
+import re
 
 import pytest
 import torch
 from hand_written import bernoulli, draws, elbo, normal, standard
 from pairs import C, D, Z, binary, net, ssvae
 from pyro.infer import TraceEnum_ELBO
+from torch import nn
 from torch.nn import functional as F
 
 from ppl_vae import (
@@ -139,6 +141,44 @@ def test_conditional_errors(case, as_users_see_it):
     make, error, message = CONDITION_ERRORS[case]
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", ["MLP", "Sequential"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_of_another_dtype_are_named(kind, dtype, as_users_see_it):
+    other = torch.float64 if dtype == torch.float32 else torch.float32
+
+    def net(width_in, width_out):
+        if kind == "MLP":
+            return nets.MLP(width_in, width_out, hidden=(5,))
+        return nn.Sequential(nn.Linear(width_in, 5), nn.ELU(), nn.Linear(5, width_out))
+
+    pair = ConditionalVAE(
+        prior=priors.StandardNormal(Z),
+        posterior=posteriors.DiagonalNormal(net(D + C, 2 * Z)),
+        likelihood=likelihoods.Bernoulli(net(Z + C, D)),
+        context_features=C,
+    ).to(dtype)
+    elbo = estimators.ImportanceWeightedELBO(1)
+    x, c, z = binary().to(dtype), torch.randn(len(binary()), C, dtype=dtype), torch.zeros(1, Z)
+    message = f"expected c of {dtype}, .* got {other}; give c.to"
+    for call in (
+        lambda: elbo.loss(pair.model, pair.guide, x, c.to(other)),
+        lambda: pair.encode(x, c.to(other)),
+        lambda: pair.generate(c.to(other)),
+        lambda: pair.decode(z.to(dtype), c[:1].to(other)),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    shape = re.escape(str((len(x), D)))
+    with pytest.raises(ValueError, match=f"has {dtype}, but its input .of shape {shape}. {other}"):
+        elbo.loss(pair.model, pair.guide, x.to(other), c)
+    with pytest.raises(ValueError, match=f"has {dtype}, but its input .* {other}"):
+        pair.decode(z.to(other), c[:1])
+    assert elbo.loss(pair.model, pair.guide, x, c) > 0
+    if dtype == torch.float32:
+        with torch.autocast("cpu"):
+            assert elbo.loss(pair.model, pair.guide, x, c.bfloat16()) > 0
 
 
 def test_conditional_prior_of_the_semi_supervised_pair(float64):
