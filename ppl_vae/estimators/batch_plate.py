@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl_vae.estimators.handlers import PARTICLES
 from ppl_vae.estimators.masks import elementwise, is_masked
-from ppl_vae.estimators.traces import EnumeratedInsideError, log_density, sample_sites
+from ppl_vae.estimators.traces import ELBO_INSTEAD, EnumeratedInsideError, log_density, sample_sites
 
 
 class OutsidePlateError(ValueError):
@@ -52,7 +52,7 @@ class BatchPlate:
             raise OutsidePlateError(
                 f"no site is in a vectorised plate named {name!r}; the plates are "
                 f"{sorted(frames.keys() - {PARTICLES})}: name the batch plate with plate=..., or "
-                f"give plate=None for one weight of the whole program"
+                f"take ImportanceWeightedELBO(plate=None), one weight for the whole program"
             )
         frame = frames[name]
         self.dim, self.size, self.scale = frame.dim, frame.size, _scale(frame)
@@ -128,7 +128,7 @@ class BatchPlate:
                 raise EnumeratedInsideError(
                     f"site {site['name']!r} of the guide is enumerated inside the inner plate "
                     f"{frame.name!r}, which would need all joint values of the plate; enumerate it "
-                    f"in the model alone, sample it, or use one particle (the ELBO)"
+                    f"in the model alone, sample it, or {ELBO_INSTEAD}"
                 )
         return site["infer"]["_enumerate_dim"]
 
@@ -161,8 +161,8 @@ class BatchPlate:
             )
         raise OutsidePlateError(
             f"site {site['name']!r} is outside the batch plate {self.name!r}, so it has no "
-            f"per-datum weight; move it into the plate, or use one particle (the ELBO), or "
-            f"plate=None for one weight of the whole program"
+            f"per-datum weight; move it into the plate, or {ELBO_INSTEAD}, or with plate=None, one "
+            f"weight for the whole program"
         )
 
 

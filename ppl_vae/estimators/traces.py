@@ -36,6 +36,9 @@ from ppl_vae.estimators.handlers import (
 )
 from ppl_vae.process_state import restored
 
+ELBO_INSTEAD = "take the loss of ImportanceWeightedELBO with one particle (the ELBO)"
+"""Advice where there is no weight per datum; other estimators, and values per datum, need one."""
+
 
 class EnumeratedInsideError(NotImplementedError):
     """Values of the guide would have to be enumerated jointly: of a plate, or of a chain."""
@@ -266,7 +269,7 @@ def _check_dimensions(trace: Trace) -> None:
             raise EnumeratedInsideError(
                 f"site {site['name']!r} of the guide is enumerated in the dimension of {owner!r}, "
                 f"as steps of a pyro.markov chain are; leave out pyro.markov, enumerate in the "
-                f"model alone, or use one particle (the ELBO)"
+                f"model alone, or {ELBO_INSTEAD}"
             )
 
 

@@ -11,7 +11,7 @@ from pairs import Z, binary, ssvae, vae
 from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO
 
-from ppl_vae.estimators import ImportanceWeightedELBO
+from ppl_vae.estimators import AnalyticKLELBO, ImportanceWeightedELBO
 from ppl_vae.testing import DiscreteLinearGaussian, LinearGaussian, TwoLayerLinearGaussian
 
 D = 3
@@ -258,6 +258,37 @@ def test_a_latent_outside_the_plate_is_named():
     with pytest.raises(ValueError, match="'everywhere' is outside the batch plate 'data'"):
         ImportanceWeightedELBO(1).per_datum(model, model, binary())
     assert ImportanceWeightedELBO(1).loss(model, model, binary()) == 0
+
+
+def test_the_advice_for_a_latent_outside_the_plate_can_be_followed():
+    def model(x):
+        unit_normal("everywhere")
+        with pyro.plate("data", len(x)):
+            unit_normal("z")
+
+    one, whole = ImportanceWeightedELBO(1), ImportanceWeightedELBO(3, plate=None)
+    advice = "take the loss of ImportanceWeightedELBO with one particle .the ELBO., or with plate="
+    for call in (
+        one.per_datum,
+        one.log_weights,
+        ImportanceWeightedELBO(3).loss,
+        AnalyticKLELBO(1).loss,
+    ):
+        with pytest.raises(ValueError, match=advice):
+            call(model, model, binary())
+    assert one.loss(model, model, binary()) == whole.loss(model, model, binary()) == 0
+    with pytest.raises(ValueError, match="or take ImportanceWeightedELBO"):
+        AnalyticKLELBO(plate="rows").loss(model, model, binary())
+
+
+def test_the_advice_for_enumeration_in_an_inner_plate_can_be_followed():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("parts", 2, dim=-2):
+            pyro.sample("y", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+
+    with pytest.raises(NotImplementedError, match="take the loss of ImportanceWeightedELBO with"):
+        AnalyticKLELBO(1).loss(model, model, binary())
+    assert ImportanceWeightedELBO(1).loss(model, model, binary()) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_plate_of_another_name_is_listed_and_can_be_given():
