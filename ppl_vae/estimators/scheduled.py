@@ -73,27 +73,30 @@ class ScheduledELBO(ELBO, ABC):
     ) -> Tensor:
         """Return minus the objective at the current value, and take one step of the schedule."""
         with exclusively():
-            programs = self._advance(model, guide)
-            return self.estimator.differentiable_loss(*programs, *args, **kwargs)
+            programs = self._at_value(model, guide)
+            loss = self.estimator.differentiable_loss(*programs, *args, **kwargs)
+            self.step += 1
+        return loss
 
     def loss_and_grads(
         self, model: Callable, guide: Callable, *args: Any, **kwargs: Any
     ) -> Tensor | float:
         """Return minus the objective at the current value, with gradients, and take one step."""
         with exclusively():
-            programs = self._advance(model, guide)
-            return self.estimator.loss_and_grads(*programs, *args, **kwargs)
+            programs = self._at_value(model, guide)
+            loss = self.estimator.loss_and_grads(*programs, *args, **kwargs)
+            self.step += 1
+        return loss
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
         """Return minus the bound of the estimator within."""
         with exclusively():
             return self.estimator.loss(model, guide, *args, **kwargs)
 
-    def _advance(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
-        """Return the programs under the current value and advance the schedule."""
+    def _at_value(self, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+        """Return the programs under the current value."""
         # The programs are not kept: they may be gone by the next step.
         handler = self._handler(self.value_at(self.step) if self._tensor is None else self._tensor)
-        self.step += 1
         return handler(model), handler(guide)
 
     def __getstate__(self) -> dict[str, object]:

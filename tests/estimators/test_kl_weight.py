@@ -322,6 +322,17 @@ def test_one_step_for_each_training_step_and_none_for_evaluation():
     assert weighted.step == 5
 
 
+def test_a_call_that_fails_takes_no_step():
+    oracle = LinearGaussian(D, 2)
+    weighted = KLWeighted(KLWeighted(Trace_ELBO(), 1.0), linear_warm_up(4))
+    for method in ("differentiable_loss", "loss_and_grads"):
+        with pytest.raises(RuntimeError, match="shapes"):
+            getattr(weighted, method)(oracle.model, oracle.guide, data()[:, :1])
+        assert weighted.step == weighted.estimator.step == 0
+    weighted.loss_and_grads(oracle.model, oracle.guide, data())
+    assert weighted.step == weighted.estimator.step == 1
+
+
 @pytest.mark.parametrize("route", ["svi", "module"])
 @WITHOUT_LABELS
 def test_each_step_has_the_weight_of_the_schedule(name, route):
