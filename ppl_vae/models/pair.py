@@ -160,11 +160,11 @@ class Pair(Constructed, ABC):
             return
         k, generator = prior.pseudo_inputs, torch.Generator().manual_seed(seed)
         chosen: list[Tensor] = []
-        keys, ends = torch.empty(0), []
+        keys, ends = torch.empty(0, device="cpu"), []
         for x in self._parts(data):
             ends.append(torch.stack(x.aminmax()))
             # The k data with the largest random keys are a sample, however the data are divided.
-            keys = torch.cat([keys, torch.rand(len(x), generator=generator)])
+            keys = torch.cat([keys, torch.rand(len(x), generator=generator, device="cpu")])
             keys, index = keys.topk(min(k, len(keys)))
             chosen = [torch.cat([*chosen, x])[index.to(x.device)]]
         low, high = (end.item() for end in torch.stack(ends).aminmax())

@@ -170,11 +170,12 @@ class VampPrior(ConditionalDistribution):
         low, high = _range(x) if values is None else _checked_values(owner, values, x)
         generator = torch.Generator().manual_seed(seed)
         n, k = len(x), self.pseudo_inputs
-        passes = [torch.randperm(n, generator=generator) for _ in range(-(-k // n))]
+        options: Any = {"generator": generator, "device": "cpu"}  # whatever torch's default
+        passes = [torch.randperm(n, **options) for _ in range(-(-k // n))]
         inputs = x[torch.cat(passes)[:k].to(x.device)]
         self._bound_by((low, high))
         if k > n:
-            noise = torch.randn(k - n, *self.event_shape, generator=generator)
+            noise = torch.randn(k - n, *self.event_shape, **options)
             width = high - low or 1.0
             inputs[n:] += (NOISE * width) * noise.to(inputs)
             if self._interval is not None:

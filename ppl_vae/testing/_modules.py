@@ -23,7 +23,8 @@ class Random:
 
     def normal(self, *shape: int, scale: float) -> Tensor:
         """Draw from N(0, scale^2)."""
-        return scale * torch.randn(*shape, generator=self._generator, dtype=self.dtype)
+        draws = torch.randn(*shape, generator=self._generator, dtype=self.dtype, device="cpu")
+        return scale * draws
 
 
 class NormalPrior(nn.Module):

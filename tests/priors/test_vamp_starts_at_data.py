@@ -12,6 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import ppl_vae
 from ppl_vae import (
+    VAE,
     HierarchicalVAE,
     data,
     from_config,
@@ -23,6 +24,7 @@ from ppl_vae import (
 )
 from ppl_vae.cli import main
 from ppl_vae.io.tensors import write_tensors
+from ppl_vae.testing._modules import Random
 
 D, K = 16, 5
 G = torch.Generator().manual_seed(0)
@@ -207,3 +209,22 @@ def test_samples_of_a_short_training_are_like_the_data(tmp_path, monkeypatch):
     assert 0.7 * spread[0] < spread[1] < spread[0]
     nearest = [torch.cdist(v, x[500:]).min(1).values.mean().item() for v in (x[:500], drawn)]
     assert nearest[1] < 1.2 * nearest[0]
+
+
+def test_torchs_default_device_makes_no_difference():
+    x = torch.rand(20, 6).round()
+    found = []
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        posterior = posteriors.DiagonalNormal(nets.MLP(6, 4, hidden=(5,)))
+        pair = VAE(
+            prior=priors.VampPrior(posterior, 25, event_shape=(6,)),
+            posterior=posterior,
+            likelihood=likelihoods.Bernoulli(nets.MLP(2, 6, hidden=(5,))),
+        )
+        with torch.device(device):
+            pair.initialise_from(x)
+            drawn = Random(1, torch.float64).normal(3, scale=2.0)
+        found.append((pair.prior.unfolded_inputs, drawn))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
