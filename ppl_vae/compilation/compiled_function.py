@@ -317,10 +317,10 @@ class CompiledFunction:
             raise ArithmeticError("its graph draws other random numbers")
         if len(got.written) != len(expected.written):
             raise ArithmeticError("its graph writes to other tensors of the modules")
-        if relative_error(got, expected) < allowed:
+        if relative_error(got, expected) <= allowed:
             return
         error = relative_error(got, expected, self._perturbed_run(tensors, expected))
-        if not error < allowed:
+        if not error <= allowed:
             raise ArithmeticError(f"its graph is off by {error:.1e}, relative to the function")
 
     def _perturbed_run(self, tensors: tuple[Tensor, ...], expected: Outcome) -> Outcome:

@@ -129,3 +129,12 @@ def test_strides_that_do_not_matter_need_no_new_graph(eager):
     layer.weight.data = torch.empty_strided((3, 6), (1, 3)).copy_(layer.weight.data)
     check(graph, function, X[:1])
     assert len(eager) == 2
+
+
+def test_functions_of_integers_alone(eager):
+    def function(x):
+        return (x.sum(-1) % 3,)
+
+    graph = compiled(function, nn.Identity())
+    check(graph, function, X.long())
+    assert len(eager) == 1
