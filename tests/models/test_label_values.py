@@ -83,6 +83,8 @@ def test_labels_that_do_not_suit_are_refused_by_all(name, case):
     y, error, message = WRONG[case]
     if "large" in case and name not in ("accuracy", "calibration"):
         return  # these know of no number of classes
+    if case == "an array" and name == "accuracy":
+        return  # which takes arrays, of data too
     with pytest.raises(error, match=message):
         CALLS[name](y)
 
