@@ -20,8 +20,8 @@ MOST_SINGLES = 50
 """Up to here, text may differ in every row; beyond, it names the rows."""
 FEW_NUMBERS, NOT_NUMBERS = 20, 0.1
 """With more distinct texts, of which at most this share are no numbers, a column is numbers."""
-ENOUGH, NARROW = 20, 0.25
-"""Of so many counts, less than one sample in 1,000 has a variance below this share of its mean."""
+NARROW = 0.5
+"""Counts whose variance is a smaller share of their mean are too narrow to be drawn as counts."""
 MARKS = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "missing", "-", "--", ".", "?")
 """How missing cells are marked; where all other text is numbers, these are no categories."""
 _NOTATION = re.compile(r"[-+]?\d+([., '\u2019]\d{3})*([.,]\d+)?\s?%?")
@@ -62,7 +62,10 @@ def infer_column(cells: Cells, given: Column | None, table: Table, owner: str) -
 
 def _warn_if_narrow(values: np.ndarray, name: str, owner: str) -> None:
     """Warn of numbers that vary less than any mixture of Poissons: its variance is at least μ."""
-    if len(values) >= ENOUGH and values.var() < NARROW * values.mean():
+    # By chance, of n counts, one sample in 1,000 has a smaller share (Wilson and Hilferty 1931).
+    error = 2 / (9 * max(len(values) - 1, 1))
+    by_chance = (1 - error - 3.1 * error**0.5) ** 3
+    if values.var() < min(NARROW, by_chance) * values.mean():
         warnings.warn(
             f"{owner}: column {name} is taken for counts, whose standard deviation is at least the "
             f"root of their mean, {values.mean() ** 0.5:.3g}, and here it is {values.std():.3g}: "

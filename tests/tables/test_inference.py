@@ -146,7 +146,10 @@ def test_counts_that_vary_less_than_counts_can_are_named():
         assert Schema.infer(years)["year"].kind == "count"
     for kind in ("real", "count"):
         assert Schema.infer(years, kinds={"year": kind})["year"].kind == kind
-    Schema.infer(years[:19])  # as few may be alike by chance
+    heights = pd.DataFrame({"cm": np.arange(80) % 28 + 156})  # of a standard deviation of 8
+    with pytest.warns(UserWarning, match=r"'cm' .* at least the root of their mean, 13, and here"):
+        Schema.infer(heights)
+    Schema.infer(years[:3])  # as few may be alike by chance
     Schema.infer(pd.DataFrame({"a": np.random.default_rng(0).poisson(2000.0, 40)}))
 
 
