@@ -29,7 +29,7 @@ class StackedVAE(Constructed):
     on the :meth:`latents` of x with labels; its likelihood is a density of M1's latents, such as
     ``likelihoods.Normal(net, "per-pixel")``:
 
-        svi = SVI(stacked.second.model, stacked.second.guide, optimizer, TraceEnum_ELBO(...))
+        svi = SVI(stacked.second.model, stacked.second.guide, optimizer, AnalyticKLELBO())
         svi.step(stacked.latents(x), y)
 
     The bound is on M2's log p(z_1, y) at drawn z_1, not on log p(x).
